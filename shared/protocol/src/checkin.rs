@@ -1,0 +1,118 @@
+//! Messages of the device API.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Explained, Platform, ProductName,
+    Region, Sha256, Timestamp, Version,
+};
+
+/// A new device's request to join the fleet. The request is signed by the device's key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enrol {
+    /// The join token as text.
+    pub token: String,
+    /// The device's Ed25519 public key, 32 bytes in hexadecimal.
+    pub public_key: String,
+    /// A name for people; the host name by default.
+    pub name: String,
+    /// The product that the device runs.
+    pub product: ProductName,
+    /// What the device is.
+    pub platform: Platform,
+    /// Where it stands; a join token may fix it.
+    #[serde(default)]
+    pub region: Option<Region>,
+    /// Which stages it takes; a join token may fix it.
+    #[serde(default)]
+    pub channel: Option<Channel>,
+    /// Further facts.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What is installed already.
+    #[serde(default)]
+    pub release: Option<Version>,
+    /// The image of what is installed already.
+    #[serde(default)]
+    pub image: Option<Sha256>,
+}
+
+/// Answer to [`Enrol`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The id given to the device.
+    pub device: DeviceId,
+    /// The region it was put into.
+    pub region: Region,
+    /// The channel it was put on.
+    pub channel: Channel,
+    /// The trusted root metadata to start from, as JSON text; the join token carries its hash.
+    pub root: String,
+}
+
+/// Answer to a session request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionGranted {
+    /// The ticket to send with each check-in.
+    pub ticket: String,
+    /// For how long it is good, in seconds.
+    pub expires_in_s: u32,
+}
+
+/// What the device is doing in a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentStatus {
+    /// Which deployment.
+    pub id: DeploymentId,
+    /// Where it stands.
+    pub state: DeploymentState,
+    /// Seconds of rollback window left, in probation.
+    #[serde(default)]
+    pub window_left_s: Option<u32>,
+}
+
+/// A device's check-in: facts up, orders down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckIn {
+    /// 32 fresh random bytes in hexadecimal; a signed assignment must repeat them.
+    pub nonce: String,
+    /// The highest assignment counter accepted so far.
+    pub counter: u64,
+    /// How long the server may hold the request while there is nothing new, in seconds, at most
+    /// [`crate::MAX_WAIT_S`].
+    #[serde(default)]
+    pub wait: u16,
+    /// The agent's own version.
+    pub agent_version: String,
+    /// The release that runs now.
+    #[serde(default)]
+    pub release: Option<Version>,
+    /// The image that runs now: what a delta can start from.
+    #[serde(default)]
+    pub image: Option<Sha256>,
+    /// Power and charge.
+    #[serde(default)]
+    pub battery: Battery,
+    /// The deployment that the device is working on.
+    #[serde(default)]
+    pub deployment: Option<DeploymentStatus>,
+}
+
+/// Answer to a check-in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckInAnswer {
+    /// The server's clock. Not signed: for display only.
+    pub time: Timestamp,
+    /// Why this answer.
+    pub reason: Explained,
+    /// When to check in next, in seconds, before jitter.
+    pub poll_after_s: u32,
+    /// A signed assignment as JSON text, when there is one.
+    #[serde(default)]
+    pub assignment: Option<String>,
+    /// A deployment to call off if it has not switched yet.
+    #[serde(default)]
+    pub cancel: Option<DeploymentId>,
+}

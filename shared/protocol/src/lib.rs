@@ -1,0 +1,57 @@
+//! The words that both sides of Tidegate speak.
+//!
+//! Typed ids, versions, digests, stages, channels, reasons, and the messages of the device
+//! API. This crate does no I/O, reads no clock and draws no random numbers: ids are made from
+//! bytes that the caller supplies.
+//!
+//! Parsing is strict everywhere: a value of one of these types is valid, and every constructor
+//! can refuse.
+
+mod battery;
+mod checkin;
+mod deployment;
+mod digest;
+mod id;
+mod name;
+mod problem;
+mod reason;
+mod report;
+mod stage;
+mod time;
+mod version;
+
+pub use battery::{Battery, Power};
+pub use checkin::{CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, SessionGranted};
+pub use deployment::DeploymentState;
+pub use digest::{ParseDigestError, Sha256};
+pub use id::{DeploymentId, DeviceId, JobId, JoinTokenId, ParseIdError, RolloutId, TokenId};
+pub use name::{Label, NameError, Platform, ProductName, Region};
+pub use problem::{Problem, ProblemCode};
+pub use reason::{Explained, Reason};
+pub use report::{Report, ReportBatch, ReportsAccepted};
+pub use stage::{Channel, Stage, UnknownWord};
+pub use time::Timestamp;
+pub use version::{ParseVersionError, Version};
+
+/// Paths of the device API, relative to the server's base address.
+pub mod paths {
+    /// POST: a new device's request to join, signed by its key.
+    pub const ENROL: &str = "/device/v1/enroll";
+    /// POST: a signed request for a session ticket.
+    pub const SESSION: &str = "/device/v1/session";
+    /// POST: report facts, hear what to do.
+    pub const CHECK_IN: &str = "/device/v1/checkin";
+    /// POST: what happened on the device, numbered.
+    pub const REPORTS: &str = "/device/v1/reports";
+    /// GET: signed metadata files, `/metadata/N.role.json`.
+    pub const METADATA: &str = "/metadata/";
+    /// GET: immutable bytes named by their SHA-256.
+    pub const BLOBS: &str = "/blobs/";
+}
+
+/// Header with which the server hands out a fresh nonce for a signed request.
+pub const NONCE_HEADER: &str = "tidegate-nonce";
+/// Scheme of the `Authorization` header of a device session.
+pub const SESSION_SCHEME: &str = "Tidegate-Session";
+/// The longest that a check-in may be held, in seconds.
+pub const MAX_WAIT_S: u16 = 55;

@@ -1,0 +1,261 @@
+//! Why something happened, or did not.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The closed set of reasons that agent and server share. Each says whether trying again can
+/// help, and has a key in the knowledge base (`docs/reasons.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "`text` is the documentation of each, shown to people as well")]
+pub enum Reason {
+    // Nothing to do.
+    UpToDate,
+    NoRollout,
+    UpdateOffered,
+    InProgress,
+    ProbationOpen,
+    // Not this device, or not yet.
+    ChannelDoesNotTakeStage,
+    SelectorMismatch,
+    WaveNotStarted,
+    BehindFrontier,
+    PaceLimit,
+    RolloutPaused,
+    RolloutHalted,
+    RolloutRollingBack,
+    RolloutNotStarted,
+    Quarantined,
+    AttemptsExhausted,
+    BackOff,
+    NoArtifactForPlatform,
+    NoPath,
+    ReleaseNotOffered,
+    NewerInstalled,
+    BatteryLow,
+    DeviceRevoked,
+    // What a gate waits for.
+    WaveInFlight,
+    WaveSoaking,
+    WaveReachesOut,
+    GateBreached,
+    // What a person or the server ordered.
+    RollbackOrdered,
+    CancelOrdered,
+    TimedOut,
+    Superseded,
+    // What went wrong on the device.
+    DownloadFailed,
+    ChunkCorrupt,
+    DeltaFailed,
+    ImageMismatch,
+    ArchiveRefused,
+    DiskFull,
+    StorageError,
+    MetadataRefused,
+    MetadataExpired,
+    AssignmentRefused,
+    HealthFailed,
+    HealthTimeout,
+    RestartFailed,
+    CrashedInTrial,
+    NoPreviousSlot,
+}
+
+crate::words!(Reason("reason") {
+    UpToDate = "up_to_date",
+    NoRollout = "no_rollout",
+    UpdateOffered = "update_offered",
+    InProgress = "in_progress",
+    ProbationOpen = "probation_open",
+    ChannelDoesNotTakeStage = "channel_does_not_take_stage",
+    SelectorMismatch = "selector_mismatch",
+    WaveNotStarted = "wave_not_started",
+    BehindFrontier = "behind_frontier",
+    PaceLimit = "pace_limit",
+    RolloutPaused = "rollout_paused",
+    RolloutHalted = "rollout_halted",
+    RolloutRollingBack = "rollout_rolling_back",
+    RolloutNotStarted = "rollout_not_started",
+    Quarantined = "quarantined",
+    AttemptsExhausted = "attempts_exhausted",
+    BackOff = "back_off",
+    NoArtifactForPlatform = "no_artifact_for_platform",
+    NoPath = "no_path",
+    ReleaseNotOffered = "release_not_offered",
+    NewerInstalled = "newer_installed",
+    BatteryLow = "battery_low",
+    DeviceRevoked = "device_revoked",
+    WaveInFlight = "wave_in_flight",
+    WaveSoaking = "wave_soaking",
+    WaveReachesOut = "wave_reaches_out",
+    GateBreached = "gate_breached",
+    RollbackOrdered = "rollback_ordered",
+    CancelOrdered = "cancel_ordered",
+    TimedOut = "timed_out",
+    Superseded = "superseded",
+    DownloadFailed = "download_failed",
+    ChunkCorrupt = "chunk_corrupt",
+    DeltaFailed = "delta_failed",
+    ImageMismatch = "image_mismatch",
+    ArchiveRefused = "archive_refused",
+    DiskFull = "disk_full",
+    StorageError = "storage_error",
+    MetadataRefused = "metadata_refused",
+    MetadataExpired = "metadata_expired",
+    AssignmentRefused = "assignment_refused",
+    HealthFailed = "health_failed",
+    HealthTimeout = "health_timeout",
+    RestartFailed = "restart_failed",
+    CrashedInTrial = "crashed_in_trial",
+    NoPreviousSlot = "no_previous_slot",
+});
+
+impl Reason {
+    /// Whether the same device may try the same release again by itself.
+    pub fn retryable(self) -> bool {
+        matches!(
+            self,
+            Self::DownloadFailed
+                | Self::ChunkCorrupt
+                | Self::DiskFull
+                | Self::StorageError
+                | Self::MetadataExpired
+                | Self::BatteryLow
+                | Self::BackOff
+                | Self::PaceLimit
+                | Self::TimedOut
+        )
+    }
+
+    /// Whether it is the device's account of a failed attempt: the reasons that a gate counts.
+    pub fn is_failure(self) -> bool {
+        self >= Self::DownloadFailed
+    }
+
+    /// One plain sentence for a person.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::UpToDate => "runs the newest release that its channel takes",
+            Self::NoRollout => "no rollout concerns this device",
+            Self::UpdateOffered => "an update is offered now",
+            Self::InProgress => "an update is under way on this device",
+            Self::ProbationOpen => "the rollback window of the last update is still open",
+            Self::ChannelDoesNotTakeStage => "the device's channel does not take this stage",
+            Self::SelectorMismatch => "no wave of the rollout selects this device",
+            Self::WaveNotStarted => "the device's wave has not started",
+            Self::BehindFrontier => "the wave has not admitted this device yet",
+            Self::PaceLimit => "as many devices as the pace allows are in flight",
+            Self::RolloutPaused => "a person paused the rollout",
+            Self::RolloutHalted => "the rollout is halted",
+            Self::RolloutRollingBack => "the rollout is being rolled back",
+            Self::RolloutNotStarted => "the rollout has not started",
+            Self::Quarantined => "this device came back from this release and is kept from it",
+            Self::AttemptsExhausted => "all attempts are used up",
+            Self::BackOff => "waits before the next attempt",
+            Self::NoArtifactForPlatform => "the release has no artifact for this platform",
+            Self::NoPath => "no allowed path leads from the installed release to this one",
+            Self::ReleaseNotOffered => "the release's stage is not offered to any channel",
+            Self::NewerInstalled => "a newer release is installed",
+            Self::BatteryLow => "below 20 % on battery",
+            Self::DeviceRevoked => "the device is revoked",
+            Self::WaveInFlight => "devices of the wave are still updating",
+            Self::WaveSoaking => "the wave soaks before the next one starts",
+            Self::WaveReachesOut => "devices of the wave are online but not updated yet",
+            Self::GateBreached => "more devices failed than the gate allows",
+            Self::RollbackOrdered => "a rollback was ordered",
+            Self::CancelOrdered => "the update was called off",
+            Self::TimedOut => "the device was not heard of in time",
+            Self::Superseded => "another rollout took the device over",
+            Self::DownloadFailed => "the download did not complete",
+            Self::ChunkCorrupt => "a chunk was not what the manifest promised",
+            Self::DeltaFailed => "the delta did not apply",
+            Self::ImageMismatch => "the result is not the signed image",
+            Self::ArchiveRefused => "the archive holds something that may not be unpacked",
+            Self::DiskFull => "not enough free space",
+            Self::StorageError => "reading or writing the device's storage failed",
+            Self::MetadataRefused => "signed metadata did not verify",
+            Self::MetadataExpired => "signed metadata has expired",
+            Self::AssignmentRefused => "the assignment did not verify",
+            Self::HealthFailed => "the health check failed",
+            Self::HealthTimeout => "the health check did not answer in time",
+            Self::RestartFailed => "the restart command failed",
+            Self::CrashedInTrial => "the device stopped during the trial too often",
+            Self::NoPreviousSlot => "no previous version is kept to return to",
+        }
+    }
+
+    /// Key of the article that explains it: an anchor in `docs/reasons.md`.
+    pub fn knowledge_key(self) -> String {
+        format!("reasons#{}", self.as_str())
+    }
+}
+
+/// A reason with the particulars of this case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The reason.
+    pub code: Reason,
+    /// The particulars, at most [`Explained::MAX_DETAIL`] characters; may be empty.
+    #[serde(default)]
+    pub detail: String,
+}
+
+impl Explained {
+    /// The longest detail kept, in characters.
+    pub const MAX_DETAIL: usize = 500;
+
+    /// A reason with particulars, which are cut to [`Explained::MAX_DETAIL`].
+    pub fn new(code: Reason, detail: impl AsRef<str>) -> Self {
+        Self { code, detail: detail.as_ref().chars().take(Self::MAX_DETAIL).collect() }
+    }
+
+    /// A copy whose detail is cut to the bound: for values that came from outside.
+    pub fn bounded(self) -> Self {
+        Self::new(self.code, &self.detail)
+    }
+}
+
+impl From<Reason> for Explained {
+    fn from(code: Reason) -> Self {
+        Self { code, detail: String::new() }
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code.text())?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_wrong_on_a_device_is_a_failure_and_nothing_else_is() {
+        let failures: Vec<_> = Reason::ALL.iter().filter(|r| r.is_failure()).collect();
+        assert_eq!(failures.first(), Some(&&Reason::DownloadFailed));
+        assert!(!Reason::BatteryLow.is_failure());
+        assert!(!Reason::RollbackOrdered.is_failure());
+    }
+
+    #[test]
+    fn the_word_and_the_json_of_a_reason_are_the_same() {
+        for reason in Reason::ALL {
+            let json = serde_json::to_string(reason).unwrap();
+            assert_eq!(json, format!("\"{}\"", reason.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_detail_from_outside_is_cut() {
+        let long = Explained { code: Reason::HealthFailed, detail: "x".repeat(10_000) };
+        assert_eq!(long.bounded().detail.len(), Explained::MAX_DETAIL);
+    }
+}
