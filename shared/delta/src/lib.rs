@@ -1,1 +1,66 @@
+//! Deltas: make them, describe them, apply them as a stream.
+//!
+//! An *artifact* is the bytes of one release for one platform. A *payload* is one way to
+//! transport those bytes: as they are, compressed, or as a delta from another artifact. Every
+//! payload is one immutable blob, cut into chunks, and a [`Manifest`] that gives the length and
+//! the SHA-256 of each chunk and of the result.
+//!
+//! ```text
+//! make:   old + new  --diff-->  payload blob + Manifest
+//! apply:  Manifest + chunks (each verified before it is decoded) + old  -->  new, hashed on the way
+//! ```
+//!
+//! Everything that arrives is hostile until verified: reads are bounded, arithmetic is checked,
+//! output stops at the promised length, memory is fixed by [`Limits`] before anything is
+//! allocated. The crate is useful on its own; it knows no network.
 
+pub mod archive;
+
+mod apply;
+mod bspatch;
+mod limits;
+mod make;
+mod manifest;
+
+pub use apply::{Applier, ApplyError, ReadAt};
+pub use limits::Limits;
+pub use make::{ChunkWriter, MakeError, make_bsdiff, make_full, make_raw};
+pub use manifest::{Chunk, Encoding, FORMAT, Image, Manifest, ManifestError};
+
+use sha2::Digest as _;
+use tidegate_protocol::Sha256;
+
+/// SHA-256 of bytes in memory.
+pub fn sha256(bytes: &[u8]) -> Sha256 {
+    Sha256::from_bytes(sha2::Sha256::digest(bytes).into())
+}
+
+/// An incremental SHA-256 that also counts.
+#[derive(Clone, Default)]
+pub struct Hasher {
+    inner: sha2::Sha256,
+    length: u64,
+}
+
+impl Hasher {
+    /// Nothing hashed yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.inner.update(bytes);
+        self.length += bytes.len() as u64;
+    }
+
+    /// Bytes taken so far.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Digest and length of all bytes taken.
+    pub fn finish(self) -> Image {
+        Image { sha256: Sha256::from_bytes(self.inner.finalize().into()), length: self.length }
+    }
+}

@@ -1,0 +1,38 @@
+//! What an applier may spend.
+
+/// Caps that the caller sets before a payload is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest image that may be written, in bytes.
+    pub max_image: u64,
+    /// Largest chunk that may be held in memory, in bytes.
+    pub max_chunk: u32,
+    /// Largest zstd window, as a power of two: the decoder's memory is about that plus 2 MiB.
+    pub max_window_log: u32,
+    /// Most chunks in a manifest.
+    pub max_chunks: usize,
+    /// Largest manifest, in bytes of JSON.
+    pub max_manifest: usize,
+}
+
+impl Limits {
+    /// Chunks of full images, in bytes: 10 MiB.
+    pub const FULL_CHUNK: u32 = 10 << 20;
+    /// Chunks of deltas, in bytes: 1 MiB, so that a cut download loses little.
+    pub const DELTA_CHUNK: u32 = 1 << 20;
+    /// The window that the makers use: 8 MiB, which leaves room within 16 MiB.
+    pub const WINDOW_LOG: u32 = 23;
+}
+
+impl Default for Limits {
+    /// What an agent accepts: images to 16 GiB, chunks to 10 MiB, a window of 8 MiB.
+    fn default() -> Self {
+        Self {
+            max_image: 16 << 30,
+            max_chunk: Self::FULL_CHUNK,
+            max_window_log: Self::WINDOW_LOG,
+            max_chunks: 20_000,
+            max_manifest: 4 << 20,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The manifest: what a payload's chunks are and what they make.
+
+use serde::{Deserialize, Serialize};
+use tidegate_protocol::Sha256;
+
+use crate::{Limits, sha256};
+
+/// Version of the manifest and of the encodings that it names.
+pub const FORMAT: u32 = 1;
+
+/// Bytes by content: digest and length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// SHA-256 of the bytes.
+    pub sha256: Sha256,
+    /// Their number.
+    pub length: u64,
+}
+
+/// How a payload encodes its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// The image's own bytes. Needs nothing made ahead: available the moment it is uploaded.
+    Raw,
+    /// The image as one zstd frame.
+    Full,
+    /// A bsdiff control stream against the old image, as one zstd frame.
+    Bsdiff,
+}
+
+tidegate_protocol::words!(Encoding("encoding") {
+    Raw = "raw",
+    Full = "full",
+    Bsdiff = "bsdiff",
+});
+
+impl Encoding {
+    /// Whether it needs the old image.
+    pub fn is_delta(self) -> bool {
+        self == Self::Bsdiff
+    }
+}
+
+/// One piece of the payload blob: the pieces follow each other without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Its length in bytes.
+    pub length: u32,
+    /// Its SHA-256.
+    pub sha256: Sha256,
+}
+
+/// What a payload is made of and what it makes. Authenticated by its own SHA-256, which a
+/// signed assignment carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// How the payload is to be read.
+    pub encoding: Encoding,
+    /// The old image that a delta starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Image>,
+    /// The image that comes out.
+    pub to: Image,
+    /// The payload blob as a whole.
+    pub payload: Image,
+    /// zstd window that decoding needs, as a power of two; 0 where none is needed.
+    pub window_log: u32,
+    /// The chunks in order.
+    pub chunks: Vec<Chunk>,
+}
+
+/// Why a manifest is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Larger than the limit.
+    #[error("the manifest has {0} bytes, more than allowed")]
+    TooLarge(usize),
+    /// Its bytes are not those that were promised.
+    #[error("the manifest's SHA-256 is not the expected one")]
+    WrongDigest,
+    /// Not valid JSON of the expected shape.
+    #[error("the manifest cannot be read: {0}")]
+    Malformed(String),
+    /// A format that this version does not know.
+    #[error("manifest format {0} is not known; update the agent first")]
+    UnknownFormat(u32),
+    /// A part of it contradicts another.
+    #[error("the manifest contradicts itself: {0}")]
+    Inconsistent(&'static str),
+    /// It asks for more than the limits allow.
+    #[error("the manifest asks for more than allowed: {0}")]
+    OverLimit(&'static str),
+}
+
+impl Manifest {
+    /// The exact bytes that are stored and hashed.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads a manifest that must have the given digest, and checks it against the limits.
+    pub fn from_bytes(
+        bytes: &[u8],
+        expected: Sha256,
+        limits: &Limits,
+    ) -> Result<Self, ManifestError> {
+        if bytes.len() > limits.max_manifest {
+            return Err(ManifestError::TooLarge(bytes.len()));
+        }
+        if sha256(bytes) != expected {
+            return Err(ManifestError::WrongDigest);
+        }
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|e| ManifestError::Malformed(e.to_string()))?;
+        manifest.check(limits)?;
+        Ok(manifest)
+    }
+
+    /// Checks sizes and sums.
+    pub fn check(&self, limits: &Limits) -> Result<(), ManifestError> {
+        if self.format != FORMAT {
+            return Err(ManifestError::UnknownFormat(self.format));
+        }
+        if self.encoding.is_delta() != self.from.is_some() {
+            return Err(ManifestError::Inconsistent("a delta, and only a delta, has a `from`"));
+        }
+        if self.chunks.len() > limits.max_chunks {
+            return Err(ManifestError::OverLimit("chunks"));
+        }
+        if self.to.length > limits.max_image {
+            return Err(ManifestError::OverLimit("image length"));
+        }
+        if self.window_log > limits.max_window_log {
+            return Err(ManifestError::OverLimit("zstd window"));
+        }
+        if self.chunks.iter().any(|c| c.length > limits.max_chunk) {
+            return Err(ManifestError::OverLimit("chunk length"));
+        }
+        if self.chunks.iter().any(|c| c.length == 0) {
+            return Err(ManifestError::Inconsistent("a chunk is empty"));
+        }
+        let sum: u64 = self.chunks.iter().map(|c| u64::from(c.length)).sum();
+        if sum != self.payload.length {
+            return Err(ManifestError::Inconsistent("chunk lengths do not add up to the payload"));
+        }
+        if self.encoding == Encoding::Raw && self.payload != self.to {
+            return Err(ManifestError::Inconsistent("a raw payload is the image itself"));
+        }
+        Ok(())
+    }
+
+    /// Where chunk `index` begins in the payload blob, in bytes.
+    pub fn offset(&self, index: usize) -> u64 {
+        self.chunks.iter().take(index).map(|c| u64::from(c.length)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::make_raw;
+
+    fn sample() -> Manifest {
+        make_raw(&mut &b"hello"[..]).unwrap()
+    }
+
+    #[test]
+    fn a_manifest_survives_being_written_and_read() {
+        let manifest = sample();
+        let bytes = manifest.to_bytes();
+        let read = Manifest::from_bytes(&bytes, sha256(&bytes), &Limits::default()).unwrap();
+        assert_eq!(read, manifest);
+    }
+
+    #[test]
+    fn one_changed_byte_is_refused_before_it_is_parsed() {
+        let bytes = sample().to_bytes();
+        let digest = sha256(&bytes);
+        let mut bad = bytes;
+        bad[0] = b' ';
+        let read = Manifest::from_bytes(&bad, digest, &Limits::default());
+        assert_eq!(read, Err(ManifestError::WrongDigest));
+    }
+
+    #[test]
+    fn lengths_that_do_not_add_up_are_refused() {
+        let mut manifest = sample();
+        manifest.chunks[0].length += 1;
+        assert!(matches!(
+            manifest.check(&Limits::default()),
+            Err(ManifestError::Inconsistent(_))
+        ));
+    }
+
+    #[test]
+    fn what_exceeds_the_limits_is_refused() {
+        let small = Limits { max_image: 4, ..Limits::default() };
+        assert_eq!(sample().check(&small), Err(ManifestError::OverLimit("image length")));
+        let small = Limits { max_chunk: 4, ..Limits::default() };
+        assert_eq!(sample().check(&small), Err(ManifestError::OverLimit("chunk length")));
+    }
+}
