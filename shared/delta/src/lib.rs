@@ -25,9 +25,10 @@ mod manifest;
 pub use apply::{Applier, ApplyError, ReadAt};
 pub use limits::Limits;
 pub use make::{ChunkWriter, MakeError, make_bsdiff, make_full, make_raw};
-pub use manifest::{Chunk, Encoding, FORMAT, Image, Manifest, ManifestError};
+pub use manifest::{Chunk, Encoding, FORMAT, Manifest, ManifestError};
 
 use sha2::Digest as _;
+pub use tidegate_protocol::Image;
 use tidegate_protocol::Sha256;
 
 /// SHA-256 of bytes in memory.

@@ -1,21 +1,12 @@
 //! The manifest: what a payload's chunks are and what they make.
 
 use serde::{Deserialize, Serialize};
-use tidegate_protocol::Sha256;
+use tidegate_protocol::{Image, Sha256};
 
 use crate::{Limits, sha256};
 
 /// Version of the manifest and of the encodings that it names.
 pub const FORMAT: u32 = 1;
-
-/// Bytes by content: digest and length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// SHA-256 of the bytes.
-    pub sha256: Sha256,
-    /// Their number.
-    pub length: u64,
-}
 
 /// How a payload encodes its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

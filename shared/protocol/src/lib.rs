@@ -12,6 +12,7 @@ mod checkin;
 mod deployment;
 mod digest;
 mod id;
+mod image;
 mod name;
 mod problem;
 mod reason;
@@ -25,6 +26,7 @@ pub use checkin::{CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, Ses
 pub use deployment::DeploymentState;
 pub use digest::{ParseDigestError, Sha256};
 pub use id::{DeploymentId, DeviceId, JobId, JoinTokenId, ParseIdError, RolloutId, TokenId};
+pub use image::Image;
 pub use name::{Label, NameError, Platform, ProductName, Region};
 pub use problem::{Problem, ProblemCode};
 pub use reason::{Explained, Reason};

@@ -1,1 +1,88 @@
+//! Who may say what: keys, signed metadata, and the verifier with its numbered checks.
+//!
+//! One TUF repository and one assignment. People's offline keys sign `root`, `targets` and one
+//! role per product and channel, which lists every image that may ever run. The server's online
+//! keys sign `snapshot`, `timestamp` and, per device, an *assignment*: one of those images, and
+//! what to do with it. The agent checks everything in the order of [`verify`] and
+//! [`assignment`], and fails closed.
+//!
+//! No I/O, no clock, no randomness: files, `now` and seeds are arguments.
 
+pub mod assignment;
+pub mod http_signature;
+pub mod verify;
+
+mod document;
+mod error;
+mod join;
+mod key;
+mod provider;
+mod repository;
+mod role;
+
+pub use document::{Signed, sign};
+pub use error::TrustError;
+pub use join::{JoinToken, JoinTokenError};
+pub use key::{KeyError, PublicKey, SecretKey};
+pub use repository::{FileFacts, Repository, UploadedFile, signed_version, timestamp_body, snapshot_body};
+pub use role::{
+    Delegation, Health, ImageFacts, ImagePath, Policy, ProductRole, RoleName, RootRole,
+    TopTargets,
+};
+
+use tidegate_protocol::Timestamp;
+
+/// Version of the TUF specification that the metadata is written to.
+pub const SPEC_VERSION: &str = "1.0.31";
+
+/// How long each kind of metadata is good for.
+pub mod lifetime {
+    use std::time::Duration;
+
+    const DAY: u64 = 86_400;
+    /// `root`: two years.
+    pub const ROOT: Duration = Duration::from_secs(730 * DAY);
+    /// `targets`: one year.
+    pub const TARGETS: Duration = Duration::from_secs(365 * DAY);
+    /// A product-channel role: half a year.
+    pub const ROLE: Duration = Duration::from_secs(180 * DAY);
+    /// `snapshot`: a week.
+    pub const SNAPSHOT: Duration = Duration::from_secs(7 * DAY);
+    /// `timestamp`: a day; signed again each hour.
+    pub const TIMESTAMP: Duration = Duration::from_secs(DAY);
+    /// An assignment: the time in which a device must take it up.
+    pub const ASSIGNMENT: Duration = Duration::from_secs(3_600);
+    /// The longest that an agent accepts for an assignment.
+    pub const ASSIGNMENT_MAX: Duration = Duration::from_secs(DAY);
+}
+
+/// The largest files that are accepted, in bytes.
+pub mod size_limit {
+    /// One version of `root`.
+    pub const ROOT: usize = 64 << 10;
+    /// `timestamp`.
+    pub const TIMESTAMP: usize = 16 << 10;
+    /// `snapshot`.
+    pub const SNAPSHOT: usize = 64 << 10;
+    /// `targets`, which lists no images.
+    pub const TARGETS: usize = 64 << 10;
+    /// One product-channel role.
+    pub const ROLE: usize = 256 << 10;
+    /// One assignment.
+    pub const ASSIGNMENT: usize = 64 << 10;
+    /// Root versions followed in one refresh.
+    pub const ROOT_STEPS: u32 = 32;
+}
+
+/// To the calendar type of the verification core; times outside its range are clamped.
+pub(crate) fn to_jiff(at: Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(if at < Timestamp::ZERO {
+        jiff::Timestamp::MIN
+    } else {
+        jiff::Timestamp::MAX
+    })
+}
+
+pub(crate) fn from_jiff(at: jiff::Timestamp) -> Timestamp {
+    Timestamp::from_micros(at.as_microsecond())
+}

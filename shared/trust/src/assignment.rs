@@ -1,0 +1,291 @@
+//! The assignment: one device, one image, one action, signed online, checked against what was
+//! signed offline.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sigstore_tuf::metadata::{Metadata, Targets};
+use tidegate_protocol::{
+    DeploymentId, DeviceId, Image, Platform, Sha256, Timestamp, Version,
+};
+
+use crate::role::{self, ImagePath};
+use crate::verify::Trusted;
+use crate::{
+    ImageFacts, SPEC_VERSION, SecretKey, Signed, TrustError, from_jiff, lifetime, sign, size_limit,
+};
+
+/// How errors name the document.
+pub const FILE: &str = "assignment";
+
+/// What a device is to do with the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Move to it.
+    Install,
+    /// Return to it.
+    Rollback,
+}
+
+/// One way to fetch the image: a manifest by content, and how it encodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// SHA-256 of the manifest.
+    pub manifest: Sha256,
+    /// Length of the manifest in bytes.
+    pub manifest_length: u64,
+    /// The image that it starts from, for a delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Sha256>,
+    /// Bytes to fetch.
+    pub bytes: u64,
+}
+
+/// The online part of an assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// For whom.
+    pub device: DeviceId,
+    /// The nonce of the request that this answers.
+    pub nonce: String,
+    /// What to do.
+    pub action: Action,
+    /// In which deployment.
+    pub deployment: DeploymentId,
+    /// How long the previous slot is kept after a healthy start, in seconds.
+    pub window_s: u32,
+    /// Ways to fetch the image, best first; the last one needs no old image.
+    pub payloads: Vec<Payload>,
+}
+
+/// The most ways that one assignment may offer.
+const MAX_PAYLOADS: usize = 8;
+
+/// An assignment before it is signed.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// One more than the counter that the device sent.
+    pub counter: u64,
+    /// The server's clock.
+    pub time: Timestamp,
+    /// Where the image is listed.
+    pub path: ImagePath,
+    /// The image.
+    pub image: Image,
+    /// The rest.
+    pub terms: Terms,
+}
+
+impl Draft {
+    /// Signs it with the director's key.
+    pub fn sign(&self, director: &SecretKey) -> Result<Signed, TrustError> {
+        let mut terms = serde_json::to_value(&self.terms)
+            .map_err(|e| TrustError::field(FILE, e.to_string()))?;
+        terms["time"] = json!(self.time.to_string());
+        let path = self.path.to_string();
+        let body = json!({
+            "_type": "targets",
+            "spec_version": SPEC_VERSION,
+            "version": self.counter,
+            "expires": self.time.plus(lifetime::ASSIGNMENT).to_string(),
+            "targets": {
+                path: {
+                    "length": self.image.length,
+                    "hashes": { "sha256": self.image.sha256.to_string() },
+                },
+            },
+            "x-assignment": terms,
+        });
+        sign(body, &[director])
+    }
+}
+
+/// What the device knows of itself when it checks an assignment.
+#[derive(Debug, Clone)]
+pub struct Situation<'a> {
+    /// Its id.
+    pub device: DeviceId,
+    /// Its platform.
+    pub platform: &'a Platform,
+    /// The nonce that it sent.
+    pub nonce: &'a str,
+    /// The counter that it sent.
+    pub counter: u64,
+    /// What runs.
+    pub installed: Option<&'a Version>,
+    /// The oldest release that it may ever install again.
+    pub floor: Option<&'a Version>,
+    /// Its clock, where it has one that is not behind its floor; otherwise the floor.
+    pub clock: Clock,
+}
+
+/// What a device knows of the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// A clock that is at or after the floor.
+    Sane(Timestamp),
+    /// No clock, or one behind the floor, which is given.
+    Floor(Timestamp),
+}
+
+impl Clock {
+    /// The time that metadata is checked against before an assignment is there.
+    pub fn now(self) -> Timestamp {
+        match self {
+            Clock::Sane(at) | Clock::Floor(at) => at,
+        }
+    }
+}
+
+/// An assignment that passed every check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its counter, to be kept before it is acted upon.
+    pub counter: u64,
+    /// Where the image is listed.
+    pub path: ImagePath,
+    /// What the offline keys say of the image.
+    pub facts: ImageFacts,
+    /// The online part.
+    pub terms: Terms,
+}
+
+/// Checks an assignment. The numbers are those of `docs/security-model.md`.
+pub fn verify(
+    trusted: &Trusted,
+    bytes: &[u8],
+    situation: &Situation<'_>,
+) -> Result<Accepted, TrustError> {
+    // 2. Bounded before it is parsed.
+    if bytes.len() > size_limit::ASSIGNMENT {
+        return Err(TrustError::TooLarge {
+            file: FILE.into(),
+            length: bytes.len(),
+            limit: size_limit::ASSIGNMENT,
+        });
+    }
+    let document = Metadata::<Targets>::from_slice(bytes)
+        .map_err(|source| TrustError::Metadata { file: FILE.into(), source })?;
+    // 4. Signed by the director that the fresh offline targets name.
+    trusted.verify_director(&document)?;
+    let signed = document.into_signed();
+    let terms: Terms = role::extra(FILE, &signed.extra, "x-assignment")?
+        .ok_or_else(|| TrustError::field(FILE, "x-assignment is missing"))?;
+    let time: String = signed
+        .extra
+        .get("x-assignment")
+        .and_then(|v| v.get("time"))
+        .and_then(|v| v.as_str())
+        .unwrap_or_default()
+        .to_owned();
+    let time = time
+        .parse::<jiff::Timestamp>()
+        .map(from_jiff)
+        .map_err(|e| TrustError::field(FILE, format!("time: {e}")))?;
+    if terms.device != situation.device {
+        return Err(TrustError::WrongDevice);
+    }
+    if terms.nonce != situation.nonce {
+        return Err(TrustError::WrongNonce);
+    }
+    let expected = situation.counter.saturating_add(1);
+    if signed.version != expected {
+        return Err(TrustError::WrongCounter { expected, got: signed.version });
+    }
+    let expires = from_jiff(signed.expires);
+    if expires > time.plus(lifetime::ASSIGNMENT_MAX) {
+        return Err(TrustError::TooLongLived);
+    }
+    if terms.payloads.is_empty() || terms.payloads.len() > MAX_PAYLOADS {
+        return Err(TrustError::field(FILE, format!("it must offer 1 to {MAX_PAYLOADS} payloads")));
+    }
+    // 5. A machine without a clock takes the time of the fresh assignment, for this decision
+    // only: the nonce proves that it is an answer, not a recording.
+    let now = match situation.clock {
+        Clock::Sane(at) => at,
+        Clock::Floor(floor) => floor.max(time),
+    };
+    trusted.check_expiry(now)?;
+    if expires < now {
+        return Err(TrustError::Metadata {
+            file: FILE.into(),
+            source: sigstore_tuf::Error::Expired { role: FILE.into(), expires: signed.expires },
+        });
+    }
+    // 6. Exactly one image, listed offline, for this device.
+    let mut entries = signed.targets.iter();
+    let (Some((path, entry)), None) = (entries.next(), entries.next()) else {
+        return Err(TrustError::NotOneImage(signed.targets.len()));
+    };
+    let parsed: ImagePath = path.parse()?;
+    if parsed.role != trusted.role().name || !trusted.role_may_speak_for(path)? {
+        return Err(TrustError::PathOutsideRole(path.clone()));
+    }
+    let facts = trusted
+        .role()
+        .images
+        .get(&parsed)
+        .ok_or_else(|| TrustError::NotListed(path.clone()))?;
+    if role::image_of(path, entry)? != facts.image {
+        return Err(TrustError::ImageDiffers);
+    }
+    if facts.release != parsed.release {
+        return Err(TrustError::field(path, "it is listed under another release"));
+    }
+    if !facts.hw.contains(situation.platform) {
+        let names: Vec<&str> = facts.hw.iter().map(Platform::as_str).collect();
+        return Err(TrustError::WrongPlatform(names.join(", ")));
+    }
+    if facts.format != ImageFacts::TAR {
+        return Err(TrustError::field(path, format!("format {:?} is not known", facts.format)));
+    }
+    check_order(trusted, facts, terms.action, situation)?;
+    Ok(Accepted { counter: signed.version, path: parsed, facts: facts.clone(), terms })
+}
+
+/// 6, continued: floors, end of life, direction.
+fn check_order(
+    trusted: &Trusted,
+    facts: &ImageFacts,
+    action: Action,
+    situation: &Situation<'_>,
+) -> Result<(), TrustError> {
+    let image = facts.release.clone();
+    let role = trusted.role();
+    let floor = situation.floor.into_iter().chain(role.policy.min_release.as_ref()).max();
+    if let Some(floor) = floor
+        && image < *floor
+    {
+        return Err(TrustError::BelowFloor { image, floor: floor.clone() });
+    }
+    if role.policy.eol.contains(&image) {
+        return Err(TrustError::EndOfLife(image));
+    }
+    let Some(installed) = situation.installed else { return Ok(()) };
+    if image == *installed {
+        return Err(TrustError::AlreadyInstalled(image));
+    }
+    match action {
+        Action::Install => {
+            if image < *installed {
+                return Err(TrustError::Downgrade { image, installed: installed.clone() });
+            }
+            if let Some(needed) = &facts.min_from
+                && installed < needed
+            {
+                return Err(TrustError::BelowMinimumSource { image, needed: needed.clone() });
+            }
+        }
+        Action::Rollback => {
+            let from = ImagePath {
+                role: role.name.clone(),
+                release: installed.clone(),
+                platform: situation.platform.clone(),
+            };
+            if role.images.get(&from).is_some_and(|facts| !facts.allow_rollback) {
+                return Err(TrustError::RollbackNotAllowed(installed.clone()));
+            }
+        }
+    }
+    Ok(())
+}

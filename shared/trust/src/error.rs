@@ -1,0 +1,139 @@
+//! Why something signed was refused.
+
+use tidegate_protocol::{Explained, Reason, Version};
+
+/// A refusal. Each variant is one numbered check; the agent reports it and changes nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The verification core refused a file (signatures, versions, pins, expiry).
+    #[error("{file}: {source}")]
+    Metadata {
+        /// Which file.
+        file: String,
+        /// What the core said.
+        #[source]
+        source: sigstore_tuf::Error,
+    },
+    /// A file is larger than allowed.
+    #[error("{file} has {length} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// Which file.
+        file: String,
+        /// Its length.
+        length: usize,
+        /// The cap.
+        limit: usize,
+    },
+    /// A file that must be there is not.
+    #[error("{0} is not there")]
+    Missing(String),
+    /// More root versions in a row than are followed at once.
+    #[error("more than {} root versions to follow", crate::size_limit::ROOT_STEPS)]
+    TooManyRoots,
+    /// A field is missing or of the wrong form.
+    #[error("{file}: {what}")]
+    Field {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The `director` role must list no images.
+    #[error("the director role lists images itself")]
+    DirectorListsImages,
+    /// Not exactly one image in an assignment.
+    #[error("the assignment names {0} images, not one")]
+    NotOneImage(usize),
+    /// Made for another device.
+    #[error("the assignment is for another device")]
+    WrongDevice,
+    /// Does not answer this request.
+    #[error("the assignment does not repeat the nonce of the request")]
+    WrongNonce,
+    /// Its counter is not the next one.
+    #[error("the assignment's counter is {got}, the next one is {expected}")]
+    WrongCounter {
+        /// The only counter that is accepted.
+        expected: u64,
+        /// The counter that came.
+        got: u64,
+    },
+    /// Valid for longer than an assignment may be.
+    #[error("the assignment is valid for more than {} h", crate::lifetime::ASSIGNMENT_MAX.as_secs() / 3600)]
+    TooLongLived,
+    /// Its path is not one that the role may speak for.
+    #[error("{0} is not a path of this product and channel")]
+    PathOutsideRole(String),
+    /// The offline-signed role does not list it.
+    #[error("{0} is not listed in the offline-signed role")]
+    NotListed(String),
+    /// Length or digest differ from the offline-signed role.
+    #[error("the assigned image is not the one that was signed offline")]
+    ImageDiffers,
+    /// Not for this platform.
+    #[error("the image is for {0}, not for this device")]
+    WrongPlatform(String),
+    /// The installed release is older than the image's minimum source.
+    #[error("{image} can only be installed over {needed} or newer")]
+    BelowMinimumSource {
+        /// What was assigned.
+        image: Version,
+        /// The oldest release that it can replace.
+        needed: Version,
+    },
+    /// Below the floor that this device or the policy sets.
+    #[error("{image} is below the floor {floor}")]
+    BelowFloor {
+        /// What was assigned.
+        image: Version,
+        /// The oldest release allowed.
+        floor: Version,
+    },
+    /// The offline-signed policy ended its life.
+    #[error("{0} has reached its end of life")]
+    EndOfLife(Version),
+    /// Older than the installed release, without being a rollback.
+    #[error("{image} is older than the installed {installed} and no rollback was ordered")]
+    Downgrade {
+        /// What was assigned.
+        image: Version,
+        /// What runs.
+        installed: Version,
+    },
+    /// The installed release may not be rolled back from.
+    #[error("{0} does not allow a rollback")]
+    RollbackNotAllowed(Version),
+    /// It is what already runs.
+    #[error("{0} is what already runs")]
+    AlreadyInstalled(Version),
+}
+
+impl TrustError {
+    pub(crate) fn field(file: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Field { file: file.into(), what: what.into() }
+    }
+
+    /// Whether the assignment, not the repository, was refused.
+    fn is_about_assignment(&self) -> bool {
+        match self {
+            Self::Metadata { file, .. }
+            | Self::TooLarge { file, .. }
+            | Self::Missing(file)
+            | Self::Field { file, .. } => file == crate::assignment::FILE,
+            Self::TooManyRoots | Self::DirectorListsImages => false,
+            _ => true,
+        }
+    }
+
+    /// The reason to report, with this error as its detail.
+    pub fn explained(&self) -> Explained {
+        let code = match self {
+            Self::Metadata { source: sigstore_tuf::Error::Expired { .. }, .. } => {
+                Reason::MetadataExpired
+            }
+            error if error.is_about_assignment() => Reason::AssignmentRefused,
+            _ => Reason::MetadataRefused,
+        };
+        Explained::new(code, self.to_string())
+    }
+}

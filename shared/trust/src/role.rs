@@ -1,0 +1,438 @@
+//! The content of the offline roles: made by the CLI, read by server and agent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sigstore_tuf::metadata::{Metadata, Root, TargetFile, Targets};
+use tidegate_protocol::{Channel, Image, Platform, ProductName, Timestamp, Version};
+
+use crate::{PublicKey, SPEC_VERSION, TrustError, from_jiff};
+
+/// Name of the delegated role that signs assignments.
+pub(crate) const DIRECTOR: &str = "director";
+
+/// The role of one product and channel, for example `app-stable`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoleName {
+    /// The product.
+    pub product: ProductName,
+    /// The channel.
+    pub channel: Channel,
+}
+
+impl RoleName {
+    /// The role's name.
+    pub fn new(product: ProductName, channel: Channel) -> Self {
+        Self { product, channel }
+    }
+
+    /// The paths that it may speak for.
+    pub fn paths(&self) -> String {
+        format!("{}/{}/*/*", self.product, self.channel)
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.product, self.channel)
+    }
+}
+
+impl FromStr for RoleName {
+    type Err = TrustError;
+
+    fn from_str(text: &str) -> Result<Self, TrustError> {
+        let refuse = || TrustError::field(text, "not of the form <product>-<channel>");
+        let (product, channel) = text.rsplit_once('-').ok_or_else(refuse)?;
+        Ok(Self {
+            product: product.parse().map_err(|_| refuse())?,
+            channel: channel.parse().map_err(|_| refuse())?,
+        })
+    }
+}
+
+/// Where an image stands in the repository: `<product>/<channel>/<release>/<platform>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImagePath {
+    /// Whose.
+    pub role: RoleName,
+    /// Which release.
+    pub release: Version,
+    /// For what.
+    pub platform: Platform,
+}
+
+impl fmt::Display for ImagePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RoleName { product, channel } = &self.role;
+        write!(f, "{product}/{channel}/{}/{}", self.release, self.platform)
+    }
+}
+
+impl FromStr for ImagePath {
+    type Err = TrustError;
+
+    fn from_str(text: &str) -> Result<Self, TrustError> {
+        let refuse = || TrustError::field(text, "not a path <product>/<channel>/<release>/<platform>");
+        let mut parts = text.split('/');
+        let mut next = || parts.next().ok_or_else(refuse);
+        let path = Self {
+            role: RoleName {
+                product: next()?.parse().map_err(|_| refuse())?,
+                channel: next()?.parse().map_err(|_| refuse())?,
+            },
+            release: next()?.parse().map_err(|_| refuse())?,
+            platform: next()?.parse().map_err(|_| refuse())?,
+        };
+        if parts.next().is_some() { Err(refuse()) } else { Ok(path) }
+    }
+}
+
+/// How the publisher says an installed image is checked. Signed offline, because it is a
+/// command that devices run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Program and arguments; the program is found below the slot.
+    pub command: Vec<String>,
+    /// How long it may take, in seconds.
+    pub timeout_s: u32,
+}
+
+/// What the offline keys say of one image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// Its bytes.
+    #[serde(skip, default = "no_image")]
+    pub image: Image,
+    /// Its release.
+    pub release: Version,
+    /// The platforms that it runs on.
+    pub hw: Vec<Platform>,
+    /// How the bytes are to be unpacked: `tar` is the only format so far.
+    pub format: String,
+    /// The oldest release that it may be installed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_from: Option<Version>,
+    /// Whether it may not be skipped on the way to a later release.
+    #[serde(default)]
+    pub stepping_stone: bool,
+    /// Whether a device may return from it to an older release by order of the server.
+    pub allow_rollback: bool,
+    /// Its health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+fn no_image() -> Image {
+    Image { sha256: tidegate_protocol::Sha256::from_bytes([0; 32]), length: 0 }
+}
+
+impl ImageFacts {
+    /// The format of every artifact so far: a deterministic tar.
+    pub const TAR: &'static str = "tar";
+
+    pub(crate) fn from_target(path: &str, file: &TargetFile) -> Result<Self, TrustError> {
+        let custom = file.custom.clone().unwrap_or(Value::Null);
+        let mut facts: Self =
+            serde_json::from_value(custom).map_err(|e| TrustError::field(path, e.to_string()))?;
+        facts.image = image_of(path, file)?;
+        Ok(facts)
+    }
+}
+
+/// Length and SHA-256 of a listed file; a file without a SHA-256 is not accepted.
+pub(crate) fn image_of(path: &str, file: &TargetFile) -> Result<Image, TrustError> {
+    let sha256 = file
+        .hashes
+        .get("sha256")
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| TrustError::field(path, "no whole SHA-256"))?;
+    Ok(Image { sha256, length: file.length })
+}
+
+/// What a product-channel role says beyond its images.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// No release below this one is installed any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_release: Option<Version>,
+    /// Releases that are not installed any more.
+    #[serde(default)]
+    pub eol: Vec<Version>,
+    /// A word to people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
+}
+
+/// One product-channel role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProductRole {
+    /// Its name.
+    pub name: RoleName,
+    /// Its version.
+    pub version: u64,
+    /// When it was signed.
+    pub issued: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Its policy.
+    pub policy: Policy,
+    /// The images that it lists.
+    pub images: BTreeMap<ImagePath, ImageFacts>,
+}
+
+impl ProductRole {
+    /// Reads a role that has been verified.
+    pub fn from_targets(name: &RoleName, targets: &Targets) -> Result<Self, TrustError> {
+        let file = name.to_string();
+        let mut images = BTreeMap::new();
+        for (path, entry) in &targets.targets {
+            let parsed: ImagePath = path.parse()?;
+            if parsed.role != *name {
+                return Err(TrustError::PathOutsideRole(path.clone()));
+            }
+            images.insert(parsed, ImageFacts::from_target(path, entry)?);
+        }
+        Ok(Self {
+            name: name.clone(),
+            version: targets.version,
+            issued: issued(&file, &targets.extra)?,
+            expires: from_jiff(targets.expires),
+            policy: extra(&file, &targets.extra, "x-policy")?.unwrap_or_default(),
+            images,
+        })
+    }
+
+    /// The body to sign.
+    pub fn body(&self) -> Value {
+        let targets: Map<String, Value> = self
+            .images
+            .iter()
+            .map(|(path, facts)| {
+                (
+                    path.to_string(),
+                    json!({
+                        "length": facts.image.length,
+                        "hashes": { "sha256": facts.image.sha256.to_string() },
+                        "custom": facts,
+                    }),
+                )
+            })
+            .collect();
+        json!({
+            "_type": "targets",
+            "spec_version": SPEC_VERSION,
+            "version": self.version,
+            "expires": self.expires.to_string(),
+            "targets": targets,
+            "x-issued": self.issued.to_string(),
+            "x-policy": self.policy,
+        })
+    }
+}
+
+pub(crate) fn extra<T: serde::de::DeserializeOwned>(
+    file: &str,
+    fields: &BTreeMap<String, Value>,
+    name: &str,
+) -> Result<Option<T>, TrustError> {
+    fields
+        .get(name)
+        .map(|value| serde_json::from_value(value.clone()))
+        .transpose()
+        .map_err(|e| TrustError::field(file, format!("{name}: {e}")))
+}
+
+pub(crate) fn issued(
+    file: &str,
+    fields: &BTreeMap<String, Value>,
+) -> Result<Timestamp, TrustError> {
+    let text: String = extra(file, fields, "x-issued")?
+        .ok_or_else(|| TrustError::field(file, "x-issued is missing"))?;
+    text.parse::<jiff::Timestamp>()
+        .map(from_jiff)
+        .map_err(|e| TrustError::field(file, format!("x-issued: {e}")))
+}
+
+/// Who may sign one role that `targets` delegates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegation {
+    /// The role's name.
+    pub name: String,
+    /// Its keys.
+    pub keys: Vec<PublicKey>,
+    /// How many must sign.
+    pub threshold: u32,
+    /// The paths that it may speak for.
+    pub paths: Vec<String>,
+}
+
+impl Delegation {
+    /// The delegation of a product-channel role to one key.
+    pub fn product(role: &RoleName, key: PublicKey) -> Self {
+        Self { name: role.to_string(), keys: vec![key], threshold: 1, paths: vec![role.paths()] }
+    }
+
+    /// The delegation of assignments.
+    pub fn director(key: PublicKey) -> Self {
+        Self {
+            name: DIRECTOR.into(),
+            keys: vec![key],
+            threshold: 1,
+            paths: vec!["director/*".into()],
+        }
+    }
+}
+
+/// The top-level `targets` role: delegations, no images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopTargets {
+    /// Its version.
+    pub version: u64,
+    /// When it was signed.
+    pub issued: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Who may sign what, in order.
+    pub delegations: Vec<Delegation>,
+}
+
+impl TopTargets {
+    /// Reads its own file, made by [`TopTargets::body`]. Keys of unknown kinds are refused here:
+    /// an editor that drops them would lose them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrustError> {
+        let file = "targets.json";
+        let signed = Metadata::<Targets>::from_slice(bytes)
+            .map_err(|source| TrustError::Metadata { file: file.into(), source })?
+            .into_signed();
+        let mut delegations = Vec::new();
+        if let Some(block) = &signed.delegations {
+            for role in &block.roles {
+                let keys = role
+                    .keyids
+                    .iter()
+                    .map(|id| {
+                        block
+                            .keys
+                            .get(id)
+                            .and_then(|key| key.keyval.public.parse().ok())
+                            .ok_or_else(|| {
+                                TrustError::field(file, format!("key {id} of {} is not an Ed25519 key", role.name))
+                            })
+                    })
+                    .collect::<Result<_, _>>()?;
+                delegations.push(Delegation {
+                    name: role.name.clone(),
+                    keys,
+                    threshold: u32::try_from(role.threshold).unwrap_or(u32::MAX),
+                    paths: role.paths.clone().unwrap_or_default(),
+                });
+            }
+        }
+        Ok(Self {
+            version: signed.version,
+            issued: issued(file, &signed.extra)?,
+            expires: from_jiff(signed.expires),
+            delegations,
+        })
+    }
+
+    /// The body to sign.
+    pub fn body(&self) -> Value {
+        let mut keys = Map::new();
+        for key in self.delegations.iter().flat_map(|d| &d.keys) {
+            keys.insert(key.key_id(), key.to_tuf());
+        }
+        let roles: Vec<Value> = self
+            .delegations
+            .iter()
+            .map(|d| {
+                json!({
+                    "name": d.name,
+                    "keyids": d.keys.iter().map(PublicKey::key_id).collect::<Vec<_>>(),
+                    "threshold": d.threshold,
+                    "terminating": true,
+                    "paths": d.paths,
+                })
+            })
+            .collect();
+        json!({
+            "_type": "targets",
+            "spec_version": SPEC_VERSION,
+            "version": self.version,
+            "expires": self.expires.to_string(),
+            "targets": {},
+            "delegations": { "keys": keys, "roles": roles },
+            "x-issued": self.issued.to_string(),
+        })
+    }
+}
+
+/// The `root` role: the keys of the four top roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRole {
+    /// Its version.
+    pub version: u64,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Keys of `root`, offline.
+    pub root: Vec<PublicKey>,
+    /// Keys of `targets`, offline.
+    pub targets: Vec<PublicKey>,
+    /// The server's key for `snapshot`.
+    pub snapshot: PublicKey,
+    /// The server's key for `timestamp`.
+    pub timestamp: PublicKey,
+}
+
+impl RootRole {
+    /// The body to sign. The offline roles need one signature each.
+    pub fn body(&self) -> Value {
+        let mut keys = Map::new();
+        let mut role = |members: &[PublicKey]| {
+            for key in members {
+                keys.insert(key.key_id(), key.to_tuf());
+            }
+            json!({
+                "keyids": members.iter().map(PublicKey::key_id).collect::<Vec<_>>(),
+                "threshold": 1,
+            })
+        };
+        let roles = json!({
+            "root": role(&self.root),
+            "targets": role(&self.targets),
+            "snapshot": role(&[self.snapshot]),
+            "timestamp": role(&[self.timestamp]),
+        });
+        json!({
+            "_type": "root",
+            "spec_version": SPEC_VERSION,
+            "version": self.version,
+            "expires": self.expires.to_string(),
+            "consistent_snapshot": true,
+            "keys": keys,
+            "roles": roles,
+        })
+    }
+
+    /// Whether a root's bytes are a root signed by its own keys.
+    pub fn check(bytes: &[u8]) -> Result<(), TrustError> {
+        crate::provider::install();
+        if bytes.len() > crate::size_limit::ROOT {
+            return Err(TrustError::TooLarge {
+                file: "root.json".into(),
+                length: bytes.len(),
+                limit: crate::size_limit::ROOT,
+            });
+        }
+        let refuse = |source| TrustError::Metadata { file: "root.json".into(), source };
+        let root = Metadata::<Root>::from_slice(bytes).map_err(refuse)?;
+        let keys = root.signed().role("root").ok_or_else(|| {
+            TrustError::field("root.json", "it has no root role")
+        })?;
+        root.verify_threshold(&root.signed().keys, keys, "root").map_err(refuse)
+    }
+}

@@ -1,0 +1,434 @@
+//! The whole chain: people sign offline, the server online, a device checks both. Every refusal
+//! of an assignment is a case of its own.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tidegate_protocol::{
+    Channel, DeploymentId, DeviceId, Image, Platform, Sha256, Timestamp, Version,
+};
+use tidegate_trust::assignment::{self, Action, Clock, Draft, Payload, Situation, Terms};
+use tidegate_trust::verify::{Refresh, Trusted, TrustedFiles};
+use tidegate_trust::{
+    Delegation, FileFacts, ImageFacts, ImagePath, Policy, ProductRole, Repository, RoleName,
+    RootRole, SecretKey, TopTargets, TrustError, UploadedFile, lifetime, sign, snapshot_body,
+    timestamp_body,
+};
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const NONCE: &str = "00112233";
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed([n; 32])
+}
+
+fn v(text: &str) -> Version {
+    text.parse().unwrap()
+}
+
+fn role() -> RoleName {
+    RoleName::new("app".parse().unwrap(), Channel::Stable)
+}
+
+fn path(release: &str) -> ImagePath {
+    ImagePath { role: role(), release: v(release), platform: platform() }
+}
+
+fn platform() -> Platform {
+    "linux-x86_64".parse().unwrap()
+}
+
+fn image(release: &str) -> Image {
+    Image { sha256: tidegate_test_digest(release), length: 1_000 }
+}
+
+fn tidegate_test_digest(text: &str) -> Sha256 {
+    FileFacts::of(1, text.as_bytes()).sha256
+}
+
+fn facts(release: &str) -> ImageFacts {
+    ImageFacts {
+        image: image(release),
+        release: v(release),
+        hw: vec![platform()],
+        format: ImageFacts::TAR.into(),
+        min_from: None,
+        stepping_stone: false,
+        allow_rollback: true,
+        health: None,
+    }
+}
+
+/// A server with everything that it serves, by file name.
+struct Server {
+    repository: Repository,
+    files: BTreeMap<String, Vec<u8>>,
+    online: u64,
+}
+
+impl Server {
+    fn new() -> Self {
+        let mut server =
+            Self { repository: Repository::default(), files: BTreeMap::new(), online: 0 };
+        let root = RootRole {
+            version: 1,
+            expires: NOW.plus(lifetime::ROOT),
+            root: vec![key(1).public()],
+            targets: vec![key(2).public()],
+            snapshot: key(10).public(),
+            timestamp: key(11).public(),
+        };
+        server.upload("root", &sign(root.body(), &[&key(1)]).unwrap().to_bytes()).unwrap();
+        let targets = TopTargets {
+            version: 1,
+            issued: NOW,
+            expires: NOW.plus(lifetime::TARGETS),
+            delegations: vec![
+                Delegation::product(&role(), key(3).public()),
+                Delegation::director(key(12).public()),
+            ],
+        };
+        server.upload("targets", &sign(targets.body(), &[&key(2)]).unwrap().to_bytes()).unwrap();
+        server.publish(1, &["1.0.0", "1.1.0"], Policy::default());
+        server
+    }
+
+    fn product(version: u64, releases: &[&str], policy: Policy) -> ProductRole {
+        ProductRole {
+            name: role(),
+            version,
+            issued: NOW,
+            expires: NOW.plus(lifetime::ROLE),
+            policy,
+            images: releases.iter().map(|r| (path(r), facts(r))).collect(),
+        }
+    }
+
+    fn publish(&mut self, version: u64, releases: &[&str], policy: Policy) {
+        let body = Self::product(version, releases, policy).body();
+        self.upload("app-stable", &sign(body, &[&key(3)]).unwrap().to_bytes()).unwrap();
+        self.sign_online();
+    }
+
+    fn upload(&mut self, name: &str, bytes: &[u8]) -> Result<(), TrustError> {
+        let file = UploadedFile { role: name.into(), bytes: bytes.to_vec() };
+        if let Some(version) = self.repository.accept(&file, NOW)? {
+            self.files.insert(format!("{version}.{name}.json"), bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    fn sign_online(&mut self) {
+        self.online += 1;
+        let pins = self.repository.pins();
+        let snapshot = snapshot_body(self.online, NOW.plus(lifetime::SNAPSHOT), &pins);
+        let snapshot = sign(snapshot, &[&key(10)]).unwrap().to_bytes();
+        let facts = FileFacts::of(self.online, &snapshot);
+        let timestamp = timestamp_body(self.online, NOW.plus(lifetime::TIMESTAMP), facts);
+        let timestamp = sign(timestamp, &[&key(11)]).unwrap().to_bytes();
+        self.files.insert(format!("{}.snapshot.json", self.online), snapshot);
+        self.files.insert("timestamp.json".into(), timestamp);
+    }
+
+    fn refresh(&self, files: TrustedFiles, now: Timestamp) -> Result<(Trusted, TrustedFiles), TrustError> {
+        let mut refresh = Refresh::start(files, role(), now)?;
+        while let Some(request) = refresh.request() {
+            refresh.answer(self.files.get(&request.file).cloned())?;
+        }
+        let files = refresh.files().clone();
+        Ok((refresh.finish()?, files))
+    }
+
+    fn first(&self) -> TrustedFiles {
+        TrustedFiles { root: self.files["1.root.json"].clone(), ..TrustedFiles::default() }
+    }
+
+    fn trusted(&self) -> Trusted {
+        self.refresh(self.first(), NOW).unwrap().0
+    }
+}
+
+fn draft(release: &str) -> Draft {
+    Draft {
+        counter: 8,
+        time: NOW,
+        path: path(release),
+        image: image(release),
+        terms: Terms {
+            device: DeviceId::from_random([9; 16]),
+            nonce: NONCE.into(),
+            action: Action::Install,
+            deployment: DeploymentId::from_random([4; 16]),
+            window_s: 60,
+            payloads: vec![Payload {
+                manifest: image(release).sha256,
+                manifest_length: 10,
+                from: None,
+                bytes: 10,
+            }],
+        },
+    }
+}
+
+fn check(draft: &Draft) -> Result<assignment::Accepted, TrustError> {
+    check_with(&Server::new().trusted(), &draft.sign(&key(12)).unwrap().to_bytes(), "1.0.0")
+}
+
+fn check_with(
+    trusted: &Trusted,
+    bytes: &[u8],
+    installed: &str,
+) -> Result<assignment::Accepted, TrustError> {
+    check_in(trusted, bytes, installed, None, Clock::Sane(NOW))
+}
+
+fn check_in(
+    trusted: &Trusted,
+    bytes: &[u8],
+    installed: &str,
+    floor: Option<&str>,
+    clock: Clock,
+) -> Result<assignment::Accepted, TrustError> {
+    let (platform, installed, floor) = (platform(), v(installed), floor.map(v));
+    let situation = Situation {
+        device: DeviceId::from_random([9; 16]),
+        platform: &platform,
+        nonce: NONCE,
+        counter: 7,
+        installed: Some(&installed),
+        floor: floor.as_ref(),
+        clock,
+    };
+    assignment::verify(trusted, bytes, &situation)
+}
+
+#[test]
+fn a_device_takes_what_was_signed_offline_and_assigned_online() {
+    let accepted = check(&draft("1.1.0")).unwrap();
+    assert_eq!(accepted.facts, facts("1.1.0"));
+    assert_eq!(accepted.counter, 8);
+}
+
+#[test]
+fn a_fleet_rollback_to_a_listed_release_is_taken() {
+    let mut draft = draft("1.0.0");
+    draft.terms.action = Action::Rollback;
+    let bytes = draft.sign(&key(12)).unwrap().to_bytes();
+    assert!(check_with(&Server::new().trusted(), &bytes, "1.1.0").is_ok());
+}
+
+#[test]
+fn a_second_refresh_asks_for_no_more_than_the_next_root_and_the_timestamp() {
+    let server = Server::new();
+    let (_, files) = server.refresh(server.first(), NOW).unwrap();
+    let mut refresh = Refresh::start(files, role(), NOW).unwrap();
+    let mut asked = Vec::new();
+    while let Some(request) = refresh.request() {
+        asked.push(request.file.clone());
+        refresh.answer(server.files.get(&request.file).cloned()).unwrap();
+    }
+    assert_eq!(asked, ["2.root.json", "timestamp.json"]);
+}
+
+#[test]
+fn trusted_versions_never_fall() {
+    let mut server = Server::new();
+    let old = server.files.clone();
+    server.publish(2, &["1.0.0", "1.1.0", "1.2.0"], Policy::default());
+    let (_, files) = server.refresh(server.first(), NOW).unwrap();
+    server.files = old;
+    let refused = server.refresh(files, NOW).unwrap_err();
+    assert!(
+        matches!(refused, TrustError::Metadata { source: sigstore_tuf::Error::Rollback { .. }, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn an_online_key_cannot_add_an_image_of_its_own() {
+    let mut server = Server::new();
+    let body = Server::product(2, &["1.0.0", "1.1.0", "6.6.6"], Policy::default()).body();
+    let forged = sign(body, &[&key(12), &key(10), &key(11)]).unwrap().to_bytes();
+    assert!(server.upload("app-stable", &forged).is_err());
+    // The thief replaces what the server serves, and pins it with the stolen online keys.
+    server.files.insert("2.app-stable.json".into(), forged.clone());
+    let mut pins = server.repository.pins();
+    pins.insert("app-stable".into(), FileFacts::of(2, &forged));
+    let snapshot = snapshot_body(2, NOW.plus(lifetime::SNAPSHOT), &pins);
+    let snapshot = sign(snapshot, &[&key(10)]).unwrap().to_bytes();
+    let facts = FileFacts::of(2, &snapshot);
+    let timestamp = timestamp_body(2, NOW.plus(lifetime::TIMESTAMP), facts);
+    server.files.insert("timestamp.json".into(), sign(timestamp, &[&key(11)]).unwrap().to_bytes());
+    server.files.insert("2.snapshot.json".into(), snapshot);
+    let refused = server.refresh(server.first(), NOW).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            TrustError::Metadata { source: sigstore_tuf::Error::ThresholdNotMet { found: 0, .. }, .. }
+        ),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_frozen_timestamp_is_refused_once_it_has_expired() {
+    let server = Server::new();
+    let (_, files) = server.refresh(server.first(), NOW).unwrap();
+    let later = NOW.plus(lifetime::TIMESTAMP * 2);
+    let refused = server.refresh(files, later).unwrap_err();
+    assert_eq!(refused.explained().code.as_str(), "metadata_expired");
+}
+
+#[test]
+fn a_missing_pinned_file_is_refused() {
+    let mut server = Server::new();
+    server.files.remove("1.app-stable.json");
+    assert!(matches!(server.refresh(server.first(), NOW), Err(TrustError::Missing(_))));
+}
+
+#[test]
+fn keys_of_an_unknown_kind_are_tolerated_but_never_counted() {
+    let mut server = Server::new();
+    let targets = TopTargets::from_bytes(&server.files["1.targets.json"]).unwrap();
+    let mut body = TopTargets { version: 2, ..targets }.body();
+    body["delegations"]["keys"]["ff00"] = json!({
+        "keytype": "slh-dsa", "scheme": "slh-dsa-256s/1", "keyval": { "public": "AAAA" },
+    });
+    body["delegations"]["roles"][0]["keyids"].as_array_mut().unwrap().push(json!("ff00"));
+    server.upload("targets", &sign(body, &[&key(2)]).unwrap().to_bytes()).unwrap();
+    let body = Server::product(2, &["1.0.0", "1.1.0", "1.2.0"], Policy::default()).body();
+    let mut signed: Value =
+        serde_json::from_slice(&sign(body, &[&key(3)]).unwrap().to_bytes()).unwrap();
+    signed["signatures"].as_array_mut().unwrap().push(json!({ "keyid": "ff00", "sig": "00" }));
+    server.upload("app-stable", &serde_json::to_vec(&signed).unwrap()).unwrap();
+    server.sign_online();
+    assert!(server.trusted().role().images.contains_key(&path("1.2.0")));
+    // Alone, the unknown key is worth nothing.
+    signed["signatures"].as_array_mut().unwrap().remove(0);
+    signed["signed"]["version"] = json!(3);
+    assert!(server.upload("app-stable", &serde_json::to_vec(&signed).unwrap()).is_err());
+}
+
+#[test]
+fn a_published_path_can_never_name_other_bytes() {
+    let mut server = Server::new();
+    let mut role = Server::product(2, &["1.0.0", "1.1.0"], Policy::default());
+    role.images.get_mut(&path("1.1.0")).unwrap().image = image("other");
+    let bytes = sign(role.body(), &[&key(3)]).unwrap().to_bytes();
+    let refused = server.upload("app-stable", &bytes).unwrap_err();
+    assert!(refused.to_string().contains("other bytes"), "{refused}");
+}
+
+macro_rules! refused {
+    ($($name:ident: |$draft:ident| $change:expr => $error:pat,)*) => {$(
+        #[test]
+        fn $name() {
+            let mut $draft = draft("1.1.0");
+            $change;
+            let result = check(&$draft);
+            assert!(matches!(result, Err($error)), "{result:?}");
+        }
+    )*};
+}
+
+refused! {
+    an_unlisted_image: |d| d.path.release = v("9.9.9") => TrustError::NotListed(_),
+    swapped_bytes: |d| d.image.sha256 = image("evil").sha256 => TrustError::ImageDiffers,
+    a_right_digest_with_a_wrong_length: |d| d.image.length += 1 => TrustError::ImageDiffers,
+    another_devices_assignment: |d| d.terms.device = DeviceId::from_random([8; 16])
+        => TrustError::WrongDevice,
+    a_replayed_nonce: |d| d.terms.nonce = "ffff".into() => TrustError::WrongNonce,
+    an_old_counter: |d| d.counter = 7 => TrustError::WrongCounter { .. },
+    a_counter_that_jumps: |d| d.counter = u64::MAX => TrustError::WrongCounter { .. },
+    an_expired_assignment: |d| d.time = Timestamp::from_secs(1_700_000_000)
+        => TrustError::Metadata { source: sigstore_tuf::Error::Expired { .. }, .. },
+    another_channels_path: |d| d.path.role.channel = Channel::Alpha => TrustError::PathOutsideRole(_),
+    another_platforms_image: |d| d.path.platform = "windows-x86_64".parse().unwrap()
+        => TrustError::NotListed(_),
+    a_rollback_to_what_already_runs: |d| {
+        d.path.release = v("1.0.0");
+        d.image = image("1.0.0");
+    } => TrustError::AlreadyInstalled(_),
+    no_way_to_fetch_it: |d| d.terms.payloads.clear() => TrustError::Field { .. },
+}
+
+#[test]
+fn a_signature_by_another_online_key() {
+    let bytes = draft("1.1.0").sign(&key(11)).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&Server::new().trusted(), &bytes, "1.0.0"),
+        Err(TrustError::Metadata { source: sigstore_tuf::Error::ThresholdNotMet { .. }, .. })
+    ));
+}
+
+#[test]
+fn two_images_in_one_assignment() {
+    let signed = draft("1.1.0").sign(&key(12)).unwrap();
+    let mut body = signed.body().clone();
+    body["targets"]["app/stable/1.0.0/linux-x86_64"] =
+        json!({ "length": 1_000, "hashes": { "sha256": image("1.0.0").sha256.to_string() } });
+    let bytes = sign(body, &[&key(12)]).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&Server::new().trusted(), &bytes, "1.0.0"),
+        Err(TrustError::NotOneImage(2))
+    ));
+}
+
+#[test]
+fn an_expiry_years_ahead() {
+    let signed = draft("1.1.0").sign(&key(12)).unwrap();
+    let mut body = signed.body().clone();
+    body["expires"] = json!("2099-01-01T00:00:00Z");
+    let bytes = sign(body, &[&key(12)]).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&Server::new().trusted(), &bytes, "1.0.0"),
+        Err(TrustError::TooLongLived)
+    ));
+}
+
+#[test]
+fn a_downgrade_without_an_order() {
+    let bytes = draft("1.0.0").sign(&key(12)).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&Server::new().trusted(), &bytes, "1.1.0"),
+        Err(TrustError::Downgrade { .. })
+    ));
+}
+
+#[test]
+fn anything_below_the_devices_floor_or_the_policys() {
+    let mut order = draft("1.0.0");
+    order.terms.action = Action::Rollback;
+    let bytes = order.sign(&key(12)).unwrap().to_bytes();
+    let mut server = Server::new();
+    let refused =
+        check_in(&server.trusted(), &bytes, "1.1.0", Some("1.1.0"), Clock::Sane(NOW));
+    assert!(matches!(refused, Err(TrustError::BelowFloor { .. })));
+    let policy = Policy { min_release: Some(v("1.1.0")), ..Policy::default() };
+    server.publish(2, &["1.0.0", "1.1.0"], policy);
+    assert!(matches!(
+        check_with(&server.trusted(), &bytes, "1.1.0"),
+        Err(TrustError::BelowFloor { .. })
+    ));
+}
+
+#[test]
+fn a_machine_without_a_clock_takes_a_fresh_answer_and_no_lying_future() {
+    let server = Server::new();
+    let floor = Clock::Floor(Timestamp::ZERO);
+    let bytes = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    assert!(check_in(&server.trusted(), &bytes, "1.0.0", None, floor).is_ok());
+    let mut future = draft("1.1.0");
+    future.time = NOW.plus(lifetime::ROOT);
+    let bytes = future.sign(&key(12)).unwrap().to_bytes();
+    assert!(check_in(&server.trusted(), &bytes, "1.0.0", None, floor).is_err());
+}
+
+#[test]
+fn rubbish_is_refused_without_a_panic() {
+    let trusted = Server::new().trusted();
+    let deep = "[".repeat(60_000);
+    for bytes in [&b""[..], b"{}", b"null", &[0xff; 100], deep.as_bytes(), &[b' '; 70_000]] {
+        assert!(check_with(&trusted, bytes, "1.0.0").is_err());
+    }
+}
