@@ -1,0 +1,175 @@
+//! The state machine of one device in one rollout.
+//!
+//! The device is the authority on itself: its reports may skip states whose reports were lost,
+//! but never lead out of a final state or back before the switch.
+
+use tidegate_protocol::DeploymentState as State;
+
+/// What happens to a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeploymentEvent {
+    /// The device says where it stands.
+    Reported(State),
+    /// One leg of a path is done and healthy; the next one is to be offered.
+    LegDone,
+    /// A failed attempt may be repeated: the update is offered again.
+    Retried,
+    /// The rollout ended before the device switched.
+    Cancelled,
+    /// The device is to return; it has switched.
+    ReturnOrdered,
+    /// The device was not heard of in time.
+    TimedOut,
+    /// Another rollout takes the device over before it switched.
+    Superseded,
+}
+
+/// The event does not fit the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a deployment that is {state} does not take {event:?}")]
+pub struct DeploymentRefusal {
+    /// Where the deployment stands.
+    pub state: State,
+    /// What was to happen.
+    pub event: DeploymentEvent,
+}
+
+/// How far along a state is; a device's reports never go back.
+fn rank(state: State) -> u8 {
+    match state {
+        State::Offered | State::Deferred => 0,
+        State::Downloading => 1,
+        State::Installing => 2,
+        State::Verifying => 3,
+        State::Probation => 4,
+        State::RollingBack => 5,
+        State::Succeeded
+        | State::Failed
+        | State::RolledBack
+        | State::Cancelled
+        | State::TimedOut
+        | State::Superseded => 6,
+    }
+}
+
+/// The state after an event, or a refusal that changes nothing.
+pub fn apply(state: State, event: DeploymentEvent) -> Result<State, DeploymentRefusal> {
+    use DeploymentEvent as E;
+    let refuse = Err(DeploymentRefusal { state, event });
+    match event {
+        E::Reported(next) => reported(state, next).map_or(refuse, Ok),
+        // The last leg's success leaves the machine in `succeeded`; an earlier one goes on.
+        E::LegDone if matches!(state, State::Verifying | State::Probation | State::Installing) => {
+            Ok(State::Offered)
+        }
+        E::Retried if matches!(state, State::Failed | State::TimedOut) => Ok(State::Offered),
+        E::Cancelled | E::Superseded if !state.is_final() && !state.has_switched() => {
+            Ok(if event == E::Cancelled { State::Cancelled } else { State::Superseded })
+        }
+        // A device of a completed rollout can be called back too.
+        E::ReturnOrdered if state.has_switched() && state != State::RollingBack => {
+            Ok(State::RollingBack)
+        }
+        E::TimedOut if !state.is_final() && !state.has_switched() => Ok(State::TimedOut),
+        E::LegDone
+        | E::Retried
+        | E::Cancelled
+        | E::Superseded
+        | E::ReturnOrdered
+        | E::TimedOut => refuse,
+    }
+}
+
+fn reported(state: State, next: State) -> Option<State> {
+    // States that only the server gives.
+    if matches!(next, State::Offered | State::TimedOut | State::Superseded) {
+        return None;
+    }
+    match state {
+        // A cancel that came too late: the device had switched, and it says so.
+        State::Cancelled | State::TimedOut => {
+            (next.has_switched() || matches!(next, State::RolledBack | State::Failed))
+                .then_some(next)
+        }
+        State::Succeeded => matches!(next, State::RollingBack | State::RolledBack).then_some(next),
+        State::Failed | State::RolledBack | State::Superseded => None,
+        // While it returns, only the end of the return counts.
+        State::RollingBack => {
+            matches!(next, State::RolledBack | State::Failed | State::RollingBack).then_some(next)
+        }
+        State::Offered
+        | State::Deferred
+        | State::Downloading
+        | State::Installing
+        | State::Verifying
+        | State::Probation => {
+            let back_to_wait = next == State::Deferred && !state.has_switched();
+            (back_to_wait || rank(next) >= rank(state)).then_some(next)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DeploymentEvent as E;
+
+    #[test]
+    fn the_usual_way_with_any_report_lost_ends_the_same() {
+        let way = [
+            State::Downloading,
+            State::Installing,
+            State::Verifying,
+            State::Probation,
+            State::Succeeded,
+        ];
+        for lost in 0..(1u32 << 4) {
+            let mut state = State::Offered;
+            for (i, next) in way.iter().enumerate() {
+                if i == 4 || lost & (1 << i) == 0 {
+                    state = apply(state, E::Reported(*next)).unwrap();
+                }
+            }
+            assert_eq!(state, State::Succeeded);
+        }
+    }
+
+    /// Every state with every event: a final state is left only where the text above says so.
+    #[test]
+    fn the_matrix_holds() {
+        let mut events: Vec<E> = State::ALL.iter().map(|s| E::Reported(*s)).collect();
+        events.extend([
+            E::LegDone, E::Retried, E::Cancelled, E::ReturnOrdered, E::TimedOut, E::Superseded,
+        ]);
+        for state in State::ALL {
+            for event in &events {
+                let Ok(next) = apply(*state, *event) else { continue };
+                match event {
+                    E::Reported(reported) => assert_eq!(next, *reported),
+                    E::Cancelled | E::TimedOut | E::Superseded => {
+                        assert!(!state.has_switched() && !state.is_final(), "{state} {event:?}");
+                    }
+                    E::ReturnOrdered => assert!(state.has_switched(), "{state}"),
+                    E::Retried => assert!(matches!(state, State::Failed | State::TimedOut)),
+                    E::LegDone => assert!(!state.is_final()),
+                }
+                if matches!(state, State::RolledBack | State::Superseded) {
+                    panic!("{state} is left by {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cancel_never_catches_a_device_that_has_switched() {
+        for state in State::ALL.iter().filter(|s| s.has_switched()) {
+            assert!(apply(*state, E::Cancelled).is_err());
+        }
+    }
+
+    #[test]
+    fn a_late_download_report_does_not_take_a_healthy_device_back() {
+        assert!(apply(State::Probation, E::Reported(State::Downloading)).is_err());
+        assert!(apply(State::RollingBack, E::Reported(State::Probation)).is_err());
+    }
+}

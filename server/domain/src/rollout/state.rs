@@ -1,0 +1,177 @@
+//! The states of a rollout.
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RolloutState {
+    /// Being put together.
+    Draft,
+    /// Waits for the people who must agree to it.
+    AwaitingApproval,
+    /// Will start by itself.
+    Scheduled,
+    /// Admits devices.
+    Running,
+    /// A person holds it; devices under way go on.
+    Paused,
+    /// A gate or a person in an incident stopped it; devices that have not switched are called off.
+    Halted,
+    /// Devices that switched are being sent back.
+    RollingBack,
+    /// They are back.
+    RolledBack,
+    /// Every wave passed.
+    Completed,
+    /// Given up before it was complete.
+    Cancelled,
+}
+
+tidegate_protocol::words!(RolloutState("rollout state") {
+    Draft = "draft",
+    AwaitingApproval = "awaiting_approval",
+    Scheduled = "scheduled",
+    Running = "running",
+    Paused = "paused",
+    Halted = "halted",
+    RollingBack = "rolling_back",
+    RolledBack = "rolled_back",
+    Completed = "completed",
+    Cancelled = "cancelled",
+});
+
+/// What happens to a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutEvent {
+    /// A person starts it.
+    Start,
+    /// A person pauses it.
+    Pause,
+    /// A person lets it go on.
+    Resume,
+    /// A person or a gate halts it.
+    Halt,
+    /// A person or a gate sends its devices back.
+    RollBack,
+    /// A person gives it up.
+    Cancel,
+    /// Its last wave passed.
+    Complete,
+    /// Its last device is back.
+    Returned,
+}
+
+tidegate_protocol::words!(RolloutEvent("rollout event") {
+    Start = "start",
+    Pause = "pause",
+    Resume = "resume",
+    Halt = "halt",
+    RollBack = "rollback",
+    Cancel = "cancel",
+    Complete = "complete",
+    Returned = "returned",
+});
+
+/// The event does not fit the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a rollout that is {state} does not take {event}")]
+pub struct RolloutRefusal {
+    /// Where the rollout stands.
+    pub state: RolloutState,
+    /// What was to happen.
+    pub event: RolloutEvent,
+}
+
+impl RolloutState {
+    /// The state after an event, or a refusal that changes nothing. Ordering what is already so
+    /// (halting what is halted) is not refused: in an incident two people may press the button.
+    pub fn apply(self, event: RolloutEvent) -> Result<Self, RolloutRefusal> {
+        use RolloutEvent as E;
+        let next = match (self, event) {
+            (Self::Draft | Self::Scheduled, E::Start) => Self::Running,
+            (Self::Running | Self::Paused, E::Pause) => Self::Paused,
+            (Self::Paused | Self::Halted | Self::Running, E::Resume) => Self::Running,
+            (Self::Running | Self::Paused | Self::Halted, E::Halt) => Self::Halted,
+            (
+                Self::Running
+                | Self::Paused
+                | Self::Halted
+                | Self::Completed
+                | Self::Cancelled
+                | Self::RollingBack,
+                E::RollBack,
+            ) => Self::RollingBack,
+            (Self::RolledBack, E::RollBack) => Self::RolledBack,
+            (
+                Self::Draft
+                | Self::AwaitingApproval
+                | Self::Scheduled
+                | Self::Running
+                | Self::Paused
+                | Self::Halted
+                | Self::Cancelled,
+                E::Cancel,
+            ) => Self::Cancelled,
+            (Self::Running, E::Complete) => Self::Completed,
+            (Self::RollingBack, E::Returned) => Self::RolledBack,
+            (state, event) => return Err(RolloutRefusal { state, event }),
+        };
+        Ok(next)
+    }
+
+    /// Whether it admits devices.
+    pub fn admits(self) -> bool {
+        self == Self::Running
+    }
+
+    /// Whether a device under way that has not switched is called off.
+    pub fn calls_off(self) -> bool {
+        matches!(self, Self::Halted | Self::RollingBack | Self::RolledBack | Self::Cancelled)
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::RolledBack | Self::Completed | Self::Cancelled)
+    }
+
+    /// Whether moving here withdraws the permission to offer: the generation must rise.
+    pub fn fences_offers(self) -> bool {
+        !matches!(self, Self::Running | Self::Completed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RolloutEvent as E;
+
+    #[test]
+    fn an_emergency_order_is_taken_in_every_state_that_has_moved_a_device() {
+        use RolloutState as S;
+        for state in [S::Running, S::Paused, S::Halted, S::Completed, S::Cancelled, S::RollingBack] {
+            assert_eq!(state.apply(E::RollBack), Ok(S::RollingBack), "{state}");
+        }
+        for state in [S::Running, S::Paused, S::Halted] {
+            assert_eq!(state.apply(E::Halt), Ok(S::Halted), "{state}");
+        }
+    }
+
+    /// Every pair: what leads to `running` again is only a person's resume or start.
+    #[test]
+    fn nothing_but_a_person_sets_a_rollout_running() {
+        for state in RolloutState::ALL {
+            for event in E::ALL {
+                let Ok(next) = state.apply(*event) else { continue };
+                if next == RolloutState::Running {
+                    assert!(matches!(event, E::Start | E::Resume), "{state} {event}");
+                }
+                if state.is_final() && next != *state {
+                    assert_eq!(*event, E::RollBack, "{state} {event}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_is_not_undone_by_completion() {
+        assert!(RolloutState::Paused.apply(E::Complete).is_err());
+    }
+}

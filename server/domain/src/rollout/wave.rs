@@ -1,0 +1,163 @@
+//! Waves: whom, how many, how fast.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::BasisPoints;
+use crate::selector::Selector;
+
+/// How many devices a wave takes, beyond those of the waves before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaveSize {
+    /// Every device that it selects, those who come later included.
+    All,
+    /// A share of the devices that it selects, rounded up.
+    Share(BasisPoints),
+    /// An exact number.
+    Count(u64),
+}
+
+/// The text is not a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a wave size: all, a share like 20%, or a number like 5000")]
+pub struct WaveSizeError(String);
+
+impl WaveSize {
+    /// The devices that it takes of `selected`, of which `left` are in no earlier wave.
+    pub fn quota(self, selected: u64, left: u64) -> u64 {
+        match self {
+            Self::All => left,
+            Self::Share(share) => share.of(selected).min(left),
+            Self::Count(count) => count.min(left),
+        }
+    }
+}
+
+impl fmt::Display for WaveSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Share(share) => {
+                let points = share.get();
+                match points % 100 {
+                    0 => write!(f, "{}%", points / 100),
+                    part => write!(f, "{}.{part:02}%", points / 100),
+                }
+            }
+            Self::Count(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl FromStr for WaveSize {
+    type Err = WaveSizeError;
+
+    fn from_str(text: &str) -> Result<Self, WaveSizeError> {
+        let refuse = || WaveSizeError(text.chars().take(40).collect());
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let Some(percent) = text.strip_suffix('%') else {
+            let count: u64 = text.parse().map_err(|_| refuse())?;
+            return if count == 0 { Err(refuse()) } else { Ok(Self::Count(count)) };
+        };
+        let (whole, part) = percent.split_once('.').unwrap_or((percent, ""));
+        let whole: u32 = whole.parse().map_err(|_| refuse())?;
+        let part: u32 = match part.len() {
+            0 => 0,
+            1 => part.parse::<u32>().map_err(|_| refuse())? * 10,
+            2 => part.parse().map_err(|_| refuse())?,
+            _ => return Err(refuse()),
+        };
+        let points = whole.checked_mul(100).and_then(|w| w.checked_add(part)).ok_or_else(refuse)?;
+        match BasisPoints::new(points) {
+            Ok(share) if points > 0 => Ok(Self::Share(share)),
+            _ => Err(refuse()),
+        }
+    }
+}
+
+/// One wave as it was planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wave {
+    /// A name for people.
+    pub name: String,
+    /// Whom it concerns.
+    pub selector: Selector,
+    /// How many of them.
+    pub size: WaveSize,
+}
+
+/// Where a wave stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WaveState {
+    /// Its turn has not come.
+    Pending,
+    /// It admits devices.
+    Running,
+    /// Its devices are done; it waits whether something shows up.
+    Soaking,
+    /// Its gate let the next wave through.
+    Passed,
+    /// Its gate was breached.
+    Failed,
+    /// It selects nobody.
+    Skipped,
+}
+
+tidegate_protocol::words!(WaveState("wave state") {
+    Pending = "pending",
+    Running = "running",
+    Soaking = "soaking",
+    Passed = "passed",
+    Failed = "failed",
+    Skipped = "skipped",
+});
+
+/// How fast a wave admits its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Devices in flight never exceed the starting size or twice the healthy ones so far:
+    /// exposure follows proof.
+    Evidence {
+        /// The starting size, at least 1.
+        start: u64,
+    },
+    /// The whole wave at once.
+    AtOnce,
+}
+
+impl Pace {
+    /// How many devices may be in flight when `healthy` are on the new release.
+    pub fn allows(self, healthy: u64) -> u64 {
+        match self {
+            Self::Evidence { start } => start.max(1).max(healthy.saturating_mul(2)),
+            Self::AtOnce => u64::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for text in ["all", "20%", "0.50%", "5000"] {
+            assert_eq!(text.parse::<WaveSize>().unwrap().to_string(), text);
+        }
+        assert_eq!("0.5%".parse::<WaveSize>().unwrap().to_string(), "0.50%");
+        for bad in ["", "0", "0%", "101%", "-1", "1.234%", "5k", "%"] {
+            assert!(bad.parse::<WaveSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_quota_never_exceeds_who_is_left() {
+        let share: WaveSize = "20%".parse().unwrap();
+        assert_eq!(share.quota(24, 24), 5);
+        assert_eq!(share.quota(24, 3), 3);
+        assert_eq!(WaveSize::All.quota(24, 19), 19);
+        assert_eq!(WaveSize::Count(5_000).quota(120_000, 120_000), 5_000);
+    }
+}
