@@ -1,1 +1,31 @@
+//! The agent: one small process on each machine.
+//!
+//! ```text
+//! driver  --event-->  fsm::step  --(new record, effects)-->  journal first, then the effects
+//! ```
+//!
+//! The state machine ([`fsm`]) is pure; the driver performs what it asks for, journal first.
+//! Killed between any two system calls, the agent trusts the medium, reads the journal and goes
+//! on. Everything below the transport is synchronous and knows no tokio.
 
+pub mod archive_slots;
+pub mod client;
+pub mod config;
+pub mod download;
+pub mod driver;
+pub mod fsm;
+pub mod health;
+pub mod journal;
+pub mod platform;
+pub mod trust_store;
+
+mod cli;
+mod durable;
+mod enrol;
+mod failpoint;
+mod log;
+
+pub use cli::{ExitCode, main};
+
+/// The agent's own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,1 +1,20 @@
+//! The control plane: `http/` -> `service/` -> `store/`, with `jobs/` beside it.
+//!
+//! A handler extracts, calls one service and wraps; a service decides through `tidegate-domain`
+//! and acts in one transaction; the store is the only home of SQL. Device facts and the fleet
+//! plan live in memory ([`service::fleet`]), so that a check-in with nothing new costs no
+//! statement; the database is the truth, and replicas follow its events.
 
+pub mod blob;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod service;
+pub mod store;
+
+mod app;
+mod jobs;
+mod metrics;
+mod random;
+
+pub use app::{Running, StartError, start};

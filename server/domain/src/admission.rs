@@ -110,6 +110,13 @@ pub struct DeploymentFacts {
     pub updated_at: Timestamp,
 }
 
+impl DeploymentFacts {
+    /// Whether the device went back because of what it saw itself, not by order.
+    pub fn came_back_by_itself(&self) -> bool {
+        self.reason.as_ref().is_some_and(|r| r.code.is_failure())
+    }
+}
+
 /// A device as admission sees it.
 #[derive(Debug, Clone)]
 pub struct DeviceFacts<'a> {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use tidegate_protocol::DeploymentState;
+
 use crate::BasisPoints;
+use crate::admission::DeploymentFacts;
 
 /// What to do when a gate is breached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,26 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Counts one deployment. A failed attempt that will be repeated by itself is under way.
+    pub fn count(&mut self, deployment: &DeploymentFacts, max_attempts: u32) {
+        use DeploymentState as S;
+        let repeats = deployment.attempts < max_attempts
+            && deployment.reason.as_ref().is_some_and(|r| r.code.retryable());
+        let slot = match deployment.state {
+            S::Offered | S::Deferred | S::Downloading | S::Installing | S::Verifying => {
+                &mut self.in_flight
+            }
+            S::Failed if repeats => &mut self.in_flight,
+            S::Probation | S::Succeeded => &mut self.healthy,
+            S::Failed | S::TimedOut => &mut self.failed,
+            S::RollingBack => &mut self.returning,
+            S::RolledBack if deployment.came_back_by_itself() => &mut self.failed,
+            S::RolledBack => &mut self.returned,
+            S::Cancelled | S::Superseded => &mut self.called_off,
+        };
+        *slot += 1;
+    }
+
     /// Every device that has a deployment.
     pub fn exposed(&self) -> u64 {
         self.in_flight

@@ -1,0 +1,280 @@
+//! Directory slots: two folders and a pointer that is switched atomically.
+//!
+//! ```text
+//! slots/a/artifact   the bytes as published: base of the next delta
+//! slots/a/tree/      what was unpacked from them
+//! slots/b/...
+//! current            symbolic link to slots/a or slots/b (a small file on Windows)
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use tidegate_delta::archive::{self, ArchiveError};
+use tidegate_delta::{Applier, ApplyError, Hasher, Limits, Manifest, ReadAt};
+use tidegate_protocol::{Explained, Image, Reason};
+
+use crate::durable;
+use crate::failpoint;
+use crate::fsm::SlotId;
+
+/// The slots of one device.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    root: PathBuf,
+}
+
+/// Why a version could not be put into its slot.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// Reading or writing failed.
+    #[error("{path}", path = path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The payload does not apply.
+    #[error("the payload does not apply")]
+    Apply(#[source] ApplyError),
+    /// The artifact cannot be unpacked.
+    #[error("the artifact cannot be unpacked")]
+    Archive(#[source] ArchiveError),
+    /// What was written is not the signed image.
+    #[error("what was read back is not the signed image")]
+    WrongImage,
+}
+
+impl SlotError {
+    /// The reason to report.
+    pub fn explained(&self) -> Explained {
+        let code = match self {
+            Self::Io { source, .. } => io_reason(source),
+            Self::Apply(ApplyError::Write(e) | ApplyError::ReadOld(e)) => io_reason(e),
+            Self::Apply(ApplyError::ChunkCorrupt { .. }) => Reason::ChunkCorrupt,
+            Self::Apply(ApplyError::WrongImage) | Self::WrongImage => Reason::ImageMismatch,
+            Self::Apply(_) => Reason::DeltaFailed,
+            Self::Archive(ArchiveError::Io { source, .. }) => io_reason(source),
+            Self::Archive(_) => Reason::ArchiveRefused,
+        };
+        Explained::new(code, crate::log::chain(self))
+    }
+}
+
+/// A full disk has its own reason: it can be mended from afar.
+pub(crate) fn io_reason(error: &io::Error) -> Reason {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::DiskFull,
+        _ => Reason::StorageError,
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> SlotError + '_ {
+    move |source| SlotError::Io { path: path.to_owned(), source }
+}
+
+impl Slots {
+    /// The slots below a state directory; makes the folders.
+    pub fn open(state: &Path) -> Result<Self, SlotError> {
+        let slots = Self { root: state.to_owned() };
+        for slot in [SlotId::A, SlotId::B] {
+            let dir = slots.dir(slot);
+            fs::create_dir_all(&dir).map_err(at(&dir))?;
+        }
+        Ok(slots)
+    }
+
+    fn dir(&self, slot: SlotId) -> PathBuf {
+        self.root.join("slots").join(slot.name())
+    }
+
+    /// Where the unpacked version is.
+    pub fn tree(&self, slot: SlotId) -> PathBuf {
+        self.dir(slot).join("tree")
+    }
+
+    fn artifact(&self, slot: SlotId) -> PathBuf {
+        self.dir(slot).join("artifact")
+    }
+
+    fn pointer(&self) -> PathBuf {
+        self.root.join("current")
+    }
+
+    /// The slot that the pointer names: read from the medium, never from the journal.
+    pub fn current(&self) -> Option<SlotId> {
+        let pointer = self.pointer();
+        #[cfg(unix)]
+        let name = fs::read_link(&pointer).ok()?;
+        #[cfg(not(unix))]
+        let name = PathBuf::from(fs::read_to_string(&pointer).ok()?);
+        match name.file_name()?.to_str()? {
+            "a" => Some(SlotId::A),
+            "b" => Some(SlotId::B),
+            _ => None,
+        }
+    }
+
+    /// Points to a slot, or to none: one atomic, idempotent, durable operation.
+    pub fn activate(&self, slot: Option<SlotId>) -> Result<(), SlotError> {
+        let pointer = self.pointer();
+        failpoint::point("before the switch");
+        let result = match slot {
+            None => match fs::remove_file(&pointer) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+            .and_then(|()| durable::sync_dir(&self.root)),
+            Some(slot) => self.point_to(slot),
+        };
+        failpoint::point("after the switch");
+        result.map_err(at(&pointer))
+    }
+
+    #[cfg(unix)]
+    fn point_to(&self, slot: SlotId) -> io::Result<()> {
+        let temporary = self.root.join(".current.new");
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(Path::new("slots").join(slot.name()), &temporary)?;
+        fs::rename(&temporary, self.pointer())?;
+        durable::sync_dir(&self.root)
+    }
+
+    #[cfg(not(unix))]
+    fn point_to(&self, slot: SlotId) -> io::Result<()> {
+        durable::replace(&self.pointer(), slot.name().as_bytes(), false)
+    }
+
+    /// Makes a version in a slot from a payload and, for a delta, the artifact in use. Idempotent:
+    /// it begins by emptying the slot. When it returns, every byte is verified and durable.
+    pub fn stage(
+        &self,
+        slot: SlotId,
+        manifest: &Manifest,
+        payload: &File,
+        old: Option<SlotId>,
+        image: Image,
+    ) -> Result<(), SlotError> {
+        if manifest.to != image {
+            return Err(SlotError::WrongImage);
+        }
+        self.empty(slot)?;
+        let path = self.artifact(slot);
+        let old = match old {
+            Some(old) => {
+                let path = self.artifact(old);
+                Some(File::open(&path).map_err(at(&path))?)
+            }
+            None => None,
+        };
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).open(&path).map_err(at(&path))?;
+        failpoint::point("artifact opened");
+        apply(manifest, payload, old.as_ref().map(|f| f as &dyn ReadAt), &file)?;
+        file.sync_all().map_err(at(&path))?;
+        failpoint::point("artifact written");
+        self.unpack(slot, file, image)
+    }
+
+    /// Takes an installed folder over as a slot: packs it, which gives the base of deltas.
+    pub fn adopt(&self, slot: SlotId, folder: &Path) -> Result<Image, SlotError> {
+        self.empty(slot)?;
+        let path = self.artifact(slot);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(at(&path))?;
+        let writer = BufWriter::new(&file);
+        let mut writer = archive::pack(folder, writer).map_err(SlotError::Archive)?;
+        writer.flush().map_err(at(&path))?;
+        drop(writer);
+        file.sync_all().map_err(at(&path))?;
+        let mut hashing = Hashing { inner: rewound(&file).map_err(at(&path))?, hasher: Hasher::new() };
+        io::copy(&mut hashing, &mut io::sink()).map_err(at(&path))?;
+        let image = hashing.hasher.finish();
+        self.unpack(slot, file, image)?;
+        Ok(image)
+    }
+
+    fn empty(&self, slot: SlotId) -> Result<(), SlotError> {
+        let (tree, artifact) = (self.tree(slot), self.artifact(slot));
+        durable::remove_tree(&tree).map_err(at(&tree))?;
+        match fs::remove_file(&artifact) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(&artifact)(e)),
+            _ => {}
+        }
+        failpoint::point("slot emptied");
+        Ok(())
+    }
+
+    /// Unpacks the very file that was written, hashing what is read: what is installed is what
+    /// was verified.
+    fn unpack(&self, slot: SlotId, file: File, image: Image) -> Result<(), SlotError> {
+        let path = self.artifact(slot);
+        let tree = self.tree(slot);
+        fs::create_dir(&tree).map_err(at(&tree))?;
+        let mut reader = Hashing { inner: rewound(&file).map_err(at(&path))?, hasher: Hasher::new() };
+        let unpacked = archive::unpack(&mut reader, &tree);
+        // What follows the archive's end is part of the image too.
+        io::copy(&mut reader, &mut io::sink()).map_err(at(&path))?;
+        if reader.hasher.finish() != image {
+            return Err(SlotError::WrongImage);
+        }
+        unpacked.map_err(SlotError::Archive)?;
+        let dir = self.dir(slot);
+        durable::sync_dir(&dir).map_err(at(&dir))?;
+        failpoint::point("tree written");
+        Ok(())
+    }
+}
+
+/// Feeds the chunks of a payload, each verified before it is decoded.
+fn apply(
+    manifest: &Manifest,
+    payload: &File,
+    old: Option<&dyn ReadAt>,
+    out: &File,
+) -> Result<(), SlotError> {
+    let limits = Limits::default();
+    let writer = BufWriter::with_capacity(256 << 10, out);
+    let mut applier =
+        Applier::new(manifest, old, writer, &limits).map_err(SlotError::Apply)?;
+    let mut buffer = Vec::new();
+    let mut offset = 0;
+    for chunk in &manifest.chunks {
+        buffer.resize(chunk.length as usize, 0);
+        ReadAt::read_exact_at(payload, &mut buffer, offset)
+            .map_err(|e| SlotError::Apply(ApplyError::ReadOld(e)))?;
+        applier.push_chunk(&buffer).map_err(SlotError::Apply)?;
+        offset += u64::from(chunk.length);
+    }
+    let mut writer = applier.finish().map_err(SlotError::Apply)?;
+    writer.flush().map_err(|e| SlotError::Apply(ApplyError::Write(e)))
+}
+
+fn rewound(file: &File) -> io::Result<io::BufReader<File>> {
+    let mut file = file.try_clone()?;
+    io::Seek::rewind(&mut file)?;
+    Ok(io::BufReader::with_capacity(256 << 10, file))
+}
+
+struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        self.hasher.update(&buf[..read]);
+        Ok(read)
+    }
+}

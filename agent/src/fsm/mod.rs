@@ -1,0 +1,19 @@
+//! The agent's state machine: pure, no clock, no files, no network.
+//!
+//! ```text
+//! Idle -> Downloading -> Staging -> Trial -> Probation -> Idle (new)
+//!             |             |         |          |
+//!             +-- give up --+         +----------+--> Returning -> Idle (old, bad image remembered)
+//! ```
+//!
+//! [`step`] takes the record and an event and gives the new record and what to do. The driver
+//! writes the record durably *before* it does anything: intent before act.
+
+mod record;
+mod step;
+
+pub use record::{Installed, Job, Phase, Record, SlotId};
+pub use step::{Effect, Event, Medium, step};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! What the agent knows, in one small record.
+
+use serde::{Deserialize, Serialize};
+use tidegate_protocol::{
+    DeploymentId, DeploymentState, Explained, Image, Report, Sha256, Timestamp, Version,
+};
+use tidegate_trust::Health;
+use tidegate_trust::assignment::{Action, Payload};
+
+/// One of the two places for a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotId {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl SlotId {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Its name on the medium.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+}
+
+/// What is whole in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// The release.
+    pub release: Version,
+    /// The artifact's bytes, kept as the base of the next delta.
+    pub image: Image,
+    /// How it is checked, as its publisher signed it.
+    #[serde(default)]
+    pub health: Option<Health>,
+}
+
+/// A verified assignment that the device works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// In which deployment.
+    pub deployment: DeploymentId,
+    /// Install, or return.
+    pub action: Action,
+    /// What is to run.
+    pub target: Installed,
+    /// How long the old slot is kept after a healthy start, in seconds.
+    pub window_s: u32,
+    /// Ways to fetch it, best first.
+    pub payloads: Vec<Payload>,
+    /// Which of them is being tried.
+    pub payload: usize,
+    /// The slot that it goes into.
+    pub slot: SlotId,
+    /// Bytes fetched so far.
+    pub bytes: u64,
+    /// The oldest release that the signed policy allows: the floor after a healthy start.
+    #[serde(default)]
+    pub min_release: Option<Version>,
+}
+
+/// Where the agent stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing to do.
+    Idle,
+    /// Fetching chunks; the inactive slot is dirty.
+    Downloading {
+        /// What for.
+        job: Job,
+    },
+    /// Writing the new version into the inactive slot.
+    Staging {
+        /// What for.
+        job: Job,
+    },
+    /// The new version runs, its health is not known.
+    Trial {
+        /// What for.
+        job: Job,
+        /// Starts of the new version so far.
+        tries: u32,
+    },
+    /// Healthy; the old slot is kept.
+    Probation {
+        /// What for.
+        job: Job,
+        /// Seconds of the window that have passed.
+        elapsed_s: u32,
+    },
+    /// Going back to the old slot.
+    Returning {
+        /// From what.
+        job: Job,
+        /// The deployment in whose name: a rollback may be ordered by a later one.
+        deployment: DeploymentId,
+        /// Why.
+        reason: Explained,
+    },
+}
+
+/// Everything that must survive a power cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this structure.
+    pub schema: u32,
+    /// The slot in use; `None` when nothing is installed.
+    pub active: Option<SlotId>,
+    /// What is whole in slot A.
+    pub a: Option<Installed>,
+    /// What is whole in slot B.
+    pub b: Option<Installed>,
+    /// Where the agent stands.
+    pub phase: Phase,
+    /// Images that failed here: never installed again without a person's word.
+    pub bad: Vec<Sha256>,
+    /// The highest assignment counter accepted.
+    pub counter: u64,
+    /// The oldest release that may ever be installed; rises after a healthy start only.
+    pub floor: Option<Version>,
+    /// The newest time that an offline key has vouched for.
+    pub time_floor: Timestamp,
+    /// The number of the last report made.
+    pub report_seq: u64,
+    /// Reports that the server has not acknowledged.
+    pub outbox: Vec<Report>,
+}
+
+/// Most images remembered as bad.
+const MAX_BAD: usize = 32;
+/// Most reports kept while the server does not answer; older ones of the same deployment make
+/// room, since each report says the whole state.
+const MAX_OUTBOX: usize = 48;
+
+impl Record {
+    /// The record of a device with nothing installed.
+    pub fn new() -> Self {
+        Self {
+            schema: 1,
+            active: None,
+            a: None,
+            b: None,
+            phase: Phase::Idle,
+            bad: Vec::new(),
+            counter: 0,
+            floor: None,
+            time_floor: Timestamp::ZERO,
+            report_seq: 0,
+            outbox: Vec::new(),
+        }
+    }
+
+    /// What is whole in a slot.
+    pub fn slot(&self, id: SlotId) -> Option<&Installed> {
+        match id {
+            SlotId::A => self.a.as_ref(),
+            SlotId::B => self.b.as_ref(),
+        }
+    }
+
+    /// Says what is whole in a slot.
+    pub fn set_slot(&mut self, id: SlotId, installed: Option<Installed>) {
+        match id {
+            SlotId::A => self.a = installed,
+            SlotId::B => self.b = installed,
+        }
+    }
+
+    /// What is in use.
+    pub fn running(&self) -> Option<&Installed> {
+        self.slot(self.active?)
+    }
+
+    /// The slot that is not in use.
+    pub fn inactive(&self) -> SlotId {
+        self.active.map_or(SlotId::A, SlotId::other)
+    }
+
+    /// The deployment that the device works on, as a check-in says it.
+    pub fn status(&self) -> Option<(DeploymentId, DeploymentState, Option<u32>)> {
+        match &self.phase {
+            Phase::Idle => None,
+            Phase::Downloading { job } => {
+                Some((job.deployment, DeploymentState::Downloading, None))
+            }
+            Phase::Staging { job } => Some((job.deployment, DeploymentState::Installing, None)),
+            Phase::Trial { job, .. } => Some((job.deployment, DeploymentState::Verifying, None)),
+            Phase::Probation { job, elapsed_s } => Some((
+                job.deployment,
+                DeploymentState::Probation,
+                Some(job.window_s.saturating_sub(*elapsed_s)),
+            )),
+            Phase::Returning { deployment, .. } => {
+                Some((*deployment, DeploymentState::RollingBack, None))
+            }
+        }
+    }
+
+    pub(super) fn remember_bad(&mut self, image: Sha256) {
+        if !self.bad.contains(&image) {
+            self.bad.push(image);
+            if self.bad.len() > MAX_BAD {
+                self.bad.remove(0);
+            }
+        }
+    }
+
+    /// Adds a report; it leaves with the same write as the state that it tells of.
+    pub(super) fn report(
+        &mut self,
+        deployment: DeploymentId,
+        state: DeploymentState,
+        reason: Option<Explained>,
+        bytes: u64,
+    ) {
+        self.report_seq += 1;
+        let running = self.running();
+        let report = Report {
+            seq: self.report_seq,
+            deployment,
+            state,
+            reason,
+            release: running.map(|i| i.release.clone()),
+            image: running.map(|i| i.image.sha256),
+            bytes_downloaded: bytes,
+        };
+        if self.outbox.len() >= MAX_OUTBOX {
+            self.outbox.remove(0);
+        }
+        self.outbox.push(report);
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,372 @@
+//! One step.
+
+use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
+use tidegate_trust::assignment::Action;
+
+use super::record::{Installed, Job, Phase, Record, SlotId};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The agent starts; the medium says which slot is in use.
+    Started(Medium),
+    /// A verified assignment; its counter.
+    Assigned(Box<Job>, u64),
+    /// The server called a deployment off.
+    CalledOff(DeploymentId),
+    /// All chunks are there and verified.
+    Downloaded {
+        /// Bytes fetched for it in all.
+        bytes: u64,
+    },
+    /// The download was given up.
+    DownloadFailed(Explained),
+    /// The new version is whole in its slot, verified and durable.
+    Staged,
+    /// The new version could not be made.
+    StageFailed(Explained),
+    /// The health check passed.
+    Healthy,
+    /// The health check failed, or the restart did.
+    Unhealthy(Explained),
+    /// More of the rollback window has passed, in seconds.
+    WindowPassed(u32),
+    /// The old slot is in use again.
+    Returned,
+    /// The server has reports up to this number.
+    Acknowledged(u64),
+}
+
+/// What the medium says when the agent starts: it is believed, not the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Medium {
+    /// The slot that the switch points to.
+    pub active: Option<SlotId>,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Fetch the job's present payload.
+    Download(Box<Job>),
+    /// Make the new version in its slot from what was fetched.
+    Stage(Box<Job>),
+    /// Put a slot to use and restart what runs from it.
+    Switch(SlotId),
+    /// Check the health of what is in use.
+    CheckHealth(Installed),
+    /// Go back: put the slot to use, then tell [`Event::Returned`].
+    Return(Option<SlotId>),
+    /// Throw away what was fetched.
+    DropDownload,
+}
+
+/// Starts of a new version before it is given up. A machine may lose power once in a trial
+/// through no fault of the version; three times is the version's fault.
+const MAX_TRIES: u32 = 3;
+
+/// The new record and what to do. The record must be durable before anything is done.
+pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
+    let effects = match event {
+        Event::Started(medium) => started(&mut record, medium),
+        Event::Assigned(job, counter) => assigned(&mut record, *job, counter),
+        Event::CalledOff(deployment) => called_off(&mut record, deployment),
+        Event::Downloaded { bytes } => downloaded(&mut record, bytes),
+        Event::DownloadFailed(reason) => download_failed(&mut record, reason),
+        Event::Staged => staged(&mut record),
+        Event::StageFailed(reason) => stage_failed(&mut record, reason),
+        Event::Healthy => healthy(&mut record),
+        Event::Unhealthy(reason) => unhealthy(&mut record, &reason),
+        Event::WindowPassed(seconds) => window_passed(&mut record, seconds),
+        Event::Returned => returned(&mut record),
+        Event::Acknowledged(seq) => {
+            record.outbox.retain(|r| r.seq > seq);
+            Vec::new()
+        }
+    };
+    (record, effects)
+}
+
+fn take_phase(record: &mut Record) -> Phase {
+    std::mem::replace(&mut record.phase, Phase::Idle)
+}
+
+fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Idle => {
+            // The switch was made and the journal, or the other way round: only ever to what is
+            // whole. In doubt what the journal committed is put to use again.
+            if record.active != medium.active
+                && let Some(slot) = record.active
+            {
+                return vec![Effect::Switch(slot)];
+            }
+            Vec::new()
+        }
+        Phase::Downloading { job } => {
+            record.phase = Phase::Downloading { job: job.clone() };
+            vec![Effect::Download(Box::new(job))]
+        }
+        Phase::Staging { job } => {
+            record.phase = Phase::Staging { job: job.clone() };
+            vec![Effect::Stage(Box::new(job))]
+        }
+        Phase::Trial { job, tries } => try_it(record, job, tries),
+        // What runs is checked at once: the machine may have stopped because of it.
+        Phase::Probation { job, elapsed_s } => {
+            let check = Effect::CheckHealth(job.target.clone());
+            let slot = job.slot;
+            record.phase = Phase::Probation { job, elapsed_s };
+            if medium.active == Some(slot) {
+                vec![check]
+            } else {
+                vec![Effect::Switch(slot), check]
+            }
+        }
+        Phase::Returning { job, deployment, reason } => {
+            let slot = return_slot(record, &job);
+            record.phase = Phase::Returning { job, deployment, reason };
+            vec![Effect::Return(slot)]
+        }
+    }
+}
+
+/// One more start of the new version; too many of them are its failure.
+fn try_it(record: &mut Record, job: Job, tries: u32) -> Vec<Effect> {
+    if tries >= MAX_TRIES {
+        let reason = Explained::new(Reason::CrashedInTrial, format!("{tries} starts"));
+        return go_back(record, job, reason, None);
+    }
+    let (slot, target) = (job.slot, job.target.clone());
+    record.active = Some(slot);
+    record.phase = Phase::Trial { job, tries: tries + 1 };
+    vec![Effect::Switch(slot), Effect::CheckHealth(target)]
+}
+
+fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
+    record.counter = record.counter.max(counter);
+    match (&record.phase, job.action) {
+        (Phase::Idle, _) => {}
+        // Back, while the old slot is kept: no download.
+        (Phase::Trial { .. } | Phase::Probation { .. }, Action::Rollback) => {
+            return ordered_back(record, &job);
+        }
+        // The device is busy; the server repeats what still holds.
+        _ => return Vec::new(),
+    }
+    if record.running().is_some_and(|i| i.image == job.target.image) {
+        let rolled_back = job.action == Action::Rollback;
+        let state = if rolled_back { State::RolledBack } else { State::Succeeded };
+        record.report(job.deployment, state, None, 0);
+        return Vec::new();
+    }
+    if job.action == Action::Install && record.bad.contains(&job.target.image.sha256) {
+        let text = "it failed on this device before";
+        let reason = Explained::new(Reason::Quarantined, text);
+        record.report(job.deployment, State::Failed, Some(reason), 0);
+        return Vec::new();
+    }
+    // The other slot holds just what is wanted: nothing needs to be fetched.
+    let kept = record.slot(job.slot).is_some_and(|i| i.image == job.target.image);
+    if kept {
+        return begin_trial(record, job);
+    }
+    record.set_slot(job.slot, None);
+    record.report(job.deployment, State::Downloading, None, 0);
+    record.phase = Phase::Downloading { job: job.clone() };
+    vec![Effect::DropDownload, Effect::Download(Box::new(job))]
+}
+
+fn ordered_back(record: &mut Record, order: &Job) -> Vec<Effect> {
+    let kept = record
+        .active
+        .map(SlotId::other)
+        .and_then(|slot| record.slot(slot))
+        .is_some_and(|i| i.image == order.target.image);
+    let (Phase::Trial { job, .. } | Phase::Probation { job, .. }) = take_phase(record) else {
+        return Vec::new();
+    };
+    if !kept {
+        // What is kept is not what is wanted: commit to what runs, then fetch the wanted one.
+        let mut order = order.clone();
+        order.slot = record.inactive();
+        return assigned(record, order, 0);
+    }
+    go_back(record, job, Reason::RollbackOrdered.into(), Some(order.deployment))
+}
+
+fn called_off(record: &mut Record, deployment: DeploymentId) -> Vec<Effect> {
+    match &record.phase {
+        Phase::Downloading { job } | Phase::Staging { job } if job.deployment == deployment => {
+            let bytes = job.bytes;
+            record.phase = Phase::Idle;
+            record.report(deployment, State::Cancelled, Some(Reason::CancelOrdered.into()), bytes);
+            vec![Effect::DropDownload]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn downloaded(record: &mut Record, bytes: u64) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Downloading { mut job } => {
+            job.bytes = bytes;
+            record.report(job.deployment, State::Installing, None, bytes);
+            record.phase = Phase::Staging { job: job.clone() };
+            vec![Effect::Stage(Box::new(job))]
+        }
+        other => {
+            record.phase = other;
+            Vec::new()
+        }
+    }
+}
+
+fn download_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Downloading { job } => give_up(record, job, reason),
+        other => {
+            record.phase = other;
+            Vec::new()
+        }
+    }
+}
+
+fn staged(record: &mut Record) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Staging { job } => {
+            record.set_slot(job.slot, Some(job.target.clone()));
+            begin_trial(record, job)
+        }
+        other => {
+            record.phase = other;
+            Vec::new()
+        }
+    }
+}
+
+/// Intent before act: the trial is in the journal before the switch is made.
+fn begin_trial(record: &mut Record, job: Job) -> Vec<Effect> {
+    let (deployment, bytes) = (job.deployment, job.bytes);
+    let effects = try_it(record, job, 0);
+    record.report(deployment, State::Verifying, None, bytes);
+    effects
+}
+
+fn stage_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Staging { mut job } => {
+            // One try with each way to fetch it: after a delta that does not apply, the whole.
+            if job.payload + 1 < job.payloads.len() && is_payloads_fault(reason.code) {
+                job.payload += 1;
+                record.phase = Phase::Downloading { job: job.clone() };
+                return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
+            }
+            give_up(record, job, reason)
+        }
+        other => {
+            record.phase = other;
+            Vec::new()
+        }
+    }
+}
+
+fn is_payloads_fault(reason: Reason) -> bool {
+    matches!(reason, Reason::DeltaFailed | Reason::ChunkCorrupt | Reason::ImageMismatch)
+}
+
+/// Before the switch: what runs was never touched.
+fn give_up(record: &mut Record, job: Job, reason: Explained) -> Vec<Effect> {
+    record.phase = Phase::Idle;
+    record.report(job.deployment, State::Failed, Some(reason), job.bytes);
+    vec![Effect::DropDownload]
+}
+
+fn healthy(record: &mut Record) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Trial { job, .. } => {
+            // The commit is this one write: from here on a restart keeps the new version. Only now
+            // the floor rises: a release that does not start must not lock the device in.
+            record.floor = record.floor.take().max(job.min_release.clone());
+            let rolled_back = job.action == Action::Rollback;
+            let state = if rolled_back { State::RolledBack } else { State::Probation };
+            record.report(job.deployment, state, None, job.bytes);
+            if rolled_back {
+                record.phase = Phase::Idle;
+            } else {
+                record.phase = Phase::Probation { job, elapsed_s: 0 };
+                return window_passed(record, 0);
+            }
+        }
+        other => record.phase = other,
+    }
+    Vec::new()
+}
+
+fn unhealthy(record: &mut Record, reason: &Explained) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Trial { job, .. } | Phase::Probation { job, .. } => {
+            go_back(record, job, reason.clone(), None)
+        }
+        other => {
+            record.phase = other;
+            Vec::new()
+        }
+    }
+}
+
+fn window_passed(record: &mut Record, seconds: u32) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Probation { job, elapsed_s } => {
+            let elapsed_s = elapsed_s.saturating_add(seconds);
+            if elapsed_s < job.window_s {
+                record.phase = Phase::Probation { job, elapsed_s };
+            } else {
+                record.phase = Phase::Idle;
+                record.report(job.deployment, State::Succeeded, None, job.bytes);
+            }
+        }
+        other => record.phase = other,
+    }
+    Vec::new()
+}
+
+/// The slot to return to: the other one, if something whole is in it.
+fn return_slot(record: &Record, job: &Job) -> Option<SlotId> {
+    let slot = job.slot.other();
+    record.slot(slot).map(|_| slot)
+}
+
+fn go_back(
+    record: &mut Record,
+    job: Job,
+    reason: Explained,
+    ordered_by: Option<DeploymentId>,
+) -> Vec<Effect> {
+    let deployment = ordered_by.unwrap_or(job.deployment);
+    let slot = return_slot(record, &job);
+    record.report(deployment, State::RollingBack, Some(reason.clone()), job.bytes);
+    record.phase = Phase::Returning { job, deployment, reason };
+    vec![Effect::Return(slot)]
+}
+
+fn returned(record: &mut Record) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Returning { job, deployment, reason } => {
+            let slot = return_slot(record, &job);
+            record.active = slot;
+            record.set_slot(job.slot, None);
+            // An order says nothing against the version on this device; its own failure does.
+            if reason.code.is_failure() {
+                record.remember_bad(job.target.image.sha256);
+            }
+            let (state, reason) = match slot {
+                Some(_) => (State::RolledBack, reason),
+                None => (State::Failed, Explained::new(Reason::NoPreviousSlot, reason.to_string())),
+            };
+            record.report(deployment, state, Some(reason), job.bytes);
+        }
+        other => record.phase = other,
+    }
+    Vec::new()
+}

@@ -1,0 +1,226 @@
+//! One server: its parts, its start, its stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_protocol::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::blob::Blobs;
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::service::access::{Access, bootstrap};
+use crate::service::fleet::Fleet;
+use crate::service::session::TicketKey;
+use crate::service::trust::OnlineKeys;
+use crate::service::writer::{self, Writer};
+use crate::service::{ServiceError, error_chain};
+use crate::store::{Db, StoreError, events, operators};
+use crate::{http, jobs, random};
+
+/// The parts of one server.
+pub struct App {
+    pub(crate) settings: Settings,
+    pub(crate) db: Db,
+    pub(crate) blobs: Blobs,
+    pub(crate) fleet: Fleet,
+    pub(crate) access: Access,
+    pub(crate) keys: OnlineKeys,
+    pub(crate) tickets: TicketKey,
+    pub(crate) writer: Writer,
+    pub(crate) metrics: Metrics,
+    /// Names this replica in events and leases.
+    pub(crate) origin: String,
+    pub(crate) stopping: CancellationToken,
+    /// The newest event taken over.
+    pub(crate) cursor: Mutex<i64>,
+    pub(crate) heartbeats_read: Mutex<Timestamp>,
+    planner: Notify,
+    builder: Notify,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A part of it failed.
+    #[error("{0}")]
+    Service(String),
+    /// It cannot listen.
+    #[error("cannot listen on {0}: {1}; is another server running there? choose another with --listen")]
+    Listen(SocketAddr, std::io::Error),
+    /// The data folder cannot be written.
+    #[error("cannot write {0}: {1}")]
+    Data(String, std::io::Error),
+}
+
+impl From<ServiceError> for StartError {
+    fn from(error: ServiceError) -> Self {
+        Self::Service(error_chain(&error))
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Service(error_chain(&error))
+    }
+}
+
+impl App {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.settings.clock.now()
+    }
+
+    /// Something changed that the planner may want to act upon.
+    pub(crate) fn wake_planner(&self) {
+        self.planner.notify_one();
+    }
+
+    pub(crate) async fn planner_woken(&self) {
+        self.planner.notified().await;
+    }
+
+    pub(crate) fn wake_builder(&self) {
+        self.builder.notify_one();
+    }
+
+    pub(crate) async fn builder_woken(&self) {
+        self.builder.notified().await;
+    }
+
+    /// How many statements this server has run.
+    pub fn statements_run(&self) -> u64 {
+        self.db.statements_run()
+    }
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where its metrics are.
+    pub metrics_address: Option<SocketAddr>,
+    /// The first administrator's token, if it was made now.
+    pub first_token: Option<String>,
+    app: Arc<App>,
+    tasks: TaskTracker,
+    writing: tokio::task::JoinHandle<()>,
+}
+
+/// How long requests may take to finish when the server stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Starts a server: opens its stores, loads the fleet, listens.
+pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    // The S3 client and PostgreSQL over TLS share one provider. An error means it is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    std::fs::create_dir_all(&settings.data)
+        .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
+    let db = Db::open(&settings.database).await?;
+    let blobs = Blobs::open(&settings.blobs).map_err(ServiceError::from)?;
+    let now = settings.clock.now();
+    let token_file = settings.data.join("admin.token");
+    // Written before it is committed: a token that nobody could read would lock everybody out.
+    let first_token = bootstrap(&db, now, |secret| write_secret(&token_file, secret)).await?;
+    let keys = OnlineKeys::load(&db, now).await?;
+    let tickets = load_ticket_key(&db, now).await?;
+    let access = Access::default();
+    access.reload(&db).await?;
+    // The cursor first: what is committed while the fleet loads is read twice, never missed.
+    let cursor = events::head(&mut db.read().await?).await?;
+    let fleet = Fleet::load(&db).await?;
+    let (writer, queue) = writer::channel();
+    let listener = listen(settings.listen).await?;
+    let metrics_listener = match settings.metrics_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let address = listener.local_addr().map_err(|e| StartError::Listen(settings.listen, e))?;
+    let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+    let app = Arc::new(App {
+        origin: format!("server-{}", hex::encode(random::bytes::<6>())),
+        settings,
+        db,
+        blobs,
+        fleet,
+        access,
+        keys,
+        tickets,
+        writer,
+        metrics: Metrics::default(),
+        stopping: CancellationToken::new(),
+        cursor: Mutex::new(cursor),
+        heartbeats_read: Mutex::new(now),
+        planner: Notify::new(),
+        builder: Notify::new(),
+    });
+    let tasks = TaskTracker::new();
+    let writing = tokio::spawn(writer::run(app.clone(), queue));
+    jobs::spawn(&app, &tasks);
+    let router = http::router(app.clone());
+    tasks.spawn(serve(listener, router, app.stopping.clone()));
+    if let Some(listener) = metrics_listener {
+        tasks.spawn(serve(listener, http::metrics_router(app.clone()), app.stopping.clone()));
+    }
+    tracing::info!(%address, devices = app.fleet.len(), origin = app.origin, "server runs");
+    Ok(Running { address, metrics_address, first_token, app, tasks, writing })
+}
+
+impl Running {
+    /// The parts, for tests that look inside.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Stops: no new requests, held ones are answered, what waits is written.
+    pub async fn stop(self) {
+        self.app.stopping.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(DRAIN, self.tasks.wait()).await;
+        // The writing task goes last: until here requests may have used it.
+        self.writing.abort();
+        let _ = self.app.flush_heartbeats().await;
+        self.app.db.close().await;
+        tracing::info!("server stopped");
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, stopping: CancellationToken) {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let result = axum::serve(listener, service)
+        .with_graceful_shutdown(stopping.cancelled_owned())
+        .await;
+    if let Err(error) = result {
+        tracing::error!(%error, "the listener failed");
+    }
+}
+
+async fn load_ticket_key(db: &Db, now: Timestamp) -> Result<TicketKey, StartError> {
+    let mut tx = db.write().await?;
+    let fresh = TicketKey::fresh_hex();
+    let (hex, _) = operators::secret_or_insert(&mut tx, "ticket-key", &fresh, now).await?;
+    tx.commit().await?;
+    TicketKey::from_hex(&hex).ok_or_else(|| StartError::Service("the ticket key is damaged".into()))
+}
+
+/// Writes a secret so that only its owner may read it.
+fn write_secret(path: &std::path::Path, secret: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()
+}

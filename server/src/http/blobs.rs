@@ -1,0 +1,139 @@
+//! Immutable bytes: up in constant memory, down with ranges.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::TryStreamExt as _;
+use tidegate_protocol::{ProblemCode, Sha256};
+
+use super::dto::BlobView;
+use super::error::ApiResult;
+use super::extract::{Releaser, Segments, parse};
+use crate::app::App;
+use crate::service::ServiceError;
+
+/// Takes a blob. Not in the OpenAPI list of JSON routes, but documented in `docs/api.md`.
+pub(crate) async fn put(
+    State(app): State<Arc<App>>,
+    Releaser(_): Releaser,
+    Segments(sha256): Segments<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Json<BlobView>> {
+    let sha256: Sha256 = parse(&sha256)?;
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > app.settings.max_upload) {
+        let text = format!("an artifact may have {} bytes at most", app.settings.max_upload);
+        return Err(ServiceError::refuse(ProblemCode::TooLarge, text).into());
+    }
+    let stream = body.into_data_stream().map_err(std::io::Error::other);
+    let image = app.upload_blob(sha256, stream).await?;
+    Ok(Json(BlobView { sha256: image.sha256.to_string(), length: image.length }))
+}
+
+/// Serves a blob or a range of it. Content-addressed: it may be cached for ever, by anyone.
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Segments(sha256): Segments<String>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let sha256: Sha256 = parse(&sha256)?;
+    let length = app
+        .blobs
+        .length(sha256)
+        .await?
+        .ok_or_else(|| ServiceError::not_found(format!("blob {sha256}")))?;
+    let etag = format!("\"{sha256}\"");
+    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    let mut answer = HeaderMap::new();
+    answer.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    answer.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=31536000, immutable"),
+    );
+    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    put_header(&mut answer, header::ETAG, &etag);
+    if text(header::IF_NONE_MATCH) == Some(etag.as_str()) {
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+    }
+    // A range is of the bytes that the client has begun, or it gets all of them anew.
+    let same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let range = match text(header::RANGE).filter(|_| same).map(|r| parse_range(r, length)) {
+        None | Some(Wanted::Everything) => None,
+        Some(Wanted::Part(range)) => Some(range),
+        Some(Wanted::Nothing) => {
+            put_header(&mut answer, header::CONTENT_RANGE, &format!("bytes */{length}"));
+            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, answer).into_response());
+        }
+    };
+    let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    if let Some(range) = &range {
+        let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+        put_header(&mut answer, header::CONTENT_RANGE, &text);
+    }
+    let range = range.unwrap_or(0..length);
+    put_header(&mut answer, header::CONTENT_LENGTH, &(range.end - range.start).to_string());
+    let stream = app.blobs.stream(sha256, range).await?;
+    Ok((status, answer, Body::from_stream(stream)).into_response())
+}
+
+fn put_header(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Everything,
+    Part(Range<u64>),
+    Nothing,
+}
+
+/// RFC 9110 section 14: one range; several ranges, or something unreadable, count as none.
+fn parse_range(text: &str, length: u64) -> Wanted {
+    let Some((from, to)) = text.strip_prefix("bytes=").and_then(|r| r.split_once('-')) else {
+        return Wanted::Everything;
+    };
+    let range = match (from.parse::<u64>(), to.parse::<u64>()) {
+        (Ok(from), Ok(to)) if from <= to => from..to.saturating_add(1).min(length),
+        (Ok(from), Err(_)) if to.is_empty() => from..length,
+        (Err(_), Ok(last)) if from.is_empty() => length.saturating_sub(last)..length,
+        _ => return Wanted::Everything,
+    };
+    if range.is_empty() { Wanted::Nothing } else { Wanted::Part(range) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_standard_has_them() {
+        let cases = [
+            ("bytes=0-", Wanted::Part(0..10)),
+            ("bytes=3-5", Wanted::Part(3..6)),
+            ("bytes=3-99", Wanted::Part(3..10)),
+            ("bytes=-4", Wanted::Part(6..10)),
+            ("bytes=-99", Wanted::Part(0..10)),
+            ("bytes=10-", Wanted::Nothing),
+            ("bytes=-0", Wanted::Nothing),
+            ("bytes=5-3", Wanted::Everything),
+            ("bytes=0-1,3-4", Wanted::Everything),
+            ("items=0-1", Wanted::Everything),
+            ("bytes=a-b", Wanted::Everything),
+            ("bytes=18446744073709551615-", Wanted::Nothing),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(parse_range(text, 10), wanted, "{text}");
+        }
+    }
+}

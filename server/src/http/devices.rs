@@ -1,0 +1,160 @@
+//! Devices, as people see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tidegate_protocol::{DeviceId, Label};
+
+use super::dto::{
+    DeviceView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView,
+};
+use super::error::{ApiError, ApiResult};
+use super::extract::{Administrator, Body, Params, Reader, Releaser, Segments, parse, parse_opt};
+use super::page::{PageParams, respond};
+use crate::app::App;
+use crate::service::ServiceError;
+use crate::service::devices::NewJoinToken;
+use crate::store::devices;
+
+fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
+    let entry =
+        app.fleet.device(id).ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
+    let plan = app.fleet.plan();
+    let state = entry.lock();
+    let now = app.now();
+    let reason = state.decide(&plan, now, &mut ()).reason;
+    let online = state.device.last_seen >= now.minus(app.settings.devices.offline_after());
+    Ok(DeviceView::new(&state, &reason, online))
+}
+
+/// Devices in the order of their ids.
+#[utoipa::path(get, path = "/api/v1/devices", tag = "devices", security(("token" = ["read"])),
+    params(PageParams),
+    responses((status = 200, description = "A page of devices", body = Page<DeviceView>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+    Params(page): Params<PageParams>,
+) -> ApiResult<Response> {
+    let limit = page.limit()?;
+    let after = page.position()?;
+    let (product, region) = (page.product.unwrap_or_default(), page.region.unwrap_or_default());
+    let mut tx = app.db.read().await?;
+    let rows = devices::page(&mut tx, &after, &product, &region, limit).await?;
+    drop(tx);
+    // A device that joined through another replica a moment ago may not be in memory yet.
+    let items: Vec<DeviceView> = rows.iter().filter_map(|d| look(&app, d.id).ok()).collect();
+    Ok(respond("/api/v1/devices", items, limit, |d| d.id.clone()))
+}
+
+/// One device.
+#[utoipa::path(get, path = "/api/v1/devices/{id}", tag = "devices", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The device")),
+    responses((status = 200, description = "The device", body = DeviceView)))]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+    Segments(id): Segments<String>,
+) -> ApiResult<Json<DeviceView>> {
+    Ok(Json(look(&app, parse(&id)?)?))
+}
+
+/// Why a device is told what it is told: the whole chain of the decision.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/why", tag = "devices", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The device")),
+    responses((status = 200, description = "The chain", body = WhyView)))]
+pub(crate) async fn why(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+    Segments(id): Segments<String>,
+) -> ApiResult<Json<WhyView>> {
+    Ok(Json(app.why_device(parse(&id)?)?.into()))
+}
+
+/// Shuts a device out, from its next request on.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/revoke", tag = "devices",
+    security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn revoke(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.set_device_active(&by, id, false, &reason(&body.reason)?).await?;
+    Ok(Json(look(&app, id)?))
+}
+
+/// Lets a revoked device take part again.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/readmit", tag = "devices",
+    security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn readmit(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.set_device_active(&by, id, true, &reason(&body.reason)?).await?;
+    Ok(Json(look(&app, id)?))
+}
+
+/// Lets a device have a release again that it came back from.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/lift-quarantine", tag = "devices",
+    security(("token" = ["release"])), params(("id" = String, Path, description = "The device")),
+    request_body = LiftBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn lift_quarantine(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(id): Segments<String>,
+    Body(body): Body<LiftBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.lift_quarantine(&by, id, &parse(&body.version)?, &reason(&body.reason)?).await?;
+    Ok(Json(look(&app, id)?))
+}
+
+fn reason(text: &str) -> Result<String, ApiError> {
+    let text: String = text.trim().chars().take(300).collect();
+    if text.is_empty() {
+        return Err(ServiceError::invalid("give a reason: others will want to know").into());
+    }
+    Ok(text)
+}
+
+/// Makes a join token with which devices enrol; it is shown once.
+#[utoipa::path(post, path = "/api/v1/join-tokens", tag = "devices",
+    security(("token" = ["administer"])), request_body = JoinTokenBody,
+    responses((status = 201, description = "The token", body = JoinTokenView)))]
+pub(crate) async fn create_join_token(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Body(body): Body<JoinTokenBody>,
+) -> ApiResult<Response> {
+    for (key, value) in &body.labels {
+        parse::<Label>(&format!("{key}={value}"))?;
+    }
+    let valid = body.valid_s.unwrap_or(86_400);
+    if !(60..=365 * 86_400).contains(&valid) {
+        return Err(ServiceError::invalid("valid_s: a minute to a year").into());
+    }
+    let new = NewJoinToken {
+        product: parse(&body.product)?,
+        region: parse_opt(body.region.as_deref())?,
+        channel: parse_opt(body.channel.as_deref())?,
+        labels: body.labels,
+        uses: body.uses.unwrap_or(1).max(1),
+        valid: Duration::from_secs(valid),
+    };
+    let token = app.create_join_token(&by, new).await?;
+    Ok((StatusCode::CREATED, Json(JoinTokenView { token: token.to_string() })).into_response())
+}

@@ -1,0 +1,39 @@
+//! The one door from errors to HTTP.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tidegate_protocol::ProblemCode;
+
+use crate::service::{ServiceError, error_chain};
+
+/// A service's refusal or failure, on its way out.
+#[derive(Debug)]
+pub(crate) struct ApiError(pub(crate) ServiceError);
+
+impl<E: Into<ServiceError>> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.0.is_internal() {
+            // Logged once, here; the caller is told that it happened, not what.
+            tracing::error!(error = error_chain(&self.0), "a request failed");
+        }
+        let problem = self.0.problem();
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if matches!(problem.code, ProblemCode::Overloaded | ProblemCode::Unavailable) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}
+
+/// What a handler answers.
+pub(crate) type ApiResult<T> = Result<T, ApiError>;

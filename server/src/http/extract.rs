@@ -1,0 +1,138 @@
+//! Extractors: who asks, and what they say. Their refusals are problems like all others.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use tidegate_protocol::{DeviceId, ProblemCode, SESSION_SCHEME};
+
+use super::error::ApiError;
+use crate::app::App;
+use crate::service::ServiceError;
+use crate::service::access::{Need, Operator};
+
+fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError> {
+    let bearer = parts
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    let operator = app.access.authenticate(bearer, app.now()).ok_or_else(|| {
+        ServiceError::refuse(
+            ProblemCode::Unauthenticated,
+            "send a valid operator token: Authorization: Bearer tgo_...",
+        )
+    })?;
+    if !operator.role.may(need) {
+        let text = format!("this needs the right to {need}; your token is a {}", operator.role);
+        return Err(ServiceError::refuse(ProblemCode::Forbidden, text).into());
+    }
+    Ok(operator)
+}
+
+macro_rules! operators {
+    ($($(#[$doc:meta])* $name:ident => $need:ident;)*) => {$(
+        $(#[$doc])*
+        pub(crate) struct $name(pub(crate) Operator);
+
+        impl FromRequestParts<Arc<App>> for $name {
+            type Rejection = ApiError;
+            async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+                authorize(parts, app, Need::$need).map($name)
+            }
+        }
+    )*};
+}
+
+operators! {
+    /// An operator who may look.
+    Reader => Read;
+    /// An operator who may stop and take back.
+    Responder => Respond;
+    /// An operator who may publish and roll out.
+    Releaser => Release;
+    /// An operator who may manage tokens and devices.
+    Administrator => Administer;
+}
+
+/// A device with a session.
+pub(crate) struct Session(pub(crate) DeviceId);
+
+impl FromRequestParts<Arc<App>> for Session {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let ticket = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.strip_prefix(SESSION_SCHEME))
+            .unwrap_or_default();
+        Ok(Self(app.authenticate_device(ticket.trim())?))
+    }
+}
+
+/// A JSON body.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        use axum::extract::rejection::{BytesRejection, JsonRejection};
+        match axum::Json::<T>::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value)),
+            Err(JsonRejection::BytesRejection(BytesRejection::FailedToBufferBody(error))) => {
+                Err(ServiceError::refuse(ProblemCode::TooLarge, error.body_text()).into())
+            }
+            Err(error) => Err(ServiceError::invalid(error.body_text()).into()),
+        }
+    }
+}
+
+/// Query parameters.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(ServiceError::invalid(error.body_text()).into()),
+        }
+    }
+}
+
+/// Parts of the path, as text: the handler parses them into types that can refuse.
+pub(crate) struct Segments<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(error) => Err(ServiceError::invalid(error.body_text()).into()),
+        }
+    }
+}
+
+/// Parses a value that came as text.
+pub(crate) fn parse<T>(text: &str) -> Result<T, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|e| ServiceError::invalid(e).into())
+}
+
+/// Parses a value that may be absent.
+pub(crate) fn parse_opt<T>(text: Option<&str>) -> Result<Option<T>, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.filter(|t| !t.is_empty()).map(parse).transpose()
+}

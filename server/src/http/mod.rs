@@ -1,0 +1,197 @@
+//! HTTP: extract, call one service, wrap. One file a resource.
+
+mod blobs;
+mod device;
+mod devices;
+mod error;
+mod extract;
+mod health;
+mod operators;
+mod page;
+mod releases;
+mod rollouts;
+mod trust;
+
+pub mod dto;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use tidegate_protocol::ProblemCode;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use tracing::Instrument as _;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::random;
+use crate::service::ServiceError;
+
+use error::ApiError;
+
+/// JSON bodies are small; artifacts go through a route of their own.
+const MAX_BODY: usize = 2 << 20;
+/// Longer than the longest held check-in.
+const TIMEOUT: Duration = Duration::from_secs(90);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Tidegate",
+        description = "Moves a fleet from one release to the next, and back. Errors are RFC 9457 \
+                       problem documents with a stable `code`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    tags(
+        (name = "releases", description = "Products, releases, artifacts"),
+        (name = "trust", description = "Signed metadata"),
+        (name = "rollouts", description = "Rollouts and what they do"),
+        (name = "devices", description = "Devices, seen by people"),
+        (name = "operators", description = "Tokens"),
+        (name = "device", description = "What agents speak"),
+    )
+)]
+struct ApiDoc;
+
+/// The routes and the document that describes them; both come from one list.
+fn api() -> OpenApiRouter<Arc<App>> {
+    let mut doc = ApiDoc::openapi();
+    let components = doc.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    OpenApiRouter::with_openapi(doc)
+        .routes(routes!(releases::list_products, releases::create_product))
+        .routes(routes!(releases::list_releases, releases::create_release))
+        .routes(routes!(releases::get_release))
+        .routes(routes!(releases::promote))
+        .routes(routes!(releases::add_artifact))
+        .routes(routes!(releases::list_payloads))
+        .routes(routes!(releases::roll_back_release))
+        .routes(routes!(trust::get_trust, trust::upload_metadata))
+        .routes(routes!(rollouts::list, rollouts::create))
+        .routes(routes!(rollouts::get))
+        .routes(routes!(rollouts::start))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::halt))
+        .routes(routes!(rollouts::roll_back))
+        .routes(routes!(rollouts::cancel))
+        .routes(routes!(rollouts::deployments))
+        .routes(routes!(rollouts::events))
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::get))
+        .routes(routes!(devices::why))
+        .routes(routes!(devices::revoke))
+        .routes(routes!(devices::readmit))
+        .routes(routes!(devices::lift_quarantine))
+        .routes(routes!(devices::create_join_token))
+        .routes(routes!(operators::whoami))
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::revoke))
+        .routes(routes!(device::enrol))
+        .routes(routes!(device::session))
+        .routes(routes!(device::check_in))
+        .routes(routes!(device::reports))
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    api().into_openapi()
+}
+
+/// Everything that is served on the main address.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let (api, doc) = api().split_for_parts();
+    let doc: Arc<str> = doc.to_json().unwrap_or_default().into();
+    let limited = api
+        .route("/metadata/{file}", axum::routing::get(trust::file))
+        .route("/healthz", axum::routing::get(health::healthz))
+        .route("/readyz", axum::routing::get(health::readyz))
+        .route(
+            "/api/v1/openapi.json",
+            axum::routing::get(|| async move {
+                ([(header::CONTENT_TYPE, "application/json")], doc.to_string())
+            }),
+        )
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::REQUEST_TIMEOUT, TIMEOUT));
+    // Uploads and downloads take as long as they take.
+    let unlimited = Router::new()
+        .route("/blobs/{sha256}", axum::routing::get(blobs::get))
+        .route("/api/v1/blobs/{sha256}", axum::routing::put(blobs::put));
+    limited
+        .merge(unlimited)
+        .fallback(|| async {
+            ApiError(ServiceError::refuse(ProblemCode::NotFound, "there is nothing at this address"))
+        })
+        .method_not_allowed_fallback(|| async {
+            let text = "this address does not take this method";
+            ApiError(ServiceError::refuse(ProblemCode::MethodNotAllowed, text))
+        })
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            let text = "an error inside the server; it is in the log";
+            ApiError(ServiceError::refuse(ProblemCode::Internal, text)).into_response()
+        }))
+        .layer(from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
+/// What is served on the metrics address.
+pub(crate) fn metrics_router(app: Arc<App>) -> Router {
+    Router::new().route("/metrics", axum::routing::get(health::metrics)).with_state(app)
+}
+
+/// One log line and one request id a request; never a token, a query or a body.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let id = hex::encode(random::bytes::<8>());
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |p| p.as_str().to_owned());
+    let span = tracing::info_span!("request", id);
+    let began = Instant::now();
+    let mut response = next.run(request).instrument(span).await;
+    let status = response.status();
+    app.metrics.requests.inc();
+    if status.is_server_error() {
+        app.metrics.failures.inc();
+    }
+    tracing::debug!(
+        id,
+        %method,
+        route,
+        status = status.as_u16(),
+        ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "request"
+    );
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    /// The document is committed, so that a change of the API shows in review.
+    #[test]
+    fn the_committed_openapi_document_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+        let now = super::openapi().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("TIDEGATE_BLESS").is_some() {
+            std::fs::write(path, &now).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == now,
+            "docs/openapi.json is stale: run TIDEGATE_BLESS=1 cargo test -p tidegate-server openapi"
+        );
+    }
+}

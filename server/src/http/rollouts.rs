@@ -1,0 +1,292 @@
+//! Rollouts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tidegate_domain::BasisPoints;
+use tidegate_domain::rollout::{Gate, OnBreach, Pace, RolloutEvent, Wave};
+use tidegate_protocol::{RolloutId, Timestamp};
+
+use super::dto::{
+    DeploymentView, EventView, OrderBody, Page, RolloutBody, RolloutView, WaveBody,
+};
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Params, Reader, Releaser, Responder, Segments, parse, parse_opt};
+use super::page::{PageParams, respond};
+use crate::app::App;
+use crate::service::ServiceError;
+use crate::service::access::Operator;
+use crate::service::rollouts::NewRollout;
+use crate::store::{deployments, events, rollouts};
+
+/// Rollouts, newest first.
+#[utoipa::path(get, path = "/api/v1/rollouts", tag = "rollouts", security(("token" = ["read"])),
+    params(PageParams),
+    responses((status = 200, description = "A page of rollouts", body = Page<RolloutView>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+    Params(page): Params<PageParams>,
+) -> ApiResult<Response> {
+    let limit = page.limit()?;
+    let position = page.position()?;
+    let (before, id) = match position.split_once('/') {
+        Some((at, id)) => (Timestamp::from_micros(parse(at)?), id.to_owned()),
+        None => (Timestamp::from_micros(i64::MAX), String::new()),
+    };
+    let product = page.product.unwrap_or_default();
+    let rows = rollouts::page(&mut app.db.read().await?, before, &id, &product, limit).await?;
+    let mut views = Vec::with_capacity(rows.len());
+    for row in rows {
+        let position = format!("{}/{}", row.created_at.as_micros(), row.id);
+        views.push((position, RolloutView::new(app.rollout(row.id).await?, false)));
+    }
+    let positions: std::collections::BTreeMap<String, String> =
+        views.iter().map(|(p, v)| (v.id.clone(), p.clone())).collect();
+    let items = views.into_iter().map(|(_, v)| v).collect();
+    Ok(respond("/api/v1/rollouts", items, limit, |v: &RolloutView| {
+        positions.get(&v.id).cloned().unwrap_or_default()
+    }))
+}
+
+/// Makes a rollout as a draft, or shows what it would be (`dry_run`). With an
+/// `Idempotency-Key`, repeating the request makes no second one.
+#[utoipa::path(post, path = "/api/v1/rollouts", tag = "rollouts", security(("token" = ["release"])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "At most 100 characters")),
+    request_body = RolloutBody,
+    responses((status = 201, description = "The draft", body = RolloutView),
+              (status = 200, description = "What it would be", body = RolloutView)))]
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    headers: HeaderMap,
+    Body(body): Body<RolloutBody>,
+) -> ApiResult<Response> {
+    let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default().to_owned());
+    if key.as_ref().is_some_and(|k| k.is_empty() || k.len() > 100) {
+        return Err(ServiceError::invalid("Idempotency-Key: 1 to 100 visible characters").into());
+    }
+    let dry_run = body.dry_run;
+    // The key belongs to its bearer and to exactly this request.
+    let fingerprint =
+        tidegate_delta::sha256(&serde_json::to_vec(&body).unwrap_or_default());
+    let key = key.map(|k| format!("{}/{k}", by.name));
+    let new = new_rollout(&body)?;
+    let key = key.as_deref().map(|k| (k, fingerprint)).filter(|_| !dry_run);
+    let standing = app.create_rollout(&by, new, key, dry_run).await?;
+    let status = if dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, view(RolloutView::new(standing, dry_run))).into_response())
+}
+
+fn new_rollout(body: &RolloutBody) -> Result<NewRollout, ApiError> {
+    let share = |points: u32| BasisPoints::new(points).map_err(ServiceError::invalid);
+    let start = body.pace_start.unwrap_or(8);
+    Ok(NewRollout {
+        product: parse(&body.product)?,
+        version: parse(&body.release)?,
+        waves: body.waves.iter().map(new_wave).collect::<Result<_, _>>()?,
+        gate: Gate {
+            max_failure: share(body.max_failure_bp.unwrap_or(200))?,
+            min_failures: body.min_failures.unwrap_or(2).clamp(1, 1_000_000),
+            min_success: share(body.min_success_bp.unwrap_or(9_000))?,
+            soak: Duration::from_secs(body.soak_s.unwrap_or(600).min(365 * 86_400)),
+            on_breach: parse_opt(body.on_breach.as_deref())?.unwrap_or(OnBreach::Halt),
+        },
+        pace: if start == 0 { Pace::AtOnce } else { Pace::Evidence { start } },
+        window_s: body.window_s.unwrap_or(1_800),
+        max_attempts: body.max_attempts.unwrap_or(3),
+        timeout_s: body.timeout_s.unwrap_or(86_400),
+    })
+}
+
+fn new_wave(body: &WaveBody) -> Result<Wave, ApiError> {
+    Ok(Wave {
+        name: body.name.clone(),
+        selector: parse(&body.selector)?,
+        size: parse(&body.size)?,
+    })
+}
+
+/// A rollout with its revision as `ETag`.
+fn view(view: RolloutView) -> Response {
+    ([(header::ETAG, format!("\"{}\"", view.revision))], Json(view)).into_response()
+}
+
+/// A rollout: waves, counts, and why it does no more.
+#[utoipa::path(get, path = "/api/v1/rollouts/{id}", tag = "rollouts", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The rollout")),
+    responses((status = 200, description = "The rollout", body = RolloutView)))]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+    Segments(id): Segments<String>,
+) -> ApiResult<Response> {
+    Ok(view(RolloutView::new(app.rollout(parse(&id)?).await?, false)))
+}
+
+/// The reason of an order that needs one.
+pub(crate) fn needed_reason(body: &OrderBody) -> Result<String, ApiError> {
+    let reason: String = body.reason.trim().chars().take(300).collect();
+    if reason.is_empty() {
+        return Err(ServiceError::invalid("give a reason: others will want to know").into());
+    }
+    Ok(reason)
+}
+
+/// The revision that the caller saw, if they say so.
+fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
+    match headers.get(header::IF_MATCH).map(|v| v.to_str().unwrap_or_default()) {
+        None | Some("*") => Ok(None),
+        Some(tag) => Ok(Some(parse(tag.trim_matches('"'))?)),
+    }
+}
+
+async fn order(
+    app: &App,
+    by: &Operator,
+    id: &str,
+    event: RolloutEvent,
+    reason: &str,
+    revision: Option<i64>,
+    dry_run: bool,
+) -> ApiResult<Response> {
+    let id: RolloutId = parse(id)?;
+    let ordered = app.order_rollout(by, id, event, reason, revision, dry_run).await?;
+    Ok(view(RolloutView::from(ordered)))
+}
+
+/// Starts a draft. `If-Match` is honoured where it is sent.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/start", tag = "rollouts", security(("token" = ["release"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn start(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+    Body(body): Body<OrderBody>,
+) -> ApiResult<Response> {
+    let reason = body.reason.trim().to_owned();
+    order(&app, &by, &id, RolloutEvent::Start, &reason, if_match(&headers)?, body.dry_run).await
+}
+
+/// Holds a rollout; devices under way go on.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/pause", tag = "rollouts", security(("token" = ["respond"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn pause(
+    State(app): State<Arc<App>>,
+    Responder(by): Responder,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+    Body(body): Body<OrderBody>,
+) -> ApiResult<Response> {
+    let reason = body.reason.trim().to_owned();
+    order(&app, &by, &id, RolloutEvent::Pause, &reason, if_match(&headers)?, body.dry_run).await
+}
+
+/// Lets a paused or halted rollout go on.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/resume", tag = "rollouts", security(("token" = ["release"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn resume(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+    Body(body): Body<OrderBody>,
+) -> ApiResult<Response> {
+    let reason = needed_reason(&body)?;
+    order(&app, &by, &id, RolloutEvent::Resume, &reason, if_match(&headers)?, body.dry_run).await
+}
+
+/// Stops a rollout at once; devices that have not switched are called off. Never asks for a
+/// revision or an approval.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/halt", tag = "rollouts", security(("token" = ["respond"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn halt(
+    State(app): State<Arc<App>>,
+    Responder(by): Responder,
+    Segments(id): Segments<String>,
+    Body(body): Body<OrderBody>,
+) -> ApiResult<Response> {
+    let reason = needed_reason(&body)?;
+    order(&app, &by, &id, RolloutEvent::Halt, &reason, None, body.dry_run).await
+}
+
+/// Stops a rollout and sends the devices that switched back. Never asks for a revision or an
+/// approval.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/rollback", tag = "rollouts", security(("token" = ["respond"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn roll_back(
+    State(app): State<Arc<App>>,
+    Responder(by): Responder,
+    Segments(id): Segments<String>,
+    Body(body): Body<OrderBody>,
+) -> ApiResult<Response> {
+    let reason = needed_reason(&body)?;
+    order(&app, &by, &id, RolloutEvent::RollBack, &reason, None, body.dry_run).await
+}
+
+/// Gives a rollout up; devices stay where they are.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/cancel", tag = "rollouts", security(("token" = ["respond"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn cancel(
+    State(app): State<Arc<App>>,
+    Responder(by): Responder,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+    Body(body): Body<OrderBody>,
+) -> ApiResult<Response> {
+    let reason = needed_reason(&body)?;
+    order(&app, &by, &id, RolloutEvent::Cancel, &reason, if_match(&headers)?, body.dry_run).await
+}
+
+/// The deployments of a rollout.
+#[utoipa::path(get, path = "/api/v1/rollouts/{id}/deployments", tag = "rollouts",
+    security(("token" = ["read"])), params(("id" = String, Path, description = "The rollout"), PageParams),
+    responses((status = 200, description = "A page of deployments", body = Page<DeploymentView>)))]
+pub(crate) async fn deployments(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+    Segments(id): Segments<String>,
+    Params(page): Params<PageParams>,
+) -> ApiResult<Response> {
+    let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
+    let (after, state) = (page.position()?, page.state.unwrap_or_default());
+    let mut tx = app.db.read().await?;
+    if rollouts::one(&mut tx, rollout).await?.is_none() {
+        return Err(ServiceError::not_found(format!("rollout {rollout}")).into());
+    }
+    let rows = deployments::page(&mut tx, rollout, &after, &state, limit).await?;
+    let items: Vec<DeploymentView> = rows.into_iter().map(DeploymentView::from).collect();
+    let path = format!("/api/v1/rollouts/{rollout}/deployments");
+    Ok(respond(&path, items, limit, |d| d.id.clone()))
+}
+
+/// What happened in a rollout, oldest first; the cursor of the last page goes on from there.
+#[utoipa::path(get, path = "/api/v1/rollouts/{id}/events", tag = "rollouts",
+    security(("token" = ["read"])), params(("id" = String, Path, description = "The rollout"), PageParams),
+    responses((status = 200, description = "A page of events", body = Page<EventView>)))]
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+    Segments(id): Segments<String>,
+    Params(page): Params<PageParams>,
+) -> ApiResult<Response> {
+    let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
+    let position = page.position()?;
+    let after: i64 = if position.is_empty() { 0 } else { parse(&position)? };
+    let mut tx = app.db.read().await?;
+    let rows = events::of_rollout(&mut tx, rollout, after, limit).await?;
+    let items: Vec<EventView> = rows.into_iter().map(EventView::from).collect();
+    let path = format!("/api/v1/rollouts/{rollout}/events");
+    Ok(respond(&path, items, limit, |e| e.seq.to_string()))
+}

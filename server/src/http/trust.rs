@@ -1,0 +1,67 @@
+//! Signed metadata: up from people, down to devices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use tidegate_trust::UploadedFile;
+
+use super::dto::{MetadataBody, TrustView};
+use super::error::ApiResult;
+use super::extract::{Body, Reader, Releaser, Segments};
+use crate::app::App;
+
+/// What the server signs with, and what it holds.
+#[utoipa::path(get, path = "/api/v1/trust", tag = "trust", security(("token" = ["read"])),
+    responses((status = 200, description = "Public online keys, versions, root", body = TrustView)))]
+pub(crate) async fn get_trust(
+    State(app): State<Arc<App>>,
+    Reader(_): Reader,
+) -> ApiResult<Json<TrustView>> {
+    let plan = app.fleet.plan();
+    Ok(Json(TrustView {
+        online_keys: app
+            .keys
+            .public()
+            .into_iter()
+            .map(|(role, key)| (role.to_owned(), key.to_string()))
+            .collect(),
+        versions: plan.trust.versions.clone(),
+        root_sha256: plan.trust.root().map(|(_, hash)| hash.to_string()),
+    }))
+}
+
+/// Takes offline-signed files, all or none, and signs the repository anew.
+#[utoipa::path(post, path = "/api/v1/trust/metadata", tag = "trust", security(("token" = ["release"])),
+    request_body = MetadataBody,
+    responses((status = 200, description = "Newest version of each role", body = BTreeMap<String, u64>)))]
+pub(crate) async fn upload_metadata(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Body(body): Body<MetadataBody>,
+) -> ApiResult<Json<BTreeMap<String, u64>>> {
+    let files: Vec<UploadedFile> = body
+        .files
+        .into_iter()
+        .map(|f| UploadedFile { role: f.role, bytes: f.body.into_bytes() })
+        .collect();
+    Ok(Json(app.upload_metadata(&by, &files).await?))
+}
+
+/// Serves a signed file by its name. Versioned names never change; `timestamp.json` does.
+pub(crate) async fn file(
+    State(app): State<Arc<App>>,
+    Segments(name): Segments<String>,
+) -> ApiResult<Response> {
+    let body = app.metadata_file(&name).await?;
+    let cache = if name == "timestamp.json" {
+        "no-cache"
+    } else {
+        "public, max-age=31536000, immutable"
+    };
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, cache)];
+    Ok((headers, body.as_ref().clone()).into_response())
+}

@@ -1,0 +1,201 @@
+//! Building payloads: full ones and deltas, ahead of need. A rollout never waits for one.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Seek as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_delta::{Manifest, make_bsdiff, make_full};
+use tidegate_protocol::Image;
+
+use crate::app::App;
+use crate::blob::read_verified;
+use crate::service::releases::BuildRequest;
+use crate::service::{ServiceError, error_chain};
+use crate::store::events::{self, EventKind, NewEvent};
+use crate::store::jobs::{self, Job, Outcome};
+use crate::store::products;
+
+/// How long a worker may be silent before another takes its job.
+const LEASE: Duration = Duration::from_secs(120);
+const TRIES: u32 = 3;
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// The engine holds both images and sixteen bytes of index a byte of the old one.
+const MEMORY_PER_OLD_BYTE: u64 = 17;
+
+pub(super) async fn run(app: Arc<App>) {
+    while !app.stopping.is_cancelled() {
+        let worked = match next(&app).await {
+            Ok(Some(job)) => {
+                work(&app, &job).await;
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                super::log("looking for a job", Err(error));
+                false
+            }
+        };
+        if !worked {
+            tokio::select! {
+                () = app.builder_woken() => {}
+                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                () = app.stopping.cancelled() => {}
+            }
+        }
+    }
+}
+
+async fn next(app: &App) -> Result<Option<Job>, ServiceError> {
+    let mut tx = app.db.write().await?;
+    let job = jobs::take(&mut tx, &app.origin, app.now(), LEASE).await?;
+    tx.commit().await?;
+    Ok(job)
+}
+
+async fn work(app: &Arc<App>, job: &Job) {
+    let build = build(app, job);
+    tokio::pin!(build);
+    let result = loop {
+        tokio::select! {
+            result = &mut build => break result,
+            () = tokio::time::sleep(LEASE / 4) => {
+                super::log("keeping a job", keep(app, job).await);
+            }
+            // The lease lapses, and another replica does it.
+            () = app.stopping.cancelled() => return,
+        }
+    };
+    let outcome = match result {
+        Ok(None) => Outcome::Done,
+        Ok(Some(why)) => Outcome::Failed(why),
+        Err(error) if job.attempts < TRIES => {
+            Outcome::Again(error_chain(&error), app.now().plus(TRY_AGAIN))
+        }
+        Err(error) => Outcome::Failed(error_chain(&error)),
+    };
+    if let Outcome::Failed(why) | Outcome::Again(why, _) = &outcome {
+        tracing::warn!(job = %job.id, subject = job.subject, why, "no payload was made");
+    }
+    super::log("finishing a job", finish(app, job, &outcome).await);
+}
+
+async fn keep(app: &App, job: &Job) -> Result<(), ServiceError> {
+    let mut tx = app.db.write().await?;
+    jobs::extend(&mut tx, job.id, &app.origin, app.now().plus(LEASE)).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn finish(app: &App, job: &Job, outcome: &Outcome) -> Result<(), ServiceError> {
+    let mut tx = app.db.write().await?;
+    jobs::finish(&mut tx, job.id, &app.origin, outcome, app.now()).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Makes one payload; gives the reason when there is none to be had, which is not an error.
+async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError> {
+    let request: BuildRequest =
+        serde_json::from_str(&job.payload).map_err(ServiceError::invalid)?;
+    if let Some(from) = request.from {
+        let needed = from.length.saturating_mul(MEMORY_PER_OLD_BYTE) + request.to.length;
+        if needed > app.settings.jobs.delta_memory {
+            return Ok(Some(format!(
+                "a delta would take {} MiB of memory, more than the {} MiB allowed",
+                needed >> 20,
+                app.settings.jobs.delta_memory >> 20
+            )));
+        }
+    }
+    let new = fetch(app, request.to).await?;
+    let old = match request.from {
+        Some(from) => Some(fetch(app, from).await?),
+        None => None,
+    };
+    // A thread of its own: it may take minutes, and must not hold up a stop of the server.
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = done.send(make(new, old, request));
+    });
+    let made = result
+        .await
+        .map_err(|_| ServiceError::invalid("the builder's thread ended without a word"))?;
+    let (manifest, file) = made?;
+    let smallest = app
+        .fleet
+        .plan()
+        .payloads
+        .get(&request.to.sha256)
+        .and_then(|list| list.iter().filter(|p| p.from.is_none()).map(|p| p.bytes).min())
+        .unwrap_or(request.to.length);
+    if manifest.payload.length >= smallest {
+        return Ok(Some(format!(
+            "not kept: {} bytes, and the full payload has {smallest}",
+            manifest.payload.length
+        )));
+    }
+    app.blobs.put_file(manifest.payload.sha256, file).await?;
+    let payload = app.store_manifest(&manifest).await?;
+    let now = app.now();
+    let mut tx = app.db.write().await?;
+    if products::insert_payload(&mut tx, &payload, now).await? {
+        let text = format!(
+            "{} payload of {} made: {} of {} bytes",
+            manifest.encoding,
+            request.to.sha256.short(),
+            manifest.payload.length,
+            request.to.length
+        );
+        let event = NewEvent {
+            kind: EventKind::Release,
+            actor: "builder".into(),
+            product: None,
+            rollout: None,
+            device: None,
+            text,
+        };
+        events::append(&mut tx, &app.origin, now, &event).await?;
+    }
+    tx.commit().await?;
+    app.fleet.reload_plan(&app.db).await?;
+    app.metrics.payload_bytes_saved.inc_by(request.to.length.saturating_sub(manifest.payload.length));
+    Ok(None)
+}
+
+async fn fetch(app: &App, image: Image) -> Result<File, ServiceError> {
+    let file = temporary()?;
+    let copy = file.try_clone().map_err(io)?;
+    app.blobs.fetch(image, copy).await?;
+    Ok(file)
+}
+
+fn make(
+    mut new: File,
+    old: Option<File>,
+    request: BuildRequest,
+) -> Result<(Manifest, File), ServiceError> {
+    let mut out = temporary()?;
+    let writer = BufWriter::new(out.try_clone().map_err(io)?);
+    let made = match (old, request.from) {
+        (Some(old), Some(from)) => {
+            make_bsdiff(&read_verified(old, from)?, &read_verified(new, request.to)?, writer)
+        }
+        _ => {
+            new.rewind().map_err(io)?;
+            make_full(&mut BufReader::new(new), writer)
+        }
+    };
+    let manifest = made.map_err(|e| ServiceError::invalid(error_chain(&e)))?;
+    if manifest.to != request.to {
+        return Err(ServiceError::invalid("the stored artifact is damaged"));
+    }
+    out.rewind().map_err(io)?;
+    Ok((manifest, out))
+}
+
+fn temporary() -> Result<File, ServiceError> {
+    tempfile::tempfile().map_err(io)
+}
+
+fn io(error: std::io::Error) -> ServiceError {
+    ServiceError::Blob(crate::blob::BlobError::Read(error))
+}

@@ -1,0 +1,136 @@
+//! Following events: what other replicas wrote reaches this one's memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::App;
+use crate::service::ServiceError;
+use crate::store::devices;
+use crate::store::events::{self, EventKind};
+
+/// Events read at once.
+const BATCH: i64 = 500;
+/// Heartbeats of other replicas are read with this overlap, since clocks differ a little.
+const OVERLAP: Duration = Duration::from_secs(30);
+
+impl App {
+    /// Takes over all events that are committed by now.
+    pub(crate) async fn follow_events(&self) -> Result<(), ServiceError> {
+        let mut cursor = self.cursor.lock().await;
+        loop {
+            let batch = events::after(&mut self.db.read().await?, *cursor, BATCH).await?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            let head = last.seq;
+            let foreign = batch.iter().filter(|e| e.origin != self.origin);
+            let (mut plan, mut access, mut changed) = (false, false, Vec::new());
+            for event in foreign {
+                match event.event.kind {
+                    EventKind::Release | EventKind::Rollout | EventKind::Trust => plan = true,
+                    EventKind::Access => access = true,
+                    EventKind::Deployment | EventKind::Device => changed.extend(event.event.device),
+                }
+            }
+            changed.sort_unstable();
+            changed.dedup();
+            for device in changed {
+                self.fleet.reload_device(&self.db, device).await?;
+            }
+            if access {
+                self.access.reload(&self.db).await?;
+            }
+            if plan {
+                self.fleet.reload_plan(&self.db).await?;
+            }
+            *cursor = head;
+        }
+    }
+}
+
+/// Follows until the server stops: woken by other replicas, and once a second in any case.
+pub(super) async fn run(app: Arc<App>) {
+    let mut listener = None;
+    while !app.stopping.is_cancelled() {
+        if listener.is_none() && app.db.is_shared() {
+            listener = app.db.listener().await.ok().flatten();
+        }
+        super::log("following events", app.follow_events().await);
+        let woken = async {
+            match &mut listener {
+                Some(listener) => listener.recv().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let lost = tokio::select! {
+            ok = woken => !ok,
+            () = tokio::time::sleep(Duration::from_secs(1)) => false,
+            () = app.stopping.cancelled() => return,
+        };
+        if lost {
+            listener = None;
+        }
+    }
+}
+
+/// Writes heartbeats behind, all that have gathered in one transaction.
+pub(super) async fn flush_heartbeats(app: Arc<App>) {
+    loop {
+        let stopping = tokio::select! {
+            () = tokio::time::sleep(app.settings.jobs.flush) => false,
+            () = app.stopping.cancelled() => true,
+        };
+        super::log("writing heartbeats", app.flush_heartbeats().await);
+        if stopping {
+            return;
+        }
+    }
+}
+
+impl App {
+    /// Writes the heartbeats that wait.
+    pub(crate) async fn flush_heartbeats(&self) -> Result<(), ServiceError> {
+        let now = self.now();
+        let mut waiting = Vec::new();
+        for entry in self.fleet.devices() {
+            let mut state = entry.lock();
+            if std::mem::take(&mut state.dirty) {
+                waiting.push(state.device.clone());
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        waiting.sort_by_key(|d| d.id);
+        let written = async {
+            let mut tx = self.db.write().await?;
+            for device in &waiting {
+                devices::heartbeat(&mut tx, device, now).await?;
+            }
+            tx.commit().await
+        }
+        .await;
+        if written.is_err() {
+            for device in &waiting {
+                if let Some(entry) = self.fleet.device(device.id) {
+                    entry.lock().dirty = true;
+                }
+            }
+        }
+        Ok(written?)
+    }
+
+    /// Takes over the heartbeats that other replicas wrote: the planner asks who is online.
+    pub(crate) async fn read_heartbeats(&self) -> Result<(), ServiceError> {
+        if !self.db.is_shared() {
+            return Ok(());
+        }
+        let since = {
+            let mut at = self.heartbeats_read.lock().await;
+            let since = at.minus(OVERLAP);
+            *at = self.now();
+            since
+        };
+        let heard = devices::flushed_after(&mut self.db.read().await?, since).await?;
+        self.fleet.merge_heartbeats(&heard);
+        Ok(())
+    }
+}

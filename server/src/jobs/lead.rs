@@ -1,0 +1,96 @@
+//! Leading: one replica plans, times out the silent and signs again. Another takes over when
+//! its lease lapses; a stale leader's writes are refused by revisions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_protocol::{Explained, Reason, Timestamp};
+
+use crate::app::App;
+use crate::service::ServiceError;
+use crate::service::writer::Write;
+use crate::store::{deployments, jobs, operators};
+
+const LEASE: &str = "leader";
+/// How often the silent are looked for.
+const TIMEOUTS: Duration = Duration::from_secs(10);
+/// How often `snapshot` and `timestamp` are signed again: a day's life, an hour's rhythm.
+const SIGN: Duration = Duration::from_secs(3_600);
+/// How long an idempotency key is remembered.
+const REMEMBER: Duration = Duration::from_secs(86_400);
+/// Silent devices handled in one round.
+const SILENT: i64 = 500;
+/// What has gathered within this time after a wake-up is planned in one round.
+const GATHER: Duration = Duration::from_millis(20);
+
+pub(super) async fn run(app: Arc<App>) {
+    let mut leading = false;
+    let mut next_timeouts = app.now();
+    let mut next_sign = app.now();
+    while !app.stopping.is_cancelled() {
+        match claim(&app).await {
+            Ok(mine) => {
+                if mine != leading {
+                    tracing::info!(leading = mine, "leadership changed");
+                }
+                leading = mine;
+            }
+            Err(error) => {
+                super::log("claiming the lease", Err(error));
+                leading = false;
+            }
+        }
+        app.metrics.leading.set(i64::from(leading));
+        if leading {
+            super::log("planning", round(&app).await);
+            let now = app.now();
+            if now >= next_timeouts {
+                next_timeouts = now.plus(TIMEOUTS);
+                super::log("timing out", time_out(&app, now).await);
+            }
+            if now >= next_sign {
+                // A restart signs again: harmless, and the versions rise.
+                next_sign = now.plus(SIGN);
+                super::log("signing again", app.sign_again().await);
+            }
+        }
+        tokio::select! {
+            () = app.planner_woken() => tokio::time::sleep(GATHER).await,
+            () = tokio::time::sleep(app.settings.jobs.tick) => {}
+            () = app.stopping.cancelled() => {}
+        }
+    }
+    if let Ok(mut tx) = app.db.write().await
+        && jobs::release_lease(&mut tx, LEASE, &app.origin).await.is_ok()
+    {
+        let _ = tx.commit().await;
+    }
+}
+
+async fn claim(app: &App) -> Result<bool, ServiceError> {
+    let mut tx = app.db.write().await?;
+    let term = app.settings.jobs.lease;
+    let mine = jobs::claim_lease(&mut tx, LEASE, &app.origin, app.now(), term).await?;
+    tx.commit().await?;
+    Ok(mine)
+}
+
+async fn round(app: &App) -> Result<(), ServiceError> {
+    app.follow_events().await?;
+    app.read_heartbeats().await?;
+    app.plan_rollouts().await
+}
+
+async fn time_out(app: &App, now: Timestamp) -> Result<(), ServiceError> {
+    let silent = deployments::silent(&mut app.db.read().await?, now, SILENT).await?;
+    for deployment in silent {
+        let reason = Explained::from(Reason::TimedOut);
+        let order = Write::Order(deployment.facts.id, DeploymentEvent::TimedOut, reason);
+        app.writer.write(deployment.device, order).await?;
+    }
+    let mut tx = app.db.write().await?;
+    operators::forget_before(&mut tx, now.minus(REMEMBER)).await?;
+    tx.commit().await?;
+    Ok(())
+}

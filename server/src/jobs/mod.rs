@@ -1,0 +1,26 @@
+//! Background work: following events, leading, building payloads, writing heartbeats.
+
+mod build;
+mod follow;
+mod lead;
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+
+/// Starts all of it; each task ends when the server stops.
+pub(crate) fn spawn(app: &Arc<App>, tasks: &TaskTracker) {
+    tasks.spawn(follow::run(app.clone()));
+    tasks.spawn(lead::run(app.clone()));
+    tasks.spawn(build::run(app.clone()));
+    tasks.spawn(follow::flush_heartbeats(app.clone()));
+}
+
+/// Logs a failed round; the next one tries again.
+pub(crate) fn log(what: &str, result: Result<(), crate::service::ServiceError>) {
+    if let Err(error) = result {
+        tracing::warn!(error = crate::service::error_chain(&error), "{what} failed; will be tried again");
+    }
+}

@@ -1,0 +1,50 @@
+//! What Prometheus sees.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The counters of one server.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Check-ins answered.
+    pub check_ins: Counter,
+    /// Reports taken.
+    pub reports: Counter,
+    /// Bytes that payloads save over their images, by build.
+    pub payload_bytes_saved: Counter,
+    /// 1 while this replica leads.
+    pub leading: Gauge,
+    /// Devices known.
+    pub devices: Gauge,
+    /// Statements run.
+    pub statements: Gauge,
+    /// Requests answered with a status of 500 or above.
+    pub failures: Counter,
+    /// Requests answered.
+    pub requests: Counter,
+}
+
+impl Metrics {
+    /// All of it, in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut registry = Registry::with_prefix("tidegate");
+        registry.register("check_ins", "Check-ins answered", self.check_ins.clone());
+        registry.register("reports", "Device reports taken", self.reports.clone());
+        registry.register(
+            "payload_saved_bytes",
+            "Bytes that built payloads save over their images",
+            self.payload_bytes_saved.clone(),
+        );
+        registry.register("leading", "1 while this replica leads", self.leading.clone());
+        registry.register("devices", "Devices known to this replica", self.devices.clone());
+        registry.register("statements", "SQL statements run", self.statements.clone());
+        registry.register("failures", "Requests answered with 5xx", self.failures.clone());
+        registry.register("requests", "Requests answered", self.requests.clone());
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}

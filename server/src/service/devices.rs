@@ -1,0 +1,266 @@
+//! Devices joining, leaving, being looked at.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidegate_domain::admission::Step;
+use tidegate_domain::ring::Ring;
+use tidegate_protocol::{
+    Battery, Channel, DeviceId, Enrol, Enrolled, Explained, JoinTokenId, Label, ProblemCode,
+    ProductName, Region, Sha256, Version,
+};
+use tidegate_trust::http_signature::Signer;
+use tidegate_trust::{JoinToken, RoleName};
+
+use super::access::Operator;
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::random;
+use crate::store::devices::{self, Device};
+use crate::store::events::{self, EventKind, NewEvent};
+use crate::store::products;
+use crate::store::trust::{self, JoinRow};
+
+/// What a join token is to be.
+#[derive(Debug, Clone)]
+pub struct NewJoinToken {
+    /// The product of those who join.
+    pub product: ProductName,
+    /// Their region, where the token fixes it.
+    pub region: Option<Region>,
+    /// Their channel, where the token fixes it.
+    pub channel: Option<Channel>,
+    /// Labels that they get.
+    pub labels: BTreeMap<String, String>,
+    /// How many may join.
+    pub uses: u32,
+    /// For how long.
+    pub valid: Duration,
+}
+
+/// Why a device is told what it is told.
+#[derive(Debug, Clone)]
+pub struct WhyDevice {
+    /// What it would be told now.
+    pub reason: Explained,
+    /// Every link of the chain.
+    pub steps: Vec<Step>,
+}
+
+fn secret_hash(secret: &[u8; 32]) -> Sha256 {
+    tidegate_delta::sha256(secret)
+}
+
+impl App {
+    /// Makes a join token; it is given once, whole.
+    pub async fn create_join_token(
+        &self,
+        by: &Operator,
+        new: NewJoinToken,
+    ) -> Result<JoinToken, ServiceError> {
+        let plan = self.fleet.plan();
+        let (_, root) = plan.trust.root().ok_or_else(|| {
+            ServiceError::refuse(
+                ProblemCode::Conflict,
+                "there is no trusted root yet: run `tidegate keys init` first",
+            )
+        })?;
+        let now = self.now();
+        let token = JoinToken {
+            id: JoinTokenId::from_random(random::bytes()),
+            secret: random::bytes(),
+            root,
+        };
+        let mut tx = self.db.write().await?;
+        if !products::product_exists(&mut tx, &new.product).await? {
+            return Err(ServiceError::not_found(format!("product {}", new.product)));
+        }
+        let row = JoinRow {
+            id: token.id,
+            secret_sha256: secret_hash(&token.secret),
+            root_sha256: root,
+            product: new.product.clone(),
+            region: new.region,
+            channel: new.channel,
+            labels: new.labels,
+            uses_left: i64::from(new.uses),
+            expires_at: now.plus(new.valid),
+        };
+        trust::insert_join(&mut tx, &row, &by.actor(), now).await?;
+        let text = format!("join token {} made for {} devices", token.id, new.uses);
+        let event = NewEvent {
+            product: Some(new.product),
+            ..event(EventKind::Access, by.actor(), text)
+        };
+        events::append(&mut tx, &self.origin, now, &event).await?;
+        tx.commit().await?;
+        Ok(token)
+    }
+
+    /// Lets a device join. A device that repeats its request (its answer was lost) gets the id
+    /// that it has already, and the token is not used twice.
+    pub async fn enrol(&self, request: &Enrol, signer: &Signer) -> Result<Enrolled, ServiceError> {
+        if request.public_key != signer.key.to_string() {
+            return Err(ServiceError::refuse(
+                ProblemCode::Unauthenticated,
+                "the request is not signed by the key that it announces",
+            ));
+        }
+        let refused = |text: &str| ServiceError::refuse(ProblemCode::TokenRefused, text);
+        let token: JoinToken = request
+            .token
+            .parse()
+            .map_err(|e: tidegate_trust::JoinTokenError| refused(&e.to_string()))?;
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        let row = trust::join_token(&mut tx, token.id).await?;
+        // One text for an unknown id and a wrong secret.
+        let row = row
+            .filter(|row| row.secret_sha256 == secret_hash(&token.secret))
+            .ok_or_else(|| refused("there is no such token"))?;
+        let root = trust::root_by_hash(&mut tx, row.root_sha256)
+            .await?
+            .ok_or_else(|| refused("the root that the token pins is gone; make another token"))?;
+        let root = String::from_utf8_lossy(&root.body).into_owned();
+        if let Some(known) = devices::by_key(&mut tx, &request.public_key).await? {
+            return Ok(Enrolled {
+                device: known.id,
+                region: known.region,
+                channel: known.channel,
+                root,
+            });
+        }
+        if row.expires_at <= now {
+            return Err(refused("the token has expired; make another one"));
+        }
+        let device = self.new_device(request, &row)?;
+        if !trust::use_join(&mut tx, token.id).await? {
+            return Err(refused("the token is used up; make another one"));
+        }
+        if !devices::insert(&mut tx, &device).await? {
+            return Err(ServiceError::refuse(ProblemCode::Conflict, "the device is enrolled already"));
+        }
+        let event = NewEvent {
+            product: Some(device.product.clone()),
+            device: Some(device.id),
+            ..event(
+                EventKind::Device,
+                format!("device {}", device.id),
+                format!("{} joined in {}, channel {}", device.name, device.region, device.channel),
+            )
+        };
+        events::append(&mut tx, &self.origin, now, &event).await?;
+        tx.commit().await?;
+        self.fleet.reload_device(&self.db, device.id).await?;
+        self.wake_planner();
+        Ok(Enrolled { device: device.id, region: device.region, channel: device.channel, root })
+    }
+
+    fn new_device(&self, request: &Enrol, row: &JoinRow) -> Result<Device, ServiceError> {
+        let refused = |text: String| ServiceError::refuse(ProblemCode::TokenRefused, text);
+        if request.product != row.product {
+            return Err(refused(format!("the token is for product {}", row.product)));
+        }
+        let region = row.region.clone().or_else(|| request.region.clone()).ok_or_else(|| {
+            ServiceError::invalid("neither the token nor the device names a region")
+        })?;
+        if request.region.as_ref().is_some_and(|r| *r != region) {
+            return Err(refused(format!("the token is for region {region}")));
+        }
+        let channel = row.channel.or(request.channel).unwrap_or(Channel::Stable);
+        if request.channel.is_some_and(|c| c != channel) {
+            return Err(refused(format!("the token is for channel {channel}")));
+        }
+        let role = RoleName::new(row.product.clone(), channel);
+        if !self.fleet.plan().trust.repository.delegates(&role) {
+            return Err(refused(format!("the signed targets delegate no role {role}")));
+        }
+        if request.labels.len() > 32 {
+            return Err(ServiceError::invalid("a device has at most 32 labels"));
+        }
+        for (key, value) in &request.labels {
+            format!("{key}={value}").parse::<Label>().map_err(ServiceError::invalid)?;
+        }
+        let mut labels = request.labels.clone();
+        // What the token says of a device counts more than what it says of itself.
+        labels.extend(row.labels.clone());
+        let now = self.now();
+        Ok(Device {
+            id: DeviceId::from_random(random::bytes()),
+            name: request.name.chars().filter(|c| !c.is_control()).take(80).collect(),
+            product: row.product.clone(),
+            platform: request.platform.clone(),
+            region,
+            channel,
+            labels,
+            ring: Ring::from_random(random::bits()),
+            public_key: request.public_key.clone(),
+            active: true,
+            release: request.release.clone(),
+            image: request.image,
+            agent_version: String::new(),
+            battery: Battery::default(),
+            report_seq: 0,
+            enrolled_at: now,
+            last_seen: now,
+            flushed_at: now,
+        })
+    }
+
+    /// Revokes a device, or lets it take part again.
+    pub async fn set_device_active(
+        &self,
+        by: &Operator,
+        id: DeviceId,
+        active: bool,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        let what = if active { "readmitted" } else { "revoked" };
+        self.change_device(by, id, format!("{what}: {reason}"), async |tx| {
+            devices::set_active(tx, id, active).await
+        })
+        .await
+    }
+
+    /// Lets a device have a release again that it came back from.
+    pub async fn lift_quarantine(
+        &self,
+        by: &Operator,
+        id: DeviceId,
+        version: &Version,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        let text = format!("quarantine for {version} lifted: {reason}");
+        self.change_device(by, id, text, async |tx| devices::lift(tx, id, version).await).await
+    }
+
+    async fn change_device(
+        &self,
+        by: &Operator,
+        id: DeviceId,
+        text: String,
+        change: impl AsyncFnOnce(&mut crate::store::Tx) -> Result<bool, crate::store::StoreError>,
+    ) -> Result<(), ServiceError> {
+        let mut tx = self.db.write().await?;
+        if !change(&mut tx).await? {
+            return Err(ServiceError::not_found(format!("device {id} to which this applies")));
+        }
+        let event =
+            NewEvent { device: Some(id), ..event(EventKind::Device, by.actor(), text) };
+        events::append(&mut tx, &self.origin, self.now(), &event).await?;
+        tx.commit().await?;
+        self.fleet.reload_device(&self.db, id).await?;
+        self.wake_planner();
+        Ok(())
+    }
+
+    /// Why a device is told what it is told.
+    pub fn why_device(&self, id: DeviceId) -> Result<WhyDevice, ServiceError> {
+        let entry =
+            self.fleet.device(id).ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
+        let plan = self.fleet.plan();
+        let mut steps = Vec::new();
+        let decision = entry.lock().decide(&plan, self.now(), &mut steps);
+        Ok(WhyDevice { reason: decision.reason, steps })
+    }
+}

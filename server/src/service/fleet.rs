@@ -1,0 +1,201 @@
+//! The fleet in memory: device facts, and the plan, an immutable snapshot that is swapped whole.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts};
+use tidegate_protocol::{DeploymentStatus, DeviceId, RolloutId, Timestamp, Version};
+use tokio::sync::watch;
+
+use super::plan::PlanSnapshot;
+use crate::store::devices::{self, Device};
+use crate::store::{Db, StoreError, deployments};
+
+/// The fleet as this replica knows it.
+pub struct Fleet {
+    devices: RwLock<HashMap<DeviceId, Arc<DeviceEntry>>>,
+    plan: ArcSwap<PlanSnapshot>,
+    reloading: tokio::sync::Mutex<()>,
+    version: watch::Sender<u64>,
+}
+
+/// One device; locked for as long as a few assignments take, never across an await.
+pub struct DeviceEntry {
+    state: Mutex<DeviceState>,
+}
+
+/// What is known of a device.
+#[derive(Debug, Clone)]
+pub struct DeviceState {
+    /// As stored, with newer heartbeats.
+    pub device: Device,
+    /// Its deployments in rollouts of the plan.
+    pub deployments: BTreeMap<RolloutId, DeploymentFacts>,
+    /// Releases that it is kept from.
+    pub quarantine: BTreeSet<Version>,
+    /// What it last said it is doing.
+    pub status: Option<DeploymentStatus>,
+    /// Whether a heartbeat waits to be written.
+    pub dirty: bool,
+}
+
+impl DeviceState {
+    /// As the domain sees it.
+    pub fn facts(&self) -> DeviceFacts<'_> {
+        DeviceFacts {
+            active: self.device.active,
+            platform: &self.device.platform,
+            region: &self.device.region,
+            channel: self.device.channel,
+            labels: &self.device.labels,
+            ring: self.device.ring,
+            release: self.device.release.as_ref(),
+            image: self.device.image,
+            battery: self.device.battery,
+            deployments: &self.deployments,
+            quarantine: &self.quarantine,
+        }
+    }
+
+    /// What it would be told now.
+    pub fn decide(
+        &self,
+        plan: &PlanSnapshot,
+        now: Timestamp,
+        trace: &mut impl admission::Trace,
+    ) -> admission::Decision {
+        admission::decide(plan.product(&self.device.product), &self.facts(), now, trace)
+    }
+}
+
+impl DeviceEntry {
+    /// The device's state, locked.
+    pub fn lock(&self) -> MutexGuard<'_, DeviceState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fleet {
+    /// Reads everything.
+    pub async fn load(db: &Db) -> Result<Self, StoreError> {
+        let mut tx = db.read().await?;
+        let mut states: HashMap<DeviceId, DeviceState> = devices::all(&mut tx)
+            .await?
+            .into_iter()
+            .map(|device| (device.id, new_state(device)))
+            .collect();
+        for deployment in deployments::planned(&mut tx).await? {
+            if let Some(state) = states.get_mut(&deployment.device) {
+                state.deployments.insert(deployment.rollout, deployment.facts);
+            }
+        }
+        for (device, version) in devices::all_quarantined(&mut tx).await? {
+            if let Some(state) = states.get_mut(&device) {
+                state.quarantine.insert(version);
+            }
+        }
+        let plan = PlanSnapshot::load(&mut tx).await?;
+        let devices = states
+            .into_iter()
+            .map(|(id, state)| (id, Arc::new(DeviceEntry { state: Mutex::new(state) })))
+            .collect();
+        Ok(Self {
+            devices: RwLock::new(devices),
+            plan: ArcSwap::from_pointee(plan),
+            reloading: tokio::sync::Mutex::default(),
+            version: watch::Sender::new(0),
+        })
+    }
+
+    /// The present plan.
+    pub fn plan(&self) -> Arc<PlanSnapshot> {
+        self.plan.load_full()
+    }
+
+    /// Tells when the plan has changed.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Reads the plan again and swaps it. Reloads take turns, so an older one never wins.
+    pub async fn reload_plan(&self, db: &Db) -> Result<(), StoreError> {
+        let _turn = self.reloading.lock().await;
+        let plan = PlanSnapshot::load(&mut db.read().await?).await?;
+        self.plan.store(Arc::new(plan));
+        self.version.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    /// A device.
+    pub fn device(&self, id: DeviceId) -> Option<Arc<DeviceEntry>> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Every device, in no order.
+    pub fn devices(&self) -> Vec<Arc<DeviceEntry>> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many devices there are.
+    pub fn len(&self) -> usize {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is no device.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads one device again: another replica changed it, or it has just joined.
+    pub async fn reload_device(&self, db: &Db, id: DeviceId) -> Result<(), StoreError> {
+        let mut tx = db.read().await?;
+        let Some(device) = devices::one(&mut tx, id).await? else { return Ok(()) };
+        let deployments = deployments::of_device(&mut tx, id).await?;
+        let quarantine = devices::quarantined(&mut tx, id).await?;
+        drop(tx);
+        let entry = {
+            let mut map = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+            let fresh = || Arc::new(DeviceEntry { state: Mutex::new(new_state(device.clone())) });
+            map.entry(id).or_insert_with(fresh).clone()
+        };
+        let mut state = entry.lock();
+        let newer_heartbeat = state.dirty.then(|| state.device.clone());
+        state.device = device;
+        if let Some(heard) = newer_heartbeat {
+            merge_heartbeat(&mut state.device, &heard);
+        }
+        state.deployments = deployments.into_iter().map(|d| (d.rollout, d.facts)).collect();
+        state.quarantine = quarantine.into_iter().collect();
+        Ok(())
+    }
+
+    /// Takes over heartbeats that other replicas wrote.
+    pub fn merge_heartbeats(&self, heard: &[Device]) {
+        for device in heard {
+            if let Some(entry) = self.device(device.id) {
+                merge_heartbeat(&mut entry.lock().device, device);
+            }
+        }
+    }
+}
+
+/// Takes over what a newer check-in said. What runs on the device is not part of a heartbeat:
+/// it changes by reports alone, in the order in which they are committed.
+fn merge_heartbeat(device: &mut Device, heard: &Device) {
+    if heard.last_seen > device.last_seen {
+        device.last_seen = heard.last_seen;
+        device.battery = heard.battery;
+        device.agent_version.clone_from(&heard.agent_version);
+    }
+}
+
+fn new_state(device: Device) -> DeviceState {
+    DeviceState {
+        device,
+        deployments: BTreeMap::new(),
+        quarantine: BTreeSet::new(),
+        status: None,
+        dirty: false,
+    }
+}

@@ -1,0 +1,32 @@
+//! What can be done: one file a concern, each call one transaction.
+
+pub mod access;
+pub mod checkin;
+pub mod devices;
+pub mod fleet;
+pub mod plan;
+pub mod releases;
+pub mod census;
+pub mod rollouts;
+pub mod session;
+pub mod trust;
+pub mod writer;
+
+mod error;
+
+pub use error::ServiceError;
+pub(crate) use error::chain as error_chain;
+
+use crate::store::events::{EventKind, NewEvent};
+
+/// An event with nothing but a kind, an actor and a text.
+fn event(kind: EventKind, actor: impl Into<String>, text: impl Into<String>) -> NewEvent {
+    NewEvent {
+        kind,
+        actor: actor.into(),
+        product: None,
+        rollout: None,
+        device: None,
+        text: text.into(),
+    }
+}

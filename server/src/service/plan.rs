@@ -1,0 +1,146 @@
+//! The plan snapshot: what decisions rest on, beyond the devices.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidegate_delta::Encoding;
+use tidegate_domain::admission::{
+    ArtifactPlan, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan, WavePlan,
+};
+use tidegate_protocol::{Channel, ProductName, RolloutId, Sha256, Version};
+use tidegate_trust::{ImagePath, RoleName};
+
+use crate::store::products::{self, Artifact, Payload, Release};
+use crate::store::rollouts::{self, Rollout, WaveRow};
+use crate::store::{StoreError, Tx};
+
+use super::trust::TrustState;
+
+/// Everything but the devices, as of one transaction.
+#[derive(Debug, Default)]
+pub struct PlanSnapshot {
+    fleet: FleetPlan,
+    /// Rollouts of the plan with their waves.
+    pub rollouts: BTreeMap<RolloutId, (Rollout, Vec<WaveRow>)>,
+    /// Ways to fetch each image, smallest first.
+    pub payloads: HashMap<Sha256, Vec<Payload>>,
+    /// Offline and online metadata.
+    pub trust: TrustState,
+    nothing: ProductPlan,
+}
+
+impl PlanSnapshot {
+    /// Reads it.
+    pub async fn load(tx: &mut Tx) -> Result<Self, StoreError> {
+        let trust = TrustState::load(tx).await?;
+        let mut payloads: HashMap<Sha256, Vec<Payload>> = HashMap::new();
+        for payload in products::all_payloads(tx).await? {
+            payloads.entry(payload.to).or_default().push(payload);
+        }
+        let mut fleet = FleetPlan::default();
+        for release in products::all_releases(tx).await? {
+            add_release(&mut fleet, &release);
+        }
+        for artifact in products::all_artifacts(tx).await? {
+            add_artifact(&mut fleet, &artifact, &payloads, &trust);
+        }
+        let mut by_id = BTreeMap::new();
+        for rollout in rollouts::planned(tx).await? {
+            let waves = rollouts::waves(tx, rollout.id).await?;
+            let product = fleet.products.entry(rollout.product.clone()).or_default();
+            product.rollouts.push(rollout_plan(&rollout, &waves));
+            by_id.insert(rollout.id, (rollout, waves));
+        }
+        for product in fleet.products.values_mut() {
+            // Live ones before completed ones, then the newest goal: a late device goes there.
+            product.rollouts.sort_by(|a, b| {
+                let finished = |r: &RolloutPlan| r.state.is_final();
+                finished(a).cmp(&finished(b)).then_with(|| b.goal.cmp(&a.goal))
+            });
+        }
+        Ok(Self { fleet, rollouts: by_id, payloads, trust, nothing: ProductPlan::default() })
+    }
+
+    /// The plan of a product; an empty one for a product without releases.
+    pub fn product(&self, name: &ProductName) -> &ProductPlan {
+        self.fleet.products.get(name).unwrap_or(&self.nothing)
+    }
+
+    /// A release's artifact for a platform.
+    pub fn artifact(
+        &self,
+        product: &ProductName,
+        version: &Version,
+        platform: &tidegate_protocol::Platform,
+    ) -> Option<&ArtifactPlan> {
+        self.product(product).releases.get(version)?.artifacts.get(platform)
+    }
+
+    /// The products with their plans.
+    pub fn products(&self) -> impl Iterator<Item = (&ProductName, &ProductPlan)> {
+        self.fleet.products.iter()
+    }
+}
+
+fn add_release(fleet: &mut FleetPlan, release: &Release) {
+    let product = fleet.products.entry(release.product.clone()).or_default();
+    let plan = ReleasePlan { stage: release.stage, artifacts: BTreeMap::new() };
+    product.releases.insert(release.version.clone(), plan);
+}
+
+fn add_artifact(
+    fleet: &mut FleetPlan,
+    artifact: &Artifact,
+    payloads: &HashMap<Sha256, Vec<Payload>>,
+    trust: &TrustState,
+) {
+    let Some(release) = fleet
+        .products
+        .get_mut(&artifact.product)
+        .and_then(|p| p.releases.get_mut(&artifact.version))
+    else {
+        return;
+    };
+    // What the offline keys say of the image: any channel's role says the same of it.
+    let facts = Channel::ALL.iter().find_map(|channel| {
+        trust.repository.image(&ImagePath {
+            role: RoleName::new(artifact.product.clone(), *channel),
+            release: artifact.version.clone(),
+            platform: artifact.platform.clone(),
+        })
+    });
+    let list = payloads.get(&artifact.image.sha256).map_or(&[][..], Vec::as_slice);
+    let full = list.iter().filter(|p| p.from.is_none()).map(|p| p.bytes).min();
+    let plan = ArtifactPlan {
+        image: artifact.image,
+        stepping_stone: facts.is_some_and(|f| f.stepping_stone),
+        min_from: facts.and_then(|f| f.min_from.clone()),
+        full_bytes: full.unwrap_or(artifact.image.length),
+        deltas: list
+            .iter()
+            .filter(|p| p.encoding == Encoding::Bsdiff)
+            .filter_map(|p| Some((p.from?, p.bytes)))
+            .collect(),
+    };
+    release.artifacts.insert(artifact.platform.clone(), plan);
+}
+
+fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan {
+    RolloutPlan {
+        id: rollout.id,
+        goal: rollout.version.clone(),
+        state: rollout.state,
+        generation: rollout.generation,
+        salt: rollout.salt,
+        waves: waves
+            .iter()
+            .map(|row| WavePlan {
+                name: row.wave.name.clone(),
+                selector: row.wave.selector.clone(),
+                frontier: row.frontier,
+                state: row.state,
+            })
+            .collect(),
+        max_attempts: rollout.max_attempts,
+        window_s: rollout.window_s,
+    }
+}

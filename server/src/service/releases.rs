@@ -1,0 +1,342 @@
+//! Products, releases, artifacts, and the deltas between them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use tidegate_domain::lifecycle::ReleaseStanding;
+use tidegate_protocol::{
+    Channel, Image, JobId, Platform, ProblemCode, ProductName, Sha256, Stage, Version,
+};
+use tidegate_trust::{ImagePath, RoleName};
+
+use super::access::Operator;
+use super::plan::PlanSnapshot;
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::random;
+use crate::store::events::{self, EventKind, NewEvent};
+use crate::store::jobs;
+use crate::store::products::{self, Artifact, Payload, Release};
+
+/// What a build job is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// The image to make.
+    pub to: Image,
+    /// The image to start from; `None` for a full payload.
+    pub from: Option<Image>,
+}
+
+/// Name of the queue of build jobs.
+pub const BUILD: &str = "build_payload";
+
+/// How many releases back deltas are made from: each of them to the new one, and back.
+const DELTAS_FROM: usize = 5;
+
+impl App {
+    /// Makes a product; making it again changes nothing.
+    pub async fn create_product(
+        &self,
+        by: &Operator,
+        name: &ProductName,
+    ) -> Result<bool, ServiceError> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        let new = products::insert_product(&mut tx, name, now).await?;
+        if new {
+            let event = NewEvent {
+                product: Some(name.clone()),
+                ..event(EventKind::Release, by.actor(), format!("product {name} made"))
+            };
+            events::append(&mut tx, &self.origin, now, &event).await?;
+        }
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        Ok(new)
+    }
+
+    /// Makes a draft release; making it again changes nothing.
+    pub async fn create_release(
+        &self,
+        by: &Operator,
+        product: &ProductName,
+        version: &Version,
+        notes: &str,
+    ) -> Result<(Release, bool), ServiceError> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        if !products::product_exists(&mut tx, product).await? {
+            return Err(ServiceError::not_found(format!("product {product}")));
+        }
+        let new =
+            products::insert_release(&mut tx, product, version, notes, &by.name, now).await?;
+        let release = products::release(&mut tx, product, version)
+            .await?
+            .ok_or_else(|| ServiceError::not_found(format!("release {version}")))?;
+        if new {
+            let event = release_event(&release, by, format!("release {version} drafted"));
+            events::append(&mut tx, &self.origin, now, &event).await?;
+        }
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        Ok((release, new))
+    }
+
+    /// Takes an artifact's bytes, as a stream, in constant memory. The raw payload, which can be
+    /// served at once, is described on the way.
+    pub async fn upload_blob<E: Into<std::io::Error>>(
+        &self,
+        sha256: Sha256,
+        stream: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<Image, ServiceError> {
+        let now = self.now();
+        if let Some(known) = products::blob(&mut self.db.read().await?, sha256).await? {
+            return Ok(known);
+        }
+        let manifest = self.blobs.put_stream(sha256, self.settings.max_upload, stream).await?;
+        let payload = self.store_manifest(&manifest).await?;
+        let mut tx = self.db.write().await?;
+        products::insert_blob(&mut tx, manifest.to, now).await?;
+        products::insert_payload(&mut tx, &payload, now).await?;
+        tx.commit().await?;
+        Ok(manifest.to)
+    }
+
+    /// Stores a manifest as a blob; gives the payload row that names it.
+    pub(crate) async fn store_manifest(
+        &self,
+        manifest: &tidegate_delta::Manifest,
+    ) -> Result<Payload, ServiceError> {
+        Ok(Payload {
+            to: manifest.to.sha256,
+            from: manifest.from.map(|f| f.sha256),
+            encoding: manifest.encoding,
+            manifest: self.blobs.put_bytes(manifest.to_bytes()).await?,
+            bytes: manifest.payload.length,
+        })
+    }
+
+    /// Gives a draft release an artifact whose bytes are there.
+    pub async fn add_artifact(
+        &self,
+        by: &Operator,
+        product: &ProductName,
+        version: &Version,
+        platform: &Platform,
+        sha256: Sha256,
+    ) -> Result<Artifact, ServiceError> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        let release = products::release(&mut tx, product, version)
+            .await?
+            .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
+        let image = products::blob(&mut tx, sha256).await?.ok_or_else(|| {
+            ServiceError::not_found(format!("blob {sha256}: upload the bytes first"))
+        })?;
+        let artifact = Artifact {
+            product: product.clone(),
+            version: version.clone(),
+            platform: platform.clone(),
+            image,
+        };
+        let existing = products::artifacts(&mut tx, product, version).await?;
+        if let Some(there) = existing.iter().find(|a| a.platform == *platform) {
+            // Publishing the same bytes again is the same request once more.
+            return if there.image == image {
+                Ok(artifact)
+            } else {
+                Err(ServiceError::refuse(
+                    ProblemCode::Conflict,
+                    format!(
+                        "{version} for {platform} is {} already: a release never changes, publish a new one",
+                        there.image.sha256.short()
+                    ),
+                ))
+            };
+        }
+        if release.stage != Stage::Draft {
+            return Err(ServiceError::refuse(
+                ProblemCode::Conflict,
+                format!("release {version} is {}: artifacts are added to a draft only", release.stage),
+            ));
+        }
+        products::insert_artifact(&mut tx, &artifact, now).await?;
+        self.enqueue_builds(&mut tx, &artifact).await?;
+        let text = format!("artifact {} of {version} for {platform}", sha256.short());
+        events::append(&mut tx, &self.origin, now, &release_event(&release, by, text)).await?;
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        self.wake_builder();
+        Ok(artifact)
+    }
+
+    /// Full payload first, then deltas from the newest releases, then the way back to them.
+    async fn enqueue_builds(
+        &self,
+        tx: &mut crate::store::Tx,
+        artifact: &Artifact,
+    ) -> Result<(), ServiceError> {
+        let mut others: Vec<Artifact> = products::all_artifacts(tx)
+            .await?
+            .into_iter()
+            .filter(|a| a.product == artifact.product && a.platform == artifact.platform)
+            .filter(|a| a.version != artifact.version && a.image != artifact.image)
+            .collect();
+        others.sort_by(|a, b| b.version.cmp(&a.version));
+        others.truncate(DELTAS_FROM);
+        let mut requests = vec![BuildRequest { to: artifact.image, from: None }];
+        for other in &others {
+            requests.push(BuildRequest { to: artifact.image, from: Some(other.image) });
+        }
+        for other in &others {
+            requests.push(BuildRequest { to: other.image, from: Some(artifact.image) });
+        }
+        for (at, request) in (0..).zip(requests) {
+            let from = request.from.map_or_else(String::new, |f| f.sha256.to_string());
+            let subject = format!("{}<{from}", request.to.sha256);
+            let payload = serde_json::to_string(&request).unwrap_or_default();
+            let id = JobId::from_random(random::bytes());
+            // A microsecond apart, so that they are done in this order.
+            let now = self.now().plus(std::time::Duration::from_micros(at));
+            jobs::enqueue(tx, id, BUILD, &subject, &payload, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a release a stage, or says what would be; every rule is the domain's.
+    pub async fn promote(
+        &self,
+        by: &Operator,
+        product: &ProductName,
+        version: &Version,
+        to: Stage,
+        reason: Option<&str>,
+        dry_run: bool,
+    ) -> Result<Release, ServiceError> {
+        let now = self.now();
+        let plan = self.fleet.plan();
+        let mut tx = self.db.write().await?;
+        let release = products::release(&mut tx, product, version)
+            .await?
+            .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
+        let artifacts = products::artifacts(&mut tx, product, version).await?;
+        let standing = ReleaseStanding {
+            stage: release.stage,
+            artifacts: artifacts
+                .iter()
+                .map(|a| (a.platform.to_string(), listed_in(&plan, a)))
+                .collect(),
+        };
+        let stage = standing.promote(to, reason)?;
+        let promoted = Release { stage, ..release.clone() };
+        if dry_run || stage == release.stage {
+            return Ok(promoted);
+        }
+        if !products::set_stage(&mut tx, &release, stage, reason).await? {
+            return Err(ServiceError::refuse(ProblemCode::Conflict, "the release changed just now"));
+        }
+        let why = reason.map(|r| format!(": {r}")).unwrap_or_default();
+        let text = format!("release {version} {} -> {stage}{why}", release.stage);
+        events::append(&mut tx, &self.origin, now, &release_event(&release, by, text)).await?;
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        self.wake_planner();
+        Ok(Release { revision: release.revision + 1, ..promoted })
+    }
+
+    /// The ways to fetch the artifacts of a release, and the jobs that make more.
+    pub async fn payloads_of(
+        &self,
+        product: &ProductName,
+        version: &Version,
+    ) -> Result<Vec<PayloadView>, ServiceError> {
+        let plan = self.fleet.plan();
+        let mut tx = self.db.read().await?;
+        let artifacts = products::artifacts(&mut tx, product, version).await?;
+        if artifacts.is_empty() && products::release(&mut tx, product, version).await?.is_none() {
+            return Err(ServiceError::not_found(format!("release {version} of {product}")));
+        }
+        let names: BTreeMap<Sha256, Version> = products::all_artifacts(&mut tx)
+            .await?
+            .into_iter()
+            .filter(|a| a.product == *product)
+            .map(|a| (a.image.sha256, a.version))
+            .collect();
+        let mut views = Vec::new();
+        for artifact in &artifacts {
+            for payload in plan.payloads.get(&artifact.image.sha256).into_iter().flatten() {
+                views.push(PayloadView {
+                    platform: artifact.platform.to_string(),
+                    from: payload.from.and_then(|f| names.get(&f).map(ToString::to_string)),
+                    encoding: payload.encoding.to_string(),
+                    bytes: payload.bytes,
+                    image_bytes: artifact.image.length,
+                    state: "ready".into(),
+                    error: String::new(),
+                });
+            }
+        }
+        for job in jobs::of_kind(&mut tx, BUILD).await? {
+            let Ok(request) = serde_json::from_str::<BuildRequest>(&job.payload) else { continue };
+            let artifact = artifacts.iter().find(|a| a.image == request.to);
+            if let Some(artifact) = artifact
+                && job.state != "done"
+            {
+                views.push(PayloadView {
+                    platform: artifact.platform.to_string(),
+                    from: request.from.and_then(|f| names.get(&f.sha256).map(ToString::to_string)),
+                    encoding: if request.from.is_some() { "bsdiff" } else { "full" }.into(),
+                    bytes: 0,
+                    image_bytes: artifact.image.length,
+                    state: if job.state == "failed" { "failed" } else { "building" }.into(),
+                    error: job.error,
+                });
+            }
+        }
+        Ok(views)
+    }
+}
+
+/// A payload for people.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PayloadView {
+    /// For what.
+    pub platform: String,
+    /// The release that it starts from; absent for full payloads.
+    pub from: Option<String>,
+    /// How it encodes.
+    pub encoding: String,
+    /// Bytes to fetch.
+    pub bytes: u64,
+    /// Bytes of the image that it makes.
+    pub image_bytes: u64,
+    /// `ready`, `building` or `failed`.
+    pub state: String,
+    /// Why it failed, or is not kept.
+    pub error: String,
+}
+
+fn release_event(release: &Release, by: &Operator, text: String) -> NewEvent {
+    NewEvent {
+        product: Some(release.product.clone()),
+        ..event(EventKind::Release, by.actor(), text)
+    }
+}
+
+/// The channels whose offline role lists exactly this artifact.
+fn listed_in(plan: &PlanSnapshot, artifact: &Artifact) -> Vec<Channel> {
+    Channel::ALL
+        .iter()
+        .copied()
+        .filter(|channel| {
+            let path = ImagePath {
+                role: RoleName::new(artifact.product.clone(), *channel),
+                release: artifact.version.clone(),
+                platform: artifact.platform.clone(),
+            };
+            plan.trust.repository.image(&path).is_some_and(|f| f.image == artifact.image)
+        })
+        .collect()
+}

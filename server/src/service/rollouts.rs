@@ -1,0 +1,406 @@
+//! Rollouts: made, started, stopped, taken back; and the planner's hands.
+
+use tidegate_domain::rollout::{
+    Action, Gate, OnBreach, Pace, Plan, RolloutEvent, RolloutState, Wave, WaveState, plan,
+};
+use tidegate_domain::ring::Ring;
+use tidegate_protocol::{
+    Explained, ProblemCode, ProductName, Reason, RolloutId, Stage, Timestamp, Version,
+};
+
+use super::access::Operator;
+use super::census::Counted;
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::random;
+use crate::store::events::{self, EventKind, NewEvent};
+use crate::store::rollouts::{self, Rollout, WaveRow};
+use crate::store::{Tx, products};
+
+/// What a rollout is to be.
+#[derive(Debug, Clone)]
+pub struct NewRollout {
+    /// Whose release.
+    pub product: ProductName,
+    /// Which release.
+    pub version: Version,
+    /// Its waves; at least one.
+    pub waves: Vec<Wave>,
+    /// Its limits.
+    pub gate: Gate,
+    /// Its pace.
+    pub pace: Pace,
+    /// The rollback window after a healthy start, in seconds.
+    pub window_s: u32,
+    /// How often a device may try.
+    pub max_attempts: u32,
+    /// How long a device may be silent before its deployment times out, in seconds.
+    pub timeout_s: u32,
+}
+
+/// A rollout with what is counted of it now.
+#[derive(Debug, Clone)]
+pub struct RolloutStanding {
+    /// As stored.
+    pub rollout: Rollout,
+    /// Its waves.
+    pub waves: Vec<WaveRow>,
+    /// Its devices.
+    pub counted: Counted,
+    /// Why nothing more happens.
+    pub waiting: Explained,
+}
+
+/// What an order did.
+#[derive(Debug, Clone)]
+pub struct Ordered {
+    /// The rollout after it.
+    pub standing: RolloutStanding,
+    /// Whether it was only tried.
+    pub dry_run: bool,
+}
+
+/// Most waves in one rollout.
+const MAX_WAVES: usize = 200;
+/// Most actions in one planning round: a rollout that wants more gets them in the next.
+const MAX_STEPS: usize = 64;
+
+impl App {
+    /// Makes a rollout as a draft, or shows what it would be. A key makes repeating it harmless.
+    pub async fn create_rollout(
+        &self,
+        by: &Operator,
+        new: NewRollout,
+        key: Option<(&str, tidegate_protocol::Sha256)>,
+        dry_run: bool,
+    ) -> Result<RolloutStanding, ServiceError> {
+        check(&new)?;
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        if let Some((key, fingerprint)) = key
+            && let Some((request, id)) = crate::store::operators::idempotent(&mut tx, key).await?
+        {
+            if request != fingerprint {
+                return Err(ServiceError::refuse(
+                    ProblemCode::IdempotencyMismatch,
+                    "this Idempotency-Key came with another request before",
+                ));
+            }
+            drop(tx);
+            return self.rollout(id.parse().map_err(ServiceError::invalid)?).await;
+        }
+        let release = products::release(&mut tx, &new.product, &new.version)
+            .await?
+            .ok_or_else(|| ServiceError::not_found(format!("release {} of {}", new.version, new.product)))?;
+        if !matches!(release.stage, Stage::Alpha | Stage::Beta | Stage::Ga) {
+            return Err(ServiceError::refuse(
+                ProblemCode::Conflict,
+                format!("release {} is {}: promote it to alpha, beta or ga first", new.version, release.stage),
+            ));
+        }
+        let rollout = Rollout {
+            id: RolloutId::from_random(random::bytes()),
+            product: new.product,
+            version: new.version,
+            state: RolloutState::Draft,
+            reason: Reason::RolloutNotStarted.into(),
+            generation: 1,
+            revision: 1,
+            salt: Ring::from_random(random::bits()),
+            gate: new.gate,
+            pace: new.pace,
+            window_s: new.window_s,
+            max_attempts: new.max_attempts,
+            timeout_s: new.timeout_s,
+            created_at: now,
+            created_by: by.name.clone(),
+            started_at: None,
+            halted_at: None,
+            ended_at: None,
+        };
+        let rows: Vec<WaveRow> = new.waves.iter().cloned().map(pending).collect();
+        if dry_run {
+            return Ok(self.standing(rollout, rows));
+        }
+        rollouts::insert(&mut tx, &rollout, &new.waves).await?;
+        if let Some((key, fingerprint)) = key {
+            let id = rollout.id.to_string();
+            crate::store::operators::remember(&mut tx, key, fingerprint, &id, now).await?;
+        }
+        let text = format!("rollout of {} made with {} waves", rollout.version, rows.len());
+        events::append(&mut tx, &self.origin, now, &rollout_event(&rollout, by.actor(), text)).await?;
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        Ok(self.standing(rollout, rows))
+    }
+
+    /// A rollout with what is counted of it now.
+    pub async fn rollout(&self, id: RolloutId) -> Result<RolloutStanding, ServiceError> {
+        let mut tx = self.db.read().await?;
+        let (rollout, rows) = read(&mut tx, id).await?;
+        drop(tx);
+        Ok(self.standing(rollout, rows))
+    }
+
+    fn standing(&self, rollout: Rollout, waves: Vec<WaveRow>) -> RolloutStanding {
+        let now = self.now();
+        let counted = self.count(&self.fleet.plan(), &rollout, &waves, now);
+        let waiting = self.waiting(&rollout, &counted, now).waiting;
+        RolloutStanding { rollout, waves, counted, waiting }
+    }
+
+    fn waiting(&self, rollout: &Rollout, counted: &Counted, now: Timestamp) -> Plan {
+        let mut plan = plan(&counted.view, now);
+        // A rollout that stands still stands still for the reason that was given.
+        let stopped = matches!(
+            rollout.state,
+            RolloutState::Halted | RolloutState::Paused | RolloutState::RolledBack | RolloutState::Cancelled
+        );
+        if stopped {
+            plan.waiting = rollout.reason.clone();
+        }
+        plan
+    }
+
+    /// Gives a rollout an order. `revision` is what the caller last saw, where it matters to
+    /// them; halting and rolling back never ask for it.
+    pub async fn order_rollout(
+        &self,
+        by: &Operator,
+        id: RolloutId,
+        order: RolloutEvent,
+        reason: &str,
+        revision: Option<i64>,
+        dry_run: bool,
+    ) -> Result<Ordered, ServiceError> {
+        let now = self.now();
+        let code = match order {
+            RolloutEvent::Start | RolloutEvent::Resume | RolloutEvent::Complete | RolloutEvent::Returned => {
+                Reason::WaveInFlight
+            }
+            RolloutEvent::Pause => Reason::RolloutPaused,
+            RolloutEvent::Halt => Reason::RolloutHalted,
+            RolloutEvent::RollBack => Reason::RollbackOrdered,
+            RolloutEvent::Cancel => Reason::CancelOrdered,
+        };
+        // In an incident the planner may change the row under our hands: try again, never give up
+        // on an order to stop.
+        for _ in 0..20 {
+            let mut tx = self.db.write().await?;
+            let (rollout, waves) = read(&mut tx, id).await?;
+            if revision.is_some_and(|seen| seen != rollout.revision) {
+                return Err(ServiceError::refuse(
+                    ProblemCode::PreconditionFailed,
+                    format!("the rollout is at revision {} by now; look at it again", rollout.revision),
+                ));
+            }
+            let state = rollout.state.apply(order)?;
+            let explained = Explained::new(code, format!("{}: {reason}", by.name));
+            let mut after = Rollout { state, reason: explained.clone(), ..rollout.clone() };
+            if dry_run || state == rollout.state {
+                drop(tx);
+                if dry_run {
+                    after.revision = rollout.revision;
+                } else {
+                    after = rollout;
+                }
+                return Ok(Ordered { standing: self.standing(after, waves), dry_run });
+            }
+            if !rollouts::set_state(&mut tx, &rollout, state, &explained, now).await? {
+                continue;
+            }
+            if order == RolloutEvent::Resume {
+                reopen_failed_waves(&mut tx, &rollout, &waves).await?;
+            }
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            let text = format!("{order}: {} -> {state}{why}", rollout.state);
+            let event = rollout_event(&rollout, by.actor(), text);
+            events::append(&mut tx, &self.origin, now, &event).await?;
+            tx.commit().await?;
+            self.fleet.reload_plan(&self.db).await?;
+            self.wake_planner();
+            return Ok(Ordered { standing: self.rollout(id).await?, dry_run: false });
+        }
+        Err(ServiceError::refuse(ProblemCode::Conflict, "the rollout keeps changing; try again"))
+    }
+
+    /// Rolls back every rollout of a release that has moved a device.
+    pub async fn roll_back_release(
+        &self,
+        by: &Operator,
+        product: &ProductName,
+        version: &Version,
+        reason: &str,
+        dry_run: bool,
+    ) -> Result<Vec<Ordered>, ServiceError> {
+        let list = rollouts::of_release(&mut self.db.read().await?, product, version).await?;
+        if list.is_empty() {
+            return Err(ServiceError::not_found(format!("rollout of {product} {version}")));
+        }
+        let mut done = Vec::new();
+        for rollout in list {
+            if rollout.state.apply(RolloutEvent::RollBack).is_ok() {
+                let order = RolloutEvent::RollBack;
+                done.push(self.order_rollout(by, rollout.id, order, reason, None, dry_run).await?);
+            }
+        }
+        Ok(done)
+    }
+
+    /// Plans every live rollout and acts, until nothing more is to be done now. Only the leader
+    /// calls it; a stale leader's writes are refused by the revision.
+    pub async fn plan_rollouts(&self) -> Result<(), ServiceError> {
+        for _ in 0..MAX_STEPS {
+            let snapshot = self.fleet.plan();
+            let mut acted = false;
+            for (rollout, waves) in snapshot.rollouts.values() {
+                if matches!(rollout.state, RolloutState::Running | RolloutState::RollingBack) {
+                    let mut counted = self.count(&snapshot, rollout, waves, self.now());
+                    let plan = plan(&counted.view, self.now());
+                    for action in &plan.actions {
+                        acted |= self.execute(rollout, waves, &mut counted, action).await?;
+                    }
+                }
+            }
+            if !acted {
+                return Ok(());
+            }
+            self.fleet.reload_plan(&self.db).await?;
+        }
+        Ok(())
+    }
+
+    /// Does one thing; false when the rollout has changed meanwhile.
+    async fn execute(
+        &self,
+        rollout: &Rollout,
+        waves: &[WaveRow],
+        counted: &mut Counted,
+        action: &Action,
+    ) -> Result<bool, ServiceError> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        let mut reason = Explained::from(Reason::WaveInFlight);
+        let mut state = rollout.state;
+        let text = match action {
+            Action::StartWave(i) => {
+                let wave = WaveRow { state: WaveState::Running, started_at: Some(now), ..waves[*i].clone() };
+                rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
+                format!("wave {} starts", wave.wave.name)
+            }
+            Action::Admit { wave: i, members } => {
+                let frontier = counted.frontier(*i, *members, waves[*i].frontier);
+                let wave = WaveRow { frontier, ..waves[*i].clone() };
+                rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
+                let whom = members.map_or_else(|| "everybody".into(), |m| format!("{m} devices"));
+                format!("wave {} admits {whom}", wave.wave.name)
+            }
+            Action::Soak(i) => {
+                let wave = WaveRow { state: WaveState::Soaking, soak_started: Some(now), ..waves[*i].clone() };
+                rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
+                format!("wave {} soaks", wave.wave.name)
+            }
+            Action::Pass(i) | Action::Skip(i) => {
+                let passed = matches!(action, Action::Pass(_));
+                let to = if passed { WaveState::Passed } else { WaveState::Skipped };
+                let wave = WaveRow { state: to, ended_at: Some(now), ..waves[*i].clone() };
+                rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
+                format!("wave {} {to}", wave.wave.name)
+            }
+            Action::Breach { wave: i, reason: breach, then } => {
+                let wave = WaveRow { state: WaveState::Failed, ended_at: Some(now), ..waves[*i].clone() };
+                rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
+                let order = match then {
+                    OnBreach::Halt => RolloutEvent::Halt,
+                    OnBreach::HaltAndRollBack => RolloutEvent::RollBack,
+                };
+                state = state.apply(order)?;
+                reason = breach.clone();
+                format!("{state} by the gate: {breach}")
+            }
+            Action::Complete => {
+                state = state.apply(RolloutEvent::Complete)?;
+                reason = Reason::UpToDate.into();
+                "completed".into()
+            }
+            Action::Returned => {
+                state = state.apply(RolloutEvent::Returned)?;
+                reason = rollout.reason.clone();
+                "rolled back: the last device is back".into()
+            }
+        };
+        let fresh = if state == rollout.state {
+            rollouts::set_reason(&mut tx, rollout, &rollout.reason).await?
+        } else {
+            rollouts::set_state(&mut tx, rollout, state, &reason, now).await?
+        };
+        if !fresh {
+            // Someone changed it since it was counted: nothing of this is written.
+            return Ok(false);
+        }
+        events::append(&mut tx, &self.origin, now, &rollout_event(rollout, "planner".into(), text))
+            .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+fn check(new: &NewRollout) -> Result<(), ServiceError> {
+    if new.waves.is_empty() || new.waves.len() > MAX_WAVES {
+        return Err(ServiceError::invalid(format!("a rollout has 1 to {MAX_WAVES} waves")));
+    }
+    if new.waves.iter().any(|w| w.name.is_empty() || w.name.len() > 60) {
+        return Err(ServiceError::invalid("a wave's name has 1 to 60 characters"));
+    }
+    if new.max_attempts == 0 || new.max_attempts > 100 {
+        return Err(ServiceError::invalid("max_attempts: 1 to 100"));
+    }
+    if new.window_s > 30 * 86_400 {
+        return Err(ServiceError::invalid("window_s: at most 30 days"));
+    }
+    if new.timeout_s < 60 {
+        return Err(ServiceError::invalid("timeout_s: at least 60"));
+    }
+    Ok(())
+}
+
+fn pending(wave: Wave) -> WaveRow {
+    WaveRow {
+        wave,
+        state: WaveState::Pending,
+        frontier: tidegate_domain::ring::Frontier::NONE,
+        started_at: None,
+        soak_started: None,
+        ended_at: None,
+    }
+}
+
+/// A person who resumes a halted rollout reopens the wave that failed.
+async fn reopen_failed_waves(
+    tx: &mut Tx,
+    rollout: &Rollout,
+    waves: &[WaveRow],
+) -> Result<(), ServiceError> {
+    for (index, wave) in waves.iter().enumerate() {
+        if wave.state == WaveState::Failed {
+            let wave = WaveRow { state: WaveState::Running, ended_at: None, ..wave.clone() };
+            rollouts::set_wave(tx, rollout.id, index, &wave).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn read(tx: &mut Tx, id: RolloutId) -> Result<(Rollout, Vec<WaveRow>), ServiceError> {
+    let rollout =
+        rollouts::one(tx, id).await?.ok_or_else(|| ServiceError::not_found(format!("rollout {id}")))?;
+    let waves = rollouts::waves(tx, id).await?;
+    Ok((rollout, waves))
+}
+
+fn rollout_event(rollout: &Rollout, actor: String, text: String) -> NewEvent {
+    NewEvent {
+        product: Some(rollout.product.clone()),
+        rollout: Some(rollout.id),
+        ..event(EventKind::Rollout, actor, text)
+    }
+}

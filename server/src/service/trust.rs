@@ -1,0 +1,259 @@
+//! The repository that the server serves: people's signed files, and the online signatures.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tidegate_protocol::{ProblemCode, Sha256, Timestamp};
+use tidegate_trust::{
+    FileFacts, PublicKey, Repository, SecretKey, UploadedFile, lifetime, sign,
+    signed_version, snapshot_body, timestamp_body,
+};
+
+use super::access::Operator;
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::random;
+use crate::store::events::{self, EventKind};
+use crate::store::trust::{self, MetadataFile};
+use crate::store::{Db, StoreError, Tx, operators};
+
+/// The server's own keys.
+#[derive(Debug)]
+pub struct OnlineKeys {
+    /// Signs `snapshot`.
+    pub snapshot: SecretKey,
+    /// Signs `timestamp`.
+    pub timestamp: SecretKey,
+    /// Signs assignments.
+    pub director: SecretKey,
+}
+
+impl OnlineKeys {
+    /// Reads the keys that all replicas share; the first one makes them.
+    pub async fn load(db: &Db, now: Timestamp) -> Result<Self, ServiceError> {
+        let mut tx = db.write().await?;
+        let mut keys = Vec::new();
+        for role in ["snapshot", "timestamp", "director"] {
+            let fresh = SecretKey::from_seed(random::bytes())
+                .to_pem()
+                .map_err(|e| ServiceError::invalid(format!("making the {role} key: {e}")))?;
+            let name = format!("online-key-{role}");
+            let (pem, _) = operators::secret_or_insert(&mut tx, &name, &fresh, now).await?;
+            let key = SecretKey::from_pem(&pem)
+                .map_err(|e| ServiceError::invalid(format!("reading the {role} key: {e}")))?;
+            keys.push(key);
+        }
+        tx.commit().await?;
+        let [snapshot, timestamp, director] = <[SecretKey; 3]>::try_from(keys)
+            .map_err(|_| ServiceError::invalid("three online keys"))?;
+        Ok(Self { snapshot, timestamp, director })
+    }
+
+    /// Their public halves, by role.
+    pub fn public(&self) -> BTreeMap<&'static str, PublicKey> {
+        BTreeMap::from([
+            ("snapshot", self.snapshot.public()),
+            ("timestamp", self.timestamp.public()),
+            ("director", self.director.public()),
+        ])
+    }
+}
+
+/// The newest signed files, parsed and ready to serve.
+#[derive(Debug, Default)]
+pub struct TrustState {
+    /// The offline-signed part.
+    pub repository: Repository,
+    /// Files by name (`3.root.json`, `timestamp.json`), newest versions only.
+    pub files: HashMap<String, Arc<Vec<u8>>>,
+    /// The newest version of each role.
+    pub versions: BTreeMap<String, u64>,
+}
+
+impl TrustState {
+    /// Reads the newest files. Those that no longer verify (someone tampered with the database)
+    /// are left out: they would be refused by devices as well.
+    pub async fn load(tx: &mut Tx) -> Result<Self, StoreError> {
+        let mut state = Self::default();
+        let mut files = trust::current(tx).await?;
+        // The order in which they vouch for each other.
+        files.sort_by_key(|f| match f.role.as_str() {
+            "root" => 0,
+            "targets" => 1,
+            _ => 2,
+        });
+        for file in files {
+            state.versions.insert(file.role.clone(), file.version);
+            if !is_online(&file.role) {
+                let upload = UploadedFile { role: file.role.clone(), bytes: file.body.clone() };
+                // Expiry is for devices to judge: an expired role is still what is there.
+                if let Err(error) = state.repository.accept(&upload, Timestamp::ZERO) {
+                    tracing::error!(role = file.role, %error, "stored metadata does not verify");
+                }
+            }
+            state.files.insert(file_name(&file.role, file.version), Arc::new(file.body));
+        }
+        Ok(state)
+    }
+
+    /// The newest root's version and hash.
+    pub fn root(&self) -> Option<(u64, Sha256)> {
+        self.repository.root().map(|(version, bytes)| (version, tidegate_delta::sha256(bytes)))
+    }
+}
+
+fn is_online(role: &str) -> bool {
+    matches!(role, "snapshot" | "timestamp" | "director")
+}
+
+fn file_name(role: &str, version: u64) -> String {
+    if role == "timestamp" { "timestamp.json".into() } else { format!("{version}.{role}.json") }
+}
+
+/// How many old versions of `snapshot` are kept: a device may be in the middle of a refresh.
+const KEEP_ONLINE: u64 = 20;
+
+impl App {
+    /// Takes signed files, all or none, in the order given, and signs the repository anew.
+    pub async fn upload_metadata(
+        &self,
+        by: &Operator,
+        uploads: &[UploadedFile],
+    ) -> Result<BTreeMap<String, u64>, ServiceError> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        trust::lock(&mut tx).await?;
+        let mut state = TrustState::load(&mut tx).await?;
+        let mut taken = Vec::new();
+        for upload in uploads {
+            if is_online(&upload.role) {
+                return Err(ServiceError::invalid(format!("{} is signed by the server", upload.role)));
+            }
+            if let Some(version) = state.repository.accept(upload, now)? {
+                let file = MetadataFile {
+                    role: upload.role.clone(),
+                    version,
+                    sha256: tidegate_delta::sha256(&upload.bytes),
+                    body: upload.bytes.clone(),
+                };
+                trust::insert(&mut tx, &file, now).await?;
+                taken.push(format!("{} v{version}", upload.role));
+            }
+        }
+        if !taken.is_empty() {
+            self.sign_online(&mut tx, &state, now).await?;
+            let text = format!("signed metadata taken: {}", taken.join(", "));
+            events::append(&mut tx, &self.origin, now, &event(EventKind::Trust, by.actor(), text))
+                .await?;
+        }
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        Ok(self.fleet.plan().trust.versions.clone())
+    }
+
+    /// Signs `snapshot` and `timestamp` again before they expire. Called hourly by the leader.
+    pub async fn sign_again(&self) -> Result<(), ServiceError> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        trust::lock(&mut tx).await?;
+        let state = TrustState::load(&mut tx).await?;
+        if state.repository.targets().is_none() {
+            return Ok(());
+        }
+        self.sign_online(&mut tx, &state, now).await?;
+        let event = event(EventKind::Trust, "planner", "snapshot and timestamp signed again");
+        events::append(&mut tx, &self.origin, now, &event).await?;
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        Ok(())
+    }
+
+    async fn sign_online(
+        &self,
+        tx: &mut Tx,
+        state: &TrustState,
+        now: Timestamp,
+    ) -> Result<(), ServiceError> {
+        // Before `targets` is there, there is nothing to pin.
+        if state.repository.targets().is_none() {
+            return Ok(());
+        }
+        let next = |role: &str| state.versions.get(role).copied().unwrap_or(0) + 1;
+        let mut pins = state.repository.pins();
+        // Standard clients want a file for every delegation that the snapshot pins.
+        let director = state.files.get(&file_name("director", next("director") - 1));
+        let director = match director {
+            Some(body) if expires_after(body, now.plus(lifetime::SNAPSHOT)) => {
+                FileFacts::of(next("director") - 1, body)
+            }
+            _ => {
+                let version = next("director");
+                let body = serde_json::json!({
+                    "_type": "targets",
+                    "spec_version": tidegate_trust::SPEC_VERSION,
+                    "version": version,
+                    "expires": now.plus(lifetime::SNAPSHOT * 4).to_string(),
+                    "targets": {},
+                });
+                let bytes = sign(body, &[&self.keys.director])?.to_bytes();
+                store(tx, "director", version, &bytes, now).await?
+            }
+        };
+        pins.insert("director".into(), director);
+        let version = next("snapshot");
+        let body = snapshot_body(version, now.plus(lifetime::SNAPSHOT), &pins);
+        let snapshot = sign(body, &[&self.keys.snapshot])?.to_bytes();
+        let facts = store(tx, "snapshot", version, &snapshot, now).await?;
+        trust::prune(tx, "snapshot", version.saturating_sub(KEEP_ONLINE)).await?;
+        let version = next("timestamp");
+        let body = timestamp_body(version, now.plus(lifetime::TIMESTAMP), facts);
+        let timestamp = sign(body, &[&self.keys.timestamp])?.to_bytes();
+        store(tx, "timestamp", version, &timestamp, now).await?;
+        trust::prune(tx, "timestamp", version).await?;
+        Ok(())
+    }
+
+    /// A metadata file by name; old versions come from the database.
+    pub async fn metadata_file(&self, name: &str) -> Result<Arc<Vec<u8>>, ServiceError> {
+        if let Some(body) = self.fleet.plan().trust.files.get(name) {
+            return Ok(body.clone());
+        }
+        let missing = || ServiceError::refuse(ProblemCode::NotFound, format!("there is no {name}"));
+        let (version, role) = name
+            .strip_suffix(".json")
+            .and_then(|stem| stem.split_once('.'))
+            .ok_or_else(missing)?;
+        let version: u64 = version.parse().map_err(|_| missing())?;
+        let mut tx = self.db.read().await?;
+        let file = trust::file(&mut tx, role, version).await?.ok_or_else(missing)?;
+        Ok(Arc::new(file.body))
+    }
+}
+
+async fn store(
+    tx: &mut Tx,
+    role: &str,
+    version: u64,
+    bytes: &[u8],
+    now: Timestamp,
+) -> Result<FileFacts, ServiceError> {
+    debug_assert_eq!(signed_version(bytes), Some(version));
+    let facts = FileFacts::of(version, bytes);
+    let file = MetadataFile {
+        role: role.into(),
+        version,
+        sha256: facts.sha256,
+        body: bytes.to_vec(),
+    };
+    trust::insert(tx, &file, now).await?;
+    Ok(facts)
+}
+
+/// Whether a signed file is good beyond a time. RFC 3339 in UTC with whole seconds, as we write
+/// it, sorts like time.
+fn expires_after(body: &[u8], at: Timestamp) -> bool {
+    serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|v| v["signed"]["expires"].as_str().map(|text| *text > *at.to_string()))
+        .unwrap_or(false)
+}

@@ -1,0 +1,382 @@
+//! One SQL text on two engines: a pool, a transaction and a row that are either SQLite's or
+//! PostgreSQL's.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Decode, Executor as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
+
+use super::StoreError;
+
+/// The database: SQLite in a file, or PostgreSQL.
+#[derive(Clone)]
+pub struct Db {
+    engine: Engine,
+    statements: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it changes nothing.
+pub struct Tx {
+    inner: TxInner,
+    statements: Arc<AtomicU64>,
+}
+
+enum TxInner {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// A row of either engine.
+pub(crate) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+/// A value to bind: both engines must know the type of a null as well.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Int(Option<i64>),
+    Text(Option<String>),
+    Bytes(Vec<u8>),
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(Some(value))
+    }
+}
+impl From<Option<i64>> for Value {
+    fn from(value: Option<i64>) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Int(Some(i64::from(value)))
+    }
+}
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(Some(value.to_owned()))
+    }
+}
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(Some(value))
+    }
+}
+impl From<Option<String>> for Value {
+    fn from(value: Option<String>) -> Self {
+        Self::Text(value)
+    }
+}
+impl From<Vec<u8>> for Value {
+    fn from(value: Vec<u8>) -> Self {
+        Self::Bytes(value)
+    }
+}
+
+/// Builds a list of values to bind.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { vec![$($crate::store::db::Value::from($value)),*] };
+}
+pub(crate) use args;
+
+/// One body for both engines.
+macro_rules! both {
+    ($tx:expr, |$c:ident| $body:expr) => {
+        match &mut $tx.inner {
+            TxInner::Sqlite($c) => $body,
+            TxInner::Postgres($c) => $body,
+        }
+    };
+}
+
+macro_rules! bind {
+    ($sql:expr, $args:expr) => {{
+        let mut query = sqlx::query($sql);
+        for value in $args {
+            query = match value {
+                Value::Int(v) => query.bind(v),
+                Value::Text(v) => query.bind(v),
+                Value::Bytes(v) => query.bind(v),
+            };
+        }
+        query
+    }};
+}
+
+impl Db {
+    /// Opens `sqlite:PATH` or `postgres://...` and brings its schema up to date.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let db = Self::connect(url).await?;
+        db.migrate().await?;
+        Ok(db)
+    }
+
+    async fn connect(url: &str) -> Result<Self, StoreError> {
+        let engine = if let Some(path) = url.strip_prefix("sqlite:") {
+            let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))
+                .map_err(StoreError::op("open the database"))?
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(Duration::from_secs(10));
+            let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
+            Engine::Sqlite(pool.map_err(StoreError::op("open the database"))?)
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let pool = PgPoolOptions::new()
+                .max_connections(12)
+                .acquire_timeout(Duration::from_secs(10))
+                .connect(url)
+                .await;
+            Engine::Postgres(pool.map_err(StoreError::op("connect to the database"))?)
+        } else {
+            return Err(StoreError::Url);
+        };
+        Ok(Self { engine, statements: Arc::default() })
+    }
+
+    /// Brings the schema up to date. Replicas that start together take turns.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let result = match &self.engine {
+            Engine::Sqlite(pool) => sqlx::migrate!("../migrations/sqlite").run(pool).await,
+            Engine::Postgres(pool) => sqlx::migrate!("../migrations/postgres").run(pool).await,
+        };
+        result.map_err(|e| StoreError::op("migrate the schema")(e.into()))
+    }
+
+    /// Whether several processes may share it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
+    }
+
+    /// A transaction that only reads.
+    pub async fn read(&self) -> Result<Tx, StoreError> {
+        self.begin("BEGIN").await
+    }
+
+    /// A transaction that writes. On SQLite it takes the write lock at once, so that it never
+    /// fails half way for want of it.
+    pub async fn write(&self) -> Result<Tx, StoreError> {
+        self.begin("BEGIN IMMEDIATE").await
+    }
+
+    async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx, StoreError> {
+        let inner = match &self.engine {
+            Engine::Sqlite(pool) => TxInner::Sqlite(
+                pool.begin_with(sqlite_begin).await.map_err(StoreError::op("begin"))?,
+            ),
+            Engine::Postgres(pool) => {
+                TxInner::Postgres(pool.begin().await.map_err(StoreError::op("begin"))?)
+            }
+        };
+        Ok(Tx { inner, statements: self.statements.clone() })
+    }
+
+    /// How many statements were run so far. The check-in path must not raise it when nothing
+    /// changes.
+    pub fn statements_run(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Prepares a statement without running it.
+    #[cfg(test)]
+    pub(crate) async fn prepare(&self, sql: &'static str) -> Result<(), sqlx::Error> {
+        match &self.engine {
+            Engine::Sqlite(pool) => pool.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop),
+            Engine::Postgres(pool) => pool.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop),
+        }
+    }
+
+    /// Waits until another replica says that there are events; `None` where there is no other.
+    pub async fn listener(&self) -> Result<Option<sqlx::postgres::PgListener>, StoreError> {
+        let Engine::Postgres(pool) = &self.engine else { return Ok(None) };
+        let mut listener = sqlx::postgres::PgListener::connect_with(pool)
+            .await
+            .map_err(StoreError::op("listen"))?;
+        listener.listen(EVENT_CHANNEL).await.map_err(StoreError::op("listen"))?;
+        Ok(Some(listener))
+    }
+
+    /// Closes the pool; running transactions end first.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Sqlite(pool) => pool.close().await,
+            Engine::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Name of the wake-up channel. A wake-up only: the events table is the truth.
+const EVENT_CHANNEL: &str = "tidegate_event";
+
+impl Tx {
+    /// Makes it so.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        let result = match self.inner {
+            TxInner::Sqlite(tx) => tx.commit().await,
+            TxInner::Postgres(tx) => tx.commit().await,
+        };
+        result.map_err(StoreError::op("commit"))
+    }
+
+    /// Wakes the other replicas when this transaction commits.
+    pub(crate) async fn notify(&mut self) -> Result<(), StoreError> {
+        if let TxInner::Postgres(tx) = &mut self.inner {
+            sqlx::query("NOTIFY tidegate_event")
+                .execute(&mut **tx)
+                .await
+                .map_err(StoreError::op("notify"))?;
+        }
+        Ok(())
+    }
+
+    /// The text that suits the engine, for the few statements that need a row lock.
+    pub(crate) fn pick(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        match self.inner {
+            TxInner::Sqlite(_) => sqlite,
+            TxInner::Postgres(_) => postgres,
+        }
+    }
+
+    /// Runs a statement; gives the number of rows it changed.
+    pub(crate) async fn run(
+        &mut self,
+        operation: &'static str,
+        sql: &'static str,
+        args: Vec<Value>,
+    ) -> Result<u64, StoreError> {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        both!(self, |tx| bind!(sql, args).execute(&mut **tx).await.map(|r| r.rows_affected()))
+            .map_err(StoreError::op(operation))
+    }
+
+    /// Runs a statement that must change exactly one row.
+    pub(crate) async fn run_one(
+        &mut self,
+        operation: &'static str,
+        sql: &'static str,
+        args: Vec<Value>,
+    ) -> Result<(), StoreError> {
+        match self.run(operation, sql, args).await? {
+            1 => Ok(()),
+            count => Err(StoreError::RowCount { operation, count }),
+        }
+    }
+
+    /// Runs a query and reads every row.
+    pub(crate) async fn all<T>(
+        &mut self,
+        operation: &'static str,
+        sql: &'static str,
+        args: Vec<Value>,
+        read: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        let rows: Vec<Row> = match &mut self.inner {
+            TxInner::Sqlite(tx) => bind!(sql, args)
+                .fetch_all(&mut **tx)
+                .await
+                .map(|rows| rows.into_iter().map(Row::Sqlite).collect()),
+            TxInner::Postgres(tx) => bind!(sql, args)
+                .fetch_all(&mut **tx)
+                .await
+                .map(|rows| rows.into_iter().map(Row::Postgres).collect()),
+        }
+        .map_err(StoreError::op(operation))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Runs a query for at most one row.
+    pub(crate) async fn optional<T>(
+        &mut self,
+        operation: &'static str,
+        sql: &'static str,
+        args: Vec<Value>,
+        read: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.all(operation, sql, args, read).await?.into_iter().next())
+    }
+}
+
+impl Row {
+    /// Reads a column.
+    pub(crate) fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
+    where
+        T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        match self {
+            Row::Sqlite(row) => row.try_get(column),
+            Row::Postgres(row) => row.try_get(column),
+        }
+        .map_err(|source| StoreError::Column { column, source })
+    }
+
+    /// Reads a text column into a type that can refuse: a bad row is named.
+    pub(crate) fn parse<T>(&self, column: &'static str) -> Result<T, StoreError>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        let text: String = self.get(column)?;
+        text.parse().map_err(|e: T::Err| StoreError::BadRow { column, what: e.to_string() })
+    }
+
+    /// Reads a text column that may be null into a type that can refuse.
+    pub(crate) fn parse_opt<T>(&self, column: &'static str) -> Result<Option<T>, StoreError>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        let text: Option<String> = self.get(column)?;
+        text.map(|t| t.parse())
+            .transpose()
+            .map_err(|e: T::Err| StoreError::BadRow { column, what: e.to_string() })
+    }
+
+    /// Reads a number that is not negative.
+    pub(crate) fn unsigned<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, StoreError> {
+        let value: i64 = self.get(column)?;
+        T::try_from(value)
+            .map_err(|_| StoreError::BadRow { column, what: format!("{value} is out of range") })
+    }
+
+    /// Reads a point in time.
+    pub(crate) fn time(&self, column: &'static str) -> Result<tidegate_protocol::Timestamp, StoreError> {
+        self.get(column).map(tidegate_protocol::Timestamp::from_micros)
+    }
+
+    /// Reads a point in time that may be null.
+    pub(crate) fn time_opt(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<tidegate_protocol::Timestamp>, StoreError> {
+        let micros: Option<i64> = self.get(column)?;
+        Ok(micros.map(tidegate_protocol::Timestamp::from_micros))
+    }
+}
+
+impl Db {
+    /// Whether the database answers.
+    pub async fn is_ready(&self) -> bool {
+        match &self.engine {
+            Engine::Sqlite(pool) => pool.acquire().await.is_ok(),
+            Engine::Postgres(pool) => match pool.acquire().await {
+                Ok(mut connection) => sqlx::Connection::ping(&mut *connection).await.is_ok(),
+                Err(_) => false,
+            },
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Deployments: one device in one rollout.
+
+use tidegate_domain::admission::DeploymentFacts;
+use tidegate_protocol::{
+    DeploymentId, DeploymentState, DeviceId, Explained, Reason, RolloutId, Timestamp, Version,
+};
+
+use super::db::{Row, args};
+use super::{StoreError, Tx, statements};
+
+statements! {
+    INSERT = "INSERT INTO deployment (id, rollout_id, device_id, wave, state, active, from_release, leg, reason, detail, attempts, generation, bytes_downloaded, created_at, updated_at)
+              VALUES ($1, $2, $3, $4, 'offered', 1, $5, $6, NULL, '', 1, $7, 0, $8, $8)
+              ON CONFLICT DO NOTHING";
+    RETRY = "UPDATE deployment SET state = 'offered', active = 1, leg = $3, reason = NULL, detail = '', attempts = attempts + 1, generation = $4, updated_at = $5
+             WHERE id = $1 AND state = $2
+               AND NOT EXISTS (SELECT 1 FROM deployment o WHERE o.device_id = deployment.device_id AND o.active = 1)";
+    UPDATE = "UPDATE deployment SET state = $3, active = $4, leg = $5, reason = $6, detail = $7, bytes_downloaded = $8, updated_at = $9
+              WHERE id = $1 AND state = $2";
+    ONE = "SELECT * FROM deployment WHERE id = $1";
+    OF_DEVICE = "SELECT * FROM deployment WHERE device_id = $1 ORDER BY updated_at DESC";
+    PAGE = "SELECT * FROM deployment
+            WHERE rollout_id = $1 AND id > $2 AND ($3 = '' OR state = $3) ORDER BY id LIMIT $4";
+    PLANNED = "SELECT d.* FROM deployment d JOIN rollout r ON r.id = d.rollout_id
+               WHERE r.state IN ('running', 'paused', 'halted', 'rolling_back', 'completed') OR d.active = 1";
+    // Silent before the switch: what times out.
+    SILENT = "SELECT d.* FROM deployment d
+              JOIN rollout r ON r.id = d.rollout_id JOIN device v ON v.id = d.device_id
+              WHERE d.active = 1 AND d.state IN ('offered', 'deferred', 'downloading', 'installing')
+                AND d.updated_at < $1 - r.timeout_s * 1000000 AND v.last_seen < $1 - r.timeout_s * 1000000
+              ORDER BY d.updated_at LIMIT $2";
+}
+
+/// A deployment as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// In which rollout.
+    pub rollout: RolloutId,
+    /// On which device.
+    pub device: DeviceId,
+    /// What decisions rest on.
+    pub facts: DeploymentFacts,
+    /// Bytes that the device fetched.
+    pub bytes_downloaded: u64,
+    /// When it was first offered.
+    pub created_at: Timestamp,
+}
+
+impl Deployment {
+    /// Whether the device is busy with it: a succeeded one may be called back, but is not busy.
+    fn is_active(&self) -> bool {
+        !self.facts.state.is_final()
+    }
+}
+
+/// Stores a first offer; false when the device is in a deployment already.
+pub async fn insert(
+    tx: &mut Tx,
+    deployment: &Deployment,
+    generation: i64,
+) -> Result<bool, StoreError> {
+    let facts = &deployment.facts;
+    let rows = tx
+        .run(
+            "store an offer",
+            INSERT,
+            args![
+                facts.id.to_string(),
+                deployment.rollout.to_string(),
+                deployment.device.to_string(),
+                i64::from(facts.wave),
+                facts.from.as_ref().map(ToString::to_string),
+                facts.leg.to_string(),
+                generation,
+                facts.updated_at.as_micros(),
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Offers a deployment again, if it still has the state; whether it had.
+pub async fn retry(
+    tx: &mut Tx,
+    id: DeploymentId,
+    state: DeploymentState,
+    leg: &Version,
+    generation: i64,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let args = args![id.to_string(), state.as_str(), leg.to_string(), generation, now.as_micros()];
+    Ok(tx.run("store a repeated offer", RETRY, args).await? == 1)
+}
+
+/// Writes a deployment, if it still has the state that it was read with; whether it had.
+pub async fn update(
+    tx: &mut Tx,
+    deployment: &Deployment,
+    was: DeploymentState,
+) -> Result<bool, StoreError> {
+    let facts = &deployment.facts;
+    let rows = tx
+        .run(
+            "change a deployment",
+            UPDATE,
+            args![
+                facts.id.to_string(),
+                was.as_str(),
+                facts.state.as_str(),
+                deployment.is_active(),
+                facts.leg.to_string(),
+                facts.reason.as_ref().map(|r| r.code.to_string()),
+                facts.reason.as_ref().map(|r| r.detail.clone()).unwrap_or_default(),
+                i64::try_from(deployment.bytes_downloaded).unwrap_or(i64::MAX),
+                facts.updated_at.as_micros(),
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// One deployment.
+pub async fn one(tx: &mut Tx, id: DeploymentId) -> Result<Option<Deployment>, StoreError> {
+    tx.optional("read a deployment", ONE, args![id.to_string()], read).await
+}
+
+/// The deployments of a device, newest first.
+pub async fn of_device(tx: &mut Tx, device: DeviceId) -> Result<Vec<Deployment>, StoreError> {
+    tx.all("read deployments", OF_DEVICE, args![device.to_string()], read).await
+}
+
+/// A page of a rollout's deployments in the order of their ids; an empty state selects all.
+pub async fn page(
+    tx: &mut Tx,
+    rollout: RolloutId,
+    after: &str,
+    state: &str,
+    limit: i64,
+) -> Result<Vec<Deployment>, StoreError> {
+    tx.all("read deployments", PAGE, args![rollout.to_string(), after, state, limit], read).await
+}
+
+/// The deployments that decisions rest on.
+pub async fn planned(tx: &mut Tx) -> Result<Vec<Deployment>, StoreError> {
+    tx.all("read deployments", PLANNED, args![], read).await
+}
+
+/// Deployments whose device has been silent for longer than the rollout allows, oldest first.
+pub async fn silent(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<Deployment>, StoreError> {
+    tx.all("read silent deployments", SILENT, args![now.as_micros(), limit], read).await
+}
+
+fn read(row: &Row) -> Result<Deployment, StoreError> {
+    let reason: Option<Reason> = row.parse_opt("reason")?;
+    let detail: String = row.get("detail")?;
+    Ok(Deployment {
+        rollout: row.parse("rollout_id")?,
+        device: row.parse("device_id")?,
+        facts: DeploymentFacts {
+            id: row.parse("id")?,
+            wave: row.unsigned("wave")?,
+            state: row.parse("state")?,
+            from: row.parse_opt("from_release")?,
+            leg: row.parse("leg")?,
+            reason: reason.map(|code| Explained::new(code, detail)),
+            attempts: row.unsigned("attempts")?,
+            updated_at: row.time("updated_at")?,
+        },
+        bytes_downloaded: row.unsigned("bytes_downloaded")?,
+        created_at: row.time("created_at")?,
+    })
+}

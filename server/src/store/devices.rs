@@ -1,0 +1,240 @@
+//! Devices.
+
+use std::collections::BTreeMap;
+
+use tidegate_domain::ring::Ring;
+use tidegate_protocol::{
+    Battery, Channel, DeviceId, Platform, ProductName, Region, Sha256, Timestamp, Version,
+};
+
+use super::db::{Row, args};
+use super::{StoreError, Tx, json, statements};
+
+statements! {
+    INSERT = "INSERT INTO device (id, name, product, platform, region, channel, labels, ring, public_key, active, release, image, agent_version, battery_percent, power, report_seq, enrolled_at, last_seen, flushed_at)
+              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $11, '', NULL, 'unknown', 0, $12, $12, $12)
+              ON CONFLICT DO NOTHING";
+    ALL = "SELECT * FROM device ORDER BY id";
+    ONE = "SELECT * FROM device WHERE id = $1";
+    BY_KEY = "SELECT * FROM device WHERE public_key = $1";
+    PAGE = "SELECT * FROM device
+            WHERE id > $1 AND ($2 = '' OR product = $2) AND ($3 = '' OR region = $3)
+            ORDER BY id LIMIT $4";
+    FLUSHED = "SELECT * FROM device WHERE flushed_at > $1";
+    HEARTBEAT = "UPDATE device SET last_seen = $2, agent_version = $3, battery_percent = $4, power = $5, flushed_at = $6
+                 WHERE id = $1 AND last_seen <= $2";
+    SET_ACTIVE = "UPDATE device SET active = $2 WHERE id = $1";
+    TAKE_REPORT = "UPDATE device SET report_seq = $2 WHERE id = $1 AND report_seq < $2 AND active = 1";
+    REPORT_SEQ = "SELECT report_seq FROM device WHERE id = $1";
+    SET_RUNS = "UPDATE device SET release = $2, image = $3 WHERE id = $1";
+    QUARANTINE = "INSERT INTO quarantine (device_id, version, reason, created_at) VALUES ($1, $2, $3, $4)
+                  ON CONFLICT (device_id, version) DO NOTHING";
+    LIFT = "DELETE FROM quarantine WHERE device_id = $1 AND version = $2";
+    ALL_QUARANTINED = "SELECT device_id, version FROM quarantine";
+    QUARANTINED = "SELECT device_id, version FROM quarantine WHERE device_id = $1";
+}
+
+/// A device as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its name for people.
+    pub name: String,
+    /// Its product.
+    pub product: ProductName,
+    /// Its platform.
+    pub platform: Platform,
+    /// Its region.
+    pub region: Region,
+    /// Its channel.
+    pub channel: Channel,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its place on the ring.
+    pub ring: Ring,
+    /// Its public key, in hexadecimal.
+    pub public_key: String,
+    /// Whether it may take part.
+    pub active: bool,
+    /// What runs on it.
+    pub release: Option<Version>,
+    /// The image of what runs on it.
+    pub image: Option<Sha256>,
+    /// The agent's own version.
+    pub agent_version: String,
+    /// Its battery.
+    pub battery: Battery,
+    /// The newest report taken from it.
+    pub report_seq: u64,
+    /// When it joined.
+    pub enrolled_at: Timestamp,
+    /// When it was last heard of; written behind, up to a few seconds late.
+    pub last_seen: Timestamp,
+    /// When a heartbeat was last written.
+    pub flushed_at: Timestamp,
+}
+
+/// Stores a new device; whether its id and key are new.
+pub async fn insert(tx: &mut Tx, device: &Device) -> Result<bool, StoreError> {
+    let rows = tx
+        .run(
+            "store a device",
+            INSERT,
+            args![
+                device.id.to_string(),
+                device.name.as_str(),
+                device.product.as_str(),
+                device.platform.as_str(),
+                device.region.as_str(),
+                device.channel.as_str(),
+                serde_json::to_string(&device.labels).unwrap_or_default(),
+                i64::try_from(device.ring.get()).unwrap_or(i64::MAX),
+                device.public_key.as_str(),
+                device.release.as_ref().map(ToString::to_string),
+                device.image.map(|i| i.to_string()),
+                device.enrolled_at.as_micros(),
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Every device.
+pub async fn all(tx: &mut Tx) -> Result<Vec<Device>, StoreError> {
+    tx.all("read devices", ALL, args![], read).await
+}
+
+/// One device.
+pub async fn one(tx: &mut Tx, id: DeviceId) -> Result<Option<Device>, StoreError> {
+    tx.optional("read a device", ONE, args![id.to_string()], read).await
+}
+
+/// The device with a key.
+pub async fn by_key(tx: &mut Tx, public_key: &str) -> Result<Option<Device>, StoreError> {
+    tx.optional("read a device", BY_KEY, args![public_key], read).await
+}
+
+/// A page of devices in the order of their ids; empty filters select all.
+pub async fn page(
+    tx: &mut Tx,
+    after: &str,
+    product: &str,
+    region: &str,
+    limit: i64,
+) -> Result<Vec<Device>, StoreError> {
+    tx.all("read devices", PAGE, args![after, product, region, limit], read).await
+}
+
+/// Devices whose heartbeat was written after a time: what other replicas heard.
+pub async fn flushed_after(tx: &mut Tx, at: Timestamp) -> Result<Vec<Device>, StoreError> {
+    tx.all("read heartbeats", FLUSHED, args![at.as_micros()], read).await
+}
+
+/// Writes what a check-in said; an older one never overwrites a newer one.
+pub async fn heartbeat(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<(), StoreError> {
+    tx.run(
+        "write a heartbeat",
+        HEARTBEAT,
+        args![
+            device.id.to_string(),
+            device.last_seen.as_micros(),
+            device.agent_version.as_str(),
+            device.battery.percent.map(i64::from),
+            device.battery.power.as_str(),
+            now.as_micros(),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+/// Lets a device take part, or not; whether there is such a device.
+pub async fn set_active(tx: &mut Tx, id: DeviceId, active: bool) -> Result<bool, StoreError> {
+    Ok(tx.run("change a device", SET_ACTIVE, args![id.to_string(), active]).await? == 1)
+}
+
+/// Takes a report's number; whether it is new. Holds the device's row until the transaction ends.
+pub async fn take_report(tx: &mut Tx, id: DeviceId, seq: u64) -> Result<bool, StoreError> {
+    let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+    Ok(tx.run("take a report", TAKE_REPORT, args![id.to_string(), seq]).await? == 1)
+}
+
+/// The newest report taken from a device.
+pub async fn report_seq(tx: &mut Tx, id: DeviceId) -> Result<Option<u64>, StoreError> {
+    tx.optional("read a report number", REPORT_SEQ, args![id.to_string()], |row| {
+        row.unsigned("report_seq")
+    })
+    .await
+}
+
+/// Writes what a device runs now.
+pub async fn set_runs(
+    tx: &mut Tx,
+    id: DeviceId,
+    release: Option<&Version>,
+    image: Option<Sha256>,
+) -> Result<(), StoreError> {
+    let release = release.map(ToString::to_string);
+    let image = image.map(|i| i.to_string());
+    tx.run_one("write what a device runs", SET_RUNS, args![id.to_string(), release, image]).await
+}
+
+/// Keeps a device from a release.
+pub async fn quarantine(
+    tx: &mut Tx,
+    id: DeviceId,
+    version: &Version,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let args = args![id.to_string(), version.to_string(), reason, now.as_micros()];
+    tx.run("quarantine a device", QUARANTINE, args).await.map(drop)
+}
+
+/// Lets a device have a release again; whether it was kept from it.
+pub async fn lift(tx: &mut Tx, id: DeviceId, version: &Version) -> Result<bool, StoreError> {
+    let args = args![id.to_string(), version.to_string()];
+    Ok(tx.run("lift a quarantine", LIFT, args).await? == 1)
+}
+
+/// Which devices are kept from which releases.
+pub async fn all_quarantined(tx: &mut Tx) -> Result<Vec<(DeviceId, Version)>, StoreError> {
+    tx.all("read quarantines", ALL_QUARANTINED, args![], |row| {
+        Ok((row.parse("device_id")?, row.parse("version")?))
+    })
+    .await
+}
+
+/// Which releases a device is kept from.
+pub async fn quarantined(tx: &mut Tx, id: DeviceId) -> Result<Vec<Version>, StoreError> {
+    tx.all("read quarantines", QUARANTINED, args![id.to_string()], |row| row.parse("version")).await
+}
+
+fn read(row: &Row) -> Result<Device, StoreError> {
+    let labels: String = row.get("labels")?;
+    let percent: Option<i64> = row.get("battery_percent")?;
+    Ok(Device {
+        id: row.parse("id")?,
+        name: row.get("name")?,
+        product: row.parse("product")?,
+        platform: row.parse("platform")?,
+        region: row.parse("region")?,
+        channel: row.parse("channel")?,
+        labels: json("labels", &labels)?,
+        ring: Ring::from_random(row.unsigned("ring")?),
+        public_key: row.get("public_key")?,
+        active: row.get::<i64>("active")? == 1,
+        release: row.parse_opt("release")?,
+        image: row.parse_opt("image")?,
+        agent_version: row.get("agent_version")?,
+        battery: Battery {
+            percent: percent.and_then(|p| u8::try_from(p).ok()),
+            power: row.parse("power")?,
+        },
+        report_seq: row.unsigned("report_seq")?,
+        enrolled_at: row.time("enrolled_at")?,
+        last_seen: row.time("last_seen")?,
+        flushed_at: row.time("flushed_at")?,
+    })
+}

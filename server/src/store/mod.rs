@@ -1,0 +1,95 @@
+//! The home of all SQL. One file an entity; the caller owns the transaction.
+//!
+//! A lookup gives an `Option`; a write checks its row count; a row that cannot be read is a
+//! named inconsistency. Statements are constants collected by the `statements!` macro, and a
+//! test prepares each of them on both engines.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the store is the one place where statements are run"
+)]
+
+pub(crate) mod db;
+pub mod deployments;
+pub mod devices;
+pub mod events;
+pub mod jobs;
+pub mod operators;
+pub mod products;
+pub mod rollouts;
+pub mod trust;
+
+#[cfg(test)]
+mod tests;
+
+pub use db::{Db, Tx};
+
+/// What can go wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine refused.
+    #[error("could not {operation}")]
+    Database {
+        /// What was being done.
+        operation: &'static str,
+        /// What the engine said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A column cannot be read.
+    #[error("column {column} cannot be read")]
+    Column {
+        /// Which one.
+        column: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A row holds what no version of this program writes.
+    #[error("column {column} holds an impossible value: {what}")]
+    BadRow {
+        /// Which column.
+        column: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A write changed another number of rows than it must.
+    #[error("could not {operation}: {count} rows changed")]
+    RowCount {
+        /// What was being done.
+        operation: &'static str,
+        /// Rows changed.
+        count: u64,
+    },
+    /// The address of the database is not known.
+    #[error("a database address begins with sqlite: or postgres://")]
+    Url,
+}
+
+impl StoreError {
+    fn op(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::Database { operation, source }
+    }
+
+    /// Whether a unique constraint refused a row: someone else was faster.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database { source: sqlx::Error::Database(e), .. } if e.is_unique_violation())
+    }
+}
+
+/// Names the statements of a module and lists them for the test that prepares each.
+macro_rules! statements {
+    ($($name:ident = $sql:expr;)*) => {
+        $(const $name: &str = $sql;)*
+        #[cfg(test)]
+        pub(super) const STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+pub(crate) use statements;
+
+/// Reads a JSON column.
+fn json<T: serde::de::DeserializeOwned>(
+    column: &'static str,
+    text: &str,
+) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::BadRow { column, what: e.to_string() })
+}

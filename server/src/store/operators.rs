@@ -1,0 +1,122 @@
+//! Operator tokens, shared secrets, idempotency keys.
+
+use tidegate_protocol::{Sha256, Timestamp, TokenId};
+
+use super::db::{Row, args};
+use super::{StoreError, Tx, statements};
+use crate::service::access::Role;
+
+statements! {
+    INSERT_TOKEN = "INSERT INTO operator_token (id, name, role, secret_sha256, created_at, expires_at)
+                    VALUES ($1, $2, $3, $4, $5, $6)";
+    TOKENS = "SELECT * FROM operator_token WHERE revoked = 0 ORDER BY created_at, id";
+    REVOKE = "UPDATE operator_token SET revoked = 1 WHERE id = $1 AND revoked = 0";
+    INSERT_SECRET = "INSERT INTO secret (name, value, created_at) VALUES ($1, $2, $3)
+                     ON CONFLICT (name) DO NOTHING";
+    SECRET = "SELECT value FROM secret WHERE name = $1";
+    IDEMPOTENT = "SELECT request_sha256, response FROM idempotency WHERE key = $1";
+    REMEMBER = "INSERT INTO idempotency (key, request_sha256, response, created_at)
+                VALUES ($1, $2, $3, $4)";
+    FORGET = "DELETE FROM idempotency WHERE created_at < $1";
+}
+
+/// An operator's token; only the hash of its secret is stored.
+#[derive(Debug, Clone)]
+pub struct OperatorToken {
+    /// Its id.
+    pub id: TokenId,
+    /// Whose it is.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// SHA-256 of the secret.
+    pub secret_sha256: Sha256,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Stores a token.
+pub async fn insert_token(tx: &mut Tx, token: &OperatorToken) -> Result<(), StoreError> {
+    tx.run_one(
+        "store a token",
+        INSERT_TOKEN,
+        args![
+            token.id.to_string(),
+            token.name.as_str(),
+            token.role.as_str(),
+            token.secret_sha256.to_string(),
+            token.created_at.as_micros(),
+            token.expires_at.map(Timestamp::as_micros),
+        ],
+    )
+    .await
+}
+
+/// Every token that is not revoked.
+pub async fn tokens(tx: &mut Tx) -> Result<Vec<OperatorToken>, StoreError> {
+    tx.all("read tokens", TOKENS, args![], read_token).await
+}
+
+/// Revokes a token; whether there was one.
+pub async fn revoke(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
+    Ok(tx.run("revoke a token", REVOKE, args![id.to_string()]).await? == 1)
+}
+
+fn read_token(row: &Row) -> Result<OperatorToken, StoreError> {
+    Ok(OperatorToken {
+        id: row.parse("id")?,
+        name: row.get("name")?,
+        role: row.parse("role")?,
+        secret_sha256: row.parse("secret_sha256")?,
+        created_at: row.time("created_at")?,
+        expires_at: row.time_opt("expires_at")?,
+    })
+}
+
+/// The secret of a name; the given one becomes it when there is none yet. Replicas that start
+/// together end with the same one.
+pub async fn secret_or_insert(
+    tx: &mut Tx,
+    name: &str,
+    fresh: &str,
+    now: Timestamp,
+) -> Result<(String, bool), StoreError> {
+    let inserted =
+        tx.run("store a secret", INSERT_SECRET, args![name, fresh, now.as_micros()]).await? == 1;
+    let value = tx
+        .optional("read a secret", SECRET, args![name], |row| row.get("value"))
+        .await?
+        .ok_or(StoreError::RowCount { operation: "read a secret", count: 0 })?;
+    Ok((value, inserted))
+}
+
+/// What was answered to a create with this key: fingerprint of the request, response.
+pub async fn idempotent(tx: &mut Tx, key: &str) -> Result<Option<(Sha256, String)>, StoreError> {
+    tx.optional("read an idempotency key", IDEMPOTENT, args![key], |row| {
+        Ok((row.parse("request_sha256")?, row.get("response")?))
+    })
+    .await
+}
+
+/// Remembers the answer to a create, in the transaction of its effect.
+pub async fn remember(
+    tx: &mut Tx,
+    key: &str,
+    request: Sha256,
+    response: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.run_one(
+        "store an idempotency key",
+        REMEMBER,
+        args![key, request.to_string(), response, now.as_micros()],
+    )
+    .await
+}
+
+/// Forgets keys older than this.
+pub async fn forget_before(tx: &mut Tx, at: Timestamp) -> Result<u64, StoreError> {
+    tx.run("forget idempotency keys", FORGET, args![at.as_micros()]).await
+}

@@ -1,0 +1,314 @@
+//! Products, releases, artifacts, blobs and payloads.
+
+use tidegate_delta::Encoding;
+use tidegate_protocol::{Image, Platform, ProductName, Sha256, Stage, Timestamp, Version};
+
+use super::db::{Row, args};
+use super::{StoreError, Tx, statements};
+
+statements! {
+    INSERT_PRODUCT = "INSERT INTO product (name, created_at) VALUES ($1, $2)
+                      ON CONFLICT (name) DO NOTHING";
+    PRODUCTS = "SELECT name, created_at FROM product ORDER BY name";
+    PRODUCT = "SELECT name FROM product WHERE name = $1";
+    INSERT_RELEASE = "INSERT INTO release (product, version, stage, notes, revision, created_at, created_by)
+                      VALUES ($1, $2, $3, $4, 1, $5, $6)
+                      ON CONFLICT (product, version) DO NOTHING";
+    RELEASES = "SELECT * FROM release WHERE product = $1 ORDER BY created_at DESC, version";
+    ALL_RELEASES = "SELECT * FROM release";
+    RELEASE = "SELECT * FROM release WHERE product = $1 AND version = $2";
+    SET_STAGE = "UPDATE release SET stage = $3, reason = $4, revision = revision + 1
+                 WHERE product = $1 AND version = $2 AND revision = $5";
+    INSERT_ARTIFACT = "INSERT INTO artifact (product, version, platform, sha256, length, created_at)
+                       VALUES ($1, $2, $3, $4, $5, $6)
+                       ON CONFLICT (product, version, platform) DO NOTHING";
+    ARTIFACTS = "SELECT * FROM artifact WHERE product = $1 AND version = $2 ORDER BY platform";
+    ALL_ARTIFACTS = "SELECT * FROM artifact";
+    INSERT_BLOB = "INSERT INTO blob (sha256, length, created_at) VALUES ($1, $2, $3)
+                   ON CONFLICT (sha256) DO NOTHING";
+    BLOB = "SELECT sha256, length FROM blob WHERE sha256 = $1";
+    INSERT_PAYLOAD = "INSERT INTO payload (to_sha256, from_sha256, encoding, manifest_sha256, manifest_length, bytes, created_at)
+                      VALUES ($1, $2, $3, $4, $5, $6, $7)
+                      ON CONFLICT (to_sha256, from_sha256, encoding) DO NOTHING";
+    ALL_PAYLOADS = "SELECT * FROM payload ORDER BY bytes";
+}
+
+/// A release as it is stored.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// Whose.
+    pub product: ProductName,
+    /// Which.
+    pub version: Version,
+    /// How far it has come.
+    pub stage: Stage,
+    /// What is new in it.
+    pub notes: String,
+    /// Why it has its stage, where a reason was given.
+    pub reason: Option<String>,
+    /// Rises with every change.
+    pub revision: i64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+}
+
+/// An artifact as it is stored.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Whose.
+    pub product: ProductName,
+    /// Of which release.
+    pub version: Version,
+    /// For what.
+    pub platform: Platform,
+    /// Its bytes.
+    pub image: Image,
+}
+
+/// A payload as it is stored.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    /// The image that it makes.
+    pub to: Sha256,
+    /// The image that it starts from.
+    pub from: Option<Sha256>,
+    /// How it encodes.
+    pub encoding: Encoding,
+    /// Its manifest.
+    pub manifest: Image,
+    /// Bytes to fetch.
+    pub bytes: u64,
+}
+
+/// Makes a product; whether it is new.
+pub async fn insert_product(
+    tx: &mut Tx,
+    name: &ProductName,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let rows = tx.run("store a product", INSERT_PRODUCT, args![name.as_str(), now.as_micros()]).await?;
+    Ok(rows == 1)
+}
+
+/// Every product with the time it was made.
+pub async fn products(tx: &mut Tx) -> Result<Vec<(ProductName, Timestamp)>, StoreError> {
+    tx.all("read products", PRODUCTS, args![], |row| {
+        Ok((row.parse("name")?, row.time("created_at")?))
+    })
+    .await
+}
+
+/// Whether there is such a product.
+pub async fn product_exists(tx: &mut Tx, name: &ProductName) -> Result<bool, StoreError> {
+    let found = tx
+        .optional("read a product", PRODUCT, args![name.as_str()], |row| row.get::<String>("name"))
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Makes a draft release; whether it is new.
+pub async fn insert_release(
+    tx: &mut Tx,
+    product: &ProductName,
+    version: &Version,
+    notes: &str,
+    by: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let rows = tx
+        .run(
+            "store a release",
+            INSERT_RELEASE,
+            args![
+                product.as_str(),
+                version.to_string(),
+                Stage::Draft.as_str(),
+                notes,
+                now.as_micros(),
+                by
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// A product's releases, newest first.
+pub async fn releases(tx: &mut Tx, product: &ProductName) -> Result<Vec<Release>, StoreError> {
+    tx.all("read releases", RELEASES, args![product.as_str()], read_release).await
+}
+
+/// Every release.
+pub async fn all_releases(tx: &mut Tx) -> Result<Vec<Release>, StoreError> {
+    tx.all("read releases", ALL_RELEASES, args![], read_release).await
+}
+
+/// One release.
+pub async fn release(
+    tx: &mut Tx,
+    product: &ProductName,
+    version: &Version,
+) -> Result<Option<Release>, StoreError> {
+    tx.optional(
+        "read a release",
+        RELEASE,
+        args![product.as_str(), version.to_string()],
+        read_release,
+    )
+    .await
+}
+
+/// Gives a release a stage, if it still has the revision; whether it had.
+pub async fn set_stage(
+    tx: &mut Tx,
+    release: &Release,
+    stage: Stage,
+    reason: Option<&str>,
+) -> Result<bool, StoreError> {
+    let rows = tx
+        .run(
+            "change a release's stage",
+            SET_STAGE,
+            args![
+                release.product.as_str(),
+                release.version.to_string(),
+                stage.as_str(),
+                reason.map(str::to_owned),
+                release.revision,
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Adds an artifact; whether it is new.
+pub async fn insert_artifact(
+    tx: &mut Tx,
+    artifact: &Artifact,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let rows = tx
+        .run(
+            "store an artifact",
+            INSERT_ARTIFACT,
+            args![
+                artifact.product.as_str(),
+                artifact.version.to_string(),
+                artifact.platform.as_str(),
+                artifact.image.sha256.to_string(),
+                length(artifact.image.length),
+                now.as_micros(),
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// The artifacts of a release.
+pub async fn artifacts(
+    tx: &mut Tx,
+    product: &ProductName,
+    version: &Version,
+) -> Result<Vec<Artifact>, StoreError> {
+    tx.all(
+        "read artifacts",
+        ARTIFACTS,
+        args![product.as_str(), version.to_string()],
+        read_artifact,
+    )
+    .await
+}
+
+/// Every artifact.
+pub async fn all_artifacts(tx: &mut Tx) -> Result<Vec<Artifact>, StoreError> {
+    tx.all("read artifacts", ALL_ARTIFACTS, args![], read_artifact).await
+}
+
+/// Remembers that a blob is stored whole.
+pub async fn insert_blob(tx: &mut Tx, blob: Image, now: Timestamp) -> Result<(), StoreError> {
+    tx.run(
+        "store a blob's facts",
+        INSERT_BLOB,
+        args![blob.sha256.to_string(), length(blob.length), now.as_micros()],
+    )
+    .await
+    .map(drop)
+}
+
+/// The facts of a stored blob.
+pub async fn blob(tx: &mut Tx, sha256: Sha256) -> Result<Option<Image>, StoreError> {
+    tx.optional("read a blob's facts", BLOB, args![sha256.to_string()], |row| {
+        Ok(Image { sha256: row.parse("sha256")?, length: row.unsigned("length")? })
+    })
+    .await
+}
+
+/// Adds a payload; whether it is new.
+pub async fn insert_payload(
+    tx: &mut Tx,
+    payload: &Payload,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let rows = tx
+        .run(
+            "store a payload",
+            INSERT_PAYLOAD,
+            args![
+                payload.to.to_string(),
+                payload.from.map(|f| f.to_string()).unwrap_or_default(),
+                payload.encoding.as_str(),
+                payload.manifest.sha256.to_string(),
+                length(payload.manifest.length),
+                length(payload.bytes),
+                now.as_micros(),
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Every payload, smallest first.
+pub async fn all_payloads(tx: &mut Tx) -> Result<Vec<Payload>, StoreError> {
+    tx.all("read payloads", ALL_PAYLOADS, args![], |row| {
+        let from: String = row.get("from_sha256")?;
+        Ok(Payload {
+            to: row.parse("to_sha256")?,
+            from: if from.is_empty() { None } else { Some(row.parse("from_sha256")?) },
+            encoding: row.parse("encoding")?,
+            manifest: Image {
+                sha256: row.parse("manifest_sha256")?,
+                length: row.unsigned("manifest_length")?,
+            },
+            bytes: row.unsigned("bytes")?,
+        })
+    })
+    .await
+}
+
+/// A length as a column; nothing here is larger than the 2^63 bytes that it can hold.
+fn length(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn read_release(row: &Row) -> Result<Release, StoreError> {
+    Ok(Release {
+        product: row.parse("product")?,
+        version: row.parse("version")?,
+        stage: row.parse("stage")?,
+        notes: row.get("notes")?,
+        reason: row.get("reason")?,
+        revision: row.get("revision")?,
+        created_at: row.time("created_at")?,
+        created_by: row.get("created_by")?,
+    })
+}
+
+fn read_artifact(row: &Row) -> Result<Artifact, StoreError> {
+    Ok(Artifact {
+        product: row.parse("product")?,
+        version: row.parse("version")?,
+        platform: row.parse("platform")?,
+        image: Image { sha256: row.parse("sha256")?, length: row.unsigned("length")? },
+    })
+}

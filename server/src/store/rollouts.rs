@@ -1,0 +1,329 @@
+//! Rollouts and their waves.
+
+use std::time::Duration;
+
+use tidegate_domain::BasisPoints;
+use tidegate_domain::ring::{Frontier, Ring};
+use tidegate_domain::rollout::{Gate, Pace, RolloutState, Wave, WaveState};
+use tidegate_protocol::{Explained, ProductName, RolloutId, Timestamp, Version};
+
+use super::db::{Row, args};
+use super::{StoreError, Tx, json, statements};
+
+statements! {
+    INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, window_s, max_attempts, timeout_s, created_at, created_by)
+              VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    INSERT_WAVE = "INSERT INTO wave (rollout_id, idx, name, selector, size, state, frontier)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    ONE = "SELECT * FROM rollout WHERE id = $1";
+    // Live rollouts, the completed ones that bring late devices up, and others in which a
+    // device still has something to do.
+    PLANNED = "SELECT * FROM rollout r
+               WHERE state IN ('running', 'paused', 'halted', 'rolling_back', 'completed')
+                  OR EXISTS (SELECT 1 FROM deployment d WHERE d.rollout_id = r.id AND d.active = 1)
+               ORDER BY created_at DESC, id";
+    PAGE = "SELECT * FROM rollout
+            WHERE (created_at < $1 OR (created_at = $1 AND id < $2)) AND ($3 = '' OR product = $3)
+            ORDER BY created_at DESC, id DESC LIMIT $4";
+    OF_RELEASE = "SELECT * FROM rollout WHERE product = $1 AND version = $2 ORDER BY created_at, id";
+    WAVES = "SELECT * FROM wave WHERE rollout_id = $1 ORDER BY idx";
+    MOVE = "UPDATE rollout SET state = $3, reason = $4, generation = generation + $5, revision = revision + 1,
+                   started_at = COALESCE(started_at, $6), halted_at = $7, ended_at = $8
+            WHERE id = $1 AND revision = $2";
+    TOUCH = "UPDATE rollout SET reason = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
+    SET_WAVE = "UPDATE wave SET state = $3, frontier = $4, started_at = $5, soak_started_at = $6, ended_at = $7
+                WHERE rollout_id = $1 AND idx = $2 AND frontier <= $4";
+    FENCE = "SELECT state, generation FROM rollout WHERE id = $1";
+    FENCE_LOCKED = "SELECT state, generation FROM rollout WHERE id = $1 FOR SHARE";
+}
+
+/// A rollout as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollout {
+    /// Its id.
+    pub id: RolloutId,
+    /// Whose.
+    pub product: ProductName,
+    /// The release that it brings.
+    pub version: Version,
+    /// Where it stands.
+    pub state: RolloutState,
+    /// Why it stands there.
+    pub reason: Explained,
+    /// Offers name it; what withdraws the permission to offer raises it.
+    pub generation: i64,
+    /// Rises with every change.
+    pub revision: i64,
+    /// Its salt.
+    pub salt: Ring,
+    /// Its limits.
+    pub gate: Gate,
+    /// Its pace.
+    pub pace: Pace,
+    /// The rollback window after a healthy start, in seconds.
+    pub window_s: u32,
+    /// How often a device may try.
+    pub max_attempts: u32,
+    /// How long a device may be silent before its deployment times out, in seconds.
+    pub timeout_s: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it was last halted, or began to roll back.
+    pub halted_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A wave as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaveRow {
+    /// As planned.
+    pub wave: Wave,
+    /// Where it stands.
+    pub state: WaveState,
+    /// How far it has admitted.
+    pub frontier: Frontier,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it began to soak.
+    pub soak_started: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+fn at(time: Option<Timestamp>) -> Option<i64> {
+    time.map(Timestamp::as_micros)
+}
+
+/// 2^63 does not fit the column, so "everybody" is stored as the largest number and read back
+/// as it.
+fn frontier_column(frontier: Frontier) -> i64 {
+    i64::try_from(frontier.get()).unwrap_or(i64::MAX)
+}
+
+fn read_frontier(row: &Row) -> Result<Frontier, StoreError> {
+    let value: i64 = row.get("frontier")?;
+    Ok(match u64::try_from(value) {
+        Ok(_) if value == i64::MAX => Frontier::ALL,
+        Ok(value) => Frontier::from_stored(value),
+        Err(_) => Frontier::NONE,
+    })
+}
+
+/// Stores a new rollout with its waves.
+pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[Wave]) -> Result<(), StoreError> {
+    let pace_start = match rollout.pace {
+        Pace::Evidence { start } => i64::try_from(start).unwrap_or(i64::MAX),
+        Pace::AtOnce => 0,
+    };
+    tx.run_one(
+        "store a rollout",
+        INSERT,
+        args![
+            rollout.id.to_string(),
+            rollout.product.as_str(),
+            rollout.version.to_string(),
+            rollout.state.as_str(),
+            reason_column(&rollout.reason),
+            i64::try_from(rollout.salt.get()).unwrap_or(i64::MAX),
+            i64::from(rollout.gate.max_failure.get()),
+            i64::try_from(rollout.gate.min_failures).unwrap_or(i64::MAX),
+            i64::from(rollout.gate.min_success.get()),
+            i64::try_from(rollout.gate.soak.as_secs()).unwrap_or(i64::MAX),
+            rollout.gate.on_breach.as_str(),
+            pace_start,
+            i64::from(rollout.window_s),
+            i64::from(rollout.max_attempts),
+            i64::from(rollout.timeout_s),
+            rollout.created_at.as_micros(),
+            rollout.created_by.as_str(),
+        ],
+    )
+    .await?;
+    for (idx, wave) in (0i64..).zip(waves) {
+        tx.run_one(
+            "store a wave",
+            INSERT_WAVE,
+            args![
+                rollout.id.to_string(),
+                idx,
+                wave.name.as_str(),
+                wave.selector.to_string(),
+                wave.size.to_string(),
+                WaveState::Pending.as_str(),
+                0i64,
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+fn reason_column(reason: &Explained) -> String {
+    serde_json::to_string(reason).unwrap_or_default()
+}
+
+/// One rollout.
+pub async fn one(tx: &mut Tx, id: RolloutId) -> Result<Option<Rollout>, StoreError> {
+    tx.optional("read a rollout", ONE, args![id.to_string()], read).await
+}
+
+/// The rollouts that decisions rest on.
+pub async fn planned(tx: &mut Tx) -> Result<Vec<Rollout>, StoreError> {
+    tx.all("read rollouts", PLANNED, args![], read).await
+}
+
+/// A page of rollouts, newest first, before a position.
+pub async fn page(
+    tx: &mut Tx,
+    before: Timestamp,
+    before_id: &str,
+    product: &str,
+    limit: i64,
+) -> Result<Vec<Rollout>, StoreError> {
+    tx.all("read rollouts", PAGE, args![before.as_micros(), before_id, product, limit], read).await
+}
+
+/// The rollouts of a release.
+pub async fn of_release(
+    tx: &mut Tx,
+    product: &ProductName,
+    version: &Version,
+) -> Result<Vec<Rollout>, StoreError> {
+    let args = args![product.as_str(), version.to_string()];
+    tx.all("read rollouts", OF_RELEASE, args, read).await
+}
+
+/// The waves of a rollout.
+pub async fn waves(tx: &mut Tx, id: RolloutId) -> Result<Vec<WaveRow>, StoreError> {
+    tx.all("read waves", WAVES, args![id.to_string()], |row| {
+        Ok(WaveRow {
+            wave: Wave {
+                name: row.get("name")?,
+                selector: row.parse("selector")?,
+                size: row.parse("size")?,
+            },
+            state: row.parse("state")?,
+            frontier: read_frontier(row)?,
+            started_at: row.time_opt("started_at")?,
+            soak_started: row.time_opt("soak_started_at")?,
+            ended_at: row.time_opt("ended_at")?,
+        })
+    })
+    .await
+}
+
+/// Moves a rollout to a state, if it still has the revision; whether it had. A state that
+/// withdraws the permission to offer raises the generation: every offer that is being written
+/// under the old one is refused from then on.
+pub async fn set_state(
+    tx: &mut Tx,
+    rollout: &Rollout,
+    state: RolloutState,
+    reason: &Explained,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let started = (state == RolloutState::Running).then_some(now);
+    let halted = if matches!(state, RolloutState::Halted | RolloutState::RollingBack) {
+        // The first halt is what people measure from.
+        rollout.halted_at.filter(|_| rollout.state != RolloutState::Running).or(Some(now))
+    } else {
+        rollout.halted_at
+    };
+    let rows = tx
+        .run(
+            "change a rollout's state",
+            MOVE,
+            args![
+                rollout.id.to_string(),
+                rollout.revision,
+                state.as_str(),
+                reason_column(reason),
+                i64::from(state.fences_offers()),
+                at(started),
+                at(halted),
+                at(state.is_final().then_some(now)),
+            ],
+        )
+        .await?;
+    Ok(rows == 1)
+}
+
+/// Writes why a rollout stands where it stands, if it still has the revision.
+pub async fn set_reason(tx: &mut Tx, rollout: &Rollout, reason: &Explained) -> Result<bool, StoreError> {
+    let args = args![rollout.id.to_string(), rollout.revision, reason_column(reason)];
+    Ok(tx.run("write a rollout's reason", TOUCH, args).await? == 1)
+}
+
+/// Writes a wave; its frontier never falls.
+pub async fn set_wave(
+    tx: &mut Tx,
+    rollout: RolloutId,
+    index: usize,
+    wave: &WaveRow,
+) -> Result<(), StoreError> {
+    tx.run_one(
+        "change a wave",
+        SET_WAVE,
+        args![
+            rollout.to_string(),
+            i64::try_from(index).unwrap_or(i64::MAX),
+            wave.state.as_str(),
+            frontier_column(wave.frontier),
+            at(wave.started_at),
+            at(wave.soak_started),
+            at(wave.ended_at),
+        ],
+    )
+    .await
+}
+
+/// State and generation of a rollout, locked against change until the transaction ends: a halt
+/// that was acknowledged before is seen, one that comes after waits for the offer.
+pub async fn fence(tx: &mut Tx, id: RolloutId) -> Result<Option<(RolloutState, i64)>, StoreError> {
+    let sql = tx.pick(FENCE, FENCE_LOCKED);
+    tx.optional("read a rollout's generation", sql, args![id.to_string()], |row| {
+        Ok((row.parse("state")?, row.get("generation")?))
+    })
+    .await
+}
+
+fn read(row: &Row) -> Result<Rollout, StoreError> {
+    let share = |column: &'static str| {
+        let points: u32 = row.unsigned(column)?;
+        BasisPoints::new(points)
+            .map_err(|e| StoreError::BadRow { column, what: e.to_string() })
+    };
+    let reason: String = row.get("reason")?;
+    let start: u64 = row.unsigned("pace_start")?;
+    Ok(Rollout {
+        id: row.parse("id")?,
+        product: row.parse("product")?,
+        version: row.parse("version")?,
+        state: row.parse("state")?,
+        reason: json("reason", &reason)?,
+        generation: row.get("generation")?,
+        revision: row.get("revision")?,
+        salt: Ring::from_random(row.unsigned("salt")?),
+        gate: Gate {
+            max_failure: share("max_failure_bp")?,
+            min_failures: row.unsigned("min_failures")?,
+            min_success: share("min_success_bp")?,
+            soak: Duration::from_secs(row.unsigned("soak_s")?),
+            on_breach: row.parse("on_breach")?,
+        },
+        pace: if start == 0 { Pace::AtOnce } else { Pace::Evidence { start } },
+        window_s: row.unsigned("window_s")?,
+        max_attempts: row.unsigned("max_attempts")?,
+        timeout_s: row.unsigned("timeout_s")?,
+        created_at: row.time("created_at")?,
+        created_by: row.get("created_by")?,
+        started_at: row.time_opt("started_at")?,
+        halted_at: row.time_opt("halted_at")?,
+        ended_at: row.time_opt("ended_at")?,
+    })
+}
