@@ -3,17 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tidegate_protocol::{Battery, Platform, Power, Timestamp};
+use tidegate_protocol::{Battery, Power, Timestamp};
 
 /// The platform that this agent was built for, as artifacts name it.
 pub fn platform() -> String {
     format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// [`platform`] as its type.
-pub fn this_platform() -> Option<Platform> {
-    platform().parse().ok()
-}
 
 /// The machine's clock.
 pub fn now() -> Timestamp {

@@ -1,1 +1,68 @@
-fn main(){}
+//! The `tidegate` binary: the server, the command line for people, and the demo.
+
+mod api;
+mod args;
+mod commands;
+mod demo;
+mod error;
+mod keys;
+mod output;
+mod profile;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use error::CliError;
+
+fn main() -> std::process::ExitCode {
+    // The agent is part of this binary for the demo; it has a runtime and options of its own.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "agent") {
+        return std::process::ExitCode::from(tidegate_agent::main(arguments) as u8);
+    }
+    let cli = Cli::parse();
+    // One TLS provider for all; an error means that it is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return std::process::ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(run(cli));
+    // A delta that is being built must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(next) = error.next_step() {
+                eprintln!("  next: {next}");
+            }
+            std::process::ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let context = commands::Context::new(&cli.global);
+    match cli.command {
+        Command::Serve(args) => commands::serve::serve(args).await,
+        Command::Migrate(args) => commands::serve::migrate(args).await,
+        Command::Healthcheck(args) => commands::serve::healthcheck(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Login(args) => commands::operator::login(args).await,
+        Command::Whoami => commands::operator::whoami(&context).await,
+        Command::Token(command) => commands::operator::token(&context, command).await,
+        Command::Keys(command) => commands::keys::run(&context, command).await,
+        Command::Release(command) => commands::release::run(&context, command).await,
+        Command::Rollout(command) => commands::rollout::run(&context, command).await,
+        Command::Rollback(args) => commands::rollout::rollback(&context, args).await,
+        Command::Device(command) => commands::device::run(&context, command).await,
+        Command::Completions { shell } => {
+            args::completions(shell);
+            Ok(())
+        }
+    }
+}

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 /// The counters of one server.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Check-ins answered.
     pub check_ins: Counter,
     /// Reports taken.
@@ -28,7 +28,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// All of it, in the OpenMetrics text format.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut registry = Registry::with_prefix("tidegate");
         registry.register("check_ins", "Check-ins answered", self.check_ins.clone());
         registry.register("reports", "Device reports taken", self.reports.clone());

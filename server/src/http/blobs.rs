@@ -20,7 +20,7 @@ use crate::service::ServiceError;
 /// Takes a blob. Not in the OpenAPI list of JSON routes, but documented in `docs/api.md`.
 pub(crate) async fn put(
     State(app): State<Arc<App>>,
-    Releaser(_): Releaser,
+    _by: Releaser,
     Segments(sha256): Segments<String>,
     headers: HeaderMap,
     body: Body,

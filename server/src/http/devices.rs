@@ -37,7 +37,7 @@ fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
     responses((status = 200, description = "A page of devices", body = Page<DeviceView>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
     let limit = page.limit()?;
@@ -57,7 +57,7 @@ pub(crate) async fn list(
     responses((status = 200, description = "The device", body = DeviceView)))]
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments(id): Segments<String>,
 ) -> ApiResult<Json<DeviceView>> {
     Ok(Json(look(&app, parse(&id)?)?))
@@ -69,7 +69,7 @@ pub(crate) async fn get(
     responses((status = 200, description = "The chain", body = WhyView)))]
 pub(crate) async fn why(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments(id): Segments<String>,
 ) -> ApiResult<Json<WhyView>> {
     Ok(Json(app.why_device(parse(&id)?)?.into()))

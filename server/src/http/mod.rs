@@ -14,6 +14,8 @@ mod trust;
 
 pub mod dto;
 
+pub use page::cursor;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -26,7 +26,7 @@ pub(crate) async fn whoami(Reader(by): Reader) -> Json<WhoamiView> {
     responses((status = 200, description = "The tokens", body = [TokenView])))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
-    Administrator(_): Administrator,
+    _by: Administrator,
 ) -> ApiResult<Json<Vec<TokenView>>> {
     let tokens = operators::tokens(&mut app.db.read().await?).await?;
     Ok(Json(tokens.iter().map(|t| TokenView::new(t, None)).collect()))

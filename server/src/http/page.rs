@@ -62,6 +62,11 @@ impl PageParams {
     }
 }
 
+/// The opaque form of a position.
+pub fn cursor(position: &str) -> String {
+    URL_SAFE_NO_PAD.encode(position)
+}
+
 /// A page as a response. A full page may be followed by another one.
 pub(crate) fn respond<T: Serialize>(
     path: &str,
@@ -70,7 +75,7 @@ pub(crate) fn respond<T: Serialize>(
     position: impl Fn(&T) -> String,
 ) -> Response {
     let full = items.len() as i64 >= limit;
-    let next_cursor = items.last().filter(|_| full).map(|i| URL_SAFE_NO_PAD.encode(position(i)));
+    let next_cursor = items.last().filter(|_| full).map(|i| cursor(&position(i)));
     let mut headers = HeaderMap::new();
     if let Some(cursor) = &next_cursor
         && let Ok(link) =

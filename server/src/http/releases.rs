@@ -22,7 +22,7 @@ use crate::store::products;
     responses((status = 200, description = "The products", body = [ProductView])))]
 pub(crate) async fn list_products(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
 ) -> ApiResult<Json<Vec<ProductView>>> {
     let list = products::products(&mut app.db.read().await?).await?;
     Ok(Json(list.into_iter().map(|(name, _)| ProductView { name: name.to_string() }).collect()))
@@ -49,7 +49,7 @@ pub(crate) async fn create_product(
     responses((status = 200, description = "The releases", body = [ReleaseView])))]
 pub(crate) async fn list_releases(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments(product): Segments<String>,
 ) -> ApiResult<Json<Vec<ReleaseView>>> {
     let product = parse(&product)?;
@@ -87,7 +87,7 @@ pub(crate) async fn create_release(
     responses((status = 200, description = "The release", body = ReleaseView)))]
 pub(crate) async fn get_release(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments((product, version)): Segments<(String, String)>,
 ) -> ApiResult<Response> {
     let (product, version) = (parse(&product)?, parse(&version)?);
@@ -144,7 +144,7 @@ pub(crate) async fn add_artifact(
     responses((status = 200, description = "The payloads", body = [PayloadView])))]
 pub(crate) async fn list_payloads(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments((product, version)): Segments<(String, String)>,
 ) -> ApiResult<Json<Vec<PayloadView>>> {
     Ok(Json(app.payloads_of(&parse(&product)?, &parse(&version)?).await?))

@@ -29,7 +29,7 @@ use crate::store::{deployments, events, rollouts};
     responses((status = 200, description = "A page of rollouts", body = Page<RolloutView>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
     let limit = page.limit()?;
@@ -122,7 +122,7 @@ fn view(view: RolloutView) -> Response {
     responses((status = 200, description = "The rollout", body = RolloutView)))]
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments(id): Segments<String>,
 ) -> ApiResult<Response> {
     Ok(view(RolloutView::new(app.rollout(parse(&id)?).await?, false)))
@@ -255,7 +255,7 @@ pub(crate) async fn cancel(
     responses((status = 200, description = "A page of deployments", body = Page<DeploymentView>)))]
 pub(crate) async fn deployments(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
@@ -277,7 +277,7 @@ pub(crate) async fn deployments(
     responses((status = 200, description = "A page of events", body = Page<EventView>)))]
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {

@@ -19,7 +19,7 @@ use crate::app::App;
     responses((status = 200, description = "Public online keys, versions, root", body = TrustView)))]
 pub(crate) async fn get_trust(
     State(app): State<Arc<App>>,
-    Reader(_): Reader,
+    _by: Reader,
 ) -> ApiResult<Json<TrustView>> {
     let plan = app.fleet.plan();
     Ok(Json(TrustView {

@@ -21,7 +21,7 @@ use crate::store::jobs;
 use crate::store::products::{self, Artifact, Payload, Release};
 
 /// What a build job is asked for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct BuildRequest {
     /// The image to make.
     pub to: Image,

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Decode, Executor as _, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
+use sqlx::{Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
 
 use super::StoreError;
 
@@ -196,6 +196,7 @@ impl Db {
     /// Prepares a statement without running it.
     #[cfg(test)]
     pub(crate) async fn prepare(&self, sql: &'static str) -> Result<(), sqlx::Error> {
+        use sqlx::Executor as _;
         match &self.engine {
             Engine::Sqlite(pool) => pool.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop),
             Engine::Postgres(pool) => pool.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop),

@@ -1,0 +1,315 @@
+//! The agent's command line: `enroll`, `run`, `status`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+use tidegate_protocol::Label;
+use tidegate_trust::Health;
+
+use crate::archive_slots::Slots;
+use crate::config::Config;
+use crate::driver::Driver;
+use crate::enrol::{self, Request};
+use crate::journal::Journal;
+use crate::log;
+use crate::platform;
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// It did what was asked.
+    Ok = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line was not understood.
+    Usage = 2,
+}
+
+const HELP: &str = "\
+tidegate-agent: keeps one machine on the release that its fleet is to run
+
+USAGE
+  tidegate-agent enroll --server URL --token TOKEN --product NAME [options]
+  tidegate-agent run     [--state DIR]
+  tidegate-agent status  [--state DIR] [--json]
+
+ENROLL
+  --server URL          the control plane: http://host:port or https://host:port
+  --token TOKEN         a join token (or TIDEGATE_JOIN_TOKEN, which does not show in process lists)
+  --product NAME        what this machine runs
+  --region NAME         where it stands, unless the token says so
+  --channel NAME        alpha, beta or stable, unless the token says so
+  --name NAME           a name for people; the host name by default
+  --label KEY=VALUE     a further fact; may be repeated
+  --adopt DIR           take over what is installed in DIR ...
+  --release VERSION     ... which is this release
+  --platform NAME       this machine's platform by default
+  --ca-file PEM         the server's certificate authority; the public ones by default
+  --health-cmd CMD      a health check that stands in for the publisher's (split at spaces)
+  --health-timeout S    how long a health check may take; 30 by default
+  --restart-cmd CMD     restarts what runs, after each switch (split at spaces)
+  --battery-file FILE   says the charge, like \"80 mains\" or \"14 battery\"
+
+ALL
+  --state DIR           the agent's folder; ./tidegate-agent by default (or TIDEGATE_AGENT_STATE)
+  -h, --help  -V, --version
+
+What is installed is under <state>/current/tree. Exit codes: 0 ok, 1 failed, 2 usage.
+";
+
+/// Runs the agent with these arguments (without the program's name).
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    match parse(&mut parser) {
+        Err(error) => {
+            log::line(&format!("{error}; see tidegate-agent --help"));
+            ExitCode::Usage
+        }
+        Ok(Command::Help) => print(HELP),
+        Ok(Command::Version) => print(&format!("tidegate-agent {}\n", crate::VERSION)),
+        Ok(Command::Status { state, json }) => finish(status(&state, json)),
+        Ok(Command::Enroll(request)) => finish(block_on(async {
+            let config = enrol::enrol(*request).await.map_err(|e| log::chain(&e))?;
+            Ok(format!("enrolled as {} ({})\n", config.device, config.name))
+        })),
+        Ok(Command::Run { state, with_stdin }) => finish(block_on(run(state, with_stdin))),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    // A closed pipe (`| head`) is the reader's business.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::Ok
+}
+
+fn finish(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => print(&text),
+        Err(error) => {
+            log::line(&error);
+            ExitCode::Failed
+        }
+    }
+}
+
+/// One thread for everything; staging gets one more while it lasts.
+fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(state: PathBuf, with_stdin: bool) -> Result<String, String> {
+    let mut driver = Driver::open(&state).map_err(|e| log::chain(&e))?;
+    log::line(&format!("runs, state in {}", state.display()));
+    tokio::select! {
+        result = driver.run() => result.map(|()| String::new()).map_err(|e| log::chain(&e)),
+        () = asked_to_stop(with_stdin) => {
+            log::line("stops; the journal holds what it was doing");
+            Ok(String::new())
+        }
+    }
+}
+
+/// SIGINT, SIGTERM, or the end of standard input where a parent process asked for that: when
+/// it dies, however it dies, its agents end as well.
+async fn asked_to_stop(with_stdin: bool) {
+    let parent_gone = async {
+        if !with_stdin {
+            return std::future::pending().await;
+        }
+        let (done, gone) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = done.send(());
+        });
+        let _ = gone.await;
+    };
+    tokio::select! {
+        () = parent_gone => {}
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated() => {}
+    }
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
+}
+
+fn status(state: &std::path::Path, json: bool) -> Result<String, String> {
+    let config = Config::load(state).map_err(|e| log::chain(&e))?;
+    let journal = Journal::open(state).map_err(|e| log::chain(&e))?;
+    let record = journal.record();
+    let running = record.running();
+    let current = Slots::open(state).map_err(|e| log::chain(&e))?.current();
+    let status = record.status();
+    if json {
+        let value = serde_json::json!({
+            "device": config.device,
+            "name": config.name,
+            "server": config.server,
+            "product": config.product,
+            "channel": config.channel,
+            "release": running.map(|i| i.release.to_string()),
+            "image": running.map(|i| i.image.sha256),
+            "slot": record.active,
+            "slot_on_medium": current,
+            "deployment": status.map(|(id, ..)| id),
+            "state": status.map(|(_, state, _)| state),
+            "window_left_s": status.and_then(|(.., left)| left),
+            "kept": record.slot(record.inactive()).map(|i| i.release.to_string()),
+            "reports_waiting": record.outbox.len(),
+            "bad_images": record.bad,
+        });
+        return serde_json::to_string_pretty(&value).map(|t| t + "\n").map_err(|e| e.to_string());
+    }
+    let release = running.map_or_else(|| "nothing".to_owned(), |i| i.release.to_string());
+    let mut text = format!(
+        "device   {} ({})\nserver   {}\nproduct  {}, channel {}\nruns     {release}",
+        config.device, config.name, config.server, config.product, config.channel
+    );
+    if let Some(slot) = record.active {
+        text += &format!(" from slot {}", slot.name());
+    }
+    if let Some(kept) = record.slot(record.inactive()) {
+        text += &format!(", keeps {}", kept.release);
+    }
+    match status {
+        None => text += "\nstate    idle\n",
+        Some((id, state, left)) => {
+            text += &format!("\nstate    {state} ({id})");
+            if let Some(left) = left {
+                text += &format!(", {left} s of the rollback window left");
+            }
+            text += "\n";
+        }
+    }
+    if !record.outbox.is_empty() {
+        text += &format!("waiting  {} reports for the server\n", record.outbox.len());
+    }
+    Ok(text)
+}
+
+enum Command {
+    Help,
+    Version,
+    Enroll(Box<Request>),
+    Run { state: PathBuf, with_stdin: bool },
+    Status { state: PathBuf, json: bool },
+}
+
+/// Options as they come; which of them a command needs is checked afterwards.
+#[derive(Default)]
+struct Options {
+    state: Option<PathBuf>,
+    json: bool,
+    with_stdin: bool,
+    values: BTreeMap<&'static str, String>,
+    labels: BTreeMap<String, String>,
+}
+
+const VALUES: &[&str] = &[
+    "server", "token", "product", "region", "channel", "name", "adopt", "release", "platform",
+    "ca-file", "health-cmd", "health-timeout", "restart-cmd", "battery-file",
+];
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let mut command = None;
+    let mut options = Options::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Long("state") => options.state = Some(parser.value()?.into()),
+            Long("json") => options.json = true,
+            Long("exit-with-stdin") => options.with_stdin = true,
+            Long("label") => {
+                let label: Label = parser.value()?.parse()?;
+                options.labels.insert(label.key, label.value);
+            }
+            Long(name) => {
+                let Some(name) = VALUES.iter().find(|v| **v == name) else {
+                    return Err(Long(name).unexpected());
+                };
+                options.values.insert(name, parser.value()?.string()?);
+            }
+            Value(word) if command.is_none() => command = Some(word.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let state = options
+        .state
+        .take()
+        .or_else(|| std::env::var_os("TIDEGATE_AGENT_STATE").map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("tidegate-agent"));
+    match command.as_deref() {
+        Some("run") => Ok(Command::Run { state, with_stdin: options.with_stdin }),
+        Some("status") => Ok(Command::Status { state, json: options.json }),
+        Some("enroll") => request(options, state).map(|r| Command::Enroll(Box::new(r))),
+        Some(other) => Err(format!("there is no command {other:?}").into()),
+        None => Err("name a command: enroll, run or status".into()),
+    }
+}
+
+fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Error> {
+    fn typed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        text: Option<String>,
+    ) -> Result<Option<T>, lexopt::Error> {
+        text.map(|t| t.parse::<T>().map_err(|e| lexopt::Error::from(e.to_string()))).transpose()
+    }
+    let mut value = |name: &str| options.values.remove(name);
+    let needed = |name: &str, value: Option<String>| {
+        value.ok_or_else(|| lexopt::Error::from(format!("enroll needs --{name}")))
+    };
+    let token = value("token").or_else(|| std::env::var("TIDEGATE_JOIN_TOKEN").ok());
+    let timeout_s: u32 = typed(value("health-timeout"))?.unwrap_or(30);
+    let command = |text: Option<String>| {
+        text.map(|t| Health {
+            command: t.split_whitespace().map(str::to_owned).collect(),
+            timeout_s,
+        })
+    };
+    let adopt = match (value("adopt"), typed(value("release"))?) {
+        (Some(folder), Some(release)) => Some((PathBuf::from(folder), release)),
+        (None, None) => None,
+        _ => return Err("--adopt and --release go together".into()),
+    };
+    let server = needed("server", value("server"))?;
+    let product = needed("product", value("product"))?;
+    Ok(Request {
+        server: server.trim_end_matches('/').to_owned(),
+        token: needed("token", token)?,
+        product: product.parse().map_err(|e| lexopt::Error::from(format!("{e}")))?,
+        platform: typed(Some(value("platform").unwrap_or_else(platform::platform)))?
+            .ok_or_else(|| lexopt::Error::from("--platform"))?,
+        name: value("name").unwrap_or_else(platform::host_name),
+        region: typed(value("region"))?,
+        channel: typed(value("channel"))?,
+        adopt,
+        ca_file: value("ca-file").map(PathBuf::from),
+        health: command(value("health-cmd")),
+        restart: command(value("restart-cmd")),
+        battery_file: value("battery-file").map(PathBuf::from),
+        labels: options.labels,
+        state,
+    })
+}

@@ -1,0 +1,132 @@
+//! What the agent was told when it was enrolled, and may be told anew.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tidegate_protocol::{Channel, DeviceId, Platform, ProductName};
+use tidegate_trust::{Health, SecretKey};
+
+use crate::durable;
+
+/// `agent.json` of a state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Address of the control plane, `http://host:port` or `https://host:port`.
+    pub server: String,
+    /// The device's id.
+    pub device: DeviceId,
+    /// Its name for people.
+    pub name: String,
+    /// Its product.
+    pub product: ProductName,
+    /// Its platform.
+    pub platform: Platform,
+    /// Its channel.
+    pub channel: Channel,
+    /// A PEM file with the certificate authority of the server; the public ones by default.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// A health check that stands in for the publisher's.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// A command that restarts what runs from the slots, after each switch.
+    #[serde(default)]
+    pub restart: Option<Health>,
+    /// A file that says charge and power, where the system does not.
+    #[serde(default)]
+    pub battery_file: Option<PathBuf>,
+}
+
+const FILE: &str = "agent.json";
+const IDENTITY: &str = "identity.pem";
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The device is not enrolled.
+    #[error("{0} is not there: enrol this device first (tidegate-agent enroll --help)")]
+    NotEnrolled(PathBuf),
+    /// Reading or writing failed.
+    #[error("{path}", path = path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be understood.
+    #[error("{path} cannot be read: {what}", path = path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ConfigError + '_ {
+    move |source| ConfigError::Io { path: path.to_owned(), source }
+}
+
+impl Config {
+    /// Reads it.
+    pub fn load(state: &Path) -> Result<Self, ConfigError> {
+        let path = state.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(ConfigError::NotEnrolled(path));
+            }
+            Err(e) => return Err(io_at(&path)(e)),
+        };
+        serde_json::from_str(&text)
+            .map_err(|e| ConfigError::Malformed { path, what: e.to_string() })
+    }
+
+    /// Writes it.
+    pub fn save(&self, state: &Path) -> Result<(), ConfigError> {
+        let path = state.join(FILE);
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|e| ConfigError::Malformed { path: path.clone(), what: e.to_string() })?;
+        durable::replace(&path, &text, false).map_err(io_at(&path))
+    }
+}
+
+/// The device's key: made on the device, never leaves it.
+pub fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
+    let path = state.join(IDENTITY);
+    let malformed =
+        |e: tidegate_trust::KeyError| ConfigError::Malformed { path: path.clone(), what: e.to_string() };
+    match fs::read_to_string(&path) {
+        Ok(pem) => SecretKey::from_pem(&pem).map_err(malformed),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let key = SecretKey::from_seed(rand::random());
+            let pem = key.to_pem().map_err(malformed)?;
+            durable::replace(&path, pem.as_bytes(), true).map_err(io_at(&path))?;
+            Ok(key)
+        }
+        Err(e) => Err(io_at(&path)(e)),
+    }
+}
+
+/// Keeps a second agent off a state directory for as long as it lives.
+pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
+    let path = state.join("lock");
+    let file = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(io_at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(ConfigError::Malformed {
+            path,
+            what: "another agent uses this state directory".into(),
+        }),
+        Err(fs::TryLockError::Error(e)) => Err(io_at(&path)(e)),
+    }
+}

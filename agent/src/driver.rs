@@ -1,0 +1,539 @@
+//! The driver: asks the server, steps the machine, performs what it asks for, journal first.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hyper::Method;
+use tidegate_protocol::{
+    CheckIn, CheckInAnswer, DeploymentId, DeploymentStatus, Explained, MAX_WAIT_S, Reason,
+    ReportBatch, ReportsAccepted, SESSION_SCHEME, SessionGranted, paths,
+};
+use tidegate_trust::assignment::{self, Clock, Situation};
+use tidegate_trust::verify::{Refresh, Trusted};
+use tidegate_trust::{RoleName, SecretKey, TrustError};
+
+use crate::archive_slots::{SlotError, Slots};
+use crate::client::{Client, TransportError};
+use crate::config::{self, Config, ConfigError};
+use crate::download::Download;
+use crate::enrol::send_signed;
+use crate::failpoint;
+use crate::fsm::{Effect, Event, Installed, Job, Medium, Phase, SlotId, step};
+use crate::health::{self, Surroundings};
+use crate::journal::{Journal, JournalError};
+use crate::log;
+use crate::platform;
+use crate::trust_store::TrustStore;
+
+/// What stops the agent. Everything else is reported and tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The configuration cannot be used.
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
+    /// The journal cannot be used: without it nothing may be done.
+    #[error("the journal cannot be used")]
+    Journal(#[from] JournalError),
+    /// The slots cannot be used.
+    #[error("the slots cannot be used")]
+    Slots(#[from] SlotError),
+    /// The signed files cannot be read or written.
+    #[error("the signed files cannot be read or written")]
+    Trust(#[from] std::io::Error),
+    /// The server's address or certificates cannot be used.
+    #[error("the server cannot be addressed")]
+    Transport(#[from] TransportError),
+}
+
+/// Why a round with the server did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("asking the server failed")]
+    Transport(#[from] TransportError),
+    #[error("signed metadata was refused")]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
+    Fatal(#[from] DriverError),
+}
+
+/// How often the health is checked again in probation: a tenth of the window, 1 s to 60 s.
+fn probation_check(window_s: u32) -> Duration {
+    Duration::from_secs(u64::from((window_s / 10).clamp(1, 60)))
+}
+
+/// Answers are small: the largest is a check-in's with an assignment in it.
+const ANSWER: usize = 256 << 10;
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Between tries while the server does not answer.
+const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+
+/// One device's agent.
+pub struct Driver {
+    state: PathBuf,
+    config: Config,
+    key: SecretKey,
+    journal: Journal,
+    slots: Slots,
+    trust: TrustStore,
+    client: Client,
+    ticket: Option<String>,
+    /// When the rollback window was last counted.
+    counted: Instant,
+    _lock: File,
+}
+
+impl Driver {
+    /// Opens a state directory.
+    pub fn open(state: &Path) -> Result<Self, DriverError> {
+        let config = Config::load(state)?;
+        let lock = config::lock(state)?;
+        Ok(Self {
+            key: config::identity(state)?,
+            journal: Journal::open(state)?,
+            slots: Slots::open(state)?,
+            trust: TrustStore::open(state)?,
+            client: Client::new(&config.server, config.ca_file.as_deref())?,
+            state: state.to_owned(),
+            config,
+            ticket: None,
+            counted: Instant::now(),
+            _lock: lock,
+        })
+    }
+
+    /// Runs until it is dropped. Returns only when going on would be wrong.
+    pub async fn run(&mut self) -> Result<(), DriverError> {
+        let medium = Medium { active: self.slots.current() };
+        self.handle(Event::Started(medium)).await?;
+        let mut failures = 0u32;
+        loop {
+            self.count_window().await?;
+            let began = Instant::now();
+            let pause = match self.round().await {
+                Ok(poll) => {
+                    failures = 0;
+                    // A held check-in has used up most of the interval already.
+                    jittered(poll.saturating_sub(began.elapsed()))
+                }
+                Err(RoundError::Fatal(error)) => return Err(error),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    log::line(&log::chain(&error));
+                    let seconds = 1u64 << failures.min(9);
+                    jittered(Duration::from_secs(seconds).min(MAX_BACK_OFF))
+                }
+            };
+            self.wait(pause).await?;
+        }
+    }
+
+    /// Waits, and counts the window meanwhile: it runs whether the server answers or not.
+    async fn wait(&mut self, pause: Duration) -> Result<(), DriverError> {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let slice = match &self.journal.record().phase {
+                Phase::Probation { job, .. } => left.min(probation_check(job.window_s)),
+                _ => left,
+            };
+            tokio::time::sleep(slice).await;
+            self.count_window().await?;
+        }
+    }
+
+    /// Counts the rollback window and checks the health again in it.
+    async fn count_window(&mut self) -> Result<(), DriverError> {
+        let Phase::Probation { job, elapsed_s } = self.journal.record().phase.clone() else {
+            self.counted = Instant::now();
+            return Ok(());
+        };
+        let passed = self.counted.elapsed();
+        let left = Duration::from_secs(u64::from(job.window_s.saturating_sub(elapsed_s)));
+        if passed < probation_check(job.window_s).min(left) {
+            return Ok(());
+        }
+        self.counted = Instant::now();
+        if let Err(reason) = self.check_health(&job.target).await {
+            return self.handle(Event::Unhealthy(reason)).await;
+        }
+        // Rounded down: the window is never shorter than it was promised.
+        let seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
+        self.counted -= passed - Duration::from_secs(u64::from(seconds));
+        self.handle(Event::WindowPassed(seconds)).await
+    }
+
+    /// Steps the machine and performs what it asks for, until it asks for nothing more.
+    async fn handle(&mut self, event: Event) -> Result<(), DriverError> {
+        let mut events = VecDeque::from([event]);
+        let mut effects: VecDeque<Effect> = VecDeque::new();
+        loop {
+            if let Some(event) = events.pop_front() {
+                let before = std::mem::discriminant(&self.journal.record().phase);
+                let (record, wanted) = step(self.journal.record().clone(), event);
+                self.journal.write(record)?;
+                if std::mem::discriminant(&self.journal.record().phase) != before {
+                    // What was wanted in the old phase is wanted no more.
+                    effects.clear();
+                    log::line(&describe(&self.journal.record().phase));
+                }
+                effects.extend(wanted);
+            } else if let Some(effect) = effects.pop_front() {
+                failpoint::point("before an effect");
+                events.extend(self.perform(effect).await?);
+                failpoint::point("after an effect");
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<Option<Event>, DriverError> {
+        Ok(match effect {
+            Effect::DropDownload => {
+                // What is left is dropped by the next download; it costs space, nothing more.
+                if let Err(error) = Download::new(&self.state).drop_all() {
+                    log::line(&format!("the download folder cannot be emptied: {error}"));
+                }
+                None
+            }
+            Effect::Download(job) => Some(self.download(&job).await?),
+            Effect::Stage(job) => Some(self.stage(*job).await),
+            Effect::Switch(slot) => match self.switch(Some(slot)).await {
+                Ok(()) => None,
+                Err(reason) => Some(Event::Unhealthy(reason)),
+            },
+            Effect::CheckHealth(installed) => match self.check_health(&installed).await {
+                Ok(()) => {
+                    self.counted = Instant::now();
+                    Some(Event::Healthy)
+                }
+                Err(reason) => Some(Event::Unhealthy(reason)),
+            },
+            Effect::Return(slot) => {
+                // The way back needs no server, and is not given up.
+                let mut wait = Duration::from_secs(1);
+                loop {
+                    match self.switch(slot).await {
+                        Ok(()) => break,
+                        // The old version is in place; that its restart command fails does not
+                        // make the new one better.
+                        Err(reason) if reason.code == Reason::RestartFailed => {
+                            log::line(&format!("after going back: {reason}"));
+                            break;
+                        }
+                        Err(reason) => log::line(&format!("going back failed: {reason}")),
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(MAX_BACK_OFF);
+                }
+                Some(Event::Returned)
+            }
+        })
+    }
+
+    async fn switch(&self, slot: Option<SlotId>) -> Result<(), Explained> {
+        self.slots.activate(slot).map_err(|e| e.explained())?;
+        let (Some(restart), Some(slot)) = (&self.config.restart, slot) else { return Ok(()) };
+        let release = self.journal.record().slot(slot).map(|i| i.release.to_string());
+        let tree = self.slots.tree(slot);
+        let around = Surroundings {
+            tree: &tree,
+            release: release.unwrap_or_default(),
+            device_name: &self.config.name,
+        };
+        health::run(restart, &around, Reason::RestartFailed, Reason::RestartFailed).await
+    }
+
+    async fn check_health(&self, installed: &Installed) -> Result<(), Explained> {
+        let Some(health) = self.config.health.as_ref().or(installed.health.as_ref()) else {
+            return Ok(());
+        };
+        let Some(slot) = self.journal.record().active else { return Ok(()) };
+        let tree = self.slots.tree(slot);
+        let around = Surroundings {
+            tree: &tree,
+            release: installed.release.to_string(),
+            device_name: &self.config.name,
+        };
+        health::run(health, &around, Reason::HealthFailed, Reason::HealthTimeout).await
+    }
+
+    /// Downloads, and listens meanwhile: a halt must be heard in the middle of it.
+    async fn download(&mut self, job: &Job) -> Result<Event, DriverError> {
+        let Some(payload) = job.payloads.get(job.payload).copied() else {
+            let reason = Explained::new(Reason::DownloadFailed, "no way to fetch it is left");
+            return Ok(Event::DownloadFailed(reason));
+        };
+        let download = Download::new(&self.state);
+        let mut line = self.client.sibling();
+        // The artifact and what is unpacked from it.
+        let needed = job.target.image.length.saturating_mul(2);
+        let fetching = download.run(&mut line, &payload, needed);
+        tokio::pin!(fetching);
+        loop {
+            let heard = tokio::select! {
+                biased;
+                result = &mut fetching => {
+                    return Ok(match result {
+                        Ok(bytes) => Event::Downloaded { bytes: job.bytes + bytes },
+                        Err(reason) => Event::DownloadFailed(reason),
+                    });
+                }
+                heard = self.listen(job.deployment) => heard?,
+            };
+            if heard {
+                return Ok(Event::CalledOff(job.deployment));
+            }
+        }
+    }
+
+    /// Tells the server where we are until it calls the deployment off.
+    async fn listen(&mut self, deployment: DeploymentId) -> Result<bool, DriverError> {
+        let mut wait = Duration::from_secs(1);
+        loop {
+            let answer = async {
+                self.send_reports().await?;
+                self.check_in(MAX_WAIT_S).await.map(|(answer, _)| answer)
+            };
+            match answer.await {
+                Ok(answer) if answer.cancel == Some(deployment) => return Ok(true),
+                Ok(_) => wait = Duration::from_secs(1),
+                Err(RoundError::Fatal(error)) => return Err(error),
+                Err(error) => {
+                    log::line(&log::chain(&error));
+                    wait = (wait * 2).min(MAX_BACK_OFF);
+                }
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Makes the new version in its slot, off the event loop.
+    async fn stage(&mut self, job: Job) -> Event {
+        let slots = self.slots.clone();
+        let download = Download::new(&self.state);
+        let active = self.journal.record().active;
+        let made = tokio::task::spawn_blocking(move || {
+            let payload = job
+                .payloads
+                .get(job.payload)
+                .ok_or_else(|| Explained::from(Reason::DownloadFailed))?;
+            let (manifest, file) = download.open(payload)?;
+            let old = manifest.encoding.is_delta().then_some(active).flatten();
+            slots
+                .stage(job.slot, &manifest, &file, old, job.target.image)
+                .map_err(|e| e.explained())
+        })
+        .await;
+        match made {
+            Ok(Ok(())) => Event::Staged,
+            Ok(Err(reason)) => Event::StageFailed(reason),
+            Err(error) => {
+                Event::StageFailed(Explained::new(Reason::StorageError, error.to_string()))
+            }
+        }
+    }
+
+    /// One round with the server: reports up, orders down. Gives the time to the next one.
+    async fn round(&mut self) -> Result<Duration, RoundError> {
+        self.send_reports().await?;
+        // In probation the window must be counted in time.
+        let wait = match &self.journal.record().phase {
+            Phase::Probation { job, .. } => {
+                u16::try_from(probation_check(job.window_s).as_secs()).unwrap_or(MAX_WAIT_S)
+            }
+            _ => MAX_WAIT_S,
+        };
+        let (answer, nonce) = self.check_in(wait).await?;
+        if let Some(cancel) = answer.cancel {
+            self.handle(Event::CalledOff(cancel)).await?;
+        }
+        if let Some(text) = &answer.assignment {
+            self.take_assignment(text, &nonce).await?;
+            // There is something to tell.
+            return Ok(Duration::ZERO);
+        }
+        if !self.journal.record().outbox.is_empty() {
+            return Ok(Duration::ZERO);
+        }
+        Ok(Duration::from_secs(u64::from(answer.poll_after_s.max(1))))
+    }
+
+    async fn send_reports(&mut self) -> Result<(), RoundError> {
+        while !self.journal.record().outbox.is_empty() {
+            let reports: Vec<_> =
+                self.journal.record().outbox.iter().take(ReportBatch::MAX).cloned().collect();
+            let body = encode(&ReportBatch { reports })?;
+            let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
+            let before = self.journal.record().outbox.len();
+            self.handle_light(Event::Acknowledged(answer.acknowledged))?;
+            if self.journal.record().outbox.len() == before {
+                // A server that was restored from an old backup knows less than it had said; it
+                // will not move on, and neither must we spin.
+                return Err(TransportError::Malformed("reports were not acknowledged".into()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// For an event that asks for nothing to be done.
+    fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
+        let (record, _) = step(self.journal.record().clone(), event);
+        Ok(self.journal.write(record)?)
+    }
+
+    async fn check_in(&mut self, wait: u16) -> Result<(CheckInAnswer, String), RoundError> {
+        let nonce = hex::encode(rand::random::<[u8; 32]>());
+        let record = self.journal.record();
+        let running = record.running();
+        let request = CheckIn {
+            nonce: nonce.clone(),
+            counter: record.counter,
+            wait,
+            agent_version: crate::VERSION.into(),
+            release: running.map(|i| i.release.clone()),
+            image: running.map(|i| i.image.sha256),
+            battery: platform::battery(self.config.battery_file.as_deref()),
+            deployment: record.status().map(|(id, state, window_left_s)| DeploymentStatus {
+                id,
+                state,
+                window_left_s,
+            }),
+        };
+        let deadline = DEADLINE + Duration::from_secs(u64::from(wait));
+        Ok((self.call(paths::CHECK_IN, encode(&request)?, deadline).await?, nonce))
+    }
+
+    /// Calls the device API within a session; opens one where there is none.
+    async fn call<T: serde::de::DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<T, TransportError> {
+        for renewed in [false, true] {
+            let ticket = match (&self.ticket, renewed) {
+                (Some(ticket), false) => ticket.clone(),
+                _ => self.open_session().await?,
+            };
+            let authorization = format!("{SESSION_SCHEME} {ticket}");
+            let headers =
+                [("content-type", "application/json"), ("authorization", authorization.as_str())];
+            let answer =
+                self.client.send(Method::POST, path, &headers, body.clone(), ANSWER, deadline).await?;
+            if answer.status == hyper::StatusCode::UNAUTHORIZED && !renewed {
+                continue;
+            }
+            let bytes = answer.ok()?;
+            return serde_json::from_slice(&bytes)
+                .map_err(|e| TransportError::Malformed(e.to_string()));
+        }
+        Err(TransportError::Malformed("the server refuses the session that it granted".into()))
+    }
+
+    async fn open_session(&mut self) -> Result<String, TransportError> {
+        let body = serde_json::json!({ "device": self.config.device }).to_string().into_bytes();
+        let answer = send_signed(&mut self.client, &self.key, paths::SESSION, body).await?.ok()?;
+        let granted: SessionGranted =
+            serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
+        self.ticket = Some(granted.ticket.clone());
+        Ok(granted.ticket)
+    }
+
+    /// What the device knows of the time: a clock behind the floor is no clock.
+    fn clock(&self) -> Clock {
+        let (now, floor) = (platform::now(), self.journal.record().time_floor);
+        if now >= floor { Clock::Sane(now) } else { Clock::Floor(floor) }
+    }
+
+    /// Refreshes the signed metadata; what verified is kept even when a later file is refused.
+    async fn refresh(&mut self) -> Result<Trusted, RoundError> {
+        let kept = self.trust.load().map_err(DriverError::from)?;
+        let role = RoleName::new(self.config.product.clone(), self.config.channel);
+        let mut refresh = Refresh::start(kept.clone(), role, self.clock().now())?;
+        let result = async {
+            while let Some(wanted) = refresh.request() {
+                let path = format!("{}{}", paths::METADATA, wanted.file);
+                let answer = self
+                    .client
+                    .send(Method::GET, &path, &[], Vec::new(), wanted.limit, DEADLINE)
+                    .await?;
+                let absent = answer.status == hyper::StatusCode::NOT_FOUND;
+                let bytes = if absent && wanted.may_be_absent { None } else { Some(answer.ok()?) };
+                refresh.answer(bytes.map(|b| b.to_vec()))?;
+            }
+            Ok::<(), RoundError>(())
+        }
+        .await;
+        self.trust.save(&kept, refresh.files()).map_err(DriverError::from)?;
+        result?;
+        Ok(refresh.finish()?)
+    }
+
+    /// Checks an assignment in the numbered order and hands it to the machine.
+    async fn take_assignment(&mut self, text: &str, nonce: &str) -> Result<(), RoundError> {
+        let trusted = self.refresh().await?;
+        let record = self.journal.record();
+        let situation = Situation {
+            device: self.config.device,
+            platform: &self.config.platform,
+            nonce,
+            counter: record.counter,
+            installed: record.running().map(|i| &i.release),
+            floor: record.floor.as_ref(),
+            clock: self.clock(),
+        };
+        let accepted = assignment::verify(&trusted, text.as_bytes(), &situation)?;
+        let time_floor = trusted.time_floor()?.max(record.time_floor);
+        let job = Job {
+            deployment: accepted.terms.deployment,
+            action: accepted.terms.action,
+            target: Installed {
+                release: accepted.facts.release.clone(),
+                image: accepted.facts.image,
+                health: accepted.facts.health.clone(),
+            },
+            window_s: accepted.terms.window_s,
+            payloads: accepted.terms.payloads,
+            payload: 0,
+            slot: record.inactive(),
+            bytes: 0,
+            min_release: trusted.role().policy.min_release.clone(),
+        };
+        if time_floor > record.time_floor {
+            let mut record = record.clone();
+            record.time_floor = time_floor;
+            self.journal.write(record).map_err(DriverError::from)?;
+        }
+        self.handle(Event::Assigned(Box::new(job), accepted.counter)).await?;
+        Ok(())
+    }
+}
+
+fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, TransportError> {
+    serde_json::to_vec(value).map_err(|e| TransportError::Malformed(e.to_string()))
+}
+
+/// Up to a tenth more, so that a fleet that was switched on together does not stay together.
+fn jittered(base: Duration) -> Duration {
+    let tenth = u64::try_from(base.as_millis() / 10).unwrap_or(u64::MAX);
+    base + Duration::from_millis(rand::random_range(0..=tenth))
+}
+
+fn describe(phase: &Phase) -> String {
+    match phase {
+        Phase::Idle => "idle".into(),
+        Phase::Downloading { job } => format!("downloading {}", job.target.release),
+        Phase::Staging { job } => format!("installing {}", job.target.release),
+        Phase::Trial { job, tries } => format!("trying {} (start {tries})", job.target.release),
+        Phase::Probation { job, .. } => {
+            format!("healthy on {}, {} s to go back", job.target.release, job.window_s)
+        }
+        Phase::Returning { reason, .. } => format!("going back: {reason}"),
+    }
+}

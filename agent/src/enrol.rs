@@ -1,0 +1,163 @@
+//! Joining a fleet.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidegate_protocol::{
+    Channel, Enrol, Enrolled, Image, NONCE_HEADER, Platform, ProductName, Region, Version, paths,
+};
+use tidegate_trust::http_signature::{RequestFacts, sign_request};
+use tidegate_trust::verify::TrustedFiles;
+use tidegate_trust::{Health, JoinToken, RootRole, SecretKey};
+
+use crate::archive_slots::{SlotError, Slots};
+use crate::client::{Answer, Client, TransportError};
+use crate::config::{self, Config, ConfigError};
+use crate::fsm::{Installed, Record, SlotId};
+use crate::journal::{Journal, JournalError};
+use crate::platform;
+use crate::trust_store::TrustStore;
+
+/// What a person says when a device joins.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub server: String,
+    pub token: String,
+    pub state: PathBuf,
+    pub product: ProductName,
+    pub platform: Platform,
+    pub name: String,
+    pub region: Option<Region>,
+    pub channel: Option<Channel>,
+    pub labels: BTreeMap<String, String>,
+    pub adopt: Option<(PathBuf, Version)>,
+    pub ca_file: Option<PathBuf>,
+    pub health: Option<Health>,
+    pub restart: Option<Health>,
+    pub battery_file: Option<PathBuf>,
+}
+
+/// Why a device could not join.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EnrolError {
+    #[error("{0}")]
+    Token(#[from] tidegate_trust::JoinTokenError),
+    #[error("asking the server failed")]
+    Transport(#[from] TransportError),
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
+    #[error("the journal cannot be used")]
+    Journal(#[from] JournalError),
+    #[error("the installed version cannot be taken over")]
+    Slot(#[from] SlotError),
+    #[error("the state directory cannot be written")]
+    Io(#[from] std::io::Error),
+    #[error(
+        "the server's root metadata is not the one that the join token pins: this is not the \
+         server that made the token, or someone stands in between"
+    )]
+    WrongRoot,
+    #[error("the server's root metadata does not verify")]
+    Root(#[from] tidegate_trust::TrustError),
+    #[error("{0} is enrolled already as {1}; use another --state, or remove it")]
+    Enrolled(PathBuf, String),
+}
+
+/// Joins. Whatever step it is cut at, it may be run again: the key is kept, the server knows it,
+/// and the token is used once.
+pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
+    let token: JoinToken = request.token.parse()?;
+    std::fs::create_dir_all(&request.state)?;
+    let _lock = config::lock(&request.state)?;
+    if let Ok(known) = Config::load(&request.state) {
+        return Err(EnrolError::Enrolled(request.state, known.device.to_string()));
+    }
+    let key = config::identity(&request.state)?;
+    let adopted = adopt(&request)?;
+    let mut client = Client::new(&request.server, request.ca_file.as_deref())?;
+    let body = Enrol {
+        token: token.to_string(),
+        public_key: key.public().to_string(),
+        name: request.name.clone(),
+        product: request.product.clone(),
+        platform: request.platform.clone(),
+        region: request.region.clone(),
+        channel: request.channel,
+        labels: request.labels.clone(),
+        release: request.adopt.as_ref().map(|(_, version)| version.clone()),
+        image: adopted.map(|image| image.sha256),
+    };
+    let body = serde_json::to_vec(&body).map_err(|e| TransportError::Malformed(e.to_string()))?;
+    let answer = send_signed(&mut client, &key, paths::ENROL, body).await?.ok()?;
+    let enrolled: Enrolled =
+        serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
+    // The token pins the root: nothing else that the server says is believed before that.
+    let root = enrolled.root.into_bytes();
+    if tidegate_delta::sha256(&root) != token.root {
+        return Err(EnrolError::WrongRoot);
+    }
+    RootRole::check(&root)?;
+    let files = TrustedFiles { root, ..TrustedFiles::default() };
+    TrustStore::open(&request.state)?.save(&TrustedFiles::default(), &files)?;
+    let config = Config {
+        server: request.server,
+        device: enrolled.device,
+        name: request.name,
+        product: request.product,
+        platform: request.platform,
+        channel: enrolled.channel,
+        ca_file: request.ca_file,
+        health: request.health,
+        restart: request.restart,
+        battery_file: request.battery_file,
+    };
+    // Last: with it the device is enrolled.
+    config.save(&request.state)?;
+    Ok(config)
+}
+
+fn adopt(request: &Request) -> Result<Option<Image>, EnrolError> {
+    let slots = Slots::open(&request.state)?;
+    let mut journal = Journal::open(&request.state)?;
+    let Some((folder, release)) = &request.adopt else {
+        if journal.record().running().is_none() {
+            journal.write(Record::new())?;
+        }
+        return Ok(None);
+    };
+    let image = slots.adopt(SlotId::A, folder)?;
+    let installed = Installed { release: release.clone(), image, health: None };
+    let record = Record { active: Some(SlotId::A), a: Some(installed), ..Record::new() };
+    journal.write(record)?;
+    slots.activate(Some(SlotId::A))?;
+    Ok(Some(image))
+}
+
+/// Sends a request signed by the device: asks for a nonce, then signs with it.
+pub(crate) async fn send_signed(
+    client: &mut Client,
+    key: &SecretKey,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Answer, TransportError> {
+    const LIMIT: usize = 256 << 10;
+    const DEADLINE: Duration = Duration::from_secs(30);
+    let post = hyper::Method::POST;
+    let first = client.send(post.clone(), path, &[], body.clone(), LIMIT, DEADLINE).await?;
+    let Some(nonce) = first.headers.get(NONCE_HEADER).and_then(|v| v.to_str().ok()) else {
+        return Ok(first);
+    };
+    let authority = client.authority().to_owned();
+    let facts =
+        RequestFacts { method: "POST", authority: &authority, path, query: "", body: &body };
+    let signed = sign_request(key, &facts, platform::now().as_secs(), nonce);
+    let headers = [
+        ("content-type", "application/json"),
+        ("content-digest", signed.content_digest.as_str()),
+        ("signature-input", signed.signature_input.as_str()),
+        ("signature", signed.signature.as_str()),
+    ];
+    client.send(post, path, &headers, body.clone(), LIMIT, DEADLINE).await
+}
+

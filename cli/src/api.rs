@@ -1,0 +1,162 @@
+//! The API, as the command line calls it.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidegate_protocol::Problem;
+use tidegate_server::http::dto::Page;
+
+use crate::error::CliError;
+
+/// A server and a token.
+#[derive(Clone)]
+pub(crate) struct Api {
+    server: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl Api {
+    /// A client for a server.
+    pub(crate) fn new(server: &str, token: &str) -> Result<Self, CliError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| CliError::failed("HTTP", &e))?;
+        Ok(Self { server: server.trim_end_matches('/').to_owned(), token: token.to_owned(), http })
+    }
+
+    /// The server's address.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.server));
+        if self.token.is_empty() { request } else { request.bearer_auth(&self.token) }
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CliError> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let id = response
+            .headers()
+            .get("x-request-id")
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned);
+        let text = response.text().await.unwrap_or_default();
+        match serde_json::from_str::<Problem>(&text) {
+            Ok(problem) => Err(CliError::Problem(Box::new(Problem { request_id: id, ..problem }))),
+            Err(_) => Err(CliError::Failed(format!("{} answered {status}", self.server))),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> CliError {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        CliError::Unreachable { server: self.server.clone(), cause: cause.to_string() }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T, CliError> {
+        response.json().await.map_err(|e| CliError::failed("the answer cannot be read", &e))
+    }
+
+    /// GET.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let response =
+            self.send(self.request(Method::GET, path).timeout(Duration::from_secs(30))).await?;
+        self.json(response).await
+    }
+
+    /// GET, as bytes; `None` when there is nothing.
+    pub(crate) async fn get_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, CliError> {
+        match self.send(self.request(Method::GET, path).timeout(Duration::from_secs(30))).await {
+            Ok(response) => {
+                let bytes = response.bytes().await.map_err(|e| self.unreachable(&e))?;
+                Ok(Some(bytes.to_vec()))
+            }
+            Err(CliError::Problem(p)) if p.status == StatusCode::NOT_FOUND.as_u16() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every item of a list, page by page.
+    pub(crate) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, CliError> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            let page = match &cursor {
+                None => format!("{path}{sign}limit=200"),
+                Some(cursor) => format!("{path}{sign}limit=200&cursor={cursor}"),
+            };
+            let page: Page<T> = self.get(&page).await?;
+            items.extend(page.items);
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// POST.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let request =
+            self.request(Method::POST, path).json(body).timeout(Duration::from_secs(60));
+        let response = self.send(request).await?;
+        self.json(response).await
+    }
+
+    /// POST of something that is made once, however often the request is sent.
+    pub(crate) async fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let key = format!("cli-{:032x}", rand::random::<u128>());
+        let request = || {
+            self.request(Method::POST, path)
+                .json(body)
+                .header("idempotency-key", &key)
+                .timeout(Duration::from_secs(60))
+        };
+        let response = match self.send(request()).await {
+            // Its answer may have been lost on the way: once more, with the same key.
+            Err(CliError::Unreachable { .. }) => self.send(request()).await?,
+            other => other?,
+        };
+        self.json(response).await
+    }
+
+    /// DELETE.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), CliError> {
+        self.send(self.request(Method::DELETE, path).timeout(Duration::from_secs(30))).await.map(drop)
+    }
+
+    /// PUT of a stream.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        length: u64,
+        body: reqwest::Body,
+    ) -> Result<T, CliError> {
+        let request = self
+            .request(Method::PUT, path)
+            .header(reqwest::header::CONTENT_LENGTH, length)
+            .body(body);
+        let response = self.send(request).await?;
+        self.json(response).await
+    }
+}

@@ -1,0 +1,151 @@
+//! `device`.
+
+use std::collections::BTreeMap;
+
+use tidegate_protocol::{DeviceId, Label};
+use tidegate_server::http::dto::{
+    DeviceView, JoinTokenBody, JoinTokenView, LiftBody, ReasonBody, WhyView,
+};
+
+use super::Context;
+use crate::api::Api;
+use crate::args::DeviceCommand;
+use crate::error::CliError;
+use crate::output::{show, table};
+
+/// Devices.
+pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    match command {
+        DeviceCommand::List { product, region } => {
+            let mut query = Vec::new();
+            query.extend(product.map(|p| format!("product={p}")));
+            query.extend(region.map(|r| format!("region={r}")));
+            let path = format!("/api/v1/devices?{}", query.join("&"));
+            let list: Vec<DeviceView> = api.all(&path).await?;
+            show(context.format, &list, |list| table(HEAD, list.iter().map(row).collect()))
+        }
+        DeviceCommand::Show { device } => {
+            let device = find(&api, &device).await?;
+            show(context.format, &device, describe)
+        }
+        DeviceCommand::Why { device } => {
+            let id = find(&api, &device).await?.id;
+            let why: WhyView = api.get(&format!("/api/v1/devices/{id}/why")).await?;
+            show(context.format, &why, |why| {
+                let rows = why.steps.iter().map(|s| {
+                    let verdict = if s.passed { "passes" } else { "stops" };
+                    [
+                        s.rollout.clone().unwrap_or_else(|| "-".into()),
+                        s.check.clone(),
+                        verdict.into(),
+                        s.found.clone(),
+                    ]
+                });
+                let chain = table(["ROLLOUT", "CHECK", "", "FOUND"], rows.collect());
+                format!("{}\nsee docs/{}\n\n{chain}", why.reason.text, why.reason.knowledge_key.replace('#', ".md#"))
+            })
+        }
+        DeviceCommand::JoinToken { product, region, channel, label, uses, valid } => {
+            let mut labels = BTreeMap::new();
+            for text in label {
+                let label: Label = text
+                    .parse()
+                    .map_err(|e: tidegate_protocol::NameError| CliError::Failed(e.to_string()))?;
+                labels.insert(label.key, label.value);
+            }
+            let body = JoinTokenBody {
+                product,
+                region,
+                channel,
+                labels,
+                uses: Some(uses),
+                valid_s: Some(valid.as_secs()),
+            };
+            let token: JoinTokenView = api.post("/api/v1/join-tokens", &body).await?;
+            show(context.format, &token, |t| t.token.clone())
+        }
+        DeviceCommand::Revoke { device, reason } => {
+            change(context, &api, &device, "revoke", &ReasonBody { reason }).await
+        }
+        DeviceCommand::Readmit { device, reason } => {
+            change(context, &api, &device, "readmit", &ReasonBody { reason }).await
+        }
+        DeviceCommand::LiftQuarantine { device, release, reason } => {
+            let body = LiftBody { version: release, reason };
+            change(context, &api, &device, "lift-quarantine", &body).await
+        }
+    }
+}
+
+async fn change(
+    context: &Context,
+    api: &Api,
+    device: &str,
+    what: &str,
+    body: &impl serde::Serialize,
+) -> Result<(), CliError> {
+    let id = find(api, device).await?.id;
+    let device: DeviceView = api.post(&format!("/api/v1/devices/{id}/{what}"), body).await?;
+    show(context.format, &device, describe)
+}
+
+/// A device by id or, where that is unique, by name.
+async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> {
+    if text.parse::<DeviceId>().is_ok() {
+        return api.get(&format!("/api/v1/devices/{text}")).await;
+    }
+    let mut named: Vec<DeviceView> =
+        api.all::<DeviceView>("/api/v1/devices").await?.into_iter().filter(|d| d.name == text).collect();
+    match (named.pop(), named.len()) {
+        (Some(device), 0) => Ok(device),
+        (Some(_), more) => Err(CliError::Hinted(
+            format!("{} devices are named {text}", more + 1),
+            "name it by its id: tidegate device list".into(),
+        )),
+        (None, _) => Err(CliError::Hinted(
+            format!("there is no device {text}"),
+            "tidegate device list shows them".into(),
+        )),
+    }
+}
+
+const HEAD: [&str; 8] =
+    ["ID", "NAME", "REGION", "RUNS", "STATE", "BATTERY", "ONLINE", "WHY"];
+
+fn row(d: &DeviceView) -> [String; 8] {
+    [
+        d.id.clone(),
+        d.name.clone(),
+        d.region.clone(),
+        d.release.clone().unwrap_or_else(|| "-".into()),
+        d.state.clone().unwrap_or_else(|| "-".into()),
+        d.battery_percent.map_or_else(|| "-".into(), |p| format!("{p} %")),
+        if d.online { "yes" } else { "no" }.into(),
+        d.reason.text.clone(),
+    ]
+}
+
+fn describe(d: &DeviceView) -> String {
+    let labels: Vec<String> = d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let lines = [
+        ("id", d.id.clone()),
+        ("name", d.name.clone()),
+        ("product", format!("{}, channel {}, {}", d.product, d.channel, d.platform)),
+        ("region", d.region.clone()),
+        ("labels", labels.join(", ")),
+        ("active", if d.active { "yes".into() } else { "no: revoked".into() }),
+        ("runs", d.release.clone().unwrap_or_else(|| "nothing".into())),
+        ("state", d.state.clone().unwrap_or_else(|| "idle".into())),
+        ("window", d.window_left_s.map_or_else(|| "-".into(), |s| format!("{s} s left"))),
+        ("kept from", d.quarantine.join(", ")),
+        (
+            "battery",
+            d.battery_percent.map_or_else(|| "-".into(), |p| format!("{p} %, {}", d.power)),
+        ),
+        ("agent", d.agent_version.clone()),
+        ("last seen", format!("{} ({})", d.last_seen, if d.online { "online" } else { "offline" })),
+        ("why", d.reason.text.clone()),
+    ];
+    lines.iter().map(|(name, value)| format!("{name:10} {value}\n")).collect()
+}

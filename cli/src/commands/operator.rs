@@ -1,0 +1,57 @@
+//! `login`, `whoami`, `token`.
+
+use serde_json::json;
+use tidegate_server::http::dto::{TokenBody, TokenView, WhoamiView};
+
+use super::Context;
+use crate::api::Api;
+use crate::args::{LoginArgs, TokenCommand};
+use crate::error::CliError;
+use crate::output::{line, show, table};
+use crate::profile::Profile;
+
+/// Remembers a server and a token, once the server has accepted it.
+pub(crate) async fn login(args: LoginArgs) -> Result<(), CliError> {
+    let token = std::fs::read_to_string(&args.token_file)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", args.token_file.display())))?;
+    let token = token.trim().to_owned();
+    let api = Api::new(&args.server, &token)?;
+    let who: WhoamiView = api.get("/api/v1/whoami").await?;
+    let profile = Profile { server: Some(api.server().to_owned()), token: Some(token) };
+    let path = profile.save()?;
+    line(&format!("logged in to {} as {} ({}); kept in {}", args.server, who.name, who.role, path.display()));
+    Ok(())
+}
+
+/// Says who the token belongs to.
+pub(crate) async fn whoami(context: &Context) -> Result<(), CliError> {
+    let who: WhoamiView = context.api()?.get("/api/v1/whoami").await?;
+    show(context.format, &who, |w| format!("{} ({}) at {}", w.name, w.role, context.server))
+}
+
+/// Operators' tokens.
+pub(crate) async fn token(context: &Context, command: TokenCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    match command {
+        TokenCommand::Create { name, role, valid } => {
+            let body = TokenBody { name, role, valid_s: valid.map(|d| d.as_secs()) };
+            let token: TokenView = api.post("/api/v1/tokens", &body).await?;
+            // The secret alone on standard output, so that it can go into a file.
+            show(context.format, &token, |t| t.secret.clone().unwrap_or_default())
+        }
+        TokenCommand::List => {
+            let tokens: Vec<TokenView> = api.get("/api/v1/tokens").await?;
+            show(context.format, &tokens, |tokens| {
+                let rows = tokens.iter().map(|t| {
+                    let expires = t.expires_at.clone().unwrap_or_else(|| "never".into());
+                    [t.id.clone(), t.name.clone(), t.role.clone(), expires]
+                });
+                table(["ID", "NAME", "ROLE", "EXPIRES"], rows.collect())
+            })
+        }
+        TokenCommand::Revoke { id } => {
+            api.delete(&format!("/api/v1/tokens/{id}")).await?;
+            show(context.format, &json!({ "revoked": id }), |_| format!("{id} is revoked"))
+        }
+    }
+}

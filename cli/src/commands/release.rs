@@ -1,0 +1,267 @@
+//! `release`.
+
+use std::io::{Seek as _, Write};
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt as _;
+use tidegate_delta::Hasher;
+use tidegate_delta::archive::pack;
+use tidegate_protocol::{Channel, Image, Platform, ProductName, Stage, Version};
+use tidegate_server::http::dto::{
+    ArtifactBody, ArtifactView, BlobView, PayloadView, ProductBody, ProductView, PromoteBody,
+    ReleaseBody, ReleaseView,
+};
+use tidegate_trust::{Health, ImageFacts, ImagePath, RoleName};
+
+use super::Context;
+use crate::api::Api;
+use crate::args::{PublishArgs, ReleaseCommand};
+use crate::error::CliError;
+use crate::keys::Offline;
+use crate::output::{bytes, bytes_bar, show, table};
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, CliError> {
+    text.parse().map_err(|e: T::Err| CliError::Failed(e.to_string()))
+}
+
+/// Releases.
+pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    match command {
+        ReleaseCommand::Publish(args) => publish(context, &api, args).await,
+        ReleaseCommand::Promote { product, release, to, reason, dry_run, dir } => {
+            let body = PromoteBody { to: to.clone(), reason, dry_run };
+            if !dry_run {
+                sign_for(&api, &dir.keys, &parse(&product)?, &parse(&release)?, parse(&to)?).await?;
+            }
+            let path = format!("/api/v1/products/{product}/releases/{release}/promote");
+            let release: ReleaseView = api.post(&path, &body).await?;
+            show(context.format, &release, |r| {
+                let would = if dry_run { "would be" } else { "is" };
+                format!("{} {} {would} {}", r.product, r.version, r.stage)
+            })
+        }
+        ReleaseCommand::Withdraw { product, release, reason } => {
+            let body = PromoteBody {
+                to: Stage::Withdrawn.to_string(),
+                reason: Some(reason),
+                dry_run: false,
+            };
+            let path = format!("/api/v1/products/{product}/releases/{release}/promote");
+            let release: ReleaseView = api.post(&path, &body).await?;
+            show(context.format, &release, |r| format!("{} {} is {}", r.product, r.version, r.stage))
+        }
+        ReleaseCommand::List { product: None } => {
+            let products: Vec<ProductView> = api.get("/api/v1/products").await?;
+            show(context.format, &products, |products| {
+                table(["PRODUCT"], products.iter().map(|p| [p.name.clone()]).collect())
+            })
+        }
+        ReleaseCommand::List { product: Some(product) } => {
+            let path = format!("/api/v1/products/{product}/releases");
+            let releases: Vec<ReleaseView> = api.get(&path).await?;
+            show(context.format, &releases, |releases| {
+                let rows = releases.iter().map(|r| {
+                    [r.version.clone(), r.stage.clone(), r.created_at.clone(), r.notes.clone()]
+                });
+                table(["RELEASE", "STAGE", "CREATED", "NOTES"], rows.collect())
+            })
+        }
+        ReleaseCommand::Get { product, release } => {
+            let path = format!("/api/v1/products/{product}/releases/{release}");
+            let release: ReleaseView = api.get(&path).await?;
+            show(context.format, &release, |r| {
+                let rows = r.artifacts.iter().map(|a| {
+                    [a.platform.clone(), bytes(a.length), a.sha256[..16].to_owned()]
+                });
+                let reason = r.reason.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
+                let artifacts = table(["PLATFORM", "SIZE", "SHA-256"], rows.collect());
+                format!("{} {} is {}{reason}\n\n{artifacts}", r.product, r.version, r.stage)
+            })
+        }
+        ReleaseCommand::Delta { product, release } => {
+            let path = format!("/api/v1/products/{product}/releases/{release}/deltas");
+            let payloads: Vec<PayloadView> = api.get(&path).await?;
+            show(context.format, &payloads, |payloads| {
+                let rows = payloads.iter().map(|p| {
+                    let ready = p.state == "ready";
+                    let saved = 100 - p.bytes * 100 / p.image_bytes.max(1);
+                    [
+                        p.platform.clone(),
+                        p.from.clone().unwrap_or_else(|| "any".into()),
+                        p.encoding.clone(),
+                        if ready { bytes(p.bytes) } else { "-".into() },
+                        if ready { format!("{saved} %") } else { "-".into() },
+                        if p.error.is_empty() { p.state.clone() } else { format!("{}: {}", p.state, p.error) },
+                    ]
+                });
+                table(["PLATFORM", "FROM", "ENCODING", "SIZE", "SAVED", "STATE"], rows.collect())
+            })
+        }
+    }
+}
+
+/// Hashes what passes; the bar shows it.
+struct Counting<W> {
+    inner: W,
+    hasher: Hasher,
+    bar: indicatif::ProgressBar,
+}
+
+impl<W: Write> Write for Counting<W> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(buf)?;
+        self.hasher.update(&buf[..written]);
+        self.bar.inc(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Packs into a temporary file; gives it with its facts.
+fn pack_artifact(path: &Path) -> Result<(std::fs::File, Image), CliError> {
+    let file = tempfile::tempfile()?;
+    let bar = bytes_bar(0, "packing");
+    let writer = std::io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
+    let counting = Counting { inner: writer, hasher: Hasher::new(), bar: bar.clone() };
+    let mut counting = pack(path, counting).map_err(|e| CliError::failed("packing", &e))?;
+    counting.flush()?;
+    bar.finish_and_clear();
+    Ok((file, counting.hasher.finish()))
+}
+
+async fn publish(context: &Context, api: &Api, args: PublishArgs) -> Result<(), CliError> {
+    let spec = Publication {
+        path: args.path,
+        product: parse(&args.product)?,
+        release: parse(&args.release)?,
+        platform: match &args.platform {
+            Some(platform) => parse(platform)?,
+            None => parse(&tidegate_agent::platform::platform())?,
+        },
+        notes: args.notes,
+        min_from: args.min_from.as_deref().map(parse).transpose()?,
+        stepping_stone: args.stepping_stone,
+        allow_rollback: !args.no_rollback,
+        health: args.health_cmd.as_ref().map(|command| Health {
+            command: command.split_whitespace().map(str::to_owned).collect(),
+            timeout_s: u32::try_from(args.health_timeout.as_secs()).unwrap_or(u32::MAX),
+        }),
+    };
+    let artifact = publish_release(api, &args.dir.keys, &spec).await?;
+    show(context.format, &artifact, |a| {
+        let (product, release) = (&spec.product, &spec.release);
+        format!(
+            "{product} {release} for {} is published: {}, sha256 {}\n  next: tidegate release promote {product} {release} --to alpha",
+            a.platform,
+            bytes(a.length),
+            &a.sha256[..16],
+        )
+    })
+}
+
+/// A release for one platform, to be published.
+pub(crate) struct Publication {
+    pub(crate) path: PathBuf,
+    pub(crate) product: ProductName,
+    pub(crate) release: Version,
+    pub(crate) platform: Platform,
+    pub(crate) notes: String,
+    pub(crate) min_from: Option<Version>,
+    pub(crate) stepping_stone: bool,
+    pub(crate) allow_rollback: bool,
+    pub(crate) health: Option<Health>,
+}
+
+/// Packs, signs, uploads. Whatever step it is cut at, it may be run again.
+pub(crate) async fn publish_release(
+    api: &Api,
+    keys: &Path,
+    spec: &Publication,
+) -> Result<ArtifactView, CliError> {
+    let Publication { product, release, platform, .. } = spec;
+    let mut offline = Offline::open(keys)?;
+    offline.pull(api).await?;
+    let path = spec.path.clone();
+    let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path))
+        .await
+        .map_err(|e| CliError::failed("packing", &e))??;
+    // Signed before it is uploaded: what the server gets is what was hashed here.
+    let mut changed = offline.add_product(product)?;
+    let role = RoleName::new(product.clone(), Channel::Alpha);
+    let listed =
+        ImagePath { role: role.clone(), release: release.clone(), platform: platform.clone() };
+    let facts = ImageFacts {
+        image,
+        release: release.clone(),
+        hw: vec![platform.clone()],
+        format: ImageFacts::TAR.into(),
+        min_from: spec.min_from.clone(),
+        stepping_stone: spec.stepping_stone,
+        allow_rollback: spec.allow_rollback,
+        health: spec.health.clone(),
+    };
+    offline.list_image(&listed, &facts)?;
+    // Also when it was listed before: that may not have reached the server.
+    if !changed.contains(&role.to_string()) {
+        changed.push(role.to_string());
+    }
+    let _: ProductView =
+        api.post("/api/v1/products", &ProductBody { name: product.to_string() }).await?;
+    let releases = format!("/api/v1/products/{product}/releases");
+    let body = ReleaseBody { version: release.to_string(), notes: spec.notes.clone() };
+    let _: ReleaseView = api.post(&releases, &body).await?;
+    upload(api, file, image).await?;
+    offline.push(api, &changed).await?;
+    let body = ArtifactBody { platform: platform.to_string(), sha256: image.sha256.to_string() };
+    api.post(&format!("{releases}/{release}/artifacts"), &body).await
+}
+
+async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), CliError> {
+    file.rewind()?;
+    let bar = bytes_bar(image.length, "uploading");
+    let progress = bar.clone();
+    let stream = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 20)
+        .inspect_ok(move |piece| progress.inc(piece.len() as u64));
+    let path = format!("/api/v1/blobs/{}", image.sha256);
+    let _: BlobView = api.upload(&path, image.length, reqwest::Body::wrap_stream(stream)).await?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Signs a release for every channel that takes the stage it is to have.
+pub(crate) async fn sign_for(
+    api: &Api,
+    keys: &Path,
+    product: &ProductName,
+    release: &Version,
+    to: Stage,
+) -> Result<(), CliError> {
+    if to.channels().is_empty() {
+        return Ok(());
+    }
+    let mut offline = Offline::open(keys)?;
+    offline.pull(api).await?;
+    // What the publisher signed, never what the server says.
+    let images = offline.images(&RoleName::new(product.clone(), Channel::Alpha), release);
+    if images.is_empty() {
+        return Err(CliError::Hinted(
+            format!("{product} {release} is not signed in {product}-alpha"),
+            "publish it first: tidegate release publish".into(),
+        ));
+    }
+    let mut changed = Vec::new();
+    for channel in to.channels() {
+        let role = RoleName::new(product.clone(), *channel);
+        for (path, facts) in &images {
+            let path = ImagePath { role: role.clone(), ..path.clone() };
+            offline.list_image(&path, facts)?;
+        }
+        changed.push(role.to_string());
+    }
+    // Also what was signed before: that may not have reached the server.
+    offline.push(api, &changed).await
+}

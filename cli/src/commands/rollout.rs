@@ -1,0 +1,254 @@
+//! `rollout` and `rollback`.
+
+use tidegate_server::http::dto::{
+    DeploymentView, EventView, OrderBody, RolloutBody, RolloutView, WaveBody,
+};
+
+use super::Context;
+use super::watch::{self, Until};
+use crate::api::Api;
+use crate::args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
+use crate::error::CliError;
+use crate::output::{show, table};
+
+/// Rollouts.
+pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    match command {
+        RolloutCommand::Start(args) => start(context, &api, *args).await,
+        RolloutCommand::List { product } => {
+            let query = product.map(|p| format!("?product={p}")).unwrap_or_default();
+            let list: Vec<RolloutView> = api.all(&format!("/api/v1/rollouts{query}")).await?;
+            show(context.format, &list, |list| {
+                let rows = list.iter().map(|r| {
+                    [
+                        r.id.clone(),
+                        format!("{} {}", r.product, r.release),
+                        r.state.clone(),
+                        format!("{} / {} / {}", r.tally.exposed, r.tally.healthy, r.tally.failed),
+                        r.reason.text.clone(),
+                    ]
+                });
+                table(["ID", "RELEASE", "STATE", "EXPOSED/HEALTHY/FAILED", "WHY"], rows.collect())
+            })
+        }
+        RolloutCommand::Get { id, watch: false, exit_status, .. } => {
+            let rollout: RolloutView = api.get(&format!("/api/v1/rollouts/{id}")).await?;
+            show(context.format, &rollout, describe)?;
+            if exit_status { watch::verdict(&rollout) } else { Ok(()) }
+        }
+        RolloutCommand::Get { id, timeout, exit_status, .. } => {
+            let rollout = watch::follow(&api, &id, context.format, Until::Settled, timeout).await?;
+            if exit_status { watch::verdict(&rollout) } else { Ok(()) }
+        }
+        RolloutCommand::Pause(args) => order(context, &api, "pause", args).await,
+        RolloutCommand::Resume(args) => order(context, &api, "resume", args).await,
+        RolloutCommand::Halt(args) => order(context, &api, "halt", args).await,
+        RolloutCommand::Cancel(args) => order(context, &api, "cancel", args).await,
+        RolloutCommand::Deployments { id, state } => {
+            let query = state.map(|s| format!("?state={s}")).unwrap_or_default();
+            let path = format!("/api/v1/rollouts/{id}/deployments{query}");
+            let list: Vec<DeploymentView> = api.all(&path).await?;
+            show(context.format, &list, |list| {
+                let rows = list.iter().map(|d| {
+                    [
+                        d.device.clone(),
+                        d.state.clone(),
+                        d.from.clone().unwrap_or_else(|| "-".into()),
+                        d.leg.clone(),
+                        crate::output::bytes(d.bytes_downloaded),
+                        d.reason.as_ref().map(|r| r.text.clone()).unwrap_or_default(),
+                    ]
+                });
+                table(["DEVICE", "STATE", "FROM", "TO", "FETCHED", "WHY"], rows.collect())
+            })
+        }
+        RolloutCommand::Events { id } => {
+            let list: Vec<EventView> = api.all(&format!("/api/v1/rollouts/{id}/events")).await?;
+            show(context.format, &list, |list| {
+                let rows = list.iter().map(|e| [e.at.clone(), e.actor.clone(), e.text.clone()]);
+                table(["AT", "WHO", "WHAT"], rows.collect())
+            })
+        }
+    }
+}
+
+async fn order(context: &Context, api: &Api, what: &str, args: OrderArgs) -> Result<(), CliError> {
+    let body = OrderBody { reason: args.reason, dry_run: args.dry_run };
+    let path = format!("/api/v1/rollouts/{}/{what}", args.id);
+    let rollout: RolloutView = api.post(&path, &body).await?;
+    show(context.format, &rollout, describe)
+}
+
+/// Sends devices back.
+pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<(), CliError> {
+    let api = context.api()?;
+    let body = OrderBody { reason: args.reason, dry_run: args.dry_run };
+    let rollouts: Vec<RolloutView> = match args.what.split_once('@') {
+        Some((product, release)) => {
+            api.post(&format!("/api/v1/products/{product}/releases/{release}/rollback"), &body)
+                .await?
+        }
+        None => vec![api.post(&format!("/api/v1/rollouts/{}/rollback", args.what), &body).await?],
+    };
+    show(context.format, &rollouts, |list| {
+        list.iter().map(describe).collect::<Vec<_>>().join("\n\n")
+    })?;
+    if args.watch && !args.dry_run {
+        for rollout in &rollouts {
+            watch::follow(&api, &rollout.id, context.format, Until::Returned, None).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliError> {
+    let order = OrderBody { reason: String::new(), dry_run: args.dry_run };
+    let id = match &args.id {
+        Some(id) => id.clone(),
+        None => {
+            let body = body(api, &args).await?;
+            if args.dry_run {
+                let would: RolloutView = api.post("/api/v1/rollouts", &body).await?;
+                return show(context.format, &would, describe);
+            }
+            let draft: RolloutView = api.create("/api/v1/rollouts", &body).await?;
+            if args.draft {
+                return show(context.format, &draft, describe);
+            }
+            draft.id
+        }
+    };
+    let rollout: RolloutView = api.post(&format!("/api/v1/rollouts/{id}/start"), &order).await?;
+    if args.watch {
+        let rollout = watch::follow(api, &id, context.format, Until::Settled, None).await?;
+        return watch::verdict(&rollout);
+    }
+    show(context.format, &rollout, |r| {
+        format!("{}\n\n  next: tidegate rollout get {} --watch", describe(r), r.id)
+    })
+}
+
+async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
+    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+    let mut body = RolloutBody {
+        product: args.product.clone().unwrap_or_default(),
+        release: args.release.clone().unwrap_or_default(),
+        waves: waves(args)?,
+        max_failure_bp: Some(basis_points(&args.max_failure)?),
+        min_failures: Some(args.min_failures),
+        min_success_bp: None,
+        soak_s: Some(args.soak.as_secs()),
+        on_breach: Some(args.on_breach.clone()),
+        pace_start: Some(args.pace_start),
+        window_s: Some(seconds(args.window)),
+        max_attempts: Some(args.max_attempts),
+        timeout_s: Some(seconds(args.timeout)),
+        dry_run: args.dry_run,
+    };
+    if let Some(size) = &args.batch {
+        // How many batches a region needs follows from how many devices it has.
+        let whole = RolloutBody { dry_run: true, ..body.clone() };
+        let counted: RolloutView = api.post("/api/v1/rollouts", &whole).await?;
+        body.waves = batches(&args.regions, size, &counted)?;
+    }
+    Ok(body)
+}
+
+/// Percent with up to two decimals, as hundredths.
+fn basis_points(text: &str) -> Result<u32, CliError> {
+    let bad = || CliError::Failed(format!("--max-failure {text}: a percentage like 2 or 0.5"));
+    let size: tidegate_domain::rollout::WaveSize = match text.trim_end_matches('%') {
+        "0" => return Ok(0),
+        number => format!("{number}%").parse().map_err(|_| bad())?,
+    };
+    match size {
+        tidegate_domain::rollout::WaveSize::Share(share) => Ok(share.get()),
+        _ => Err(bad()),
+    }
+}
+
+fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
+    if !args.regions.is_empty() {
+        return Ok(args.regions.iter().map(|region| wave(region, region, "all")).collect());
+    }
+    if args.wave.is_empty() {
+        return Ok(vec![WaveBody { name: "all".into(), selector: String::new(), size: "all".into() }]);
+    }
+    args.wave
+        .iter()
+        .map(|text| {
+            let (selector, size) = text.rsplit_once('@').unwrap_or((text, "all"));
+            // Refused here, before anything is made, with the rule and an example.
+            selector
+                .parse::<tidegate_domain::selector::Selector>()
+                .map_err(|e| CliError::Failed(e.to_string()))?;
+            let name = text.chars().take(60).collect();
+            Ok(WaveBody { name, selector: selector.into(), size: size.into() })
+        })
+        .collect()
+}
+
+fn wave(name: &str, region: &str, size: &str) -> WaveBody {
+    WaveBody { name: name.into(), selector: format!("region={region}"), size: size.into() }
+}
+
+fn batches(
+    regions: &[String],
+    size: &str,
+    counted: &RolloutView,
+) -> Result<Vec<WaveBody>, CliError> {
+    use tidegate_domain::rollout::WaveSize;
+    let parsed: WaveSize =
+        size.parse().map_err(|e: tidegate_domain::rollout::WaveSizeError| CliError::Failed(e.to_string()))?;
+    let mut waves = Vec::new();
+    for region in regions {
+        let devices = counted.by_region.get(region).copied().unwrap_or(0);
+        let count = match parsed {
+            WaveSize::All => 1,
+            WaveSize::Share(share) => u64::from(10_000u32.div_ceil(share.get().max(1))),
+            WaveSize::Count(count) => devices.div_ceil(count.max(1)),
+        }
+        .max(1);
+        for batch in 1..=count {
+            // The last one takes who is left, those who joined meanwhile included.
+            let size = if batch == count { "all" } else { size };
+            waves.push(wave(&format!("{region} {batch}/{count}"), region, size));
+        }
+    }
+    Ok(waves)
+}
+
+/// A rollout for people.
+pub(crate) fn describe(r: &RolloutView) -> String {
+    let dry = if r.dry_run { " (only shown, nothing is changed)" } else { "" };
+    let rows = r.waves.iter().map(|w| {
+        [
+            w.name.clone(),
+            w.size.clone(),
+            w.state.clone(),
+            w.members.to_string(),
+            w.tally.exposed.to_string(),
+            w.tally.in_flight.to_string(),
+            w.tally.healthy.to_string(),
+            w.tally.failed.to_string(),
+            (w.tally.returning + w.tally.returned).to_string(),
+        ]
+    });
+    let head =
+        ["WAVE", "SIZE", "STATE", "DEVICES", "EXPOSED", "IN FLIGHT", "HEALTHY", "FAILED", "BACK"];
+    let mut text = format!(
+        "{} {} {} is {}{dry}\nwhy: {}\n\n{}",
+        r.id,
+        r.product,
+        r.release,
+        r.state,
+        r.reason.text,
+        table(head, rows.collect())
+    );
+    if !r.blocked.is_empty() {
+        let list: Vec<String> = r.blocked.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        text += &format!("\n\nnot concerned: {}", list.join(", "));
+    }
+    text
+}

@@ -1,0 +1,124 @@
+//! `serve`, `migrate`, `healthcheck`.
+
+use std::time::Duration;
+
+use tidegate_server::clock::Clock;
+use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
+use tidegate_server::store::Db;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{DatabaseArgs, HealthcheckArgs, LogFormat, ServeArgs};
+use crate::error::CliError;
+
+fn database(args: &DatabaseArgs) -> Result<String, CliError> {
+    std::fs::create_dir_all(&args.data)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", args.data.display())))?;
+    Ok(args
+        .database
+        .clone()
+        .unwrap_or_else(|| format!("sqlite:{}", args.data.join("tidegate.db").display())))
+}
+
+/// The settings that the options mean.
+pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
+    let data = &args.database.data;
+    Ok(Settings {
+        listen: args.listen,
+        metrics_listen: args.metrics_listen,
+        database: database(&args.database)?,
+        blobs: match &args.blobs {
+            Some(place) => BlobSettings::parse(place),
+            None => BlobSettings::Folder(data.join("blobs")),
+        },
+        data: data.clone(),
+        devices: DeviceSettings {
+            poll: args.poll.max(Duration::from_secs(1)),
+            ..DeviceSettings::default()
+        },
+        jobs: JobSettings { delta_memory: args.delta_memory << 20, ..JobSettings::default() },
+        max_upload: args.max_upload << 20,
+        clock: Clock::System,
+    })
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.compact().init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Runs the control plane until it is asked to stop.
+pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
+    start_log(args.log_format);
+    let settings = settings(&args)?;
+    let token_file = settings.data.join("admin.token");
+    let running = tidegate_server::start(settings)
+        .await
+        .map_err(|e| CliError::failed("the server does not start", &e))?;
+    crate::output::line(&format!("tidegate serves http://{}", running.address));
+    if let Some(metrics) = running.metrics_address {
+        crate::output::line(&format!("metrics on http://{metrics}/metrics"));
+    }
+    if running.first_token.is_some() {
+        crate::output::line(&format!(
+            "first start: an administrator's token is in {}\n  next: tidegate login http://{} --token-file {}",
+            token_file.display(),
+            running.address,
+            token_file.display(),
+        ));
+    }
+    asked_to_stop(args.exit_with_stdin).await;
+    running.stop().await;
+    Ok(())
+}
+
+/// SIGINT, SIGTERM, or the end of standard input where a parent process asked for that.
+async fn asked_to_stop(with_stdin: bool) {
+    let parent_gone = async {
+        if !with_stdin {
+            return std::future::pending().await;
+        }
+        let (done, gone) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = done.send(());
+        });
+        let _ = gone.await;
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        () = parent_gone => {}
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Brings the schema up to date, then ends.
+pub(crate) async fn migrate(args: DatabaseArgs) -> Result<(), CliError> {
+    let db = Db::open(&database(&args)?)
+        .await
+        .map_err(|e| CliError::failed("the database", &e))?;
+    db.close().await;
+    crate::output::line("the schema is up to date");
+    Ok(())
+}
+
+/// Asks a server whether it is ready.
+pub(crate) async fn healthcheck(args: HealthcheckArgs) -> Result<(), CliError> {
+    let api = crate::api::Api::new(&args.url, "")?;
+    api.get::<serde_json::Value>("/readyz").await.map(drop)
+}

@@ -1,0 +1,179 @@
+//! Following a rollout.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tidegate_server::http::dto::{EventView, Page, RolloutView};
+
+use crate::api::Api;
+use crate::args::Format;
+use crate::error::CliError;
+use crate::output::{fancy, line};
+
+/// When to stop following.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Nothing more happens by itself.
+    Settled,
+    /// Every device is back.
+    Returned,
+}
+
+impl Until {
+    fn reached(self, rollout: &RolloutView) -> bool {
+        match self {
+            Self::Settled => matches!(
+                rollout.state.as_str(),
+                "completed" | "halted" | "cancelled" | "rolled_back" | "draft"
+            ),
+            Self::Returned => rollout.state == "rolled_back",
+        }
+    }
+}
+
+/// Follows a rollout: repaints waves on a terminal, prints one line an event elsewhere. Ctrl-C
+/// leaves the rollout running.
+pub(crate) async fn follow(
+    api: &Api,
+    id: &str,
+    format: Format,
+    until: Until,
+    timeout: Option<Duration>,
+) -> Result<RolloutView, CliError> {
+    let began = Instant::now();
+    let mut screen = Screen::new(format);
+    let mut cursor: Option<String> = None;
+    loop {
+        loop {
+            let query = cursor.as_ref().map(|c| format!("&cursor={c}")).unwrap_or_default();
+            let path = format!("/api/v1/rollouts/{id}/events?limit=200{query}");
+            let page: Page<EventView> = api.get(&path).await?;
+            if let Some(last) = page.items.last() {
+                cursor = Some(cursor_after(last.seq));
+            }
+            page.items.iter().for_each(|event| screen.event(event));
+            if page.next_cursor.is_none() {
+                break;
+            }
+        }
+        let rollout: RolloutView = api.get(&format!("/api/v1/rollouts/{id}")).await?;
+        screen.paint(&rollout);
+        if until.reached(&rollout) {
+            screen.finish(&rollout);
+            return Ok(rollout);
+        }
+        if timeout.is_some_and(|t| began.elapsed() >= t) {
+            return Err(CliError::Timeout(format!(
+                "rollout {id} is still {}; it goes on without being watched",
+                rollout.state
+            )));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            _ = tokio::signal::ctrl_c() => {
+                return Err(CliError::Hinted(
+                    "no longer watching; the rollout goes on".into(),
+                    format!("tidegate rollout halt {id} --reason ... stops it"),
+                ));
+            }
+        }
+    }
+}
+
+/// The cursor after an event: the API's own form of it.
+fn cursor_after(seq: i64) -> String {
+    tidegate_server::http::cursor(&seq.to_string())
+}
+
+/// 3 unless it completed.
+pub(crate) fn verdict(rollout: &RolloutView) -> Result<(), CliError> {
+    if rollout.state == "completed" {
+        return Ok(());
+    }
+    Err(CliError::RolloutFailed(format!("the rollout is {}: {}", rollout.state, rollout.reason.text)))
+}
+
+struct Screen {
+    bars: Option<MultiProgress>,
+    head: Option<ProgressBar>,
+    waves: Vec<ProgressBar>,
+    format: Format,
+    said: String,
+}
+
+impl Screen {
+    fn new(format: Format) -> Self {
+        let bars = (fancy() && format == Format::Table).then(MultiProgress::new);
+        Self { bars, head: None, waves: Vec::new(), format, said: String::new() }
+    }
+
+    fn event(&self, event: &EventView) {
+        match (&self.bars, self.format) {
+            (Some(bars), _) if event.kind == "rollout" => {
+                let _ = bars.println(format!("{} {}", &event.at[11..19], event.text));
+            }
+            (Some(_), _) => {}
+            (None, Format::Json) => {
+                line(&serde_json::to_string(event).unwrap_or_default());
+            }
+            (None, Format::Table) => {
+                line(&format!("{} {}: {}", &event.at[11..19], event.actor, event.text));
+            }
+        }
+    }
+
+    fn paint(&mut self, rollout: &RolloutView) {
+        let Some(bars) = &self.bars else {
+            // Why it does no more, once for each reason.
+            if self.format == Format::Table && self.said != rollout.reason.text {
+                self.said.clone_from(&rollout.reason.text);
+                line(&format!("         {}: {}", rollout.state, self.said));
+            }
+            return;
+        };
+        if self.waves.is_empty() {
+            let head = bars.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                head.set_style(style);
+            }
+            self.head = Some(head);
+            for _ in &rollout.waves {
+                let bar = bars.add(ProgressBar::new(1));
+                if let Ok(style) = ProgressStyle::with_template("  {prefix:18} {bar:24} {pos:>5}/{len:5} {msg}") {
+                    bar.set_style(style);
+                }
+                self.waves.push(bar);
+            }
+        }
+        if let Some(head) = &self.head {
+            head.set_message(format!(
+                "{} {} {}: {}",
+                rollout.product, rollout.release, rollout.state, rollout.reason.text
+            ));
+        }
+        for (bar, wave) in self.waves.iter().zip(&rollout.waves) {
+            bar.set_length(wave.members);
+            bar.set_position(wave.tally.healthy);
+            bar.set_prefix(wave.name.clone());
+            let t = &wave.tally;
+            let mut text = format!("{}  {} in flight", wave.state, t.in_flight);
+            for (count, word) in
+                [(t.failed, "failed"), (t.returning, "returning"), (t.returned, "returned")]
+            {
+                if count > 0 {
+                    text += &format!("  {count} {word}");
+                }
+            }
+            bar.set_message(text);
+        }
+    }
+
+    fn finish(&self, rollout: &RolloutView) {
+        for bar in self.waves.iter().chain(&self.head) {
+            bar.finish();
+        }
+        if self.bars.is_some() || self.format == Format::Table {
+            line(&super::rollout::describe(rollout));
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The demo: everything by itself, with real processes, real files and real HTTP.
+
+mod payload;
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tidegate_protocol::{Platform, ProductName, Stage, Version};
+use tidegate_server::http::dto::{
+    DeploymentView, DeviceView, EventView, JoinTokenBody, JoinTokenView, OrderBody, PromoteBody,
+    ReleaseView, RolloutBody, RolloutView, WaveBody,
+};
+use tidegate_trust::Health;
+
+use crate::api::Api;
+use crate::args::{DemoArgs, Format};
+use crate::commands::release::{Publication, publish_release, sign_for};
+use crate::commands::watch::{self, Until};
+use crate::error::CliError;
+use crate::keys::Offline;
+use crate::output::{line, table};
+use process::{Agents, Server};
+
+const REGIONS: [&str; 3] = ["NA", "EU", "APAC"];
+const PRODUCT: &str = "terminal";
+/// A part of the demo that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Runs the demo. Whatever ends it, its processes end and its folder goes.
+pub(crate) async fn run(args: DemoArgs) -> Result<(), CliError> {
+    let folder = tempfile::Builder::new()
+        .prefix("tidegate-demo-")
+        .tempdir()
+        .map_err(|e| CliError::Failed(format!("a temporary folder: {e}")))?;
+    let result = tokio::select! {
+        result = play(&args, folder.path()) => result,
+        () = process::interrupted() => {
+            line("stopped; nothing is left behind");
+            Ok(())
+        }
+    };
+    // The processes ended with `play`; now what they wrote.
+    folder.close().map_err(|e| CliError::Failed(format!("removing the demo's folder: {e}")))?;
+    result
+}
+
+async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
+    let began = Instant::now();
+    let say = |text: &str| line(&format!("[{:5.1} s] {text}", began.elapsed().as_secs_f64()));
+
+    let versions = payload::prepare(dir, args.payload.as_deref())?;
+    let server = Server::start(&dir.join("server")).await?;
+    let token = std::fs::read_to_string(dir.join("server/admin.token"))?;
+    let api = Api::new(&server.url, token.trim())?;
+    say(&format!("the control plane serves {}", server.url));
+
+    let keys = dir.join("keys");
+    Offline::init(&keys, &api).await?;
+    say("offline keys made; the server has only their public halves");
+    for (version, tree) in &versions {
+        publish(&api, &keys, version, tree).await?;
+        say(&format!("{PRODUCT} {version} is signed, published and generally available"));
+    }
+
+    let agents = enrol(args.devices, &api, &server.url, dir, &versions[0]).await?;
+    say(&format!("{} devices joined in {}, each on 1.0.0", agents.len(), REGIONS.join(", ")));
+
+    say("rollout of 1.1.0, NA -> EU -> APAC");
+    let good = start(&api, "1.1.0", 2, "halt").await?;
+    let good = follow(&api, &good.id, Until::Settled).await?;
+    if good.state != "completed" {
+        return Err(CliError::RolloutFailed(format!(
+            "the rollout of 1.1.0 is {}: {}",
+            good.state, good.reason.text
+        )));
+    }
+    wait_for(&api, args.devices, "1.1.0").await?;
+    say("every device runs 1.1.0");
+
+    say("rollout of 1.2.0, whose health check fails on purpose");
+    let bad = start(&api, "1.2.0", 120, "halt_and_roll_back").await?;
+    let bad = follow(&api, &bad.id, Until::Returned).await?;
+    wait_for(&api, args.devices, "1.1.0").await?;
+    say("every device runs 1.1.0 again");
+
+    let sheet = Sheet::collect(&api, &bad, args.devices).await?;
+    line("");
+    line(&sheet.render());
+    line("");
+    line(&format!("API: {}/api/v1/openapi.json   token: {}", server.url, dir.join("server/admin.token").display()));
+    sheet.check()?;
+    if !args.exit {
+        line("the fleet goes on; look around in another terminal, Ctrl-C ends it:");
+        line(&format!(
+            "  tidegate --server {} --token $(cat {}) device list",
+            server.url,
+            dir.join("server/admin.token").display()
+        ));
+        std::future::pending::<()>().await;
+    }
+    agents.stop().await;
+    server.stop().await;
+    Ok(())
+}
+
+async fn publish(api: &Api, keys: &Path, version: &str, tree: &Path) -> Result<(), CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
+    let product: ProductName = PRODUCT.parse().map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
+    let release: Version =
+        version.parse().map_err(|e| failed(&e as &tidegate_protocol::ParseVersionError))?;
+    let platform: Platform = tidegate_agent::platform::platform()
+        .parse()
+        .map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
+    let spec = Publication {
+        path: tree.to_owned(),
+        product: product.clone(),
+        release: release.clone(),
+        platform,
+        notes: String::new(),
+        min_from: None,
+        stepping_stone: false,
+        allow_rollback: true,
+        health: Some(Health { command: vec!["health.sh".into()], timeout_s: 20 }),
+    };
+    publish_release(api, keys, &spec).await?;
+    sign_for(api, keys, &product, &release, Stage::Ga).await?;
+    let body = PromoteBody {
+        to: Stage::Ga.to_string(),
+        reason: Some("the demo skips alpha and beta".into()),
+        dry_run: false,
+    };
+    let path = format!("/api/v1/products/{product}/releases/{release}/promote");
+    let _: ReleaseView = api.post(&path, &body).await?;
+    Ok(())
+}
+
+async fn enrol(
+    devices: u32,
+    api: &Api,
+    url: &str,
+    dir: &Path,
+    (version, tree): &(&'static str, PathBuf),
+) -> Result<Agents, CliError> {
+    let body = JoinTokenBody {
+        product: PRODUCT.into(),
+        region: None,
+        channel: Some("stable".into()),
+        labels: BTreeMap::new(),
+        uses: Some(devices),
+        valid_s: Some(3_600),
+    };
+    let token: JoinTokenView = api.post("/api/v1/join-tokens", &body).await?;
+    let mut agents = Agents::new(&dir.join("devices"))?;
+    for number in 0..devices {
+        let region = REGIONS[number as usize % REGIONS.len()];
+        let name = format!("{}-{:02}", region.to_lowercase(), number as usize / REGIONS.len() + 1);
+        agents.add(&name, region);
+    }
+    agents.enrol(url, &token.token, PRODUCT, tree, version).await?;
+    agents.run()?;
+    Ok(agents)
+}
+
+async fn start(
+    api: &Api,
+    release: &str,
+    window_s: u32,
+    on_breach: &str,
+) -> Result<RolloutView, CliError> {
+    let body = RolloutBody {
+        product: PRODUCT.into(),
+        release: release.into(),
+        waves: REGIONS
+            .iter()
+            .map(|region| WaveBody {
+                name: (*region).into(),
+                selector: format!("region={region}"),
+                size: "all".into(),
+            })
+            .collect(),
+        max_failure_bp: None,
+        min_failures: None,
+        min_success_bp: None,
+        soak_s: Some(1),
+        on_breach: Some(on_breach.into()),
+        pace_start: Some(4),
+        window_s: Some(window_s),
+        max_attempts: None,
+        timeout_s: None,
+        dry_run: false,
+    };
+    let draft: RolloutView = api.create("/api/v1/rollouts", &body).await?;
+    api.post(&format!("/api/v1/rollouts/{}/start", draft.id), &OrderBody::default()).await
+}
+
+async fn follow(api: &Api, id: &str, until: Until) -> Result<RolloutView, CliError> {
+    watch::follow(api, id, Format::Table, until, Some(PATIENCE)).await
+}
+
+/// Waits until every device says that it runs a release and has nothing under way.
+async fn wait_for(api: &Api, devices: u32, release: &str) -> Result<(), CliError> {
+    let began = Instant::now();
+    loop {
+        let list: Vec<DeviceView> = api.all("/api/v1/devices").await?;
+        let there = |d: &&DeviceView| d.release.as_deref() == Some(release) && d.state.is_none();
+        let count = list.iter().filter(there).count();
+        if count == devices as usize {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(CliError::Timeout(format!("only {count} of {devices} devices run {release}")));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What happened in the bad rollout.
+struct Sheet {
+    devices: u32,
+    exposed: usize,
+    returned: usize,
+    never_saw_it: usize,
+    outside_first_wave: usize,
+    bytes_after_halt: u64,
+    failure_to_halt: Duration,
+    halt_to_last_back: Duration,
+}
+
+impl Sheet {
+    async fn collect(api: &Api, bad: &RolloutView, devices: u32) -> Result<Self, CliError> {
+        let path = format!("/api/v1/rollouts/{}", bad.id);
+        let deployments: Vec<DeploymentView> = api.all(&format!("{path}/deployments")).await?;
+        let events: Vec<EventView> = api.all(&format!("{path}/events")).await?;
+        let at = |e: &EventView| e.at.parse::<jiff::Timestamp>().ok();
+        let deployment = |e: &&EventView| e.kind == "deployment";
+        let first_failure = events
+            .iter()
+            .filter(deployment)
+            .find(|e| e.text.contains("rolling_back") || e.text.contains("failed"))
+            .and_then(at);
+        let halt = events
+            .iter()
+            .find(|e| e.kind == "rollout" && e.text.starts_with("rolling_back by the gate"))
+            .and_then(at);
+        let last_back = events
+            .iter()
+            .filter(deployment)
+            .filter(|e| e.text.contains("rolled_back") || e.text.contains("cancelled"))
+            .filter_map(at)
+            .max();
+        let between = |from: Option<jiff::Timestamp>, to: Option<jiff::Timestamp>| match (from, to) {
+            (Some(from), Some(to)) => Duration::try_from(to.duration_since(from)).unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        // A device counts bytes for the whole deployment: what it had fetched when it switched is
+        // what it has fetched when it is back, or the way back took a download.
+        let mut fetched: BTreeMap<&str, u64> = BTreeMap::new();
+        for d in &deployments {
+            fetched.insert(&d.device, d.bytes_downloaded);
+        }
+        let list: Vec<DeviceView> = api.all("/api/v1/devices").await?;
+        let refetched = list
+            .iter()
+            .filter(|d| fetched.contains_key(d.id.as_str()) && d.release.as_deref() != Some("1.1.0"))
+            .count();
+        let back = |d: &&DeploymentView| matches!(d.state.as_str(), "rolled_back" | "cancelled");
+        Ok(Self {
+            devices,
+            exposed: deployments.len(),
+            returned: deployments.iter().filter(back).count(),
+            never_saw_it: devices as usize - deployments.len(),
+            outside_first_wave: deployments.iter().filter(|d| d.wave != 0).count(),
+            bytes_after_halt: refetched as u64,
+            failure_to_halt: between(first_failure, halt),
+            halt_to_last_back: between(halt, last_back),
+        })
+    }
+
+    fn render(&self) -> String {
+        let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
+        let rows = vec![
+            ["devices".to_owned(), self.devices.to_string()],
+            ["exposed to 1.2.0".into(), self.exposed.to_string()],
+            ["returned to 1.1.0 from the kept slot".into(), self.returned.to_string()],
+            ["never saw it".into(), self.never_saw_it.to_string()],
+            ["exposed outside the first wave".into(), self.outside_first_wave.to_string()],
+            ["first failure to halt".into(), seconds(self.failure_to_halt)],
+            ["halt to last device back".into(), seconds(self.halt_to_last_back)],
+        ];
+        table(["WHAT HAPPENED TO 1.2.0", ""], rows)
+    }
+
+    fn check(&self) -> Result<(), CliError> {
+        let good = self.exposed > 0
+            && self.returned == self.exposed
+            && self.outside_first_wave == 0
+            && self.bytes_after_halt == 0;
+        if good {
+            return Ok(());
+        }
+        Err(CliError::RolloutFailed("not every device ended where it should".into()))
+    }
+}

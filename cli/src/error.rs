@@ -1,0 +1,108 @@
+//! Errors of the command line: what was wrong, what to do, which exit code.
+
+use tidegate_protocol::{Problem, ProblemCode};
+
+/// Exit codes, documented in `docs/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
+/// 4 not allowed, 5 precondition not met, 6 time ran out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Something failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Something failed, and there is a way on.
+    #[error("{0}")]
+    Hinted(String, String),
+    /// The server refused.
+    #[error("{}", describe(.0))]
+    Problem(Box<Problem>),
+    /// The server cannot be reached.
+    #[error("cannot reach {server}: {cause}")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// Why.
+        cause: String,
+    },
+    /// The rollout did not end well.
+    #[error("{0}")]
+    RolloutFailed(String),
+    /// Time ran out.
+    #[error("{0}")]
+    Timeout(String),
+}
+
+fn describe(problem: &Problem) -> String {
+    let id = problem.request_id.as_ref().map(|id| format!(" [request {id}]")).unwrap_or_default();
+    format!("{}: {} ({}){id}", problem.title, problem.detail, problem.code)
+}
+
+impl CliError {
+    /// A failure with its causes.
+    pub(crate) fn failed(context: &str, error: &dyn std::error::Error) -> Self {
+        let mut text = format!("{context}: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self::Failed(text)
+    }
+
+    /// What the person can do now.
+    pub(crate) fn next_step(&self) -> Option<String> {
+        match self {
+            Self::Hinted(_, next) => Some(next.clone()),
+            Self::Unreachable { .. } => Some(
+                "start it with `tidegate serve`, or name another one with --server or `tidegate login`"
+                    .into(),
+            ),
+            Self::Problem(problem) => match problem.code {
+                ProblemCode::Unauthenticated => {
+                    Some("`tidegate login URL --token-file FILE`, or set TIDEGATE_TOKEN".into())
+                }
+                ProblemCode::Forbidden => Some("ask an admin for a token with another role".into()),
+                ProblemCode::PreconditionFailed => Some("look again, then decide again".into()),
+                ProblemCode::Unavailable | ProblemCode::Overloaded => Some("try again shortly".into()),
+                _ => None,
+            },
+            Self::Failed(_) | Self::RolloutFailed(_) | Self::Timeout(_) => None,
+        }
+    }
+
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) | Self::Hinted(..) | Self::Unreachable { .. } => 1,
+            Self::RolloutFailed(_) => 3,
+            Self::Timeout(_) => 6,
+            Self::Problem(problem) => match problem.code {
+                ProblemCode::Unauthenticated | ProblemCode::Forbidden => 4,
+                ProblemCode::PreconditionFailed
+                | ProblemCode::IllegalTransition
+                | ProblemCode::Conflict => 5,
+                _ => 1,
+            },
+        }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_as_documented() {
+        let problem = |code| CliError::Problem(Box::new(Problem::new(code, "x"))).exit_code();
+        assert_eq!(problem(ProblemCode::Forbidden), 4);
+        assert_eq!(problem(ProblemCode::IllegalTransition), 5);
+        assert_eq!(problem(ProblemCode::NotFound), 1);
+        assert_eq!(CliError::RolloutFailed(String::new()).exit_code(), 3);
+        assert_eq!(CliError::Timeout(String::new()).exit_code(), 6);
+    }
+}

@@ -1,0 +1,71 @@
+//! Results on standard output, progress on standard error.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::args::Format;
+use crate::error::CliError;
+
+/// Prints a result as JSON, or in the form for people.
+pub(crate) fn show<T: Serialize>(
+    format: Format,
+    value: &T,
+    people: impl FnOnce(&T) -> String,
+) -> Result<(), CliError> {
+    let text = match format {
+        Format::Json => {
+            serde_json::to_string_pretty(value).map_err(|e| CliError::failed("JSON", &e))?
+        }
+        Format::Table => people(value),
+    };
+    line(&text);
+    Ok(())
+}
+
+/// A line on standard output. A closed pipe (`| head`) is the reader's business.
+pub(crate) fn line(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+}
+
+/// A plain table.
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.lines().map(|l| l.trim_end().trim_start().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether to paint: a terminal, and nobody asked for plain text.
+pub(crate) fn fancy() -> bool {
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::env::var_os("CI").is_none()
+}
+
+/// A progress bar over bytes; silent where there is no terminal.
+pub(crate) fn bytes_bar(total: u64, what: &str) -> ProgressBar {
+    if !fancy() {
+        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+    }
+    let bar = ProgressBar::new(total).with_message(what.to_owned());
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg:12} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
+    {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Bytes for people.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}

@@ -1,0 +1,42 @@
+//! What `tidegate login` remembers.
+
+use std::path::PathBuf;
+
+use etcetera::{BaseStrategy as _, choose_base_strategy};
+use serde::{Deserialize, Serialize};
+
+use crate::error::CliError;
+
+/// The remembered server.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Profile {
+    pub(crate) server: Option<String>,
+    pub(crate) token: Option<String>,
+}
+
+fn path() -> Option<PathBuf> {
+    let strategy = choose_base_strategy().ok()?;
+    Some(strategy.config_dir().join("tidegate").join("profile.toml"))
+}
+
+impl Profile {
+    /// What is remembered; nothing where there is nothing.
+    pub(crate) fn load() -> Self {
+        path()
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .and_then(|text| toml::from_str(&text).ok())
+            .unwrap_or_default()
+    }
+
+    /// Remembers, readable by its owner only. Gives the file's path.
+    pub(crate) fn save(&self) -> Result<PathBuf, CliError> {
+        let path = path().ok_or_else(|| CliError::Failed("there is no home folder".into()))?;
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let text =
+            toml::to_string(self).map_err(|e| CliError::failed("the profile", &e))?;
+        crate::keys::write_private(&path, text.as_bytes())?;
+        Ok(path)
+    }
+}
