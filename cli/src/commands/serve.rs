@@ -43,7 +43,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(crate::output::fancy());
     match format {
         LogFormat::Text => log.compact().init(),
         LogFormat::Json => log.json().init(),

@@ -193,14 +193,14 @@ impl Db {
         self.statements.load(Ordering::Relaxed)
     }
 
-    /// Prepares a statement without running it.
-    #[cfg(test)]
-    pub(crate) async fn prepare(&self, sql: &'static str) -> Result<(), sqlx::Error> {
+    /// Prepares a statement without running it: its syntax, names and parameters are sound.
+    pub async fn prepare(&self, sql: &'static str) -> Result<(), StoreError> {
         use sqlx::Executor as _;
         match &self.engine {
             Engine::Sqlite(pool) => pool.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop),
             Engine::Postgres(pool) => pool.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop),
         }
+        .map_err(StoreError::op("prepare a statement"))
     }
 
     /// Waits until another replica says that there are events; `None` where there is no other.

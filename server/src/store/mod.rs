@@ -18,9 +18,6 @@ pub mod products;
 pub mod rollouts;
 pub mod trust;
 
-#[cfg(test)]
-mod tests;
-
 pub use db::{Db, Tx};
 
 /// What can go wrong in the store.
@@ -80,7 +77,6 @@ impl StoreError {
 macro_rules! statements {
     ($($name:ident = $sql:expr;)*) => {
         $(const $name: &str = $sql;)*
-        #[cfg(test)]
         pub(super) const STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
     };
 }
@@ -92,4 +88,19 @@ fn json<T: serde::de::DeserializeOwned>(
     text: &str,
 ) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|e| StoreError::BadRow { column, what: e.to_string() })
+}
+
+/// Every statement of the store by name: for the test that prepares each on both engines.
+pub fn all_statements() -> Vec<(&'static str, &'static str)> {
+    [
+        deployments::STATEMENTS,
+        devices::STATEMENTS,
+        events::STATEMENTS,
+        jobs::STATEMENTS,
+        operators::STATEMENTS,
+        products::STATEMENTS,
+        rollouts::STATEMENTS,
+        trust::STATEMENTS,
+    ]
+    .concat()
 }

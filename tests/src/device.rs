@@ -1,0 +1,153 @@
+//! A device: an agent process with its own slots on disk.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{binary, eventually};
+
+/// A device.
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The agent's folder.
+    pub state: PathBuf,
+    child: Option<Child>,
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with a code.
+    Code(i32),
+    /// By a signal.
+    Signal,
+}
+
+impl Device {
+    /// Enrols a device that has a version installed already.
+    pub fn enrol(
+        dir: &Path,
+        name: &str,
+        url: &str,
+        token: &str,
+        region: &str,
+        installed: Option<(&Path, &str)>,
+    ) -> Self {
+        let device = Self { name: name.into(), state: dir.join(name), child: None };
+        let (ok, text) = device.try_enrol(url, token, region, installed, &[]);
+        assert!(ok, "{name} does not enrol: {text}");
+        device
+    }
+
+    /// A device that is not enrolled yet.
+    pub fn blank(dir: &Path, name: &str) -> Self {
+        Self { name: name.into(), state: dir.join(name), child: None }
+    }
+
+    /// Tries to enrol; whether it worked, and what was said.
+    pub fn try_enrol(
+        &self,
+        url: &str,
+        token: &str,
+        region: &str,
+        installed: Option<(&Path, &str)>,
+        options: &[&str],
+    ) -> (bool, String) {
+        let mut command = Command::new(binary("tidegate-agent"));
+        command
+            .args(["enroll", "--server", url, "--token", token, "--product", "app"])
+            .args(["--region", region, "--name", &self.name])
+            .args(options)
+            .arg("--state")
+            .arg(&self.state);
+        if let Some((tree, version)) = installed {
+            command.arg("--adopt").arg(tree).args(["--release", version]);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Starts the agent.
+    pub fn run(&mut self) {
+        self.run_with(&[]);
+    }
+
+    /// Starts the agent with further environment.
+    pub fn run_with(&mut self, environment: &[(&str, &str)]) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.state.join("agent.log"))
+            .unwrap();
+        let mut command = Command::new(binary("tidegate-agent"));
+        command
+            .args(["run", "--exit-with-stdin", "--state"])
+            .arg(&self.state)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Kills the agent with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// How the agent ended, if it has.
+    pub fn ended(&mut self) -> Option<Exit> {
+        let status = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        Some(status.code().map_or(Exit::Signal, Exit::Code))
+    }
+
+    /// `tidegate-agent status --json`.
+    pub fn status(&self) -> Value {
+        let output = Command::new(binary("tidegate-agent"))
+            .args(["status", "--json", "--state"])
+            .arg(&self.state)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The version that is really in use: read from the medium.
+    pub fn installed(&self) -> Option<String> {
+        std::fs::read_to_string(self.state.join("current/tree/VERSION")).ok()
+    }
+
+    /// Waits until the medium holds a version and the agent is idle.
+    pub async fn settles_on(&self, version: &str) {
+        eventually(&format!("{} settles on {version}; {}", self.name, self.log()), async || {
+            let idle = self.status()["state"].is_null();
+            (idle && self.installed().as_deref() == Some(version)).then_some(())
+        })
+        .await;
+    }
+
+    /// What the agent logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.state.join("agent.log")).unwrap_or_default()
+    }
+
+    /// The device's id.
+    pub fn id(&self) -> String {
+        self.status()["device"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- {} ---\n{}", self.name, self.log());
+        }
+    }
+}

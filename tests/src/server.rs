@@ -1,0 +1,297 @@
+//! A control plane in a process of its own, and its people.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::{application, binary, eventually};
+
+/// Where a server keeps its rows.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// A file in its data folder.
+    Sqlite,
+    /// A PostgreSQL database by address.
+    Postgres(String),
+}
+
+/// A running control plane with a folder, keys and an administrator.
+pub struct Server {
+    /// Where it listens.
+    pub url: String,
+    /// Everything of this test.
+    pub dir: tempfile::TempDir,
+    /// The administrator's token.
+    pub token: String,
+    http: reqwest::Client,
+    child: Option<Child>,
+    database: Database,
+    data: PathBuf,
+    port: u16,
+}
+
+impl Server {
+    /// Starts one on SQLite.
+    pub async fn start() -> Self {
+        Self::start_on(Database::Sqlite).await
+    }
+
+    /// Starts one on a database.
+    pub async fn start_on(database: Database) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mut server = Self {
+            url: String::new(),
+            token: String::new(),
+            http: reqwest::Client::new(),
+            child: None,
+            database,
+            data,
+            port: 0,
+            dir,
+        };
+        server.launch();
+        server.token =
+            std::fs::read_to_string(server.data.join("admin.token")).unwrap().trim().to_owned();
+        server
+    }
+
+    /// Another replica on the same database and blobs.
+    pub fn replica(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Self {
+            url: String::new(),
+            token: self.token.clone(),
+            http: self.http.clone(),
+            child: None,
+            database: self.database.clone(),
+            data: self.data.clone(),
+            port: 0,
+            dir,
+        };
+        server.launch();
+        server
+    }
+
+    fn launch(&mut self) {
+        std::fs::create_dir_all(&self.data).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.data.join("server.log"))
+            .unwrap();
+        let mut command = Command::new(binary("tidegate"));
+        command
+            .args(["serve", "--poll", "1s", "--exit-with-stdin"])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .arg("--data")
+            .arg(&self.data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        if let Database::Postgres(url) = &self.database {
+            command.env("TIDEGATE_DATABASE", url);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        self.url = first.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+        assert!(self.url.starts_with("http://"), "the server did not start: {}", self.log());
+        // The same port again after a restart: agents know the address.
+        self.port = self.url.rsplit(':').next().unwrap().parse().unwrap();
+        self.child = Some(child);
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it again where it was.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.launch();
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.join("server.log")).unwrap_or_default()
+    }
+
+    /// Where a blob is stored.
+    pub fn blob(&self, sha256: &str) -> PathBuf {
+        self.data.join("blobs").join(&sha256[..2]).join(sha256)
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.dir.path().join("keys")
+    }
+
+    /// Runs the command line as the administrator; gives its standard output.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.cli_raw(arguments);
+        assert_eq!(code, 0, "tidegate {arguments:?}: {err}");
+        out
+    }
+
+    /// Runs the command line; gives exit code, standard output and standard error.
+    pub fn cli_raw(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(binary("tidegate"))
+            .args(arguments)
+            .env("TIDEGATE_SERVER", &self.url)
+            .env("TIDEGATE_TOKEN", &self.token)
+            .env("TIDEGATE_KEYS", self.keys())
+            // Nobody's remembered server.
+            .env("HOME", self.dir.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// Makes keys and publishes releases of the product `app`, each generally available. Gives
+    /// the tree of each.
+    pub fn publish(&self, releases: &[(&str, bool)]) -> Vec<PathBuf> {
+        if !self.keys().exists() {
+            self.cli(&["keys", "init"]);
+        }
+        releases
+            .iter()
+            .map(|(version, healthy)| {
+                let tree = application(self.dir.path(), version, *healthy);
+                self.publish_tree(&tree, version, &[]);
+                tree
+            })
+            .collect()
+    }
+
+    /// Publishes a tree, generally available, with further options.
+    pub fn publish_tree(&self, tree: &Path, version: &str, options: &[&str]) {
+        let tree = tree.display().to_string();
+        let mut arguments = vec!["release", "publish", &tree, "--product", "app"];
+        arguments.extend(["--release", version, "--health-cmd", "health.sh"]);
+        arguments.extend(["--health-timeout", "20s"]);
+        arguments.extend(options);
+        self.cli(&arguments);
+        self.cli(&["release", "promote", "app", version, "--to", "ga", "--reason", "test"]);
+    }
+
+    /// Waits until the payloads of a release that can be made are made.
+    pub async fn built(&self, version: &str) {
+        eventually("payloads are built", async || {
+            let list = self.get(&format!("/api/v1/products/app/releases/{version}/deltas")).await;
+            let building = |p: &Value| p["state"] == "building";
+            (!list.as_array().unwrap().iter().any(building)).then_some(())
+        })
+        .await;
+    }
+
+    /// A join token for any number of devices.
+    pub fn join_token(&self) -> String {
+        let token = self.cli(&["device", "join-token", "--product", "app", "--uses", "1000"]);
+        token.trim().to_owned()
+    }
+
+    /// GET of JSON; panics unless it succeeds.
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call("GET", path, None, &self.token).await;
+        assert!((200..300).contains(&status), "GET {path}: {status} {body}");
+        body
+    }
+
+    /// POST of JSON; panics unless it succeeds.
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.call("POST", path, Some(body), &self.token).await;
+        assert!((200..300).contains(&status), "POST {path}: {status} {answer}");
+        answer
+    }
+
+    /// Any call; gives status and body.
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+        token: &str,
+    ) -> (u16, Value) {
+        let mut request = self
+            .http
+            .request(method.parse().unwrap(), format!("{}{path}", self.url))
+            .timeout(crate::PATIENCE);
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Starts a rollout with one wave a region and quick settings; gives its id.
+    pub async fn roll_out(&self, release: &str, regions: &[&str], change: Value) -> String {
+        let waves: Vec<Value> = regions
+            .iter()
+            .map(|r| json!({ "name": r, "selector": format!("region={r}") }))
+            .collect();
+        let mut body = json!({
+            "product": "app", "release": release, "waves": waves,
+            "soak_s": 0, "pace_start": 0, "window_s": 0,
+        });
+        for (key, value) in change.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        let draft = self.post("/api/v1/rollouts", body).await;
+        let id = draft["id"].as_str().unwrap().to_owned();
+        self.post(&format!("/api/v1/rollouts/{id}/start"), json!({})).await;
+        id
+    }
+
+    /// Waits until a rollout has a state; gives it.
+    pub async fn rollout_is(&self, id: &str, state: &str) -> Value {
+        eventually(&format!("rollout is {state}"), async || {
+            let rollout = self.get(&format!("/api/v1/rollouts/{id}")).await;
+            (rollout["state"] == state).then_some(rollout)
+        })
+        .await
+    }
+
+    /// The deployments of a rollout.
+    pub async fn deployments(&self, id: &str) -> Vec<Value> {
+        let page = self.get(&format!("/api/v1/rollouts/{id}/deployments?limit=200")).await;
+        page["items"].as_array().unwrap().clone()
+    }
+
+    /// Every device.
+    pub async fn devices(&self) -> Vec<Value> {
+        self.get("/api/v1/devices?limit=200").await["items"].as_array().unwrap().clone()
+    }
+
+    /// Waits until every device runs a release and has nothing under way.
+    pub async fn all_run(&self, release: &str) {
+        eventually(&format!("all run {release}"), async || {
+            let there = |d: &Value| d["release"] == release && d["state"].is_null();
+            self.devices().await.iter().all(there).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- server log ---\n{}", self.log());
+        }
+    }
+}
