@@ -65,10 +65,10 @@ async fn a_failed_health_check_brings_the_device_back_and_keeps_it_from_the_rele
     assert_eq!(free["quarantine"], json!([]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_download_goes_on_where_it_stopped() {
     let server = Server::start().await;
-    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    server.publish(&[("1.1.0", true)]);
     // Without a base the whole image of 330 KB is fetched.
     let proxy = Proxy::start(&server.url, Mode::CutAfter(60_000)).await;
     let token = server.join_token();
@@ -86,10 +86,9 @@ async fn a_cut_download_goes_on_where_it_stopped() {
     .await;
     let image = std::fs::metadata(device.state.join("slots/a/artifact")).unwrap().len();
     assert!(fetched <= image + image / 50, "{fetched} bytes for an image of {image}");
-    drop(trees);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_rolls_back_within_the_window_without_a_download() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);

@@ -224,7 +224,7 @@ fn downloaded(record: &mut Record, bytes: u64) -> Vec<Effect> {
 
 fn download_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
     match take_phase(record) {
-        Phase::Downloading { job } => give_up(record, job, reason),
+        Phase::Downloading { job } => next_payload(record, job, reason),
         other => {
             record.phase = other;
             Vec::new()
@@ -255,20 +255,22 @@ fn begin_trial(record: &mut Record, job: Job) -> Vec<Effect> {
 
 fn stage_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
     match take_phase(record) {
-        Phase::Staging { mut job } => {
-            // One try with each way to fetch it: after a delta that does not apply, the whole.
-            if job.payload + 1 < job.payloads.len() && is_payloads_fault(reason.code) {
-                job.payload += 1;
-                record.phase = Phase::Downloading { job: job.clone() };
-                return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
-            }
-            give_up(record, job, reason)
-        }
+        Phase::Staging { job } => next_payload(record, job, reason),
         other => {
             record.phase = other;
             Vec::new()
         }
     }
+}
+
+/// One try with each way to fetch it: after a delta that is damaged or does not apply, the whole.
+fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Effect> {
+    if job.payload + 1 < job.payloads.len() && is_payloads_fault(reason.code) {
+        job.payload += 1;
+        record.phase = Phase::Downloading { job: job.clone() };
+        return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
+    }
+    give_up(record, job, reason)
 }
 
 fn is_payloads_fault(reason: Reason) -> bool {

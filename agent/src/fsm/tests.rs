@@ -1,0 +1,313 @@
+//! Tests of the machine: stories, and random events against what must always hold.
+
+use proptest::prelude::*;
+use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Image, Reason, Sha256};
+use tidegate_trust::assignment::{Action, Payload};
+
+use super::*;
+
+fn image(n: u8) -> Image {
+    Image { sha256: Sha256::from_bytes([n; 32]), length: 10 }
+}
+
+fn installed(n: u8) -> Installed {
+    Installed { release: format!("1.{n}.0").parse().unwrap(), image: image(n), health: None }
+}
+
+/// A device that runs 1.0.0 from slot A.
+fn device() -> Record {
+    Record { active: Some(SlotId::A), a: Some(installed(0)), ..Record::new() }
+}
+
+fn job(record: &Record, n: u8, action: Action, window_s: u32) -> Box<Job> {
+    let payload = Payload { manifest: image(n).sha256, manifest_length: 1, from: None, bytes: 1 };
+    Box::new(Job {
+        deployment: DeploymentId::from_random([n; 16]),
+        action,
+        target: installed(n),
+        window_s,
+        payloads: vec![payload, payload],
+        payload: 0,
+        slot: record.inactive(),
+        bytes: 0,
+        min_release: None,
+    })
+}
+
+fn install(record: &Record, n: u8) -> Event {
+    Event::Assigned(job(record, n, Action::Install, 60), record.counter + 1)
+}
+
+fn play(mut record: Record, events: impl IntoIterator<Item = Event>) -> (Record, Vec<Effect>) {
+    let mut effects = Vec::new();
+    for event in events {
+        (record, effects) = step(record, event);
+    }
+    (record, effects)
+}
+
+/// A device in probation on 1.1.0.
+fn on_probation() -> Record {
+    let record = device();
+    let offer = install(&record, 1);
+    play(record, [offer, Event::Downloaded { bytes: 5 }, Event::Staged, Event::Healthy]).0
+}
+
+fn states(record: &Record) -> Vec<State> {
+    record.outbox.iter().map(|r| r.state).collect()
+}
+
+#[test]
+fn a_good_update_reports_every_state_in_order_and_commits_at_the_end_of_the_window() {
+    let (record, _) = play(on_probation(), [Event::WindowPassed(30), Event::WindowPassed(30)]);
+    assert_eq!(record.phase, Phase::Idle);
+    assert_eq!(record.running(), Some(&installed(1)));
+    assert_eq!(record.a, Some(installed(0)), "the old slot is kept");
+    assert_eq!(
+        states(&record),
+        [State::Downloading, State::Installing, State::Verifying, State::Probation, State::Succeeded]
+    );
+    let numbers: Vec<u64> = record.outbox.iter().map(|r| r.seq).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn intent_comes_before_act_the_trial_is_recorded_with_the_switch_that_it_asks_for() {
+    let record = device();
+    let offer = install(&record, 1);
+    let (record, effects) = play(record, [offer, Event::Downloaded { bytes: 5 }, Event::Staged]);
+    assert!(matches!(record.phase, Phase::Trial { tries: 1, .. }));
+    assert_eq!(effects[0], Effect::Switch(SlotId::B));
+}
+
+#[test]
+fn a_failed_health_check_returns_and_remembers_the_image() {
+    let (record, effects) =
+        play(on_probation(), [Event::Unhealthy(Reason::HealthFailed.into())]);
+    assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
+    let (record, _) = step(record, Event::Returned);
+    assert_eq!(record.running(), Some(&installed(0)));
+    assert_eq!(record.bad, [image(1).sha256]);
+    assert_eq!(states(&record)[4..], [State::RollingBack, State::RolledBack]);
+    // It is not tried again, whoever assigns it.
+    let again = install(&record, 1);
+    let (record, effects) = step(record, again);
+    assert!(effects.is_empty());
+    assert_eq!(states(&record).last(), Some(&State::Failed));
+}
+
+#[test]
+fn an_order_back_within_the_window_needs_no_download() {
+    let record = on_probation();
+    let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
+    let (record, effects) = step(record, order);
+    assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
+    let (record, _) = step(record, Event::Returned);
+    assert_eq!(record.running(), Some(&installed(0)));
+    assert!(record.bad.is_empty(), "an order says nothing against the image");
+}
+
+#[test]
+fn an_order_back_after_the_window_takes_the_kept_slot_if_it_still_holds_the_image() {
+    let (record, _) = play(on_probation(), [Event::WindowPassed(60)]);
+    let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
+    let (record, effects) = step(record, order);
+    assert_eq!(effects[0], Effect::Switch(SlotId::A));
+    let (record, _) = step(record, Event::Healthy);
+    assert_eq!(record.running(), Some(&installed(0)));
+    assert_eq!(states(&record).last(), Some(&State::RolledBack));
+}
+
+#[test]
+fn a_delta_that_does_not_apply_is_followed_by_the_whole_image_once() {
+    let record = device();
+    let offer = install(&record, 1);
+    let failed = || Event::StageFailed(Reason::DeltaFailed.into());
+    let (record, effects) = play(record, [offer, Event::Downloaded { bytes: 5 }, failed()]);
+    assert!(matches!(&effects[..], [Effect::DropDownload, Effect::Download(job)] if job.payload == 1));
+    let (record, _) = play(record, [Event::Downloaded { bytes: 9 }, failed()]);
+    assert_eq!(record.phase, Phase::Idle);
+    assert_eq!(record.running(), Some(&installed(0)));
+    assert_eq!(states(&record).last(), Some(&State::Failed));
+}
+
+#[test]
+fn a_machine_that_stops_in_every_trial_goes_back() {
+    let record = device();
+    let offer = install(&record, 1);
+    let (mut record, _) = play(record, [offer, Event::Downloaded { bytes: 5 }, Event::Staged]);
+    let medium = Medium { active: Some(SlotId::B) };
+    for _ in 0..2 {
+        let effects;
+        (record, effects) = step(record, Event::Started(medium));
+        assert_eq!(effects[0], Effect::Switch(SlotId::B));
+    }
+    let (record, effects) = step(record, Event::Started(medium));
+    assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
+    let (record, _) = step(record, Event::Returned);
+    assert_eq!(record.bad, [image(1).sha256]);
+}
+
+#[test]
+fn a_cancel_counts_before_the_switch_and_not_after_it() {
+    let record = device();
+    let offer = install(&record, 1);
+    let id = DeploymentId::from_random([1; 16]);
+    let (record, _) = step(record, offer);
+    let (cancelled, effects) = step(record, Event::CalledOff(id));
+    assert_eq!((cancelled.phase, effects), (Phase::Idle, vec![Effect::DropDownload]));
+    let (record, effects) = step(on_probation(), Event::CalledOff(id));
+    assert!(matches!(record.phase, Phase::Probation { .. }) && effects.is_empty());
+}
+
+#[test]
+fn a_first_installation_that_fails_leaves_nothing_and_says_so() {
+    let record = Record::new();
+    let offer = install(&record, 1);
+    let (record, effects) = play(
+        record,
+        [
+            offer,
+            Event::Downloaded { bytes: 5 },
+            Event::Staged,
+            Event::Unhealthy(Reason::HealthFailed.into()),
+        ],
+    );
+    assert_eq!(effects, [Effect::Return(None)]);
+    let (record, _) = step(record, Event::Returned);
+    assert_eq!((record.active, record.running()), (None, None));
+    let last = record.outbox.last().unwrap();
+    assert_eq!(last.state, State::Failed);
+    assert_eq!(last.reason.as_ref().unwrap().code, Reason::NoPreviousSlot);
+}
+
+#[test]
+fn the_floor_rises_with_a_healthy_start_and_not_before() {
+    let record = device();
+    let mut wanted = job(&record, 1, Action::Install, 60);
+    wanted.min_release = Some("1.1.0".parse().unwrap());
+    let (record, _) = play(
+        record,
+        [Event::Assigned(wanted, 1), Event::Downloaded { bytes: 5 }, Event::Staged],
+    );
+    assert_eq!(record.floor, None);
+    let (record, _) = step(record, Event::Healthy);
+    assert_eq!(record.floor, Some("1.1.0".parse().unwrap()));
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Offer(u8),
+    Order(u8),
+    CallOff(u8),
+    Restart,
+    Done,
+    Fail(Reason),
+    Window(u32),
+    Acknowledge(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        2 => (0u8..4).prop_map(Happening::Offer),
+        1 => (0u8..4).prop_map(Happening::Order),
+        1 => (0u8..4).prop_map(Happening::CallOff),
+        1 => Just(Happening::Restart),
+        4 => Just(Happening::Done),
+        1 => prop::sample::select(vec![
+            Reason::HealthFailed, Reason::DeltaFailed, Reason::DownloadFailed, Reason::DiskFull,
+        ])
+        .prop_map(Happening::Fail),
+        1 => (0u32..90).prop_map(Happening::Window),
+        1 => (0u64..20).prop_map(Happening::Acknowledge),
+    ]
+}
+
+/// The driver and the medium, reduced to what matters: what is whole in the slots, and where
+/// the pointer points.
+struct World {
+    record: Record,
+    pointer: Option<SlotId>,
+    whole: [Option<u8>; 2],
+}
+
+impl World {
+    fn perform(&mut self, event: Event) {
+        let mut queue = vec![event];
+        while let Some(event) = queue.pop() {
+            let (record, effects) = step(self.record.clone(), event);
+            self.record = record;
+            for effect in effects {
+                match effect {
+                    Effect::Switch(slot) => self.pointer = Some(slot),
+                    Effect::Return(slot) => {
+                        self.pointer = slot;
+                        queue.push(Event::Returned);
+                    }
+                    // The slot is dirty as soon as something is made in it.
+                    Effect::Stage(job) => self.whole[job.slot as usize] = None,
+                    Effect::Download(_) | Effect::CheckHealth(_) | Effect::DropDownload => {}
+                }
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: &Happening) {
+        let event = match happening {
+            Happening::Offer(n) => install(&self.record, *n),
+            Happening::Order(n) => {
+                Event::Assigned(job(&self.record, *n, Action::Rollback, 0), self.record.counter + 1)
+            }
+            Happening::CallOff(n) => Event::CalledOff(DeploymentId::from_random([*n; 16])),
+            Happening::Restart => Event::Started(Medium { active: self.pointer }),
+            Happening::Window(seconds) => Event::WindowPassed(*seconds),
+            Happening::Acknowledge(seq) => Event::Acknowledged(*seq),
+            Happening::Done => match &self.record.phase {
+                Phase::Downloading { .. } => Event::Downloaded { bytes: 1 },
+                Phase::Staging { job } => {
+                    let minor = job.target.image.sha256.as_bytes()[0];
+                    self.whole[job.slot as usize] = Some(minor);
+                    Event::Staged
+                }
+                _ => Event::Healthy,
+            },
+            Happening::Fail(reason) => {
+                let reason = Explained::from(*reason);
+                match &self.record.phase {
+                    Phase::Downloading { .. } => Event::DownloadFailed(reason),
+                    Phase::Staging { .. } => Event::StageFailed(reason),
+                    _ => Event::Unhealthy(reason),
+                }
+            }
+        };
+        self.perform(event);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Whatever happens, in whatever order: the pointer points to a whole version, the one that
+    /// the record names; report numbers rise without gaps; counters and floors never fall.
+    #[test]
+    fn what_is_in_use_is_always_whole(story in prop::collection::vec(happening(), 0..60)) {
+        let mut world =
+            World { record: device(), pointer: Some(SlotId::A), whole: [Some(0), None] };
+        for happening in &story {
+            let before = world.record.clone();
+            world.happen(happening);
+            let record = &world.record;
+            let slot = record.active.expect("a device that ran something runs something");
+            prop_assert_eq!(world.pointer, Some(slot));
+            let whole = world.whole[slot as usize];
+            let named = record.running().map(|i| i.image.sha256.as_bytes()[0]);
+            prop_assert!(whole.is_some());
+            prop_assert_eq!(whole, named);
+            prop_assert!(record.counter >= before.counter);
+            prop_assert!(record.report_seq >= before.report_seq);
+            for pair in record.outbox.windows(2) {
+                prop_assert_eq!(pair[0].seq + 1, pair[1].seq);
+            }
+        }
+    }
+}

@@ -120,6 +120,9 @@ async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliE
         }
     };
     let rollout: RolloutView = api.post(&format!("/api/v1/rollouts/{id}/start"), &order).await?;
+    for wave in rollout.waves.iter().filter(|w| w.members == 0) {
+        eprintln!("warning: wave {} selects no device that the rollout concerns; it will be skipped", wave.name);
+    }
     if args.watch {
         let rollout = watch::follow(api, &id, context.format, Until::Settled, None).await?;
         return watch::verdict(&rollout);

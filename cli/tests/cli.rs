@@ -1,0 +1,62 @@
+//! The binary as a person meets it: help, usage errors, exit codes, completions.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::process::{Command, Output};
+
+fn tidegate(arguments: &[&str]) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(arguments)
+        .env("HOME", home.path())
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("TIDEGATE_SERVER")
+        .env_remove("TIDEGATE_TOKEN")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn help_names_every_command() {
+    let output = tidegate(&["--help"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for word in ["serve", "demo", "keys", "release", "rollout", "rollback", "device", "login"] {
+        assert!(text.contains(&format!("  {word}")), "{text}");
+    }
+}
+
+#[test]
+fn a_usage_error_exits_with_2() {
+    for bad in [&["nonsense"][..], &["rollout", "halt", "x"], &["demo", "--devices", "0"]] {
+        assert_eq!(tidegate(bad).status.code(), Some(2), "{bad:?}");
+    }
+}
+
+#[test]
+fn an_unreachable_server_is_said_with_a_next_step() {
+    // A port from which a listener has just gone.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = tidegate(&["--server", &url, "device", "list"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("cannot reach") && text.contains("next: "), "{text}");
+}
+
+#[test]
+fn completions_are_written_for_common_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = tidegate(&["completions", shell]);
+        assert!(output.status.success());
+        assert!(output.stdout.len() > 1_000, "{shell}");
+    }
+}
+
+#[test]
+fn keys_are_not_invented_where_a_folder_holds_none() {
+    let output = tidegate(&["keys", "show", "--keys", "/nonexistent"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("tidegate keys init"), "{text}");
+}

@@ -1,0 +1,233 @@
+//! The API: roles, problems, pages, idempotency, dry runs, ranges, uploads.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use serde_json::{Value, json};
+use tidegate_server::http::openapi;
+use tidegate_tests::{Device, Server};
+
+/// Walks every route of the OpenAPI document as every role, and as nobody.
+#[tokio::test]
+async fn every_route_lets_in_exactly_the_roles_that_it_declares() {
+    let server = Server::start().await;
+    let mut tokens = vec![("nobody", String::new())];
+    for role in ["viewer", "responder", "release_manager", "admin"] {
+        let made = server.post("/api/v1/tokens", json!({ "name": role, "role": role })).await;
+        tokens.push((role, made["secret"].as_str().unwrap().to_owned()));
+    }
+    let document: Value = serde_json::from_str(&openapi().to_json().unwrap()).unwrap();
+    let mut walked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let Some(need) = operation["security"][0]["token"][0].as_str() else {
+                assert!(path.starts_with("/device/v1/"), "{method} {path} declares no role");
+                continue;
+            };
+            let concrete = path
+                .replace("{product}", "app")
+                .replace("{version}", "1.0.0")
+                .replace("{id}", "rol_00000000000000000000000000000000");
+            for (role, token) in &tokens {
+                let allowed = match need {
+                    "read" => *role != "nobody",
+                    "respond" => matches!(*role, "responder" | "release_manager" | "admin"),
+                    "release" => matches!(*role, "release_manager" | "admin"),
+                    "administer" => *role == "admin",
+                    other => panic!("{path} declares {other}"),
+                };
+                let body = (method != "get" && method != "delete").then(|| json!({}));
+                let method = method.to_uppercase();
+                let (status, answer) = server.call(&method, &concrete, body, token).await;
+                let refused = status == 401 || status == 403;
+                assert_eq!(refused, !allowed, "{method} {path} as {role}: {status} {answer}");
+                assert_eq!(status == 401, *role == "nobody", "{method} {path} as {role}: {status}");
+                assert_ne!(status, 500, "{method} {path} as {role}: {answer}");
+            }
+            walked += 1;
+        }
+    }
+    assert!(walked >= 25, "{walked} routes walked");
+}
+
+#[tokio::test]
+async fn refusals_are_problems_with_stable_codes() {
+    let server = Server::start().await;
+    let cases = [
+        ("GET", "/nowhere", None, 404, "not_found"),
+        ("DELETE", "/api/v1/products", None, 405, "method_not_allowed"),
+        ("POST", "/api/v1/products", Some(json!({ "name": "../etc" })), 400, "invalid_request"),
+        ("POST", "/api/v1/products", Some(json!({})), 400, "invalid_request"),
+        ("GET", "/api/v1/rollouts?limit=0", None, 400, "invalid_request"),
+        ("GET", "/api/v1/rollouts?cursor=%21", None, 400, "invalid_request"),
+        ("GET", "/api/v1/devices/dev_x", None, 400, "invalid_request"),
+        ("GET", "/blobs/../../etc/passwd", None, 404, "not_found"),
+        ("GET", "/metadata/..%2f..%2fsecret", None, 404, "not_found"),
+    ];
+    for (method, path, body, status, code) in cases {
+        let (got, problem) = server.call(method, path, body, &server.token).await;
+        assert_eq!((got, problem["code"].as_str()), (status, Some(code)), "{method} {path}");
+        assert_eq!(problem["status"], status);
+    }
+    let huge = json!({ "name": "a".repeat(3 << 20) });
+    let (status, problem) =
+        server.call("POST", "/api/v1/products", Some(huge), &server.token).await;
+    assert_eq!((status, problem["code"].as_str()), (413, Some("too_large")));
+}
+
+#[tokio::test]
+async fn creating_a_rollout_twice_with_one_key_makes_one() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let body = json!({ "product": "app", "release": "1.0.0", "waves": [{ "name": "all" }] });
+    let send = async |body: &Value| {
+        let response = reqwest::Client::new()
+            .post(format!("{}/api/v1/rollouts", server.url))
+            .bearer_auth(&server.token)
+            .header("idempotency-key", "k-1")
+            .json(body)
+            .send()
+            .await
+            .unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let (status, first) = send(&body).await;
+    assert_eq!(status, 201, "{first}");
+    let (_, again) = send(&body).await;
+    assert_eq!(first["id"], again["id"]);
+    let mut other = body.clone();
+    other["soak_s"] = json!(1);
+    let (status, problem) = send(&other).await;
+    assert_eq!((status, problem["code"].as_str()), (422, Some("idempotency_mismatch")));
+    let list = server.get("/api/v1/rollouts").await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_a_stale_edit_is_refused_but_a_halt_never_is() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let mut body = json!({ "product": "app", "release": "1.0.0", "waves": [{ "name": "all" }] });
+    body["dry_run"] = json!(true);
+    let would = server.post("/api/v1/rollouts", body.clone()).await;
+    assert_eq!(would["dry_run"], true);
+    assert_eq!(server.get("/api/v1/rollouts").await["items"], json!([]));
+    body["dry_run"] = json!(false);
+    let id = server.post("/api/v1/rollouts", body).await["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/rollouts/{id}");
+    // A device that never answers: the wave has somebody to wait for.
+    let token = server.join_token();
+    Device::enrol(server.dir.path(), "silent", &server.url, &token, "NA", None);
+    let tried = server.post(&format!("{path}/start"), json!({ "dry_run": true })).await;
+    assert_eq!(tried["state"], "running");
+    assert_eq!(server.get(&path).await["state"], "draft");
+    server.post(&format!("{path}/start"), json!({})).await;
+    let order = |what: &str| {
+        reqwest::Client::new()
+            .post(format!("{}{path}/{what}", server.url))
+            .bearer_auth(&server.token)
+            .header("if-match", "\"1\"")
+            .json(&json!({ "reason": "test" }))
+            .send()
+    };
+    assert_eq!(order("pause").await.unwrap().status().as_u16(), 412);
+    assert_eq!(order("halt").await.unwrap().status().as_u16(), 200);
+    let (status, problem) =
+        server.call("POST", &format!("{path}/halt"), Some(json!({})), &server.token).await;
+    assert_eq!(status, 400, "a halt needs a reason: {problem}");
+}
+
+#[tokio::test]
+async fn lists_are_read_page_by_page() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    for _ in 0..5 {
+        let body = json!({ "product": "app", "release": "1.0.0", "waves": [{ "name": "all" }] });
+        server.post("/api/v1/rollouts", body).await;
+    }
+    let mut ids = Vec::new();
+    let mut path = "/api/v1/rollouts?limit=2".to_owned();
+    loop {
+        let page = server.get(&path).await;
+        ids.extend(page["items"].as_array().unwrap().iter().map(|r| r["id"].to_string()));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/api/v1/rollouts?limit=2&cursor={cursor}");
+    }
+    assert_eq!(ids.len(), 5);
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5);
+}
+
+#[tokio::test]
+async fn blobs_are_served_in_ranges_and_refused_under_a_wrong_name() {
+    let server = Server::start().await;
+    let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_be_bytes).collect();
+    let sha256 = tidegate_delta::sha256(&bytes).to_string();
+    let http = reqwest::Client::new();
+    let put = |name: &str, body: Vec<u8>| {
+        http.put(format!("{}/api/v1/blobs/{name}", server.url))
+            .bearer_auth(&server.token)
+            .body(body)
+            .send()
+    };
+    let wrong = put(&"0".repeat(64), bytes.clone()).await.unwrap();
+    assert_eq!(wrong.status().as_u16(), 400);
+    let get = |name: &str, range: &str, tag: &str| {
+        http.get(format!("{}/blobs/{name}", server.url))
+            .header("range", range)
+            .header("if-range", tag)
+            .send()
+    };
+    assert_eq!(get(&"0".repeat(64), "bytes=0-", "").await.unwrap().status().as_u16(), 404);
+    assert!(put(&sha256, bytes.clone()).await.unwrap().status().is_success());
+    let tag = format!("\"{sha256}\"");
+    let part = get(&sha256, "bytes=100-199", &tag).await.unwrap();
+    assert_eq!(part.status().as_u16(), 206);
+    assert_eq!(part.headers()["content-range"], "bytes 100-199/400000");
+    assert!(part.bytes().await.unwrap() == bytes[100..200]);
+    // Another tag: the whole, anew.
+    let whole = get(&sha256, "bytes=100-199", "\"other\"").await.unwrap();
+    assert_eq!(whole.status().as_u16(), 200);
+    assert!(whole.bytes().await.unwrap() == bytes);
+    let outside = get(&sha256, "bytes=400000-", &tag).await.unwrap();
+    assert_eq!(outside.status().as_u16(), 416);
+}
+
+#[tokio::test]
+async fn health_readiness_and_the_document_are_served() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/healthz").await["status"], "ok");
+    assert_eq!(server.get("/readyz").await["database"], true);
+    assert_eq!(server.get("/api/v1/openapi.json").await["info"]["title"], "Tidegate");
+    server.cli(&["healthcheck", "--url", &server.url]);
+}
+
+#[tokio::test]
+async fn a_release_goes_forward_only_and_skipping_needs_a_reason() {
+    let server = Server::start().await;
+    server.cli(&["keys", "init"]);
+    let tree = tidegate_tests::application(server.dir.path(), "1.0.0", true);
+    let tree = tree.display().to_string();
+    let publish = ["release", "publish", &tree, "--product", "app", "--release", "1.0.0"];
+    server.cli(&publish);
+    // Publishing the same again is the same request once more.
+    server.cli(&publish);
+    let (code, _, err) = server.cli_raw(&["release", "promote", "app", "1.0.0", "--to", "ga"]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("skips alpha"), "{err}");
+    for stage in ["alpha", "beta", "ga"] {
+        server.cli(&["release", "promote", "app", "1.0.0", "--to", stage]);
+    }
+    let (code, _, err) = server.cli_raw(&["release", "promote", "app", "1.0.0", "--to", "alpha"]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("forward only"), "{err}");
+    server.cli(&["release", "withdraw", "app", "1.0.0", "--reason", "leaks"]);
+    let (code, _, err) = server.cli_raw(&[
+        "rollout", "start", "--product", "app", "--release", "1.0.0", "--regions", "NA",
+    ]);
+    assert_eq!(code, 5, "{err}");
+    // Other bytes under the same version are refused before anything is uploaded.
+    std::fs::write(format!("{tree}/VERSION"), "changed").unwrap();
+    let (code, _, err) = server.cli_raw(&publish);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("never changes"), "{err}");
+}

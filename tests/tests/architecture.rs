@@ -1,0 +1,130 @@
+//! The house as it was agreed: who may depend on whom, and files that can be read in one sitting.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Normal dependencies of each workspace crate, by name.
+fn edges() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .other_options(["--locked".to_owned(), "--offline".to_owned()])
+        .exec()
+        .unwrap();
+    metadata
+        .packages
+        .iter()
+        .map(|package| {
+            let normal = package
+                .dependencies
+                .iter()
+                .filter(|d| d.kind == DependencyKind::Normal)
+                .map(|d| d.name.clone());
+            (package.name.to_string(), normal.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("tidegate-protocol", &[]),
+        ("tidegate-trust", &["tidegate-protocol"]),
+        ("tidegate-delta", &["tidegate-protocol"]),
+        ("tidegate-domain", &["tidegate-protocol"]),
+        (
+            "tidegate-server",
+            &["tidegate-protocol", "tidegate-trust", "tidegate-delta", "tidegate-domain"],
+        ),
+        ("tidegate-agent", &["tidegate-protocol", "tidegate-trust", "tidegate-delta"]),
+    ];
+    let edges = edges();
+    for (from, may) in allowed {
+        let have = edges[*from].iter().filter(|d| d.starts_with("tidegate"));
+        for to in have {
+            assert!(may.contains(&to.as_str()), "{from} must not depend on {to}");
+        }
+    }
+}
+
+#[test]
+fn each_room_is_free_of_what_does_not_belong_in_it() {
+    let banned: &[(&str, &[&str])] = &[
+        ("tidegate-protocol", &["tokio", "sqlx", "axum", "reqwest", "rand"]),
+        ("tidegate-trust", &["tokio", "sqlx", "axum", "reqwest", "rand"]),
+        ("tidegate-delta", &["tokio", "sqlx", "axum", "reqwest", "rand"]),
+        ("tidegate-domain", &["tokio", "sqlx", "axum", "serde", "serde_json", "rand"]),
+        ("tidegate-agent", &["axum", "sqlx", "reqwest", "clap", "tracing-subscriber"]),
+    ];
+    let edges = edges();
+    for (from, not) in banned {
+        for name in *not {
+            assert!(!edges[*from].contains(*name), "{from} must not depend on {name}");
+        }
+    }
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && name != ".git" {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Lines above the tests of a file.
+fn length(text: &str) -> usize {
+    text.lines().take_while(|l| !l.starts_with("#[cfg(test)]") && !l.starts_with("#[cfg(all(test")).count()
+}
+
+#[test]
+fn every_file_can_be_read_in_one_sitting() {
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    assert!(files.len() > 80);
+    // Two lists without a thought in them: the API's messages and the command tree.
+    let lists = ["server/src/http/dto.rs", "cli/src/args.rs"];
+    for file in files {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        if name.contains("tests/") || lists.contains(&name.as_str()) {
+            continue;
+        }
+        let lines = length(&std::fs::read_to_string(&file).unwrap());
+        assert!(lines <= 620, "{name} has {lines} lines: split it");
+    }
+}
+
+#[test]
+fn sql_is_written_in_the_store_alone() {
+    let mut files = Vec::new();
+    sources(&root().join("server/src"), &mut files);
+    for file in files {
+        let name = file.display().to_string();
+        if name.contains("/store/") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for word in ["SELECT ", "INSERT INTO", "DELETE FROM", "sqlx::"] {
+            assert!(!text.contains(word), "{name} contains {word:?}");
+        }
+    }
+}
+
+#[test]
+fn the_reasons_page_explains_every_reason() {
+    let page = std::fs::read_to_string(root().join("docs/reasons.md")).unwrap();
+    for reason in tidegate_protocol::Reason::ALL {
+        assert!(page.contains(&format!("### {reason}\n")), "docs/reasons.md lacks {reason}");
+    }
+}

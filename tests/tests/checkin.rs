@@ -1,0 +1,78 @@
+//! The check-in path does no database work when nothing changes.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::time::Duration;
+
+use tidegate_protocol::{CheckIn, Timestamp};
+use tidegate_server::clock::Clock;
+use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
+use tidegate_tests::{Device, Server, eventually};
+
+fn request(device: &serde_json::Value) -> CheckIn {
+    CheckIn {
+        nonce: "ab".repeat(32),
+        counter: 0,
+        wait: 0,
+        agent_version: "0.1.0".into(),
+        release: device["release"].as_str().map(|v| v.parse().unwrap()),
+        image: device["image"].as_str().map(|v| v.parse().unwrap()),
+        battery: tidegate_protocol::Battery::default(),
+        deployment: None,
+    }
+}
+
+/// A server in this process over the data of one that was a process: the same rows, and its
+/// statements can be counted.
+fn settings(data: &std::path::Path) -> Settings {
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
+        database: format!("sqlite:{}", data.join("tidegate.db").display()),
+        blobs: BlobSettings::Folder(data.join("blobs")),
+        data: data.to_owned(),
+        devices: DeviceSettings::default(),
+        // Background work stands still, so that only the requests count.
+        jobs: JobSettings {
+            tick: Duration::from_secs(3_600),
+            flush: Duration::from_secs(3_600),
+            ..JobSettings::default()
+        },
+        max_upload: 1 << 30,
+        clock: Clock::manual(Timestamp::from_secs(1_900_000_000)),
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
+    let mut server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true)]);
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let device = Device::enrol(server.dir.path(), "one", &server.url, &token, "NA", installed);
+    let row = server.devices().await.pop().unwrap();
+    let id = device.id().parse().unwrap();
+    server.kill();
+    let running = tidegate_server::start(settings(&server.dir.path().join("data"))).await.unwrap();
+    let app = running.app().clone();
+    // The tasks that run once at the start have run.
+    let mut last = 0;
+    eventually("the server is at rest", async || {
+        let now = app.statements_run();
+        let rests = now == last && now > 0;
+        last = now;
+        rests.then_some(())
+    })
+    .await;
+    let request = request(&row);
+    let before = app.statements_run();
+    for _ in 0..1_000 {
+        let answer = app.check_in(id, &request).await.unwrap();
+        assert!(answer.assignment.is_none());
+        assert_eq!(answer.reason.code.as_str(), "no_rollout");
+    }
+    let during = app.statements_run() - before;
+    // The follower looks for events once a second; a thousand check-ins take a moment.
+    assert!(during <= 12, "{during} statements for 1,000 check-ins");
+    drop(app);
+    running.stop().await;
+}
