@@ -73,13 +73,18 @@ pub(crate) fn io_reason(error: &io::Error) -> Reason {
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> SlotError + '_ {
-    move |source| SlotError::Io { path: path.to_owned(), source }
+    move |source| SlotError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 impl Slots {
     /// The slots below a state directory; makes the folders.
     pub fn open(state: &Path) -> Result<Self, SlotError> {
-        let slots = Self { root: state.to_owned() };
+        let slots = Self {
+            root: state.to_owned(),
+        };
         for slot in [SlotId::A, SlotId::B] {
             let dir = slots.dir(slot);
             fs::create_dir_all(&dir).map_err(at(&dir))?;
@@ -174,12 +179,22 @@ impl Slots {
             None => None,
         };
         let mut options = File::options();
-        let file = options.read(true).write(true).create_new(true).open(&path).map_err(at(&path))?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(at(&path))?;
         failpoint::point("artifact opened");
-        apply(manifest, payload, old.as_ref().map(|f| f as &dyn ReadAt), &file)?;
+        apply(
+            manifest,
+            payload,
+            old.as_ref().map(|f| f as &dyn ReadAt),
+            &file,
+        )?;
         file.sync_all().map_err(at(&path))?;
         failpoint::point("artifact written");
-        self.unpack(slot, file, image)
+        self.unpack(slot, &file, image)
     }
 
     /// Takes an installed folder over as a slot: packs it, which gives the base of deltas.
@@ -197,10 +212,13 @@ impl Slots {
         writer.flush().map_err(at(&path))?;
         drop(writer);
         file.sync_all().map_err(at(&path))?;
-        let mut hashing = Hashing { inner: rewound(&file).map_err(at(&path))?, hasher: Hasher::new() };
+        let mut hashing = Hashing {
+            inner: rewound(&file).map_err(at(&path))?,
+            hasher: Hasher::new(),
+        };
         io::copy(&mut hashing, &mut io::sink()).map_err(at(&path))?;
         let image = hashing.hasher.finish();
-        self.unpack(slot, file, image)?;
+        self.unpack(slot, &file, image)?;
         Ok(image)
     }
 
@@ -217,11 +235,14 @@ impl Slots {
 
     /// Unpacks the very file that was written, hashing what is read: what is installed is what
     /// was verified.
-    fn unpack(&self, slot: SlotId, file: File, image: Image) -> Result<(), SlotError> {
+    fn unpack(&self, slot: SlotId, file: &File, image: Image) -> Result<(), SlotError> {
         let path = self.artifact(slot);
         let tree = self.tree(slot);
         fs::create_dir(&tree).map_err(at(&tree))?;
-        let mut reader = Hashing { inner: rewound(&file).map_err(at(&path))?, hasher: Hasher::new() };
+        let mut reader = Hashing {
+            inner: rewound(file).map_err(at(&path))?,
+            hasher: Hasher::new(),
+        };
         let unpacked = archive::unpack(&mut reader, &tree);
         // What follows the archive's end is part of the image too.
         io::copy(&mut reader, &mut io::sink()).map_err(at(&path))?;
@@ -245,8 +266,7 @@ fn apply(
 ) -> Result<(), SlotError> {
     let limits = Limits::default();
     let writer = BufWriter::with_capacity(256 << 10, out);
-    let mut applier =
-        Applier::new(manifest, old, writer, &limits).map_err(SlotError::Apply)?;
+    let mut applier = Applier::new(manifest, old, writer, &limits).map_err(SlotError::Apply)?;
     let mut buffer = Vec::new();
     let mut offset = 0;
     for chunk in &manifest.chunks {
@@ -257,7 +277,9 @@ fn apply(
         offset += u64::from(chunk.length);
     }
     let mut writer = applier.finish().map_err(SlotError::Apply)?;
-    writer.flush().map_err(|e| SlotError::Apply(ApplyError::Write(e)))
+    writer
+        .flush()
+        .map_err(|e| SlotError::Apply(ApplyError::Write(e)))
 }
 
 fn rewound(file: &File) -> io::Result<io::BufReader<File>> {

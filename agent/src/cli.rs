@@ -180,7 +180,9 @@ fn status(state: &std::path::Path, json: bool) -> Result<String, String> {
             "reports_waiting": record.outbox.len(),
             "bad_images": record.bad,
         });
-        return serde_json::to_string_pretty(&value).map(|t| t + "\n").map_err(|e| e.to_string());
+        return serde_json::to_string_pretty(&value)
+            .map(|t| t + "\n")
+            .map_err(|e| e.to_string());
     }
     let release = running.map_or_else(|| "nothing".to_owned(), |i| i.release.to_string());
     let mut text = format!(
@@ -228,8 +230,20 @@ struct Options {
 }
 
 const VALUES: &[&str] = &[
-    "server", "token", "product", "region", "channel", "name", "adopt", "release", "platform",
-    "ca-file", "health-cmd", "health-timeout", "restart-cmd", "battery-file",
+    "server",
+    "token",
+    "product",
+    "region",
+    "channel",
+    "name",
+    "adopt",
+    "release",
+    "platform",
+    "ca-file",
+    "health-cmd",
+    "health-timeout",
+    "restart-cmd",
+    "battery-file",
 ];
 
 fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
@@ -262,8 +276,14 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
         .or_else(|| std::env::var_os("TIDEGATE_AGENT_STATE").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from("tidegate-agent"));
     match command.as_deref() {
-        Some("run") => Ok(Command::Run { state, with_stdin: options.with_stdin }),
-        Some("status") => Ok(Command::Status { state, json: options.json }),
+        Some("run") => Ok(Command::Run {
+            state,
+            with_stdin: options.with_stdin,
+        }),
+        Some("status") => Ok(Command::Status {
+            state,
+            json: options.json,
+        }),
         Some("enroll") => request(options, state).map(|r| Command::Enroll(Box::new(r))),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("name a command: enroll, run or status".into()),
@@ -274,7 +294,11 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
     fn typed<T: std::str::FromStr<Err: std::fmt::Display>>(
         text: Option<String>,
     ) -> Result<Option<T>, lexopt::Error> {
-        text.map(|t| t.parse::<T>().map_err(|e| lexopt::Error::from(e.to_string()))).transpose()
+        text.map(|t| {
+            t.parse::<T>()
+                .map_err(|e| lexopt::Error::from(e.to_string()))
+        })
+        .transpose()
     }
     let mut value = |name: &str| options.values.remove(name);
     let needed = |name: &str, value: Option<String>| {
@@ -298,7 +322,9 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
     Ok(Request {
         server: server.trim_end_matches('/').to_owned(),
         token: needed("token", token)?,
-        product: product.parse().map_err(|e| lexopt::Error::from(format!("{e}")))?,
+        product: product
+            .parse()
+            .map_err(|e| lexopt::Error::from(format!("{e}")))?,
         platform: typed(Some(value("platform").unwrap_or_else(platform::platform)))?
             .ok_or_else(|| lexopt::Error::from("--platform"))?,
         name: value("name").unwrap_or_else(platform::host_name),

@@ -81,7 +81,12 @@ impl Address {
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        Ok(Self { tls, host, port, authority: authority.as_str().to_ascii_lowercase() })
+        Ok(Self {
+            tls,
+            host,
+            port,
+            authority: authority.as_str().to_ascii_lowercase(),
+        })
     }
 }
 
@@ -112,7 +117,10 @@ fn refused(status: StatusCode, body: &[u8]) -> TransportError {
         |_| String::from_utf8_lossy(body).chars().take(200).collect(),
         |problem| format!("{}: {}", problem.code, problem.detail),
     );
-    TransportError::Status { status: status.as_u16(), text }
+    TransportError::Status {
+        status: status.as_u16(),
+        text,
+    }
 }
 
 /// A connection to one server, made when it is needed and kept while it lasts.
@@ -126,8 +134,16 @@ impl Client {
     /// A client for a server; `ca_file` stands in for the public certificate authorities.
     pub fn new(server: &str, ca_file: Option<&Path>) -> Result<Self, TransportError> {
         let address = Address::parse(server)?;
-        let tls = if address.tls { Some(connector(ca_file)?) } else { None };
-        Ok(Self { address, tls, connection: None })
+        let tls = if address.tls {
+            Some(connector(ca_file)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            address,
+            tls,
+            connection: None,
+        })
     }
 
     /// What requests name and sign.
@@ -137,7 +153,11 @@ impl Client {
 
     /// Another client for the same server: a download and a check-in can run side by side.
     pub fn sibling(&self) -> Self {
-        Self { address: self.address.clone(), tls: self.tls.clone(), connection: None }
+        Self {
+            address: self.address.clone(),
+            tls: self.tls.clone(),
+            connection: None,
+        }
     }
 
     /// Sends a request and reads an answer of at most `limit` bytes within a deadline.
@@ -164,7 +184,11 @@ impl Client {
                     body.extend_from_slice(&data);
                 }
             }
-            Ok(Answer { status: parts.status, headers: parts.headers, body: body.into() })
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: body.into(),
+            })
         })
         .await
         .unwrap_or_else(|_| {
@@ -205,7 +229,9 @@ impl Client {
                     .and_then(|v| v.parse::<u64>().ok());
                 if begins != Some(offset) {
                     self.connection = None;
-                    return Err(TransportError::Malformed("another range than asked for".into()));
+                    return Err(TransportError::Malformed(
+                        "another range than asked for".into(),
+                    ));
                 }
                 offset
             }
@@ -283,18 +309,29 @@ impl Client {
             .method(method)
             .uri(path)
             .header(HOST, &self.address.authority)
-            .header("user-agent", concat!("tidegate-agent/", env!("CARGO_PKG_VERSION")))
+            .header(
+                "user-agent",
+                concat!("tidegate-agent/", env!("CARGO_PKG_VERSION")),
+            )
             .body(Full::new(body))
             .map_err(|e| malformed(&e))?;
         for (name, value) in headers {
             let name: HeaderName = name.parse().map_err(|e| malformed(&e))?;
-            request.headers_mut().insert(name, HeaderValue::from_str(value).map_err(|e| malformed(&e))?);
+            request.headers_mut().insert(
+                name,
+                HeaderValue::from_str(value).map_err(|e| malformed(&e))?,
+            );
         }
         Ok(request)
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, TransportError> {
-        let Address { host, port, authority, .. } = &self.address;
+        let Address {
+            host,
+            port,
+            authority,
+            ..
+        } = &self.address;
         let refuse = |e: String| TransportError::Connect(authority.clone(), e);
         let connecting = async {
             let stream = TcpStream::connect((host.as_str(), *port))
@@ -304,9 +341,12 @@ impl Client {
             match &self.tls {
                 None => handshake(TokioIo::new(stream)).await,
                 Some(tls) => {
-                    let name = ServerName::try_from(host.clone()).map_err(|e| refuse(e.to_string()))?;
-                    let stream =
-                        tls.connect(name, stream).await.map_err(|e| refuse(e.to_string()))?;
+                    let name =
+                        ServerName::try_from(host.clone()).map_err(|e| refuse(e.to_string()))?;
+                    let stream = tls
+                        .connect(name, stream)
+                        .await
+                        .map_err(|e| refuse(e.to_string()))?;
                     handshake(TokioIo::new(stream)).await
                 }
             }
@@ -363,11 +403,21 @@ mod tests {
 
     #[test]
     fn only_plain_http_addresses_are_taken() {
-        for bad in ["", "ftp://x", "http://", "http://u:p@h/", "http://h/path", "h:1"] {
+        for bad in [
+            "",
+            "ftp://x",
+            "http://",
+            "http://u:p@h/",
+            "http://h/path",
+            "h:1",
+        ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
         let address = Address::parse("https://Tide.example").unwrap();
-        assert_eq!((address.port, address.authority.as_str()), (443, "tide.example"));
+        assert_eq!(
+            (address.port, address.authority.as_str()),
+            (443, "tide.example")
+        );
         let address = Address::parse("http://[::1]:8420").unwrap();
         assert_eq!((address.host.as_str(), address.port), ("::1", 8420));
     }

@@ -68,7 +68,10 @@ pub enum ConfigError {
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ConfigError + '_ {
-    move |source| ConfigError::Io { path: path.to_owned(), source }
+    move |source| ConfigError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 impl Config {
@@ -82,15 +85,19 @@ impl Config {
             }
             Err(e) => return Err(io_at(&path)(e)),
         };
-        serde_json::from_str(&text)
-            .map_err(|e| ConfigError::Malformed { path, what: e.to_string() })
+        serde_json::from_str(&text).map_err(|e| ConfigError::Malformed {
+            path,
+            what: e.to_string(),
+        })
     }
 
     /// Writes it.
     pub fn save(&self, state: &Path) -> Result<(), ConfigError> {
         let path = state.join(FILE);
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|e| ConfigError::Malformed { path: path.clone(), what: e.to_string() })?;
+        let text = serde_json::to_vec_pretty(self).map_err(|e| ConfigError::Malformed {
+            path: path.clone(),
+            what: e.to_string(),
+        })?;
         durable::replace(&path, &text, false).map_err(io_at(&path))
     }
 }
@@ -98,8 +105,10 @@ impl Config {
 /// The device's key: made on the device, never leaves it.
 pub fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
     let path = state.join(IDENTITY);
-    let malformed =
-        |e: tidegate_trust::KeyError| ConfigError::Malformed { path: path.clone(), what: e.to_string() };
+    let malformed = |e: tidegate_trust::KeyError| ConfigError::Malformed {
+        path: path.clone(),
+        what: e.to_string(),
+    };
     match fs::read_to_string(&path) {
         Ok(pem) => SecretKey::from_pem(&pem).map_err(malformed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

@@ -45,7 +45,9 @@ enum FetchError {
 impl Download {
     /// The download below a state directory.
     pub fn new(state: &Path) -> Self {
-        Self { dir: state.join("download") }
+        Self {
+            dir: state.join("download"),
+        }
     }
 
     /// Throws away what was fetched.
@@ -56,7 +58,10 @@ impl Download {
     /// The fetched payload with its manifest, once it is complete.
     pub fn open(&self, payload: &Payload) -> Result<(Manifest, File), Explained> {
         let manifest = self.kept_manifest(payload).ok_or_else(|| {
-            Explained::new(Reason::ChunkCorrupt, "the kept manifest is not the assigned one")
+            Explained::new(
+                Reason::ChunkCorrupt,
+                "the kept manifest is not the assigned one",
+            )
         })?;
         let file = File::open(self.dir.join("payload")).map_err(|e| storage(&e))?;
         Ok((manifest, file))
@@ -80,7 +85,11 @@ impl Download {
         let manifest = self.manifest(client, payload, &mut fetched).await?;
         if let Some(free) = platform::free_space(&self.dir) {
             let have = fs::metadata(self.dir.join("payload")).map_or(0, |m| m.len());
-            let wanted = manifest.payload.length.saturating_sub(have).saturating_add(needed);
+            let wanted = manifest
+                .payload
+                .length
+                .saturating_sub(have)
+                .saturating_add(needed);
             if free < wanted {
                 let text = format!("{} MiB free, {} MiB needed", free >> 20, (wanted >> 20) + 1);
                 return Err(Explained::new(Reason::DiskFull, text));
@@ -138,12 +147,15 @@ impl Download {
         if let Some(kept) = self.kept_manifest(payload) {
             return Ok(kept);
         }
-        self.drop_all().and_then(|()| fs::create_dir_all(&self.dir)).map_err(|e| storage(&e))?;
+        self.drop_all()
+            .and_then(|()| fs::create_dir_all(&self.dir))
+            .map_err(|e| storage(&e))?;
         let bytes = self.manifest_bytes(client, payload).await?;
         *fetched += bytes.len() as u64;
         let manifest = Manifest::from_bytes(&bytes, payload.manifest, &Limits::default())
             .map_err(|e| Explained::new(Reason::ChunkCorrupt, e.to_string()))?;
-        durable::replace(&self.dir.join("manifest.json"), &bytes, false).map_err(|e| storage(&e))?;
+        durable::replace(&self.dir.join("manifest.json"), &bytes, false)
+            .map_err(|e| storage(&e))?;
         Ok(manifest)
     }
 
@@ -157,7 +169,14 @@ impl Download {
         let mut last = TransportError::Timeout;
         for tries in 0..TRIES {
             let answer = client
-                .send(hyper::Method::GET, &path, &[], Vec::new(), limit, Duration::from_secs(60))
+                .send(
+                    hyper::Method::GET,
+                    &path,
+                    &[],
+                    Vec::new(),
+                    limit,
+                    Duration::from_mins(1),
+                )
                 .await
                 .and_then(crate::client::Answer::ok);
             match answer {
@@ -215,12 +234,20 @@ impl<'a> Progress<'a> {
             .min(manifest.chunks.len());
         let start = manifest.offset(index);
         let length = file.metadata()?.len();
-        let mut progress =
-            Self { manifest, file, have, index, offset: start, hasher: Hasher::new(), unsynced: 0 };
-        let partial = manifest
-            .chunks
-            .get(index)
-            .map_or(0, |c| length.saturating_sub(start).min(u64::from(c.length).saturating_sub(1)));
+        let mut progress = Self {
+            manifest,
+            file,
+            have,
+            index,
+            offset: start,
+            hasher: Hasher::new(),
+            unsynced: 0,
+        };
+        let partial = manifest.chunks.get(index).map_or(0, |c| {
+            length
+                .saturating_sub(start)
+                .min(u64::from(c.length).saturating_sub(1))
+        });
         let mut buffer = vec![0; 64 << 10];
         while progress.offset < start + partial {
             let left = usize::try_from(start + partial - progress.offset).unwrap_or(usize::MAX);
@@ -242,7 +269,11 @@ impl<'a> Progress<'a> {
         let skip = usize::try_from(self.offset.saturating_sub(at)).unwrap_or(usize::MAX);
         let mut bytes = bytes.get(skip.min(bytes.len())..).unwrap_or_default();
         while !bytes.is_empty() {
-            let chunk = self.manifest.chunks.get(self.index).ok_or(FetchError::TooLong)?;
+            let chunk = self
+                .manifest
+                .chunks
+                .get(self.index)
+                .ok_or(FetchError::TooLong)?;
             let left = u64::from(chunk.length) - self.hasher.length();
             let take = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             write_at(&self.file, &bytes[..take], self.offset)?;

@@ -67,7 +67,7 @@ fn probation_check(window_s: u32) -> Duration {
 const ANSWER: usize = 256 << 10;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Between tries while the server does not answer.
-const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
 /// One device's agent.
 pub struct Driver {
@@ -105,7 +105,9 @@ impl Driver {
 
     /// Runs until it is dropped. Returns only when going on would be wrong.
     pub async fn run(&mut self) -> Result<(), DriverError> {
-        let medium = Medium { active: self.slots.current() };
+        let medium = Medium {
+            active: self.slots.current(),
+        };
         self.handle(Event::Started(medium)).await?;
         let mut failures = 0u32;
         loop {
@@ -163,7 +165,8 @@ impl Driver {
         }
         // Rounded down: the window is never shorter than it was promised.
         let seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
-        self.counted -= passed - Duration::from_secs(u64::from(seconds));
+        let rest = passed.saturating_sub(Duration::from_secs(u64::from(seconds)));
+        self.counted = self.counted.checked_sub(rest).unwrap_or(self.counted);
         self.handle(Event::WindowPassed(seconds)).await
     }
 
@@ -238,22 +241,36 @@ impl Driver {
 
     async fn switch(&self, slot: Option<SlotId>) -> Result<(), Explained> {
         self.slots.activate(slot).map_err(|e| e.explained())?;
-        let (Some(restart), Some(slot)) = (&self.config.restart, slot) else { return Ok(()) };
-        let release = self.journal.record().slot(slot).map(|i| i.release.to_string());
+        let (Some(restart), Some(slot)) = (&self.config.restart, slot) else {
+            return Ok(());
+        };
+        let release = self
+            .journal
+            .record()
+            .slot(slot)
+            .map(|i| i.release.to_string());
         let tree = self.slots.tree(slot);
         let around = Surroundings {
             tree: &tree,
             release: release.unwrap_or_default(),
             device_name: &self.config.name,
         };
-        health::run(restart, &around, Reason::RestartFailed, Reason::RestartFailed).await
+        health::run(
+            restart,
+            &around,
+            Reason::RestartFailed,
+            Reason::RestartFailed,
+        )
+        .await
     }
 
     async fn check_health(&self, installed: &Installed) -> Result<(), Explained> {
         let Some(health) = self.config.health.as_ref().or(installed.health.as_ref()) else {
             return Ok(());
         };
-        let Some(slot) = self.journal.record().active else { return Ok(()) };
+        let Some(slot) = self.journal.record().active else {
+            return Ok(());
+        };
         let tree = self.slots.tree(slot);
         let around = Surroundings {
             tree: &tree,
@@ -366,8 +383,14 @@ impl Driver {
 
     async fn send_reports(&mut self) -> Result<(), RoundError> {
         while !self.journal.record().outbox.is_empty() {
-            let reports: Vec<_> =
-                self.journal.record().outbox.iter().take(ReportBatch::MAX).cloned().collect();
+            let reports: Vec<_> = self
+                .journal
+                .record()
+                .outbox
+                .iter()
+                .take(ReportBatch::MAX)
+                .cloned()
+                .collect();
             let body = encode(&ReportBatch { reports })?;
             let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
             let before = self.journal.record().outbox.len();
@@ -375,7 +398,9 @@ impl Driver {
             if self.journal.record().outbox.len() == before {
                 // A server that was restored from an old backup knows less than it had said; it
                 // will not move on, and neither must we spin.
-                return Err(TransportError::Malformed("reports were not acknowledged".into()).into());
+                return Err(
+                    TransportError::Malformed("reports were not acknowledged".into()).into(),
+                );
             }
         }
         Ok(())
@@ -399,14 +424,20 @@ impl Driver {
             release: running.map(|i| i.release.clone()),
             image: running.map(|i| i.image.sha256),
             battery: platform::battery(self.config.battery_file.as_deref()),
-            deployment: record.status().map(|(id, state, window_left_s)| DeploymentStatus {
-                id,
-                state,
-                window_left_s,
-            }),
+            deployment: record
+                .status()
+                .map(|(id, state, window_left_s)| DeploymentStatus {
+                    id,
+                    state,
+                    window_left_s,
+                }),
         };
         let deadline = DEADLINE + Duration::from_secs(u64::from(wait));
-        Ok((self.call(paths::CHECK_IN, encode(&request)?, deadline).await?, nonce))
+        Ok((
+            self.call(paths::CHECK_IN, encode(&request)?, deadline)
+                .await?,
+            nonce,
+        ))
     }
 
     /// Calls the device API within a session; opens one where there is none.
@@ -422,10 +453,14 @@ impl Driver {
                 _ => self.open_session().await?,
             };
             let authorization = format!("{SESSION_SCHEME} {ticket}");
-            let headers =
-                [("content-type", "application/json"), ("authorization", authorization.as_str())];
-            let answer =
-                self.client.send(Method::POST, path, &headers, body.clone(), ANSWER, deadline).await?;
+            let headers = [
+                ("content-type", "application/json"),
+                ("authorization", authorization.as_str()),
+            ];
+            let answer = self
+                .client
+                .send(Method::POST, path, &headers, body.clone(), ANSWER, deadline)
+                .await?;
             if answer.status == hyper::StatusCode::UNAUTHORIZED && !renewed {
                 continue;
             }
@@ -433,14 +468,20 @@ impl Driver {
             return serde_json::from_slice(&bytes)
                 .map_err(|e| TransportError::Malformed(e.to_string()));
         }
-        Err(TransportError::Malformed("the server refuses the session that it granted".into()))
+        Err(TransportError::Malformed(
+            "the server refuses the session that it granted".into(),
+        ))
     }
 
     async fn open_session(&mut self) -> Result<String, TransportError> {
-        let body = serde_json::json!({ "device": self.config.device }).to_string().into_bytes();
-        let answer = send_signed(&mut self.client, &self.key, paths::SESSION, body).await?.ok()?;
-        let granted: SessionGranted =
-            serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
+        let body = serde_json::json!({ "device": self.config.device })
+            .to_string()
+            .into_bytes();
+        let answer = send_signed(&mut self.client, &self.key, paths::SESSION, body)
+            .await?
+            .ok()?;
+        let granted: SessionGranted = serde_json::from_slice(&answer)
+            .map_err(|e| TransportError::Malformed(e.to_string()))?;
         self.ticket = Some(granted.ticket.clone());
         Ok(granted.ticket)
     }
@@ -448,7 +489,11 @@ impl Driver {
     /// What the device knows of the time: a clock behind the floor is no clock.
     fn clock(&self) -> Clock {
         let (now, floor) = (platform::now(), self.journal.record().time_floor);
-        if now >= floor { Clock::Sane(now) } else { Clock::Floor(floor) }
+        if now >= floor {
+            Clock::Sane(now)
+        } else {
+            Clock::Floor(floor)
+        }
     }
 
     /// Refreshes the signed metadata; what verified is kept even when a later file is refused.
@@ -464,13 +509,19 @@ impl Driver {
                     .send(Method::GET, &path, &[], Vec::new(), wanted.limit, DEADLINE)
                     .await?;
                 let absent = answer.status == hyper::StatusCode::NOT_FOUND;
-                let bytes = if absent && wanted.may_be_absent { None } else { Some(answer.ok()?) };
+                let bytes = if absent && wanted.may_be_absent {
+                    None
+                } else {
+                    Some(answer.ok()?)
+                };
                 refresh.answer(bytes.map(|b| b.to_vec()))?;
             }
             Ok::<(), RoundError>(())
         }
         .await;
-        self.trust.save(&kept, refresh.files()).map_err(DriverError::from)?;
+        self.trust
+            .save(&kept, refresh.files())
+            .map_err(DriverError::from)?;
         result?;
         Ok(refresh.finish()?)
     }
@@ -510,7 +561,8 @@ impl Driver {
             record.time_floor = time_floor;
             self.journal.write(record).map_err(DriverError::from)?;
         }
-        self.handle(Event::Assigned(Box::new(job), accepted.counter)).await?;
+        self.handle(Event::Assigned(Box::new(job), accepted.counter))
+            .await?;
         Ok(())
     }
 }
@@ -532,7 +584,10 @@ fn describe(phase: &Phase) -> String {
         Phase::Staging { job } => format!("installing {}", job.target.release),
         Phase::Trial { job, tries } => format!("trying {} (start {tries})", job.target.release),
         Phase::Probation { job, .. } => {
-            format!("healthy on {}, {} s to go back", job.target.release, job.window_s)
+            format!(
+                "healthy on {}, {} s to go back",
+                job.target.release, job.window_s
+            )
         }
         Phase::Returning { reason, .. } => format!("going back: {reason}"),
     }

@@ -33,7 +33,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], private: bool) -> io::Result<()
 /// Makes a folder's entries durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     // Windows has no handle to a folder that could be synced.
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) {
+        File::open(dir)?.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Removes a tree; it is in order that it is not there.

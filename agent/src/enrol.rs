@@ -71,7 +71,10 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
     std::fs::create_dir_all(&request.state)?;
     let _lock = config::lock(&request.state)?;
     if let Ok(known) = Config::load(&request.state) {
-        return Err(EnrolError::Enrolled(request.state, known.device.to_string()));
+        return Err(EnrolError::Enrolled(
+            request.state,
+            known.device.to_string(),
+        ));
     }
     let key = config::identity(&request.state)?;
     let adopted = adopt(&request)?;
@@ -89,7 +92,9 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         image: adopted.map(|image| image.sha256),
     };
     let body = serde_json::to_vec(&body).map_err(|e| TransportError::Malformed(e.to_string()))?;
-    let answer = send_signed(&mut client, &key, paths::ENROL, body).await?.ok()?;
+    let answer = send_signed(&mut client, &key, paths::ENROL, body)
+        .await?
+        .ok()?;
     let enrolled: Enrolled =
         serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
     // The token pins the root: nothing else that the server says is believed before that.
@@ -98,7 +103,10 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         return Err(EnrolError::WrongRoot);
     }
     RootRole::check(&root)?;
-    let files = TrustedFiles { root, ..TrustedFiles::default() };
+    let files = TrustedFiles {
+        root,
+        ..TrustedFiles::default()
+    };
     TrustStore::open(&request.state)?.save(&TrustedFiles::default(), &files)?;
     let config = Config {
         server: request.server,
@@ -127,8 +135,16 @@ fn adopt(request: &Request) -> Result<Option<Image>, EnrolError> {
         return Ok(None);
     };
     let image = slots.adopt(SlotId::A, folder)?;
-    let installed = Installed { release: release.clone(), image, health: None };
-    let record = Record { active: Some(SlotId::A), a: Some(installed), ..Record::new() };
+    let installed = Installed {
+        release: release.clone(),
+        image,
+        health: None,
+    };
+    let record = Record {
+        active: Some(SlotId::A),
+        a: Some(installed),
+        ..Record::new()
+    };
     journal.write(record)?;
     slots.activate(Some(SlotId::A))?;
     Ok(Some(image))
@@ -144,13 +160,24 @@ pub(crate) async fn send_signed(
     const LIMIT: usize = 256 << 10;
     const DEADLINE: Duration = Duration::from_secs(30);
     let post = hyper::Method::POST;
-    let first = client.send(post.clone(), path, &[], body.clone(), LIMIT, DEADLINE).await?;
-    let Some(nonce) = first.headers.get(NONCE_HEADER).and_then(|v| v.to_str().ok()) else {
+    let first = client
+        .send(post.clone(), path, &[], body.clone(), LIMIT, DEADLINE)
+        .await?;
+    let Some(nonce) = first
+        .headers
+        .get(NONCE_HEADER)
+        .and_then(|v| v.to_str().ok())
+    else {
         return Ok(first);
     };
     let authority = client.authority().to_owned();
-    let facts =
-        RequestFacts { method: "POST", authority: &authority, path, query: "", body: &body };
+    let facts = RequestFacts {
+        method: "POST",
+        authority: &authority,
+        path,
+        query: "",
+        body: &body,
+    };
     let signed = sign_request(key, &facts, platform::now().as_secs(), nonce);
     let headers = [
         ("content-type", "application/json"),
@@ -158,6 +185,7 @@ pub(crate) async fn send_signed(
         ("signature-input", signed.signature_input.as_str()),
         ("signature", signed.signature.as_str()),
     ];
-    client.send(post, path, &headers, body.clone(), LIMIT, DEADLINE).await
+    client
+        .send(post, path, &headers, body.clone(), LIMIT, DEADLINE)
+        .await
 }
-

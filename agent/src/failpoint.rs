@@ -15,10 +15,8 @@ pub(crate) fn point(name: &str) {
     };
     if COUNT.fetch_add(1, Ordering::SeqCst) + 1 == at {
         crate::log::line(&format!("killed at point {at}: {name}"));
-        let _ = rustix::process::kill_process(
-            rustix::process::getpid(),
-            rustix::process::Signal::KILL,
-        );
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // The signal needs no help, but it may take a moment to arrive.
         loop {
             std::thread::park();

@@ -31,10 +31,16 @@ pub async fn run(
     failed: Reason,
     late: Reason,
 ) -> Result<(), Explained> {
-    let Some((program, arguments)) = health.command.split_first() else { return Ok(()) };
+    let Some((program, arguments)) = health.command.split_first() else {
+        return Ok(());
+    };
     // A program below the slot is that program, whatever stands in PATH.
     let inside = around.tree.join(program);
-    let program = if inside.is_file() { inside } else { program.into() };
+    let program = if inside.is_file() {
+        inside
+    } else {
+        program.into()
+    };
     let mut command = Command::new(&program);
     command
         .args(arguments)
@@ -47,9 +53,9 @@ pub async fn run(
         .kill_on_drop(true);
     #[cfg(unix)]
     command.process_group(0);
-    let mut child = command
-        .spawn()
-        .map_err(|e| Explained::new(failed, format!("{} does not start: {e}", program.display())))?;
+    let mut child = command.spawn().map_err(|e| {
+        Explained::new(failed, format!("{} does not start: {e}", program.display()))
+    })?;
     let group = child.id();
     let mut stderr = child.stderr.take();
     let deadline = Duration::from_secs(u64::from(health.timeout_s.max(1)));
@@ -72,7 +78,10 @@ pub async fn run(
         Ok((Err(error), _)) => Err(Explained::new(failed, error.to_string())),
         Err(_) => {
             kill_group(group);
-            Err(Explained::new(late, format!("no answer within {} s", deadline.as_secs())))
+            Err(Explained::new(
+                late,
+                format!("no answer within {} s", deadline.as_secs()),
+            ))
         }
     }
 }
@@ -91,20 +100,29 @@ fn kill_group(leader: Option<u32>) {
 #[cfg(not(unix))]
 fn kill_group(_: Option<u32>) {}
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     async fn check(script: &str, timeout_s: u32) -> Result<(), Explained> {
         let dir = tempfile::tempdir().unwrap();
-        let health =
-            Health { command: vec!["sh".into(), "-c".into(), script.into()], timeout_s };
+        let health = Health {
+            command: vec!["sh".into(), "-c".into(), script.into()],
+            timeout_s,
+        };
         let around = Surroundings {
             tree: dir.path(),
             release: "1.0.0".into(),
             device_name: "t",
         };
-        run(&health, &around, Reason::HealthFailed, Reason::HealthTimeout).await
+        run(
+            &health,
+            &around,
+            Reason::HealthFailed,
+            Reason::HealthTimeout,
+        )
+        .await
     }
 
     #[tokio::test]
@@ -122,7 +140,11 @@ mod tests {
         let script = format!("sh -c 'echo $$ > {}; exec sleep 600'; true", mark.display());
         let late = check(&script, 1).await.unwrap_err();
         assert_eq!(late.code, Reason::HealthTimeout);
-        let pid: i32 = std::fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
+        let pid: i32 = std::fs::read_to_string(&mark)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         // The grandchild was in the group: it ends, at most as a zombie that init will collect.
         let gone = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));

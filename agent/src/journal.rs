@@ -76,10 +76,18 @@ impl Journal {
                 if damaged > 0 {
                     crate::log::line("one copy of the journal is damaged; the other one is used");
                 }
-                Ok(Self { dir: dir.to_owned(), write, record })
+                Ok(Self {
+                    dir: dir.to_owned(),
+                    write,
+                    record,
+                })
             }
             None if damaged > 0 => Err(JournalError::Damaged(dir.to_owned())),
-            None => Ok(Self { dir: dir.to_owned(), write: 0, record: Record::new() }),
+            None => Ok(Self {
+                dir: dir.to_owned(),
+                write: 0,
+                record: Record::new(),
+            }),
         }
     }
 
@@ -93,7 +101,10 @@ impl Journal {
         if record == self.record && self.write > 0 {
             return Ok(());
         }
-        let numbered = Numbered { write: self.write + 1, record };
+        let numbered = Numbered {
+            write: self.write + 1,
+            record,
+        };
         let json = serde_json::to_vec(&numbered).map_err(JournalError::Encode)?;
         let mut bytes = tidegate_delta::sha256(&json).to_string().into_bytes();
         bytes.push(b'\n');
@@ -124,13 +135,20 @@ fn read(path: &Path) -> Result<Option<Numbered>, ReadError> {
         Err(error) => return Err(ReadError::Io(error)),
     };
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-    let split = bytes.iter().position(|b| *b == b'\n').ok_or(ReadError::Damaged)?;
+    file.take(MAX_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(ReadError::Io)?;
+    let split = bytes
+        .iter()
+        .position(|b| *b == b'\n')
+        .ok_or(ReadError::Damaged)?;
     let (sum, json) = (&bytes[..split], &bytes[split + 1..]);
     if sum != tidegate_delta::sha256(json).to_string().as_bytes() {
         return Err(ReadError::Damaged);
     }
-    serde_json::from_slice(json).map(Some).map_err(|_| ReadError::Damaged)
+    serde_json::from_slice(json)
+        .map(Some)
+        .map_err(|_| ReadError::Damaged)
 }
 
 #[cfg(test)]
@@ -138,7 +156,10 @@ mod tests {
     use super::*;
 
     fn record(counter: u64) -> Record {
-        Record { counter, ..Record::new() }
+        Record {
+            counter,
+            ..Record::new()
+        }
     }
 
     #[test]
@@ -161,6 +182,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         Journal::open(dir.path()).unwrap().write(record(1)).unwrap();
         fs::write(dir.path().join("journal.b"), "rubbish").unwrap();
-        assert!(matches!(Journal::open(dir.path()), Err(JournalError::Damaged(_))));
+        assert!(matches!(
+            Journal::open(dir.path()),
+            Err(JournalError::Damaged(_))
+        ));
     }
 }

@@ -10,20 +10,28 @@ pub fn platform() -> String {
     format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-
 /// The machine's clock.
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     Timestamp::ZERO.plus(since)
 }
 
 /// The machine's name for people.
 pub fn host_name() -> String {
     #[cfg(unix)]
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     #[cfg(not(unix))]
     let name = std::env::var("COMPUTERNAME").unwrap_or_default();
-    if name.is_empty() { "device".into() } else { name }
+    if name.is_empty() {
+        "device".into()
+    } else {
+        name
+    }
 }
 
 /// Bytes that an ordinary user may still write below a path; `None` where it cannot be told.
@@ -53,14 +61,22 @@ fn from_file(file: &Path) -> Option<Battery> {
     let text = read_small(file)?;
     let mut words = text.split_whitespace();
     let percent: u8 = words.next()?.trim_end_matches('%').parse().ok()?;
-    let power = words.next().and_then(|w| w.parse().ok()).unwrap_or(Power::Battery);
-    (percent <= 100).then_some(Battery { percent: Some(percent), power })
+    let power = words
+        .next()
+        .and_then(|w| w.parse().ok())
+        .unwrap_or(Power::Battery);
+    (percent <= 100).then_some(Battery {
+        percent: Some(percent),
+        power,
+    })
 }
 
 /// Linux: the lowest charge of the batteries that power the machine itself (`scope` is not
 /// `Device`: a mouse is not a machine); mains when any supply is online or none is there.
 fn from_sysfs(root: &Path) -> Battery {
-    let Ok(entries) = std::fs::read_dir(root) else { return Battery::default() };
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return Battery::default();
+    };
     let mut percent: Option<u8> = None;
     let (mut on_mains, mut discharging) = (false, false);
     for dir in entries.flatten().map(|e| e.path()) {
@@ -90,7 +106,11 @@ fn from_sysfs(root: &Path) -> Battery {
 fn read_small(path: &Path) -> Option<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(256).read_to_string(&mut text).ok()?;
+    std::fs::File::open(path)
+        .ok()?
+        .take(256)
+        .read_to_string(&mut text)
+        .ok()?;
     Some(text.trim().to_owned())
 }
 
@@ -110,11 +130,25 @@ mod tests {
     fn a_discharging_battery_is_seen_and_a_mouse_is_not() {
         let root = tempfile::tempdir().unwrap();
         supply(root.path(), "AC", &[("type", "Mains"), ("online", "0")]);
-        supply(root.path(), "BAT0", &[("type", "Battery"), ("capacity", "17"), ("status", "Discharging")]);
+        supply(
+            root.path(),
+            "BAT0",
+            &[
+                ("type", "Battery"),
+                ("capacity", "17"),
+                ("status", "Discharging"),
+            ],
+        );
         let mouse = [("type", "Battery"), ("scope", "Device"), ("capacity", "3")];
         supply(root.path(), "mouse", &mouse);
         let battery = from_sysfs(root.path());
-        assert_eq!(battery, Battery { percent: Some(17), power: Power::Battery });
+        assert_eq!(
+            battery,
+            Battery {
+                percent: Some(17),
+                power: Power::Battery
+            }
+        );
         assert!(battery.is_low());
     }
 

@@ -25,7 +25,9 @@ impl TrustStore {
 
     /// What was kept.
     pub fn load(&self) -> io::Result<TrustedFiles> {
-        let root = self.read("root.json", size_limit::ROOT)?.unwrap_or_default();
+        let root = self
+            .read("root.json", size_limit::ROOT)?
+            .unwrap_or_default();
         Ok(TrustedFiles {
             root,
             timestamp: self.read("timestamp.json", size_limit::TIMESTAMP)?,

@@ -4,7 +4,10 @@
 use std::process::{Command, Output};
 
 fn agent(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tidegate-agent")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_tidegate-agent"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -23,7 +26,15 @@ fn what_is_not_understood_exits_with_2_and_changes_nothing() {
         &["nonsense"],
         &["run", "--nonsense"],
         &["enroll", "--server", "http://x"],
-        &["enroll", "--server", "x", "--token", "t", "--product", "../up"],
+        &[
+            "enroll",
+            "--server",
+            "x",
+            "--token",
+            "t",
+            "--product",
+            "../up",
+        ],
         &["enroll", "--label", "nonsense"],
     ] {
         assert_eq!(agent(bad).status.code(), Some(2), "{bad:?}");
@@ -40,7 +51,10 @@ fn an_agent_that_is_not_enrolled_says_so() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains("enrol this device first"), "{text}");
     }
-    assert!(!dir.path().join("none").exists(), "a question makes no folders");
+    assert!(
+        !dir.path().join("none").exists(),
+        "a question makes no folders"
+    );
 }
 
 #[test]
@@ -48,8 +62,15 @@ fn a_token_that_is_none_is_refused_before_anything_is_asked() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().display().to_string();
     let output = agent(&[
-        "enroll", "--server", "http://127.0.0.1:1", "--token", "rubbish", "--product", "app",
-        "--state", &state,
+        "enroll",
+        "--server",
+        "http://127.0.0.1:1",
+        "--token",
+        "rubbish",
+        "--product",
+        "app",
+        "--state",
+        &state,
     ]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -26,7 +26,11 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| CliError::failed("HTTP", &e))?;
-        Ok(Self { server: server.trim_end_matches('/').to_owned(), token: token.to_owned(), http })
+        Ok(Self {
+            server: server.trim_end_matches('/').to_owned(),
+            token: token.to_owned(),
+            http,
+        })
     }
 
     /// The server's address.
@@ -36,7 +40,11 @@ impl Api {
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.server));
-        if self.token.is_empty() { request } else { request.bearer_auth(&self.token) }
+        if self.token.is_empty() {
+            request
+        } else {
+            request.bearer_auth(&self.token)
+        }
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CliError> {
@@ -52,8 +60,14 @@ impl Api {
             .map(str::to_owned);
         let text = response.text().await.unwrap_or_default();
         match serde_json::from_str::<Problem>(&text) {
-            Ok(problem) => Err(CliError::Problem(Box::new(Problem { request_id: id, ..problem }))),
-            Err(_) => Err(CliError::Failed(format!("{} answered {status}", self.server))),
+            Ok(problem) => Err(CliError::Problem(Box::new(Problem {
+                request_id: id,
+                ..problem
+            }))),
+            Err(_) => Err(CliError::Failed(format!(
+                "{} answered {status}",
+                self.server
+            ))),
         }
     }
 
@@ -62,23 +76,39 @@ impl Api {
         while let Some(source) = cause.source() {
             cause = source;
         }
-        CliError::Unreachable { server: self.server.clone(), cause: cause.to_string() }
+        CliError::Unreachable {
+            server: self.server.clone(),
+            cause: cause.to_string(),
+        }
     }
 
     async fn json<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T, CliError> {
-        response.json().await.map_err(|e| CliError::failed("the answer cannot be read", &e))
+        response
+            .json()
+            .await
+            .map_err(|e| CliError::failed("the answer cannot be read", &e))
     }
 
     /// GET.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        let response =
-            self.send(self.request(Method::GET, path).timeout(Duration::from_secs(30))).await?;
+        let response = self
+            .send(
+                self.request(Method::GET, path)
+                    .timeout(Duration::from_secs(30)),
+            )
+            .await?;
         self.json(response).await
     }
 
     /// GET, as bytes; `None` when there is nothing.
     pub(crate) async fn get_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, CliError> {
-        match self.send(self.request(Method::GET, path).timeout(Duration::from_secs(30))).await {
+        match self
+            .send(
+                self.request(Method::GET, path)
+                    .timeout(Duration::from_secs(30)),
+            )
+            .await
+        {
             Ok(response) => {
                 let bytes = response.bytes().await.map_err(|e| self.unreachable(&e))?;
                 Ok(Some(bytes.to_vec()))
@@ -113,8 +143,10 @@ impl Api {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, CliError> {
-        let request =
-            self.request(Method::POST, path).json(body).timeout(Duration::from_secs(60));
+        let request = self
+            .request(Method::POST, path)
+            .json(body)
+            .timeout(Duration::from_mins(1));
         let response = self.send(request).await?;
         self.json(response).await
     }
@@ -130,7 +162,7 @@ impl Api {
             self.request(Method::POST, path)
                 .json(body)
                 .header("idempotency-key", &key)
-                .timeout(Duration::from_secs(60))
+                .timeout(Duration::from_mins(1))
         };
         let response = match self.send(request()).await {
             // Its answer may have been lost on the way: once more, with the same key.
@@ -142,7 +174,12 @@ impl Api {
 
     /// DELETE.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), CliError> {
-        self.send(self.request(Method::DELETE, path).timeout(Duration::from_secs(30))).await.map(drop)
+        self.send(
+            self.request(Method::DELETE, path)
+                .timeout(Duration::from_secs(30)),
+        )
+        .await
+        .map(drop)
     }
 
     /// PUT of a stream.

@@ -23,7 +23,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "TIDEGATE_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
     /// An operator token; by default the one of `tidegate login`.
-    #[arg(long, global = true, env = "TIDEGATE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        global = true,
+        env = "TIDEGATE_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     pub(crate) token: Option<String>,
     /// Results as a table for people or as JSON with the API's field names.
     #[arg(short, long, global = true, default_value = "table")]
@@ -76,7 +82,12 @@ pub(crate) enum Command {
 
 /// Writes a completion script to standard output.
 pub(crate) fn completions(shell: Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
+    clap_complete::generate(
+        shell,
+        &mut Cli::command(),
+        "tidegate",
+        &mut std::io::stdout(),
+    );
 }
 
 /// A length of time like `90s`, `30m`, `4h`, `2d`; a bare number is seconds.
@@ -89,7 +100,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err("write 90s, 30m, 4h or 2d".into()),
     };
-    let number: u64 = digits.parse().map_err(|_| "write 90s, 30m, 4h or 2d".to_owned())?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "write 90s, 30m, 4h or 2d".to_owned())?;
     number
         .checked_mul(factor)
         .map(Duration::from_secs)
@@ -99,10 +112,20 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 pub(crate) struct DatabaseArgs {
     /// `sqlite:PATH` or `postgres://...`; by default SQLite in the data folder.
-    #[arg(long, env = "TIDEGATE_DATABASE", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "TIDEGATE_DATABASE",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub(crate) database: Option<String>,
     /// Folder for the database, the blobs and the first token.
-    #[arg(long, env = "TIDEGATE_DATA", default_value = "tidegate-data", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "TIDEGATE_DATA",
+        default_value = "tidegate-data",
+        value_name = "DIR"
+    )]
     pub(crate) data: PathBuf,
 }
 
@@ -197,7 +220,12 @@ pub(crate) enum TokenCommand {
 #[derive(Debug, Args)]
 pub(crate) struct KeysDir {
     /// Folder of the offline keys and signed files. It never leaves your hands.
-    #[arg(long, env = "TIDEGATE_KEYS", default_value = "tidegate-keys", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "TIDEGATE_KEYS",
+        default_value = "tidegate-keys",
+        value_name = "DIR"
+    )]
     pub(crate) keys: PathBuf,
 }
 
@@ -517,8 +545,8 @@ mod tests {
     #[test]
     fn lengths_of_time_are_read_as_people_write_them() {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("30m"), Ok(Duration::from_secs(1_800)));
-        assert_eq!(duration("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(duration("30m"), Ok(Duration::from_mins(30)));
+        assert_eq!(duration("2d"), Ok(Duration::from_hours(48)));
         for bad in ["", "m", "1w", "-1s", "1.5h", "99999999999999999999d"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

@@ -32,8 +32,15 @@ pub(crate) enum CliError {
 }
 
 fn describe(problem: &Problem) -> String {
-    let id = problem.request_id.as_ref().map(|id| format!(" [request {id}]")).unwrap_or_default();
-    format!("{}: {} ({}){id}", problem.title, problem.detail, problem.code)
+    let id = problem
+        .request_id
+        .as_ref()
+        .map(|id| format!(" [request {id}]"))
+        .unwrap_or_default();
+    format!(
+        "{}: {} ({}){id}",
+        problem.title, problem.detail, problem.code
+    )
 }
 
 impl CliError {

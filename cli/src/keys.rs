@@ -41,10 +41,15 @@ fn trust(error: &tidegate_trust::TrustError) -> CliError {
 /// Writes a file that only its owner may read, whole or not at all.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     // Temporary files are private from the start.
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     Ok(())
 }
@@ -55,18 +60,24 @@ impl Offline {
         let server: TrustView = api.get("/api/v1/trust").await?;
         if dir.join("metadata/root.json").exists() {
             let offline = Self::open(dir)?;
-            offline.push(api, &["root".into(), "targets".into()]).await?;
+            offline
+                .push(api, &["root".into(), "targets".into()])
+                .await?;
             return Ok(offline);
         }
         if let Some(root) = server.root_sha256 {
             return Err(CliError::Hinted(
                 format!("the server trusts a root already (sha256 {})", &root[..12]),
-                "use the folder of its keys with --keys; a new root would strand its devices".into(),
+                "use the folder of its keys with --keys; a new root would strand its devices"
+                    .into(),
             ));
         }
         fs::create_dir_all(dir.join("metadata"))
             .map_err(|e| CliError::Failed(format!("{}: {e}", dir.display())))?;
-        let mut offline = Self { dir: dir.to_owned(), repository: Repository::default() };
+        let mut offline = Self {
+            dir: dir.to_owned(),
+            repository: Repository::default(),
+        };
         let online = |role: &str| -> Result<PublicKey, CliError> {
             server
                 .online_keys
@@ -91,13 +102,18 @@ impl Offline {
             delegations: vec![Delegation::director(online("director")?)],
         };
         offline.keep("targets", targets.body(), &targets_key)?;
-        offline.push(api, &["root".into(), "targets".into()]).await?;
+        offline
+            .push(api, &["root".into(), "targets".into()])
+            .await?;
         Ok(offline)
     }
 
     /// Opens a folder; its files are verified from the root down.
     pub(crate) fn open(dir: &Path) -> Result<Self, CliError> {
-        let mut offline = Self { dir: dir.to_owned(), repository: Repository::default() };
+        let mut offline = Self {
+            dir: dir.to_owned(),
+            repository: Repository::default(),
+        };
         if !dir.join("metadata/root.json").exists() {
             return Err(CliError::Hinted(
                 format!("{} holds no keys", dir.display()),
@@ -109,7 +125,10 @@ impl Offline {
         for role in roles {
             if let Some(bytes) = offline.stored(&role)? {
                 let file = UploadedFile { role, bytes };
-                offline.repository.accept(&file, Timestamp::ZERO).map_err(|e| trust(&e))?;
+                offline
+                    .repository
+                    .accept(&file, Timestamp::ZERO)
+                    .map_err(|e| trust(&e))?;
             }
         }
         Ok(offline)
@@ -140,7 +159,8 @@ impl Offline {
     /// The key of a role; made when there is none yet.
     fn key(&self, role: &str) -> Result<SecretKey, CliError> {
         let path = self.dir.join(format!("{role}.pem"));
-        let bad = |e: tidegate_trust::KeyError| CliError::Failed(format!("{}: {e}", path.display()));
+        let bad =
+            |e: tidegate_trust::KeyError| CliError::Failed(format!("{}: {e}", path.display()));
         match fs::read_to_string(&path) {
             Ok(pem) => SecretKey::from_pem(&pem).map_err(bad),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -164,15 +184,25 @@ impl Offline {
     }
 
     /// Signs a file, checks it as the server will, and keeps it.
-    fn keep(&mut self, role: &str, body: serde_json::Value, key: &SecretKey) -> Result<(), CliError> {
+    fn keep(
+        &mut self,
+        role: &str,
+        body: serde_json::Value,
+        key: &SecretKey,
+    ) -> Result<(), CliError> {
         let bytes = sign(body, &[key]).map_err(|e| trust(&e))?.to_bytes();
         self.take(role, bytes)
     }
 
     fn take(&mut self, role: &str, bytes: Vec<u8>) -> Result<(), CliError> {
         let path = self.dir.join("metadata").join(format!("{role}.json"));
-        let file = UploadedFile { role: role.to_owned(), bytes };
-        self.repository.accept(&file, Timestamp::ZERO).map_err(|e| trust(&e))?;
+        let file = UploadedFile {
+            role: role.to_owned(),
+            bytes,
+        };
+        self.repository
+            .accept(&file, Timestamp::ZERO)
+            .map_err(|e| trust(&e))?;
         write_private(&path, &file.bytes)
     }
 
@@ -209,11 +239,15 @@ impl Offline {
         for role in roles {
             if let Some(bytes) = self.stored(role)? {
                 let body = String::from_utf8_lossy(&bytes).into_owned();
-                files.push(MetadataFileBody { role: role.clone(), body });
+                files.push(MetadataFileBody {
+                    role: role.clone(),
+                    body,
+                });
             }
         }
-        let _: BTreeMap<String, u64> =
-            api.post("/api/v1/trust/metadata", &MetadataBody { files }).await?;
+        let _: BTreeMap<String, u64> = api
+            .post("/api/v1/trust/metadata", &MetadataBody { files })
+            .await?;
         Ok(())
     }
 
@@ -236,7 +270,9 @@ impl Offline {
         let targets_key = self.existing_key("targets")?;
         for role in &missing {
             let key = self.key(&role.to_string())?;
-            targets.delegations.push(Delegation::product(role, key.public()));
+            targets
+                .delegations
+                .push(Delegation::product(role, key.public()));
         }
         targets.version += 1;
         targets.issued = now();
@@ -257,14 +293,18 @@ impl Offline {
         change: impl FnOnce(&mut ProductRole),
     ) -> Result<(), CliError> {
         let key = self.existing_key(&name.to_string())?;
-        let mut role = self.repository.role(name).cloned().unwrap_or_else(|| ProductRole {
-            name: name.clone(),
-            version: 0,
-            issued: now(),
-            expires: now(),
-            policy: Policy::default(),
-            images: BTreeMap::new(),
-        });
+        let mut role = self
+            .repository
+            .role(name)
+            .cloned()
+            .unwrap_or_else(|| ProductRole {
+                name: name.clone(),
+                version: 0,
+                issued: now(),
+                expires: now(),
+                policy: Policy::default(),
+                images: BTreeMap::new(),
+            });
         change(&mut role);
         role.version += 1;
         role.issued = now();
@@ -320,7 +360,11 @@ impl Offline {
                 .ok()
                 .and_then(|v| v["signed"]["expires"].as_str().map(str::to_owned));
             let has_key = self.dir.join(format!("{role}.pem")).exists();
-            let key = if has_key { self.key(&role)?.public().key_id()[..16].to_owned() } else { "-".into() };
+            let key = if has_key {
+                self.key(&role)?.public().key_id()[..16].to_owned()
+            } else {
+                "-".into()
+            };
             let version = signed_version(&stored).unwrap_or(0);
             rows.push([role, version.to_string(), expires.unwrap_or_default(), key]);
         }

@@ -35,12 +35,18 @@ pub(crate) fn line(text: &str) {
 /// A plain table.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);
     for row in rows {
         table.add_row(row);
     }
-    table.lines().map(|l| l.trim_end().trim_start().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|l| l.trim_end().trim_start().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Whether to paint: a terminal, and nobody asked for plain text.

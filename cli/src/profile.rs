@@ -34,8 +34,7 @@ impl Profile {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        let text =
-            toml::to_string(self).map_err(|e| CliError::failed("the profile", &e))?;
+        let text = toml::to_string(self).map_err(|e| CliError::failed("the profile", &e))?;
         crate::keys::write_private(&path, text.as_bytes())?;
         Ok(path)
     }

@@ -20,14 +20,20 @@ fn help_names_every_command() {
     let output = tidegate(&["--help"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for word in ["serve", "demo", "keys", "release", "rollout", "rollback", "device", "login"] {
+    for word in [
+        "serve", "demo", "keys", "release", "rollout", "rollback", "device", "login",
+    ] {
         assert!(text.contains(&format!("  {word}")), "{text}");
     }
 }
 
 #[test]
 fn a_usage_error_exits_with_2() {
-    for bad in [&["nonsense"][..], &["rollout", "halt", "x"], &["demo", "--devices", "0"]] {
+    for bad in [
+        &["nonsense"][..],
+        &["rollout", "halt", "x"],
+        &["demo", "--devices", "0"],
+    ] {
         assert_eq!(tidegate(bad).status.code(), Some(2), "{bad:?}");
     }
 }
@@ -41,7 +47,10 @@ fn an_unreachable_server_is_said_with_a_next_step() {
     let output = tidegate(&["--server", &url, "device", "list"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("cannot reach") && text.contains("next: "), "{text}");
+    assert!(
+        text.contains("cannot reach") && text.contains("next: "),
+        "{text}"
+    );
 }
 
 #[test]

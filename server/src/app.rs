@@ -50,7 +50,9 @@ pub enum StartError {
     #[error("{0}")]
     Service(String),
     /// It cannot listen.
-    #[error("cannot listen on {0}: {1}; is another server running there? choose another with --listen")]
+    #[error(
+        "cannot listen on {0}: {1}; is another server running there? choose another with --listen"
+    )]
     Listen(SocketAddr, std::io::Error),
     /// The data folder cannot be written.
     #[error("cannot write {0}: {1}")]
@@ -138,7 +140,9 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let address = listener.local_addr().map_err(|e| StartError::Listen(settings.listen, e))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| StartError::Listen(settings.listen, e))?;
     let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
     let app = Arc::new(App {
         origin: format!("server-{}", hex::encode(random::bytes::<6>())),
@@ -163,10 +167,21 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let router = http::router(app.clone());
     tasks.spawn(serve(listener, router, app.stopping.clone()));
     if let Some(listener) = metrics_listener {
-        tasks.spawn(serve(listener, http::metrics_router(app.clone()), app.stopping.clone()));
+        tasks.spawn(serve(
+            listener,
+            http::metrics_router(app.clone()),
+            app.stopping.clone(),
+        ));
     }
     tracing::info!(%address, devices = app.fleet.len(), origin = app.origin, "server runs");
-    Ok(Running { address, metrics_address, first_token, app, tasks, writing })
+    Ok(Running {
+        address,
+        metrics_address,
+        first_token,
+        app,
+        tasks,
+        writing,
+    })
 }
 
 impl Running {
@@ -189,7 +204,9 @@ impl Running {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| StartError::Listen(address, e))
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| StartError::Listen(address, e))
 }
 
 async fn serve(listener: TcpListener, router: axum::Router, stopping: CancellationToken) {

@@ -63,15 +63,21 @@ impl Blobs {
             BlobSettings::Folder(folder) => {
                 std::fs::create_dir_all(folder)
                     .map_err(|e| BlobError::Folder(folder.display().to_string(), e))?;
-                let store = object_store::local::LocalFileSystem::new_with_prefix(folder)?
-                    .with_fsync(true);
-                Ok(Self { store: Arc::new(store), prefix: Path::default() })
+                let store =
+                    object_store::local::LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
+                Ok(Self {
+                    store: Arc::new(store),
+                    prefix: Path::default(),
+                })
             }
             BlobSettings::S3 { bucket, prefix } => {
                 let store = object_store::aws::AmazonS3Builder::from_env()
                     .with_bucket_name(bucket)
                     .build()?;
-                Ok(Self { store: Arc::new(store), prefix: Path::from(prefix.as_str()) })
+                Ok(Self {
+                    store: Arc::new(store),
+                    prefix: Path::from(prefix.as_str()),
+                })
             }
         }
     }
@@ -113,7 +119,10 @@ impl Blobs {
             if whole.sha256 == wanted {
                 Ok(())
             } else {
-                Err(BlobError::WrongDigest { wanted, got: whole.sha256 })
+                Err(BlobError::WrongDigest {
+                    wanted,
+                    got: whole.sha256,
+                })
             }
         });
         if let Err(error) = outcome {
@@ -135,8 +144,13 @@ impl Blobs {
 
     /// Stores bytes in memory; gives their digest and length.
     pub async fn put_bytes(&self, bytes: Vec<u8>) -> Result<Image, BlobError> {
-        let image = Image { sha256: tidegate_delta::sha256(&bytes), length: bytes.len() as u64 };
-        self.store.put(&self.path(image.sha256), bytes.into()).await?;
+        let image = Image {
+            sha256: tidegate_delta::sha256(&bytes),
+            length: bytes.len() as u64,
+        };
+        self.store
+            .put(&self.path(image.sha256), bytes.into())
+            .await?;
         Ok(image)
     }
 
@@ -165,8 +179,15 @@ impl Blobs {
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
         }
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        Ok(self.store.get_opts(&self.path(sha256), options).await?.into_stream())
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        Ok(self
+            .store
+            .get_opts(&self.path(sha256), options)
+            .await?
+            .into_stream())
     }
 
     /// Copies a stored blob into a local file, verified.
@@ -174,9 +195,12 @@ impl Blobs {
         let stream = self.stream(image.sha256, 0..image.length).await?;
         let mut reader = tokio_util::io::StreamReader::new(stream.map_err(std::io::Error::other));
         let mut file = tokio::fs::File::from_std(into);
-        let copied =
-            tokio::io::copy(&mut reader, &mut file).await.map_err(BlobError::Read)?;
-        tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(BlobError::Read)?;
+        let copied = tokio::io::copy(&mut reader, &mut file)
+            .await
+            .map_err(BlobError::Read)?;
+        tokio::io::AsyncWriteExt::flush(&mut file)
+            .await
+            .map_err(BlobError::Read)?;
         if copied != image.length {
             return Err(BlobError::Damaged(image.sha256.to_string()));
         }
@@ -186,7 +210,10 @@ impl Blobs {
     /// Whether the store answers.
     pub async fn is_ready(&self) -> bool {
         let probe = self.prefix.clone().join("readiness-probe");
-        matches!(self.store.head(&probe).await, Ok(_) | Err(object_store::Error::NotFound { .. }))
+        matches!(
+            self.store.head(&probe).await,
+            Ok(_) | Err(object_store::Error::NotFound { .. })
+        )
     }
 }
 
@@ -195,7 +222,9 @@ pub(crate) fn read_verified(mut file: std::fs::File, image: Image) -> Result<Vec
     let capacity = usize::try_from(image.length).map_err(|_| BlobError::TooLarge(image.length))?;
     let mut bytes = Vec::with_capacity(capacity);
     std::io::Seek::rewind(&mut file).map_err(BlobError::Read)?;
-    file.take(image.length + 1).read_to_end(&mut bytes).map_err(BlobError::Read)?;
+    file.take(image.length + 1)
+        .read_to_end(&mut bytes)
+        .map_err(BlobError::Read)?;
     if tidegate_delta::sha256(&bytes) != image.sha256 {
         return Err(BlobError::Damaged(image.sha256.to_string()));
     }

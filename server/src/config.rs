@@ -79,8 +79,8 @@ pub struct JobSettings {
 impl Default for DeviceSettings {
     fn default() -> Self {
         Self {
-            poll: Duration::from_secs(60),
-            session: Duration::from_secs(3_600),
+            poll: Duration::from_mins(1),
+            session: Duration::from_hours(1),
             offline_after_polls: 3,
         }
     }
@@ -118,7 +118,10 @@ impl BlobSettings {
             None => Self::Folder(PathBuf::from(text)),
             Some(rest) => {
                 let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                Self::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() }
+                Self::S3 {
+                    bucket: bucket.to_owned(),
+                    prefix: prefix.trim_matches('/').to_owned(),
+                }
             }
         }
     }

@@ -37,10 +37,22 @@ impl Metrics {
             "Bytes that built payloads save over their images",
             self.payload_bytes_saved.clone(),
         );
-        registry.register("leading", "1 while this replica leads", self.leading.clone());
-        registry.register("devices", "Devices known to this replica", self.devices.clone());
+        registry.register(
+            "leading",
+            "1 while this replica leads",
+            self.leading.clone(),
+        );
+        registry.register(
+            "devices",
+            "Devices known to this replica",
+            self.devices.clone(),
+        );
         registry.register("statements", "SQL statements run", self.statements.clone());
-        registry.register("failures", "Requests answered with 5xx", self.failures.clone());
+        registry.register(
+            "failures",
+            "Requests answered with 5xx",
+            self.failures.clone(),
+        );
         registry.register("requests", "Requests answered", self.requests.clone());
         let mut text = String::new();
         // Writing into a string does not fail.

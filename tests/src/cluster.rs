@@ -26,7 +26,9 @@ fn find() -> Option<PathBuf> {
     candidates.reverse();
     let paths = std::env::var_os("PATH").unwrap_or_default();
     candidates.extend(std::env::split_paths(&paths));
-    candidates.into_iter().find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
+    candidates
+        .into_iter()
+        .find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
 }
 
 /// PostgreSQL refuses to run as root: then it runs as the user that its package made.
@@ -44,29 +46,54 @@ impl Cluster {
     /// Starts one; `None`, with a word about it, where PostgreSQL is not installed.
     pub async fn start() -> Option<Self> {
         let Some(bin) = find() else {
-            assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set and initdb is not there");
+            assert!(
+                std::env::var_os(REQUIRE).is_none(),
+                "{REQUIRE} is set and initdb is not there"
+            );
             eprintln!("SKIPPED: PostgreSQL is not installed (initdb was not found)");
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
         let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
         if root {
-            let owned = Command::new("chown").arg("postgres").arg(dir.path()).status().unwrap();
+            let owned = Command::new("chown")
+                .arg("postgres")
+                .arg(dir.path())
+                .status()
+                .unwrap();
             assert!(owned.success());
         }
         let data = dir.path().join("data");
         let output = command(&bin.join("initdb"), root)
-            .args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "-D"])
+            .args([
+                "--auth=trust",
+                "--username=postgres",
+                "--no-sync",
+                "--encoding=UTF8",
+                "-D",
+            ])
             .arg(&data)
             .current_dir(dir.path())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = command(&bin.join("postgres"), root)
             .arg("-D")
             .arg(&data)
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=60", "-k"])
+            .args([
+                "-c",
+                "listen_addresses=",
+                "-c",
+                "fsync=off",
+                "-c",
+                "max_connections=60",
+                "-k",
+            ])
             .arg(dir.path())
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -76,7 +103,10 @@ impl Cluster {
             .unwrap();
         let cluster = Self { dir, child, bin };
         eventually("PostgreSQL answers", async || {
-            cluster.psql("SELECT 1").ok().filter(|out| out.trim() == "1")
+            cluster
+                .psql("SELECT 1")
+                .ok()
+                .filter(|out| out.trim() == "1")
         })
         .await;
         Some(cluster)
@@ -100,7 +130,10 @@ impl Cluster {
 
     /// The address of its database.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@localhost/postgres?host={}", self.dir.path().display())
+        format!(
+            "postgres://postgres@localhost/postgres?host={}",
+            self.dir.path().display()
+        )
     }
 }
 
@@ -108,7 +141,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // The postmaster ends its own children when it is told to stop at once.
         let pid = std::fs::read_to_string(self.dir.path().join("data/postmaster.pid"));
-        let pid = pid.ok().and_then(|text| text.lines().next().map(str::to_owned));
+        let pid = pid
+            .ok()
+            .and_then(|text| text.lines().next().map(str::to_owned));
         if let Some(pid) = pid {
             let _ = Command::new("kill").args(["-QUIT", &pid]).status();
         } else {

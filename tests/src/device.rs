@@ -35,7 +35,11 @@ impl Device {
         region: &str,
         installed: Option<(&Path, &str)>,
     ) -> Self {
-        let device = Self { name: name.into(), state: dir.join(name), child: None };
+        let device = Self {
+            name: name.into(),
+            state: dir.join(name),
+            child: None,
+        };
         let (ok, text) = device.try_enrol(url, token, region, installed, &[]);
         assert!(ok, "{name} does not enrol: {text}");
         device
@@ -43,7 +47,11 @@ impl Device {
 
     /// A device that is not enrolled yet.
     pub fn blank(dir: &Path, name: &str) -> Self {
-        Self { name: name.into(), state: dir.join(name), child: None }
+        Self {
+            name: name.into(),
+            state: dir.join(name),
+            child: None,
+        }
     }
 
     /// Tries to enrol; whether it worked, and what was said.
@@ -57,16 +65,30 @@ impl Device {
     ) -> (bool, String) {
         let mut command = Command::new(binary("tidegate-agent"));
         command
-            .args(["enroll", "--server", url, "--token", token, "--product", "app"])
+            .args([
+                "enroll",
+                "--server",
+                url,
+                "--token",
+                token,
+                "--product",
+                "app",
+            ])
             .args(["--region", region, "--name", &self.name])
             .args(options)
             .arg("--state")
             .arg(&self.state);
         if let Some((tree, version)) = installed {
-            command.arg("--adopt").arg(tree).args(["--release", version]);
+            command
+                .arg("--adopt")
+                .arg(tree)
+                .args(["--release", version]);
         }
         let output = command.stdin(Stdio::null()).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     }
 
     /// Starts the agent.
@@ -114,7 +136,11 @@ impl Device {
             .arg(&self.state)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -125,10 +151,13 @@ impl Device {
 
     /// Waits until the medium holds a version and the agent is idle.
     pub async fn settles_on(&self, version: &str) {
-        eventually(&format!("{} settles on {version}; {}", self.name, self.log()), async || {
-            let idle = self.status()["state"].is_null();
-            (idle && self.installed().as_deref() == Some(version)).then_some(())
-        })
+        eventually(
+            &format!("{} settles on {version}; {}", self.name, self.log()),
+            async || {
+                let idle = self.status()["state"].is_null();
+                (idle && self.installed().as_deref() == Some(version)).then_some(())
+            },
+        )
         .await;
     }
 

@@ -3,7 +3,11 @@
 //!
 //! Nothing here sleeps to wait: [`eventually`] looks at a condition on the ticks of an interval,
 //! within a bound. Whatever is started is killed when it is dropped.
-#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a panic is how a test reports")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a panic is how a test reports"
+)]
 
 mod cluster;
 mod device;
@@ -59,13 +63,19 @@ pub fn application(dir: &Path, version: &str, healthy: bool) -> PathBuf {
     std::fs::create_dir_all(tree.join("bin")).unwrap();
     std::fs::write(tree.join("VERSION"), version).unwrap();
     std::fs::write(tree.join("bin/app"), format!("#!/bin/sh\necho {version}\n")).unwrap();
-    let verdict = if healthy { "exit 0" } else { "echo broken on purpose >&2; exit 1" };
+    let verdict = if healthy {
+        "exit 0"
+    } else {
+        "echo broken on purpose >&2; exit 1"
+    };
     std::fs::write(tree.join("health.sh"), format!("#!/bin/sh\n{verdict}\n")).unwrap();
     // Noise that does not compress, nearly the same in each version: a delta is much smaller.
     let mut table = Vec::new();
     let mut state = 1u64;
     for _ in 0..40_000 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         table.extend_from_slice(&state.to_be_bytes());
     }
     table[1_000..1_000 + version.len()].copy_from_slice(version.as_bytes());

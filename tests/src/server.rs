@@ -39,6 +39,7 @@ impl Server {
     }
 
     /// Starts one on a database.
+    #[expect(clippy::unused_async, reason = "like everything else of a server")]
     pub async fn start_on(database: Database) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
@@ -54,8 +55,8 @@ impl Server {
             dir,
         };
         server.launch();
-        server.token =
-            std::fs::read_to_string(server.data.join("admin.token")).unwrap().trim().to_owned();
+        let token = std::fs::read_to_string(server.data.join("admin.token")).unwrap();
+        server.token = token.trim().into();
         server
     }
 
@@ -97,9 +98,15 @@ impl Server {
         }
         let mut child = command.spawn().unwrap();
         let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        self.url = first.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        assert!(self.url.starts_with("http://"), "the server did not start: {}", self.log());
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut first)
+            .unwrap();
+        self.url = first.trim().rsplit(' ').next().unwrap_or_default().into();
+        assert!(
+            self.url.starts_with("http://"),
+            "the server did not start: {}",
+            self.log()
+        );
         // The same port again after a restart: agents know the address.
         self.port = self.url.rsplit(':').next().unwrap().parse().unwrap();
         self.child = Some(child);
@@ -154,7 +161,11 @@ impl Server {
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+        (
+            output.status.code().unwrap_or(-1),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
     }
 
     /// Makes keys and publishes releases of the product `app`, each generally available. Gives
@@ -181,13 +192,17 @@ impl Server {
         arguments.extend(["--health-timeout", "20s"]);
         arguments.extend(options);
         self.cli(&arguments);
-        self.cli(&["release", "promote", "app", version, "--to", "ga", "--reason", "test"]);
+        self.cli(&[
+            "release", "promote", "app", version, "--to", "ga", "--reason", "test",
+        ]);
     }
 
     /// Waits until the payloads of a release that can be made are made.
     pub async fn built(&self, version: &str) {
         eventually("payloads are built", async || {
-            let list = self.get(&format!("/api/v1/products/app/releases/{version}/deltas")).await;
+            let list = self
+                .get(&format!("/api/v1/products/app/releases/{version}/deltas"))
+                .await;
             let building = |p: &Value| p["state"] == "building";
             (!list.as_array().unwrap().iter().any(building)).then_some(())
         })
@@ -210,7 +225,10 @@ impl Server {
     /// POST of JSON; panics unless it succeeds.
     pub async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.call("POST", path, Some(body), &self.token).await;
-        assert!((200..300).contains(&status), "POST {path}: {status} {answer}");
+        assert!(
+            (200..300).contains(&status),
+            "POST {path}: {status} {answer}"
+        );
         answer
     }
 
@@ -235,7 +253,10 @@ impl Server {
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
         let text = response.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        (
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        )
     }
 
     /// Starts a rollout with one wave a region and quick settings; gives its id.
@@ -253,7 +274,8 @@ impl Server {
         }
         let draft = self.post("/api/v1/rollouts", body).await;
         let id = draft["id"].as_str().unwrap().to_owned();
-        self.post(&format!("/api/v1/rollouts/{id}/start"), json!({})).await;
+        self.post(&format!("/api/v1/rollouts/{id}/start"), json!({}))
+            .await;
         id
     }
 
@@ -268,13 +290,18 @@ impl Server {
 
     /// The deployments of a rollout.
     pub async fn deployments(&self, id: &str) -> Vec<Value> {
-        let page = self.get(&format!("/api/v1/rollouts/{id}/deployments?limit=200")).await;
+        let page = self
+            .get(&format!("/api/v1/rollouts/{id}/deployments?limit=200"))
+            .await;
         page["items"].as_array().unwrap().clone()
     }
 
     /// Every device.
     pub async fn devices(&self) -> Vec<Value> {
-        self.get("/api/v1/devices?limit=200").await["items"].as_array().unwrap().clone()
+        self.get("/api/v1/devices?limit=200").await["items"]
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     /// Waits until every device runs a release and has nothing under way.

@@ -1,5 +1,4 @@
 //! The API: roles, problems, pages, idempotency, dry runs, ranges, uploads.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use serde_json::{Value, json};
 use tidegate_server::http::openapi;
@@ -11,7 +10,9 @@ async fn every_route_lets_in_exactly_the_roles_that_it_declares() {
     let server = Server::start().await;
     let mut tokens = vec![("nobody", String::new())];
     for role in ["viewer", "responder", "release_manager", "admin"] {
-        let made = server.post("/api/v1/tokens", json!({ "name": role, "role": role })).await;
+        let made = server
+            .post("/api/v1/tokens", json!({ "name": role, "role": role }))
+            .await;
         tokens.push((role, made["secret"].as_str().unwrap().to_owned()));
     }
     let document: Value = serde_json::from_str(&openapi().to_json().unwrap()).unwrap();
@@ -19,7 +20,10 @@ async fn every_route_lets_in_exactly_the_roles_that_it_declares() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let Some(need) = operation["security"][0]["token"][0].as_str() else {
-                assert!(path.starts_with("/device/v1/"), "{method} {path} declares no role");
+                assert!(
+                    path.starts_with("/device/v1/"),
+                    "{method} {path} declares no role"
+                );
                 continue;
             };
             let concrete = path
@@ -38,8 +42,15 @@ async fn every_route_lets_in_exactly_the_roles_that_it_declares() {
                 let method = method.to_uppercase();
                 let (status, answer) = server.call(&method, &concrete, body, token).await;
                 let refused = status == 401 || status == 403;
-                assert_eq!(refused, !allowed, "{method} {path} as {role}: {status} {answer}");
-                assert_eq!(status == 401, *role == "nobody", "{method} {path} as {role}: {status}");
+                assert_eq!(
+                    refused, !allowed,
+                    "{method} {path} as {role}: {status} {answer}"
+                );
+                assert_eq!(
+                    status == 401,
+                    *role == "nobody",
+                    "{method} {path} as {role}: {status}"
+                );
                 assert_ne!(status, 500, "{method} {path} as {role}: {answer}");
             }
             walked += 1;
@@ -53,23 +64,58 @@ async fn refusals_are_problems_with_stable_codes() {
     let server = Server::start().await;
     let cases = [
         ("GET", "/nowhere", None, 404, "not_found"),
-        ("DELETE", "/api/v1/products", None, 405, "method_not_allowed"),
-        ("POST", "/api/v1/products", Some(json!({ "name": "../etc" })), 400, "invalid_request"),
-        ("POST", "/api/v1/products", Some(json!({})), 400, "invalid_request"),
-        ("GET", "/api/v1/rollouts?limit=0", None, 400, "invalid_request"),
-        ("GET", "/api/v1/rollouts?cursor=%21", None, 400, "invalid_request"),
+        (
+            "DELETE",
+            "/api/v1/products",
+            None,
+            405,
+            "method_not_allowed",
+        ),
+        (
+            "POST",
+            "/api/v1/products",
+            Some(json!({ "name": "../etc" })),
+            400,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/api/v1/products",
+            Some(json!({})),
+            400,
+            "invalid_request",
+        ),
+        (
+            "GET",
+            "/api/v1/rollouts?limit=0",
+            None,
+            400,
+            "invalid_request",
+        ),
+        (
+            "GET",
+            "/api/v1/rollouts?cursor=%21",
+            None,
+            400,
+            "invalid_request",
+        ),
         ("GET", "/api/v1/devices/dev_x", None, 400, "invalid_request"),
         ("GET", "/blobs/../../etc/passwd", None, 404, "not_found"),
         ("GET", "/metadata/..%2f..%2fsecret", None, 404, "not_found"),
     ];
     for (method, path, body, status, code) in cases {
         let (got, problem) = server.call(method, path, body, &server.token).await;
-        assert_eq!((got, problem["code"].as_str()), (status, Some(code)), "{method} {path}");
+        assert_eq!(
+            (got, problem["code"].as_str()),
+            (status, Some(code)),
+            "{method} {path}"
+        );
         assert_eq!(problem["status"], status);
     }
     let huge = json!({ "name": "a".repeat(3 << 20) });
-    let (status, problem) =
-        server.call("POST", "/api/v1/products", Some(huge), &server.token).await;
+    let (status, problem) = server
+        .call("POST", "/api/v1/products", Some(huge), &server.token)
+        .await;
     assert_eq!((status, problem["code"].as_str()), (413, Some("too_large")));
 }
 
@@ -87,7 +133,10 @@ async fn creating_a_rollout_twice_with_one_key_makes_one() {
             .send()
             .await
             .unwrap();
-        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+        (
+            response.status().as_u16(),
+            response.json::<Value>().await.unwrap(),
+        )
     };
     let (status, first) = send(&body).await;
     assert_eq!(status, 201, "{first}");
@@ -96,7 +145,10 @@ async fn creating_a_rollout_twice_with_one_key_makes_one() {
     let mut other = body.clone();
     other["soak_s"] = json!(1);
     let (status, problem) = send(&other).await;
-    assert_eq!((status, problem["code"].as_str()), (422, Some("idempotency_mismatch")));
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (422, Some("idempotency_mismatch"))
+    );
     let list = server.get("/api/v1/rollouts").await;
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
 }
@@ -111,12 +163,17 @@ async fn a_dry_run_changes_nothing_and_a_stale_edit_is_refused_but_a_halt_never_
     assert_eq!(would["dry_run"], true);
     assert_eq!(server.get("/api/v1/rollouts").await["items"], json!([]));
     body["dry_run"] = json!(false);
-    let id = server.post("/api/v1/rollouts", body).await["id"].as_str().unwrap().to_owned();
+    let id = server.post("/api/v1/rollouts", body).await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let path = format!("/api/v1/rollouts/{id}");
     // A device that never answers: the wave has somebody to wait for.
     let token = server.join_token();
     Device::enrol(server.dir.path(), "silent", &server.url, &token, "NA", None);
-    let tried = server.post(&format!("{path}/start"), json!({ "dry_run": true })).await;
+    let tried = server
+        .post(&format!("{path}/start"), json!({ "dry_run": true }))
+        .await;
     assert_eq!(tried["state"], "running");
     assert_eq!(server.get(&path).await["state"], "draft");
     server.post(&format!("{path}/start"), json!({})).await;
@@ -130,8 +187,14 @@ async fn a_dry_run_changes_nothing_and_a_stale_edit_is_refused_but_a_halt_never_
     };
     assert_eq!(order("pause").await.unwrap().status().as_u16(), 412);
     assert_eq!(order("halt").await.unwrap().status().as_u16(), 200);
-    let (status, problem) =
-        server.call("POST", &format!("{path}/halt"), Some(json!({})), &server.token).await;
+    let (status, problem) = server
+        .call(
+            "POST",
+            &format!("{path}/halt"),
+            Some(json!({})),
+            &server.token,
+        )
+        .await;
     assert_eq!(status, 400, "a halt needs a reason: {problem}");
 }
 
@@ -147,8 +210,16 @@ async fn lists_are_read_page_by_page() {
     let mut path = "/api/v1/rollouts?limit=2".to_owned();
     loop {
         let page = server.get(&path).await;
-        ids.extend(page["items"].as_array().unwrap().iter().map(|r| r["id"].to_string()));
-        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        ids.extend(
+            page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|r| r["id"].to_string()),
+        );
+        let Some(cursor) = page["next_cursor"].as_str() else {
+            break;
+        };
         path = format!("/api/v1/rollouts?limit=2&cursor={cursor}");
     }
     assert_eq!(ids.len(), 5);
@@ -177,8 +248,21 @@ async fn blobs_are_served_in_ranges_and_refused_under_a_wrong_name() {
             .header("if-range", tag)
             .send()
     };
-    assert_eq!(get(&"0".repeat(64), "bytes=0-", "").await.unwrap().status().as_u16(), 404);
-    assert!(put(&sha256, bytes.clone()).await.unwrap().status().is_success());
+    assert_eq!(
+        get(&"0".repeat(64), "bytes=0-", "")
+            .await
+            .unwrap()
+            .status()
+            .as_u16(),
+        404
+    );
+    assert!(
+        put(&sha256, bytes.clone())
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
     let tag = format!("\"{sha256}\"");
     let part = get(&sha256, "bytes=100-199", &tag).await.unwrap();
     assert_eq!(part.status().as_u16(), 206);
@@ -197,7 +281,10 @@ async fn health_readiness_and_the_document_are_served() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await["status"], "ok");
     assert_eq!(server.get("/readyz").await["database"], true);
-    assert_eq!(server.get("/api/v1/openapi.json").await["info"]["title"], "Tidegate");
+    assert_eq!(
+        server.get("/api/v1/openapi.json").await["info"]["title"],
+        "Tidegate"
+    );
     server.cli(&["healthcheck", "--url", &server.url]);
 }
 
@@ -207,7 +294,15 @@ async fn a_release_goes_forward_only_and_skipping_needs_a_reason() {
     server.cli(&["keys", "init"]);
     let tree = tidegate_tests::application(server.dir.path(), "1.0.0", true);
     let tree = tree.display().to_string();
-    let publish = ["release", "publish", &tree, "--product", "app", "--release", "1.0.0"];
+    let publish = [
+        "release",
+        "publish",
+        &tree,
+        "--product",
+        "app",
+        "--release",
+        "1.0.0",
+    ];
     server.cli(&publish);
     // Publishing the same again is the same request once more.
     server.cli(&publish);
@@ -222,7 +317,14 @@ async fn a_release_goes_forward_only_and_skipping_needs_a_reason() {
     assert!(err.contains("forward only"), "{err}");
     server.cli(&["release", "withdraw", "app", "1.0.0", "--reason", "leaks"]);
     let (code, _, err) = server.cli_raw(&[
-        "rollout", "start", "--product", "app", "--release", "1.0.0", "--regions", "NA",
+        "rollout",
+        "start",
+        "--product",
+        "app",
+        "--release",
+        "1.0.0",
+        "--regions",
+        "NA",
     ]);
     assert_eq!(code, 5, "{err}");
     // Other bytes under the same version are refused before anything is uploaded.

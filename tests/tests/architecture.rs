@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Normal dependencies of each workspace crate, by name.
@@ -41,9 +44,17 @@ fn dependencies_point_one_way() {
         ("tidegate-domain", &["tidegate-protocol"]),
         (
             "tidegate-server",
-            &["tidegate-protocol", "tidegate-trust", "tidegate-delta", "tidegate-domain"],
+            &[
+                "tidegate-protocol",
+                "tidegate-trust",
+                "tidegate-delta",
+                "tidegate-domain",
+            ],
         ),
-        ("tidegate-agent", &["tidegate-protocol", "tidegate-trust", "tidegate-delta"]),
+        (
+            "tidegate-agent",
+            &["tidegate-protocol", "tidegate-trust", "tidegate-delta"],
+        ),
     ];
     let edges = edges();
     for (from, may) in allowed {
@@ -57,16 +68,34 @@ fn dependencies_point_one_way() {
 #[test]
 fn each_room_is_free_of_what_does_not_belong_in_it() {
     let banned: &[(&str, &[&str])] = &[
-        ("tidegate-protocol", &["tokio", "sqlx", "axum", "reqwest", "rand"]),
-        ("tidegate-trust", &["tokio", "sqlx", "axum", "reqwest", "rand"]),
-        ("tidegate-delta", &["tokio", "sqlx", "axum", "reqwest", "rand"]),
-        ("tidegate-domain", &["tokio", "sqlx", "axum", "serde", "serde_json", "rand"]),
-        ("tidegate-agent", &["axum", "sqlx", "reqwest", "clap", "tracing-subscriber"]),
+        (
+            "tidegate-protocol",
+            &["tokio", "sqlx", "axum", "reqwest", "rand"],
+        ),
+        (
+            "tidegate-trust",
+            &["tokio", "sqlx", "axum", "reqwest", "rand"],
+        ),
+        (
+            "tidegate-delta",
+            &["tokio", "sqlx", "axum", "reqwest", "rand"],
+        ),
+        (
+            "tidegate-domain",
+            &["tokio", "sqlx", "axum", "serde", "serde_json", "rand"],
+        ),
+        (
+            "tidegate-agent",
+            &["axum", "sqlx", "reqwest", "clap", "tracing-subscriber"],
+        ),
     ];
     let edges = edges();
     for (from, not) in banned {
         for name in *not {
-            assert!(!edges[*from].contains(*name), "{from} must not depend on {name}");
+            assert!(
+                !edges[*from].contains(*name),
+                "{from} must not depend on {name}"
+            );
         }
     }
 }
@@ -85,7 +114,9 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// Lines above the tests of a file.
 fn length(text: &str) -> usize {
-    text.lines().take_while(|l| !l.starts_with("#[cfg(test)]") && !l.starts_with("#[cfg(all(test")).count()
+    text.lines()
+        .take_while(|l| !l.starts_with("#[cfg(test)]") && !l.starts_with("#[cfg(all(test"))
+        .count()
 }
 
 #[test]
@@ -125,6 +156,9 @@ fn sql_is_written_in_the_store_alone() {
 fn the_reasons_page_explains_every_reason() {
     let page = std::fs::read_to_string(root().join("docs/reasons.md")).unwrap();
     for reason in tidegate_protocol::Reason::ALL {
-        assert!(page.contains(&format!("### {reason}\n")), "docs/reasons.md lacks {reason}");
+        assert!(
+            page.contains(&format!("### {reason}\n")),
+            "docs/reasons.md lacks {reason}"
+        );
     }
 }

@@ -33,8 +33,8 @@ fn settings(data: &std::path::Path) -> Settings {
         devices: DeviceSettings::default(),
         // Background work stands still, so that only the requests count.
         jobs: JobSettings {
-            tick: Duration::from_secs(3_600),
-            flush: Duration::from_secs(3_600),
+            tick: Duration::from_hours(1),
+            flush: Duration::from_hours(1),
             ..JobSettings::default()
         },
         max_upload: 1 << 30,
@@ -48,11 +48,20 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let trees = server.publish(&[("1.0.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let device = Device::enrol(server.dir.path(), "one", &server.url, &token, "NA", installed);
+    let device = Device::enrol(
+        server.dir.path(),
+        "one",
+        &server.url,
+        &token,
+        "NA",
+        installed,
+    );
     let row = server.devices().await.pop().unwrap();
     let id = device.id().parse().unwrap();
     server.kill();
-    let running = tidegate_server::start(settings(&server.dir.path().join("data"))).await.unwrap();
+    let running = tidegate_server::start(settings(&server.dir.path().join("data")))
+        .await
+        .unwrap();
     let app = running.app().clone();
     // The tasks that run once at the start have run.
     let mut last = 0;

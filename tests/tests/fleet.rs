@@ -26,7 +26,11 @@ async fn a_rollout_goes_region_by_region_in_order() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let devices = fleet(&server, &server.url, &trees[0], 3);
     let id = server
-        .roll_out("1.1.0", &["NA", "EU", "APAC"], json!({ "pace_start": 2, "window_s": 1 }))
+        .roll_out(
+            "1.1.0",
+            &["NA", "EU", "APAC"],
+            json!({ "pace_start": 2, "window_s": 1 }),
+        )
         .await;
     let rollout = server.rollout_is(&id, "completed").await;
     for wave in rollout["waves"].as_array().unwrap() {
@@ -38,9 +42,15 @@ async fn a_rollout_goes_region_by_region_in_order() {
         assert_eq!(device.installed().as_deref(), Some("1.1.0"));
     }
     // No device of a region was offered anything before the region before was done.
-    let events = server.get(&format!("/api/v1/rollouts/{id}/events?limit=200")).await;
-    let texts: Vec<&str> =
-        events["items"].as_array().unwrap().iter().map(|e| e["text"].as_str().unwrap()).collect();
+    let events = server
+        .get(&format!("/api/v1/rollouts/{id}/events?limit=200"))
+        .await;
+    let texts: Vec<&str> = events["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["text"].as_str().unwrap())
+        .collect();
     let at = |text: &str| texts.iter().position(|t| t.contains(text)).unwrap();
     assert!(at("wave NA passed") < at("EU-"), "{texts:#?}");
     assert!(at("wave EU passed") < at("APAC-"), "{texts:#?}");
@@ -74,7 +84,11 @@ async fn nothing_is_lost_when_the_server_is_killed_in_the_middle() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let _devices = fleet(&server, &server.url, &trees[0], 3);
     let id = server
-        .roll_out("1.1.0", &["NA", "EU", "APAC"], json!({ "pace_start": 1, "window_s": 1 }))
+        .roll_out(
+            "1.1.0",
+            &["NA", "EU", "APAC"],
+            json!({ "pace_start": 1, "window_s": 1 }),
+        )
         .await;
     for kill_at in 1..=3 {
         eventually("progress", async || {
@@ -87,7 +101,11 @@ async fn nothing_is_lost_when_the_server_is_killed_in_the_middle() {
     server.all_run("1.1.0").await;
     let deployments = server.deployments(&id).await;
     assert_eq!(deployments.len(), 9);
-    assert!(deployments.iter().all(|d| d["state"] == "succeeded" && d["attempts"] == 1));
+    assert!(
+        deployments
+            .iter()
+            .all(|d| d["state"] == "succeeded" && d["attempts"] == 1)
+    );
 }
 
 /// Kills each of a number of agents at another of its steps, once; all must end in the same way.
@@ -110,24 +128,28 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
         device.run_with(&[("TIDEGATE_CRASH_AT", &(point + 1).to_string())]);
     }
     let mut killed = vec![false; devices.len()];
-    eventually("every agent is killed, or has passed its point", async || {
-        for (device, killed) in devices.iter_mut().zip(&mut killed) {
-            if let Some(exit) = device.ended() {
-                assert_eq!(exit, Exit::Signal, "{} ended by itself", device.name);
-                // Whatever was cut, what is in use is one whole version.
-                let version = device.installed().expect("something is in use");
-                let tree = dir.join(format!("app-{version}"));
-                let table = device.state.join("current/tree/table");
-                assert!(std::fs::read(table).unwrap() == std::fs::read(tree.join("table")).unwrap());
-                *killed = true;
-                device.run();
+    eventually(
+        "every agent is killed, or has passed its point",
+        async || {
+            for (device, killed) in devices.iter_mut().zip(&mut killed) {
+                if let Some(exit) = device.ended() {
+                    assert_eq!(exit, Exit::Signal, "{} ended by itself", device.name);
+                    // Whatever was cut, what is in use is one whole version.
+                    let version = device.installed().expect("something is in use");
+                    let tree = dir.join(format!("app-{version}"));
+                    let table = device.state.join("current/tree/table");
+                    assert!(
+                        std::fs::read(table).unwrap() == std::fs::read(tree.join("table")).unwrap()
+                    );
+                    *killed = true;
+                    device.run();
+                }
             }
-        }
-        let settled = |d: &Device| {
-            d.status()["state"].is_null() && d.installed().as_deref() == Some(end)
-        };
-        devices.iter().all(settled).then_some(())
-    })
+            let settled =
+                |d: &Device| d.status()["state"].is_null() && d.installed().as_deref() == Some(end);
+            devices.iter().all(settled).then_some(())
+        },
+    )
     .await;
     // The first points of the list are those of every update: they were really reached.
     assert!(killed.iter().filter(|k| **k).count() >= 30, "{killed:?}");
@@ -150,7 +172,9 @@ async fn agents_killed_at_every_step_of_a_bad_update_end_on_the_old_release() {
 
 #[tokio::test]
 async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
-    let Some(cluster) = tidegate_tests::Cluster::start().await else { return };
+    let Some(cluster) = tidegate_tests::Cluster::start().await else {
+        return;
+    };
     let mut first = Server::start_on(Database::Postgres(cluster.url())).await;
     let mut second = first.replica();
     let trees = first.publish(&[("1.0.0", true), ("1.1.0", true)]);
@@ -161,15 +185,21 @@ async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
         let url = &urls[number % 2];
         let name = format!("{region}-{number}");
         let installed = Some((trees[0].as_path(), "1.0.0"));
-        let mut device =
-            Device::enrol(first.dir.path(), &name, url, &token, region, installed);
+        let mut device = Device::enrol(first.dir.path(), &name, url, &token, region, installed);
         device.run();
         devices.push(device);
     }
     let id = first
-        .roll_out("1.1.0", &["NA", "EU", "APAC"], json!({ "pace_start": 1, "window_s": 1 }))
+        .roll_out(
+            "1.1.0",
+            &["NA", "EU", "APAC"],
+            json!({ "pace_start": 1, "window_s": 1 }),
+        )
         .await;
-    eventually("progress", async || (second.deployments(&id).await.len() >= 2).then_some(())).await;
+    eventually("progress", async || {
+        (second.deployments(&id).await.len() >= 2).then_some(())
+    })
+    .await;
     first.kill();
     eventually("progress without the first", async || {
         let rollout = second.get(&format!("/api/v1/rollouts/{id}")).await;
@@ -183,7 +213,11 @@ async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
     first.all_run("1.1.0").await;
     let deployments = second.deployments(&id).await;
     assert_eq!(deployments.len(), 9);
-    assert!(deployments.iter().all(|d| d["state"] == "succeeded" && d["attempts"] == 1));
+    assert!(
+        deployments
+            .iter()
+            .all(|d| d["state"] == "succeeded" && d["attempts"] == 1)
+    );
     // Both say the same.
     let path = format!("/api/v1/rollouts/{id}/events?limit=200");
     assert_eq!(first.get(&path).await, second.get(&path).await);
@@ -191,7 +225,9 @@ async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
 
 #[tokio::test]
 async fn no_replica_offers_anything_after_a_halt_was_acknowledged() {
-    let Some(cluster) = tidegate_tests::Cluster::start().await else { return };
+    let Some(cluster) = tidegate_tests::Cluster::start().await else {
+        return;
+    };
     let first = Server::start_on(Database::Postgres(cluster.url())).await;
     let second = first.replica();
     let trees = first.publish(&[("1.0.0", true), ("1.1.0", true)]);
@@ -201,17 +237,30 @@ async fn no_replica_offers_anything_after_a_halt_was_acknowledged() {
     let mut devices: Vec<Device> = (0..12)
         .map(|n| Device::enrol(dir, &format!("d{n}"), &second.url, &token, "NA", installed))
         .collect();
-    let id = first.roll_out("1.1.0", &["NA"], json!({ "pace_start": 2, "window_s": 600 })).await;
+    let id = first
+        .roll_out(
+            "1.1.0",
+            &["NA"],
+            json!({ "pace_start": 2, "window_s": 600 }),
+        )
+        .await;
     devices.iter_mut().for_each(Device::run);
     eventually("the first offers", async || {
         (!first.deployments(&id).await.is_empty()).then_some(())
     })
     .await;
-    first.post(&format!("/api/v1/rollouts/{id}/halt"), json!({ "reason": "stop" })).await;
+    first
+        .post(
+            &format!("/api/v1/rollouts/{id}/halt"),
+            json!({ "reason": "stop" }),
+        )
+        .await;
     let exposed = first.deployments(&id).await.len();
     // The devices keep asking the other replica; each has asked again when it was heard of anew.
     let asked = |list: &[serde_json::Value]| -> Vec<String> {
-        list.iter().map(|d| d["last_seen"].as_str().unwrap().to_owned()).collect()
+        list.iter()
+            .map(|d| d["last_seen"].as_str().unwrap().to_owned())
+            .collect()
     };
     let before = asked(&second.devices().await);
     for device in &mut devices {
@@ -220,7 +269,10 @@ async fn no_replica_offers_anything_after_a_halt_was_acknowledged() {
     }
     eventually("every device asked again", async || {
         let now = asked(&second.devices().await);
-        now.iter().zip(&before).all(|(now, before)| now > before).then_some(())
+        now.iter()
+            .zip(&before)
+            .all(|(now, before)| now > before)
+            .then_some(())
     })
     .await;
     assert_eq!(second.deployments(&id).await.len(), exposed);

@@ -13,18 +13,29 @@ async fn scene() -> (Server, Proxy, Device) {
     let proxy = Proxy::start(&server.url, Mode::Pass).await;
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let device =
-        Device::enrol(server.dir.path(), "victim", &proxy.url, &token, "NA", installed);
+    let device = Device::enrol(
+        server.dir.path(),
+        "victim",
+        &proxy.url,
+        &token,
+        "NA",
+        installed,
+    );
     (server, proxy, device)
 }
 
 /// The payload blobs of a release, as manifests on the server's disk name them.
 fn payloads(server: &Server, delta: bool) -> Vec<String> {
     let mut found = Vec::new();
-    for dir in std::fs::read_dir(server.dir.path().join("data/blobs")).unwrap().flatten() {
+    for dir in std::fs::read_dir(server.dir.path().join("data/blobs"))
+        .unwrap()
+        .flatten()
+    {
         for file in std::fs::read_dir(dir.path()).unwrap().flatten() {
             let bytes = std::fs::read(file.path()).unwrap();
-            let Ok(manifest) = serde_json::from_slice::<Value>(&bytes) else { continue };
+            let Ok(manifest) = serde_json::from_slice::<Value>(&bytes) else {
+                continue;
+            };
             if manifest["from"].is_object() == delta
                 && let Some(sha256) = manifest["payload"]["sha256"].as_str()
             {
@@ -57,7 +68,10 @@ async fn a_tampered_delta_is_refused_and_the_whole_image_taken_instead() {
     let fetched = server.rollout_is(&id, "completed").await;
     assert_eq!(fetched["tally"]["failed"], 0);
     let deployment = server.deployments(&id).await.pop().unwrap();
-    assert!(deployment["bytes_downloaded"].as_u64().unwrap() > 200_000, "{deployment}");
+    assert!(
+        deployment["bytes_downloaded"].as_u64().unwrap() > 200_000,
+        "{deployment}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +80,9 @@ async fn a_tampered_chunk_of_every_payload_changes_nothing_on_the_device() {
     tamper(&server, &payloads(&server, true));
     tamper(&server, &payloads(&server, false));
     device.run();
-    let id = server.roll_out("1.1.0", &["NA"], json!({ "max_attempts": 1 })).await;
+    let id = server
+        .roll_out("1.1.0", &["NA"], json!({ "max_attempts": 1 }))
+        .await;
     server.rollout_is(&id, "halted").await;
     let deployment = server.deployments(&id).await.pop().unwrap();
     assert_eq!(deployment["reason"]["code"], "chunk_corrupt");
@@ -80,7 +96,9 @@ async fn a_tampered_assignment_is_refused() {
     let (from, to) = (br#"\"window_s\":600"#, br#"\"window_s\":601"#);
     proxy.set(Mode::Replace(from.to_vec(), to.to_vec()));
     device.run();
-    server.roll_out("1.1.0", &["NA"], json!({ "window_s": 600 })).await;
+    server
+        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .await;
     eventually("the refusal is logged", async || {
         device.log().contains("threshold not met").then_some(())
     })
@@ -103,7 +121,10 @@ async fn tampered_metadata_is_refused() {
     device.run();
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     eventually("the refusal is logged", async || {
-        device.log().contains("integrity check failed").then_some(())
+        device
+            .log()
+            .contains("integrity check failed")
+            .then_some(())
     })
     .await;
     assert_eq!(device.installed().as_deref(), Some("1.0.0"));
@@ -115,8 +136,14 @@ async fn an_image_that_the_database_names_and_nobody_signed_is_refused() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let mut device =
-        Device::enrol(server.dir.path(), "victim", &server.url, &token, "NA", installed);
+    let mut device = Device::enrol(
+        server.dir.path(),
+        "victim",
+        &server.url,
+        &token,
+        "NA",
+        installed,
+    );
     device.run();
     // Someone with the server's API and a stolen token uploads bytes of their own as a release:
     // without the offline keys it gets no stage.
@@ -130,14 +157,25 @@ async fn an_image_that_the_database_names_and_nobody_signed_is_refused() {
         .await
         .unwrap();
     assert!(put.status().is_success());
-    server.post("/api/v1/products/app/releases", json!({ "version": "6.6.6" })).await;
+    server
+        .post(
+            "/api/v1/products/app/releases",
+            json!({ "version": "6.6.6" }),
+        )
+        .await;
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
     let artifact = json!({ "platform": platform, "sha256": sha256 });
-    server.post("/api/v1/products/app/releases/6.6.6/artifacts", artifact).await;
+    server
+        .post("/api/v1/products/app/releases/6.6.6/artifacts", artifact)
+        .await;
     let body = json!({ "to": "ga", "reason": "mine" });
     let path = "/api/v1/products/app/releases/6.6.6/promote";
     let (status, problem) = server.call("POST", path, Some(body), &server.token).await;
-    assert_eq!((status, problem["code"].as_str()), (409, Some("illegal_transition")), "{problem}");
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (409, Some("illegal_transition")),
+        "{problem}"
+    );
     assert_eq!(device.installed().as_deref(), Some("1.0.0"));
 }
 
@@ -146,13 +184,23 @@ async fn a_wrong_used_up_or_foreign_join_token_is_refused() {
     let server = Server::start().await;
     server.publish(&[("1.0.0", true)]);
     let dir = server.dir.path();
-    let token = server.cli(&["device", "join-token", "--product", "app"]).trim().to_owned();
+    let token = server
+        .cli(&["device", "join-token", "--product", "app"])
+        .trim()
+        .to_owned();
     let enrol = |name: &str, token: &str| {
         Device::blank(dir, name).try_enrol(&server.url, token, "NA", None, &[])
     };
     let mut wrong = token.clone();
     let at = token.len() - 70;
-    wrong.replace_range(at..=at, if token.as_bytes()[at] == b'0' { "1" } else { "0" });
+    wrong.replace_range(
+        at..=at,
+        if token.as_bytes()[at] == b'0' {
+            "1"
+        } else {
+            "0"
+        },
+    );
     let (ok, text) = enrol("wrong", &wrong);
     assert!(!ok && text.contains("token_refused"), "{text}");
     // A root that is not the pinned one: the server is not the one that made the token.
@@ -171,13 +219,29 @@ async fn a_revoked_device_is_shut_out_at_its_next_request() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let mut device =
-        Device::enrol(server.dir.path(), "stolen", &server.url, &token, "NA", installed);
+    let mut device = Device::enrol(
+        server.dir.path(),
+        "stolen",
+        &server.url,
+        &token,
+        "NA",
+        installed,
+    );
     device.run();
-    server.cli(&["device", "revoke", "stolen", "--reason", "stolen from the van"]);
-    eventually("the refusal", async || device.log().contains("device_revoked").then_some(()))
-        .await;
+    server.cli(&[
+        "device",
+        "revoke",
+        "stolen",
+        "--reason",
+        "stolen from the van",
+    ]);
+    eventually("the refusal", async || {
+        device.log().contains("device_revoked").then_some(())
+    })
+    .await;
     server.roll_out("1.1.0", &["NA"], json!({})).await;
-    let why = server.get(&format!("/api/v1/devices/{}/why", device.id())).await;
+    let why = server
+        .get(&format!("/api/v1/devices/{}/why", device.id()))
+        .await;
     assert_eq!(why["reason"]["code"], "device_revoked");
 }

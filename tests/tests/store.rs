@@ -23,7 +23,9 @@ const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_123_456);
 
 async fn sqlite() -> (tempfile::TempDir, Db) {
     let dir = tempfile::tempdir().unwrap();
-    let db = Db::open(&format!("sqlite:{}", dir.path().join("t.db").display())).await.unwrap();
+    let db = Db::open(&format!("sqlite:{}", dir.path().join("t.db").display()))
+        .await
+        .unwrap();
     (dir, db)
 }
 
@@ -35,7 +37,9 @@ async fn every_statement_prepares_on_sqlite() {
 
 #[tokio::test]
 async fn every_statement_prepares_on_postgresql() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
     prepare_all(&Db::open(&cluster.url()).await.unwrap()).await;
 }
 
@@ -57,15 +61,20 @@ fn the_two_migrations_differ_in_the_type_of_bytes_alone() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
     let names = |dialect: &str| -> Vec<String> {
         let dir = std::fs::read_dir(format!("{root}/{dialect}")).unwrap();
-        let mut names: Vec<String> =
-            dir.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = dir
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     };
     assert_eq!(names("sqlite"), names("postgres"));
     for name in names("sqlite") {
         let read = |dialect| std::fs::read_to_string(format!("{root}/{dialect}/{name}")).unwrap();
-        assert_eq!(read("sqlite").replace(" BLOB ", " BYTEA "), read("postgres"), "{name}");
+        assert_eq!(
+            read("sqlite").replace(" BLOB ", " BYTEA "),
+            read("postgres"),
+            "{name}"
+        );
     }
 }
 
@@ -77,7 +86,9 @@ async fn the_suite_holds_on_sqlite() {
 
 #[tokio::test]
 async fn the_suite_holds_on_postgresql() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
     suite(&Db::open(&cluster.url()).await.unwrap()).await;
 }
 
@@ -118,7 +129,7 @@ fn rollout(n: u8) -> Rollout {
             max_failure: BasisPoints::new(200).unwrap(),
             min_failures: 2,
             min_success: BasisPoints::new(9_000).unwrap(),
-            soak: Duration::from_secs(60),
+            soak: Duration::from_mins(1),
             on_breach: OnBreach::HaltAndRollBack,
         },
         pace: Pace::Evidence { start: 8 },
@@ -158,20 +169,47 @@ async fn suite(db: &Db) {
     let mut tx = db.write().await.unwrap();
     assert!(products::insert_product(&mut tx, &app, NOW).await.unwrap());
     assert!(!products::insert_product(&mut tx, &app, NOW).await.unwrap());
-    assert!(products::insert_release(&mut tx, &app, &version, "n", "t", NOW).await.unwrap());
-    let release = products::release(&mut tx, &app, &version).await.unwrap().unwrap();
+    assert!(
+        products::insert_release(&mut tx, &app, &version, "n", "t", NOW)
+            .await
+            .unwrap()
+    );
+    let release = products::release(&mut tx, &app, &version)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((release.stage, release.revision), (Stage::Draft, 1));
-    assert!(products::set_stage(&mut tx, &release, Stage::Ga, Some("r")).await.unwrap());
+    assert!(
+        products::set_stage(&mut tx, &release, Stage::Ga, Some("r"))
+            .await
+            .unwrap()
+    );
     // The revision has moved on.
-    assert!(!products::set_stage(&mut tx, &release, Stage::Eol, None).await.unwrap());
+    assert!(
+        !products::set_stage(&mut tx, &release, Stage::Eol, None)
+            .await
+            .unwrap()
+    );
 
     let one = device(1);
     assert!(devices::insert(&mut tx, &one).await.unwrap());
     assert!(!devices::insert(&mut tx, &one).await.unwrap());
     assert!(devices::insert(&mut tx, &device(2)).await.unwrap());
     assert_eq!(devices::one(&mut tx, one.id).await.unwrap().unwrap(), one);
-    assert_eq!(devices::page(&mut tx, "", "app", "NA", 1).await.unwrap().len(), 1);
-    assert_eq!(devices::page(&mut tx, "", "", "EU", 10).await.unwrap().len(), 0);
+    assert_eq!(
+        devices::page(&mut tx, "", "app", "NA", 1)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        devices::page(&mut tx, "", "", "EU", 10)
+            .await
+            .unwrap()
+            .len(),
+        0
+    );
     tx.commit().await.unwrap();
 
     let mut tx = db.write().await.unwrap();
@@ -180,15 +218,28 @@ async fn suite(db: &Db) {
     assert_eq!(devices::report_seq(&mut tx, one.id).await.unwrap(), Some(1));
     let mut heard = one.clone();
     heard.last_seen = NOW.plus(Duration::from_secs(5));
-    heard.battery = Battery { percent: Some(14), power: Power::Battery };
+    heard.battery = Battery {
+        percent: Some(14),
+        power: Power::Battery,
+    };
     devices::heartbeat(&mut tx, &heard, NOW).await.unwrap();
     // An older heartbeat never overwrites a newer one.
     devices::heartbeat(&mut tx, &one, NOW).await.unwrap();
     let read = devices::one(&mut tx, one.id).await.unwrap().unwrap();
-    assert_eq!((read.last_seen, read.battery), (heard.last_seen, heard.battery));
-    devices::quarantine(&mut tx, one.id, &version, "health_failed", NOW).await.unwrap();
-    devices::quarantine(&mut tx, one.id, &version, "again", NOW).await.unwrap();
-    assert_eq!(devices::quarantined(&mut tx, one.id).await.unwrap(), [version.clone()]);
+    assert_eq!(
+        (read.last_seen, read.battery),
+        (heard.last_seen, heard.battery)
+    );
+    devices::quarantine(&mut tx, one.id, &version, "health_failed", NOW)
+        .await
+        .unwrap();
+    devices::quarantine(&mut tx, one.id, &version, "again", NOW)
+        .await
+        .unwrap();
+    assert_eq!(
+        devices::quarantined(&mut tx, one.id).await.unwrap(),
+        std::slice::from_ref(&version)
+    );
     assert!(devices::lift(&mut tx, one.id, &version).await.unwrap());
 
     let r = rollout(5);
@@ -197,7 +248,9 @@ async fn suite(db: &Db) {
         selector: "region=NA".parse().unwrap(),
         size: "20%".parse().unwrap(),
     };
-    rollouts::insert(&mut tx, &r, std::slice::from_ref(&wave)).await.unwrap();
+    rollouts::insert(&mut tx, &r, std::slice::from_ref(&wave))
+        .await
+        .unwrap();
     assert_eq!(rollouts::one(&mut tx, r.id).await.unwrap().unwrap(), r);
     let mut row = WaveRow {
         wave,
@@ -224,46 +277,132 @@ async fn suite(db: &Db) {
     let mut failed = d.clone();
     failed.facts.state = DeploymentState::Failed;
     failed.facts.reason = Some(Explained::new(Reason::DownloadFailed, "x"));
-    assert!(deployments::update(&mut tx, &failed, DeploymentState::Offered).await.unwrap());
-    assert!(!deployments::update(&mut tx, &failed, DeploymentState::Offered).await.unwrap());
-    assert_eq!(deployments::one(&mut tx, d.facts.id).await.unwrap().unwrap(), failed);
-    let retried =
-        deployments::retry(&mut tx, d.facts.id, DeploymentState::Failed, &version, 1, NOW).await;
+    assert!(
+        deployments::update(&mut tx, &failed, DeploymentState::Offered)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !deployments::update(&mut tx, &failed, DeploymentState::Offered)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        deployments::one(&mut tx, d.facts.id)
+            .await
+            .unwrap()
+            .unwrap(),
+        failed
+    );
+    let retried = deployments::retry(
+        &mut tx,
+        d.facts.id,
+        DeploymentState::Failed,
+        &version,
+        1,
+        NOW,
+    )
+    .await;
     assert!(retried.unwrap());
-    let later = NOW.plus(Duration::from_secs(120));
-    assert_eq!(deployments::silent(&mut tx, later, 10).await.unwrap().len(), 1);
-    assert_eq!(deployments::silent(&mut tx, NOW, 10).await.unwrap().len(), 0);
+    let later = NOW.plus(Duration::from_mins(2));
+    assert_eq!(
+        deployments::silent(&mut tx, later, 10).await.unwrap().len(),
+        1
+    );
+    assert_eq!(
+        deployments::silent(&mut tx, NOW, 10).await.unwrap().len(),
+        0
+    );
     assert_eq!(deployments::planned(&mut tx).await.unwrap().len(), 1);
 
     // A halt raises the generation, once for each revision.
     let halt = Explained::new(Reason::RolloutHalted, "h");
-    assert_eq!(rollouts::fence(&mut tx, r.id).await.unwrap(), Some((RolloutState::Running, 1)));
-    assert!(rollouts::set_state(&mut tx, &r, RolloutState::Halted, &halt, NOW).await.unwrap());
-    assert!(!rollouts::set_state(&mut tx, &r, RolloutState::Halted, &halt, NOW).await.unwrap());
-    assert_eq!(rollouts::fence(&mut tx, r.id).await.unwrap(), Some((RolloutState::Halted, 2)));
+    assert_eq!(
+        rollouts::fence(&mut tx, r.id).await.unwrap(),
+        Some((RolloutState::Running, 1))
+    );
+    assert!(
+        rollouts::set_state(&mut tx, &r, RolloutState::Halted, &halt, NOW)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !rollouts::set_state(&mut tx, &r, RolloutState::Halted, &halt, NOW)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        rollouts::fence(&mut tx, r.id).await.unwrap(),
+        Some((RolloutState::Halted, 2))
+    );
     tx.commit().await.unwrap();
 
     let mut tx = db.write().await.unwrap();
     let lease = Duration::from_secs(10);
-    assert!(jobs::claim_lease(&mut tx, "l", "a", NOW, lease).await.unwrap());
-    assert!(jobs::claim_lease(&mut tx, "l", "a", NOW, lease).await.unwrap());
-    assert!(!jobs::claim_lease(&mut tx, "l", "b", NOW, lease).await.unwrap());
+    assert!(
+        jobs::claim_lease(&mut tx, "l", "a", NOW, lease)
+            .await
+            .unwrap()
+    );
+    assert!(
+        jobs::claim_lease(&mut tx, "l", "a", NOW, lease)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !jobs::claim_lease(&mut tx, "l", "b", NOW, lease)
+            .await
+            .unwrap()
+    );
     let lapsed = NOW.plus(Duration::from_secs(11));
-    assert!(jobs::claim_lease(&mut tx, "l", "b", lapsed, lease).await.unwrap());
+    assert!(
+        jobs::claim_lease(&mut tx, "l", "b", lapsed, lease)
+            .await
+            .unwrap()
+    );
     let id = JobId::from_random([3; 16]);
-    assert!(jobs::enqueue(&mut tx, id, "k", "s", "{}", NOW).await.unwrap());
-    assert!(!jobs::enqueue(&mut tx, JobId::from_random([4; 16]), "k", "s", "{}", NOW).await.unwrap());
+    assert!(
+        jobs::enqueue(&mut tx, id, "k", "s", "{}", NOW)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !jobs::enqueue(&mut tx, JobId::from_random([4; 16]), "k", "s", "{}", NOW)
+            .await
+            .unwrap()
+    );
     let job = jobs::take(&mut tx, "a", NOW, lease).await.unwrap().unwrap();
     assert_eq!((job.id, job.attempts), (id, 1));
-    assert!(jobs::take(&mut tx, "b", NOW, lease).await.unwrap().is_none());
+    assert!(
+        jobs::take(&mut tx, "b", NOW, lease)
+            .await
+            .unwrap()
+            .is_none()
+    );
     // Its worker vanished: another takes it over, and the first can no longer finish it.
-    assert_eq!(jobs::take(&mut tx, "b", lapsed, lease).await.unwrap().unwrap().attempts, 2);
+    assert_eq!(
+        jobs::take(&mut tx, "b", lapsed, lease)
+            .await
+            .unwrap()
+            .unwrap()
+            .attempts,
+        2
+    );
     assert!(!jobs::extend(&mut tx, id, "a", lapsed).await.unwrap());
-    jobs::finish(&mut tx, id, "b", &jobs::Outcome::Done, lapsed).await.unwrap();
+    jobs::finish(&mut tx, id, "b", &jobs::Outcome::Done, lapsed)
+        .await
+        .unwrap();
     assert_eq!(jobs::of_kind(&mut tx, "k").await.unwrap()[0].state, "done");
-    let (first, new) = operators::secret_or_insert(&mut tx, "n", "v1", NOW).await.unwrap();
-    let (second, again) = operators::secret_or_insert(&mut tx, "n", "v2", NOW).await.unwrap();
-    assert_eq!((first.as_str(), new, second.as_str(), again), ("v1", true, "v1", false));
+    let (first, new) = operators::secret_or_insert(&mut tx, "n", "v1", NOW)
+        .await
+        .unwrap();
+    let (second, again) = operators::secret_or_insert(&mut tx, "n", "v2", NOW)
+        .await
+        .unwrap();
+    assert_eq!(
+        (first.as_str(), new, second.as_str(), again),
+        ("v1", true, "v1", false)
+    );
     tx.commit().await.unwrap();
 
     // Events are numbered without gaps in commit order; what is rolled back leaves none.

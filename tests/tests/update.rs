@@ -1,5 +1,4 @@
 //! One device, one update; and everything that may get in between.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use serde_json::json;
 use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
@@ -11,8 +10,14 @@ async fn a_device_moves_to_the_next_release_by_delta() {
     server.built("1.1.0").await;
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device =
-        Device::enrol(dir, "one", &server.url, &token, "NA", Some((&trees[0], "1.0.0")));
+    let mut device = Device::enrol(
+        dir,
+        "one",
+        &server.url,
+        &token,
+        "NA",
+        Some((&trees[0], "1.0.0")),
+    );
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "completed").await;
@@ -43,8 +48,14 @@ async fn a_failed_health_check_brings_the_device_back_and_keeps_it_from_the_rele
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", false)]);
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device =
-        Device::enrol(dir, "one", &server.url, &token, "NA", Some((&trees[0], "1.0.0")));
+    let mut device = Device::enrol(
+        dir,
+        "one",
+        &server.url,
+        &token,
+        "NA",
+        Some((&trees[0], "1.0.0")),
+    );
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     // One failure of one is no proof, but no wave passes with it either.
@@ -56,12 +67,25 @@ async fn a_failed_health_check_brings_the_device_back_and_keeps_it_from_the_rele
     assert_eq!(deployment["reason"]["code"], "health_failed");
     // Never offered again by itself, not even by another rollout; a person can lift it.
     server.roll_out("1.1.0", &["NA"], json!({})).await;
-    let why = server.get(&format!("/api/v1/devices/{}/why", device.id())).await;
+    let why = server
+        .get(&format!("/api/v1/devices/{}/why", device.id()))
+        .await;
     assert_eq!(why["reason"]["code"], "quarantined", "{why}");
-    let kept = server.get(&format!("/api/v1/devices/{}", device.id())).await;
+    let kept = server
+        .get(&format!("/api/v1/devices/{}", device.id()))
+        .await;
     assert_eq!(kept["quarantine"], json!(["1.1.0"]));
-    server.cli(&["device", "lift-quarantine", "one", "1.1.0", "--reason", "looked into it"]);
-    let free = server.get(&format!("/api/v1/devices/{}", device.id())).await;
+    server.cli(&[
+        "device",
+        "lift-quarantine",
+        "one",
+        "1.1.0",
+        "--reason",
+        "looked into it",
+    ]);
+    let free = server
+        .get(&format!("/api/v1/devices/{}", device.id()))
+        .await;
     assert_eq!(free["quarantine"], json!([]));
 }
 
@@ -84,8 +108,13 @@ async fn a_cut_download_goes_on_where_it_stopped() {
         done.then(|| deployment["bytes_downloaded"].as_u64().unwrap())
     })
     .await;
-    let image = std::fs::metadata(device.state.join("slots/a/artifact")).unwrap().len();
-    assert!(fetched <= image + image / 50, "{fetched} bytes for an image of {image}");
+    let image = std::fs::metadata(device.state.join("slots/a/artifact"))
+        .unwrap()
+        .len();
+    assert!(
+        fetched <= image + image / 50,
+        "{fetched} bytes for an image of {image}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,25 +124,35 @@ async fn a_person_rolls_back_within_the_window_without_a_download() {
     let proxy = Proxy::start(&server.url, Mode::Pass).await;
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device =
-        Device::enrol(dir, "one", &proxy.url, &token, "NA", Some((&trees[0], "1.0.0")));
+    let mut device = Device::enrol(
+        dir,
+        "one",
+        &proxy.url,
+        &token,
+        "NA",
+        Some((&trees[0], "1.0.0")),
+    );
     device.run();
-    let id = server.roll_out("1.1.0", &["NA"], json!({ "window_s": 600 })).await;
+    let id = server
+        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .await;
     eventually("probation", async || {
         (server.deployments(&id).await.first()?["state"] == "probation").then_some(())
     })
     .await;
     assert_eq!(device.installed().as_deref(), Some("1.1.0"));
     // Whatever the way back fetches cannot be the image any more: it is gone from the server.
-    let image = tidegate_delta::sha256(
-        &std::fs::read(device.state.join("slots/a/artifact")).unwrap(),
-    );
+    let image =
+        tidegate_delta::sha256(&std::fs::read(device.state.join("slots/a/artifact")).unwrap());
     std::fs::remove_file(server.blob(&image.to_string())).unwrap();
     let before = proxy.passed();
     server.cli(&["rollback", &id, "--reason", "orders are lost"]);
     device.settles_on("1.0.0").await;
     server.rollout_is(&id, "rolled_back").await;
-    assert!(proxy.passed() - before < 100_000, "the way back took a download");
+    assert!(
+        proxy.passed() - before < 100_000,
+        "the way back took a download"
+    );
     let deployment = &server.deployments(&id).await[0];
     assert_eq!(deployment["state"], "rolled_back");
     assert_eq!(deployment["reason"]["code"], "rollback_ordered");
@@ -136,9 +175,13 @@ async fn a_device_offline_for_two_releases_is_brought_up_over_the_stepping_stone
         // The silent one must not hold the wave up: it counts as offline after a while, so the
         // wave waits for the one that answers only.
         let id = server
-            .roll_out(release, &["NA"], json!({ "waves": [
+            .roll_out(
+                release,
+                &["NA"],
+                json!({ "waves": [
                 { "name": "early", "selector": "region=NA,canary!=no", "size": "all" },
-            ] }))
+            ] }),
+            )
             .await;
         early.settles_on(release).await;
         let rollout = server.get(&format!("/api/v1/rollouts/{id}")).await;
@@ -147,7 +190,9 @@ async fn a_device_offline_for_two_releases_is_brought_up_over_the_stepping_stone
     late.run();
     late.settles_on("1.2.0").await;
     let log = late.log();
-    let first = log.find("downloading 1.1.0").expect("over the stepping stone");
+    let first = log
+        .find("downloading 1.1.0")
+        .expect("over the stepping stone");
     let second = log.find("downloading 1.2.0").expect("and on");
     assert!(first < second, "{log}");
 }

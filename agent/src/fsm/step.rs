@@ -123,9 +123,17 @@ fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
                 vec![Effect::Switch(slot), check]
             }
         }
-        Phase::Returning { job, deployment, reason } => {
+        Phase::Returning {
+            job,
+            deployment,
+            reason,
+        } => {
             let slot = return_slot(record, &job);
-            record.phase = Phase::Returning { job, deployment, reason };
+            record.phase = Phase::Returning {
+                job,
+                deployment,
+                reason,
+            };
             vec![Effect::Return(slot)]
         }
     }
@@ -139,7 +147,10 @@ fn try_it(record: &mut Record, job: Job, tries: u32) -> Vec<Effect> {
     }
     let (slot, target) = (job.slot, job.target.clone());
     record.active = Some(slot);
-    record.phase = Phase::Trial { job, tries: tries + 1 };
+    record.phase = Phase::Trial {
+        job,
+        tries: tries + 1,
+    };
     vec![Effect::Switch(slot), Effect::CheckHealth(target)]
 }
 
@@ -154,9 +165,16 @@ fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
         // The device is busy; the server repeats what still holds.
         _ => return Vec::new(),
     }
-    if record.running().is_some_and(|i| i.image == job.target.image) {
+    if record
+        .running()
+        .is_some_and(|i| i.image == job.target.image)
+    {
         let rolled_back = job.action == Action::Rollback;
-        let state = if rolled_back { State::RolledBack } else { State::Succeeded };
+        let state = if rolled_back {
+            State::RolledBack
+        } else {
+            State::Succeeded
+        };
         record.report(job.deployment, state, None, 0);
         return Vec::new();
     }
@@ -167,7 +185,9 @@ fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
         return Vec::new();
     }
     // The other slot holds just what is wanted: nothing needs to be fetched.
-    let kept = record.slot(job.slot).is_some_and(|i| i.image == job.target.image);
+    let kept = record
+        .slot(job.slot)
+        .is_some_and(|i| i.image == job.target.image);
     if kept {
         return begin_trial(record, job);
     }
@@ -192,7 +212,12 @@ fn ordered_back(record: &mut Record, order: &Job) -> Vec<Effect> {
         order.slot = record.inactive();
         return assigned(record, order, 0);
     }
-    go_back(record, job, Reason::RollbackOrdered.into(), Some(order.deployment))
+    go_back(
+        record,
+        job,
+        Reason::RollbackOrdered.into(),
+        Some(order.deployment),
+    )
 }
 
 fn called_off(record: &mut Record, deployment: DeploymentId) -> Vec<Effect> {
@@ -200,7 +225,12 @@ fn called_off(record: &mut Record, deployment: DeploymentId) -> Vec<Effect> {
         Phase::Downloading { job } | Phase::Staging { job } if job.deployment == deployment => {
             let bytes = job.bytes;
             record.phase = Phase::Idle;
-            record.report(deployment, State::Cancelled, Some(Reason::CancelOrdered.into()), bytes);
+            record.report(
+                deployment,
+                State::Cancelled,
+                Some(Reason::CancelOrdered.into()),
+                bytes,
+            );
             vec![Effect::DropDownload]
         }
         _ => Vec::new(),
@@ -270,15 +300,18 @@ fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Eff
         record.phase = Phase::Downloading { job: job.clone() };
         return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
     }
-    give_up(record, job, reason)
+    give_up(record, &job, reason)
 }
 
 fn is_payloads_fault(reason: Reason) -> bool {
-    matches!(reason, Reason::DeltaFailed | Reason::ChunkCorrupt | Reason::ImageMismatch)
+    matches!(
+        reason,
+        Reason::DeltaFailed | Reason::ChunkCorrupt | Reason::ImageMismatch
+    )
 }
 
 /// Before the switch: what runs was never touched.
-fn give_up(record: &mut Record, job: Job, reason: Explained) -> Vec<Effect> {
+fn give_up(record: &mut Record, job: &Job, reason: Explained) -> Vec<Effect> {
     record.phase = Phase::Idle;
     record.report(job.deployment, State::Failed, Some(reason), job.bytes);
     vec![Effect::DropDownload]
@@ -291,7 +324,11 @@ fn healthy(record: &mut Record) -> Vec<Effect> {
             // the floor rises: a release that does not start must not lock the device in.
             record.floor = record.floor.take().max(job.min_release.clone());
             let rolled_back = job.action == Action::Rollback;
-            let state = if rolled_back { State::RolledBack } else { State::Probation };
+            let state = if rolled_back {
+                State::RolledBack
+            } else {
+                State::Probation
+            };
             record.report(job.deployment, state, None, job.bytes);
             if rolled_back {
                 record.phase = Phase::Idle;
@@ -347,14 +384,27 @@ fn go_back(
 ) -> Vec<Effect> {
     let deployment = ordered_by.unwrap_or(job.deployment);
     let slot = return_slot(record, &job);
-    record.report(deployment, State::RollingBack, Some(reason.clone()), job.bytes);
-    record.phase = Phase::Returning { job, deployment, reason };
+    record.report(
+        deployment,
+        State::RollingBack,
+        Some(reason.clone()),
+        job.bytes,
+    );
+    record.phase = Phase::Returning {
+        job,
+        deployment,
+        reason,
+    };
     vec![Effect::Return(slot)]
 }
 
 fn returned(record: &mut Record) -> Vec<Effect> {
     match take_phase(record) {
-        Phase::Returning { job, deployment, reason } => {
+        Phase::Returning {
+            job,
+            deployment,
+            reason,
+        } => {
             let slot = return_slot(record, &job);
             record.active = slot;
             record.set_slot(job.slot, None);
@@ -364,7 +414,10 @@ fn returned(record: &mut Record) -> Vec<Effect> {
             }
             let (state, reason) = match slot {
                 Some(_) => (State::RolledBack, reason),
-                None => (State::Failed, Explained::new(Reason::NoPreviousSlot, reason.to_string())),
+                None => (
+                    State::Failed,
+                    Explained::new(Reason::NoPreviousSlot, reason.to_string()),
+                ),
             };
             record.report(deployment, state, Some(reason), job.bytes);
         }

@@ -7,20 +7,36 @@ use tidegate_trust::assignment::{Action, Payload};
 use super::*;
 
 fn image(n: u8) -> Image {
-    Image { sha256: Sha256::from_bytes([n; 32]), length: 10 }
+    Image {
+        sha256: Sha256::from_bytes([n; 32]),
+        length: 10,
+    }
 }
 
 fn installed(n: u8) -> Installed {
-    Installed { release: format!("1.{n}.0").parse().unwrap(), image: image(n), health: None }
+    Installed {
+        release: format!("1.{n}.0").parse().unwrap(),
+        image: image(n),
+        health: None,
+    }
 }
 
 /// A device that runs 1.0.0 from slot A.
 fn device() -> Record {
-    Record { active: Some(SlotId::A), a: Some(installed(0)), ..Record::new() }
+    Record {
+        active: Some(SlotId::A),
+        a: Some(installed(0)),
+        ..Record::new()
+    }
 }
 
 fn job(record: &Record, n: u8, action: Action, window_s: u32) -> Box<Job> {
-    let payload = Payload { manifest: image(n).sha256, manifest_length: 1, from: None, bytes: 1 };
+    let payload = Payload {
+        manifest: image(n).sha256,
+        manifest_length: 1,
+        from: None,
+        bytes: 1,
+    };
     Box::new(Job {
         deployment: DeploymentId::from_random([n; 16]),
         action,
@@ -50,7 +66,16 @@ fn play(mut record: Record, events: impl IntoIterator<Item = Event>) -> (Record,
 fn on_probation() -> Record {
     let record = device();
     let offer = install(&record, 1);
-    play(record, [offer, Event::Downloaded { bytes: 5 }, Event::Staged, Event::Healthy]).0
+    play(
+        record,
+        [
+            offer,
+            Event::Downloaded { bytes: 5 },
+            Event::Staged,
+            Event::Healthy,
+        ],
+    )
+    .0
 }
 
 fn states(record: &Record) -> Vec<State> {
@@ -59,13 +84,22 @@ fn states(record: &Record) -> Vec<State> {
 
 #[test]
 fn a_good_update_reports_every_state_in_order_and_commits_at_the_end_of_the_window() {
-    let (record, _) = play(on_probation(), [Event::WindowPassed(30), Event::WindowPassed(30)]);
+    let (record, _) = play(
+        on_probation(),
+        [Event::WindowPassed(30), Event::WindowPassed(30)],
+    );
     assert_eq!(record.phase, Phase::Idle);
     assert_eq!(record.running(), Some(&installed(1)));
     assert_eq!(record.a, Some(installed(0)), "the old slot is kept");
     assert_eq!(
         states(&record),
-        [State::Downloading, State::Installing, State::Verifying, State::Probation, State::Succeeded]
+        [
+            State::Downloading,
+            State::Installing,
+            State::Verifying,
+            State::Probation,
+            State::Succeeded
+        ]
     );
     let numbers: Vec<u64> = record.outbox.iter().map(|r| r.seq).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5]);
@@ -75,20 +109,28 @@ fn a_good_update_reports_every_state_in_order_and_commits_at_the_end_of_the_wind
 fn intent_comes_before_act_the_trial_is_recorded_with_the_switch_that_it_asks_for() {
     let record = device();
     let offer = install(&record, 1);
-    let (record, effects) = play(record, [offer, Event::Downloaded { bytes: 5 }, Event::Staged]);
+    let (record, effects) = play(
+        record,
+        [offer, Event::Downloaded { bytes: 5 }, Event::Staged],
+    );
     assert!(matches!(record.phase, Phase::Trial { tries: 1, .. }));
     assert_eq!(effects[0], Effect::Switch(SlotId::B));
 }
 
 #[test]
 fn a_failed_health_check_returns_and_remembers_the_image() {
-    let (record, effects) =
-        play(on_probation(), [Event::Unhealthy(Reason::HealthFailed.into())]);
+    let (record, effects) = play(
+        on_probation(),
+        [Event::Unhealthy(Reason::HealthFailed.into())],
+    );
     assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
     let (record, _) = step(record, Event::Returned);
     assert_eq!(record.running(), Some(&installed(0)));
     assert_eq!(record.bad, [image(1).sha256]);
-    assert_eq!(states(&record)[4..], [State::RollingBack, State::RolledBack]);
+    assert_eq!(
+        states(&record)[4..],
+        [State::RollingBack, State::RolledBack]
+    );
     // It is not tried again, whoever assigns it.
     let again = install(&record, 1);
     let (record, effects) = step(record, again);
@@ -104,7 +146,10 @@ fn an_order_back_within_the_window_needs_no_download() {
     assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
     let (record, _) = step(record, Event::Returned);
     assert_eq!(record.running(), Some(&installed(0)));
-    assert!(record.bad.is_empty(), "an order says nothing against the image");
+    assert!(
+        record.bad.is_empty(),
+        "an order says nothing against the image"
+    );
 }
 
 #[test]
@@ -124,7 +169,9 @@ fn a_delta_that_does_not_apply_is_followed_by_the_whole_image_once() {
     let offer = install(&record, 1);
     let failed = || Event::StageFailed(Reason::DeltaFailed.into());
     let (record, effects) = play(record, [offer, Event::Downloaded { bytes: 5 }, failed()]);
-    assert!(matches!(&effects[..], [Effect::DropDownload, Effect::Download(job)] if job.payload == 1));
+    assert!(
+        matches!(&effects[..], [Effect::DropDownload, Effect::Download(job)] if job.payload == 1)
+    );
     let (record, _) = play(record, [Event::Downloaded { bytes: 9 }, failed()]);
     assert_eq!(record.phase, Phase::Idle);
     assert_eq!(record.running(), Some(&installed(0)));
@@ -135,8 +182,13 @@ fn a_delta_that_does_not_apply_is_followed_by_the_whole_image_once() {
 fn a_machine_that_stops_in_every_trial_goes_back() {
     let record = device();
     let offer = install(&record, 1);
-    let (mut record, _) = play(record, [offer, Event::Downloaded { bytes: 5 }, Event::Staged]);
-    let medium = Medium { active: Some(SlotId::B) };
+    let (mut record, _) = play(
+        record,
+        [offer, Event::Downloaded { bytes: 5 }, Event::Staged],
+    );
+    let medium = Medium {
+        active: Some(SlotId::B),
+    };
     for _ in 0..2 {
         let effects;
         (record, effects) = step(record, Event::Started(medium));
@@ -155,7 +207,10 @@ fn a_cancel_counts_before_the_switch_and_not_after_it() {
     let id = DeploymentId::from_random([1; 16]);
     let (record, _) = step(record, offer);
     let (cancelled, effects) = step(record, Event::CalledOff(id));
-    assert_eq!((cancelled.phase, effects), (Phase::Idle, vec![Effect::DropDownload]));
+    assert_eq!(
+        (cancelled.phase, effects),
+        (Phase::Idle, vec![Effect::DropDownload])
+    );
     let (record, effects) = step(on_probation(), Event::CalledOff(id));
     assert!(matches!(record.phase, Phase::Probation { .. }) && effects.is_empty());
 }
@@ -188,7 +243,11 @@ fn the_floor_rises_with_a_healthy_start_and_not_before() {
     wanted.min_release = Some("1.1.0".parse().unwrap());
     let (record, _) = play(
         record,
-        [Event::Assigned(wanted, 1), Event::Downloaded { bytes: 5 }, Event::Staged],
+        [
+            Event::Assigned(wanted, 1),
+            Event::Downloaded { bytes: 5 },
+            Event::Staged,
+        ],
     );
     assert_eq!(record.floor, None);
     let (record, _) = step(record, Event::Healthy);
@@ -255,11 +314,14 @@ impl World {
     fn happen(&mut self, happening: &Happening) {
         let event = match happening {
             Happening::Offer(n) => install(&self.record, *n),
-            Happening::Order(n) => {
-                Event::Assigned(job(&self.record, *n, Action::Rollback, 0), self.record.counter + 1)
-            }
+            Happening::Order(n) => Event::Assigned(
+                job(&self.record, *n, Action::Rollback, 0),
+                self.record.counter + 1,
+            ),
             Happening::CallOff(n) => Event::CalledOff(DeploymentId::from_random([*n; 16])),
-            Happening::Restart => Event::Started(Medium { active: self.pointer }),
+            Happening::Restart => Event::Started(Medium {
+                active: self.pointer,
+            }),
             Happening::Window(seconds) => Event::WindowPassed(*seconds),
             Happening::Acknowledge(seq) => Event::Acknowledged(*seq),
             Happening::Done => match &self.record.phase {

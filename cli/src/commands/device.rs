@@ -23,7 +23,9 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
             query.extend(region.map(|r| format!("region={r}")));
             let path = format!("/api/v1/devices?{}", query.join("&"));
             let list: Vec<DeviceView> = api.all(&path).await?;
-            show(context.format, &list, |list| table(HEAD, list.iter().map(row).collect()))
+            show(context.format, &list, |list| {
+                table(HEAD, list.iter().map(row).collect())
+            })
         }
         DeviceCommand::Show { device } => {
             let device = find(&api, &device).await?;
@@ -43,10 +45,21 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
                     ]
                 });
                 let chain = table(["ROLLOUT", "CHECK", "", "FOUND"], rows.collect());
-                format!("{}\nsee docs/{}\n\n{chain}", why.reason.text, why.reason.knowledge_key.replace('#', ".md#"))
+                format!(
+                    "{}\nsee docs/{}\n\n{chain}",
+                    why.reason.text,
+                    why.reason.knowledge_key.replace('#', ".md#")
+                )
             })
         }
-        DeviceCommand::JoinToken { product, region, channel, label, uses, valid } => {
+        DeviceCommand::JoinToken {
+            product,
+            region,
+            channel,
+            label,
+            uses,
+            valid,
+        } => {
             let mut labels = BTreeMap::new();
             for text in label {
                 let label: Label = text
@@ -71,8 +84,15 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
         DeviceCommand::Readmit { device, reason } => {
             change(context, &api, &device, "readmit", &ReasonBody { reason }).await
         }
-        DeviceCommand::LiftQuarantine { device, release, reason } => {
-            let body = LiftBody { version: release, reason };
+        DeviceCommand::LiftQuarantine {
+            device,
+            release,
+            reason,
+        } => {
+            let body = LiftBody {
+                version: release,
+                reason,
+            };
             change(context, &api, &device, "lift-quarantine", &body).await
         }
     }
@@ -86,7 +106,9 @@ async fn change(
     body: &impl serde::Serialize,
 ) -> Result<(), CliError> {
     let id = find(api, device).await?.id;
-    let device: DeviceView = api.post(&format!("/api/v1/devices/{id}/{what}"), body).await?;
+    let device: DeviceView = api
+        .post(&format!("/api/v1/devices/{id}/{what}"), body)
+        .await?;
     show(context.format, &device, describe)
 }
 
@@ -95,8 +117,12 @@ async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> {
     if text.parse::<DeviceId>().is_ok() {
         return api.get(&format!("/api/v1/devices/{text}")).await;
     }
-    let mut named: Vec<DeviceView> =
-        api.all::<DeviceView>("/api/v1/devices").await?.into_iter().filter(|d| d.name == text).collect();
+    let mut named: Vec<DeviceView> = api
+        .all::<DeviceView>("/api/v1/devices")
+        .await?
+        .into_iter()
+        .filter(|d| d.name == text)
+        .collect();
     match (named.pop(), named.len()) {
         (Some(device), 0) => Ok(device),
         (Some(_), more) => Err(CliError::Hinted(
@@ -110,8 +136,9 @@ async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> {
     }
 }
 
-const HEAD: [&str; 8] =
-    ["ID", "NAME", "REGION", "RUNS", "STATE", "BATTERY", "ONLINE", "WHY"];
+const HEAD: [&str; 8] = [
+    "ID", "NAME", "REGION", "RUNS", "STATE", "BATTERY", "ONLINE", "WHY",
+];
 
 fn row(d: &DeviceView) -> [String; 8] {
     [
@@ -120,7 +147,8 @@ fn row(d: &DeviceView) -> [String; 8] {
         d.region.clone(),
         d.release.clone().unwrap_or_else(|| "-".into()),
         d.state.clone().unwrap_or_else(|| "-".into()),
-        d.battery_percent.map_or_else(|| "-".into(), |p| format!("{p} %")),
+        d.battery_percent
+            .map_or_else(|| "-".into(), |p| format!("{p} %")),
         if d.online { "yes" } else { "no" }.into(),
         d.reason.text.clone(),
     ]
@@ -131,21 +159,50 @@ fn describe(d: &DeviceView) -> String {
     let lines = [
         ("id", d.id.clone()),
         ("name", d.name.clone()),
-        ("product", format!("{}, channel {}, {}", d.product, d.channel, d.platform)),
+        (
+            "product",
+            format!("{}, channel {}, {}", d.product, d.channel, d.platform),
+        ),
         ("region", d.region.clone()),
         ("labels", labels.join(", ")),
-        ("active", if d.active { "yes".into() } else { "no: revoked".into() }),
-        ("runs", d.release.clone().unwrap_or_else(|| "nothing".into())),
+        (
+            "active",
+            if d.active {
+                "yes".into()
+            } else {
+                "no: revoked".into()
+            },
+        ),
+        (
+            "runs",
+            d.release.clone().unwrap_or_else(|| "nothing".into()),
+        ),
         ("state", d.state.clone().unwrap_or_else(|| "idle".into())),
-        ("window", d.window_left_s.map_or_else(|| "-".into(), |s| format!("{s} s left"))),
+        (
+            "window",
+            d.window_left_s
+                .map_or_else(|| "-".into(), |s| format!("{s} s left")),
+        ),
         ("kept from", d.quarantine.join(", ")),
         (
             "battery",
-            d.battery_percent.map_or_else(|| "-".into(), |p| format!("{p} %, {}", d.power)),
+            d.battery_percent
+                .map_or_else(|| "-".into(), |p| format!("{p} %, {}", d.power)),
         ),
         ("agent", d.agent_version.clone()),
-        ("last seen", format!("{} ({})", d.last_seen, if d.online { "online" } else { "offline" })),
+        (
+            "last seen",
+            format!(
+                "{} ({})",
+                d.last_seen,
+                if d.online { "online" } else { "offline" }
+            ),
+        ),
         ("why", d.reason.text.clone()),
     ];
-    lines.iter().map(|(name, value)| format!("{name:10} {value}\n")).collect()
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|(name, value)| format!("{name:10} {value}"))
+        .collect();
+    lines.join("\n")
 }

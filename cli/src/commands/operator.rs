@@ -17,16 +17,27 @@ pub(crate) async fn login(args: LoginArgs) -> Result<(), CliError> {
     let token = token.trim().to_owned();
     let api = Api::new(&args.server, &token)?;
     let who: WhoamiView = api.get("/api/v1/whoami").await?;
-    let profile = Profile { server: Some(api.server().to_owned()), token: Some(token) };
+    let profile = Profile {
+        server: Some(api.server().to_owned()),
+        token: Some(token),
+    };
     let path = profile.save()?;
-    line(&format!("logged in to {} as {} ({}); kept in {}", args.server, who.name, who.role, path.display()));
+    line(&format!(
+        "logged in to {} as {} ({}); kept in {}",
+        args.server,
+        who.name,
+        who.role,
+        path.display()
+    ));
     Ok(())
 }
 
 /// Says who the token belongs to.
 pub(crate) async fn whoami(context: &Context) -> Result<(), CliError> {
     let who: WhoamiView = context.api()?.get("/api/v1/whoami").await?;
-    show(context.format, &who, |w| format!("{} ({}) at {}", w.name, w.role, context.server))
+    show(context.format, &who, |w| {
+        format!("{} ({}) at {}", w.name, w.role, context.server)
+    })
 }
 
 /// Operators' tokens.
@@ -34,10 +45,16 @@ pub(crate) async fn token(context: &Context, command: TokenCommand) -> Result<()
     let api = context.api()?;
     match command {
         TokenCommand::Create { name, role, valid } => {
-            let body = TokenBody { name, role, valid_s: valid.map(|d| d.as_secs()) };
+            let body = TokenBody {
+                name,
+                role,
+                valid_s: valid.map(|d| d.as_secs()),
+            };
             let token: TokenView = api.post("/api/v1/tokens", &body).await?;
             // The secret alone on standard output, so that it can go into a file.
-            show(context.format, &token, |t| t.secret.clone().unwrap_or_default())
+            show(context.format, &token, |t| {
+                t.secret.clone().unwrap_or_default()
+            })
         }
         TokenCommand::List => {
             let tokens: Vec<TokenView> = api.get("/api/v1/tokens").await?;
@@ -51,7 +68,9 @@ pub(crate) async fn token(context: &Context, command: TokenCommand) -> Result<()
         }
         TokenCommand::Revoke { id } => {
             api.delete(&format!("/api/v1/tokens/{id}")).await?;
-            show(context.format, &json!({ "revoked": id }), |_| format!("{id} is revoked"))
+            show(context.format, &json!({ "revoked": id }), |_| {
+                format!("{id} is revoked")
+            })
         }
     }
 }

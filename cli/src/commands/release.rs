@@ -21,7 +21,8 @@ use crate::keys::Offline;
 use crate::output::{bytes, bytes_bar, show, table};
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, CliError> {
-    text.parse().map_err(|e: T::Err| CliError::Failed(e.to_string()))
+    text.parse()
+        .map_err(|e: T::Err| CliError::Failed(e.to_string()))
 }
 
 /// Releases.
@@ -29,10 +30,28 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
     let api = context.api()?;
     match command {
         ReleaseCommand::Publish(args) => publish(context, &api, args).await,
-        ReleaseCommand::Promote { product, release, to, reason, dry_run, dir } => {
-            let body = PromoteBody { to: to.clone(), reason, dry_run };
+        ReleaseCommand::Promote {
+            product,
+            release,
+            to,
+            reason,
+            dry_run,
+            dir,
+        } => {
+            let body = PromoteBody {
+                to: to.clone(),
+                reason,
+                dry_run,
+            };
             if !dry_run {
-                sign_for(&api, &dir.keys, &parse(&product)?, &parse(&release)?, parse(&to)?).await?;
+                sign_for(
+                    &api,
+                    &dir.keys,
+                    &parse(&product)?,
+                    &parse(&release)?,
+                    parse(&to)?,
+                )
+                .await?;
             }
             let path = format!("/api/v1/products/{product}/releases/{release}/promote");
             let release: ReleaseView = api.post(&path, &body).await?;
@@ -41,7 +60,11 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                 format!("{} {} {would} {}", r.product, r.version, r.stage)
             })
         }
-        ReleaseCommand::Withdraw { product, release, reason } => {
+        ReleaseCommand::Withdraw {
+            product,
+            release,
+            reason,
+        } => {
             let body = PromoteBody {
                 to: Stage::Withdrawn.to_string(),
                 reason: Some(reason),
@@ -49,20 +72,32 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             };
             let path = format!("/api/v1/products/{product}/releases/{release}/promote");
             let release: ReleaseView = api.post(&path, &body).await?;
-            show(context.format, &release, |r| format!("{} {} is {}", r.product, r.version, r.stage))
+            show(context.format, &release, |r| {
+                format!("{} {} is {}", r.product, r.version, r.stage)
+            })
         }
         ReleaseCommand::List { product: None } => {
             let products: Vec<ProductView> = api.get("/api/v1/products").await?;
             show(context.format, &products, |products| {
-                table(["PRODUCT"], products.iter().map(|p| [p.name.clone()]).collect())
+                table(
+                    ["PRODUCT"],
+                    products.iter().map(|p| [p.name.clone()]).collect(),
+                )
             })
         }
-        ReleaseCommand::List { product: Some(product) } => {
+        ReleaseCommand::List {
+            product: Some(product),
+        } => {
             let path = format!("/api/v1/products/{product}/releases");
             let releases: Vec<ReleaseView> = api.get(&path).await?;
             show(context.format, &releases, |releases| {
                 let rows = releases.iter().map(|r| {
-                    [r.version.clone(), r.stage.clone(), r.created_at.clone(), r.notes.clone()]
+                    [
+                        r.version.clone(),
+                        r.stage.clone(),
+                        r.created_at.clone(),
+                        r.notes.clone(),
+                    ]
                 });
                 table(["RELEASE", "STAGE", "CREATED", "NOTES"], rows.collect())
             })
@@ -72,11 +107,22 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             let release: ReleaseView = api.get(&path).await?;
             show(context.format, &release, |r| {
                 let rows = r.artifacts.iter().map(|a| {
-                    [a.platform.clone(), bytes(a.length), a.sha256[..16].to_owned()]
+                    [
+                        a.platform.clone(),
+                        bytes(a.length),
+                        a.sha256[..16].to_owned(),
+                    ]
                 });
-                let reason = r.reason.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
+                let reason = r
+                    .reason
+                    .as_ref()
+                    .map(|t| format!(" ({t})"))
+                    .unwrap_or_default();
                 let artifacts = table(["PLATFORM", "SIZE", "SHA-256"], rows.collect());
-                format!("{} {} is {}{reason}\n\n{artifacts}", r.product, r.version, r.stage)
+                format!(
+                    "{} {} is {}{reason}\n\n{artifacts}",
+                    r.product, r.version, r.stage
+                )
             })
         }
         ReleaseCommand::Delta { product, release } => {
@@ -91,11 +137,22 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                         p.from.clone().unwrap_or_else(|| "any".into()),
                         p.encoding.clone(),
                         if ready { bytes(p.bytes) } else { "-".into() },
-                        if ready { format!("{saved} %") } else { "-".into() },
-                        if p.error.is_empty() { p.state.clone() } else { format!("{}: {}", p.state, p.error) },
+                        if ready {
+                            format!("{saved} %")
+                        } else {
+                            "-".into()
+                        },
+                        if p.error.is_empty() {
+                            p.state.clone()
+                        } else {
+                            format!("{}: {}", p.state, p.error)
+                        },
                     ]
                 });
-                table(["PLATFORM", "FROM", "ENCODING", "SIZE", "SAVED", "STATE"], rows.collect())
+                table(
+                    ["PLATFORM", "FROM", "ENCODING", "SIZE", "SAVED", "STATE"],
+                    rows.collect(),
+                )
             })
         }
     }
@@ -126,7 +183,11 @@ fn pack_artifact(path: &Path) -> Result<(std::fs::File, Image), CliError> {
     let file = tempfile::tempfile()?;
     let bar = bytes_bar(0, "packing");
     let writer = std::io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
-    let counting = Counting { inner: writer, hasher: Hasher::new(), bar: bar.clone() };
+    let counting = Counting {
+        inner: writer,
+        hasher: Hasher::new(),
+        bar: bar.clone(),
+    };
     let mut counting = pack(path, counting).map_err(|e| CliError::failed("packing", &e))?;
     counting.flush()?;
     bar.finish_and_clear();
@@ -182,7 +243,12 @@ pub(crate) async fn publish_release(
     keys: &Path,
     spec: &Publication,
 ) -> Result<ArtifactView, CliError> {
-    let Publication { product, release, platform, .. } = spec;
+    let Publication {
+        product,
+        release,
+        platform,
+        ..
+    } = spec;
     let mut offline = Offline::open(keys)?;
     offline.pull(api).await?;
     let path = spec.path.clone();
@@ -192,8 +258,11 @@ pub(crate) async fn publish_release(
     // Signed before it is uploaded: what the server gets is what was hashed here.
     let mut changed = offline.add_product(product)?;
     let role = RoleName::new(product.clone(), Channel::Alpha);
-    let listed =
-        ImagePath { role: role.clone(), release: release.clone(), platform: platform.clone() };
+    let listed = ImagePath {
+        role: role.clone(),
+        release: release.clone(),
+        platform: platform.clone(),
+    };
     let facts = ImageFacts {
         image,
         release: release.clone(),
@@ -209,25 +278,41 @@ pub(crate) async fn publish_release(
     if !changed.contains(&role.to_string()) {
         changed.push(role.to_string());
     }
-    let _: ProductView =
-        api.post("/api/v1/products", &ProductBody { name: product.to_string() }).await?;
+    let _: ProductView = api
+        .post(
+            "/api/v1/products",
+            &ProductBody {
+                name: product.to_string(),
+            },
+        )
+        .await?;
     let releases = format!("/api/v1/products/{product}/releases");
-    let body = ReleaseBody { version: release.to_string(), notes: spec.notes.clone() };
+    let body = ReleaseBody {
+        version: release.to_string(),
+        notes: spec.notes.clone(),
+    };
     let _: ReleaseView = api.post(&releases, &body).await?;
     upload(api, file, image).await?;
     offline.push(api, &changed).await?;
-    let body = ArtifactBody { platform: platform.to_string(), sha256: image.sha256.to_string() };
-    api.post(&format!("{releases}/{release}/artifacts"), &body).await
+    let body = ArtifactBody {
+        platform: platform.to_string(),
+        sha256: image.sha256.to_string(),
+    };
+    api.post(&format!("{releases}/{release}/artifacts"), &body)
+        .await
 }
 
 async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), CliError> {
     file.rewind()?;
     let bar = bytes_bar(image.length, "uploading");
     let progress = bar.clone();
-    let stream = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 20)
-        .inspect_ok(move |piece| progress.inc(piece.len() as u64));
+    let stream =
+        tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 20)
+            .inspect_ok(move |piece| progress.inc(piece.len() as u64));
     let path = format!("/api/v1/blobs/{}", image.sha256);
-    let _: BlobView = api.upload(&path, image.length, reqwest::Body::wrap_stream(stream)).await?;
+    let _: BlobView = api
+        .upload(&path, image.length, reqwest::Body::wrap_stream(stream))
+        .await?;
     bar.finish_and_clear();
     Ok(())
 }
@@ -257,7 +342,10 @@ pub(crate) async fn sign_for(
     for channel in to.channels() {
         let role = RoleName::new(product.clone(), *channel);
         for (path, facts) in &images {
-            let path = ImagePath { role: role.clone(), ..path.clone() };
+            let path = ImagePath {
+                role: role.clone(),
+                ..path.clone()
+            };
             offline.list_image(&path, facts)?;
         }
         changed.push(role.to_string());

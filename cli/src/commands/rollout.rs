@@ -25,21 +25,45 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
                         r.id.clone(),
                         format!("{} {}", r.product, r.release),
                         r.state.clone(),
-                        format!("{} / {} / {}", r.tally.exposed, r.tally.healthy, r.tally.failed),
+                        format!(
+                            "{} / {} / {}",
+                            r.tally.exposed, r.tally.healthy, r.tally.failed
+                        ),
                         r.reason.text.clone(),
                     ]
                 });
-                table(["ID", "RELEASE", "STATE", "EXPOSED/HEALTHY/FAILED", "WHY"], rows.collect())
+                table(
+                    ["ID", "RELEASE", "STATE", "EXPOSED/HEALTHY/FAILED", "WHY"],
+                    rows.collect(),
+                )
             })
         }
-        RolloutCommand::Get { id, watch: false, exit_status, .. } => {
+        RolloutCommand::Get {
+            id,
+            watch: false,
+            exit_status,
+            ..
+        } => {
             let rollout: RolloutView = api.get(&format!("/api/v1/rollouts/{id}")).await?;
             show(context.format, &rollout, describe)?;
-            if exit_status { watch::verdict(&rollout) } else { Ok(()) }
+            if exit_status {
+                watch::verdict(&rollout)
+            } else {
+                Ok(())
+            }
         }
-        RolloutCommand::Get { id, timeout, exit_status, .. } => {
+        RolloutCommand::Get {
+            id,
+            timeout,
+            exit_status,
+            ..
+        } => {
             let rollout = watch::follow(&api, &id, context.format, Until::Settled, timeout).await?;
-            if exit_status { watch::verdict(&rollout) } else { Ok(()) }
+            if exit_status {
+                watch::verdict(&rollout)
+            } else {
+                Ok(())
+            }
         }
         RolloutCommand::Pause(args) => order(context, &api, "pause", args).await,
         RolloutCommand::Resume(args) => order(context, &api, "resume", args).await,
@@ -57,16 +81,24 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
                         d.from.clone().unwrap_or_else(|| "-".into()),
                         d.leg.clone(),
                         crate::output::bytes(d.bytes_downloaded),
-                        d.reason.as_ref().map(|r| r.text.clone()).unwrap_or_default(),
+                        d.reason
+                            .as_ref()
+                            .map(|r| r.text.clone())
+                            .unwrap_or_default(),
                     ]
                 });
-                table(["DEVICE", "STATE", "FROM", "TO", "FETCHED", "WHY"], rows.collect())
+                table(
+                    ["DEVICE", "STATE", "FROM", "TO", "FETCHED", "WHY"],
+                    rows.collect(),
+                )
             })
         }
         RolloutCommand::Events { id } => {
             let list: Vec<EventView> = api.all(&format!("/api/v1/rollouts/{id}/events")).await?;
             show(context.format, &list, |list| {
-                let rows = list.iter().map(|e| [e.at.clone(), e.actor.clone(), e.text.clone()]);
+                let rows = list
+                    .iter()
+                    .map(|e| [e.at.clone(), e.actor.clone(), e.text.clone()]);
                 table(["AT", "WHO", "WHAT"], rows.collect())
             })
         }
@@ -74,7 +106,10 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
 }
 
 async fn order(context: &Context, api: &Api, what: &str, args: OrderArgs) -> Result<(), CliError> {
-    let body = OrderBody { reason: args.reason, dry_run: args.dry_run };
+    let body = OrderBody {
+        reason: args.reason,
+        dry_run: args.dry_run,
+    };
     let path = format!("/api/v1/rollouts/{}/{what}", args.id);
     let rollout: RolloutView = api.post(&path, &body).await?;
     show(context.format, &rollout, describe)
@@ -83,13 +118,22 @@ async fn order(context: &Context, api: &Api, what: &str, args: OrderArgs) -> Res
 /// Sends devices back.
 pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<(), CliError> {
     let api = context.api()?;
-    let body = OrderBody { reason: args.reason, dry_run: args.dry_run };
+    let body = OrderBody {
+        reason: args.reason,
+        dry_run: args.dry_run,
+    };
     let rollouts: Vec<RolloutView> = match args.what.split_once('@') {
         Some((product, release)) => {
-            api.post(&format!("/api/v1/products/{product}/releases/{release}/rollback"), &body)
-                .await?
+            api.post(
+                &format!("/api/v1/products/{product}/releases/{release}/rollback"),
+                &body,
+            )
+            .await?
         }
-        None => vec![api.post(&format!("/api/v1/rollouts/{}/rollback", args.what), &body).await?],
+        None => vec![
+            api.post(&format!("/api/v1/rollouts/{}/rollback", args.what), &body)
+                .await?,
+        ],
     };
     show(context.format, &rollouts, |list| {
         list.iter().map(describe).collect::<Vec<_>>().join("\n\n")
@@ -103,32 +147,43 @@ pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<()
 }
 
 async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliError> {
-    let order = OrderBody { reason: String::new(), dry_run: args.dry_run };
-    let id = match &args.id {
-        Some(id) => id.clone(),
-        None => {
-            let body = body(api, &args).await?;
-            if args.dry_run {
-                let would: RolloutView = api.post("/api/v1/rollouts", &body).await?;
-                return show(context.format, &would, describe);
-            }
-            let draft: RolloutView = api.create("/api/v1/rollouts", &body).await?;
-            if args.draft {
-                return show(context.format, &draft, describe);
-            }
-            draft.id
-        }
+    let order = OrderBody {
+        reason: String::new(),
+        dry_run: args.dry_run,
     };
-    let rollout: RolloutView = api.post(&format!("/api/v1/rollouts/{id}/start"), &order).await?;
+    let id = if let Some(id) = &args.id {
+        id.clone()
+    } else {
+        let body = body(api, &args).await?;
+        if args.dry_run {
+            let would: RolloutView = api.post("/api/v1/rollouts", &body).await?;
+            return show(context.format, &would, describe);
+        }
+        let draft: RolloutView = api.create("/api/v1/rollouts", &body).await?;
+        if args.draft {
+            return show(context.format, &draft, describe);
+        }
+        draft.id
+    };
+    let rollout: RolloutView = api
+        .post(&format!("/api/v1/rollouts/{id}/start"), &order)
+        .await?;
     for wave in rollout.waves.iter().filter(|w| w.members == 0) {
-        eprintln!("warning: wave {} selects no device that the rollout concerns; it will be skipped", wave.name);
+        eprintln!(
+            "warning: wave {} selects no device that the rollout concerns; it will be skipped",
+            wave.name
+        );
     }
     if args.watch {
         let rollout = watch::follow(api, &id, context.format, Until::Settled, None).await?;
         return watch::verdict(&rollout);
     }
     show(context.format, &rollout, |r| {
-        format!("{}\n\n  next: tidegate rollout get {} --watch", describe(r), r.id)
+        format!(
+            "{}\n\n  next: tidegate rollout get {} --watch",
+            describe(r),
+            r.id
+        )
     })
 }
 
@@ -151,7 +206,10 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
     };
     if let Some(size) = &args.batch {
         // How many batches a region needs follows from how many devices it has.
-        let whole = RolloutBody { dry_run: true, ..body.clone() };
+        let whole = RolloutBody {
+            dry_run: true,
+            ..body.clone()
+        };
         let counted: RolloutView = api.post("/api/v1/rollouts", &whole).await?;
         body.waves = batches(&args.regions, size, &counted)?;
     }
@@ -173,10 +231,18 @@ fn basis_points(text: &str) -> Result<u32, CliError> {
 
 fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
     if !args.regions.is_empty() {
-        return Ok(args.regions.iter().map(|region| wave(region, region, "all")).collect());
+        return Ok(args
+            .regions
+            .iter()
+            .map(|region| wave(region, region, "all"))
+            .collect());
     }
     if args.wave.is_empty() {
-        return Ok(vec![WaveBody { name: "all".into(), selector: String::new(), size: "all".into() }]);
+        return Ok(vec![WaveBody {
+            name: "all".into(),
+            selector: String::new(),
+            size: "all".into(),
+        }]);
     }
     args.wave
         .iter()
@@ -187,13 +253,21 @@ fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
                 .parse::<tidegate_domain::selector::Selector>()
                 .map_err(|e| CliError::Failed(e.to_string()))?;
             let name = text.chars().take(60).collect();
-            Ok(WaveBody { name, selector: selector.into(), size: size.into() })
+            Ok(WaveBody {
+                name,
+                selector: selector.into(),
+                size: size.into(),
+            })
         })
         .collect()
 }
 
 fn wave(name: &str, region: &str, size: &str) -> WaveBody {
-    WaveBody { name: name.into(), selector: format!("region={region}"), size: size.into() }
+    WaveBody {
+        name: name.into(),
+        selector: format!("region={region}"),
+        size: size.into(),
+    }
 }
 
 fn batches(
@@ -202,8 +276,9 @@ fn batches(
     counted: &RolloutView,
 ) -> Result<Vec<WaveBody>, CliError> {
     use tidegate_domain::rollout::WaveSize;
-    let parsed: WaveSize =
-        size.parse().map_err(|e: tidegate_domain::rollout::WaveSizeError| CliError::Failed(e.to_string()))?;
+    let parsed: WaveSize = size
+        .parse()
+        .map_err(|e: tidegate_domain::rollout::WaveSizeError| CliError::Failed(e.to_string()))?;
     let mut waves = Vec::new();
     for region in regions {
         let devices = counted.by_region.get(region).copied().unwrap_or(0);
@@ -224,7 +299,11 @@ fn batches(
 
 /// A rollout for people.
 pub(crate) fn describe(r: &RolloutView) -> String {
-    let dry = if r.dry_run { " (only shown, nothing is changed)" } else { "" };
+    let dry = if r.dry_run {
+        " (only shown, nothing is changed)"
+    } else {
+        ""
+    };
     let rows = r.waves.iter().map(|w| {
         [
             w.name.clone(),
@@ -238,8 +317,17 @@ pub(crate) fn describe(r: &RolloutView) -> String {
             (w.tally.returning + w.tally.returned).to_string(),
         ]
     });
-    let head =
-        ["WAVE", "SIZE", "STATE", "DEVICES", "EXPOSED", "IN FLIGHT", "HEALTHY", "FAILED", "BACK"];
+    let head = [
+        "WAVE",
+        "SIZE",
+        "STATE",
+        "DEVICES",
+        "EXPOSED",
+        "IN FLIGHT",
+        "HEALTHY",
+        "FAILED",
+        "BACK",
+    ];
     let mut text = format!(
         "{} {} {} is {}{dry}\nwhy: {}\n\n{}",
         r.id,
@@ -250,7 +338,11 @@ pub(crate) fn describe(r: &RolloutView) -> String {
         table(head, rows.collect())
     );
     if !r.blocked.is_empty() {
-        let list: Vec<String> = r.blocked.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        let list: Vec<String> = r
+            .blocked
+            .iter()
+            .map(|(why, n)| format!("{n} {why}"))
+            .collect();
         text += &format!("\n\nnot concerned: {}", list.join(", "));
     }
     text

@@ -35,7 +35,10 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
             poll: args.poll.max(Duration::from_secs(1)),
             ..DeviceSettings::default()
         },
-        jobs: JobSettings { delta_memory: args.delta_memory << 20, ..JobSettings::default() },
+        jobs: JobSettings {
+            delta_memory: args.delta_memory << 20,
+            ..JobSettings::default()
+        },
         max_upload: args.max_upload << 20,
         clock: Clock::System,
     })
@@ -43,7 +46,10 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(crate::output::fancy());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(crate::output::fancy());
     match format {
         LogFormat::Text => log.compact().init(),
         LogFormat::Json => log.json().init(),

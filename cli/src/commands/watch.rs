@@ -45,7 +45,10 @@ pub(crate) async fn follow(
     let mut cursor: Option<String> = None;
     loop {
         loop {
-            let query = cursor.as_ref().map(|c| format!("&cursor={c}")).unwrap_or_default();
+            let query = cursor
+                .as_ref()
+                .map(|c| format!("&cursor={c}"))
+                .unwrap_or_default();
             let path = format!("/api/v1/rollouts/{id}/events?limit=200{query}");
             let page: Page<EventView> = api.get(&path).await?;
             if let Some(last) = page.items.last() {
@@ -90,7 +93,10 @@ pub(crate) fn verdict(rollout: &RolloutView) -> Result<(), CliError> {
     if rollout.state == "completed" {
         return Ok(());
     }
-    Err(CliError::RolloutFailed(format!("the rollout is {}: {}", rollout.state, rollout.reason.text)))
+    Err(CliError::RolloutFailed(format!(
+        "the rollout is {}: {}",
+        rollout.state, rollout.reason.text
+    )))
 }
 
 struct Screen {
@@ -104,7 +110,13 @@ struct Screen {
 impl Screen {
     fn new(format: Format) -> Self {
         let bars = (fancy() && format == Format::Table).then(MultiProgress::new);
-        Self { bars, head: None, waves: Vec::new(), format, said: String::new() }
+        Self {
+            bars,
+            head: None,
+            waves: Vec::new(),
+            format,
+            said: String::new(),
+        }
     }
 
     fn event(&self, event: &EventView) {
@@ -117,7 +129,12 @@ impl Screen {
                 line(&serde_json::to_string(event).unwrap_or_default());
             }
             (None, Format::Table) => {
-                line(&format!("{} {}: {}", &event.at[11..19], event.actor, event.text));
+                line(&format!(
+                    "{} {}: {}",
+                    &event.at[11..19],
+                    event.actor,
+                    event.text
+                ));
             }
         }
     }
@@ -139,7 +156,9 @@ impl Screen {
             self.head = Some(head);
             for _ in &rollout.waves {
                 let bar = bars.add(ProgressBar::new(1));
-                if let Ok(style) = ProgressStyle::with_template("  {prefix:18} {bar:24} {pos:>5}/{len:5} {msg}") {
+                if let Ok(style) =
+                    ProgressStyle::with_template("  {prefix:18} {bar:24} {pos:>5}/{len:5} {msg}")
+                {
                     bar.set_style(style);
                 }
                 self.waves.push(bar);
@@ -157,9 +176,11 @@ impl Screen {
             bar.set_prefix(wave.name.clone());
             let t = &wave.tally;
             let mut text = format!("{}  {} in flight", wave.state, t.in_flight);
-            for (count, word) in
-                [(t.failed, "failed"), (t.returning, "returning"), (t.returned, "returned")]
-            {
+            for (count, word) in [
+                (t.failed, "failed"),
+                (t.returning, "returning"),
+                (t.returned, "returned"),
+            ] {
                 if count > 0 {
                     text += &format!("  {count} {word}");
                 }

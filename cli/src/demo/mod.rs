@@ -42,7 +42,9 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), CliError> {
         }
     };
     // The processes ended with `play`; now what they wrote.
-    folder.close().map_err(|e| CliError::Failed(format!("removing the demo's folder: {e}")))?;
+    folder
+        .close()
+        .map_err(|e| CliError::Failed(format!("removing the demo's folder: {e}")))?;
     result
 }
 
@@ -61,11 +63,17 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
     say("offline keys made; the server has only their public halves");
     for (version, tree) in &versions {
         publish(&api, &keys, version, tree).await?;
-        say(&format!("{PRODUCT} {version} is signed, published and generally available"));
+        say(&format!(
+            "{PRODUCT} {version} is signed, published and generally available"
+        ));
     }
 
     let agents = enrol(args.devices, &api, &server.url, dir, &versions[0]).await?;
-    say(&format!("{} devices joined in {}, each on 1.0.0", agents.len(), REGIONS.join(", ")));
+    say(&format!(
+        "{} devices joined in {}, each on 1.0.0",
+        agents.len(),
+        REGIONS.join(", ")
+    ));
 
     say("rollout of 1.1.0, NA -> EU -> APAC");
     let good = start(&api, "1.1.0", 2, "halt").await?;
@@ -89,7 +97,11 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
     line("");
     line(&sheet.render());
     line("");
-    line(&format!("API: {}/api/v1/openapi.json   token: {}", server.url, dir.join("server/admin.token").display()));
+    line(&format!(
+        "API: {}/api/v1/openapi.json   token: {}",
+        server.url,
+        dir.join("server/admin.token").display()
+    ));
     sheet.check()?;
     if !args.exit {
         line("the fleet goes on; look around in another terminal, Ctrl-C ends it:");
@@ -107,9 +119,12 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
 
 async fn publish(api: &Api, keys: &Path, version: &str, tree: &Path) -> Result<(), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
-    let product: ProductName = PRODUCT.parse().map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
-    let release: Version =
-        version.parse().map_err(|e| failed(&e as &tidegate_protocol::ParseVersionError))?;
+    let product: ProductName = PRODUCT
+        .parse()
+        .map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
+    let release: Version = version
+        .parse()
+        .map_err(|e| failed(&e as &tidegate_protocol::ParseVersionError))?;
     let platform: Platform = tidegate_agent::platform::platform()
         .parse()
         .map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
@@ -122,7 +137,10 @@ async fn publish(api: &Api, keys: &Path, version: &str, tree: &Path) -> Result<(
         min_from: None,
         stepping_stone: false,
         allow_rollback: true,
-        health: Some(Health { command: vec!["health.sh".into()], timeout_s: 20 }),
+        health: Some(Health {
+            command: vec!["health.sh".into()],
+            timeout_s: 20,
+        }),
     };
     publish_release(api, keys, &spec).await?;
     sign_for(api, keys, &product, &release, Stage::Ga).await?;
@@ -155,10 +173,16 @@ async fn enrol(
     let mut agents = Agents::new(&dir.join("devices"))?;
     for number in 0..devices {
         let region = REGIONS[number as usize % REGIONS.len()];
-        let name = format!("{}-{:02}", region.to_lowercase(), number as usize / REGIONS.len() + 1);
+        let name = format!(
+            "{}-{:02}",
+            region.to_lowercase(),
+            number as usize / REGIONS.len() + 1
+        );
         agents.add(&name, region);
     }
-    agents.enrol(url, &token.token, PRODUCT, tree, version).await?;
+    agents
+        .enrol(url, &token.token, PRODUCT, tree, version)
+        .await?;
     agents.run()?;
     Ok(agents)
 }
@@ -192,7 +216,11 @@ async fn start(
         dry_run: false,
     };
     let draft: RolloutView = api.create("/api/v1/rollouts", &body).await?;
-    api.post(&format!("/api/v1/rollouts/{}/start", draft.id), &OrderBody::default()).await
+    api.post(
+        &format!("/api/v1/rollouts/{}/start", draft.id),
+        &OrderBody::default(),
+    )
+    .await
 }
 
 async fn follow(api: &Api, id: &str, until: Until) -> Result<RolloutView, CliError> {
@@ -210,7 +238,9 @@ async fn wait_for(api: &Api, devices: u32, release: &str) -> Result<(), CliError
             return Ok(());
         }
         if began.elapsed() > PATIENCE {
-            return Err(CliError::Timeout(format!("only {count} of {devices} devices run {release}")));
+            return Err(CliError::Timeout(format!(
+                "only {count} of {devices} devices run {release}"
+            )));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -250,8 +280,11 @@ impl Sheet {
             .filter(|e| e.text.contains("rolled_back") || e.text.contains("cancelled"))
             .filter_map(at)
             .max();
-        let between = |from: Option<jiff::Timestamp>, to: Option<jiff::Timestamp>| match (from, to) {
-            (Some(from), Some(to)) => Duration::try_from(to.duration_since(from)).unwrap_or_default(),
+        let between = |from: Option<jiff::Timestamp>, to: Option<jiff::Timestamp>| match (from, to)
+        {
+            (Some(from), Some(to)) => {
+                Duration::try_from(to.duration_since(from)).unwrap_or_default()
+            }
             _ => Duration::ZERO,
         };
         // A device counts bytes for the whole deployment: what it had fetched when it switched is
@@ -263,7 +296,9 @@ impl Sheet {
         let list: Vec<DeviceView> = api.all("/api/v1/devices").await?;
         let refetched = list
             .iter()
-            .filter(|d| fetched.contains_key(d.id.as_str()) && d.release.as_deref() != Some("1.1.0"))
+            .filter(|d| {
+                fetched.contains_key(d.id.as_str()) && d.release.as_deref() != Some("1.1.0")
+            })
             .count();
         let back = |d: &&DeploymentView| matches!(d.state.as_str(), "rolled_back" | "cancelled");
         Ok(Self {
@@ -283,11 +318,23 @@ impl Sheet {
         let rows = vec![
             ["devices".to_owned(), self.devices.to_string()],
             ["exposed to 1.2.0".into(), self.exposed.to_string()],
-            ["returned to 1.1.0 from the kept slot".into(), self.returned.to_string()],
+            [
+                "returned to 1.1.0 from the kept slot".into(),
+                self.returned.to_string(),
+            ],
             ["never saw it".into(), self.never_saw_it.to_string()],
-            ["exposed outside the first wave".into(), self.outside_first_wave.to_string()],
-            ["first failure to halt".into(), seconds(self.failure_to_halt)],
-            ["halt to last device back".into(), seconds(self.halt_to_last_back)],
+            [
+                "exposed outside the first wave".into(),
+                self.outside_first_wave.to_string(),
+            ],
+            [
+                "first failure to halt".into(),
+                seconds(self.failure_to_halt),
+            ],
+            [
+                "halt to last device back".into(),
+                seconds(self.halt_to_last_back),
+            ],
         ];
         table(["WHAT HAPPENED TO 1.2.0", ""], rows)
     }
@@ -300,6 +347,8 @@ impl Sheet {
         if good {
             return Ok(());
         }
-        Err(CliError::RolloutFailed("not every device ended where it should".into()))
+        Err(CliError::RolloutFailed(
+            "not every device ended where it should".into(),
+        ))
     }
 }

@@ -29,7 +29,10 @@ pub(super) fn prepare(
             Some(list) => copy(&list[index.min(list.len() - 1)], &tree.join("payload"))?,
             None => application(&tree.join("payload"), index as u64)?,
         }
-        script(&tree.join("health.sh"), if index == 2 { BROKEN } else { GOOD })?;
+        script(
+            &tree.join("health.sh"),
+            if index == 2 { BROKEN } else { GOOD },
+        )?;
         made.push((version, tree));
     }
     Ok(made)
@@ -64,12 +67,21 @@ fn application(dir: &Path, version: u64) -> Result<(), CliError> {
     );
     script(&dir.join("bin/terminal"), &program)?;
     for table in 0..3u64 {
-        let mut file = std::io::BufWriter::new(File::create(dir.join(format!("data/{table}.tbl")))?);
+        let mut file =
+            std::io::BufWriter::new(File::create(dir.join(format!("data/{table}.tbl")))?);
         for row in 0..(14_000 + version * 150) {
             // A row changes with the version when it falls on one in fifty.
-            let edition = (0..=version).rev().find(|v| mix(row * 31 + v) % 50 == 0).unwrap_or(0);
+            let edition = (0..=version)
+                .rev()
+                .find(|v| mix(row * 31 + v).is_multiple_of(50))
+                .unwrap_or(0);
             let value = mix(table << 40 | row << 8 | edition);
-            writeln!(file, "{row:06} INSTR{:04X} {value:016x} {:016x}", row % 4_096, mix(value))?;
+            writeln!(
+                file,
+                "{row:06} INSTR{:04X} {value:016x} {:016x}",
+                row % 4_096,
+                mix(value)
+            )?;
         }
         file.flush()?;
     }

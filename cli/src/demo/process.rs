@@ -57,7 +57,10 @@ impl Kept {
     /// Closes the pipe and waits; kills what does not end.
     async fn stop(mut self) {
         drop(self.stdin.take());
-        if tokio::time::timeout(GRACE, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(GRACE, self.child.wait())
+            .await
+            .is_err()
+        {
             let _ = self.child.kill().await;
         }
     }
@@ -76,7 +79,14 @@ impl Server {
         let log = std::fs::File::create(data.join("server.log"))?;
         let mut process = Kept::spawn(
             Command::new(this_program()?)
-                .args(["serve", "--listen", "127.0.0.1:0", "--poll", "1s", "--exit-with-stdin"])
+                .args([
+                    "serve",
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--poll",
+                    "1s",
+                    "--exit-with-stdin",
+                ])
                 .arg("--data")
                 .arg(data)
                 .stdout(Stdio::piped())
@@ -120,7 +130,11 @@ pub(super) struct Agents {
 impl Agents {
     pub(super) fn new(dir: &Path) -> Result<Self, CliError> {
         std::fs::create_dir_all(dir)?;
-        Ok(Self { dir: dir.to_owned(), devices: Vec::new(), running: Vec::new() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            devices: Vec::new(),
+            running: Vec::new(),
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -129,7 +143,11 @@ impl Agents {
 
     pub(super) fn add(&mut self, name: &str, region: &str) {
         let state = self.dir.join(name);
-        self.devices.push(Device { name: name.into(), region: region.into(), state });
+        self.devices.push(Device {
+            name: name.into(),
+            region: region.into(),
+            state,
+        });
     }
 
     /// Enrols each device, on a version that it has installed already.
@@ -163,7 +181,10 @@ impl Agents {
                         return Ok(());
                     }
                     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                    Err(CliError::Failed(format!("{} did not enrol: {text}", device.name)))
+                    Err(CliError::Failed(format!(
+                        "{} did not enrol: {text}",
+                        device.name
+                    )))
                 }
             })
             .buffer_unordered(ENROL_AT_ONCE)

@@ -8,7 +8,7 @@ use tidegate_protocol::{
     Reason, Region, RolloutId, Sha256, Stage, Timestamp, Version,
 };
 
-use crate::path::{self, Graph, Node, NoPath};
+use crate::path::{self, Graph, NoPath, Node};
 use crate::ring::{Frontier, Ring};
 use crate::rollout::{RolloutState, WaveState};
 use crate::selector::{self, Selector};
@@ -222,16 +222,34 @@ pub struct Step {
 /// Listens to the chain. The check-in path passes `()`, which costs nothing.
 pub trait Trace {
     /// One link; `found` is only rendered by those who keep it.
-    fn step(&mut self, rollout: Option<RolloutId>, check: &'static str, passed: bool, found: impl FnOnce() -> String);
+    fn step(
+        &mut self,
+        rollout: Option<RolloutId>,
+        check: &'static str,
+        passed: bool,
+        found: impl FnOnce() -> String,
+    );
 }
 
 impl Trace for () {
-    fn step(&mut self, _: Option<RolloutId>, _: &'static str, _: bool, _: impl FnOnce() -> String) {}
+    fn step(&mut self, _: Option<RolloutId>, _: &'static str, _: bool, _: impl FnOnce() -> String) {
+    }
 }
 
 impl Trace for Vec<Step> {
-    fn step(&mut self, rollout: Option<RolloutId>, check: &'static str, passed: bool, found: impl FnOnce() -> String) {
-        self.push(Step { rollout, check, passed, found: found() });
+    fn step(
+        &mut self,
+        rollout: Option<RolloutId>,
+        check: &'static str,
+        passed: bool,
+        found: impl FnOnce() -> String,
+    ) {
+        self.push(Step {
+            rollout,
+            check,
+            passed,
+            found: found(),
+        });
     }
 }
 
@@ -253,8 +271,13 @@ pub fn decide(
         return nothing(Reason::DeviceRevoked);
     }
     trace.step(None, "device", true, || {
-        let runs = device.release.map_or_else(|| "nothing".to_owned(), ToString::to_string);
-        format!("active, runs {runs}, channel {}, region {}", device.channel, device.region)
+        let runs = device
+            .release
+            .map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        format!(
+            "active, runs {runs}, channel {}, region {}",
+            device.channel, device.region
+        )
     });
     if let Some(decision) = decide_ongoing(plan, device, trace) {
         return decision;
@@ -278,11 +301,17 @@ pub fn decide(
         }
     }
     let reason = best.map_or(Reason::NoRollout.into(), |(_, reason)| reason);
-    Decision { verdict: Verdict::Nothing, reason }
+    Decision {
+        verdict: Verdict::Nothing,
+        reason,
+    }
 }
 
 fn nothing(reason: impl Into<Explained>) -> Decision {
-    Decision { verdict: Verdict::Nothing, reason: reason.into() }
+    Decision {
+        verdict: Verdict::Nothing,
+        reason: reason.into(),
+    }
 }
 
 /// Deployments that the device is in already come before new ones, orders back before all.
@@ -293,14 +322,21 @@ fn decide_ongoing(
 ) -> Option<Decision> {
     let mut ongoing = None;
     for rollout in &plan.rollouts {
-        let Some(deployment) = device.deployments.get(&rollout.id) else { continue };
+        let Some(deployment) = device.deployments.get(&rollout.id) else {
+            continue;
+        };
         let state = deployment.state;
         let open = !state.is_final()
             || (state == DeploymentState::Succeeded && rollout.state == RolloutState::RollingBack);
         if !open {
             continue;
         }
-        let standing = || format!("deployment {} is {state}, rollout is {}", deployment.id, rollout.state);
+        let standing = || {
+            format!(
+                "deployment {} is {state}, rollout is {}",
+                deployment.id, rollout.state
+            )
+        };
         if rollout.state == RolloutState::RollingBack && state.has_switched() {
             trace.step(Some(rollout.id), "rollback", false, standing);
             return Some(return_order(rollout, deployment, device));
@@ -309,7 +345,10 @@ fn decide_ongoing(
             trace.step(Some(rollout.id), "called off", false, standing);
             let (rollout, deployment) = (rollout.id, deployment.id);
             return Some(Decision {
-                verdict: Verdict::Cancel { rollout, deployment },
+                verdict: Verdict::Cancel {
+                    rollout,
+                    deployment,
+                },
                 reason: Reason::CancelOrdered.into(),
             });
         }
@@ -358,7 +397,11 @@ fn go_on(
             Verdict::Repeat {
                 rollout: rollout.id,
                 deployment: deployment.id,
-                window_s: if leg == rollout.goal { rollout.window_s } else { 0 },
+                window_s: if leg == rollout.goal {
+                    rollout.window_s
+                } else {
+                    0
+                },
                 leg,
             }
         }
@@ -388,37 +431,56 @@ fn consider(
 
     let newer = match device.release {
         Some(release) if release == goal => Some(Reason::UpToDate.into()),
-        Some(release) if release > goal => {
-            Some(Explained::new(Reason::NewerInstalled, format!("{release} over {goal}")))
-        }
+        Some(release) if release > goal => Some(Explained::new(
+            Reason::NewerInstalled,
+            format!("{release} over {goal}"),
+        )),
         _ => None,
     };
-    check("version", newer, &|| format!("{goal} is newer than what runs"))?;
+    check("version", newer, &|| {
+        format!("{goal} is newer than what runs")
+    })?;
 
-    let stage = plan.releases.get(goal).map_or(Stage::Withdrawn, |r| r.stage);
+    let stage = plan
+        .releases
+        .get(goal)
+        .map_or(Stage::Withdrawn, |r| r.stage);
     let refusal = if stage.channels().is_empty() {
-        Some(Explained::new(Reason::ReleaseNotOffered, format!("{goal} is {stage}")))
+        Some(Explained::new(
+            Reason::ReleaseNotOffered,
+            format!("{goal} is {stage}"),
+        ))
     } else if device.channel.takes(stage) {
         None
     } else {
-        let text = format!("{goal} is {stage}, the device takes channel {}", device.channel);
+        let text = format!(
+            "{goal} is {stage}, the device takes channel {}",
+            device.channel
+        );
         Some(Explained::new(Reason::ChannelDoesNotTakeStage, text))
     };
-    check("channel", refusal, &|| format!("channel {} takes {stage}", device.channel))?;
+    check("channel", refusal, &|| {
+        format!("channel {} takes {stage}", device.channel)
+    })?;
 
     let facts = selector::Facts {
         region: device.region,
         platform: device.platform,
         labels: device.labels,
     };
-    let mine: Vec<(u32, &WavePlan)> =
-        (0..).zip(&rollout.waves).filter(|(_, w)| w.selector.matches(facts)).collect();
+    let mine: Vec<(u32, &WavePlan)> = (0..)
+        .zip(&rollout.waves)
+        .filter(|(_, w)| w.selector.matches(facts))
+        .collect();
     let refusal = mine.is_empty().then(|| Reason::SelectorMismatch.into());
-    check("selector", refusal, &|| format!("selected by {} waves", mine.len()))?;
+    check("selector", refusal, &|| {
+        format!("selected by {} waves", mine.len())
+    })?;
 
-    let refusal = device.quarantine.contains(goal).then(|| {
-        Explained::new(Reason::Quarantined, format!("{goal}; a person can lift it"))
-    });
+    let refusal = device
+        .quarantine
+        .contains(goal)
+        .then(|| Explained::new(Reason::Quarantined, format!("{goal}; a person can lift it")));
     check("quarantine", refusal, &|| "not kept from it".into())?;
 
     let refusal = match rollout.state {
@@ -431,20 +493,33 @@ fn consider(
         | RolloutState::Scheduled
         | RolloutState::Cancelled => Some(Reason::RolloutNotStarted),
     };
-    check("rollout", refusal.map(Into::into), &|| format!("rollout is {}", rollout.state))?;
+    check("rollout", refusal.map(Into::into), &|| {
+        format!("rollout is {}", rollout.state)
+    })?;
 
     let previous = device.deployments.get(&rollout.id);
-    check("attempts", previous.and_then(|p| attempts_refusal(p, rollout, now)), &|| {
-        previous.map_or_else(|| "first attempt".into(), |p| format!("{} so far", p.attempts))
-    })?;
+    check(
+        "attempts",
+        previous.and_then(|p| attempts_refusal(p, rollout, now)),
+        &|| {
+            previous.map_or_else(
+                || "first attempt".into(),
+                |p| format!("{} so far", p.attempts),
+            )
+        },
+    )?;
 
     let path = solve_path(plan, device, goal);
     let refusal = path.as_ref().err().cloned();
     check("path", refusal, &|| {
-        let legs = path.as_ref().map(|p| p.legs.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let legs = path
+            .as_ref()
+            .map(|p| p.legs.iter().map(ToString::to_string).collect::<Vec<_>>());
         legs.unwrap_or_default().join(" -> ")
     })?;
-    let Ok(path) = path else { return Err((0, Reason::NoPath.into())) };
+    let Ok(path) = path else {
+        return Err((0, Reason::NoPath.into()));
+    };
 
     let place = device.ring.place(rollout.salt);
     let admitted = mine
@@ -473,9 +548,14 @@ fn consider(
 }
 
 fn wave_refusal(mine: &[(u32, &WavePlan)]) -> Explained {
-    let open = mine.iter().rev().find(|(_, w)| w.state != WaveState::Pending);
+    let open = mine
+        .iter()
+        .rev()
+        .find(|(_, w)| w.state != WaveState::Pending);
     match (open, mine.first()) {
-        (Some((_, wave)), _) => Explained::new(Reason::BehindFrontier, format!("wave {}", wave.name)),
+        (Some((_, wave)), _) => {
+            Explained::new(Reason::BehindFrontier, format!("wave {}", wave.name))
+        }
         (None, Some((_, wave))) => {
             Explained::new(Reason::WaveNotStarted, format!("wave {}", wave.name))
         }
@@ -494,7 +574,10 @@ fn attempts_refusal(
             let timed_out = previous.state == DeploymentState::TimedOut;
             if !timed_out && !reason.is_some_and(Reason::retryable) {
                 let text = reason.map_or("", Reason::text);
-                return Some(Explained::new(Reason::AttemptsExhausted, format!("not repeated: {text}")));
+                return Some(Explained::new(
+                    Reason::AttemptsExhausted,
+                    format!("not repeated: {text}"),
+                ));
             }
             if previous.attempts >= rollout.max_attempts {
                 let text = format!("{} of {}", previous.attempts, rollout.max_attempts);
@@ -537,13 +620,16 @@ fn solve_path(
             continue;
         };
         let usable = device.channel.takes(release.stage) && !device.quarantine.contains(version);
-        graph.insert(version.clone(), Node {
-            usable,
-            stepping_stone: artifact.stepping_stone && release.stage != Stage::Withdrawn,
-            min_from: artifact.min_from.clone(),
-            full_bytes: artifact.full_bytes,
-            deltas: deltas_by_release(plan, device, artifact),
-        });
+        graph.insert(
+            version.clone(),
+            Node {
+                usable,
+                stepping_stone: artifact.stepping_stone && release.stage != Stage::Withdrawn,
+                min_from: artifact.min_from.clone(),
+                full_bytes: artifact.full_bytes,
+                deltas: deltas_by_release(plan, device, artifact),
+            },
+        );
     }
     path::solve(&graph, device.release, goal).map_err(|error| {
         let code = match error {

@@ -9,7 +9,10 @@ fn v(text: &str) -> Version {
 }
 
 fn image(n: u8) -> Image {
-    Image { sha256: Sha256::from_bytes([n; 32]), length: 100 }
+    Image {
+        sha256: Sha256::from_bytes([n; 32]),
+        length: 100,
+    }
 }
 
 fn release(n: u8) -> ReleasePlan {
@@ -21,7 +24,10 @@ fn release(n: u8) -> ReleasePlan {
         deltas: BTreeMap::new(),
     };
     let platform: Platform = "linux-x86_64".parse().unwrap();
-    ReleasePlan { stage: Stage::Ga, artifacts: BTreeMap::from([(platform, artifact)]) }
+    ReleasePlan {
+        stage: Stage::Ga,
+        artifacts: BTreeMap::from([(platform, artifact)]),
+    }
 }
 
 fn rollout(n: u8, goal: &str) -> RolloutPlan {
@@ -36,8 +42,16 @@ fn rollout(n: u8, goal: &str) -> RolloutPlan {
             .map(|region| WavePlan {
                 name: (*region).into(),
                 selector: Selector::region(&region.parse().unwrap()),
-                frontier: if *region == "NA" { Frontier::ALL } else { Frontier::NONE },
-                state: if *region == "NA" { WaveState::Running } else { WaveState::Pending },
+                frontier: if *region == "NA" {
+                    Frontier::ALL
+                } else {
+                    Frontier::NONE
+                },
+                state: if *region == "NA" {
+                    WaveState::Running
+                } else {
+                    WaveState::Pending
+                },
             })
             .collect(),
         max_attempts: 3,
@@ -86,16 +100,19 @@ impl Device {
 
     fn with(state: DeploymentState) -> Self {
         let mut device = Self::new();
-        device.deployments.insert(RolloutId::from_random([1; 16]), DeploymentFacts {
-            id: DeploymentId::from_random([7; 16]),
-            wave: 0,
-            state,
-            from: Some(v("1.0.0")),
-            leg: v("1.1.0"),
-            reason: None,
-            attempts: 1,
-            updated_at: NOW,
-        });
+        device.deployments.insert(
+            RolloutId::from_random([1; 16]),
+            DeploymentFacts {
+                id: DeploymentId::from_random([7; 16]),
+                wave: 0,
+                state,
+                from: Some(v("1.0.0")),
+                leg: v("1.1.0"),
+                reason: None,
+                attempts: 1,
+                updated_at: NOW,
+            },
+        );
         device
     }
 
@@ -119,7 +136,11 @@ impl Device {
         };
         let mut steps: Vec<Step> = Vec::new();
         let traced = decide(plan, &facts, now, &mut steps);
-        assert_eq!(traced, decide(plan, &facts, now, &mut ()), "a trace changes nothing");
+        assert_eq!(
+            traced,
+            decide(plan, &facts, now, &mut ()),
+            "a trace changes nothing"
+        );
         assert!(!steps.is_empty());
         traced
     }
@@ -132,8 +153,13 @@ fn code(decision: &Decision) -> Reason {
 #[test]
 fn a_device_of_an_open_wave_is_offered_the_goal() {
     let decision = Device::new().ask(&plan());
-    let Verdict::Offer(offer) = decision.verdict else { panic!("{decision:?}") };
-    assert_eq!((offer.leg, offer.generation, offer.window_s), (v("1.1.0"), 3, 600));
+    let Verdict::Offer(offer) = decision.verdict else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(
+        (offer.leg, offer.generation, offer.window_s),
+        (v("1.1.0"), 3, 600)
+    );
 }
 
 #[test]
@@ -152,7 +178,10 @@ fn each_check_has_its_own_reason() {
     assert_eq!(code(&d.ask(&p)), Reason::NewerInstalled);
 
     let mut d = Device::new();
-    d.battery = Battery { percent: Some(14), power: tidegate_protocol::Power::Battery };
+    d.battery = Battery {
+        percent: Some(14),
+        power: tidegate_protocol::Power::Battery,
+    };
     assert_eq!(d.ask(&p).reason.detail, "battery 14 %");
 
     let mut d = Device::new();
@@ -169,7 +198,10 @@ fn each_check_has_its_own_reason() {
 
     let mut p = plan();
     p.releases.get_mut(&v("1.1.0")).unwrap().stage = Stage::Beta;
-    assert_eq!(code(&Device::new().ask(&p)), Reason::ChannelDoesNotTakeStage);
+    assert_eq!(
+        code(&Device::new().ask(&p)),
+        Reason::ChannelDoesNotTakeStage
+    );
     p.releases.get_mut(&v("1.1.0")).unwrap().stage = Stage::Withdrawn;
     assert_eq!(code(&Device::new().ask(&p)), Reason::ReleaseNotOffered);
 
@@ -198,7 +230,11 @@ fn a_halt_calls_off_whoever_has_not_switched_and_leaves_the_others() {
     for state in DeploymentState::ALL {
         let decision = Device::with(*state).ask(&p);
         let cancelled = matches!(decision.verdict, Verdict::Cancel { .. });
-        assert_eq!(cancelled, !state.is_final() && !state.has_switched(), "{state}");
+        assert_eq!(
+            cancelled,
+            !state.is_final() && !state.has_switched(),
+            "{state}"
+        );
     }
 }
 
@@ -252,11 +288,16 @@ fn only_a_retryable_failure_is_tried_again_after_a_pause_and_not_for_ever() {
     set(&mut device, Reason::DownloadFailed, 1);
     assert_eq!(code(&device.ask(&p)), Reason::BackOff);
     let decision = device.ask_at(&p, later);
-    let Verdict::Offer(offer) = decision.verdict else { panic!("{decision:?}") };
+    let Verdict::Offer(offer) = decision.verdict else {
+        panic!("{decision:?}")
+    };
     assert_eq!(offer.retry_of, Some(DeploymentId::from_random([7; 16])));
     set(&mut device, Reason::DownloadFailed, 3);
     let much_later = NOW.plus(Duration::from_secs(100_000));
-    assert_eq!(code(&device.ask_at(&p, much_later)), Reason::AttemptsExhausted);
+    assert_eq!(
+        code(&device.ask_at(&p, much_later)),
+        Reason::AttemptsExhausted
+    );
 }
 
 #[test]
@@ -267,20 +308,30 @@ fn a_late_device_goes_over_the_stepping_stone_leg_by_leg() {
         r.state = RolloutState::Completed;
     }
     let stone = p.releases.get_mut(&v("1.1.0")).unwrap();
-    stone.artifacts.values_mut().for_each(|a| a.stepping_stone = true);
+    stone
+        .artifacts
+        .values_mut()
+        .for_each(|a| a.stepping_stone = true);
     let mut device = Device::new();
     let decision = device.ask(&p);
-    let Verdict::Offer(offer) = decision.verdict else { panic!("{decision:?}") };
-    assert_eq!((offer.rollout, offer.leg, offer.window_s), (p.rollouts[0].id, v("1.1.0"), 0));
+    let Verdict::Offer(offer) = decision.verdict else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(
+        (offer.rollout, offer.leg, offer.window_s),
+        (p.rollouts[0].id, v("1.1.0"), 0)
+    );
     device.release = Some(v("1.1.0"));
     let decision = device.ask(&p);
-    let Verdict::Offer(offer) = decision.verdict else { panic!("{decision:?}") };
+    let Verdict::Offer(offer) = decision.verdict else {
+        panic!("{decision:?}")
+    };
     assert_eq!((offer.leg, offer.window_s), (v("1.2.0"), 600));
 }
 
 #[test]
 fn back_off_grows_to_an_hour_and_never_overflows() {
     assert_eq!(back_off(1), Duration::from_secs(30));
-    assert_eq!(back_off(3), Duration::from_secs(120));
-    assert_eq!(back_off(u32::MAX), Duration::from_secs(3_600));
+    assert_eq!(back_off(3), Duration::from_mins(2));
+    assert_eq!(back_off(u32::MAX), Duration::from_hours(1));
 }

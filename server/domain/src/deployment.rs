@@ -59,24 +59,30 @@ pub fn apply(state: State, event: DeploymentEvent) -> Result<State, DeploymentRe
     match event {
         E::Reported(next) => reported(state, next).map_or(refuse, Ok),
         // The last leg's success leaves the machine in `succeeded`; an earlier one goes on.
-        E::LegDone if matches!(state, State::Verifying | State::Probation | State::Installing) => {
+        E::LegDone
+            if matches!(
+                state,
+                State::Verifying | State::Probation | State::Installing
+            ) =>
+        {
             Ok(State::Offered)
         }
         E::Retried if matches!(state, State::Failed | State::TimedOut) => Ok(State::Offered),
         E::Cancelled | E::Superseded if !state.is_final() && !state.has_switched() => {
-            Ok(if event == E::Cancelled { State::Cancelled } else { State::Superseded })
+            Ok(if event == E::Cancelled {
+                State::Cancelled
+            } else {
+                State::Superseded
+            })
         }
         // A device of a completed rollout can be called back too.
         E::ReturnOrdered if state.has_switched() && state != State::RollingBack => {
             Ok(State::RollingBack)
         }
         E::TimedOut if !state.is_final() && !state.has_switched() => Ok(State::TimedOut),
-        E::LegDone
-        | E::Retried
-        | E::Cancelled
-        | E::Superseded
-        | E::ReturnOrdered
-        | E::TimedOut => refuse,
+        E::LegDone | E::Retried | E::Cancelled | E::Superseded | E::ReturnOrdered | E::TimedOut => {
+            refuse
+        }
     }
 }
 
@@ -87,10 +93,9 @@ fn reported(state: State, next: State) -> Option<State> {
     }
     match state {
         // A cancel that came too late: the device had switched, and it says so.
-        State::Cancelled | State::TimedOut => {
-            (next.has_switched() || matches!(next, State::RolledBack | State::Failed))
-                .then_some(next)
-        }
+        State::Cancelled | State::TimedOut => (next.has_switched()
+            || matches!(next, State::RolledBack | State::Failed))
+        .then_some(next),
         State::Succeeded => matches!(next, State::RollingBack | State::RolledBack).then_some(next),
         State::Failed | State::RolledBack | State::Superseded => None,
         // While it returns, only the end of the return counts.
@@ -139,15 +144,25 @@ mod tests {
     fn the_matrix_holds() {
         let mut events: Vec<E> = State::ALL.iter().map(|s| E::Reported(*s)).collect();
         events.extend([
-            E::LegDone, E::Retried, E::Cancelled, E::ReturnOrdered, E::TimedOut, E::Superseded,
+            E::LegDone,
+            E::Retried,
+            E::Cancelled,
+            E::ReturnOrdered,
+            E::TimedOut,
+            E::Superseded,
         ]);
         for state in State::ALL {
             for event in &events {
-                let Ok(next) = apply(*state, *event) else { continue };
+                let Ok(next) = apply(*state, *event) else {
+                    continue;
+                };
                 match event {
                     E::Reported(reported) => assert_eq!(next, *reported),
                     E::Cancelled | E::TimedOut | E::Superseded => {
-                        assert!(!state.has_switched() && !state.is_final(), "{state} {event:?}");
+                        assert!(
+                            !state.has_switched() && !state.is_final(),
+                            "{state} {event:?}"
+                        );
                     }
                     E::ReturnOrdered => assert!(state.has_switched(), "{state}"),
                     E::Retried => assert!(matches!(state, State::Failed | State::TimedOut)),

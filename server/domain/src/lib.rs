@@ -37,7 +37,11 @@ impl BasisPoints {
 
     /// From hundredths of a percent.
     pub fn new(points: u32) -> Result<Self, TooMuch> {
-        u16::try_from(points).ok().filter(|p| *p <= 10_000).map(Self).ok_or(TooMuch(points))
+        u16::try_from(points)
+            .ok()
+            .filter(|p| *p <= 10_000)
+            .map(Self)
+            .ok_or(TooMuch(points))
     }
 
     /// Hundredths of a percent.

@@ -75,7 +75,10 @@ impl ReleaseStanding {
             return Err(LifecycleRefusal::NoArtifact);
         }
         for channel in to.channels() {
-            let behind = self.artifacts.iter().find(|(_, listed)| !listed.contains(channel));
+            let behind = self
+                .artifacts
+                .iter()
+                .find(|(_, listed)| !listed.contains(channel));
             if let Some((platform, _)) = behind {
                 return Err(LifecycleRefusal::NotSigned {
                     channel: *channel,
@@ -129,7 +132,10 @@ mod tests {
         let refused = draft.promote(Stage::Ga, Some("  "));
         assert!(matches!(
             refused,
-            Err(LifecycleRefusal::SkipNeedsReason { skipped: Stage::Alpha, .. })
+            Err(LifecycleRefusal::SkipNeedsReason {
+                skipped: Stage::Alpha,
+                ..
+            })
         ));
         assert!(draft.promote(Stage::Ga, Some("hotfix")).is_ok());
     }
@@ -141,9 +147,15 @@ mod tests {
         assert!(release.promote(Stage::Beta, None).is_ok());
         assert!(matches!(
             release.promote(Stage::Ga, Some("r")),
-            Err(LifecycleRefusal::NotSigned { channel: Channel::Stable, .. })
+            Err(LifecycleRefusal::NotSigned {
+                channel: Channel::Stable,
+                ..
+            })
         ));
         release.artifacts.clear();
-        assert_eq!(release.promote(Stage::Beta, None), Err(LifecycleRefusal::NoArtifact));
+        assert_eq!(
+            release.promote(Stage::Beta, None),
+            Err(LifecycleRefusal::NoArtifact)
+        );
     }
 }

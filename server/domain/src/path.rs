@@ -64,36 +64,50 @@ pub fn solve(graph: &Graph, from: Option<&Version>, goal: &Version) -> Result<Pa
     let node = graph.get(goal).filter(|n| n.usable);
     let node = node.ok_or_else(|| NoPath::GoalNotUsable(goal.clone()))?;
     let Some(from) = from else {
-        return Ok(Path { legs: vec![goal.clone()], bytes: node.full_bytes });
+        return Ok(Path {
+            legs: vec![goal.clone()],
+            bytes: node.full_bytes,
+        });
     };
     if from >= goal {
         return Err(NoPath::NotForward(goal.clone()));
     }
     // Versions only rise along an edge, so one pass in order settles every node.
     let mut best: BTreeMap<&Version, Path> = BTreeMap::new();
-    let between = (std::ops::Bound::Excluded(from), std::ops::Bound::Included(goal));
+    let between = (
+        std::ops::Bound::Excluded(from),
+        std::ops::Bound::Included(goal),
+    );
     for (to, node) in graph.range::<Version, _>(between) {
         if !node.usable {
             continue;
         }
-        let start = edge(graph, from, to, node)
-            .map(|bytes| Path { legs: vec![to.clone()], bytes });
+        let start = edge(graph, from, to, node).map(|bytes| Path {
+            legs: vec![to.clone()],
+            bytes,
+        });
         let via = best.iter().filter_map(|(mid, path)| {
             let bytes = edge(graph, mid, to, node)?;
             let mut legs = path.legs.clone();
             legs.push(to.clone());
-            Some(Path { legs, bytes: path.bytes.saturating_add(bytes) })
+            Some(Path {
+                legs,
+                bytes: path.bytes.saturating_add(bytes),
+            })
         });
         if let Some(path) = start.into_iter().chain(via).min_by(compare) {
             best.insert(to, path);
         }
     }
-    best.remove(goal).ok_or_else(|| why_not(graph, from, goal, node))
+    best.remove(goal)
+        .ok_or_else(|| why_not(graph, from, goal, node))
 }
 
 /// The order of paths: bytes, then fewer legs, then newer legs.
 fn compare(a: &Path, b: &Path) -> std::cmp::Ordering {
-    (a.bytes, a.legs.len()).cmp(&(b.bytes, b.legs.len())).then_with(|| b.legs.cmp(&a.legs))
+    (a.bytes, a.legs.len())
+        .cmp(&(b.bytes, b.legs.len()))
+        .then_with(|| b.legs.cmp(&a.legs))
 }
 
 /// Bytes of installing `to` over `from`, when that is allowed.
@@ -101,15 +115,28 @@ fn edge(graph: &Graph, from: &Version, to: &Version, node: &Node) -> Option<u64>
     if node.min_from.as_ref().is_some_and(|min| from < min) {
         return None;
     }
-    let between = (std::ops::Bound::Excluded(from), std::ops::Bound::Excluded(to));
-    if graph.range::<Version, _>(between).any(|(_, n)| n.stepping_stone) {
+    let between = (
+        std::ops::Bound::Excluded(from),
+        std::ops::Bound::Excluded(to),
+    );
+    if graph
+        .range::<Version, _>(between)
+        .any(|(_, n)| n.stepping_stone)
+    {
         return None;
     }
-    Some(node.deltas.get(from).map_or(node.full_bytes, |delta| node.full_bytes.min(*delta)))
+    Some(
+        node.deltas
+            .get(from)
+            .map_or(node.full_bytes, |delta| node.full_bytes.min(*delta)),
+    )
 }
 
 fn why_not(graph: &Graph, from: &Version, goal: &Version, node: &Node) -> NoPath {
-    let between = (std::ops::Bound::Excluded(from), std::ops::Bound::Excluded(goal));
+    let between = (
+        std::ops::Bound::Excluded(from),
+        std::ops::Bound::Excluded(goal),
+    );
     let blocked = graph
         .range::<Version, _>(between)
         .find(|(_, node)| node.stepping_stone && !node.usable);
@@ -117,7 +144,10 @@ fn why_not(graph: &Graph, from: &Version, goal: &Version, node: &Node) -> NoPath
         return NoPath::Blocked(stone.clone());
     }
     let needed = node.min_from.clone().unwrap_or_else(|| goal.clone());
-    NoPath::SourceTooOld { goal: goal.clone(), needed }
+    NoPath::SourceTooOld {
+        goal: goal.clone(),
+        needed,
+    }
 }
 
 #[cfg(test)]
@@ -144,9 +174,15 @@ mod tests {
         let mut graph = Graph::from([(v(1), node(10)), (v(2), node(10)), (v(3), node(10))]);
         assert_eq!(solve(&graph, Some(&v(0)), &v(3)).unwrap().legs, [v(3)]);
         graph.get_mut(&v(2)).unwrap().stepping_stone = true;
-        assert_eq!(solve(&graph, Some(&v(0)), &v(3)).unwrap().legs, [v(2), v(3)]);
+        assert_eq!(
+            solve(&graph, Some(&v(0)), &v(3)).unwrap().legs,
+            [v(2), v(3)]
+        );
         graph.get_mut(&v(2)).unwrap().usable = false;
-        assert_eq!(solve(&graph, Some(&v(0)), &v(3)), Err(NoPath::Blocked(v(2))));
+        assert_eq!(
+            solve(&graph, Some(&v(0)), &v(3)),
+            Err(NoPath::Blocked(v(2)))
+        );
         // A device beyond the stone does not care.
         assert!(solve(&graph, Some(&v(2)), &v(3)).is_ok());
     }
@@ -155,10 +191,19 @@ mod tests {
     fn a_minimum_source_is_reached_over_another_release() {
         let mut graph = Graph::from([(v(1), node(10)), (v(3), node(10))]);
         graph.get_mut(&v(3)).unwrap().min_from = Some(v(1));
-        assert_eq!(solve(&graph, Some(&v(0)), &v(3)).unwrap().legs, [v(1), v(3)]);
+        assert_eq!(
+            solve(&graph, Some(&v(0)), &v(3)).unwrap().legs,
+            [v(1), v(3)]
+        );
         graph.remove(&v(1));
         let refused = solve(&graph, Some(&v(0)), &v(3));
-        assert_eq!(refused, Err(NoPath::SourceTooOld { goal: v(3), needed: v(1) }));
+        assert_eq!(
+            refused,
+            Err(NoPath::SourceTooOld {
+                goal: v(3),
+                needed: v(1)
+            })
+        );
     }
 
     #[test]
@@ -183,18 +228,27 @@ mod tests {
     /// Every increasing sequence of usable releases, by recursion.
     fn brute_force(graph: &Graph, from: &Version, goal: &Version) -> Option<Path> {
         let mut found: Vec<Path> = Vec::new();
-        let mut stack = vec![Path { legs: vec![], bytes: 0 }];
+        let mut stack = vec![Path {
+            legs: vec![],
+            bytes: 0,
+        }];
         while let Some(path) = stack.pop() {
             let at = path.legs.last().unwrap_or(from).clone();
             if at == *goal {
                 found.push(path);
                 continue;
             }
-            for (to, node) in graph.iter().filter(|(to, n)| **to > at && *to <= goal && n.usable) {
+            for (to, node) in graph
+                .iter()
+                .filter(|(to, n)| **to > at && *to <= goal && n.usable)
+            {
                 if let Some(bytes) = edge(graph, &at, to, node) {
                     let mut legs = path.legs.clone();
                     legs.push(to.clone());
-                    stack.push(Path { legs, bytes: path.bytes + bytes });
+                    stack.push(Path {
+                        legs,
+                        bytes: path.bytes + bytes,
+                    });
                 }
             }
         }

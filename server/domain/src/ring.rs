@@ -65,8 +65,12 @@ impl Frontier {
     /// The frontier that admits exactly the `count` smallest of the places; everybody's places
     /// when there are not that many. Reorders the slice. Linear time.
     pub fn admitting(places: &mut [Place], count: u64) -> Self {
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(places.len());
-        let Some(last) = count.checked_sub(1) else { return Self::NONE };
+        let count = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .min(places.len());
+        let Some(last) = count.checked_sub(1) else {
+            return Self::NONE;
+        };
         let (_, place, _) = places.select_nth_unstable(last);
         Self::beyond(*place)
     }

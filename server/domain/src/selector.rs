@@ -43,8 +43,13 @@ impl Selector {
 
     /// Selects the devices of one region.
     pub fn region(region: &Region) -> Self {
-        let label = Label { key: "region".into(), value: region.as_str().into() };
-        Self { conditions: vec![Condition { label, equal: true }] }
+        let label = Label {
+            key: "region".into(),
+            value: region.as_str().into(),
+        };
+        Self {
+            conditions: vec![Condition { label, equal: true }],
+        }
     }
 
     /// Whether it selects a device. A device without the label does not have the value, so it
@@ -82,8 +87,9 @@ impl FromStr for Selector {
                 Some((key, value)) => (format!("{key}={value}"), false),
                 None => (part.to_owned(), true),
             };
-            let label =
-                text.parse().map_err(|e| SelectorError { what: format!("{e}") })?;
+            let label = text.parse().map_err(|e| SelectorError {
+                what: format!("{e}"),
+            })?;
             conditions.push(Condition { label, equal });
         }
         if conditions.len() > Self::MAX_CONDITIONS {

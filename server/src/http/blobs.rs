@@ -31,12 +31,18 @@ pub(crate) async fn put(
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|length| length > app.settings.max_upload) {
-        let text = format!("an artifact may have {} bytes at most", app.settings.max_upload);
+        let text = format!(
+            "an artifact may have {} bytes at most",
+            app.settings.max_upload
+        );
         return Err(ServiceError::refuse(ProblemCode::TooLarge, text).into());
     }
     let stream = body.into_data_stream().map_err(std::io::Error::other);
     let image = app.upload_blob(sha256, stream).await?;
-    Ok(Json(BlobView { sha256: image.sha256.to_string(), length: image.length }))
+    Ok(Json(BlobView {
+        sha256: image.sha256.to_string(),
+        length: image.length,
+    }))
 }
 
 /// Serves a blob or a range of it. Content-addressed: it may be cached for ever, by anyone.
@@ -52,35 +58,57 @@ pub(crate) async fn get(
         .await?
         .ok_or_else(|| ServiceError::not_found(format!("blob {sha256}")))?;
     let etag = format!("\"{sha256}\"");
-    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|v: &HeaderValue| v.to_str().ok())
+    };
     let mut answer = HeaderMap::new();
     answer.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     answer.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("public, max-age=31536000, immutable"),
     );
-    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
     put_header(&mut answer, header::ETAG, &etag);
     if text(header::IF_NONE_MATCH) == Some(etag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
     // A range is of the bytes that the client has begun, or it gets all of them anew.
     let same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let range = match text(header::RANGE).filter(|_| same).map(|r| parse_range(r, length)) {
+    let range = match text(header::RANGE)
+        .filter(|_| same)
+        .map(|r| parse_range(r, length))
+    {
         None | Some(Wanted::Everything) => None,
         Some(Wanted::Part(range)) => Some(range),
         Some(Wanted::Nothing) => {
-            put_header(&mut answer, header::CONTENT_RANGE, &format!("bytes */{length}"));
+            put_header(
+                &mut answer,
+                header::CONTENT_RANGE,
+                &format!("bytes */{length}"),
+            );
             return Ok((StatusCode::RANGE_NOT_SATISFIABLE, answer).into_response());
         }
     };
-    let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let status = if range.is_some() {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
     if let Some(range) = &range {
         let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
         put_header(&mut answer, header::CONTENT_RANGE, &text);
     }
     let range = range.unwrap_or(0..length);
-    put_header(&mut answer, header::CONTENT_LENGTH, &(range.end - range.start).to_string());
+    put_header(
+        &mut answer,
+        header::CONTENT_LENGTH,
+        &(range.end - range.start).to_string(),
+    );
     let stream = app.blobs.stream(sha256, range).await?;
     Ok((status, answer, Body::from_stream(stream)).into_response())
 }
@@ -109,7 +137,11 @@ fn parse_range(text: &str, length: u64) -> Wanted {
         (Err(_), Ok(last)) if from.is_empty() => length.saturating_sub(last)..length,
         _ => return Wanted::Everything,
     };
-    if range.is_empty() { Wanted::Nothing } else { Wanted::Part(range) }
+    if range.is_empty() {
+        Wanted::Nothing
+    } else {
+        Wanted::Part(range)
+    }
 }
 
 #[cfg(test)]

@@ -30,11 +30,22 @@ where
     T: for<'de> Deserialize<'de>,
     F: serde::Serialize,
 {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let signature = match (text("content-digest"), text("signature-input"), text("signature")) {
-        (Some(content_digest), Some(signature_input), Some(signature)) => {
-            Some(SignatureHeaders { content_digest, signature_input, signature })
-        }
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned)
+    };
+    let signature = match (
+        text("content-digest"),
+        text("signature-input"),
+        text("signature"),
+    ) {
+        (Some(content_digest), Some(signature_input), Some(signature)) => Some(SignatureHeaders {
+            content_digest,
+            signature_input,
+            signature,
+        }),
         _ => None,
     };
     let authority = text(header::HOST.as_str()).unwrap_or_default();
@@ -72,9 +83,13 @@ pub(crate) async fn enrol(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    signed(&app, &uri, &headers, &body, async |request: Enrol, signer| {
-        app.enrol(&request, &signer).await
-    })
+    signed(
+        &app,
+        &uri,
+        &headers,
+        &body,
+        async |request: Enrol, signer| app.enrol(&request, &signer).await,
+    )
     .await
 }
 
@@ -93,9 +108,13 @@ pub(crate) async fn session(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    signed(&app, &uri, &headers, &body, async |request: SessionRequest, signer| {
-        app.grant_session(request.device, &signer).await
-    })
+    signed(
+        &app,
+        &uri,
+        &headers,
+        &body,
+        async |request: SessionRequest, signer| app.grant_session(request.device, &signer).await,
+    )
     .await
 }
 

@@ -9,9 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tidegate_protocol::{DeviceId, Label};
 
-use super::dto::{
-    DeviceView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView,
-};
+use super::dto::{DeviceView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView};
 use super::error::{ApiError, ApiResult};
 use super::extract::{Administrator, Body, Params, Reader, Releaser, Segments, parse, parse_opt};
 use super::page::{PageParams, respond};
@@ -21,8 +19,10 @@ use crate::service::devices::NewJoinToken;
 use crate::store::devices;
 
 fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
-    let entry =
-        app.fleet.device(id).ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
+    let entry = app
+        .fleet
+        .device(id)
+        .ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
     let plan = app.fleet.plan();
     let state = entry.lock();
     let now = app.now();
@@ -42,7 +42,10 @@ pub(crate) async fn list(
 ) -> ApiResult<Response> {
     let limit = page.limit()?;
     let after = page.position()?;
-    let (product, region) = (page.product.unwrap_or_default(), page.region.unwrap_or_default());
+    let (product, region) = (
+        page.product.unwrap_or_default(),
+        page.region.unwrap_or_default(),
+    );
     let mut tx = app.db.read().await?;
     let rows = devices::page(&mut tx, &after, &product, &region, limit).await?;
     drop(tx);
@@ -87,7 +90,8 @@ pub(crate) async fn revoke(
     Body(body): Body<ReasonBody>,
 ) -> ApiResult<Json<DeviceView>> {
     let id = parse(&id)?;
-    app.set_device_active(&by, id, false, &reason(&body.reason)?).await?;
+    app.set_device_active(&by, id, false, &reason(&body.reason)?)
+        .await?;
     Ok(Json(look(&app, id)?))
 }
 
@@ -103,7 +107,8 @@ pub(crate) async fn readmit(
     Body(body): Body<ReasonBody>,
 ) -> ApiResult<Json<DeviceView>> {
     let id = parse(&id)?;
-    app.set_device_active(&by, id, true, &reason(&body.reason)?).await?;
+    app.set_device_active(&by, id, true, &reason(&body.reason)?)
+        .await?;
     Ok(Json(look(&app, id)?))
 }
 
@@ -119,7 +124,8 @@ pub(crate) async fn lift_quarantine(
     Body(body): Body<LiftBody>,
 ) -> ApiResult<Json<DeviceView>> {
     let id = parse(&id)?;
-    app.lift_quarantine(&by, id, &parse(&body.version)?, &reason(&body.reason)?).await?;
+    app.lift_quarantine(&by, id, &parse(&body.version)?, &reason(&body.reason)?)
+        .await?;
     Ok(Json(look(&app, id)?))
 }
 
@@ -156,5 +162,11 @@ pub(crate) async fn create_join_token(
         valid: Duration::from_secs(valid),
     };
     let token = app.create_join_token(&by, new).await?;
-    Ok((StatusCode::CREATED, Json(JoinTokenView { token: token.to_string() })).into_response())
+    Ok((
+        StatusCode::CREATED,
+        Json(JoinTokenView {
+            token: token.to_string(),
+        }),
+    )
+        .into_response())
 }

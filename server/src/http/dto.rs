@@ -318,7 +318,10 @@ impl From<WhyDevice> for WhyView {
             passed: s.passed,
             found: s.found,
         });
-        Self { reason: (&why.reason).into(), steps: steps.collect() }
+        Self {
+            reason: (&why.reason).into(),
+            steps: steps.collect(),
+        }
     }
 }
 
@@ -508,7 +511,12 @@ pub struct RolloutView {
 
 impl RolloutView {
     pub(crate) fn new(standing: RolloutStanding, dry_run: bool) -> Self {
-        let RolloutStanding { rollout, waves, counted, waiting } = standing;
+        let RolloutStanding {
+            rollout,
+            waves,
+            counted,
+            waiting,
+        } = standing;
         let mut tally = TallyView::default();
         let waves = waves
             .iter()
@@ -537,8 +545,16 @@ impl RolloutView {
             revision: rollout.revision,
             waves,
             tally,
-            by_region: counted.by_region.iter().map(|(r, n)| (r.to_string(), *n)).collect(),
-            blocked: counted.blocked.iter().map(|(r, n)| (r.to_string(), *n)).collect(),
+            by_region: counted
+                .by_region
+                .iter()
+                .map(|(r, n)| (r.to_string(), *n))
+                .collect(),
+            blocked: counted
+                .blocked
+                .iter()
+                .map(|(r, n)| (r.to_string(), *n))
+                .collect(),
             window_s: rollout.window_s,
             pace_start: match rollout.pace {
                 Pace::Evidence { start } => start,
@@ -681,7 +697,10 @@ pub struct TokenView {
 }
 
 impl TokenView {
-    pub(crate) fn new(token: &crate::store::operators::OperatorToken, secret: Option<String>) -> Self {
+    pub(crate) fn new(
+        token: &crate::store::operators::OperatorToken,
+        secret: Option<String>,
+    ) -> Self {
         Self {
             id: token.id.to_string(),
             name: token.name.clone(),

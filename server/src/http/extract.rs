@@ -27,7 +27,10 @@ fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError>
         )
     })?;
     if !operator.role.may(need) {
-        let text = format!("this needs the right to {need}; your token is a {}", operator.role);
+        let text = format!(
+            "this needs the right to {need}; your token is a {}",
+            operator.role
+        );
         return Err(ServiceError::refuse(ProblemCode::Forbidden, text).into());
     }
     Ok(operator)

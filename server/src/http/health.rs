@@ -25,13 +25,20 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(json!({ "database": database, "blobs": blobs, "serving": serving })))
+    (
+        status,
+        Json(json!({ "database": database, "blobs": blobs, "serving": serving })),
+    )
 }
 
 /// What Prometheus scrapes.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    app.metrics.devices.set(i64::try_from(app.fleet.len()).unwrap_or(i64::MAX));
-    app.metrics.statements.set(i64::try_from(app.statements_run()).unwrap_or(i64::MAX));
+    app.metrics
+        .devices
+        .set(i64::try_from(app.fleet.len()).unwrap_or(i64::MAX));
+    app.metrics
+        .statements
+        .set(i64::try_from(app.statements_run()).unwrap_or(i64::MAX));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.metrics.render())
 }

@@ -67,7 +67,10 @@ struct ApiDoc;
 fn api() -> OpenApiRouter<Arc<App>> {
     let mut doc = ApiDoc::openapi();
     let components = doc.components.get_or_insert_default();
-    components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    components.add_security_scheme(
+        "token",
+        SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+    );
     OpenApiRouter::with_openapi(doc)
         .routes(routes!(releases::list_products, releases::create_product))
         .routes(routes!(releases::list_releases, releases::create_release))
@@ -119,11 +122,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route(
             "/api/v1/openapi.json",
             axum::routing::get(|| async move {
-                ([(header::CONTENT_TYPE, "application/json")], doc.to_string())
+                (
+                    [(header::CONTENT_TYPE, "application/json")],
+                    doc.to_string(),
+                )
             }),
         )
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::REQUEST_TIMEOUT, TIMEOUT));
+        .layer(TimeoutLayer::with_status_code(
+            axum::http::StatusCode::REQUEST_TIMEOUT,
+            TIMEOUT,
+        ));
     // Uploads and downloads take as long as they take.
     let unlimited = Router::new()
         .route("/blobs/{sha256}", axum::routing::get(blobs::get))
@@ -131,23 +140,30 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     limited
         .merge(unlimited)
         .fallback(|| async {
-            ApiError(ServiceError::refuse(ProblemCode::NotFound, "there is nothing at this address"))
+            ApiError(ServiceError::refuse(
+                ProblemCode::NotFound,
+                "there is nothing at this address",
+            ))
         })
         .method_not_allowed_fallback(|| async {
             let text = "this address does not take this method";
             ApiError(ServiceError::refuse(ProblemCode::MethodNotAllowed, text))
         })
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            let text = "an error inside the server; it is in the log";
-            ApiError(ServiceError::refuse(ProblemCode::Internal, text)).into_response()
-        }))
+        .layer(CatchPanicLayer::custom(
+            |_: Box<dyn std::any::Any + Send>| {
+                let text = "an error inside the server; it is in the log";
+                ApiError(ServiceError::refuse(ProblemCode::Internal, text)).into_response()
+            },
+        ))
         .layer(from_fn_with_state(app.clone(), observe))
         .with_state(app)
 }
 
 /// What is served on the metrics address.
 pub(crate) fn metrics_router(app: Arc<App>) -> Router {
-    Router::new().route("/metrics", axum::routing::get(health::metrics)).with_state(app)
+    Router::new()
+        .route("/metrics", axum::routing::get(health::metrics))
+        .with_state(app)
 }
 
 /// One log line and one request id a request; never a token, a query or a body.

@@ -18,7 +18,10 @@ use crate::store::operators;
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "operators", security(("token" = ["read"])),
     responses((status = 200, description = "Name and role", body = WhoamiView)))]
 pub(crate) async fn whoami(Reader(by): Reader) -> Json<WhoamiView> {
-    Json(WhoamiView { name: by.name, role: by.role.to_string() })
+    Json(WhoamiView {
+        name: by.name,
+        role: by.role.to_string(),
+    })
 }
 
 /// The tokens that are not revoked; never their secrets.
@@ -29,7 +32,9 @@ pub(crate) async fn list(
     _by: Administrator,
 ) -> ApiResult<Json<Vec<TokenView>>> {
     let tokens = operators::tokens(&mut app.db.read().await?).await?;
-    Ok(Json(tokens.iter().map(|t| TokenView::new(t, None)).collect()))
+    Ok(Json(
+        tokens.iter().map(|t| TokenView::new(t, None)).collect(),
+    ))
 }
 
 /// Makes a token; its secret is shown once.
@@ -42,9 +47,14 @@ pub(crate) async fn create(
     Body(body): Body<TokenBody>,
 ) -> ApiResult<Response> {
     let valid = body.valid_s.map(Duration::from_secs);
-    let (token, secret) =
-        app.create_token(&by, body.name.trim(), parse(&body.role)?, valid).await?;
-    Ok((StatusCode::CREATED, Json(TokenView::new(&token, Some(secret)))).into_response())
+    let (token, secret) = app
+        .create_token(&by, body.name.trim(), parse(&body.role)?, valid)
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(TokenView::new(&token, Some(secret))),
+    )
+        .into_response())
 }
 
 /// Revokes a token.

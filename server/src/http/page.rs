@@ -51,7 +51,9 @@ impl PageParams {
 
     /// The position that the cursor holds; empty for the first page.
     pub(crate) fn position(&self) -> Result<String, ApiError> {
-        let Some(cursor) = &self.cursor else { return Ok(String::new()) };
+        let Some(cursor) = &self.cursor else {
+            return Ok(String::new());
+        };
         URL_SAFE_NO_PAD
             .decode(cursor)
             .ok()
@@ -74,12 +76,13 @@ pub(crate) fn respond<T: Serialize>(
     limit: i64,
     position: impl Fn(&T) -> String,
 ) -> Response {
-    let full = items.len() as i64 >= limit;
+    let full = i64::try_from(items.len()).is_ok_and(|count| count >= limit);
     let next_cursor = items.last().filter(|_| full).map(|i| cursor(&position(i)));
     let mut headers = HeaderMap::new();
     if let Some(cursor) = &next_cursor
-        && let Ok(link) =
-            HeaderValue::from_str(&format!("<{path}?cursor={cursor}&limit={limit}>; rel=\"next\""))
+        && let Ok(link) = HeaderValue::from_str(&format!(
+            "<{path}?cursor={cursor}&limit={limit}>; rel=\"next\""
+        ))
     {
         headers.insert(header::LINK, link);
     }

@@ -25,7 +25,13 @@ pub(crate) async fn list_products(
     _by: Reader,
 ) -> ApiResult<Json<Vec<ProductView>>> {
     let list = products::products(&mut app.db.read().await?).await?;
-    Ok(Json(list.into_iter().map(|(name, _)| ProductView { name: name.to_string() }).collect()))
+    Ok(Json(
+        list.into_iter()
+            .map(|(name, _)| ProductView {
+                name: name.to_string(),
+            })
+            .collect(),
+    ))
 }
 
 /// Makes a product. Making it again changes nothing.
@@ -39,7 +45,11 @@ pub(crate) async fn create_product(
     Body(body): Body<ProductBody>,
 ) -> ApiResult<Response> {
     let new = app.create_product(&by, &parse(&body.name)?).await?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Json(ProductView { name: body.name })).into_response())
 }
 
@@ -58,7 +68,9 @@ pub(crate) async fn list_releases(
         return Err(ServiceError::not_found(format!("product {product}")).into());
     }
     let list = products::releases(&mut tx, &product).await?;
-    Ok(Json(list.into_iter().map(|r| ReleaseView::new(r, &[])).collect()))
+    Ok(Json(
+        list.into_iter().map(|r| ReleaseView::new(r, &[])).collect(),
+    ))
 }
 
 /// Makes a draft release. Making it again changes nothing.
@@ -74,9 +86,14 @@ pub(crate) async fn create_release(
     Body(body): Body<ReleaseBody>,
 ) -> ApiResult<Response> {
     let notes: String = body.notes.chars().take(10_000).collect();
-    let (release, new) =
-        app.create_release(&by, &parse(&product)?, &parse(&body.version)?, &notes).await?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    let (release, new) = app
+        .create_release(&by, &parse(&product)?, &parse(&body.version)?, &notes)
+        .await?;
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Json(ReleaseView::new(release, &[]))).into_response())
 }
 
@@ -97,7 +114,11 @@ pub(crate) async fn get_release(
         .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
     let artifacts = products::artifacts(&mut tx, &product, &version).await?;
     let etag = format!("\"{}\"", release.revision);
-    Ok(([(header::ETAG, etag)], Json(ReleaseView::new(release, &artifacts))).into_response())
+    Ok((
+        [(header::ETAG, etag)],
+        Json(ReleaseView::new(release, &artifacts)),
+    )
+        .into_response())
 }
 
 /// Gives a release a stage. Forward only; skipping one needs a reason.
@@ -115,7 +136,9 @@ pub(crate) async fn promote(
     let to = parse(&body.to)?;
     let reason = body.reason.as_deref();
     let (product, version) = (parse(&product)?, parse(&version)?);
-    let release = app.promote(&by, &product, &version, to, reason, body.dry_run).await?;
+    let release = app
+        .promote(&by, &product, &version, to, reason, body.dry_run)
+        .await?;
     Ok(Json(ReleaseView::new(release, &[])))
 }
 
@@ -132,8 +155,9 @@ pub(crate) async fn add_artifact(
     Body(body): Body<ArtifactBody>,
 ) -> ApiResult<Json<ArtifactView>> {
     let (platform, sha256) = (parse(&body.platform)?, parse(&body.sha256)?);
-    let artifact =
-        app.add_artifact(&by, &parse(&product)?, &parse(&version)?, &platform, sha256).await?;
+    let artifact = app
+        .add_artifact(&by, &parse(&product)?, &parse(&version)?, &platform, sha256)
+        .await?;
     Ok(Json(ArtifactView::from(&artifact)))
 }
 
@@ -147,7 +171,10 @@ pub(crate) async fn list_payloads(
     _by: Reader,
     Segments((product, version)): Segments<(String, String)>,
 ) -> ApiResult<Json<Vec<PayloadView>>> {
-    Ok(Json(app.payloads_of(&parse(&product)?, &parse(&version)?).await?))
+    Ok(Json(
+        app.payloads_of(&parse(&product)?, &parse(&version)?)
+            .await?,
+    ))
 }
 
 /// Rolls back every rollout of a release. One person, no approval, no `If-Match`.
@@ -164,6 +191,8 @@ pub(crate) async fn roll_back_release(
 ) -> ApiResult<Json<Vec<RolloutView>>> {
     let reason = super::rollouts::needed_reason(&body)?;
     let (product, version) = (parse(&product)?, parse(&version)?);
-    let done = app.roll_back_release(&by, &product, &version, &reason, body.dry_run).await?;
+    let done = app
+        .roll_back_release(&by, &product, &version, &reason, body.dry_run)
+        .await?;
     Ok(Json(done.into_iter().map(RolloutView::from).collect()))
 }

@@ -11,9 +11,7 @@ use tidegate_domain::BasisPoints;
 use tidegate_domain::rollout::{Gate, OnBreach, Pace, RolloutEvent, Wave};
 use tidegate_protocol::{RolloutId, Timestamp};
 
-use super::dto::{
-    DeploymentView, EventView, OrderBody, Page, RolloutBody, RolloutView, WaveBody,
-};
+use super::dto::{DeploymentView, EventView, OrderBody, Page, RolloutBody, RolloutView, WaveBody};
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Params, Reader, Releaser, Responder, Segments, parse, parse_opt};
 use super::page::{PageParams, respond};
@@ -43,14 +41,22 @@ pub(crate) async fn list(
     let mut views = Vec::with_capacity(rows.len());
     for row in rows {
         let position = format!("{}/{}", row.created_at.as_micros(), row.id);
-        views.push((position, RolloutView::new(app.rollout(row.id).await?, false)));
+        views.push((
+            position,
+            RolloutView::new(app.rollout(row.id).await?, false),
+        ));
     }
-    let positions: std::collections::BTreeMap<String, String> =
-        views.iter().map(|(p, v)| (v.id.clone(), p.clone())).collect();
+    let positions: std::collections::BTreeMap<String, String> = views
+        .iter()
+        .map(|(p, v)| (v.id.clone(), p.clone()))
+        .collect();
     let items = views.into_iter().map(|(_, v)| v).collect();
-    Ok(respond("/api/v1/rollouts", items, limit, |v: &RolloutView| {
-        positions.get(&v.id).cloned().unwrap_or_default()
-    }))
+    Ok(respond(
+        "/api/v1/rollouts",
+        items,
+        limit,
+        |v: &RolloutView| positions.get(&v.id).cloned().unwrap_or_default(),
+    ))
 }
 
 /// Makes a rollout as a draft, or shows what it would be (`dry_run`). With an
@@ -66,19 +72,27 @@ pub(crate) async fn create(
     headers: HeaderMap,
     Body(body): Body<RolloutBody>,
 ) -> ApiResult<Response> {
-    let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default().to_owned());
+    let key = headers
+        .get("idempotency-key")
+        .map(|v| v.to_str().unwrap_or_default().to_owned());
     if key.as_ref().is_some_and(|k| k.is_empty() || k.len() > 100) {
         return Err(ServiceError::invalid("Idempotency-Key: 1 to 100 visible characters").into());
     }
     let dry_run = body.dry_run;
     // The key belongs to its bearer and to exactly this request.
-    let fingerprint =
-        tidegate_delta::sha256(&serde_json::to_vec(&body).unwrap_or_default());
+    let fingerprint = tidegate_delta::sha256(&serde_json::to_vec(&body).unwrap_or_default());
     let key = key.map(|k| format!("{}/{k}", by.name));
     let new = new_rollout(&body)?;
-    let key = key.as_deref().map(|k| (k, fingerprint)).filter(|_| !dry_run);
+    let key = key
+        .as_deref()
+        .map(|k| (k, fingerprint))
+        .filter(|_| !dry_run);
     let standing = app.create_rollout(&by, new, key, dry_run).await?;
-    let status = if dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if dry_run {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     Ok((status, view(RolloutView::new(standing, dry_run))).into_response())
 }
 
@@ -96,7 +110,11 @@ fn new_rollout(body: &RolloutBody) -> Result<NewRollout, ApiError> {
             soak: Duration::from_secs(body.soak_s.unwrap_or(600).min(365 * 86_400)),
             on_breach: parse_opt(body.on_breach.as_deref())?.unwrap_or(OnBreach::Halt),
         },
-        pace: if start == 0 { Pace::AtOnce } else { Pace::Evidence { start } },
+        pace: if start == 0 {
+            Pace::AtOnce
+        } else {
+            Pace::Evidence { start }
+        },
         window_s: body.window_s.unwrap_or(1_800),
         max_attempts: body.max_attempts.unwrap_or(3),
         timeout_s: body.timeout_s.unwrap_or(86_400),
@@ -113,7 +131,11 @@ fn new_wave(body: &WaveBody) -> Result<Wave, ApiError> {
 
 /// A rollout with its revision as `ETag`.
 fn view(view: RolloutView) -> Response {
-    ([(header::ETAG, format!("\"{}\"", view.revision))], Json(view)).into_response()
+    (
+        [(header::ETAG, format!("\"{}\"", view.revision))],
+        Json(view),
+    )
+        .into_response()
 }
 
 /// A rollout: waves, counts, and why it does no more.
@@ -125,7 +147,10 @@ pub(crate) async fn get(
     _by: Reader,
     Segments(id): Segments<String>,
 ) -> ApiResult<Response> {
-    Ok(view(RolloutView::new(app.rollout(parse(&id)?).await?, false)))
+    Ok(view(RolloutView::new(
+        app.rollout(parse(&id)?).await?,
+        false,
+    )))
 }
 
 /// The reason of an order that needs one.
@@ -139,7 +164,10 @@ pub(crate) fn needed_reason(body: &OrderBody) -> Result<String, ApiError> {
 
 /// The revision that the caller saw, if they say so.
 fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
-    match headers.get(header::IF_MATCH).map(|v| v.to_str().unwrap_or_default()) {
+    match headers
+        .get(header::IF_MATCH)
+        .map(|v| v.to_str().unwrap_or_default())
+    {
         None | Some("*") => Ok(None),
         Some(tag) => Ok(Some(parse(tag.trim_matches('"'))?)),
     }
@@ -155,7 +183,9 @@ async fn order(
     dry_run: bool,
 ) -> ApiResult<Response> {
     let id: RolloutId = parse(id)?;
-    let ordered = app.order_rollout(by, id, event, reason, revision, dry_run).await?;
+    let ordered = app
+        .order_rollout(by, id, event, reason, revision, dry_run)
+        .await?;
     Ok(view(RolloutView::from(ordered)))
 }
 
@@ -171,7 +201,16 @@ pub(crate) async fn start(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = body.reason.trim().to_owned();
-    order(&app, &by, &id, RolloutEvent::Start, &reason, if_match(&headers)?, body.dry_run).await
+    order(
+        &app,
+        &by,
+        &id,
+        RolloutEvent::Start,
+        &reason,
+        if_match(&headers)?,
+        body.dry_run,
+    )
+    .await
 }
 
 /// Holds a rollout; devices under way go on.
@@ -186,7 +225,16 @@ pub(crate) async fn pause(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = body.reason.trim().to_owned();
-    order(&app, &by, &id, RolloutEvent::Pause, &reason, if_match(&headers)?, body.dry_run).await
+    order(
+        &app,
+        &by,
+        &id,
+        RolloutEvent::Pause,
+        &reason,
+        if_match(&headers)?,
+        body.dry_run,
+    )
+    .await
 }
 
 /// Lets a paused or halted rollout go on.
@@ -201,7 +249,16 @@ pub(crate) async fn resume(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = needed_reason(&body)?;
-    order(&app, &by, &id, RolloutEvent::Resume, &reason, if_match(&headers)?, body.dry_run).await
+    order(
+        &app,
+        &by,
+        &id,
+        RolloutEvent::Resume,
+        &reason,
+        if_match(&headers)?,
+        body.dry_run,
+    )
+    .await
 }
 
 /// Stops a rollout at once; devices that have not switched are called off. Never asks for a
@@ -216,7 +273,16 @@ pub(crate) async fn halt(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = needed_reason(&body)?;
-    order(&app, &by, &id, RolloutEvent::Halt, &reason, None, body.dry_run).await
+    order(
+        &app,
+        &by,
+        &id,
+        RolloutEvent::Halt,
+        &reason,
+        None,
+        body.dry_run,
+    )
+    .await
 }
 
 /// Stops a rollout and sends the devices that switched back. Never asks for a revision or an
@@ -231,7 +297,16 @@ pub(crate) async fn roll_back(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = needed_reason(&body)?;
-    order(&app, &by, &id, RolloutEvent::RollBack, &reason, None, body.dry_run).await
+    order(
+        &app,
+        &by,
+        &id,
+        RolloutEvent::RollBack,
+        &reason,
+        None,
+        body.dry_run,
+    )
+    .await
 }
 
 /// Gives a rollout up; devices stay where they are.
@@ -246,7 +321,16 @@ pub(crate) async fn cancel(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = needed_reason(&body)?;
-    order(&app, &by, &id, RolloutEvent::Cancel, &reason, if_match(&headers)?, body.dry_run).await
+    order(
+        &app,
+        &by,
+        &id,
+        RolloutEvent::Cancel,
+        &reason,
+        if_match(&headers)?,
+        body.dry_run,
+    )
+    .await
 }
 
 /// The deployments of a rollout.
@@ -283,7 +367,11 @@ pub(crate) async fn events(
 ) -> ApiResult<Response> {
     let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
     let position = page.position()?;
-    let after: i64 = if position.is_empty() { 0 } else { parse(&position)? };
+    let after: i64 = if position.is_empty() {
+        0
+    } else {
+        parse(&position)?
+    };
     let mut tx = app.db.read().await?;
     let rows = events::of_rollout(&mut tx, rollout, after, limit).await?;
     let items: Vec<EventView> = rows.into_iter().map(EventView::from).collect();

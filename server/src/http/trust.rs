@@ -46,7 +46,10 @@ pub(crate) async fn upload_metadata(
     let files: Vec<UploadedFile> = body
         .files
         .into_iter()
-        .map(|f| UploadedFile { role: f.role, bytes: f.body.into_bytes() })
+        .map(|f| UploadedFile {
+            role: f.role,
+            bytes: f.body.into_bytes(),
+        })
         .collect();
     Ok(Json(app.upload_metadata(&by, &files).await?))
 }
@@ -62,6 +65,9 @@ pub(crate) async fn file(
     } else {
         "public, max-age=31536000, immutable"
     };
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, cache)];
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, cache),
+    ];
     Ok((headers, body.as_ref().clone()).into_response())
 }

@@ -17,7 +17,7 @@ use crate::store::jobs::{self, Job, Outcome};
 use crate::store::products;
 
 /// How long a worker may be silent before another takes its job.
-const LEASE: Duration = Duration::from_secs(120);
+const LEASE: Duration = Duration::from_mins(2);
 const TRIES: u32 = 3;
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// The engine holds both images and sixteen bytes of index a byte of the old one.
@@ -125,7 +125,12 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
         .plan()
         .payloads
         .get(&request.to.sha256)
-        .and_then(|list| list.iter().filter(|p| p.from.is_none()).map(|p| p.bytes).min())
+        .and_then(|list| {
+            list.iter()
+                .filter(|p| p.from.is_none())
+                .map(|p| p.bytes)
+                .min()
+        })
         .unwrap_or(request.to.length);
     if manifest.payload.length >= smallest {
         return Ok(Some(format!(
@@ -157,7 +162,9 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
     }
     tx.commit().await?;
     app.fleet.reload_plan(&app.db).await?;
-    app.metrics.payload_bytes_saved.inc_by(request.to.length.saturating_sub(manifest.payload.length));
+    app.metrics
+        .payload_bytes_saved
+        .inc_by(request.to.length.saturating_sub(manifest.payload.length));
     Ok(None)
 }
 
@@ -175,14 +182,15 @@ fn make(
 ) -> Result<(Manifest, File), ServiceError> {
     let mut out = temporary()?;
     let writer = BufWriter::new(out.try_clone().map_err(io)?);
-    let made = match (old, request.from) {
-        (Some(old), Some(from)) => {
-            make_bsdiff(&read_verified(old, from)?, &read_verified(new, request.to)?, writer)
-        }
-        _ => {
-            new.rewind().map_err(io)?;
-            make_full(&mut BufReader::new(new), writer)
-        }
+    let made = if let (Some(old), Some(from)) = (old, request.from) {
+        make_bsdiff(
+            &read_verified(old, from)?,
+            &read_verified(new, request.to)?,
+            writer,
+        )
+    } else {
+        new.rewind().map_err(io)?;
+        make_full(&mut BufReader::new(new), writer)
     };
     let manifest = made.map_err(|e| ServiceError::invalid(error_chain(&e)))?;
     if manifest.to != request.to {

@@ -19,7 +19,9 @@ impl App {
         let mut cursor = self.cursor.lock().await;
         loop {
             let batch = events::after(&mut self.db.read().await?, *cursor, BATCH).await?;
-            let Some(last) = batch.last() else { return Ok(()) };
+            let Some(last) = batch.last() else {
+                return Ok(());
+            };
             let head = last.seq;
             let foreign = batch.iter().filter(|e| e.origin != self.origin);
             let (mut plan, mut access, mut changed) = (false, false, Vec::new());

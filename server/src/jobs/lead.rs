@@ -16,9 +16,9 @@ const LEASE: &str = "leader";
 /// How often the silent are looked for.
 const TIMEOUTS: Duration = Duration::from_secs(10);
 /// How often `snapshot` and `timestamp` are signed again: a day's life, an hour's rhythm.
-const SIGN: Duration = Duration::from_secs(3_600);
+const SIGN: Duration = Duration::from_hours(1);
 /// How long an idempotency key is remembered.
-const REMEMBER: Duration = Duration::from_secs(86_400);
+const REMEMBER: Duration = Duration::from_hours(24);
 /// Silent devices handled in one round.
 const SILENT: i64 = 500;
 /// What has gathered within this time after a wake-up is planned in one round.
@@ -62,7 +62,9 @@ pub(super) async fn run(app: Arc<App>) {
         }
     }
     if let Ok(mut tx) = app.db.write().await
-        && jobs::release_lease(&mut tx, LEASE, &app.origin).await.is_ok()
+        && jobs::release_lease(&mut tx, LEASE, &app.origin)
+            .await
+            .is_ok()
     {
         let _ = tx.commit().await;
     }

@@ -21,6 +21,9 @@ pub(crate) fn spawn(app: &Arc<App>, tasks: &TaskTracker) {
 /// Logs a failed round; the next one tries again.
 pub(crate) fn log(what: &str, result: Result<(), crate::service::ServiceError>) {
     if let Err(error) = result {
-        tracing::warn!(error = crate::service::error_chain(&error), "{what} failed; will be tried again");
+        tracing::warn!(
+            error = crate::service::error_chain(&error),
+            "{what} failed; will be tried again"
+        );
     }
 }

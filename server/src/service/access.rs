@@ -102,7 +102,10 @@ impl Access {
     pub async fn reload(&self, db: &Db) -> Result<(), StoreError> {
         let tokens = operators::tokens(&mut db.read().await?).await?;
         let map = tokens.into_iter().map(|t| (t.secret_sha256, t)).collect();
-        *self.tokens.write().unwrap_or_else(std::sync::PoisonError::into_inner) = map;
+        *self
+            .tokens
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = map;
         Ok(())
     }
 
@@ -112,12 +115,18 @@ impl Access {
         if !bearer.starts_with(PREFIX) || bearer.len() > 200 {
             return None;
         }
-        let tokens = self.tokens.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let tokens = self
+            .tokens
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let token = tokens.get(&hash(bearer))?;
         if token.expires_at.is_some_and(|at| at <= now) {
             return None;
         }
-        Some(Operator { name: token.name.clone(), role: token.role })
+        Some(Operator {
+            name: token.name.clone(),
+            role: token.role,
+        })
     }
 }
 
@@ -170,7 +179,9 @@ impl App {
         valid: Option<Duration>,
     ) -> Result<(OperatorToken, String), ServiceError> {
         if name.is_empty() || name.len() > 60 {
-            return Err(ServiceError::invalid("a token's name has 1 to 60 characters"));
+            return Err(ServiceError::invalid(
+                "a token's name has 1 to 60 characters",
+            ));
         }
         let now = self.now();
         let (token, secret) = fresh(name, role, now, valid);
@@ -188,7 +199,10 @@ impl App {
     pub async fn revoke_token(&self, by: &Operator, id: TokenId) -> Result<(), ServiceError> {
         let mut tx = self.db.write().await?;
         if !operators::revoke(&mut tx, id).await? {
-            return Err(ServiceError::refuse(ProblemCode::NotFound, format!("there is no token {id}")));
+            return Err(ServiceError::refuse(
+                ProblemCode::NotFound,
+                format!("there is no token {id}"),
+            ));
         }
         let event = event(EventKind::Access, by.actor(), format!("token {id} revoked"));
         events::append(&mut tx, &self.origin, self.now(), &event).await?;

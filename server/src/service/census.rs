@@ -69,14 +69,21 @@ impl App {
         for entry in self.fleet.devices() {
             let state = entry.lock();
             if state.device.product == rollout.product {
-                count_device(plan, rollout, waves, &state, silent_before, now, &mut counted);
+                count_device(
+                    plan,
+                    rollout,
+                    waves,
+                    &state,
+                    silent_before,
+                    now,
+                    &mut counted,
+                );
             }
         }
         counted
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one loop's body, split off for reading")]
 fn count_device(
     plan: &PlanSnapshot,
     rollout: &Rollout,
@@ -112,9 +119,10 @@ fn count_device(
     let place = device.ring.place(rollout.salt);
     // The wave that has the device: where it was deployed, or the first that admits it.
     let taken_by = deployment.map(|d| d.wave as usize).or_else(|| {
-        selected.iter().copied().find(|i| {
-            waves[*i].state != WaveState::Pending && waves[*i].frontier.admits(place)
-        })
+        selected
+            .iter()
+            .copied()
+            .find(|i| waves[*i].state != WaveState::Pending && waves[*i].frontier.admits(place))
     });
     for index in selected {
         let census = &mut counted.view.waves[index].census;
@@ -128,7 +136,9 @@ fn count_device(
         }
     }
     let Some(taken) = taken_by else { return };
-    let Some(wave) = counted.view.waves.get_mut(taken) else { return };
+    let Some(wave) = counted.view.waves.get_mut(taken) else {
+        return;
+    };
     if let Some(deployment) = deployment {
         wave.census.tally.count(deployment, rollout.max_attempts);
     } else if device.last_seen >= silent_before {
@@ -139,11 +149,7 @@ fn count_device(
 }
 
 /// Why a rollout does not concern a device that it selects; `None` when it does.
-fn not_concerned(
-    plan: &PlanSnapshot,
-    rollout: &Rollout,
-    state: &DeviceState,
-) -> Option<Reason> {
+fn not_concerned(plan: &PlanSnapshot, rollout: &Rollout, state: &DeviceState) -> Option<Reason> {
     let device = &state.device;
     let release = plan.product(&device.product).releases.get(&rollout.version);
     if !device.active {
@@ -152,13 +158,19 @@ fn not_concerned(
     if device.release.as_ref() == Some(&rollout.version) {
         return Some(Reason::UpToDate);
     }
-    if device.release.as_ref().is_some_and(|r| *r > rollout.version) {
+    if device
+        .release
+        .as_ref()
+        .is_some_and(|r| *r > rollout.version)
+    {
         return Some(Reason::NewerInstalled);
     }
     if state.quarantine.contains(&rollout.version) {
         return Some(Reason::Quarantined);
     }
-    let Some(release) = release else { return Some(Reason::ReleaseNotOffered) };
+    let Some(release) = release else {
+        return Some(Reason::ReleaseNotOffered);
+    };
     if !device.channel.takes(release.stage) {
         return Some(Reason::ChannelDoesNotTakeStage);
     }

@@ -38,8 +38,10 @@ impl App {
         if request.nonce.len() != 64 || !request.nonce.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ServiceError::invalid("nonce: 32 bytes in hexadecimal"));
         }
-        let entry =
-            self.fleet.device(device).ok_or_else(|| ServiceError::not_found("such device"))?;
+        let entry = self
+            .fleet
+            .device(device)
+            .ok_or_else(|| ServiceError::not_found("such device"))?;
         let hold = Duration::from_secs(u64::from(request.wait.min(MAX_WAIT_S)));
         let deadline = tokio::time::Instant::now() + hold;
         let mut watch = self.fleet.watch();
@@ -65,7 +67,11 @@ impl App {
 
     /// Takes over the facts in memory; they are written behind. Only what runs is written at
     /// once, when it is not what the reports said.
-    async fn note_heartbeat(&self, entry: &DeviceEntry, request: &CheckIn) -> Result<(), ServiceError> {
+    async fn note_heartbeat(
+        &self,
+        entry: &DeviceEntry,
+        request: &CheckIn,
+    ) -> Result<(), ServiceError> {
         let (id, runs_other) = {
             let mut state = entry.lock();
             state.device.last_seen = self.now();
@@ -96,7 +102,9 @@ impl App {
             let plan = self.fleet.plan();
             let decision = entry.lock().decide(&plan, self.now(), &mut ());
             reason = decision.reason.clone();
-            let Some(task) = self.act(device, decision).await? else { continue };
+            let Some(task) = self.act(device, decision).await? else {
+                continue;
+            };
             let (task, cancel) = match task {
                 Next::Nothing => return Ok((self.plain(reason), false)),
                 Next::Cancel(deployment) => (None, Some(deployment)),
@@ -104,7 +112,8 @@ impl App {
             };
             // The device has it already.
             let knows = request.deployment.is_some_and(|status| {
-                task.as_ref().is_some_and(|t| t.deployment == status.id && t.action == Action::Install)
+                task.as_ref()
+                    .is_some_and(|t| t.deployment == status.id && t.action == Action::Install)
             });
             if knows {
                 return Ok((self.plain(reason), false));
@@ -114,7 +123,11 @@ impl App {
                 None => None,
             };
             self.metrics.check_ins.inc();
-            let answer = CheckInAnswer { assignment, cancel, ..self.plain(reason) };
+            let answer = CheckInAnswer {
+                assignment,
+                cancel,
+                ..self.plain(reason)
+            };
             return Ok((answer, true));
         }
         Ok((self.plain(reason), false))
@@ -132,11 +145,20 @@ impl App {
     }
 
     /// Writes what a decision needs written; `None` when it turned out outdated.
-    async fn act(&self, device: DeviceId, decision: Decision) -> Result<Option<Next>, ServiceError> {
+    async fn act(
+        &self,
+        device: DeviceId,
+        decision: Decision,
+    ) -> Result<Option<Next>, ServiceError> {
         let reason = decision.reason;
         Ok(match decision.verdict {
             Verdict::Nothing => Some(Next::Nothing),
-            Verdict::Repeat { deployment, leg, window_s, .. } => Some(Next::Task(Task {
+            Verdict::Repeat {
+                deployment,
+                leg,
+                window_s,
+                ..
+            } => Some(Next::Task(Task {
                 deployment,
                 release: leg,
                 action: Action::Install,
@@ -144,19 +166,22 @@ impl App {
             })),
             Verdict::Offer(offer) => {
                 let task = (offer.leg.clone(), offer.window_s);
-                match self.writer.write(device, Write::Offer(Box::new(offer))).await? {
-                    Written::Offered(deployment) => Some(Next::Task(Task {
+                if let Written::Offered(deployment) = self
+                    .writer
+                    .write(device, Write::Offer(Box::new(offer)))
+                    .await?
+                {
+                    Some(Next::Task(Task {
                         deployment,
                         release: task.0,
                         action: Action::Install,
                         window_s: task.1,
-                    })),
-                    _ => {
-                        // Another replica moved on: catch up before looking again.
-                        self.follow_events().await?;
-                        self.fleet.reload_device(&self.db, device).await?;
-                        None
-                    }
+                    }))
+                } else {
+                    // Another replica moved on: catch up before looking again.
+                    self.follow_events().await?;
+                    self.fleet.reload_device(&self.db, device).await?;
+                    None
                 }
             }
             Verdict::Cancel { deployment, .. } => {
@@ -169,15 +194,21 @@ impl App {
                 let order = Write::Order(deployment, DeploymentEvent::ReturnOrdered, reason);
                 let first = self.fleet.device(device).is_some_and(|entry| {
                     let state = entry.lock();
-                    state.deployments.values().any(|d| {
-                        d.id == deployment && d.state != DeploymentState::RollingBack
-                    })
+                    state
+                        .deployments
+                        .values()
+                        .any(|d| d.id == deployment && d.state != DeploymentState::RollingBack)
                 });
                 if first {
                     self.writer.write(device, order).await?;
                 }
                 let action = Action::Rollback;
-                Some(Next::Task(Task { deployment, release: to, action, window_s: 0 }))
+                Some(Next::Task(Task {
+                    deployment,
+                    release: to,
+                    action,
+                    window_s: 0,
+                }))
             }
         })
     }
@@ -194,7 +225,10 @@ impl App {
         let missing = || {
             ServiceError::refuse(
                 ProblemCode::Conflict,
-                format!("release {} has no artifact for {}", task.release, device.platform),
+                format!(
+                    "release {} has no artifact for {}",
+                    task.release, device.platform
+                ),
             )
         };
         let artifact = plan
@@ -233,7 +267,11 @@ impl App {
             return Err(ServiceError::invalid(text));
         }
         self.metrics.reports.inc_by(batch.reports.len() as u64);
-        match self.writer.write(device, Write::Reports(batch.reports)).await? {
+        match self
+            .writer
+            .write(device, Write::Reports(batch.reports))
+            .await?
+        {
             Written::Acknowledged(acknowledged) => Ok(ReportsAccepted { acknowledged }),
             Written::Offered(_) | Written::Outdated | Written::Done => {
                 Err(ServiceError::invalid("reports were not taken"))

@@ -138,7 +138,10 @@ impl App {
             return Err(refused("the token is used up; make another one"));
         }
         if !devices::insert(&mut tx, &device).await? {
-            return Err(ServiceError::refuse(ProblemCode::Conflict, "the device is enrolled already"));
+            return Err(ServiceError::refuse(
+                ProblemCode::Conflict,
+                "the device is enrolled already",
+            ));
         }
         let event = NewEvent {
             product: Some(device.product.clone()),
@@ -146,14 +149,22 @@ impl App {
             ..event(
                 EventKind::Device,
                 format!("device {}", device.id),
-                format!("{} joined in {}, channel {}", device.name, device.region, device.channel),
+                format!(
+                    "{} joined in {}, channel {}",
+                    device.name, device.region, device.channel
+                ),
             )
         };
         events::append(&mut tx, &self.origin, now, &event).await?;
         tx.commit().await?;
         self.fleet.reload_device(&self.db, device.id).await?;
         self.wake_planner();
-        Ok(Enrolled { device: device.id, region: device.region, channel: device.channel, root })
+        Ok(Enrolled {
+            device: device.id,
+            region: device.region,
+            channel: device.channel,
+            root,
+        })
     }
 
     fn new_device(&self, request: &Enrol, row: &JoinRow) -> Result<Device, ServiceError> {
@@ -161,9 +172,13 @@ impl App {
         if request.product != row.product {
             return Err(refused(format!("the token is for product {}", row.product)));
         }
-        let region = row.region.clone().or_else(|| request.region.clone()).ok_or_else(|| {
-            ServiceError::invalid("neither the token nor the device names a region")
-        })?;
+        let region = row
+            .region
+            .clone()
+            .or_else(|| request.region.clone())
+            .ok_or_else(|| {
+                ServiceError::invalid("neither the token nor the device names a region")
+            })?;
         if request.region.as_ref().is_some_and(|r| *r != region) {
             return Err(refused(format!("the token is for region {region}")));
         }
@@ -173,13 +188,17 @@ impl App {
         }
         let role = RoleName::new(row.product.clone(), channel);
         if !self.fleet.plan().trust.repository.delegates(&role) {
-            return Err(refused(format!("the signed targets delegate no role {role}")));
+            return Err(refused(format!(
+                "the signed targets delegate no role {role}"
+            )));
         }
         if request.labels.len() > 32 {
             return Err(ServiceError::invalid("a device has at most 32 labels"));
         }
         for (key, value) in &request.labels {
-            format!("{key}={value}").parse::<Label>().map_err(ServiceError::invalid)?;
+            format!("{key}={value}")
+                .parse::<Label>()
+                .map_err(ServiceError::invalid)?;
         }
         let mut labels = request.labels.clone();
         // What the token says of a device counts more than what it says of itself.
@@ -187,7 +206,12 @@ impl App {
         let now = self.now();
         Ok(Device {
             id: DeviceId::from_random(random::bytes()),
-            name: request.name.chars().filter(|c| !c.is_control()).take(80).collect(),
+            name: request
+                .name
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(80)
+                .collect(),
             product: row.product.clone(),
             platform: request.platform.clone(),
             region,
@@ -231,7 +255,10 @@ impl App {
         reason: &str,
     ) -> Result<(), ServiceError> {
         let text = format!("quarantine for {version} lifted: {reason}");
-        self.change_device(by, id, text, async |tx| devices::lift(tx, id, version).await).await
+        self.change_device(by, id, text, async |tx| {
+            devices::lift(tx, id, version).await
+        })
+        .await
     }
 
     async fn change_device(
@@ -243,10 +270,14 @@ impl App {
     ) -> Result<(), ServiceError> {
         let mut tx = self.db.write().await?;
         if !change(&mut tx).await? {
-            return Err(ServiceError::not_found(format!("device {id} to which this applies")));
+            return Err(ServiceError::not_found(format!(
+                "device {id} to which this applies"
+            )));
         }
-        let event =
-            NewEvent { device: Some(id), ..event(EventKind::Device, by.actor(), text) };
+        let event = NewEvent {
+            device: Some(id),
+            ..event(EventKind::Device, by.actor(), text)
+        };
         events::append(&mut tx, &self.origin, self.now(), &event).await?;
         tx.commit().await?;
         self.fleet.reload_device(&self.db, id).await?;
@@ -256,11 +287,16 @@ impl App {
 
     /// Why a device is told what it is told.
     pub fn why_device(&self, id: DeviceId) -> Result<WhyDevice, ServiceError> {
-        let entry =
-            self.fleet.device(id).ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
+        let entry = self
+            .fleet
+            .device(id)
+            .ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
         let plan = self.fleet.plan();
         let mut steps = Vec::new();
         let decision = entry.lock().decide(&plan, self.now(), &mut steps);
-        Ok(WhyDevice { reason: decision.reason, steps })
+        Ok(WhyDevice {
+            reason: decision.reason,
+            steps,
+        })
     }
 }

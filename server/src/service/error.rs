@@ -38,10 +38,13 @@ impl From<BlobError> for ServiceError {
                 Self::Refused(ProblemCode::DigestMismatch, error.to_string())
             }
             BlobError::TooLarge(_) => Self::Refused(ProblemCode::TooLarge, error.to_string()),
-            BlobError::Read(_) => {
-                Self::Refused(ProblemCode::InvalidRequest, "the upload broke off; send it again".into())
+            BlobError::Read(_) => Self::Refused(
+                ProblemCode::InvalidRequest,
+                "the upload broke off; send it again".into(),
+            ),
+            BlobError::Store(_) | BlobError::Folder(..) | BlobError::Damaged(_) => {
+                Self::Blob(error)
             }
-            BlobError::Store(_) | BlobError::Folder(..) | BlobError::Damaged(_) => Self::Blob(error),
         }
     }
 }
@@ -67,7 +70,9 @@ impl ServiceError {
         match self {
             Self::Refused(code, detail) => Problem::new(*code, detail),
             Self::Trust(error) => Problem::new(ProblemCode::MetadataRefused, chain(error)),
-            Self::Lifecycle(error) => Problem::new(ProblemCode::IllegalTransition, error.to_string()),
+            Self::Lifecycle(error) => {
+                Problem::new(ProblemCode::IllegalTransition, error.to_string())
+            }
             Self::Rollout(error) => Problem::new(ProblemCode::IllegalTransition, error.to_string()),
             Self::Store(_) | Self::Blob(_) => Problem::new(
                 ProblemCode::Unavailable,

@@ -65,7 +65,12 @@ impl DeviceState {
         now: Timestamp,
         trace: &mut impl admission::Trace,
     ) -> admission::Decision {
-        admission::decide(plan.product(&self.device.product), &self.facts(), now, trace)
+        admission::decide(
+            plan.product(&self.device.product),
+            &self.facts(),
+            now,
+            trace,
+        )
     }
 }
 
@@ -87,7 +92,9 @@ impl Fleet {
             .collect();
         for deployment in deployments::planned(&mut tx).await? {
             if let Some(state) = states.get_mut(&deployment.device) {
-                state.deployments.insert(deployment.rollout, deployment.facts);
+                state
+                    .deployments
+                    .insert(deployment.rollout, deployment.facts);
             }
         }
         for (device, version) in devices::all_quarantined(&mut tx).await? {
@@ -98,7 +105,14 @@ impl Fleet {
         let plan = PlanSnapshot::load(&mut tx).await?;
         let devices = states
             .into_iter()
-            .map(|(id, state)| (id, Arc::new(DeviceEntry { state: Mutex::new(state) })))
+            .map(|(id, state)| {
+                (
+                    id,
+                    Arc::new(DeviceEntry {
+                        state: Mutex::new(state),
+                    }),
+                )
+            })
             .collect();
         Ok(Self {
             devices: RwLock::new(devices),
@@ -129,17 +143,29 @@ impl Fleet {
 
     /// A device.
     pub fn device(&self, id: DeviceId) -> Option<Arc<DeviceEntry>> {
-        self.devices.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.devices
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     /// Every device, in no order.
     pub fn devices(&self) -> Vec<Arc<DeviceEntry>> {
-        self.devices.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.devices
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// How many devices there are.
     pub fn len(&self) -> usize {
-        self.devices.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.devices
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Whether there is no device.
@@ -150,13 +176,19 @@ impl Fleet {
     /// Reads one device again: another replica changed it, or it has just joined.
     pub async fn reload_device(&self, db: &Db, id: DeviceId) -> Result<(), StoreError> {
         let mut tx = db.read().await?;
-        let Some(device) = devices::one(&mut tx, id).await? else { return Ok(()) };
+        let Some(device) = devices::one(&mut tx, id).await? else {
+            return Ok(());
+        };
         let deployments = deployments::of_device(&mut tx, id).await?;
         let quarantine = devices::quarantined(&mut tx, id).await?;
         drop(tx);
         let entry = {
             let mut map = self.devices.write().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Arc::new(DeviceEntry { state: Mutex::new(new_state(device.clone())) });
+            let fresh = || {
+                Arc::new(DeviceEntry {
+                    state: Mutex::new(new_state(device.clone())),
+                })
+            };
             map.entry(id).or_insert_with(fresh).clone()
         };
         let mut state = entry.lock();
@@ -165,7 +197,10 @@ impl Fleet {
         if let Some(heard) = newer_heartbeat {
             merge_heartbeat(&mut state.device, &heard);
         }
-        state.deployments = deployments.into_iter().map(|d| (d.rollout, d.facts)).collect();
+        state.deployments = deployments
+            .into_iter()
+            .map(|d| (d.rollout, d.facts))
+            .collect();
         state.quarantine = quarantine.into_iter().collect();
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! What can be done: one file a concern, each call one transaction.
 
 pub mod access;
+pub mod census;
 pub mod checkin;
 pub mod devices;
 pub mod fleet;
 pub mod plan;
 pub mod releases;
-pub mod census;
 pub mod rollouts;
 pub mod session;
 pub mod trust;

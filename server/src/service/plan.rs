@@ -54,10 +54,18 @@ impl PlanSnapshot {
             // Live ones before completed ones, then the newest goal: a late device goes there.
             product.rollouts.sort_by(|a, b| {
                 let finished = |r: &RolloutPlan| r.state.is_final();
-                finished(a).cmp(&finished(b)).then_with(|| b.goal.cmp(&a.goal))
+                finished(a)
+                    .cmp(&finished(b))
+                    .then_with(|| b.goal.cmp(&a.goal))
             });
         }
-        Ok(Self { fleet, rollouts: by_id, payloads, trust, nothing: ProductPlan::default() })
+        Ok(Self {
+            fleet,
+            rollouts: by_id,
+            payloads,
+            trust,
+            nothing: ProductPlan::default(),
+        })
     }
 
     /// The plan of a product; an empty one for a product without releases.
@@ -72,7 +80,11 @@ impl PlanSnapshot {
         version: &Version,
         platform: &tidegate_protocol::Platform,
     ) -> Option<&ArtifactPlan> {
-        self.product(product).releases.get(version)?.artifacts.get(platform)
+        self.product(product)
+            .releases
+            .get(version)?
+            .artifacts
+            .get(platform)
     }
 
     /// The products with their plans.
@@ -83,7 +95,10 @@ impl PlanSnapshot {
 
 fn add_release(fleet: &mut FleetPlan, release: &Release) {
     let product = fleet.products.entry(release.product.clone()).or_default();
-    let plan = ReleasePlan { stage: release.stage, artifacts: BTreeMap::new() };
+    let plan = ReleasePlan {
+        stage: release.stage,
+        artifacts: BTreeMap::new(),
+    };
     product.releases.insert(release.version.clone(), plan);
 }
 
@@ -108,8 +123,14 @@ fn add_artifact(
             platform: artifact.platform.clone(),
         })
     });
-    let list = payloads.get(&artifact.image.sha256).map_or(&[][..], Vec::as_slice);
-    let full = list.iter().filter(|p| p.from.is_none()).map(|p| p.bytes).min();
+    let list = payloads
+        .get(&artifact.image.sha256)
+        .map_or(&[][..], Vec::as_slice);
+    let full = list
+        .iter()
+        .filter(|p| p.from.is_none())
+        .map(|p| p.bytes)
+        .min();
     let plan = ArtifactPlan {
         image: artifact.image,
         stepping_stone: facts.is_some_and(|f| f.stepping_stone),

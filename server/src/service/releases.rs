@@ -48,7 +48,11 @@ impl App {
         if new {
             let event = NewEvent {
                 product: Some(name.clone()),
-                ..event(EventKind::Release, by.actor(), format!("product {name} made"))
+                ..event(
+                    EventKind::Release,
+                    by.actor(),
+                    format!("product {name} made"),
+                )
             };
             events::append(&mut tx, &self.origin, now, &event).await?;
         }
@@ -70,8 +74,7 @@ impl App {
         if !products::product_exists(&mut tx, product).await? {
             return Err(ServiceError::not_found(format!("product {product}")));
         }
-        let new =
-            products::insert_release(&mut tx, product, version, notes, &by.name, now).await?;
+        let new = products::insert_release(&mut tx, product, version, notes, &by.name, now).await?;
         let release = products::release(&mut tx, product, version)
             .await?
             .ok_or_else(|| ServiceError::not_found(format!("release {version}")))?;
@@ -95,7 +98,10 @@ impl App {
         if let Some(known) = products::blob(&mut self.db.read().await?, sha256).await? {
             return Ok(known);
         }
-        let manifest = self.blobs.put_stream(sha256, self.settings.max_upload, stream).await?;
+        let manifest = self
+            .blobs
+            .put_stream(sha256, self.settings.max_upload, stream)
+            .await?;
         let payload = self.store_manifest(&manifest).await?;
         let mut tx = self.db.write().await?;
         products::insert_blob(&mut tx, manifest.to, now).await?;
@@ -159,13 +165,22 @@ impl App {
         if release.stage != Stage::Draft {
             return Err(ServiceError::refuse(
                 ProblemCode::Conflict,
-                format!("release {version} is {}: artifacts are added to a draft only", release.stage),
+                format!(
+                    "release {version} is {}: artifacts are added to a draft only",
+                    release.stage
+                ),
             ));
         }
         products::insert_artifact(&mut tx, &artifact, now).await?;
         self.enqueue_builds(&mut tx, &artifact).await?;
         let text = format!("artifact {} of {version} for {platform}", sha256.short());
-        events::append(&mut tx, &self.origin, now, &release_event(&release, by, text)).await?;
+        events::append(
+            &mut tx,
+            &self.origin,
+            now,
+            &release_event(&release, by, text),
+        )
+        .await?;
         tx.commit().await?;
         self.fleet.reload_plan(&self.db).await?;
         self.wake_builder();
@@ -186,15 +201,26 @@ impl App {
             .collect();
         others.sort_by(|a, b| b.version.cmp(&a.version));
         others.truncate(DELTAS_FROM);
-        let mut requests = vec![BuildRequest { to: artifact.image, from: None }];
+        let mut requests = vec![BuildRequest {
+            to: artifact.image,
+            from: None,
+        }];
         for other in &others {
-            requests.push(BuildRequest { to: artifact.image, from: Some(other.image) });
+            requests.push(BuildRequest {
+                to: artifact.image,
+                from: Some(other.image),
+            });
         }
         for other in &others {
-            requests.push(BuildRequest { to: other.image, from: Some(artifact.image) });
+            requests.push(BuildRequest {
+                to: other.image,
+                from: Some(artifact.image),
+            });
         }
         for (at, request) in (0..).zip(requests) {
-            let from = request.from.map_or_else(String::new, |f| f.sha256.to_string());
+            let from = request
+                .from
+                .map_or_else(String::new, |f| f.sha256.to_string());
             let subject = format!("{}<{from}", request.to.sha256);
             let payload = serde_json::to_string(&request).unwrap_or_default();
             let id = JobId::from_random(random::bytes());
@@ -230,20 +256,35 @@ impl App {
                 .collect(),
         };
         let stage = standing.promote(to, reason)?;
-        let promoted = Release { stage, ..release.clone() };
+        let promoted = Release {
+            stage,
+            ..release.clone()
+        };
         if dry_run || stage == release.stage {
             return Ok(promoted);
         }
         if !products::set_stage(&mut tx, &release, stage, reason).await? {
-            return Err(ServiceError::refuse(ProblemCode::Conflict, "the release changed just now"));
+            return Err(ServiceError::refuse(
+                ProblemCode::Conflict,
+                "the release changed just now",
+            ));
         }
         let why = reason.map(|r| format!(": {r}")).unwrap_or_default();
         let text = format!("release {version} {} -> {stage}{why}", release.stage);
-        events::append(&mut tx, &self.origin, now, &release_event(&release, by, text)).await?;
+        events::append(
+            &mut tx,
+            &self.origin,
+            now,
+            &release_event(&release, by, text),
+        )
+        .await?;
         tx.commit().await?;
         self.fleet.reload_plan(&self.db).await?;
         self.wake_planner();
-        Ok(Release { revision: release.revision + 1, ..promoted })
+        Ok(Release {
+            revision: release.revision + 1,
+            ..promoted
+        })
     }
 
     /// The ways to fetch the artifacts of a release, and the jobs that make more.
@@ -255,8 +296,14 @@ impl App {
         let plan = self.fleet.plan();
         let mut tx = self.db.read().await?;
         let artifacts = products::artifacts(&mut tx, product, version).await?;
-        if artifacts.is_empty() && products::release(&mut tx, product, version).await?.is_none() {
-            return Err(ServiceError::not_found(format!("release {version} of {product}")));
+        if artifacts.is_empty()
+            && products::release(&mut tx, product, version)
+                .await?
+                .is_none()
+        {
+            return Err(ServiceError::not_found(format!(
+                "release {version} of {product}"
+            )));
         }
         let names: BTreeMap<Sha256, Version> = products::all_artifacts(&mut tx)
             .await?
@@ -266,10 +313,17 @@ impl App {
             .collect();
         let mut views = Vec::new();
         for artifact in &artifacts {
-            for payload in plan.payloads.get(&artifact.image.sha256).into_iter().flatten() {
+            for payload in plan
+                .payloads
+                .get(&artifact.image.sha256)
+                .into_iter()
+                .flatten()
+            {
                 views.push(PayloadView {
                     platform: artifact.platform.to_string(),
-                    from: payload.from.and_then(|f| names.get(&f).map(ToString::to_string)),
+                    from: payload
+                        .from
+                        .and_then(|f| names.get(&f).map(ToString::to_string)),
                     encoding: payload.encoding.to_string(),
                     bytes: payload.bytes,
                     image_bytes: artifact.image.length,
@@ -279,18 +333,32 @@ impl App {
             }
         }
         for job in jobs::of_kind(&mut tx, BUILD).await? {
-            let Ok(request) = serde_json::from_str::<BuildRequest>(&job.payload) else { continue };
+            let Ok(request) = serde_json::from_str::<BuildRequest>(&job.payload) else {
+                continue;
+            };
             let artifact = artifacts.iter().find(|a| a.image == request.to);
             if let Some(artifact) = artifact
                 && job.state != "done"
             {
                 views.push(PayloadView {
                     platform: artifact.platform.to_string(),
-                    from: request.from.and_then(|f| names.get(&f.sha256).map(ToString::to_string)),
-                    encoding: if request.from.is_some() { "bsdiff" } else { "full" }.into(),
+                    from: request
+                        .from
+                        .and_then(|f| names.get(&f.sha256).map(ToString::to_string)),
+                    encoding: if request.from.is_some() {
+                        "bsdiff"
+                    } else {
+                        "full"
+                    }
+                    .into(),
                     bytes: 0,
                     image_bytes: artifact.image.length,
-                    state: if job.state == "failed" { "failed" } else { "building" }.into(),
+                    state: if job.state == "failed" {
+                        "failed"
+                    } else {
+                        "building"
+                    }
+                    .into(),
                     error: job.error,
                 });
             }
@@ -336,7 +404,10 @@ fn listed_in(plan: &PlanSnapshot, artifact: &Artifact) -> Vec<Channel> {
                 release: artifact.version.clone(),
                 platform: artifact.platform.clone(),
             };
-            plan.trust.repository.image(&path).is_some_and(|f| f.image == artifact.image)
+            plan.trust
+                .repository
+                .image(&path)
+                .is_some_and(|f| f.image == artifact.image)
         })
         .collect()
 }

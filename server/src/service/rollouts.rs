@@ -1,9 +1,9 @@
 //! Rollouts: made, started, stopped, taken back; and the planner's hands.
 
-use tidegate_domain::rollout::{
-    Action, Gate, OnBreach, Pace, Plan, RolloutEvent, RolloutState, Wave, WaveState, plan,
-};
 use tidegate_domain::ring::Ring;
+use tidegate_domain::rollout::{
+    Action, Gate, OnBreach, Pace, RolloutEvent, RolloutState, Wave, WaveState, plan,
+};
 use tidegate_protocol::{
     Explained, ProblemCode, ProductName, Reason, RolloutId, Stage, Timestamp, Version,
 };
@@ -87,15 +87,22 @@ impl App {
                 ));
             }
             drop(tx);
-            return self.rollout(id.parse().map_err(ServiceError::invalid)?).await;
+            return self
+                .rollout(id.parse().map_err(ServiceError::invalid)?)
+                .await;
         }
         let release = products::release(&mut tx, &new.product, &new.version)
             .await?
-            .ok_or_else(|| ServiceError::not_found(format!("release {} of {}", new.version, new.product)))?;
+            .ok_or_else(|| {
+                ServiceError::not_found(format!("release {} of {}", new.version, new.product))
+            })?;
         if !matches!(release.stage, Stage::Alpha | Stage::Beta | Stage::Ga) {
             return Err(ServiceError::refuse(
                 ProblemCode::Conflict,
-                format!("release {} is {}: promote it to alpha, beta or ga first", new.version, release.stage),
+                format!(
+                    "release {} is {}: promote it to alpha, beta or ga first",
+                    new.version, release.stage
+                ),
             ));
         }
         let rollout = Rollout {
@@ -127,8 +134,18 @@ impl App {
             let id = rollout.id.to_string();
             crate::store::operators::remember(&mut tx, key, fingerprint, &id, now).await?;
         }
-        let text = format!("rollout of {} made with {} waves", rollout.version, rows.len());
-        events::append(&mut tx, &self.origin, now, &rollout_event(&rollout, by.actor(), text)).await?;
+        let text = format!(
+            "rollout of {} made with {} waves",
+            rollout.version,
+            rows.len()
+        );
+        events::append(
+            &mut tx,
+            &self.origin,
+            now,
+            &rollout_event(&rollout, by.actor(), text),
+        )
+        .await?;
         tx.commit().await?;
         self.fleet.reload_plan(&self.db).await?;
         Ok(self.standing(rollout, rows))
@@ -145,21 +162,13 @@ impl App {
     fn standing(&self, rollout: Rollout, waves: Vec<WaveRow>) -> RolloutStanding {
         let now = self.now();
         let counted = self.count(&self.fleet.plan(), &rollout, &waves, now);
-        let waiting = self.waiting(&rollout, &counted, now).waiting;
-        RolloutStanding { rollout, waves, counted, waiting }
-    }
-
-    fn waiting(&self, rollout: &Rollout, counted: &Counted, now: Timestamp) -> Plan {
-        let mut plan = plan(&counted.view, now);
-        // A rollout that stands still stands still for the reason that was given.
-        let stopped = matches!(
-            rollout.state,
-            RolloutState::Halted | RolloutState::Paused | RolloutState::RolledBack | RolloutState::Cancelled
-        );
-        if stopped {
-            plan.waiting = rollout.reason.clone();
+        let waiting = waiting(&rollout, &counted, now);
+        RolloutStanding {
+            rollout,
+            waves,
+            counted,
+            waiting,
         }
-        plan
     }
 
     /// Gives a rollout an order. `revision` is what the caller last saw, where it matters to
@@ -175,9 +184,10 @@ impl App {
     ) -> Result<Ordered, ServiceError> {
         let now = self.now();
         let code = match order {
-            RolloutEvent::Start | RolloutEvent::Resume | RolloutEvent::Complete | RolloutEvent::Returned => {
-                Reason::WaveInFlight
-            }
+            RolloutEvent::Start
+            | RolloutEvent::Resume
+            | RolloutEvent::Complete
+            | RolloutEvent::Returned => Reason::WaveInFlight,
             RolloutEvent::Pause => Reason::RolloutPaused,
             RolloutEvent::Halt => Reason::RolloutHalted,
             RolloutEvent::RollBack => Reason::RollbackOrdered,
@@ -191,12 +201,19 @@ impl App {
             if revision.is_some_and(|seen| seen != rollout.revision) {
                 return Err(ServiceError::refuse(
                     ProblemCode::PreconditionFailed,
-                    format!("the rollout is at revision {} by now; look at it again", rollout.revision),
+                    format!(
+                        "the rollout is at revision {} by now; look at it again",
+                        rollout.revision
+                    ),
                 ));
             }
             let state = rollout.state.apply(order)?;
             let explained = Explained::new(code, format!("{}: {reason}", by.name));
-            let mut after = Rollout { state, reason: explained.clone(), ..rollout.clone() };
+            let mut after = Rollout {
+                state,
+                reason: explained.clone(),
+                ..rollout.clone()
+            };
             if dry_run || state == rollout.state {
                 drop(tx);
                 if dry_run {
@@ -204,7 +221,10 @@ impl App {
                 } else {
                     after = rollout;
                 }
-                return Ok(Ordered { standing: self.standing(after, waves), dry_run });
+                return Ok(Ordered {
+                    standing: self.standing(after, waves),
+                    dry_run,
+                });
             }
             if !rollouts::set_state(&mut tx, &rollout, state, &explained, now).await? {
                 continue;
@@ -212,16 +232,26 @@ impl App {
             if order == RolloutEvent::Resume {
                 reopen_failed_waves(&mut tx, &rollout, &waves).await?;
             }
-            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            let why = if reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {reason}")
+            };
             let text = format!("{order}: {} -> {state}{why}", rollout.state);
             let event = rollout_event(&rollout, by.actor(), text);
             events::append(&mut tx, &self.origin, now, &event).await?;
             tx.commit().await?;
             self.fleet.reload_plan(&self.db).await?;
             self.wake_planner();
-            return Ok(Ordered { standing: self.rollout(id).await?, dry_run: false });
+            return Ok(Ordered {
+                standing: self.rollout(id).await?,
+                dry_run: false,
+            });
         }
-        Err(ServiceError::refuse(ProblemCode::Conflict, "the rollout keeps changing; try again"))
+        Err(ServiceError::refuse(
+            ProblemCode::Conflict,
+            "the rollout keeps changing; try again",
+        ))
     }
 
     /// Rolls back every rollout of a release that has moved a device.
@@ -235,13 +265,18 @@ impl App {
     ) -> Result<Vec<Ordered>, ServiceError> {
         let list = rollouts::of_release(&mut self.db.read().await?, product, version).await?;
         if list.is_empty() {
-            return Err(ServiceError::not_found(format!("rollout of {product} {version}")));
+            return Err(ServiceError::not_found(format!(
+                "rollout of {product} {version}"
+            )));
         }
         let mut done = Vec::new();
         for rollout in list {
             if rollout.state.apply(RolloutEvent::RollBack).is_ok() {
                 let order = RolloutEvent::RollBack;
-                done.push(self.order_rollout(by, rollout.id, order, reason, None, dry_run).await?);
+                done.push(
+                    self.order_rollout(by, rollout.id, order, reason, None, dry_run)
+                        .await?,
+                );
             }
         }
         Ok(done)
@@ -254,7 +289,10 @@ impl App {
             let snapshot = self.fleet.plan();
             let mut acted = false;
             for (rollout, waves) in snapshot.rollouts.values() {
-                if matches!(rollout.state, RolloutState::Running | RolloutState::RollingBack) {
+                if matches!(
+                    rollout.state,
+                    RolloutState::Running | RolloutState::RollingBack
+                ) {
                     let mut counted = self.count(&snapshot, rollout, waves, self.now());
                     let plan = plan(&counted.view, self.now());
                     for action in &plan.actions {
@@ -284,31 +322,58 @@ impl App {
         let mut state = rollout.state;
         let text = match action {
             Action::StartWave(i) => {
-                let wave = WaveRow { state: WaveState::Running, started_at: Some(now), ..waves[*i].clone() };
+                let wave = WaveRow {
+                    state: WaveState::Running,
+                    started_at: Some(now),
+                    ..waves[*i].clone()
+                };
                 rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
                 format!("wave {} starts", wave.wave.name)
             }
             Action::Admit { wave: i, members } => {
                 let frontier = counted.frontier(*i, *members, waves[*i].frontier);
-                let wave = WaveRow { frontier, ..waves[*i].clone() };
+                let wave = WaveRow {
+                    frontier,
+                    ..waves[*i].clone()
+                };
                 rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
                 let whom = members.map_or_else(|| "everybody".into(), |m| format!("{m} devices"));
                 format!("wave {} admits {whom}", wave.wave.name)
             }
             Action::Soak(i) => {
-                let wave = WaveRow { state: WaveState::Soaking, soak_started: Some(now), ..waves[*i].clone() };
+                let wave = WaveRow {
+                    state: WaveState::Soaking,
+                    soak_started: Some(now),
+                    ..waves[*i].clone()
+                };
                 rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
                 format!("wave {} soaks", wave.wave.name)
             }
             Action::Pass(i) | Action::Skip(i) => {
                 let passed = matches!(action, Action::Pass(_));
-                let to = if passed { WaveState::Passed } else { WaveState::Skipped };
-                let wave = WaveRow { state: to, ended_at: Some(now), ..waves[*i].clone() };
+                let to = if passed {
+                    WaveState::Passed
+                } else {
+                    WaveState::Skipped
+                };
+                let wave = WaveRow {
+                    state: to,
+                    ended_at: Some(now),
+                    ..waves[*i].clone()
+                };
                 rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
                 format!("wave {} {to}", wave.wave.name)
             }
-            Action::Breach { wave: i, reason: breach, then } => {
-                let wave = WaveRow { state: WaveState::Failed, ended_at: Some(now), ..waves[*i].clone() };
+            Action::Breach {
+                wave: i,
+                reason: breach,
+                then,
+            } => {
+                let wave = WaveRow {
+                    state: WaveState::Failed,
+                    ended_at: Some(now),
+                    ..waves[*i].clone()
+                };
                 rollouts::set_wave(&mut tx, rollout.id, *i, &wave).await?;
                 let order = match then {
                     OnBreach::Halt => RolloutEvent::Halt,
@@ -338,19 +403,49 @@ impl App {
             // Someone changed it since it was counted: nothing of this is written.
             return Ok(false);
         }
-        events::append(&mut tx, &self.origin, now, &rollout_event(rollout, "planner".into(), text))
-            .await?;
+        events::append(
+            &mut tx,
+            &self.origin,
+            now,
+            &rollout_event(rollout, "planner".into(), text),
+        )
+        .await?;
         tx.commit().await?;
         Ok(true)
     }
 }
 
+/// Why a rollout does no more: its own reason where it stands still, else what it waits for.
+fn waiting(rollout: &Rollout, counted: &Counted, now: Timestamp) -> Explained {
+    // A rollout that stands still stands still for the reason that was given.
+    let stopped = matches!(
+        rollout.state,
+        RolloutState::Halted
+            | RolloutState::Paused
+            | RolloutState::RolledBack
+            | RolloutState::Cancelled
+    );
+    if stopped {
+        rollout.reason.clone()
+    } else {
+        plan(&counted.view, now).waiting
+    }
+}
+
 fn check(new: &NewRollout) -> Result<(), ServiceError> {
     if new.waves.is_empty() || new.waves.len() > MAX_WAVES {
-        return Err(ServiceError::invalid(format!("a rollout has 1 to {MAX_WAVES} waves")));
+        return Err(ServiceError::invalid(format!(
+            "a rollout has 1 to {MAX_WAVES} waves"
+        )));
     }
-    if new.waves.iter().any(|w| w.name.is_empty() || w.name.len() > 60) {
-        return Err(ServiceError::invalid("a wave's name has 1 to 60 characters"));
+    if new
+        .waves
+        .iter()
+        .any(|w| w.name.is_empty() || w.name.len() > 60)
+    {
+        return Err(ServiceError::invalid(
+            "a wave's name has 1 to 60 characters",
+        ));
     }
     if new.max_attempts == 0 || new.max_attempts > 100 {
         return Err(ServiceError::invalid("max_attempts: 1 to 100"));
@@ -383,7 +478,11 @@ async fn reopen_failed_waves(
 ) -> Result<(), ServiceError> {
     for (index, wave) in waves.iter().enumerate() {
         if wave.state == WaveState::Failed {
-            let wave = WaveRow { state: WaveState::Running, ended_at: None, ..wave.clone() };
+            let wave = WaveRow {
+                state: WaveState::Running,
+                ended_at: None,
+                ..wave.clone()
+            };
             rollouts::set_wave(tx, rollout.id, index, &wave).await?;
         }
     }
@@ -391,8 +490,9 @@ async fn reopen_failed_waves(
 }
 
 async fn read(tx: &mut Tx, id: RolloutId) -> Result<(Rollout, Vec<WaveRow>), ServiceError> {
-    let rollout =
-        rollouts::one(tx, id).await?.ok_or_else(|| ServiceError::not_found(format!("rollout {id}")))?;
+    let rollout = rollouts::one(tx, id)
+        .await?
+        .ok_or_else(|| ServiceError::not_found(format!("rollout {id}")))?;
     let waves = rollouts::waves(tx, id).await?;
     Ok((rollout, waves))
 }

@@ -34,9 +34,8 @@ impl TicketKey {
 
     fn mac(&self, purpose: &str, parts: &[&str]) -> Hmac<Sha256> {
         // HMAC takes keys of any length.
-        let mut mac = match Hmac::<Sha256>::new_from_slice(&self.0) {
-            Ok(mac) => mac,
-            Err(_) => unreachable!("HMAC takes keys of any length"),
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+            unreachable!("HMAC takes keys of any length")
         };
         mac.update(purpose.as_bytes());
         for part in parts {
@@ -64,7 +63,10 @@ impl TicketKey {
 
     /// A nonce: the time at which it was handed out, something random, and a MAC.
     fn nonce(&self, now: Timestamp) -> String {
-        let (at, salt) = (now.as_secs().to_string(), hex::encode(random::bytes::<12>()));
+        let (at, salt) = (
+            now.as_secs().to_string(),
+            hex::encode(random::bytes::<12>()),
+        );
         let tag = self.tag("nonce", &[&at, &salt]);
         format!("{at}.{salt}.{tag}")
     }
@@ -74,7 +76,9 @@ impl TicketKey {
         let (Some(at), Some(salt), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
             return false;
         };
-        let Ok(secs) = at.parse::<i64>() else { return false };
+        let Ok(secs) = at.parse::<i64>() else {
+            return false;
+        };
         let age = now.as_secs().saturating_sub(secs);
         self.check("nonce", &[at, salt], tag) && (-NONCE_LIFE_S..=NONCE_LIFE_S).contains(&age)
     }
@@ -124,20 +128,29 @@ impl App {
             return Err(unknown());
         }
         if !state.device.active {
-            return Err(ServiceError::refuse(ProblemCode::DeviceRevoked, "the device is revoked"));
+            return Err(ServiceError::refuse(
+                ProblemCode::DeviceRevoked,
+                "the device is revoked",
+            ));
         }
         let session = self.settings.devices.session;
         let expires = self.now().plus(session);
         Ok(SessionGranted {
-            ticket: self.tickets.ticket(device, &state.device.public_key, expires),
+            ticket: self
+                .tickets
+                .ticket(device, &state.device.public_key, expires),
             expires_in_s: u32::try_from(session.as_secs()).unwrap_or(u32::MAX),
         })
     }
 
     /// Which device bears a ticket. Revocation bites here, at the next request.
     pub fn authenticate_device(&self, ticket: &str) -> Result<DeviceId, ServiceError> {
-        let refused =
-            || ServiceError::refuse(ProblemCode::Unauthenticated, "the session has ended; open another");
+        let refused = || {
+            ServiceError::refuse(
+                ProblemCode::Unauthenticated,
+                "the session has ended; open another",
+            )
+        };
         let mut parts = ticket.splitn(3, '.');
         let (Some(id), Some(until), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(refused());
@@ -146,13 +159,18 @@ impl App {
         let expires: i64 = until.parse().map_err(|_| refused())?;
         let entry = self.fleet.device(device).ok_or_else(refused)?;
         let state = entry.lock();
-        if !self.tickets.check("session", &[id, &state.device.public_key, until], tag)
+        if !self
+            .tickets
+            .check("session", &[id, &state.device.public_key, until], tag)
             || expires <= self.now().as_secs()
         {
             return Err(refused());
         }
         if !state.device.active {
-            return Err(ServiceError::refuse(ProblemCode::DeviceRevoked, "the device is revoked"));
+            return Err(ServiceError::refuse(
+                ProblemCode::DeviceRevoked,
+                "the device is revoked",
+            ));
         }
         Ok(device)
     }

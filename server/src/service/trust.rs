@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tidegate_protocol::{ProblemCode, Sha256, Timestamp};
 use tidegate_trust::{
-    FileFacts, PublicKey, Repository, SecretKey, UploadedFile, lifetime, sign,
-    signed_version, snapshot_body, timestamp_body,
+    FileFacts, PublicKey, Repository, SecretKey, UploadedFile, lifetime, sign, signed_version,
+    snapshot_body, timestamp_body,
 };
 
 use super::access::Operator;
@@ -46,7 +46,11 @@ impl OnlineKeys {
         tx.commit().await?;
         let [snapshot, timestamp, director] = <[SecretKey; 3]>::try_from(keys)
             .map_err(|_| ServiceError::invalid("three online keys"))?;
-        Ok(Self { snapshot, timestamp, director })
+        Ok(Self {
+            snapshot,
+            timestamp,
+            director,
+        })
     }
 
     /// Their public halves, by role.
@@ -85,20 +89,27 @@ impl TrustState {
         for file in files {
             state.versions.insert(file.role.clone(), file.version);
             if !is_online(&file.role) {
-                let upload = UploadedFile { role: file.role.clone(), bytes: file.body.clone() };
+                let upload = UploadedFile {
+                    role: file.role.clone(),
+                    bytes: file.body.clone(),
+                };
                 // Expiry is for devices to judge: an expired role is still what is there.
                 if let Err(error) = state.repository.accept(&upload, Timestamp::ZERO) {
                     tracing::error!(role = file.role, %error, "stored metadata does not verify");
                 }
             }
-            state.files.insert(file_name(&file.role, file.version), Arc::new(file.body));
+            state
+                .files
+                .insert(file_name(&file.role, file.version), Arc::new(file.body));
         }
         Ok(state)
     }
 
     /// The newest root's version and hash.
     pub fn root(&self) -> Option<(u64, Sha256)> {
-        self.repository.root().map(|(version, bytes)| (version, tidegate_delta::sha256(bytes)))
+        self.repository
+            .root()
+            .map(|(version, bytes)| (version, tidegate_delta::sha256(bytes)))
     }
 }
 
@@ -107,7 +118,11 @@ fn is_online(role: &str) -> bool {
 }
 
 fn file_name(role: &str, version: u64) -> String {
-    if role == "timestamp" { "timestamp.json".into() } else { format!("{version}.{role}.json") }
+    if role == "timestamp" {
+        "timestamp.json".into()
+    } else {
+        format!("{version}.{role}.json")
+    }
 }
 
 /// How many old versions of `snapshot` are kept: a device may be in the middle of a refresh.
@@ -127,7 +142,10 @@ impl App {
         let mut taken = Vec::new();
         for upload in uploads {
             if is_online(&upload.role) {
-                return Err(ServiceError::invalid(format!("{} is signed by the server", upload.role)));
+                return Err(ServiceError::invalid(format!(
+                    "{} is signed by the server",
+                    upload.role
+                )));
             }
             if let Some(version) = state.repository.accept(upload, now)? {
                 let file = MetadataFile {
@@ -143,8 +161,13 @@ impl App {
         if !taken.is_empty() {
             self.sign_online(&mut tx, &state, now).await?;
             let text = format!("signed metadata taken: {}", taken.join(", "));
-            events::append(&mut tx, &self.origin, now, &event(EventKind::Trust, by.actor(), text))
-                .await?;
+            events::append(
+                &mut tx,
+                &self.origin,
+                now,
+                &event(EventKind::Trust, by.actor(), text),
+            )
+            .await?;
         }
         tx.commit().await?;
         self.fleet.reload_plan(&self.db).await?;
@@ -161,7 +184,11 @@ impl App {
             return Ok(());
         }
         self.sign_online(&mut tx, &state, now).await?;
-        let event = event(EventKind::Trust, "planner", "snapshot and timestamp signed again");
+        let event = event(
+            EventKind::Trust,
+            "planner",
+            "snapshot and timestamp signed again",
+        );
         events::append(&mut tx, &self.origin, now, &event).await?;
         tx.commit().await?;
         self.fleet.reload_plan(&self.db).await?;
@@ -181,7 +208,9 @@ impl App {
         let next = |role: &str| state.versions.get(role).copied().unwrap_or(0) + 1;
         let mut pins = state.repository.pins();
         // Standard clients want a file for every delegation that the snapshot pins.
-        let director = state.files.get(&file_name("director", next("director") - 1));
+        let director = state
+            .files
+            .get(&file_name("director", next("director") - 1));
         let director = match director {
             Some(body) if expires_after(body, now.plus(lifetime::SNAPSHOT)) => {
                 FileFacts::of(next("director") - 1, body)
@@ -225,7 +254,9 @@ impl App {
             .ok_or_else(missing)?;
         let version: u64 = version.parse().map_err(|_| missing())?;
         let mut tx = self.db.read().await?;
-        let file = trust::file(&mut tx, role, version).await?.ok_or_else(missing)?;
+        let file = trust::file(&mut tx, role, version)
+            .await?
+            .ok_or_else(missing)?;
         Ok(Arc::new(file.body))
     }
 }
@@ -254,6 +285,10 @@ async fn store(
 fn expires_after(body: &[u8], at: Timestamp) -> bool {
     serde_json::from_slice::<serde_json::Value>(body)
         .ok()
-        .and_then(|v| v["signed"]["expires"].as_str().map(|text| *text > *at.to_string()))
+        .and_then(|v| {
+            v["signed"]["expires"]
+                .as_str()
+                .map(|text| *text > *at.to_string())
+        })
         .unwrap_or(false)
 }

@@ -4,7 +4,8 @@
 use tidegate_domain::admission::{DeploymentFacts, Offer};
 use tidegate_domain::deployment::{DeploymentEvent, apply};
 use tidegate_protocol::{
-    DeploymentId, DeploymentState, DeviceId, Explained, Report, RolloutId, Sha256, Timestamp, Version,
+    DeploymentId, DeploymentState, DeviceId, Explained, Report, RolloutId, Sha256, Timestamp,
+    Version,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,9 +71,19 @@ impl Writer {
     pub async fn write(&self, device: DeviceId, write: Write) -> Result<Written, ServiceError> {
         let (answer, result) = oneshot::channel();
         let gone = || {
-            ServiceError::refuse(tidegate_protocol::ProblemCode::Unavailable, "the server is stopping")
+            ServiceError::refuse(
+                tidegate_protocol::ProblemCode::Unavailable,
+                "the server is stopping",
+            )
         };
-        self.queue.send(Operation { device, write, answer }).await.map_err(|_| gone())?;
+        self.queue
+            .send(Operation {
+                device,
+                write,
+                answer,
+            })
+            .await
+            .map_err(|_| gone())?;
         Ok(result.await.map_err(|_| gone())??)
     }
 }
@@ -96,7 +107,9 @@ pub async fn run(app: std::sync::Arc<App>, mut queue: Queue) {
                     let single = [op];
                     let result = write_all(&app, &single).await;
                     let [op] = single;
-                    let _ = op.answer.send(result.map(|mut r| r.pop().unwrap_or(Written::Done)));
+                    let _ = op
+                        .answer
+                        .send(result.map(|mut r| r.pop().unwrap_or(Written::Done)));
                 }
             }
         }
@@ -138,10 +151,16 @@ async fn write_one(
         Write::Reports(reports) => write_reports(tx, device, reports, now, pending).await,
         Write::Runs(release, image) => {
             devices::set_runs(tx, device, release.as_ref(), *image).await?;
-            let runs = release.as_ref().map_or_else(|| "nothing".into(), ToString::to_string);
+            let runs = release
+                .as_ref()
+                .map_or_else(|| "nothing".into(), ToString::to_string);
             pending.push(NewEvent {
                 device: Some(device),
-                ..event(EventKind::Device, format!("device {device}"), format!("runs {runs}"))
+                ..event(
+                    EventKind::Device,
+                    format!("device {device}"),
+                    format!("runs {runs}"),
+                )
             });
             Ok(Written::Done)
         }
@@ -173,7 +192,8 @@ async fn write_offer(
     let id = if let Some(previous) = previous {
         let facts = &previous.facts;
         if !facts.state.is_final()
-            || !deployments::retry(tx, facts.id, facts.state, &offer.leg, offer.generation, now).await?
+            || !deployments::retry(tx, facts.id, facts.state, &offer.leg, offer.generation, now)
+                .await?
         {
             return Ok(Written::Outdated);
         }
@@ -231,9 +251,13 @@ async fn write_order(
     now: Timestamp,
     pending: &mut Vec<NewEvent>,
 ) -> Result<Written, StoreError> {
-    let Some(mut deployment) = deployments::one(tx, id).await? else { return Ok(Written::Outdated) };
+    let Some(mut deployment) = deployments::one(tx, id).await? else {
+        return Ok(Written::Outdated);
+    };
     let was = deployment.facts.state;
-    let Ok(state) = apply(was, order) else { return Ok(Written::Outdated) };
+    let Ok(state) = apply(was, order) else {
+        return Ok(Written::Outdated);
+    };
     deployment.facts.state = state;
     deployment.facts.reason = Some(reason.clone());
     deployment.facts.updated_at = now;
@@ -241,7 +265,12 @@ async fn write_order(
         return Ok(Written::Outdated);
     }
     let text = format!("{} is {state}: {reason}", deployment.facts.leg);
-    pending.push(deployment_event(deployment.rollout, device, "planner", text));
+    pending.push(deployment_event(
+        deployment.rollout,
+        device,
+        "planner",
+        text,
+    ));
     Ok(Written::Done)
 }
 
@@ -258,7 +287,9 @@ async fn write_reports(
             write_report(tx, device, report, now, pending).await?;
         }
     }
-    Ok(Written::Acknowledged(devices::report_seq(tx, device).await?.unwrap_or(0)))
+    Ok(Written::Acknowledged(
+        devices::report_seq(tx, device).await?.unwrap_or(0),
+    ))
 }
 
 async fn write_report(
@@ -270,17 +301,25 @@ async fn write_report(
 ) -> Result<(), StoreError> {
     devices::set_runs(tx, device, report.release.as_ref(), report.image).await?;
     let actor = format!("device {device}");
-    let found = deployments::one(tx, report.deployment).await?.filter(|d| d.device == device);
+    let found = deployments::one(tx, report.deployment)
+        .await?
+        .filter(|d| d.device == device);
     let Some(mut deployment) = found else {
         // What runs has changed all the same, and other replicas must know.
         pending.push(NewEvent {
             device: Some(device),
-            ..event(EventKind::Device, actor, "reported on a deployment that is not known")
+            ..event(
+                EventKind::Device,
+                actor,
+                "reported on a deployment that is not known",
+            )
         });
         return Ok(());
     };
     let was = deployment.facts.state;
-    let goal = rollouts::one(tx, deployment.rollout).await?.map(|r| r.version);
+    let goal = rollouts::one(tx, deployment.rollout)
+        .await?
+        .map(|r| r.version);
     let leg_done = report.state == DeploymentState::Succeeded
         && report.release.is_some()
         && report.release != goal;
@@ -290,7 +329,10 @@ async fn write_report(
         DeploymentEvent::Reported(report.state)
     };
     let reason = report.reason.clone().map(Explained::bounded);
-    let text = reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    let text = reason
+        .as_ref()
+        .map(|r| format!(": {r}"))
+        .unwrap_or_default();
     let mut text = format!("{} {}{text}", deployment.facts.leg, report.state);
     match apply(was, happened) {
         Ok(state) => {
@@ -299,10 +341,17 @@ async fn write_report(
             deployment.facts.updated_at = now;
             deployment.bytes_downloaded = deployment.bytes_downloaded.max(report.bytes_downloaded);
             if !deployments::update(tx, &deployment, was).await? {
-                return Err(StoreError::RowCount { operation: "change a deployment", count: 0 });
+                return Err(StoreError::RowCount {
+                    operation: "change a deployment",
+                    count: 0,
+                });
             }
             if state == DeploymentState::RolledBack {
-                let why = deployment.facts.reason.as_ref().map_or("rolled_back", |r| r.code.as_str());
+                let why = deployment
+                    .facts
+                    .reason
+                    .as_ref()
+                    .map_or("rolled_back", |r| r.code.as_str());
                 // Kept from the leg that it came back from; that is what was bad.
                 devices::quarantine(tx, device, &deployment.facts.leg, why, now).await?;
             }

@@ -135,7 +135,10 @@ impl Db {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
-            let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
+            let pool = SqlitePoolOptions::new()
+                .max_connections(4)
+                .connect_with(options)
+                .await;
             Engine::Sqlite(pool.map_err(StoreError::op("open the database"))?)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = PgPoolOptions::new()
@@ -147,7 +150,10 @@ impl Db {
         } else {
             return Err(StoreError::Url);
         };
-        Ok(Self { engine, statements: Arc::default() })
+        Ok(Self {
+            engine,
+            statements: Arc::default(),
+        })
     }
 
     /// Brings the schema up to date. Replicas that start together take turns.
@@ -178,13 +184,18 @@ impl Db {
     async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx, StoreError> {
         let inner = match &self.engine {
             Engine::Sqlite(pool) => TxInner::Sqlite(
-                pool.begin_with(sqlite_begin).await.map_err(StoreError::op("begin"))?,
+                pool.begin_with(sqlite_begin)
+                    .await
+                    .map_err(StoreError::op("begin"))?,
             ),
             Engine::Postgres(pool) => {
                 TxInner::Postgres(pool.begin().await.map_err(StoreError::op("begin"))?)
             }
         };
-        Ok(Tx { inner, statements: self.statements.clone() })
+        Ok(Tx {
+            inner,
+            statements: self.statements.clone(),
+        })
     }
 
     /// How many statements were run so far. The check-in path must not raise it when nothing
@@ -205,11 +216,16 @@ impl Db {
 
     /// Waits until another replica says that there are events; `None` where there is no other.
     pub async fn listener(&self) -> Result<Option<sqlx::postgres::PgListener>, StoreError> {
-        let Engine::Postgres(pool) = &self.engine else { return Ok(None) };
+        let Engine::Postgres(pool) = &self.engine else {
+            return Ok(None);
+        };
         let mut listener = sqlx::postgres::PgListener::connect_with(pool)
             .await
             .map_err(StoreError::op("listen"))?;
-        listener.listen(EVENT_CHANNEL).await.map_err(StoreError::op("listen"))?;
+        listener
+            .listen(EVENT_CHANNEL)
+            .await
+            .map_err(StoreError::op("listen"))?;
         Ok(Some(listener))
     }
 
@@ -262,8 +278,11 @@ impl Tx {
         args: Vec<Value>,
     ) -> Result<u64, StoreError> {
         self.statements.fetch_add(1, Ordering::Relaxed);
-        both!(self, |tx| bind!(sql, args).execute(&mut **tx).await.map(|r| r.rows_affected()))
-            .map_err(StoreError::op(operation))
+        both!(self, |tx| bind!(sql, args)
+            .execute(&mut **tx)
+            .await
+            .map(|r| r.rows_affected()))
+        .map_err(StoreError::op(operation))
     }
 
     /// Runs a statement that must change exactly one row.
@@ -310,7 +329,11 @@ impl Tx {
         args: Vec<Value>,
         read: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        Ok(self.all(operation, sql, args, read).await?.into_iter().next())
+        Ok(self
+            .all(operation, sql, args, read)
+            .await?
+            .into_iter()
+            .next())
     }
 }
 
@@ -318,7 +341,10 @@ impl Row {
     /// Reads a column.
     pub(crate) fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
     where
-        T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>,
+        T: for<'r> Decode<'r, Sqlite>
+            + Type<Sqlite>
+            + for<'r> Decode<'r, Postgres>
+            + Type<Postgres>,
     {
         match self {
             Row::Sqlite(row) => row.try_get(column),
@@ -333,7 +359,10 @@ impl Row {
         T: std::str::FromStr<Err: std::fmt::Display>,
     {
         let text: String = self.get(column)?;
-        text.parse().map_err(|e: T::Err| StoreError::BadRow { column, what: e.to_string() })
+        text.parse().map_err(|e: T::Err| StoreError::BadRow {
+            column,
+            what: e.to_string(),
+        })
     }
 
     /// Reads a text column that may be null into a type that can refuse.
@@ -344,19 +373,28 @@ impl Row {
         let text: Option<String> = self.get(column)?;
         text.map(|t| t.parse())
             .transpose()
-            .map_err(|e: T::Err| StoreError::BadRow { column, what: e.to_string() })
+            .map_err(|e: T::Err| StoreError::BadRow {
+                column,
+                what: e.to_string(),
+            })
     }
 
     /// Reads a number that is not negative.
     pub(crate) fn unsigned<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, StoreError> {
         let value: i64 = self.get(column)?;
-        T::try_from(value)
-            .map_err(|_| StoreError::BadRow { column, what: format!("{value} is out of range") })
+        T::try_from(value).map_err(|_| StoreError::BadRow {
+            column,
+            what: format!("{value} is out of range"),
+        })
     }
 
     /// Reads a point in time.
-    pub(crate) fn time(&self, column: &'static str) -> Result<tidegate_protocol::Timestamp, StoreError> {
-        self.get(column).map(tidegate_protocol::Timestamp::from_micros)
+    pub(crate) fn time(
+        &self,
+        column: &'static str,
+    ) -> Result<tidegate_protocol::Timestamp, StoreError> {
+        self.get(column)
+            .map(tidegate_protocol::Timestamp::from_micros)
     }
 
     /// Reads a point in time that may be null.

@@ -88,7 +88,13 @@ pub async fn retry(
     generation: i64,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let args = args![id.to_string(), state.as_str(), leg.to_string(), generation, now.as_micros()];
+    let args = args![
+        id.to_string(),
+        state.as_str(),
+        leg.to_string(),
+        generation,
+        now.as_micros()
+    ];
     Ok(tx.run("store a repeated offer", RETRY, args).await? == 1)
 }
 
@@ -110,7 +116,11 @@ pub async fn update(
                 deployment.is_active(),
                 facts.leg.to_string(),
                 facts.reason.as_ref().map(|r| r.code.to_string()),
-                facts.reason.as_ref().map(|r| r.detail.clone()).unwrap_or_default(),
+                facts
+                    .reason
+                    .as_ref()
+                    .map(|r| r.detail.clone())
+                    .unwrap_or_default(),
                 i64::try_from(deployment.bytes_downloaded).unwrap_or(i64::MAX),
                 facts.updated_at.as_micros(),
             ],
@@ -121,12 +131,19 @@ pub async fn update(
 
 /// One deployment.
 pub async fn one(tx: &mut Tx, id: DeploymentId) -> Result<Option<Deployment>, StoreError> {
-    tx.optional("read a deployment", ONE, args![id.to_string()], read).await
+    tx.optional("read a deployment", ONE, args![id.to_string()], read)
+        .await
 }
 
 /// The deployments of a device, newest first.
 pub async fn of_device(tx: &mut Tx, device: DeviceId) -> Result<Vec<Deployment>, StoreError> {
-    tx.all("read deployments", OF_DEVICE, args![device.to_string()], read).await
+    tx.all(
+        "read deployments",
+        OF_DEVICE,
+        args![device.to_string()],
+        read,
+    )
+    .await
 }
 
 /// A page of a rollout's deployments in the order of their ids; an empty state selects all.
@@ -137,7 +154,13 @@ pub async fn page(
     state: &str,
     limit: i64,
 ) -> Result<Vec<Deployment>, StoreError> {
-    tx.all("read deployments", PAGE, args![rollout.to_string(), after, state, limit], read).await
+    tx.all(
+        "read deployments",
+        PAGE,
+        args![rollout.to_string(), after, state, limit],
+        read,
+    )
+    .await
 }
 
 /// The deployments that decisions rest on.
@@ -146,8 +169,18 @@ pub async fn planned(tx: &mut Tx) -> Result<Vec<Deployment>, StoreError> {
 }
 
 /// Deployments whose device has been silent for longer than the rollout allows, oldest first.
-pub async fn silent(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<Deployment>, StoreError> {
-    tx.all("read silent deployments", SILENT, args![now.as_micros(), limit], read).await
+pub async fn silent(
+    tx: &mut Tx,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Deployment>, StoreError> {
+    tx.all(
+        "read silent deployments",
+        SILENT,
+        args![now.as_micros(), limit],
+        read,
+    )
+    .await
 }
 
 fn read(row: &Row) -> Result<Deployment, StoreError> {

@@ -107,12 +107,14 @@ pub async fn all(tx: &mut Tx) -> Result<Vec<Device>, StoreError> {
 
 /// One device.
 pub async fn one(tx: &mut Tx, id: DeviceId) -> Result<Option<Device>, StoreError> {
-    tx.optional("read a device", ONE, args![id.to_string()], read).await
+    tx.optional("read a device", ONE, args![id.to_string()], read)
+        .await
 }
 
 /// The device with a key.
 pub async fn by_key(tx: &mut Tx, public_key: &str) -> Result<Option<Device>, StoreError> {
-    tx.optional("read a device", BY_KEY, args![public_key], read).await
+    tx.optional("read a device", BY_KEY, args![public_key], read)
+        .await
 }
 
 /// A page of devices in the order of their ids; empty filters select all.
@@ -123,12 +125,19 @@ pub async fn page(
     region: &str,
     limit: i64,
 ) -> Result<Vec<Device>, StoreError> {
-    tx.all("read devices", PAGE, args![after, product, region, limit], read).await
+    tx.all(
+        "read devices",
+        PAGE,
+        args![after, product, region, limit],
+        read,
+    )
+    .await
 }
 
 /// Devices whose heartbeat was written after a time: what other replicas heard.
 pub async fn flushed_after(tx: &mut Tx, at: Timestamp) -> Result<Vec<Device>, StoreError> {
-    tx.all("read heartbeats", FLUSHED, args![at.as_micros()], read).await
+    tx.all("read heartbeats", FLUSHED, args![at.as_micros()], read)
+        .await
 }
 
 /// Writes what a check-in said; an older one never overwrites a newer one.
@@ -151,20 +160,29 @@ pub async fn heartbeat(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<(
 
 /// Lets a device take part, or not; whether there is such a device.
 pub async fn set_active(tx: &mut Tx, id: DeviceId, active: bool) -> Result<bool, StoreError> {
-    Ok(tx.run("change a device", SET_ACTIVE, args![id.to_string(), active]).await? == 1)
+    Ok(tx
+        .run("change a device", SET_ACTIVE, args![id.to_string(), active])
+        .await?
+        == 1)
 }
 
 /// Takes a report's number; whether it is new. Holds the device's row until the transaction ends.
 pub async fn take_report(tx: &mut Tx, id: DeviceId, seq: u64) -> Result<bool, StoreError> {
     let seq = i64::try_from(seq).unwrap_or(i64::MAX);
-    Ok(tx.run("take a report", TAKE_REPORT, args![id.to_string(), seq]).await? == 1)
+    Ok(tx
+        .run("take a report", TAKE_REPORT, args![id.to_string(), seq])
+        .await?
+        == 1)
 }
 
 /// The newest report taken from a device.
 pub async fn report_seq(tx: &mut Tx, id: DeviceId) -> Result<Option<u64>, StoreError> {
-    tx.optional("read a report number", REPORT_SEQ, args![id.to_string()], |row| {
-        row.unsigned("report_seq")
-    })
+    tx.optional(
+        "read a report number",
+        REPORT_SEQ,
+        args![id.to_string()],
+        |row| row.unsigned("report_seq"),
+    )
     .await
 }
 
@@ -177,7 +195,12 @@ pub async fn set_runs(
 ) -> Result<(), StoreError> {
     let release = release.map(ToString::to_string);
     let image = image.map(|i| i.to_string());
-    tx.run_one("write what a device runs", SET_RUNS, args![id.to_string(), release, image]).await
+    tx.run_one(
+        "write what a device runs",
+        SET_RUNS,
+        args![id.to_string(), release, image],
+    )
+    .await
 }
 
 /// Keeps a device from a release.
@@ -189,7 +212,9 @@ pub async fn quarantine(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let args = args![id.to_string(), version.to_string(), reason, now.as_micros()];
-    tx.run("quarantine a device", QUARANTINE, args).await.map(drop)
+    tx.run("quarantine a device", QUARANTINE, args)
+        .await
+        .map(drop)
 }
 
 /// Lets a device have a release again; whether it was kept from it.
@@ -208,7 +233,13 @@ pub async fn all_quarantined(tx: &mut Tx) -> Result<Vec<(DeviceId, Version)>, St
 
 /// Which releases a device is kept from.
 pub async fn quarantined(tx: &mut Tx, id: DeviceId) -> Result<Vec<Version>, StoreError> {
-    tx.all("read quarantines", QUARANTINED, args![id.to_string()], |row| row.parse("version")).await
+    tx.all(
+        "read quarantines",
+        QUARANTINED,
+        args![id.to_string()],
+        |row| row.parse("version"),
+    )
+    .await
 }
 
 fn read(row: &Row) -> Result<Device, StoreError> {

@@ -82,7 +82,10 @@ pub async fn append(
     let seq = tx
         .optional("number an event", NEXT, args![], |row| row.get("value"))
         .await?
-        .ok_or(StoreError::RowCount { operation: "number an event", count: 0 })?;
+        .ok_or(StoreError::RowCount {
+            operation: "number an event",
+            count: 0,
+        })?;
     tx.run_one(
         "append an event",
         APPEND,
@@ -105,7 +108,11 @@ pub async fn append(
 
 /// The number of the newest event.
 pub async fn head(tx: &mut Tx) -> Result<i64, StoreError> {
-    let value = tx.optional("read the event counter", HEAD, args![], |row| row.get("value")).await?;
+    let value = tx
+        .optional("read the event counter", HEAD, args![], |row| {
+            row.get("value")
+        })
+        .await?;
     Ok(value.unwrap_or(0))
 }
 
@@ -121,7 +128,13 @@ pub async fn of_rollout(
     seq: i64,
     limit: i64,
 ) -> Result<Vec<Event>, StoreError> {
-    tx.all("read events", OF_ROLLOUT, args![rollout.to_string(), seq, limit], read).await
+    tx.all(
+        "read events",
+        OF_ROLLOUT,
+        args![rollout.to_string(), seq, limit],
+        read,
+    )
+    .await
 }
 
 /// Events of one device after a number, oldest first.
@@ -131,7 +144,13 @@ pub async fn of_device(
     seq: i64,
     limit: i64,
 ) -> Result<Vec<Event>, StoreError> {
-    tx.all("read events", OF_DEVICE, args![device.to_string(), seq, limit], read).await
+    tx.all(
+        "read events",
+        OF_DEVICE,
+        args![device.to_string(), seq, limit],
+        read,
+    )
+    .await
 }
 
 fn read(row: &Row) -> Result<Event, StoreError> {

@@ -59,7 +59,9 @@ pub async fn claim_lease(
 
 /// Gives a lease up, so that another replica need not wait for it to lapse.
 pub async fn release_lease(tx: &mut Tx, name: &str, owner: &str) -> Result<(), StoreError> {
-    tx.run("release a lease", RELEASE_LEASE, args![name, owner]).await.map(drop)
+    tx.run("release a lease", RELEASE_LEASE, args![name, owner])
+        .await
+        .map(drop)
 }
 
 /// Adds a job unless there is one for the same kind and subject.
@@ -83,12 +85,18 @@ pub async fn take(
     lease: Duration,
 ) -> Result<Option<Job>, StoreError> {
     let sql = tx.pick(READY, READY_LOCKED);
-    let Some(job) = tx.optional("find a job", sql, args![now.as_micros()], read).await? else {
+    let Some(job) = tx
+        .optional("find a job", sql, args![now.as_micros()], read)
+        .await?
+    else {
         return Ok(None);
     };
     let args = args![job.id.to_string(), owner, now.plus(lease).as_micros()];
     tx.run_one("take a job", TAKE, args).await?;
-    Ok(Some(Job { attempts: job.attempts + 1, ..job }))
+    Ok(Some(Job {
+        attempts: job.attempts + 1,
+        ..job
+    }))
 }
 
 /// Keeps a job; false when another worker has taken it over.

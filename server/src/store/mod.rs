@@ -83,11 +83,11 @@ macro_rules! statements {
 pub(crate) use statements;
 
 /// Reads a JSON column.
-fn json<T: serde::de::DeserializeOwned>(
-    column: &'static str,
-    text: &str,
-) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|e| StoreError::BadRow { column, what: e.to_string() })
+fn json<T: serde::de::DeserializeOwned>(column: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::BadRow {
+        column,
+        what: e.to_string(),
+    })
 }
 
 /// Every statement of the store by name: for the test that prepares each on both engines.

@@ -61,7 +61,10 @@ pub async fn tokens(tx: &mut Tx) -> Result<Vec<OperatorToken>, StoreError> {
 
 /// Revokes a token; whether there was one.
 pub async fn revoke(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
-    Ok(tx.run("revoke a token", REVOKE, args![id.to_string()]).await? == 1)
+    Ok(tx
+        .run("revoke a token", REVOKE, args![id.to_string()])
+        .await?
+        == 1)
 }
 
 fn read_token(row: &Row) -> Result<OperatorToken, StoreError> {
@@ -83,12 +86,21 @@ pub async fn secret_or_insert(
     fresh: &str,
     now: Timestamp,
 ) -> Result<(String, bool), StoreError> {
-    let inserted =
-        tx.run("store a secret", INSERT_SECRET, args![name, fresh, now.as_micros()]).await? == 1;
+    let inserted = tx
+        .run(
+            "store a secret",
+            INSERT_SECRET,
+            args![name, fresh, now.as_micros()],
+        )
+        .await?
+        == 1;
     let value = tx
         .optional("read a secret", SECRET, args![name], |row| row.get("value"))
         .await?
-        .ok_or(StoreError::RowCount { operation: "read a secret", count: 0 })?;
+        .ok_or(StoreError::RowCount {
+            operation: "read a secret",
+            count: 0,
+        })?;
     Ok((value, inserted))
 }
 
@@ -118,5 +130,6 @@ pub async fn remember(
 
 /// Forgets keys older than this.
 pub async fn forget_before(tx: &mut Tx, at: Timestamp) -> Result<u64, StoreError> {
-    tx.run("forget idempotency keys", FORGET, args![at.as_micros()]).await
+    tx.run("forget idempotency keys", FORGET, args![at.as_micros()])
+        .await
 }

@@ -88,7 +88,13 @@ pub async fn insert_product(
     name: &ProductName,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let rows = tx.run("store a product", INSERT_PRODUCT, args![name.as_str(), now.as_micros()]).await?;
+    let rows = tx
+        .run(
+            "store a product",
+            INSERT_PRODUCT,
+            args![name.as_str(), now.as_micros()],
+        )
+        .await?;
     Ok(rows == 1)
 }
 
@@ -103,7 +109,9 @@ pub async fn products(tx: &mut Tx) -> Result<Vec<(ProductName, Timestamp)>, Stor
 /// Whether there is such a product.
 pub async fn product_exists(tx: &mut Tx, name: &ProductName) -> Result<bool, StoreError> {
     let found = tx
-        .optional("read a product", PRODUCT, args![name.as_str()], |row| row.get::<String>("name"))
+        .optional("read a product", PRODUCT, args![name.as_str()], |row| {
+            row.get::<String>("name")
+        })
         .await?;
     Ok(found.is_some())
 }
@@ -136,12 +144,19 @@ pub async fn insert_release(
 
 /// A product's releases, newest first.
 pub async fn releases(tx: &mut Tx, product: &ProductName) -> Result<Vec<Release>, StoreError> {
-    tx.all("read releases", RELEASES, args![product.as_str()], read_release).await
+    tx.all(
+        "read releases",
+        RELEASES,
+        args![product.as_str()],
+        read_release,
+    )
+    .await
 }
 
 /// Every release.
 pub async fn all_releases(tx: &mut Tx) -> Result<Vec<Release>, StoreError> {
-    tx.all("read releases", ALL_RELEASES, args![], read_release).await
+    tx.all("read releases", ALL_RELEASES, args![], read_release)
+        .await
 }
 
 /// One release.
@@ -222,7 +237,8 @@ pub async fn artifacts(
 
 /// Every artifact.
 pub async fn all_artifacts(tx: &mut Tx) -> Result<Vec<Artifact>, StoreError> {
-    tx.all("read artifacts", ALL_ARTIFACTS, args![], read_artifact).await
+    tx.all("read artifacts", ALL_ARTIFACTS, args![], read_artifact)
+        .await
 }
 
 /// Remembers that a blob is stored whole.
@@ -230,7 +246,11 @@ pub async fn insert_blob(tx: &mut Tx, blob: Image, now: Timestamp) -> Result<(),
     tx.run(
         "store a blob's facts",
         INSERT_BLOB,
-        args![blob.sha256.to_string(), length(blob.length), now.as_micros()],
+        args![
+            blob.sha256.to_string(),
+            length(blob.length),
+            now.as_micros()
+        ],
     )
     .await
     .map(drop)
@@ -238,9 +258,17 @@ pub async fn insert_blob(tx: &mut Tx, blob: Image, now: Timestamp) -> Result<(),
 
 /// The facts of a stored blob.
 pub async fn blob(tx: &mut Tx, sha256: Sha256) -> Result<Option<Image>, StoreError> {
-    tx.optional("read a blob's facts", BLOB, args![sha256.to_string()], |row| {
-        Ok(Image { sha256: row.parse("sha256")?, length: row.unsigned("length")? })
-    })
+    tx.optional(
+        "read a blob's facts",
+        BLOB,
+        args![sha256.to_string()],
+        |row| {
+            Ok(Image {
+                sha256: row.parse("sha256")?,
+                length: row.unsigned("length")?,
+            })
+        },
+    )
     .await
 }
 
@@ -274,7 +302,11 @@ pub async fn all_payloads(tx: &mut Tx) -> Result<Vec<Payload>, StoreError> {
         let from: String = row.get("from_sha256")?;
         Ok(Payload {
             to: row.parse("to_sha256")?,
-            from: if from.is_empty() { None } else { Some(row.parse("from_sha256")?) },
+            from: if from.is_empty() {
+                None
+            } else {
+                Some(row.parse("from_sha256")?)
+            },
             encoding: row.parse("encoding")?,
             manifest: Image {
                 sha256: row.parse("manifest_sha256")?,
@@ -309,6 +341,9 @@ fn read_artifact(row: &Row) -> Result<Artifact, StoreError> {
         product: row.parse("product")?,
         version: row.parse("version")?,
         platform: row.parse("platform")?,
-        image: Image { sha256: row.parse("sha256")?, length: row.unsigned("length")? },
+        image: Image {
+            sha256: row.parse("sha256")?,
+            length: row.unsigned("length")?,
+        },
     })
 }

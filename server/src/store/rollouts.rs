@@ -169,7 +169,8 @@ fn reason_column(reason: &Explained) -> String {
 
 /// One rollout.
 pub async fn one(tx: &mut Tx, id: RolloutId) -> Result<Option<Rollout>, StoreError> {
-    tx.optional("read a rollout", ONE, args![id.to_string()], read).await
+    tx.optional("read a rollout", ONE, args![id.to_string()], read)
+        .await
 }
 
 /// The rollouts that decisions rest on.
@@ -185,7 +186,13 @@ pub async fn page(
     product: &str,
     limit: i64,
 ) -> Result<Vec<Rollout>, StoreError> {
-    tx.all("read rollouts", PAGE, args![before.as_micros(), before_id, product, limit], read).await
+    tx.all(
+        "read rollouts",
+        PAGE,
+        args![before.as_micros(), before_id, product, limit],
+        read,
+    )
+    .await
 }
 
 /// The rollouts of a release.
@@ -230,7 +237,10 @@ pub async fn set_state(
     let started = (state == RolloutState::Running).then_some(now);
     let halted = if matches!(state, RolloutState::Halted | RolloutState::RollingBack) {
         // The first halt is what people measure from.
-        rollout.halted_at.filter(|_| rollout.state != RolloutState::Running).or(Some(now))
+        rollout
+            .halted_at
+            .filter(|_| rollout.state != RolloutState::Running)
+            .or(Some(now))
     } else {
         rollout.halted_at
     };
@@ -254,8 +264,16 @@ pub async fn set_state(
 }
 
 /// Writes why a rollout stands where it stands, if it still has the revision.
-pub async fn set_reason(tx: &mut Tx, rollout: &Rollout, reason: &Explained) -> Result<bool, StoreError> {
-    let args = args![rollout.id.to_string(), rollout.revision, reason_column(reason)];
+pub async fn set_reason(
+    tx: &mut Tx,
+    rollout: &Rollout,
+    reason: &Explained,
+) -> Result<bool, StoreError> {
+    let args = args![
+        rollout.id.to_string(),
+        rollout.revision,
+        reason_column(reason)
+    ];
     Ok(tx.run("write a rollout's reason", TOUCH, args).await? == 1)
 }
 
@@ -286,17 +304,22 @@ pub async fn set_wave(
 /// that was acknowledged before is seen, one that comes after waits for the offer.
 pub async fn fence(tx: &mut Tx, id: RolloutId) -> Result<Option<(RolloutState, i64)>, StoreError> {
     let sql = tx.pick(FENCE, FENCE_LOCKED);
-    tx.optional("read a rollout's generation", sql, args![id.to_string()], |row| {
-        Ok((row.parse("state")?, row.get("generation")?))
-    })
+    tx.optional(
+        "read a rollout's generation",
+        sql,
+        args![id.to_string()],
+        |row| Ok((row.parse("state")?, row.get("generation")?)),
+    )
     .await
 }
 
 fn read(row: &Row) -> Result<Rollout, StoreError> {
     let share = |column: &'static str| {
         let points: u32 = row.unsigned(column)?;
-        BasisPoints::new(points)
-            .map_err(|e| StoreError::BadRow { column, what: e.to_string() })
+        BasisPoints::new(points).map_err(|e| StoreError::BadRow {
+            column,
+            what: e.to_string(),
+        })
     };
     let reason: String = row.get("reason")?;
     let start: u64 = row.unsigned("pace_start")?;
@@ -316,7 +339,11 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
             soak: Duration::from_secs(row.unsigned("soak_s")?),
             on_breach: row.parse("on_breach")?,
         },
-        pace: if start == 0 { Pace::AtOnce } else { Pace::Evidence { start } },
+        pace: if start == 0 {
+            Pace::AtOnce
+        } else {
+            Pace::Evidence { start }
+        },
         window_s: row.unsigned("window_s")?,
         max_attempts: row.unsigned("max_attempts")?,
         timeout_s: row.unsigned("timeout_s")?,

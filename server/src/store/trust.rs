@@ -85,20 +85,33 @@ pub async fn current(tx: &mut Tx) -> Result<Vec<MetadataFile>, StoreError> {
 }
 
 /// One version of one role.
-pub async fn file(tx: &mut Tx, role: &str, version: u64) -> Result<Option<MetadataFile>, StoreError> {
+pub async fn file(
+    tx: &mut Tx,
+    role: &str,
+    version: u64,
+) -> Result<Option<MetadataFile>, StoreError> {
     let version = i64::try_from(version).unwrap_or(i64::MAX);
-    tx.optional("read metadata", FILE, args![role, version], read_file).await
+    tx.optional("read metadata", FILE, args![role, version], read_file)
+        .await
 }
 
 /// The root with this hash.
 pub async fn root_by_hash(tx: &mut Tx, sha256: Sha256) -> Result<Option<MetadataFile>, StoreError> {
-    tx.optional("read a root", ROOT_BY_HASH, args![sha256.to_string()], read_file).await
+    tx.optional(
+        "read a root",
+        ROOT_BY_HASH,
+        args![sha256.to_string()],
+        read_file,
+    )
+    .await
 }
 
 /// Drops the versions of an online role before one: nobody asks for them any more.
 pub async fn prune(tx: &mut Tx, role: &str, before: u64) -> Result<(), StoreError> {
     let before = i64::try_from(before).unwrap_or(i64::MAX);
-    tx.run("prune metadata", PRUNE, args![role, before]).await.map(drop)
+    tx.run("prune metadata", PRUNE, args![role, before])
+        .await
+        .map(drop)
 }
 
 /// Stores a join token.
@@ -130,26 +143,34 @@ pub async fn insert_join(
 
 /// One join token.
 pub async fn join_token(tx: &mut Tx, id: JoinTokenId) -> Result<Option<JoinRow>, StoreError> {
-    tx.optional("read a join token", JOIN_TOKEN, args![id.to_string()], |row| {
-        let labels: String = row.get("labels")?;
-        Ok(JoinRow {
-            id: row.parse("id")?,
-            secret_sha256: row.parse("secret_sha256")?,
-            root_sha256: row.parse("root_sha256")?,
-            product: row.parse("product")?,
-            region: row.parse_opt("region")?,
-            channel: row.parse_opt("channel")?,
-            labels: json("labels", &labels)?,
-            uses_left: row.get("uses_left")?,
-            expires_at: row.time("expires_at")?,
-        })
-    })
+    tx.optional(
+        "read a join token",
+        JOIN_TOKEN,
+        args![id.to_string()],
+        |row| {
+            let labels: String = row.get("labels")?;
+            Ok(JoinRow {
+                id: row.parse("id")?,
+                secret_sha256: row.parse("secret_sha256")?,
+                root_sha256: row.parse("root_sha256")?,
+                product: row.parse("product")?,
+                region: row.parse_opt("region")?,
+                channel: row.parse_opt("channel")?,
+                labels: json("labels", &labels)?,
+                uses_left: row.get("uses_left")?,
+                expires_at: row.time("expires_at")?,
+            })
+        },
+    )
     .await
 }
 
 /// Uses a join token once; whether a use was left.
 pub async fn use_join(tx: &mut Tx, id: JoinTokenId) -> Result<bool, StoreError> {
-    Ok(tx.run("use a join token", USE_JOIN, args![id.to_string()]).await? == 1)
+    Ok(tx
+        .run("use a join token", USE_JOIN, args![id.to_string()])
+        .await?
+        == 1)
 }
 
 fn read_file(row: &Row) -> Result<MetadataFile, StoreError> {

@@ -15,7 +15,9 @@ pub trait ReadAt {
 impl ReadAt for [u8] {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let from = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        let end = from.checked_add(buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let end = from
+            .checked_add(buf.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(self.get(from..end).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -169,9 +171,16 @@ impl<'a, W: Write> Applier<'a, W> {
         limits: &Limits,
     ) -> Result<Self, ApplyError> {
         manifest.check(limits)?;
-        let output = Output { inner: out, hasher: Hasher::new(), length: manifest.to.length };
+        let output = Output {
+            inner: out,
+            hasher: Hasher::new(),
+            length: manifest.to.length,
+        };
         let decoder = match manifest.encoding {
-            Encoding::Raw => Decoder::Plain(Guard { sink: Sink::Plain(output), error: None }),
+            Encoding::Raw => Decoder::Plain(Guard {
+                sink: Sink::Plain(output),
+                error: None,
+            }),
             Encoding::Full => zstd_decoder(Sink::Plain(output), limits)?,
             Encoding::Bsdiff => {
                 let (Some(old), Some(from)) = (old, manifest.from) else {
@@ -181,24 +190,42 @@ impl<'a, W: Write> Applier<'a, W> {
                 zstd_decoder(Sink::Patch(Box::new(patch)), limits)?
             }
         };
-        Ok(Self { manifest, decoder, next: 0 })
+        Ok(Self {
+            manifest,
+            decoder,
+            next: 0,
+        })
     }
 
     /// Verifies the next chunk, then decodes it.
     pub fn push_chunk(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         let index = self.next;
-        let chunk = self.manifest.chunks.get(index).ok_or(ApplyError::ExtraChunk)?;
+        let chunk = self
+            .manifest
+            .chunks
+            .get(index)
+            .ok_or(ApplyError::ExtraChunk)?;
         if bytes.len() as u64 != u64::from(chunk.length) {
-            return Err(ApplyError::ChunkCorrupt { index, what: "length" });
+            return Err(ApplyError::ChunkCorrupt {
+                index,
+                what: "length",
+            });
         }
         if sha256(bytes) != chunk.sha256 {
-            return Err(ApplyError::ChunkCorrupt { index, what: "SHA-256" });
+            return Err(ApplyError::ChunkCorrupt {
+                index,
+                what: "SHA-256",
+            });
         }
         self.next += 1;
         match &mut self.decoder {
             Decoder::Plain(guard) => guard.sink.push(bytes),
             Decoder::Zstd(decoder) => decoder.write_all(bytes).map_err(|e| {
-                decoder.get_mut().error.take().unwrap_or(ApplyError::Decompress(e))
+                decoder
+                    .get_mut()
+                    .error
+                    .take()
+                    .unwrap_or(ApplyError::Decompress(e))
             }),
         }
     }
@@ -216,7 +243,11 @@ impl<'a, W: Write> Applier<'a, W> {
             Decoder::Plain(guard) => guard,
             Decoder::Zstd(mut decoder) => {
                 if let Err(e) = decoder.flush() {
-                    return Err(decoder.get_mut().error.take().unwrap_or(ApplyError::Decompress(e)));
+                    return Err(decoder
+                        .get_mut()
+                        .error
+                        .take()
+                        .unwrap_or(ApplyError::Decompress(e)));
                 }
                 decoder.into_inner()
             }
@@ -238,8 +269,9 @@ fn zstd_decoder<'a, W: Write>(
     limits: &Limits,
 ) -> Result<Decoder<'a, W>, ApplyError> {
     let guard = Guard { sink, error: None };
-    let mut decoder =
-        zstd::stream::write::Decoder::new(guard).map_err(ApplyError::Decompress)?;
-    decoder.window_log_max(limits.max_window_log).map_err(ApplyError::Decompress)?;
+    let mut decoder = zstd::stream::write::Decoder::new(guard).map_err(ApplyError::Decompress)?;
+    decoder
+        .window_log_max(limits.max_window_log)
+        .map_err(ApplyError::Decompress)?;
     Ok(Decoder::Zstd(decoder))
 }

@@ -41,11 +41,17 @@ pub enum ArchiveError {
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError + '_ {
-    move |source| ArchiveError::Io { path: path.to_owned(), source }
+    move |source| ArchiveError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn refused(path: &Path, rule: &'static str) -> ArchiveError {
-    ArchiveError::Refused { path: path.to_string_lossy().chars().take(200).collect(), rule }
+    ArchiveError::Refused {
+        path: path.to_string_lossy().chars().take(200).collect(),
+        rule,
+    }
 }
 
 /// Packs a folder, or a single file, into `out`. Entries are sorted by path; times, owners and
@@ -59,7 +65,9 @@ pub fn pack<W: Write>(root: &Path, out: W) -> Result<W, ArchiveError> {
             return Err(ArchiveError::Empty(root.to_owned()));
         }
     } else {
-        let name = root.file_name().ok_or_else(|| refused(root, "it has no file name"))?;
+        let name = root
+            .file_name()
+            .ok_or_else(|| refused(root, "it has no file name"))?;
         entries.push((PathBuf::from(name), Kind::File));
     }
     // By path components, so that a folder comes before what it holds, on every system.
@@ -67,7 +75,11 @@ pub fn pack<W: Write>(root: &Path, out: W) -> Result<W, ArchiveError> {
     let mut builder = tar::Builder::new(out);
     builder.mode(tar::HeaderMode::Deterministic);
     for (path, kind) in entries {
-        let source = if meta.is_dir() { root.join(&path) } else { root.to_owned() };
+        let source = if meta.is_dir() {
+            root.join(&path)
+        } else {
+            root.to_owned()
+        };
         append(&mut builder, &source, &path, kind)?;
     }
     builder.into_inner().map_err(io_at(root))
@@ -104,7 +116,10 @@ fn collect(
         } else if kind.is_symlink() {
             entries.push((path, Kind::Link));
         } else {
-            return Err(refused(&path, "only files, folders and symbolic links are published"));
+            return Err(refused(
+                &path,
+                "only files, folders and symbolic links are published",
+            ));
         }
     }
     Ok(())
@@ -125,14 +140,18 @@ fn append<W: Write>(
         Kind::Dir => {
             header.set_entry_type(tar::EntryType::Directory);
             header.set_mode(0o755);
-            builder.append_data(&mut header, path, io::empty()).map_err(io_at(source))
+            builder
+                .append_data(&mut header, path, io::empty())
+                .map_err(io_at(source))
         }
         Kind::Link => {
             let to = fs::read_link(source).map_err(io_at(source))?;
             check_link(path, &to)?;
             header.set_entry_type(tar::EntryType::Symlink);
             header.set_mode(0o777);
-            builder.append_link(&mut header, path, &to).map_err(io_at(source))
+            builder
+                .append_link(&mut header, path, &to)
+                .map_err(io_at(source))
         }
         Kind::File => {
             let file = File::open(source).map_err(io_at(source))?;
@@ -141,7 +160,9 @@ fn append<W: Write>(
             header.set_size(meta.len());
             header.set_mode(if is_executable(&meta) { 0o755 } else { 0o644 });
             // A file that grows while it is packed would shift everything after it.
-            builder.append_data(&mut header, path, file.take(meta.len())).map_err(io_at(source))
+            builder
+                .append_data(&mut header, path, file.take(meta.len()))
+                .map_err(io_at(source))
         }
     }
 }
@@ -196,7 +217,12 @@ pub fn unpack(archive: impl Read, into: &Path) -> Result<(), ArchiveError> {
                 make_dirs(into, path.parent().unwrap_or(Path::new("")), &mut dirs)?;
                 links.push((path, to));
             }
-            _ => return Err(refused(&path, "only files, folders and symbolic links are unpacked")),
+            _ => {
+                return Err(refused(
+                    &path,
+                    "only files, folders and symbolic links are unpacked",
+                ));
+            }
         }
     }
     for (path, to) in links {
@@ -242,11 +268,7 @@ fn check_link(path: &Path, to: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-fn make_dirs(
-    into: &Path,
-    path: &Path,
-    dirs: &mut BTreeSet<PathBuf>,
-) -> Result<(), ArchiveError> {
+fn make_dirs(into: &Path, path: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<(), ArchiveError> {
     let mut at = into.to_owned();
     for part in path.components() {
         at.push(part);
@@ -281,18 +303,24 @@ fn make_link(path: &Path, to: &Path) -> Result<(), ArchiveError> {
 
 #[cfg(not(unix))]
 fn make_link(path: &Path, _to: &Path) -> Result<(), ArchiveError> {
-    Err(refused(path, "this system has no symbolic links for services"))
+    Err(refused(
+        path,
+        "this system has no symbolic links for services",
+    ))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), ArchiveError> {
     // Windows has no handle to a folder that could be synced.
     if cfg!(unix) {
-        File::open(dir).and_then(|d| d.sync_all()).map_err(io_at(dir))?;
+        File::open(dir)
+            .and_then(|d| d.sync_all())
+            .map_err(io_at(dir))?;
     }
     Ok(())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -315,7 +343,10 @@ mod tests {
         let second = pack(b.path(), Vec::new()).unwrap();
         assert!(first == second);
         assert!(b.path().join("data/empty").is_dir());
-        assert_eq!(fs::read(b.path().join("bin/table")).unwrap(), vec![7; 10_000]);
+        assert_eq!(
+            fs::read(b.path().join("bin/table")).unwrap(),
+            vec![7; 10_000]
+        );
     }
 
     #[test]
@@ -331,7 +362,10 @@ mod tests {
     #[test]
     fn an_empty_folder_is_nothing_to_publish() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(pack(dir.path(), Vec::new()), Err(ArchiveError::Empty(_))));
+        assert!(matches!(
+            pack(dir.path(), Vec::new()),
+            Err(ArchiveError::Empty(_))
+        ));
     }
 
     /// Builds a header by hand: the tar crate itself refuses to write hostile paths.
@@ -377,6 +411,9 @@ mod tests {
         bytes.extend(hostile("d/f", tar::EntryType::Regular, None));
         let dir = tempfile::tempdir().unwrap();
         let refused = unpack(&bytes[..], dir.path());
-        assert!(matches!(refused, Err(ArchiveError::Refused { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ArchiveError::Refused { .. })),
+            "{refused:?}"
+        );
     }
 }

@@ -55,7 +55,9 @@ impl<'a, W: Write> BsPatch<'a, W> {
                     self.control[filled..filled + take].copy_from_slice(&input[..take]);
                     input = &input[take..];
                     if filled + take < self.control.len() {
-                        self.state = State::Control { filled: filled + take };
+                        self.state = State::Control {
+                            filled: filled + take,
+                        };
                     } else {
                         self.begin_block()?;
                     }
@@ -64,13 +66,17 @@ impl<'a, W: Write> BsPatch<'a, W> {
                     let take = input.len().min(WINDOW).min(clamp(left));
                     self.add(&input[..take])?;
                     input = &input[take..];
-                    self.state = State::Add { left: left - take as u64 };
+                    self.state = State::Add {
+                        left: left - take as u64,
+                    };
                 }
                 State::Copy { left } => {
                     let take = input.len().min(clamp(left));
                     self.output.write(&input[..take])?;
                     input = &input[take..];
-                    self.state = State::Copy { left: left - take as u64 };
+                    self.state = State::Copy {
+                        left: left - take as u64,
+                    };
                 }
             }
             self.advance()?;
@@ -82,9 +88,9 @@ impl<'a, W: Write> BsPatch<'a, W> {
     pub(crate) fn finish(self) -> Result<Output<W>, ApplyError> {
         match self.state {
             State::Control { filled: 0 } => Ok(self.output),
-            State::Control { .. } | State::Add { .. } | State::Copy { .. } => {
-                Err(ApplyError::Decode("the delta ends in the middle of a block"))
-            }
+            State::Control { .. } | State::Add { .. } | State::Copy { .. } => Err(
+                ApplyError::Decode("the delta ends in the middle of a block"),
+            ),
         }
     }
 
@@ -96,14 +102,27 @@ impl<'a, W: Write> BsPatch<'a, W> {
         };
         let (add, copy, seek) = (word(0), word(8), word(16));
         // Refused before a byte of the block is read: a block cannot make more than is left.
-        if add.checked_add(copy).is_none_or(|sum| sum > self.output.room()) {
+        if add
+            .checked_add(copy)
+            .is_none_or(|sum| sum > self.output.room())
+        {
             return Err(ApplyError::TooLong);
         }
-        if self.position.checked_add(add).is_none_or(|end| end > self.old_length) {
-            return Err(ApplyError::Decode("the delta reads past the end of the old image"));
+        if self
+            .position
+            .checked_add(add)
+            .is_none_or(|end| end > self.old_length)
+        {
+            return Err(ApplyError::Decode(
+                "the delta reads past the end of the old image",
+            ));
         }
         let magnitude = i64::try_from(seek & !(1 << 63)).unwrap_or(i64::MAX);
-        self.seek = if seek >> 63 == 1 { -magnitude } else { magnitude };
+        self.seek = if seek >> 63 == 1 {
+            -magnitude
+        } else {
+            magnitude
+        };
         self.copy = copy;
         self.state = State::Add { left: add };
         Ok(())
@@ -126,7 +145,9 @@ impl<'a, W: Write> BsPatch<'a, W> {
 
     fn add(&mut self, diff: &[u8]) -> Result<(), ApplyError> {
         let window = &mut self.window[..diff.len()];
-        self.old.read_exact_at(window, self.position).map_err(ApplyError::ReadOld)?;
+        self.old
+            .read_exact_at(window, self.position)
+            .map_err(ApplyError::ReadOld)?;
         for (byte, diff) in window.iter_mut().zip(diff) {
             *byte = byte.wrapping_add(*diff);
         }

@@ -62,6 +62,9 @@ impl Hasher {
 
     /// Digest and length of all bytes taken.
     pub fn finish(self) -> Image {
-        Image { sha256: Sha256::from_bytes(self.inner.finalize().into()), length: self.length }
+        Image {
+            sha256: Sha256::from_bytes(self.inner.finalize().into()),
+            length: self.length,
+        }
     }
 }

@@ -41,7 +41,10 @@ impl<W: Write> ChunkWriter<W> {
         let done = std::mem::take(&mut self.current).finish();
         // A chunk never exceeds `chunk_size`, which is a u32.
         let length = u32::try_from(done.length).unwrap_or(u32::MAX);
-        self.chunks.push(Chunk { length, sha256: done.sha256 });
+        self.chunks.push(Chunk {
+            length,
+            sha256: done.sha256,
+        });
     }
 
     /// The inner writer, the whole and its chunks.
@@ -123,8 +126,14 @@ pub fn make_bsdiff(old: &[u8], new: &[u8], out: impl Write) -> Result<Manifest, 
     Ok(Manifest {
         format: FORMAT,
         encoding: Encoding::Bsdiff,
-        from: Some(Image { sha256: sha256(old), length: old.len() as u64 }),
-        to: Image { sha256: sha256(new), length: new.len() as u64 },
+        from: Some(Image {
+            sha256: sha256(old),
+            length: old.len() as u64,
+        }),
+        to: Image {
+            sha256: sha256(new),
+            length: new.len() as u64,
+        },
         payload,
         window_log: Limits::WINDOW_LOG,
         chunks,
@@ -150,7 +159,13 @@ mod tests {
         }
         let (bytes, whole, chunks) = writer.finish();
         assert_eq!(bytes, b"abcdefghij");
-        assert_eq!(whole, Image { sha256: sha256(b"abcdefghij"), length: 10 });
+        assert_eq!(
+            whole,
+            Image {
+                sha256: sha256(b"abcdefghij"),
+                length: 10
+            }
+        );
         let lengths: Vec<u32> = chunks.iter().map(|c| c.length).collect();
         assert_eq!(lengths, [4, 4, 2]);
         assert_eq!(chunks[1].sha256, sha256(b"efgh"));

@@ -116,7 +116,9 @@ impl Manifest {
             return Err(ManifestError::UnknownFormat(self.format));
         }
         if self.encoding.is_delta() != self.from.is_some() {
-            return Err(ManifestError::Inconsistent("a delta, and only a delta, has a `from`"));
+            return Err(ManifestError::Inconsistent(
+                "a delta, and only a delta, has a `from`",
+            ));
         }
         if self.chunks.len() > limits.max_chunks {
             return Err(ManifestError::OverLimit("chunks"));
@@ -135,17 +137,25 @@ impl Manifest {
         }
         let sum: u64 = self.chunks.iter().map(|c| u64::from(c.length)).sum();
         if sum != self.payload.length {
-            return Err(ManifestError::Inconsistent("chunk lengths do not add up to the payload"));
+            return Err(ManifestError::Inconsistent(
+                "chunk lengths do not add up to the payload",
+            ));
         }
         if self.encoding == Encoding::Raw && self.payload != self.to {
-            return Err(ManifestError::Inconsistent("a raw payload is the image itself"));
+            return Err(ManifestError::Inconsistent(
+                "a raw payload is the image itself",
+            ));
         }
         Ok(())
     }
 
     /// Where chunk `index` begins in the payload blob, in bytes.
     pub fn offset(&self, index: usize) -> u64 {
-        self.chunks.iter().take(index).map(|c| u64::from(c.length)).sum()
+        self.chunks
+            .iter()
+            .take(index)
+            .map(|c| u64::from(c.length))
+            .sum()
     }
 }
 
@@ -188,9 +198,21 @@ mod tests {
 
     #[test]
     fn what_exceeds_the_limits_is_refused() {
-        let small = Limits { max_image: 4, ..Limits::default() };
-        assert_eq!(sample().check(&small), Err(ManifestError::OverLimit("image length")));
-        let small = Limits { max_chunk: 4, ..Limits::default() };
-        assert_eq!(sample().check(&small), Err(ManifestError::OverLimit("chunk length")));
+        let small = Limits {
+            max_image: 4,
+            ..Limits::default()
+        };
+        assert_eq!(
+            sample().check(&small),
+            Err(ManifestError::OverLimit("image length"))
+        );
+        let small = Limits {
+            max_chunk: 4,
+            ..Limits::default()
+        };
+        assert_eq!(
+            sample().check(&small),
+            Err(ManifestError::OverLimit("chunk length"))
+        );
     }
 }

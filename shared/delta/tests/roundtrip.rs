@@ -40,16 +40,28 @@ fn image() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn edited() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
-    (image(), image(), any::<prop::sample::Index>(), any::<prop::sample::Index>()).prop_map(
-        |(old, insert, at, cut)| {
-            let at = if old.is_empty() { 0 } else { at.index(old.len()) };
+    (
+        image(),
+        image(),
+        any::<prop::sample::Index>(),
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(old, insert, at, cut)| {
+            let at = if old.is_empty() {
+                0
+            } else {
+                at.index(old.len())
+            };
             let mut new = old[..at].to_vec();
             new.extend(&insert);
-            let from = if old.is_empty() { 0 } else { cut.index(old.len()) };
+            let from = if old.is_empty() {
+                0
+            } else {
+                cut.index(old.len())
+            };
             new.extend(&old[from..]);
             (old, new)
-        },
-    )
+        })
 }
 
 proptest! {
@@ -117,7 +129,10 @@ fn a_changed_byte_in_a_chunk_is_refused_before_decoding() {
     let manifest = make_bsdiff(&old, &new, &mut payload).unwrap();
     payload[10] ^= 1;
     let refused = apply(&manifest, &payload, &old);
-    assert!(matches!(refused, Err(ApplyError::ChunkCorrupt { index: 0, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ApplyError::ChunkCorrupt { index: 0, .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -134,7 +149,10 @@ fn a_truncated_payload_is_refused() {
     let mut payload = Vec::new();
     let manifest = make_full(&mut &vec![3; 1 << 20][..], &mut payload).unwrap();
     let applier = Applier::new(&manifest, None, Vec::new(), &Limits::default()).unwrap();
-    assert!(matches!(applier.finish(), Err(ApplyError::MissingChunks { got: 0, .. })));
+    assert!(matches!(
+        applier.finish(),
+        Err(ApplyError::MissingChunks { got: 0, .. })
+    ));
 }
 
 #[test]
@@ -150,7 +168,10 @@ fn a_window_larger_than_allowed_is_refused() {
     manifest.chunks = described.chunks;
     manifest.payload = described.payload;
     let refused = apply(&manifest, &payload, b"");
-    assert!(matches!(refused, Err(ApplyError::Decompress(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ApplyError::Decompress(_))),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -161,5 +182,8 @@ fn a_delta_against_another_base_does_not_make_the_image() {
     let mut payload = Vec::new();
     let manifest = make_bsdiff(&old, &new, &mut payload).unwrap();
     let other: Vec<u8> = old.iter().map(|b| b ^ 0xff).collect();
-    assert!(matches!(apply(&manifest, &payload, &other), Err(ApplyError::WrongImage)));
+    assert!(matches!(
+        apply(&manifest, &payload, &other),
+        Err(ApplyError::WrongImage)
+    ));
 }

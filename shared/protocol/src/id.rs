@@ -15,7 +15,10 @@ pub struct ParseIdError {
 
 /// Parses `prefix_<32 hex>`; the text that is quoted in the error is cut to a bounded length.
 fn parse(prefix: &'static str, text: &str) -> Result<[u8; 16], ParseIdError> {
-    let refuse = || ParseIdError { prefix, text: text.chars().take(64).collect() };
+    let refuse = || ParseIdError {
+        prefix,
+        text: text.chars().take(64).collect(),
+    };
     let hex_part = text
         .strip_prefix(prefix)
         .and_then(|rest| rest.strip_prefix('_'))
@@ -110,7 +113,13 @@ mod tests {
 
     #[test]
     fn upper_case_and_wrong_lengths_are_refused() {
-        for bad in ["dev_", "dev_AB", &format!("dev_{}", "AB".repeat(16)), "dev", ""] {
+        for bad in [
+            "dev_",
+            "dev_AB",
+            &format!("dev_{}", "AB".repeat(16)),
+            "dev",
+            "",
+        ] {
             assert!(bad.parse::<DeviceId>().is_err(), "{bad}");
         }
     }

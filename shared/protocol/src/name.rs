@@ -86,13 +86,17 @@ fn slug(text: &str) -> bool {
     (1..=40).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && !text.ends_with('-')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn word(text: &str) -> bool {
     (1..=40).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// A `key=value` fact that an administrator gives a device.
@@ -109,9 +113,10 @@ impl FromStr for Label {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text.split_once('=') {
-            Some((key, value)) if word(key) && word(value) => {
-                Ok(Self { key: key.to_owned(), value: value.to_owned() })
-            }
+            Some((key, value)) if word(key) && word(value) => Ok(Self {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            }),
             _ => Err(NameError {
                 kind: "label",
                 text: text.chars().take(64).collect(),
@@ -133,7 +138,17 @@ mod tests {
 
     #[test]
     fn a_product_name_can_never_leave_its_directory() {
-        for bad in ["", "..", "a/b", "A", "a_b", "-a", "a-", "1a", &"a".repeat(41)] {
+        for bad in [
+            "",
+            "..",
+            "a/b",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            "1a",
+            &"a".repeat(41),
+        ] {
             assert!(bad.parse::<ProductName>().is_err(), "{bad}");
         }
         assert!("terminal-2".parse::<ProductName>().is_ok());
@@ -150,6 +165,9 @@ mod tests {
     fn a_label_needs_both_halves() {
         assert!("canary".parse::<Label>().is_err());
         assert!("canary=".parse::<Label>().is_err());
-        assert_eq!("canary=true".parse::<Label>().unwrap().to_string(), "canary=true");
+        assert_eq!(
+            "canary=true".parse::<Label>().unwrap().to_string(),
+            "canary=true"
+        );
     }
 }

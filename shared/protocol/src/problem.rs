@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 /// The stable code of a problem; its HTTP status belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "`title` says what each means, to people as well")]
+#[expect(
+    missing_docs,
+    reason = "`title` says what each means, to people as well"
+)]
 pub enum ProblemCode {
     InvalidRequest,
     Unauthenticated,

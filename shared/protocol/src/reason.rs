@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 /// help, and has a key in the knowledge base (`docs/reasons.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "`text` is the documentation of each, shown to people as well")]
+#[expect(
+    missing_docs,
+    reason = "`text` is the documentation of each, shown to people as well"
+)]
 pub enum Reason {
     // Nothing to do.
     UpToDate,
@@ -208,7 +211,10 @@ impl Explained {
 
     /// A reason with particulars, which are cut to [`Explained::MAX_DETAIL`].
     pub fn new(code: Reason, detail: impl AsRef<str>) -> Self {
-        Self { code, detail: detail.as_ref().chars().take(Self::MAX_DETAIL).collect() }
+        Self {
+            code,
+            detail: detail.as_ref().chars().take(Self::MAX_DETAIL).collect(),
+        }
     }
 
     /// A copy whose detail is cut to the bound: for values that came from outside.
@@ -219,7 +225,10 @@ impl Explained {
 
 impl From<Reason> for Explained {
     fn from(code: Reason) -> Self {
-        Self { code, detail: String::new() }
+        Self {
+            code,
+            detail: String::new(),
+        }
     }
 }
 
@@ -255,7 +264,10 @@ mod tests {
 
     #[test]
     fn a_detail_from_outside_is_cut() {
-        let long = Explained { code: Reason::HealthFailed, detail: "x".repeat(10_000) };
+        let long = Explained {
+            code: Reason::HealthFailed,
+            detail: "x".repeat(10_000),
+        };
         assert_eq!(long.bounded().detail.len(), Explained::MAX_DETAIL);
     }
 }

@@ -130,6 +130,9 @@ mod tests {
     #[test]
     fn an_unknown_word_names_those_that_exist() {
         let error = "gold".parse::<Channel>().unwrap_err().to_string();
-        assert_eq!(error, "unknown channel \"gold\"; one of: alpha, beta, stable");
+        assert_eq!(
+            error,
+            "unknown channel \"gold\"; one of: alpha, beta, stable"
+        );
     }
 }

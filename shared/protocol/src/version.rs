@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn build_metadata_is_refused() {
-        assert_eq!("1.0.0+x".parse::<Version>(), Err(ParseVersionError::BuildMetadata));
+        assert_eq!(
+            "1.0.0+x".parse::<Version>(),
+            Err(ParseVersionError::BuildMetadata)
+        );
     }
 
     #[test]

@@ -4,9 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sigstore_tuf::metadata::{Metadata, Targets};
-use tidegate_protocol::{
-    DeploymentId, DeviceId, Image, Platform, Sha256, Timestamp, Version,
-};
+use tidegate_protocol::{DeploymentId, DeviceId, Image, Platform, Sha256, Timestamp, Version};
 
 use crate::role::{self, ImagePath};
 use crate::verify::Trusted;
@@ -164,8 +162,11 @@ pub fn verify(
             limit: size_limit::ASSIGNMENT,
         });
     }
-    let document = Metadata::<Targets>::from_slice(bytes)
-        .map_err(|source| TrustError::Metadata { file: FILE.into(), source })?;
+    let document =
+        Metadata::<Targets>::from_slice(bytes).map_err(|source| TrustError::Metadata {
+            file: FILE.into(),
+            source,
+        })?;
     // 4. Signed by the director that the fresh offline targets name.
     trusted.verify_director(&document)?;
     let signed = document.into_signed();
@@ -190,14 +191,20 @@ pub fn verify(
     }
     let expected = situation.counter.saturating_add(1);
     if signed.version != expected {
-        return Err(TrustError::WrongCounter { expected, got: signed.version });
+        return Err(TrustError::WrongCounter {
+            expected,
+            got: signed.version,
+        });
     }
     let expires = from_jiff(signed.expires);
     if expires > time.plus(lifetime::ASSIGNMENT_MAX) {
         return Err(TrustError::TooLongLived);
     }
     if terms.payloads.is_empty() || terms.payloads.len() > MAX_PAYLOADS {
-        return Err(TrustError::field(FILE, format!("it must offer 1 to {MAX_PAYLOADS} payloads")));
+        return Err(TrustError::field(
+            FILE,
+            format!("it must offer 1 to {MAX_PAYLOADS} payloads"),
+        ));
     }
     // 5. A machine without a clock takes the time of the fresh assignment, for this decision
     // only: the nonce proves that it is an answer, not a recording.
@@ -209,7 +216,10 @@ pub fn verify(
     if expires < now {
         return Err(TrustError::Metadata {
             file: FILE.into(),
-            source: sigstore_tuf::Error::Expired { role: FILE.into(), expires: signed.expires },
+            source: sigstore_tuf::Error::Expired {
+                role: FILE.into(),
+                expires: signed.expires,
+            },
         });
     }
     // 6. Exactly one image, listed offline, for this device.
@@ -230,17 +240,28 @@ pub fn verify(
         return Err(TrustError::ImageDiffers);
     }
     if facts.release != parsed.release {
-        return Err(TrustError::field(path, "it is listed under another release"));
+        return Err(TrustError::field(
+            path,
+            "it is listed under another release",
+        ));
     }
     if !facts.hw.contains(situation.platform) {
         let names: Vec<&str> = facts.hw.iter().map(Platform::as_str).collect();
         return Err(TrustError::WrongPlatform(names.join(", ")));
     }
     if facts.format != ImageFacts::TAR {
-        return Err(TrustError::field(path, format!("format {:?} is not known", facts.format)));
+        return Err(TrustError::field(
+            path,
+            format!("format {:?} is not known", facts.format),
+        ));
     }
     check_order(trusted, facts, terms.action, situation)?;
-    Ok(Accepted { counter: signed.version, path: parsed, facts: facts.clone(), terms })
+    Ok(Accepted {
+        counter: signed.version,
+        path: parsed,
+        facts: facts.clone(),
+        terms,
+    })
 }
 
 /// 6, continued: floors, end of life, direction.
@@ -252,28 +273,43 @@ fn check_order(
 ) -> Result<(), TrustError> {
     let image = facts.release.clone();
     let role = trusted.role();
-    let floor = situation.floor.into_iter().chain(role.policy.min_release.as_ref()).max();
+    let floor = situation
+        .floor
+        .into_iter()
+        .chain(role.policy.min_release.as_ref())
+        .max();
     if let Some(floor) = floor
         && image < *floor
     {
-        return Err(TrustError::BelowFloor { image, floor: floor.clone() });
+        return Err(TrustError::BelowFloor {
+            image,
+            floor: floor.clone(),
+        });
     }
     if role.policy.eol.contains(&image) {
         return Err(TrustError::EndOfLife(image));
     }
-    let Some(installed) = situation.installed else { return Ok(()) };
+    let Some(installed) = situation.installed else {
+        return Ok(());
+    };
     if image == *installed {
         return Err(TrustError::AlreadyInstalled(image));
     }
     match action {
         Action::Install => {
             if image < *installed {
-                return Err(TrustError::Downgrade { image, installed: installed.clone() });
+                return Err(TrustError::Downgrade {
+                    image,
+                    installed: installed.clone(),
+                });
             }
             if let Some(needed) = &facts.min_from
                 && installed < needed
             {
-                return Err(TrustError::BelowMinimumSource { image, needed: needed.clone() });
+                return Err(TrustError::BelowMinimumSource {
+                    image,
+                    needed: needed.clone(),
+                });
             }
         }
         Action::Rollback => {
@@ -282,7 +318,11 @@ fn check_order(
                 release: installed.clone(),
                 platform: situation.platform.clone(),
             };
-            if role.images.get(&from).is_some_and(|facts| !facts.allow_rollback) {
+            if role
+                .images
+                .get(&from)
+                .is_some_and(|facts| !facts.allow_rollback)
+            {
                 return Err(TrustError::RollbackNotAllowed(installed.clone()));
             }
         }

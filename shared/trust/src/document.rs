@@ -33,8 +33,12 @@ impl Signed {
 
 /// Signs a body with each of the keys, over its canonical form.
 pub fn sign(body: Value, keys: &[&SecretKey]) -> Result<Signed, TrustError> {
-    let canonical = sigstore_tuf::canonical_json::to_canonical_bytes(&body)
-        .map_err(|source| TrustError::Metadata { file: "document".into(), source })?;
+    let canonical = sigstore_tuf::canonical_json::to_canonical_bytes(&body).map_err(|source| {
+        TrustError::Metadata {
+            file: "document".into(),
+            source,
+        }
+    })?;
     let signatures = keys
         .iter()
         .map(|key| Signature {
@@ -42,5 +46,8 @@ pub fn sign(body: Value, keys: &[&SecretKey]) -> Result<Signed, TrustError> {
             sig: hex::encode(key.sign(&canonical)),
         })
         .collect();
-    Ok(Signed { signatures, signed: body })
+    Ok(Signed {
+        signatures,
+        signed: body,
+    })
 }

@@ -110,7 +110,10 @@ pub enum TrustError {
 
 impl TrustError {
     pub(crate) fn field(file: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::Field { file: file.into(), what: what.into() }
+        Self::Field {
+            file: file.into(),
+            what: what.into(),
+        }
     }
 
     /// Whether the assignment, not the repository, was refused.
@@ -128,9 +131,10 @@ impl TrustError {
     /// The reason to report, with this error as its detail.
     pub fn explained(&self) -> Explained {
         let code = match self {
-            Self::Metadata { source: sigstore_tuf::Error::Expired { .. }, .. } => {
-                Reason::MetadataExpired
-            }
+            Self::Metadata {
+                source: sigstore_tuf::Error::Expired { .. },
+                ..
+            } => Reason::MetadataExpired,
             error if error.is_about_assignment() => Reason::AssignmentRefused,
             _ => Reason::MetadataRefused,
         };

@@ -109,8 +109,7 @@ pub fn verify_request(
     if headers.content_digest != content_digest(request.body) {
         return Err(SignatureError::Digest);
     }
-    let (created, nonce, key) =
-        parse(&headers.signature_input).ok_or(SignatureError::Profile)?;
+    let (created, nonce, key) = parse(&headers.signature_input).ok_or(SignatureError::Profile)?;
     let parameters = parameters(created, nonce, &key);
     if headers.signature_input != format!("tg={parameters}") {
         return Err(SignatureError::Profile);
@@ -121,9 +120,15 @@ pub fn verify_request(
         .and_then(|rest| rest.strip_suffix(':'))
         .and_then(|text| BASE64.decode(text).ok())
         .ok_or(SignatureError::Signature)?;
-    key.verify(base(request, &headers.content_digest, &parameters).as_bytes(), &signature)
-        .map_err(|_| SignatureError::Signature)?;
-    Ok(Signer { key, nonce: nonce.to_owned() })
+    key.verify(
+        base(request, &headers.content_digest, &parameters).as_bytes(),
+        &signature,
+    )
+    .map_err(|_| SignatureError::Signature)?;
+    Ok(Signer {
+        key,
+        nonce: nonce.to_owned(),
+    })
 }
 
 /// The values that may vary; the caller rebuilds the header from them and compares.
@@ -156,7 +161,12 @@ mod tests {
     }
 
     fn signed(body: &[u8]) -> SignatureHeaders {
-        sign_request(&SecretKey::from_seed([5; 32]), &facts(body), 1_700_000_000, "n-1")
+        sign_request(
+            &SecretKey::from_seed([5; 32]),
+            &facts(body),
+            1_700_000_000,
+            "n-1",
+        )
     }
 
     #[test]
@@ -170,14 +180,32 @@ mod tests {
     fn any_change_of_the_request_is_refused() {
         let headers = signed(b"{}");
         let original = facts(b"{}");
-        assert_eq!(verify_request(&headers, &facts(b"{ }")), Err(SignatureError::Digest));
+        assert_eq!(
+            verify_request(&headers, &facts(b"{ }")),
+            Err(SignatureError::Digest)
+        );
         for changed in [
-            RequestFacts { method: "PUT", ..original },
-            RequestFacts { authority: "other.example", ..original },
-            RequestFacts { path: "/device/v1/enroll", ..original },
-            RequestFacts { query: "a=1", ..original },
+            RequestFacts {
+                method: "PUT",
+                ..original
+            },
+            RequestFacts {
+                authority: "other.example",
+                ..original
+            },
+            RequestFacts {
+                path: "/device/v1/enroll",
+                ..original
+            },
+            RequestFacts {
+                query: "a=1",
+                ..original
+            },
         ] {
-            assert_eq!(verify_request(&headers, &changed), Err(SignatureError::Signature));
+            assert_eq!(
+                verify_request(&headers, &changed),
+                Err(SignatureError::Signature)
+            );
         }
     }
 
@@ -193,7 +221,10 @@ mod tests {
             let mut bad = good.clone();
             bad.signature_input = bad.signature_input.replace(from, to);
             assert_ne!(bad.signature_input, good.signature_input);
-            assert!(verify_request(&bad, &facts(b"{}")).is_err(), "{from} -> {to}");
+            assert!(
+                verify_request(&bad, &facts(b"{}")).is_err(),
+                "{from} -> {to}"
+            );
         }
     }
 }

@@ -42,9 +42,13 @@ impl FromStr for JoinToken {
 
     fn from_str(text: &str) -> Result<Self, JoinTokenError> {
         let mut parts = text.trim().split('_');
-        let (Some("tgj1"), Some(id), Some(secret), Some(root), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let (Some("tgj1"), Some(id), Some(secret), Some(root), None) = (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) else {
             return Err(JoinTokenError);
         };
         let mut bytes = [0; 32];

@@ -34,7 +34,9 @@ impl SecretKey {
 
     /// Reads PKCS#8 PEM.
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        SigningKey::from_pkcs8_pem(pem).map(Self).map_err(|e| KeyError::Pem(e.to_string()))
+        SigningKey::from_pkcs8_pem(pem)
+            .map(Self)
+            .map_err(|e| KeyError::Pem(e.to_string()))
     }
 
     /// Writes PKCS#8 PEM.
@@ -87,7 +89,9 @@ impl PublicKey {
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         let signature =
             ed25519_dalek::Signature::from_slice(signature).map_err(|_| KeyError::Signature)?;
-        self.0.verify_strict(message, &signature).map_err(|_| KeyError::Signature)
+        self.0
+            .verify_strict(message, &signature)
+            .map_err(|_| KeyError::Signature)
     }
 }
 
@@ -110,7 +114,11 @@ impl FromStr for PublicKey {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).map_err(|_| KeyError::Public)?;
         let key = VerifyingKey::from_bytes(&bytes).map_err(|_| KeyError::Public)?;
-        if key.is_weak() { Err(KeyError::Public) } else { Ok(Self(key)) }
+        if key.is_weak() {
+            Err(KeyError::Public)
+        } else {
+            Ok(Self(key))
+        }
     }
 }
 
@@ -142,6 +150,9 @@ mod tests {
         let key = SecretKey::from_seed([7; 32]);
         let signature = key.sign(b"a");
         assert_eq!(key.public().verify(b"a", &signature), Ok(()));
-        assert_eq!(key.public().verify(b"b", &signature), Err(KeyError::Signature));
+        assert_eq!(
+            key.public().verify(b"b", &signature),
+            Err(KeyError::Signature)
+        );
     }
 }

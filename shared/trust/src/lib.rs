@@ -24,10 +24,11 @@ pub use document::{Signed, sign};
 pub use error::TrustError;
 pub use join::{JoinToken, JoinTokenError};
 pub use key::{KeyError, PublicKey, SecretKey};
-pub use repository::{FileFacts, Repository, UploadedFile, signed_version, timestamp_body, snapshot_body};
+pub use repository::{
+    FileFacts, Repository, UploadedFile, signed_version, snapshot_body, timestamp_body,
+};
 pub use role::{
-    Delegation, Health, ImageFacts, ImagePath, Policy, ProductRole, RoleName, RootRole,
-    TopTargets,
+    Delegation, Health, ImageFacts, ImagePath, Policy, ProductRole, RoleName, RootRole, TopTargets,
 };
 
 use tidegate_protocol::Timestamp;
@@ -51,7 +52,7 @@ pub mod lifetime {
     /// `timestamp`: a day; signed again each hour.
     pub const TIMESTAMP: Duration = Duration::from_secs(DAY);
     /// An assignment: the time in which a device must take it up.
-    pub const ASSIGNMENT: Duration = Duration::from_secs(3_600);
+    pub const ASSIGNMENT: Duration = Duration::from_hours(1);
     /// The longest that an agent accepts for an assignment.
     pub const ASSIGNMENT_MAX: Duration = Duration::from_secs(DAY);
 }

@@ -58,7 +58,9 @@ impl CryptoProvider for Provider {
         _: &[u8],
         _: &[u8],
     ) -> sigstore_crypto::Result<()> {
-        Err(Error::UnsupportedAlgorithm(format!("{scheme:?} over a digest")))
+        Err(Error::UnsupportedAlgorithm(format!(
+            "{scheme:?} over a digest"
+        )))
     }
 }
 

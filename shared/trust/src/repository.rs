@@ -36,7 +36,11 @@ impl FileFacts {
     /// The facts of a file.
     pub fn of(version: u64, bytes: &[u8]) -> Self {
         let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes);
-        Self { version, length: bytes.len() as u64, sha256: Sha256::from_bytes(digest.into()) }
+        Self {
+            version,
+            length: bytes.len() as u64,
+            sha256: Sha256::from_bytes(digest.into()),
+        }
     }
 
     fn to_json(self) -> Value {
@@ -49,9 +53,15 @@ impl FileFacts {
 }
 
 /// The body of `snapshot`: what every targets file is.
-pub fn snapshot_body(version: u64, expires: Timestamp, files: &BTreeMap<String, FileFacts>) -> Value {
-    let meta: Map<String, Value> =
-        files.iter().map(|(role, facts)| (format!("{role}.json"), facts.to_json())).collect();
+pub fn snapshot_body(
+    version: u64,
+    expires: Timestamp,
+    files: &BTreeMap<String, FileFacts>,
+) -> Value {
+    let meta: Map<String, Value> = files
+        .iter()
+        .map(|(role, facts)| (format!("{role}.json"), facts.to_json()))
+        .collect();
     json!({
         "_type": "snapshot",
         "spec_version": SPEC_VERSION,
@@ -74,7 +84,11 @@ pub fn timestamp_body(version: u64, expires: Timestamp, snapshot: FileFacts) -> 
 
 /// The version written in a signed file, unverified.
 pub fn signed_version(bytes: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Value>(bytes).ok()?.get("signed")?.get("version")?.as_u64()
+    serde_json::from_slice::<Value>(bytes)
+        .ok()?
+        .get("signed")?
+        .get("version")?
+        .as_u64()
 }
 
 /// The newest offline-signed files that were accepted, parsed.
@@ -88,7 +102,11 @@ pub struct Repository {
 impl Repository {
     /// Checks an uploaded file against what is there and takes it. Gives its version, or `None`
     /// when exactly these bytes are there already. Nothing changes when it is refused.
-    pub fn accept(&mut self, file: &UploadedFile, now: Timestamp) -> Result<Option<u64>, TrustError> {
+    pub fn accept(
+        &mut self,
+        file: &UploadedFile,
+        now: Timestamp,
+    ) -> Result<Option<u64>, TrustError> {
         provider::install();
         match file.role.as_str() {
             "root" => self.accept_root(&file.bytes),
@@ -98,13 +116,25 @@ impl Repository {
     }
 
     fn accept_root(&mut self, bytes: &[u8]) -> Result<Option<u64>, TrustError> {
-        if self.root.as_ref().is_some_and(|(_, current)| current == bytes) {
+        if self
+            .root
+            .as_ref()
+            .is_some_and(|(_, current)| current == bytes)
+        {
             return Ok(None);
         }
         RootRole::check(bytes)?;
-        let refuse = |source| TrustError::Metadata { file: "root.json".into(), source };
+        let refuse = |source| TrustError::Metadata {
+            file: "root.json".into(),
+            source,
+        };
         let version = match &self.root {
-            None => TrustedMetadataSet::from_root(bytes).map_err(refuse)?.root().version,
+            None => {
+                TrustedMetadataSet::from_root(bytes)
+                    .map_err(refuse)?
+                    .root()
+                    .version
+            }
             Some((_, current)) => {
                 let mut set = TrustedMetadataSet::from_root(current).map_err(refuse)?;
                 set.update_root(bytes).map_err(refuse)?;
@@ -117,27 +147,49 @@ impl Repository {
 
     fn accept_targets(&mut self, bytes: &[u8], now: Timestamp) -> Result<Option<u64>, TrustError> {
         let file = "targets.json";
-        if self.targets.as_ref().is_some_and(|(current, _)| current == bytes) {
+        if self
+            .targets
+            .as_ref()
+            .is_some_and(|(current, _)| current == bytes)
+        {
             return Ok(None);
         }
         check_size(file, bytes, size_limit::TARGETS)?;
-        let (_, root) = self.root.as_ref().ok_or_else(|| TrustError::Missing("root.json".into()))?;
-        let refuse = |source| TrustError::Metadata { file: file.into(), source };
+        let (_, root) = self
+            .root
+            .as_ref()
+            .ok_or_else(|| TrustError::Missing("root.json".into()))?;
+        let refuse = |source| TrustError::Metadata {
+            file: file.into(),
+            source,
+        };
         let root = TrustedMetadataSet::from_root(root).map_err(refuse)?;
         let parsed = Metadata::<Targets>::from_slice(bytes).map_err(refuse)?;
         let keys = root
             .root()
             .role("targets")
             .ok_or_else(|| TrustError::field("root.json", "it has no targets role"))?;
-        parsed.verify_threshold(&root.root().keys, keys, "targets").map_err(refuse)?;
+        parsed
+            .verify_threshold(&root.root().keys, keys, "targets")
+            .map_err(refuse)?;
         let new = parsed.into_signed();
-        check_newer(file, new.version, self.targets.as_ref().map(|(_, t)| t.version))?;
+        check_newer(
+            file,
+            new.version,
+            self.targets.as_ref().map(|(_, t)| t.version),
+        )?;
         check_fresh(file, from_jiff(new.expires), now)?;
         if !new.targets.is_empty() {
-            return Err(TrustError::field(file, "it must list no images, only delegations"));
+            return Err(TrustError::field(
+                file,
+                "it must list no images, only delegations",
+            ));
         }
         if delegation(&new, DIRECTOR).is_none() {
-            return Err(TrustError::field(file, "it does not delegate the director role"));
+            return Err(TrustError::field(
+                file,
+                "it does not delegate the director role",
+            ));
         }
         let version = new.version;
         self.targets = Some((bytes.to_vec(), new));
@@ -151,27 +203,48 @@ impl Repository {
         now: Timestamp,
     ) -> Result<Option<u64>, TrustError> {
         let file = format!("{name}.json");
-        if self.roles.get(name).is_some_and(|(current, _)| current == bytes) {
+        if self
+            .roles
+            .get(name)
+            .is_some_and(|(current, _)| current == bytes)
+        {
             return Ok(None);
         }
         check_size(&file, bytes, size_limit::ROLE)?;
-        let (_, targets) =
-            self.targets.as_ref().ok_or_else(|| TrustError::Missing("targets.json".into()))?;
+        let (_, targets) = self
+            .targets
+            .as_ref()
+            .ok_or_else(|| TrustError::Missing("targets.json".into()))?;
         let (keys, role) = delegation(targets, &name.to_string()).ok_or_else(|| {
             TrustError::field("targets.json", format!("it does not delegate {name}"))
         })?;
-        let refuse = |source| TrustError::Metadata { file: file.clone(), source };
+        let refuse = |source| TrustError::Metadata {
+            file: file.clone(),
+            source,
+        };
         let parsed = Metadata::<Targets>::from_slice(bytes).map_err(refuse)?;
-        parsed.verify_threshold(keys, &role.role_keys(), &file).map_err(refuse)?;
+        parsed
+            .verify_threshold(keys, &role.role_keys(), &file)
+            .map_err(refuse)?;
         let role = ProductRole::from_targets(name, parsed.signed())?;
-        check_newer(&file, role.version, self.roles.get(name).map(|(_, r)| r.version))?;
+        check_newer(
+            &file,
+            role.version,
+            self.roles.get(name).map(|(_, r)| r.version),
+        )?;
         check_fresh(&file, role.expires, now)?;
         if let Some((_, current)) = self.roles.get(name) {
             for (path, facts) in &role.images {
-                if current.images.get(path).is_some_and(|old| old.image != facts.image) {
+                if current
+                    .images
+                    .get(path)
+                    .is_some_and(|old| old.image != facts.image)
+                {
                     return Err(TrustError::field(
                         &file,
-                        format!("{path} names other bytes than before; publish them as a new release"),
+                        format!(
+                            "{path} names other bytes than before; publish them as a new release"
+                        ),
                     ));
                 }
             }
@@ -183,12 +256,16 @@ impl Repository {
 
     /// Version and bytes of the newest root.
     pub fn root(&self) -> Option<(u64, &[u8])> {
-        self.root.as_ref().map(|(version, bytes)| (*version, bytes.as_slice()))
+        self.root
+            .as_ref()
+            .map(|(version, bytes)| (*version, bytes.as_slice()))
     }
 
     /// Version and bytes of the newest targets.
     pub fn targets(&self) -> Option<(u64, &[u8])> {
-        self.targets.as_ref().map(|(bytes, t)| (t.version, bytes.as_slice()))
+        self.targets
+            .as_ref()
+            .map(|(bytes, t)| (t.version, bytes.as_slice()))
     }
 
     /// A product-channel role.
@@ -198,7 +275,9 @@ impl Repository {
 
     /// Whether `targets` delegates a role.
     pub fn delegates(&self, name: &RoleName) -> bool {
-        self.targets.as_ref().is_some_and(|(_, t)| delegation(t, &name.to_string()).is_some())
+        self.targets
+            .as_ref()
+            .is_some_and(|(_, t)| delegation(t, &name.to_string()).is_some())
     }
 
     /// What a role says of one image.
@@ -226,12 +305,20 @@ pub(crate) fn delegation<'a>(
     name: &str,
 ) -> Option<(&'a Keys, &'a sigstore_tuf::DelegatedRole)> {
     let block = targets.delegations.as_ref()?;
-    block.roles.iter().find(|role| role.name == name).map(|role| (&block.keys, role))
+    block
+        .roles
+        .iter()
+        .find(|role| role.name == name)
+        .map(|role| (&block.keys, role))
 }
 
 fn check_size(file: &str, bytes: &[u8], limit: usize) -> Result<(), TrustError> {
     if bytes.len() > limit {
-        return Err(TrustError::TooLarge { file: file.into(), length: bytes.len(), limit });
+        return Err(TrustError::TooLarge {
+            file: file.into(),
+            length: bytes.len(),
+            limit,
+        });
     }
     Ok(())
 }

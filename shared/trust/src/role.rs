@@ -76,7 +76,8 @@ impl FromStr for ImagePath {
     type Err = TrustError;
 
     fn from_str(text: &str) -> Result<Self, TrustError> {
-        let refuse = || TrustError::field(text, "not a path <product>/<channel>/<release>/<platform>");
+        let refuse =
+            || TrustError::field(text, "not a path <product>/<channel>/<release>/<platform>");
         let mut parts = text.split('/');
         let mut next = || parts.next().ok_or_else(refuse);
         let path = Self {
@@ -87,7 +88,11 @@ impl FromStr for ImagePath {
             release: next()?.parse().map_err(|_| refuse())?,
             platform: next()?.parse().map_err(|_| refuse())?,
         };
-        if parts.next().is_some() { Err(refuse()) } else { Ok(path) }
+        if parts.next().is_some() {
+            Err(refuse())
+        } else {
+            Ok(path)
+        }
     }
 }
 
@@ -127,7 +132,10 @@ pub struct ImageFacts {
 }
 
 fn no_image() -> Image {
-    Image { sha256: tidegate_protocol::Sha256::from_bytes([0; 32]), length: 0 }
+    Image {
+        sha256: tidegate_protocol::Sha256::from_bytes([0; 32]),
+        length: 0,
+    }
 }
 
 impl ImageFacts {
@@ -150,7 +158,10 @@ pub(crate) fn image_of(path: &str, file: &TargetFile) -> Result<Image, TrustErro
         .get("sha256")
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| TrustError::field(path, "no whole SHA-256"))?;
-    Ok(Image { sha256, length: file.length })
+    Ok(Image {
+        sha256,
+        length: file.length,
+    })
 }
 
 /// What a product-channel role says beyond its images.
@@ -273,7 +284,12 @@ pub struct Delegation {
 impl Delegation {
     /// The delegation of a product-channel role to one key.
     pub fn product(role: &RoleName, key: PublicKey) -> Self {
-        Self { name: role.to_string(), keys: vec![key], threshold: 1, paths: vec![role.paths()] }
+        Self {
+            name: role.to_string(),
+            keys: vec![key],
+            threshold: 1,
+            paths: vec![role.paths()],
+        }
     }
 
     /// The delegation of assignments.
@@ -306,7 +322,10 @@ impl TopTargets {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrustError> {
         let file = "targets.json";
         let signed = Metadata::<Targets>::from_slice(bytes)
-            .map_err(|source| TrustError::Metadata { file: file.into(), source })?
+            .map_err(|source| TrustError::Metadata {
+                file: file.into(),
+                source,
+            })?
             .into_signed();
         let mut delegations = Vec::new();
         if let Some(block) = &signed.delegations {
@@ -320,7 +339,10 @@ impl TopTargets {
                             .get(id)
                             .and_then(|key| key.keyval.public.parse().ok())
                             .ok_or_else(|| {
-                                TrustError::field(file, format!("key {id} of {} is not an Ed25519 key", role.name))
+                                TrustError::field(
+                                    file,
+                                    format!("key {id} of {} is not an Ed25519 key", role.name),
+                                )
                             })
                     })
                     .collect::<Result<_, _>>()?;
@@ -428,11 +450,16 @@ impl RootRole {
                 limit: crate::size_limit::ROOT,
             });
         }
-        let refuse = |source| TrustError::Metadata { file: "root.json".into(), source };
+        let refuse = |source| TrustError::Metadata {
+            file: "root.json".into(),
+            source,
+        };
         let root = Metadata::<Root>::from_slice(bytes).map_err(refuse)?;
-        let keys = root.signed().role("root").ok_or_else(|| {
-            TrustError::field("root.json", "it has no root role")
-        })?;
-        root.verify_threshold(&root.signed().keys, keys, "root").map_err(refuse)
+        let keys = root
+            .signed()
+            .role("root")
+            .ok_or_else(|| TrustError::field("root.json", "it has no root role"))?;
+        root.verify_threshold(&root.signed().keys, keys, "root")
+            .map_err(refuse)
     }
 }

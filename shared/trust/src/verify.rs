@@ -62,8 +62,16 @@ impl Refresh {
     pub fn start(files: TrustedFiles, role: RoleName, now: Timestamp) -> Result<Self, TrustError> {
         provider::install();
         let set = TrustedMetadataSet::from_root(&files.root).map_err(refuse("root.json"))?;
-        let step = Step::Root { left: size_limit::ROOT_STEPS };
-        Ok(Self { set, files, role, now, step })
+        let step = Step::Root {
+            left: size_limit::ROOT_STEPS,
+        };
+        Ok(Self {
+            set,
+            files,
+            role,
+            now,
+            step,
+        })
     }
 
     /// The file wanted next; `None` when the refresh is complete.
@@ -82,17 +90,28 @@ impl Refresh {
             Step::Role => (self.pinned(&self.role.to_string())?, size_limit::ROLE),
             Step::Done => return None,
         };
-        Some(Request { file, limit, may_be_absent: matches!(self.step, Step::Root { .. }) })
+        Some(Request {
+            file,
+            limit,
+            may_be_absent: matches!(self.step, Step::Root { .. }),
+        })
     }
 
     fn pinned(&self, role: &str) -> Option<String> {
-        let version = self.set.snapshot()?.meta.get(&format!("{role}.json"))?.version;
+        let version = self
+            .set
+            .snapshot()?
+            .meta
+            .get(&format!("{role}.json"))?
+            .version;
         Some(format!("{version}.{role}.json"))
     }
 
     /// Takes the file that was asked for; `None` means that it is not there.
     pub fn answer(&mut self, bytes: Option<Vec<u8>>) -> Result<(), TrustError> {
-        let Some(request) = self.request() else { return Ok(()) };
+        let Some(request) = self.request() else {
+            return Ok(());
+        };
         if let Some(bytes) = &bytes
             && bytes.len() > request.limit
         {
@@ -106,7 +125,9 @@ impl Refresh {
             (Step::Root { .. }, None) => self.begin_timestamp(),
             (Step::Root { left }, Some(bytes)) => {
                 let left = left.checked_sub(1).ok_or(TrustError::TooManyRoots)?;
-                self.set.update_root(&bytes).map_err(refuse(&request.file))?;
+                self.set
+                    .update_root(&bytes)
+                    .map_err(refuse(&request.file))?;
                 self.files.root = bytes;
                 self.step = Step::Root { left };
                 Ok(())
@@ -114,12 +135,16 @@ impl Refresh {
             (_, None) => Err(TrustError::Missing(request.file)),
             (Step::Timestamp, Some(bytes)) => self.take_timestamp(bytes),
             (Step::Snapshot, Some(bytes)) => {
-                self.set.update_snapshot(&bytes, to_jiff(self.now)).map_err(refuse(&request.file))?;
+                self.set
+                    .update_snapshot(&bytes, to_jiff(self.now))
+                    .map_err(refuse(&request.file))?;
                 self.files.snapshot = Some(bytes);
                 self.begin_targets()
             }
             (Step::Targets, Some(bytes)) => {
-                self.set.update_targets(&bytes, to_jiff(self.now)).map_err(refuse(&request.file))?;
+                self.set
+                    .update_targets(&bytes, to_jiff(self.now))
+                    .map_err(refuse(&request.file))?;
                 self.files.targets = Some(bytes);
                 self.begin_role()
             }
@@ -137,7 +162,9 @@ impl Refresh {
     /// floors even when it has expired meanwhile. Files that a new root no longer vouches for
     /// set no floor (recovery from a stolen online key).
     fn begin_timestamp(&mut self) -> Result<(), TrustError> {
-        self.set.check_root_expired(to_jiff(self.now)).map_err(refuse("root.json"))?;
+        self.set
+            .check_root_expired(to_jiff(self.now))
+            .map_err(refuse("root.json"))?;
         let any_time = jiff::Timestamp::MIN;
         if let Some(bytes) = &self.files.timestamp
             && self.set.update_timestamp(bytes, any_time).is_ok()
@@ -155,16 +182,24 @@ impl Refresh {
             Ok(()) => self.files.timestamp = Some(bytes),
             // No news; what is kept must still be fresh.
             Err(Error::EqualVersion { .. }) => {
-                self.set.check_timestamp_expired(now).map_err(refuse("timestamp.json"))?;
+                self.set
+                    .check_timestamp_expired(now)
+                    .map_err(refuse("timestamp.json"))?;
             }
             Err(error) => return Err(refuse("timestamp.json")(error)),
         }
-        let wanted = self.set.timestamp().and_then(|t| t.snapshot_meta()).map(|m| m.version);
+        let wanted = self
+            .set
+            .timestamp()
+            .and_then(|t| t.snapshot_meta())
+            .map(|m| m.version);
         if wanted.is_none() {
             return Err(TrustError::field("timestamp.json", "it pins no snapshot"));
         }
         if wanted == self.set.snapshot().map(|s| s.version) {
-            self.set.check_snapshot_expired(now).map_err(refuse("snapshot.json"))?;
+            self.set
+                .check_snapshot_expired(now)
+                .map_err(refuse("snapshot.json"))?;
             self.begin_targets()
         } else {
             self.step = Step::Snapshot;
@@ -176,7 +211,10 @@ impl Refresh {
     fn begin_targets(&mut self) -> Result<(), TrustError> {
         self.step = Step::Targets;
         if self.request().is_none() {
-            return Err(TrustError::field("snapshot.json", "it does not pin targets.json"));
+            return Err(TrustError::field(
+                "snapshot.json",
+                "it does not pin targets.json",
+            ));
         }
         if let Some(bytes) = &self.files.targets
             && self.set.update_targets(bytes, to_jiff(self.now)).is_ok()
@@ -221,7 +259,7 @@ impl Refresh {
         if let Some(request) = self.request() {
             return Err(TrustError::Missing(request.file));
         }
-        Trusted::new(self.set, self.role)
+        Trusted::new(self.set, &self.role)
     }
 }
 
@@ -233,11 +271,11 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    fn new(set: TrustedMetadataSet, name: RoleName) -> Result<Self, TrustError> {
+    fn new(set: TrustedMetadataSet, name: &RoleName) -> Result<Self, TrustError> {
         let targets = set
             .targets_role(&name.to_string())
             .ok_or_else(|| TrustError::Missing(format!("{name}.json")))?;
-        let role = ProductRole::from_targets(&name, targets)?;
+        let role = ProductRole::from_targets(name, targets)?;
         Ok(Self { set, role })
     }
 
@@ -253,13 +291,17 @@ impl Trusted {
     }
 
     fn targets(&self) -> Result<&Targets, TrustError> {
-        self.set.targets_role("targets").ok_or_else(|| TrustError::Missing("targets.json".into()))
+        self.set
+            .targets_role("targets")
+            .ok_or_else(|| TrustError::Missing("targets.json".into()))
     }
 
     /// 4. Checks the director's signatures of an assignment against the fresh offline targets.
     pub(crate) fn verify_director(&self, document: &Metadata<Targets>) -> Result<(), TrustError> {
-        let (keys, role) = crate::repository::delegation(self.targets()?, DIRECTOR)
-            .ok_or_else(|| TrustError::field("targets.json", "it does not delegate the director role"))?;
+        let (keys, role) =
+            crate::repository::delegation(self.targets()?, DIRECTOR).ok_or_else(|| {
+                TrustError::field("targets.json", "it does not delegate the director role")
+            })?;
         document
             .verify_threshold(keys, &role.role_keys(), DIRECTOR)
             .map_err(refuse(crate::assignment::FILE))
@@ -268,20 +310,30 @@ impl Trusted {
     /// Whether the delegation of the role allows it to speak for a path.
     pub(crate) fn role_may_speak_for(&self, path: &str) -> Result<bool, TrustError> {
         let name = self.role.name.to_string();
-        let (_, role) = crate::repository::delegation(self.targets()?, &name)
-            .ok_or_else(|| TrustError::field("targets.json", format!("it does not delegate {name}")))?;
+        let (_, role) = crate::repository::delegation(self.targets()?, &name).ok_or_else(|| {
+            TrustError::field("targets.json", format!("it does not delegate {name}"))
+        })?;
         role.matches_path(path).map_err(refuse("targets.json"))
     }
 
     /// 5. Everything that the decision rests on must be unexpired at `now`.
     pub fn check_expiry(&self, now: Timestamp) -> Result<(), TrustError> {
         let now = to_jiff(now);
-        self.set.check_root_expired(now).map_err(refuse("root.json"))?;
-        self.set.check_timestamp_expired(now).map_err(refuse("timestamp.json"))?;
-        self.set.check_snapshot_expired(now).map_err(refuse("snapshot.json"))?;
+        self.set
+            .check_root_expired(now)
+            .map_err(refuse("root.json"))?;
+        self.set
+            .check_timestamp_expired(now)
+            .map_err(refuse("timestamp.json"))?;
+        self.set
+            .check_snapshot_expired(now)
+            .map_err(refuse("snapshot.json"))?;
         let expired = |file: &str, expires: jiff::Timestamp| TrustError::Metadata {
             file: file.into(),
-            source: Error::Expired { role: file.into(), expires },
+            source: Error::Expired {
+                role: file.into(),
+                expires,
+            },
         };
         let targets = self.targets()?;
         if targets.expires < now {

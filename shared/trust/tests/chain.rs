@@ -1,5 +1,6 @@
 //! The whole chain: people sign offline, the server online, a device checks both. Every refusal
 //! of an assignment is a case of its own.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,11 @@ fn role() -> RoleName {
 }
 
 fn path(release: &str) -> ImagePath {
-    ImagePath { role: role(), release: v(release), platform: platform() }
+    ImagePath {
+        role: role(),
+        release: v(release),
+        platform: platform(),
+    }
 }
 
 fn platform() -> Platform {
@@ -39,7 +44,10 @@ fn platform() -> Platform {
 }
 
 fn image(release: &str) -> Image {
-    Image { sha256: tidegate_test_digest(release), length: 1_000 }
+    Image {
+        sha256: tidegate_test_digest(release),
+        length: 1_000,
+    }
 }
 
 fn tidegate_test_digest(text: &str) -> Sha256 {
@@ -68,8 +76,11 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let mut server =
-            Self { repository: Repository::default(), files: BTreeMap::new(), online: 0 };
+        let mut server = Self {
+            repository: Repository::default(),
+            files: BTreeMap::new(),
+            online: 0,
+        };
         let root = RootRole {
             version: 1,
             expires: NOW.plus(lifetime::ROOT),
@@ -78,7 +89,9 @@ impl Server {
             snapshot: key(10).public(),
             timestamp: key(11).public(),
         };
-        server.upload("root", &sign(root.body(), &[&key(1)]).unwrap().to_bytes()).unwrap();
+        server
+            .upload("root", &sign(root.body(), &[&key(1)]).unwrap().to_bytes())
+            .unwrap();
         let targets = TopTargets {
             version: 1,
             issued: NOW,
@@ -88,7 +101,12 @@ impl Server {
                 Delegation::director(key(12).public()),
             ],
         };
-        server.upload("targets", &sign(targets.body(), &[&key(2)]).unwrap().to_bytes()).unwrap();
+        server
+            .upload(
+                "targets",
+                &sign(targets.body(), &[&key(2)]).unwrap().to_bytes(),
+            )
+            .unwrap();
         server.publish(1, &["1.0.0", "1.1.0"], Policy::default());
         server
     }
@@ -106,14 +124,19 @@ impl Server {
 
     fn publish(&mut self, version: u64, releases: &[&str], policy: Policy) {
         let body = Self::product(version, releases, policy).body();
-        self.upload("app-stable", &sign(body, &[&key(3)]).unwrap().to_bytes()).unwrap();
+        self.upload("app-stable", &sign(body, &[&key(3)]).unwrap().to_bytes())
+            .unwrap();
         self.sign_online();
     }
 
     fn upload(&mut self, name: &str, bytes: &[u8]) -> Result<(), TrustError> {
-        let file = UploadedFile { role: name.into(), bytes: bytes.to_vec() };
+        let file = UploadedFile {
+            role: name.into(),
+            bytes: bytes.to_vec(),
+        };
         if let Some(version) = self.repository.accept(&file, NOW)? {
-            self.files.insert(format!("{version}.{name}.json"), bytes.to_vec());
+            self.files
+                .insert(format!("{version}.{name}.json"), bytes.to_vec());
         }
         Ok(())
     }
@@ -126,11 +149,16 @@ impl Server {
         let facts = FileFacts::of(self.online, &snapshot);
         let timestamp = timestamp_body(self.online, NOW.plus(lifetime::TIMESTAMP), facts);
         let timestamp = sign(timestamp, &[&key(11)]).unwrap().to_bytes();
-        self.files.insert(format!("{}.snapshot.json", self.online), snapshot);
+        self.files
+            .insert(format!("{}.snapshot.json", self.online), snapshot);
         self.files.insert("timestamp.json".into(), timestamp);
     }
 
-    fn refresh(&self, files: TrustedFiles, now: Timestamp) -> Result<(Trusted, TrustedFiles), TrustError> {
+    fn refresh(
+        &self,
+        files: TrustedFiles,
+        now: Timestamp,
+    ) -> Result<(Trusted, TrustedFiles), TrustError> {
         let mut refresh = Refresh::start(files, role(), now)?;
         while let Some(request) = refresh.request() {
             refresh.answer(self.files.get(&request.file).cloned())?;
@@ -140,7 +168,10 @@ impl Server {
     }
 
     fn first(&self) -> TrustedFiles {
-        TrustedFiles { root: self.files["1.root.json"].clone(), ..TrustedFiles::default() }
+        TrustedFiles {
+            root: self.files["1.root.json"].clone(),
+            ..TrustedFiles::default()
+        }
     }
 
     fn trusted(&self) -> Trusted {
@@ -171,7 +202,11 @@ fn draft(release: &str) -> Draft {
 }
 
 fn check(draft: &Draft) -> Result<assignment::Accepted, TrustError> {
-    check_with(&Server::new().trusted(), &draft.sign(&key(12)).unwrap().to_bytes(), "1.0.0")
+    check_with(
+        &Server::new().trusted(),
+        &draft.sign(&key(12)).unwrap().to_bytes(),
+        "1.0.0",
+    )
 }
 
 fn check_with(
@@ -225,7 +260,9 @@ fn a_second_refresh_asks_for_no_more_than_the_next_root_and_the_timestamp() {
     let mut asked = Vec::new();
     while let Some(request) = refresh.request() {
         asked.push(request.file.clone());
-        refresh.answer(server.files.get(&request.file).cloned()).unwrap();
+        refresh
+            .answer(server.files.get(&request.file).cloned())
+            .unwrap();
     }
     assert_eq!(asked, ["2.root.json", "timestamp.json"]);
 }
@@ -239,7 +276,13 @@ fn trusted_versions_never_fall() {
     server.files = old;
     let refused = server.refresh(files, NOW).unwrap_err();
     assert!(
-        matches!(refused, TrustError::Metadata { source: sigstore_tuf::Error::Rollback { .. }, .. }),
+        matches!(
+            refused,
+            TrustError::Metadata {
+                source: sigstore_tuf::Error::Rollback { .. },
+                ..
+            }
+        ),
         "{refused}"
     );
 }
@@ -248,23 +291,33 @@ fn trusted_versions_never_fall() {
 fn an_online_key_cannot_add_an_image_of_its_own() {
     let mut server = Server::new();
     let body = Server::product(2, &["1.0.0", "1.1.0", "6.6.6"], Policy::default()).body();
-    let forged = sign(body, &[&key(12), &key(10), &key(11)]).unwrap().to_bytes();
+    let forged = sign(body, &[&key(12), &key(10), &key(11)])
+        .unwrap()
+        .to_bytes();
     assert!(server.upload("app-stable", &forged).is_err());
     // The thief replaces what the server serves, and pins it with the stolen online keys.
-    server.files.insert("2.app-stable.json".into(), forged.clone());
+    server
+        .files
+        .insert("2.app-stable.json".into(), forged.clone());
     let mut pins = server.repository.pins();
     pins.insert("app-stable".into(), FileFacts::of(2, &forged));
     let snapshot = snapshot_body(2, NOW.plus(lifetime::SNAPSHOT), &pins);
     let snapshot = sign(snapshot, &[&key(10)]).unwrap().to_bytes();
     let facts = FileFacts::of(2, &snapshot);
     let timestamp = timestamp_body(2, NOW.plus(lifetime::TIMESTAMP), facts);
-    server.files.insert("timestamp.json".into(), sign(timestamp, &[&key(11)]).unwrap().to_bytes());
+    server.files.insert(
+        "timestamp.json".into(),
+        sign(timestamp, &[&key(11)]).unwrap().to_bytes(),
+    );
     server.files.insert("2.snapshot.json".into(), snapshot);
     let refused = server.refresh(server.first(), NOW).unwrap_err();
     assert!(
         matches!(
             refused,
-            TrustError::Metadata { source: sigstore_tuf::Error::ThresholdNotMet { found: 0, .. }, .. }
+            TrustError::Metadata {
+                source: sigstore_tuf::Error::ThresholdNotMet { found: 0, .. },
+                ..
+            }
         ),
         "{refused}"
     );
@@ -283,30 +336,51 @@ fn a_frozen_timestamp_is_refused_once_it_has_expired() {
 fn a_missing_pinned_file_is_refused() {
     let mut server = Server::new();
     server.files.remove("1.app-stable.json");
-    assert!(matches!(server.refresh(server.first(), NOW), Err(TrustError::Missing(_))));
+    assert!(matches!(
+        server.refresh(server.first(), NOW),
+        Err(TrustError::Missing(_))
+    ));
 }
 
 #[test]
 fn keys_of_an_unknown_kind_are_tolerated_but_never_counted() {
     let mut server = Server::new();
     let targets = TopTargets::from_bytes(&server.files["1.targets.json"]).unwrap();
-    let mut body = TopTargets { version: 2, ..targets }.body();
+    let mut body = TopTargets {
+        version: 2,
+        ..targets
+    }
+    .body();
     body["delegations"]["keys"]["ff00"] = json!({
         "keytype": "slh-dsa", "scheme": "slh-dsa-256s/1", "keyval": { "public": "AAAA" },
     });
-    body["delegations"]["roles"][0]["keyids"].as_array_mut().unwrap().push(json!("ff00"));
-    server.upload("targets", &sign(body, &[&key(2)]).unwrap().to_bytes()).unwrap();
+    body["delegations"]["roles"][0]["keyids"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!("ff00"));
+    server
+        .upload("targets", &sign(body, &[&key(2)]).unwrap().to_bytes())
+        .unwrap();
     let body = Server::product(2, &["1.0.0", "1.1.0", "1.2.0"], Policy::default()).body();
     let mut signed: Value =
         serde_json::from_slice(&sign(body, &[&key(3)]).unwrap().to_bytes()).unwrap();
-    signed["signatures"].as_array_mut().unwrap().push(json!({ "keyid": "ff00", "sig": "00" }));
-    server.upload("app-stable", &serde_json::to_vec(&signed).unwrap()).unwrap();
+    signed["signatures"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "keyid": "ff00", "sig": "00" }));
+    server
+        .upload("app-stable", &serde_json::to_vec(&signed).unwrap())
+        .unwrap();
     server.sign_online();
     assert!(server.trusted().role().images.contains_key(&path("1.2.0")));
     // Alone, the unknown key is worth nothing.
     signed["signatures"].as_array_mut().unwrap().remove(0);
     signed["signed"]["version"] = json!(3);
-    assert!(server.upload("app-stable", &serde_json::to_vec(&signed).unwrap()).is_err());
+    assert!(
+        server
+            .upload("app-stable", &serde_json::to_vec(&signed).unwrap())
+            .is_err()
+    );
 }
 
 #[test]
@@ -357,7 +431,10 @@ fn a_signature_by_another_online_key() {
     let bytes = draft("1.1.0").sign(&key(11)).unwrap().to_bytes();
     assert!(matches!(
         check_with(&Server::new().trusted(), &bytes, "1.0.0"),
-        Err(TrustError::Metadata { source: sigstore_tuf::Error::ThresholdNotMet { .. }, .. })
+        Err(TrustError::Metadata {
+            source: sigstore_tuf::Error::ThresholdNotMet { .. },
+            ..
+        })
     ));
 }
 
@@ -401,10 +478,18 @@ fn anything_below_the_devices_floor_or_the_policys() {
     order.terms.action = Action::Rollback;
     let bytes = order.sign(&key(12)).unwrap().to_bytes();
     let mut server = Server::new();
-    let refused =
-        check_in(&server.trusted(), &bytes, "1.1.0", Some("1.1.0"), Clock::Sane(NOW));
+    let refused = check_in(
+        &server.trusted(),
+        &bytes,
+        "1.1.0",
+        Some("1.1.0"),
+        Clock::Sane(NOW),
+    );
     assert!(matches!(refused, Err(TrustError::BelowFloor { .. })));
-    let policy = Policy { min_release: Some(v("1.1.0")), ..Policy::default() };
+    let policy = Policy {
+        min_release: Some(v("1.1.0")),
+        ..Policy::default()
+    };
     server.publish(2, &["1.0.0", "1.1.0"], policy);
     assert!(matches!(
         check_with(&server.trusted(), &bytes, "1.1.0"),
@@ -428,7 +513,14 @@ fn a_machine_without_a_clock_takes_a_fresh_answer_and_no_lying_future() {
 fn rubbish_is_refused_without_a_panic() {
     let trusted = Server::new().trusted();
     let deep = "[".repeat(60_000);
-    for bytes in [&b""[..], b"{}", b"null", &[0xff; 100], deep.as_bytes(), &[b' '; 70_000]] {
+    for bytes in [
+        &b""[..],
+        b"{}",
+        b"null",
+        &[0xff; 100],
+        deep.as_bytes(),
+        &vec![b' '; 70_000],
+    ] {
         assert!(check_with(&trusted, bytes, "1.0.0").is_err());
     }
 }

@@ -58,7 +58,10 @@ impl Tally {
     pub fn count(&mut self, deployment: &DeploymentFacts, max_attempts: u32) {
         use DeploymentState as S;
         let repeats = deployment.attempts < max_attempts
-            && deployment.reason.as_ref().is_some_and(|r| r.code.retryable());
+            && deployment
+                .reason
+                .as_ref()
+                .is_some_and(|r| r.code.retryable());
         let slot = match deployment.state {
             S::Offered | S::Deferred | S::Downloading | S::Installing | S::Verifying => {
                 &mut self.in_flight
@@ -137,26 +140,39 @@ mod tests {
             max_failure: BasisPoints::new(200).unwrap(),
             min_failures: 2,
             min_success: BasisPoints::new(9_500).unwrap(),
-            soak: Duration::from_secs(60),
+            soak: Duration::from_mins(1),
             on_breach: OnBreach::Halt,
         }
     }
 
     fn tally(healthy: u64, failed: u64) -> Tally {
-        Tally { healthy, failed, ..Tally::default() }
+        Tally {
+            healthy,
+            failed,
+            ..Tally::default()
+        }
     }
 
     #[test]
     fn two_of_four_halt_a_two_percent_limit_and_one_of_two_does_not() {
-        assert!(matches!(gate().failures(&tally(2, 2)), GateVerdict::Breached(_)));
+        assert!(matches!(
+            gate().failures(&tally(2, 2)),
+            GateVerdict::Breached(_)
+        ));
         assert_eq!(gate().failures(&tally(1, 1)), GateVerdict::Holds);
         assert_eq!(gate().failures(&tally(98, 2)), GateVerdict::Holds);
-        assert!(matches!(gate().failures(&tally(97, 3)), GateVerdict::Breached(_)));
+        assert!(matches!(
+            gate().failures(&tally(97, 3)),
+            GateVerdict::Breached(_)
+        ));
     }
 
     #[test]
     fn a_wave_that_is_over_needs_its_share_of_healthy_devices() {
-        assert!(matches!(gate().success(&tally(0, 1)), GateVerdict::Breached(_)));
+        assert!(matches!(
+            gate().success(&tally(0, 1)),
+            GateVerdict::Breached(_)
+        ));
         assert_eq!(gate().success(&tally(19, 1)), GateVerdict::Holds);
         assert_eq!(gate().success(&tally(0, 0)), GateVerdict::Holds);
     }

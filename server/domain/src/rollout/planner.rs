@@ -91,11 +91,17 @@ pub struct Plan {
 
 impl Plan {
     fn wait(reason: impl Into<Explained>) -> Self {
-        Self { actions: Vec::new(), waiting: reason.into() }
+        Self {
+            actions: Vec::new(),
+            waiting: reason.into(),
+        }
     }
 
     fn act(action: Action, reason: impl Into<Explained>) -> Self {
-        Self { actions: vec![action], waiting: reason.into() }
+        Self {
+            actions: vec![action],
+            waiting: reason.into(),
+        }
     }
 }
 
@@ -126,7 +132,10 @@ fn plan_return(rollout: &RolloutView) -> Plan {
     if left == 0 {
         return Plan::act(Action::Returned, Reason::UpToDate);
     }
-    Plan::wait(Explained::new(Reason::RolloutRollingBack, format!("{left} devices are not back yet")))
+    Plan::wait(Explained::new(
+        Reason::RolloutRollingBack,
+        format!("{left} devices are not back yet"),
+    ))
 }
 
 fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
@@ -149,9 +158,10 @@ fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
     };
     let wave = &rollout.waves[index];
     match wave.state {
-        WaveState::Pending if wave.census.members == 0 => {
-            Plan::act(Action::Skip(index), Explained::new(Reason::SelectorMismatch, &wave.wave.name))
-        }
+        WaveState::Pending if wave.census.members == 0 => Plan::act(
+            Action::Skip(index),
+            Explained::new(Reason::SelectorMismatch, &wave.wave.name),
+        ),
         WaveState::Pending => Plan::act(
             Action::StartWave(index),
             Explained::new(Reason::WaveNotStarted, &wave.wave.name),
@@ -159,9 +169,10 @@ fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
         WaveState::Running => plan_wave(rollout, index),
         WaveState::Soaking => plan_soak(rollout, index, now),
         // A failed wave halts the rollout; one that is running again was resumed by a person.
-        WaveState::Failed | WaveState::Passed | WaveState::Skipped => {
-            Plan::act(Action::StartWave(index), Explained::new(Reason::WaveNotStarted, &wave.wave.name))
-        }
+        WaveState::Failed | WaveState::Passed | WaveState::Skipped => Plan::act(
+            Action::StartWave(index),
+            Explained::new(Reason::WaveNotStarted, &wave.wave.name),
+        ),
     }
 }
 
@@ -169,7 +180,14 @@ fn breach(rollout: &RolloutView, wave: usize, text: &str) -> Plan {
     let name = &rollout.waves[wave].wave.name;
     let reason = Explained::new(Reason::GateBreached, format!("wave {name}: {text}"));
     let then = rollout.gate.on_breach;
-    Plan::act(Action::Breach { wave, reason: reason.clone(), then }, reason)
+    Plan::act(
+        Action::Breach {
+            wave,
+            reason: reason.clone(),
+            then,
+        },
+        reason,
+    )
 }
 
 fn plan_wave(rollout: &RolloutView, index: usize) -> Plan {
@@ -187,20 +205,34 @@ fn plan_wave(rollout: &RolloutView, index: usize) -> Plan {
         if room == 0 {
             return Plan::wait(Explained::new(
                 Reason::PaceLimit,
-                format!("wave {}: {under_way} in flight, {healthy} healthy so far", wave.name),
+                format!(
+                    "wave {}: {under_way} in flight, {healthy} healthy so far",
+                    wave.name
+                ),
             ));
         }
         let members = census.admitted.saturating_add(room).min(quota);
         let everybody = members == quota && wave.size == super::WaveSize::All;
         return Plan::act(
-            Action::Admit { wave: index, members: (!everybody).then_some(members) },
-            Explained::new(Reason::WaveInFlight, format!("wave {}: admits {members} of {quota}", wave.name)),
+            Action::Admit {
+                wave: index,
+                members: (!everybody).then_some(members),
+            },
+            Explained::new(
+                Reason::WaveInFlight,
+                format!("wave {}: admits {members} of {quota}", wave.name),
+            ),
         );
     }
     if tally.in_flight > 0 {
         return Plan::wait(Explained::new(
             Reason::WaveInFlight,
-            format!("wave {}: {} in flight, {} of {quota} done", wave.name, tally.in_flight, tally.finished()),
+            format!(
+                "wave {}: {} in flight, {} of {quota} done",
+                wave.name,
+                tally.in_flight,
+                tally.finished()
+            ),
         ));
     }
     if census.expected > 0 || tally.finished() == 0 {
@@ -214,11 +246,19 @@ fn plan_wave(rollout: &RolloutView, index: usize) -> Plan {
             ),
         ));
     }
-    Plan::act(Action::Soak(index), Explained::new(Reason::WaveSoaking, &wave.name))
+    Plan::act(
+        Action::Soak(index),
+        Explained::new(Reason::WaveSoaking, &wave.name),
+    )
 }
 
 fn plan_soak(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
-    let WaveView { wave, census, soak_started, .. } = &rollout.waves[index];
+    let WaveView {
+        wave,
+        census,
+        soak_started,
+        ..
+    } = &rollout.waves[index];
     let soaked = soak_started.map(|at| now.since(at)).unwrap_or_default();
     if soaked < rollout.gate.soak {
         let text = format!(
@@ -231,9 +271,10 @@ fn plan_soak(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
     }
     match rollout.gate.success(&census.tally) {
         GateVerdict::Breached(text) => breach(rollout, index, &text),
-        GateVerdict::Holds => {
-            Plan::act(Action::Pass(index), Explained::new(Reason::WaveSoaking, &wave.name))
-        }
+        GateVerdict::Holds => Plan::act(
+            Action::Pass(index),
+            Explained::new(Reason::WaveSoaking, &wave.name),
+        ),
     }
 }
 
@@ -256,7 +297,11 @@ mod tests {
             },
             state: WaveState::Pending,
             soak_started: None,
-            census: Census { selected: members, members, ..Census::default() },
+            census: Census {
+                selected: members,
+                members,
+                ..Census::default()
+            },
         }
     }
 
@@ -268,7 +313,7 @@ mod tests {
                 max_failure: BasisPoints::new(200).unwrap(),
                 min_failures: 2,
                 min_success: BasisPoints::new(9_000).unwrap(),
-                soak: Duration::from_secs(60),
+                soak: Duration::from_mins(1),
                 on_breach: OnBreach::Halt,
             },
             pace: Pace::Evidence { start: 4 },
@@ -280,20 +325,32 @@ mod tests {
         let mut r = rollout(vec![wave("NA", "all", 3)]);
         assert_eq!(plan(&r, NOW).actions, [Action::StartWave(0)]);
         r.waves[0].state = WaveState::Running;
-        assert_eq!(plan(&r, NOW).actions, [Action::Admit { wave: 0, members: None }]);
+        assert_eq!(
+            plan(&r, NOW).actions,
+            [Action::Admit {
+                wave: 0,
+                members: None
+            }]
+        );
         r.waves[0].census.admitted = 3;
         r.waves[0].census.expected = 3;
         assert_eq!(plan(&r, NOW).waiting.code, Reason::WaveReachesOut);
         r.waves[0].census.expected = 0;
         r.waves[0].census.tally.in_flight = 3;
         assert_eq!(plan(&r, NOW).waiting.code, Reason::WaveInFlight);
-        r.waves[0].census.tally = Tally { healthy: 3, ..Tally::default() };
+        r.waves[0].census.tally = Tally {
+            healthy: 3,
+            ..Tally::default()
+        };
         assert_eq!(plan(&r, NOW).actions, [Action::Soak(0)]);
         r.waves[0].state = WaveState::Soaking;
         r.waves[0].soak_started = Some(NOW);
         let soaking = plan(&r, NOW.plus(Duration::from_secs(4)));
         assert_eq!(soaking.waiting.detail, "wave NA soaks 4 of 60 s");
-        assert_eq!(plan(&r, NOW.plus(Duration::from_secs(60))).actions, [Action::Pass(0)]);
+        assert_eq!(
+            plan(&r, NOW.plus(Duration::from_mins(1))).actions,
+            [Action::Pass(0)]
+        );
         r.waves[0].state = WaveState::Passed;
         assert_eq!(plan(&r, NOW).actions, [Action::Complete]);
     }
@@ -303,21 +360,47 @@ mod tests {
         let mut r = rollout(vec![wave("NA", "all", 100)]);
         r.waves[0].state = WaveState::Running;
         let admits = |r: &RolloutView| plan(r, NOW).actions;
-        assert_eq!(admits(&r), [Action::Admit { wave: 0, members: Some(4) }]);
+        assert_eq!(
+            admits(&r),
+            [Action::Admit {
+                wave: 0,
+                members: Some(4)
+            }]
+        );
         r.waves[0].census.admitted = 4;
-        r.waves[0].census.tally = Tally { in_flight: 4, ..Tally::default() };
+        r.waves[0].census.tally = Tally {
+            in_flight: 4,
+            ..Tally::default()
+        };
         assert!(admits(&r).is_empty());
-        r.waves[0].census.tally = Tally { in_flight: 1, healthy: 3, ..Tally::default() };
-        assert_eq!(admits(&r), [Action::Admit { wave: 0, members: Some(9) }]);
+        r.waves[0].census.tally = Tally {
+            in_flight: 1,
+            healthy: 3,
+            ..Tally::default()
+        };
+        assert_eq!(
+            admits(&r),
+            [Action::Admit {
+                wave: 0,
+                members: Some(9)
+            }]
+        );
     }
 
     #[test]
     fn a_breach_late_in_a_passed_wave_halts_too() {
         let mut r = rollout(vec![wave("NA", "all", 4), wave("EU", "all", 4)]);
         r.waves[0].state = WaveState::Passed;
-        r.waves[0].census.tally = Tally { healthy: 2, failed: 2, ..Tally::default() };
+        r.waves[0].census.tally = Tally {
+            healthy: 2,
+            failed: 2,
+            ..Tally::default()
+        };
         r.waves[1].state = WaveState::Running;
-        assert!(matches!(plan(&r, NOW).actions[..], [Action::Breach { wave: 0, .. }]));
+        assert!(matches!(
+            plan(&r, NOW).actions[..],
+            [Action::Breach { wave: 0, .. }]
+        ));
     }
 
     #[test]
@@ -340,7 +423,11 @@ mod tests {
 
     #[test]
     fn a_paused_or_halted_rollout_does_nothing_by_itself() {
-        for state in [RolloutState::Paused, RolloutState::Halted, RolloutState::Draft] {
+        for state in [
+            RolloutState::Paused,
+            RolloutState::Halted,
+            RolloutState::Draft,
+        ] {
             let mut r = rollout(vec![wave("NA", "all", 4)]);
             r.state = state;
             r.waves[0].state = WaveState::Running;
@@ -378,7 +465,11 @@ mod tests {
                         t.in_flight += std::mem::take(&mut w.census.expected);
                         if t.in_flight > 0 {
                             t.in_flight -= 1;
-                            if outcomes.next().unwrap_or(false) { t.failed += 1 } else { t.healthy += 1 }
+                            if outcomes.next().unwrap_or(false) {
+                                t.failed += 1;
+                            } else {
+                                t.healthy += 1;
+                            }
                         }
                     }
                 }
@@ -402,7 +493,11 @@ mod tests {
                 Some(Action::Complete) => r.state = RolloutState::Completed,
                 Some(Action::Returned) => r.state = RolloutState::RolledBack,
             }
-            let flight: u64 = r.waves.iter().map(|w| w.census.tally.in_flight + w.census.expected).sum();
+            let flight: u64 = r
+                .waves
+                .iter()
+                .map(|w| w.census.tally.in_flight + w.census.expected)
+                .sum();
             let healthy: u64 = r.waves.iter().map(|w| w.census.tally.healthy).sum();
             if flight > r.pace.allows(healthy) {
                 worst = worst.max(flight - r.pace.allows(healthy));

@@ -124,7 +124,10 @@ impl RolloutState {
 
     /// Whether a device under way that has not switched is called off.
     pub fn calls_off(self) -> bool {
-        matches!(self, Self::Halted | Self::RollingBack | Self::RolledBack | Self::Cancelled)
+        matches!(
+            self,
+            Self::Halted | Self::RollingBack | Self::RolledBack | Self::Cancelled
+        )
     }
 
     /// Whether nothing more happens by itself.
@@ -146,7 +149,14 @@ mod tests {
     #[test]
     fn an_emergency_order_is_taken_in_every_state_that_has_moved_a_device() {
         use RolloutState as S;
-        for state in [S::Running, S::Paused, S::Halted, S::Completed, S::Cancelled, S::RollingBack] {
+        for state in [
+            S::Running,
+            S::Paused,
+            S::Halted,
+            S::Completed,
+            S::Cancelled,
+            S::RollingBack,
+        ] {
             assert_eq!(state.apply(E::RollBack), Ok(S::RollingBack), "{state}");
         }
         for state in [S::Running, S::Paused, S::Halted] {
@@ -159,7 +169,9 @@ mod tests {
     fn nothing_but_a_person_sets_a_rollout_running() {
         for state in RolloutState::ALL {
             for event in E::ALL {
-                let Ok(next) = state.apply(*event) else { continue };
+                let Ok(next) = state.apply(*event) else {
+                    continue;
+                };
                 if next == RolloutState::Running {
                     assert!(matches!(event, E::Start | E::Resume), "{state} {event}");
                 }

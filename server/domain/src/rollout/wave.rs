@@ -59,7 +59,11 @@ impl FromStr for WaveSize {
         }
         let Some(percent) = text.strip_suffix('%') else {
             let count: u64 = text.parse().map_err(|_| refuse())?;
-            return if count == 0 { Err(refuse()) } else { Ok(Self::Count(count)) };
+            return if count == 0 {
+                Err(refuse())
+            } else {
+                Ok(Self::Count(count))
+            };
         };
         let (whole, part) = percent.split_once('.').unwrap_or((percent, ""));
         let whole: u32 = whole.parse().map_err(|_| refuse())?;
@@ -69,7 +73,10 @@ impl FromStr for WaveSize {
             2 => part.parse().map_err(|_| refuse())?,
             _ => return Err(refuse()),
         };
-        let points = whole.checked_mul(100).and_then(|w| w.checked_add(part)).ok_or_else(refuse)?;
+        let points = whole
+            .checked_mul(100)
+            .and_then(|w| w.checked_add(part))
+            .ok_or_else(refuse)?;
         match BasisPoints::new(points) {
             Ok(share) if points > 0 => Ok(Self::Share(share)),
             _ => Err(refuse()),
