@@ -15,6 +15,7 @@ use crate::enrol::{self, Request};
 use crate::journal::Journal;
 use crate::log;
 use crate::platform;
+use crate::stop::asked_to_stop;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,42 +118,6 @@ async fn run(state: PathBuf, with_stdin: bool) -> Result<String, String> {
             Ok(String::new())
         }
     }
-}
-
-/// SIGINT, SIGTERM, or the end of standard input where a parent process asked for that: when
-/// it dies, however it dies, its agents end as well.
-async fn asked_to_stop(with_stdin: bool) {
-    let parent_gone = async {
-        if !with_stdin {
-            return std::future::pending().await;
-        }
-        let (done, gone) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-            let _ = done.send(());
-        });
-        let _ = gone.await;
-    };
-    tokio::select! {
-        () = parent_gone => {}
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated() => {}
-    }
-}
-
-#[cfg(unix)]
-async fn terminated() {
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut signal) => {
-            signal.recv().await;
-        }
-        Err(_) => std::future::pending().await,
-    }
-}
-
-#[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
 }
 
 fn status(state: &std::path::Path, json: bool) -> Result<String, String> {

@@ -24,8 +24,10 @@ mod durable;
 mod enrol;
 mod failpoint;
 mod log;
+mod stop;
 
 pub use cli::{ExitCode, main};
+pub use stop::asked_to_stop;
 
 /// The agent's own version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -7,14 +7,4 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "tidegate-agent: {text}");
 }
 
-/// An error with its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
+pub(crate) use tidegate_protocol::error_chain as chain;

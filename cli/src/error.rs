@@ -46,12 +46,7 @@ fn describe(problem: &Problem) -> String {
 impl CliError {
     /// A failure with its causes.
     pub(crate) fn failed(context: &str, error: &dyn std::error::Error) -> Self {
-        let mut text = format!("{context}: {error}");
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
+        let text = format!("{context}: {}", tidegate_protocol::error_chain(error));
         Self::Failed(text)
     }
 

@@ -18,7 +18,9 @@ use crate::service::fleet::Fleet;
 use crate::service::session::TicketKey;
 use crate::service::trust::OnlineKeys;
 use crate::service::writer::{self, Writer};
-use crate::service::{ServiceError, error_chain};
+use tidegate_protocol::error_chain;
+
+use crate::service::ServiceError;
 use crate::store::{Db, StoreError, events, operators};
 use crate::{http, jobs, random};
 

@@ -124,15 +124,15 @@ fn every_file_can_be_read_in_one_sitting() {
     let mut files = Vec::new();
     sources(&root(), &mut files);
     assert!(files.len() > 80);
-    // Two lists without a thought in them: the API's messages and the command tree.
-    let lists = ["server/src/http/dto.rs", "cli/src/args.rs"];
+    // A list without a thought in it: the command tree.
+    let lists = ["cli/src/args.rs"];
     for file in files {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
         if name.contains("tests/") || lists.contains(&name.as_str()) {
             continue;
         }
         let lines = length(&std::fs::read_to_string(&file).unwrap());
-        assert!(lines <= 620, "{name} has {lines} lines: split it");
+        assert!(lines <= 480, "{name} has {lines} lines: split it");
     }
 }
 

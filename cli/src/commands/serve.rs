@@ -76,41 +76,9 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
             token_file.display(),
         ));
     }
-    asked_to_stop(args.exit_with_stdin).await;
+    tidegate_agent::asked_to_stop(args.exit_with_stdin).await;
     running.stop().await;
     Ok(())
-}
-
-/// SIGINT, SIGTERM, or the end of standard input where a parent process asked for that.
-async fn asked_to_stop(with_stdin: bool) {
-    let parent_gone = async {
-        if !with_stdin {
-            return std::future::pending().await;
-        }
-        let (done, gone) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-            let _ = done.send(());
-        });
-        let _ = gone.await;
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = parent_gone => {}
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
 
 /// Brings the schema up to date, then ends.

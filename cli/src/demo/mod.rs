@@ -36,7 +36,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), CliError> {
         .map_err(|e| CliError::Failed(format!("a temporary folder: {e}")))?;
     let result = tokio::select! {
         result = play(&args, folder.path()) => result,
-        () = process::interrupted() => {
+        () = tidegate_agent::asked_to_stop(false) => {
             line("stopped; nothing is left behind");
             Ok(())
         }

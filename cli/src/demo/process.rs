@@ -20,21 +20,6 @@ fn this_program() -> Result<PathBuf, CliError> {
     std::env::current_exe().map_err(|e| CliError::Failed(format!("finding this program: {e}")))
 }
 
-/// SIGINT or SIGTERM.
-pub(super) async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = tokio::signal::ctrl_c() => return,
-            }
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-}
-
 /// A running process with the pipe that keeps it.
 struct Kept {
     child: Child,

@@ -4,7 +4,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidegate_protocol::ProblemCode;
 
-use crate::service::{ServiceError, error_chain};
+use tidegate_protocol::error_chain;
+
+use crate::service::ServiceError;
 
 /// A service's refusal or failure, on its way out.
 #[derive(Debug)]

@@ -11,7 +11,9 @@ use tidegate_protocol::Image;
 use crate::app::App;
 use crate::blob::read_verified;
 use crate::service::releases::BuildRequest;
-use crate::service::{ServiceError, error_chain};
+use tidegate_protocol::error_chain;
+
+use crate::service::ServiceError;
 use crate::store::events::{self, EventKind, NewEvent};
 use crate::store::jobs::{self, Job, Outcome};
 use crate::store::products;

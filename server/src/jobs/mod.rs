@@ -22,7 +22,7 @@ pub(crate) fn spawn(app: &Arc<App>, tasks: &TaskTracker) {
 pub(crate) fn log(what: &str, result: Result<(), crate::service::ServiceError>) {
     if let Err(error) = result {
         tracing::warn!(
-            error = crate::service::error_chain(&error),
+            error = tidegate_protocol::error_chain(&error),
             "{what} failed; will be tried again"
         );
     }

@@ -2,7 +2,7 @@
 
 use tidegate_domain::lifecycle::LifecycleRefusal;
 use tidegate_domain::rollout::RolloutRefusal;
-use tidegate_protocol::{Problem, ProblemCode};
+use tidegate_protocol::{Problem, ProblemCode, error_chain};
 use tidegate_trust::TrustError;
 
 use crate::blob::BlobError;
@@ -69,7 +69,7 @@ impl ServiceError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(code, detail) => Problem::new(*code, detail),
-            Self::Trust(error) => Problem::new(ProblemCode::MetadataRefused, chain(error)),
+            Self::Trust(error) => Problem::new(ProblemCode::MetadataRefused, error_chain(error)),
             Self::Lifecycle(error) => {
                 Problem::new(ProblemCode::IllegalTransition, error.to_string())
             }
@@ -85,16 +85,4 @@ impl ServiceError {
     pub fn is_internal(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Blob(_))
     }
-}
-
-/// An error with its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

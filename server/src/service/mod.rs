@@ -4,6 +4,7 @@ pub mod access;
 pub mod census;
 pub mod checkin;
 pub mod devices;
+mod execute;
 pub mod fleet;
 pub mod plan;
 pub mod releases;
@@ -15,7 +16,6 @@ pub mod writer;
 mod error;
 
 pub use error::ServiceError;
-pub(crate) use error::chain as error_chain;
 
 use crate::store::events::{EventKind, NewEvent};
 

@@ -8,6 +8,7 @@
 //! can refuse.
 
 mod battery;
+mod chain;
 mod checkin;
 mod deployment;
 mod digest;
@@ -22,6 +23,7 @@ mod time;
 mod version;
 
 pub use battery::{Battery, Power};
+pub use chain::error_chain;
 pub use checkin::{CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, SessionGranted};
 pub use deployment::DeploymentState;
 pub use digest::{ParseDigestError, Sha256};

@@ -1,30 +1,24 @@
 //! The driver: asks the server, steps the machine, performs what it asks for, journal first.
 
+mod server;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hyper::Method;
-use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentId, DeploymentStatus, Explained, MAX_WAIT_S, Reason,
-    ReportBatch, ReportsAccepted, SESSION_SCHEME, SessionGranted, paths,
-};
-use tidegate_trust::assignment::{self, Clock, Situation};
-use tidegate_trust::verify::{Refresh, Trusted};
-use tidegate_trust::{RoleName, SecretKey, TrustError};
+use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
+use tidegate_trust::{SecretKey, TrustError};
 
 use crate::archive_slots::{SlotError, Slots};
 use crate::client::{Client, TransportError};
 use crate::config::{self, Config, ConfigError};
 use crate::download::Download;
-use crate::enrol::send_signed;
 use crate::failpoint;
 use crate::fsm::{Effect, Event, Installed, Job, Medium, Phase, SlotId, step};
 use crate::health::{self, Surroundings};
 use crate::journal::{Journal, JournalError};
 use crate::log;
-use crate::platform;
 use crate::trust_store::TrustStore;
 
 /// What stops the agent. Everything else is reported and tried again.
@@ -379,191 +373,6 @@ impl Driver {
             return Ok(Duration::ZERO);
         }
         Ok(Duration::from_secs(u64::from(answer.poll_after_s.max(1))))
-    }
-
-    async fn send_reports(&mut self) -> Result<(), RoundError> {
-        while !self.journal.record().outbox.is_empty() {
-            let reports: Vec<_> = self
-                .journal
-                .record()
-                .outbox
-                .iter()
-                .take(ReportBatch::MAX)
-                .cloned()
-                .collect();
-            let body = encode(&ReportBatch { reports })?;
-            let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
-            let before = self.journal.record().outbox.len();
-            self.handle_light(Event::Acknowledged(answer.acknowledged))?;
-            if self.journal.record().outbox.len() == before {
-                // A server that was restored from an old backup knows less than it had said; it
-                // will not move on, and neither must we spin.
-                return Err(
-                    TransportError::Malformed("reports were not acknowledged".into()).into(),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// For an event that asks for nothing to be done.
-    fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
-        let (record, _) = step(self.journal.record().clone(), event);
-        Ok(self.journal.write(record)?)
-    }
-
-    async fn check_in(&mut self, wait: u16) -> Result<(CheckInAnswer, String), RoundError> {
-        let nonce = hex::encode(rand::random::<[u8; 32]>());
-        let record = self.journal.record();
-        let running = record.running();
-        let request = CheckIn {
-            nonce: nonce.clone(),
-            counter: record.counter,
-            wait,
-            agent_version: crate::VERSION.into(),
-            release: running.map(|i| i.release.clone()),
-            image: running.map(|i| i.image.sha256),
-            battery: platform::battery(self.config.battery_file.as_deref()),
-            deployment: record
-                .status()
-                .map(|(id, state, window_left_s)| DeploymentStatus {
-                    id,
-                    state,
-                    window_left_s,
-                }),
-        };
-        let deadline = DEADLINE + Duration::from_secs(u64::from(wait));
-        Ok((
-            self.call(paths::CHECK_IN, encode(&request)?, deadline)
-                .await?,
-            nonce,
-        ))
-    }
-
-    /// Calls the device API within a session; opens one where there is none.
-    async fn call<T: serde::de::DeserializeOwned>(
-        &mut self,
-        path: &str,
-        body: Vec<u8>,
-        deadline: Duration,
-    ) -> Result<T, TransportError> {
-        for renewed in [false, true] {
-            let ticket = match (&self.ticket, renewed) {
-                (Some(ticket), false) => ticket.clone(),
-                _ => self.open_session().await?,
-            };
-            let authorization = format!("{SESSION_SCHEME} {ticket}");
-            let headers = [
-                ("content-type", "application/json"),
-                ("authorization", authorization.as_str()),
-            ];
-            let answer = self
-                .client
-                .send(Method::POST, path, &headers, body.clone(), ANSWER, deadline)
-                .await?;
-            if answer.status == hyper::StatusCode::UNAUTHORIZED && !renewed {
-                continue;
-            }
-            let bytes = answer.ok()?;
-            return serde_json::from_slice(&bytes)
-                .map_err(|e| TransportError::Malformed(e.to_string()));
-        }
-        Err(TransportError::Malformed(
-            "the server refuses the session that it granted".into(),
-        ))
-    }
-
-    async fn open_session(&mut self) -> Result<String, TransportError> {
-        let body = serde_json::json!({ "device": self.config.device })
-            .to_string()
-            .into_bytes();
-        let answer = send_signed(&mut self.client, &self.key, paths::SESSION, body)
-            .await?
-            .ok()?;
-        let granted: SessionGranted = serde_json::from_slice(&answer)
-            .map_err(|e| TransportError::Malformed(e.to_string()))?;
-        self.ticket = Some(granted.ticket.clone());
-        Ok(granted.ticket)
-    }
-
-    /// What the device knows of the time: a clock behind the floor is no clock.
-    fn clock(&self) -> Clock {
-        let (now, floor) = (platform::now(), self.journal.record().time_floor);
-        if now >= floor {
-            Clock::Sane(now)
-        } else {
-            Clock::Floor(floor)
-        }
-    }
-
-    /// Refreshes the signed metadata; what verified is kept even when a later file is refused.
-    async fn refresh(&mut self) -> Result<Trusted, RoundError> {
-        let kept = self.trust.load().map_err(DriverError::from)?;
-        let role = RoleName::new(self.config.product.clone(), self.config.channel);
-        let mut refresh = Refresh::start(kept.clone(), role, self.clock().now())?;
-        let result = async {
-            while let Some(wanted) = refresh.request() {
-                let path = format!("{}{}", paths::METADATA, wanted.file);
-                let answer = self
-                    .client
-                    .send(Method::GET, &path, &[], Vec::new(), wanted.limit, DEADLINE)
-                    .await?;
-                let absent = answer.status == hyper::StatusCode::NOT_FOUND;
-                let bytes = if absent && wanted.may_be_absent {
-                    None
-                } else {
-                    Some(answer.ok()?)
-                };
-                refresh.answer(bytes.map(|b| b.to_vec()))?;
-            }
-            Ok::<(), RoundError>(())
-        }
-        .await;
-        self.trust
-            .save(&kept, refresh.files())
-            .map_err(DriverError::from)?;
-        result?;
-        Ok(refresh.finish()?)
-    }
-
-    /// Checks an assignment in the numbered order and hands it to the machine.
-    async fn take_assignment(&mut self, text: &str, nonce: &str) -> Result<(), RoundError> {
-        let trusted = self.refresh().await?;
-        let record = self.journal.record();
-        let situation = Situation {
-            device: self.config.device,
-            platform: &self.config.platform,
-            nonce,
-            counter: record.counter,
-            installed: record.running().map(|i| &i.release),
-            floor: record.floor.as_ref(),
-            clock: self.clock(),
-        };
-        let accepted = assignment::verify(&trusted, text.as_bytes(), &situation)?;
-        let time_floor = trusted.time_floor()?.max(record.time_floor);
-        let job = Job {
-            deployment: accepted.terms.deployment,
-            action: accepted.terms.action,
-            target: Installed {
-                release: accepted.facts.release.clone(),
-                image: accepted.facts.image,
-                health: accepted.facts.health.clone(),
-            },
-            window_s: accepted.terms.window_s,
-            payloads: accepted.terms.payloads,
-            payload: 0,
-            slot: record.inactive(),
-            bytes: 0,
-            min_release: trusted.role().policy.min_release.clone(),
-        };
-        if time_floor > record.time_floor {
-            let mut record = record.clone();
-            record.time_floor = time_floor;
-            self.journal.write(record).map_err(DriverError::from)?;
-        }
-        self.handle(Event::Assigned(Box::new(job), accepted.counter))
-            .await?;
-        Ok(())
     }
 }
 

@@ -1,6 +1,13 @@
 //! Tests of [`super::decide`].
 
 use super::*;
+use std::collections::BTreeSet;
+use tidegate_protocol::{
+    Battery, Channel, DeploymentId, Image, Platform, Region, RolloutId, Sha256,
+};
+
+use crate::ring::{Frontier, Ring};
+use crate::selector::Selector;
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 

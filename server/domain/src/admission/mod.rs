@@ -1,257 +1,22 @@
 //! What a device that checks in is told, and the whole chain of why.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod facts;
+mod verdict;
+
+pub use facts::{
+    ArtifactPlan, DeploymentFacts, DeviceFacts, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan,
+    WavePlan,
+};
+pub use verdict::{Decision, Offer, Step, Trace, Verdict};
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidegate_protocol::{
-    Battery, Channel, DeploymentId, DeploymentState, Explained, Image, Platform, ProductName,
-    Reason, Region, RolloutId, Sha256, Stage, Timestamp, Version,
-};
+use tidegate_protocol::{DeploymentState, Explained, Reason, Stage, Timestamp, Version};
 
 use crate::path::{self, Graph, NoPath, Node};
-use crate::ring::{Frontier, Ring};
 use crate::rollout::{RolloutState, WaveState};
-use crate::selector::{self, Selector};
-
-/// Everything that decisions about a fleet rest on. Immutable; swapped whole.
-#[derive(Debug, Clone, Default)]
-pub struct FleetPlan {
-    /// By product.
-    pub products: BTreeMap<ProductName, ProductPlan>,
-}
-
-/// The releases and rollouts of one product.
-#[derive(Debug, Clone, Default)]
-pub struct ProductPlan {
-    /// Its releases.
-    pub releases: BTreeMap<Version, ReleasePlan>,
-    /// Rollouts that concern devices: live ones, and the completed ones that bring late devices
-    /// up, newest goal first.
-    pub rollouts: Vec<RolloutPlan>,
-}
-
-/// A release as admission sees it.
-#[derive(Debug, Clone)]
-pub struct ReleasePlan {
-    /// Its stage.
-    pub stage: Stage,
-    /// Its artifacts.
-    pub artifacts: BTreeMap<Platform, ArtifactPlan>,
-}
-
-/// An artifact as admission sees it. Path rules stand in offline-signed metadata and may differ
-/// by platform.
-#[derive(Debug, Clone)]
-pub struct ArtifactPlan {
-    /// Its bytes.
-    pub image: Image,
-    /// Whether it may not be skipped.
-    pub stepping_stone: bool,
-    /// The oldest release that it may be installed over.
-    pub min_from: Option<Version>,
-    /// Bytes of the smallest full payload.
-    pub full_bytes: u64,
-    /// Bytes of a delta, by the image that it starts from.
-    pub deltas: BTreeMap<Sha256, u64>,
-}
-
-/// A rollout as admission sees it.
-#[derive(Debug, Clone)]
-pub struct RolloutPlan {
-    /// Its id.
-    pub id: RolloutId,
-    /// The release that it brings.
-    pub goal: Version,
-    /// Where it stands.
-    pub state: RolloutState,
-    /// An offer must name it; a halt raises it.
-    pub generation: i64,
-    /// Its salt.
-    pub salt: Ring,
-    /// Its waves.
-    pub waves: Vec<WavePlan>,
-    /// How often a device may try.
-    pub max_attempts: u32,
-    /// The rollback window after a healthy start, in seconds.
-    pub window_s: u32,
-}
-
-/// A wave as admission sees it.
-#[derive(Debug, Clone)]
-pub struct WavePlan {
-    /// A name for people.
-    pub name: String,
-    /// Whom it concerns.
-    pub selector: Selector,
-    /// How far it has admitted.
-    pub frontier: Frontier,
-    /// Where it stands.
-    pub state: WaveState,
-}
-
-/// A deployment as admission sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeploymentFacts {
-    /// Its id.
-    pub id: DeploymentId,
-    /// In which wave.
-    pub wave: u32,
-    /// Where it stands.
-    pub state: DeploymentState,
-    /// What the device ran before the rollout.
-    pub from: Option<Version>,
-    /// The release of the present leg.
-    pub leg: Version,
-    /// Why it stands there.
-    pub reason: Option<Explained>,
-    /// Attempts begun.
-    pub attempts: u32,
-    /// When it last changed.
-    pub updated_at: Timestamp,
-}
-
-impl DeploymentFacts {
-    /// Whether the device went back because of what it saw itself, not by order.
-    pub fn came_back_by_itself(&self) -> bool {
-        self.reason.as_ref().is_some_and(|r| r.code.is_failure())
-    }
-}
-
-/// A device as admission sees it.
-#[derive(Debug, Clone)]
-pub struct DeviceFacts<'a> {
-    /// Whether it may take part.
-    pub active: bool,
-    /// Its platform.
-    pub platform: &'a Platform,
-    /// Its region.
-    pub region: &'a Region,
-    /// Its channel.
-    pub channel: Channel,
-    /// Its labels.
-    pub labels: &'a BTreeMap<String, String>,
-    /// Its ring position.
-    pub ring: Ring,
-    /// What runs on it.
-    pub release: Option<&'a Version>,
-    /// The image of what runs on it.
-    pub image: Option<Sha256>,
-    /// Its battery.
-    pub battery: Battery,
-    /// Its deployments in rollouts of the plan.
-    pub deployments: &'a BTreeMap<RolloutId, DeploymentFacts>,
-    /// Releases that it came back from.
-    pub quarantine: &'a BTreeSet<Version>,
-}
-
-/// What a device is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// A new deployment, to be written before it is told.
-    Offer(Offer),
-    /// The offer of a deployment that is there already.
-    Repeat {
-        /// In which rollout.
-        rollout: RolloutId,
-        /// Which deployment.
-        deployment: DeploymentId,
-        /// The release of the present leg.
-        leg: Version,
-        /// The rollback window, in seconds.
-        window_s: u32,
-    },
-    /// Return to what ran before.
-    Return {
-        /// In which rollout.
-        rollout: RolloutId,
-        /// Which deployment.
-        deployment: DeploymentId,
-        /// The release to return to.
-        to: Version,
-    },
-    /// Call a deployment off.
-    Cancel {
-        /// In which rollout.
-        rollout: RolloutId,
-        /// Which deployment.
-        deployment: DeploymentId,
-    },
-    /// Nothing new.
-    Nothing,
-}
-
-/// A new deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// In which rollout.
-    pub rollout: RolloutId,
-    /// With which generation.
-    pub generation: i64,
-    /// In which wave.
-    pub wave: u32,
-    /// The release of the first leg.
-    pub leg: Version,
-    /// The rollback window of this leg, in seconds: an earlier leg of several has none.
-    pub window_s: u32,
-    /// The deployment that is tried again, if there was one.
-    pub retry_of: Option<DeploymentId>,
-}
-
-/// A verdict with its reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// What the device is told.
-    pub verdict: Verdict,
-    /// Why.
-    pub reason: Explained,
-}
-
-/// One link of the chain that led to a decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// The rollout that was looked at; `None` for the device itself.
-    pub rollout: Option<RolloutId>,
-    /// What was looked at, for example "channel".
-    pub check: &'static str,
-    /// Whether the device got past it.
-    pub passed: bool,
-    /// What was found.
-    pub found: String,
-}
-
-/// Listens to the chain. The check-in path passes `()`, which costs nothing.
-pub trait Trace {
-    /// One link; `found` is only rendered by those who keep it.
-    fn step(
-        &mut self,
-        rollout: Option<RolloutId>,
-        check: &'static str,
-        passed: bool,
-        found: impl FnOnce() -> String,
-    );
-}
-
-impl Trace for () {
-    fn step(&mut self, _: Option<RolloutId>, _: &'static str, _: bool, _: impl FnOnce() -> String) {
-    }
-}
-
-impl Trace for Vec<Step> {
-    fn step(
-        &mut self,
-        rollout: Option<RolloutId>,
-        check: &'static str,
-        passed: bool,
-        found: impl FnOnce() -> String,
-    ) {
-        self.push(Step {
-            rollout,
-            check,
-            passed,
-            found: found(),
-        });
-    }
-}
+use crate::selector;
 
 /// How long a device waits before attempt `attempts + 1`: 30 s, doubled each time, at most 1 h.
 pub fn back_off(attempts: u32) -> Duration {
@@ -665,5 +430,4 @@ fn deltas_by_release(
 }
 
 #[cfg(test)]
-#[path = "admission_tests.rs"]
 mod tests;

@@ -1,0 +1,37 @@
+//! When a process is asked to stop: the agent's and, since it is the same, the server's.
+
+/// SIGINT, SIGTERM, or the end of standard input where a parent process asked for that: when
+/// it dies, however it dies, its agents end as well.
+pub async fn asked_to_stop(with_stdin: bool) {
+    let parent_gone = async {
+        if !with_stdin {
+            return std::future::pending().await;
+        }
+        let (done, gone) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = done.send(());
+        });
+        let _ = gone.await;
+    };
+    tokio::select! {
+        () = parent_gone => {}
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated() => {}
+    }
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
+}

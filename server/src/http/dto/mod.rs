@@ -1,0 +1,47 @@
+//! What the API says, as types. The CLI reads these very types.
+
+mod devices;
+mod operators;
+mod releases;
+mod rollouts;
+mod trust;
+
+pub use super::page::Page;
+pub use crate::service::releases::PayloadView;
+pub use devices::*;
+pub use operators::*;
+pub use releases::*;
+pub use rollouts::*;
+pub use trust::*;
+
+use serde::{Deserialize, Serialize};
+use tidegate_protocol::{Explained, Timestamp};
+use utoipa::ToSchema;
+
+/// RFC 3339 in UTC with microseconds.
+fn time(at: Timestamp) -> String {
+    let whole = at.to_string();
+    let micros = at.as_micros().rem_euclid(1_000_000);
+    format!("{}.{micros:06}Z", whole.trim_end_matches('Z'))
+}
+
+/// A reason: its code, a sentence, the particulars.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReasonView {
+    /// The stable code.
+    pub code: String,
+    /// The sentence for people.
+    pub text: String,
+    /// The article that explains it.
+    pub knowledge_key: String,
+}
+
+impl From<&Explained> for ReasonView {
+    fn from(reason: &Explained) -> Self {
+        Self {
+            code: reason.code.to_string(),
+            text: reason.to_string(),
+            knowledge_key: reason.code.knowledge_key(),
+        }
+    }
+}
