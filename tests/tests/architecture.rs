@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use serde_json::Value;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -15,22 +16,31 @@ fn root() -> PathBuf {
 
 /// Normal dependencies of each workspace crate, by name.
 fn edges() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata = MetadataCommand::new()
-        .manifest_path(root().join("Cargo.toml"))
-        .no_deps()
-        .other_options(["--locked".to_owned(), "--offline".to_owned()])
-        .exec()
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--no-deps",
+            "--locked",
+            "--offline",
+        ])
+        .current_dir(root())
+        .output()
         .unwrap();
-    metadata
-        .packages
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    list(&metadata["packages"])
         .iter()
         .map(|package| {
-            let normal = package
-                .dependencies
-                .iter()
-                .filter(|d| d.kind == DependencyKind::Normal)
-                .map(|d| d.name.clone());
-            (package.name.to_string(), normal.collect())
+            let all = list(&package["dependencies"]);
+            let normal = all.iter().filter(|d| d["kind"].is_null()).map(name);
+            (name(package), normal.collect())
         })
         .collect()
 }
