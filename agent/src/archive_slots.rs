@@ -87,6 +87,10 @@ impl Slots {
         };
         for slot in [SlotId::A, SlotId::B] {
             let dir = slots.dir(slot);
+            // Something else in a slot's place is no slot: away with it.
+            if fs::symlink_metadata(&dir).is_ok_and(|meta| !meta.is_dir()) {
+                fs::remove_file(&dir).map_err(at(&dir))?;
+            }
             fs::create_dir_all(&dir).map_err(at(&dir))?;
         }
         Ok(slots)

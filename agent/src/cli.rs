@@ -240,6 +240,8 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
         .take()
         .or_else(|| std::env::var_os("TIDEGATE_AGENT_STATE").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from("tidegate-agent"));
+    // Commands run in the slot's folder: a relative path would lead elsewhere from there.
+    let state = std::path::absolute(&state).unwrap_or(state);
     match command.as_deref() {
         Some("run") => Ok(Command::Run {
             state,

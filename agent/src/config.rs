@@ -57,6 +57,9 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// Another agent runs on it.
+    #[error("another agent uses {0}")]
+    Busy(PathBuf),
     /// It cannot be understood.
     #[error("{path} cannot be read: {what}", path = path.display())]
     Malformed {
@@ -132,10 +135,7 @@ pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
         .map_err(io_at(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(ConfigError::Malformed {
-            path,
-            what: "another agent uses this state directory".into(),
-        }),
+        Err(fs::TryLockError::WouldBlock) => Err(ConfigError::Busy(state.to_owned())),
         Err(fs::TryLockError::Error(e)) => Err(io_at(&path)(e)),
     }
 }

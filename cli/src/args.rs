@@ -148,6 +148,9 @@ pub(crate) struct ServeArgs {
     /// Largest artifact that may be uploaded, in MiB.
     #[arg(long, default_value_t = 8_192, value_name = "MIB")]
     pub(crate) max_upload: u64,
+    /// Most requests at once, held check-ins included; beyond that the answer is 429.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub(crate) max_requests: usize,
     /// Memory that one delta build may take, in MiB; larger images get no delta.
     #[arg(long, default_value_t = 2_048, value_name = "MIB")]
     pub(crate) delta_memory: u64,
@@ -404,6 +407,10 @@ pub(crate) struct StartArgs {
     /// Percent of finished devices that may fail.
     #[arg(long, default_value = "2", value_name = "PERCENT")]
     pub(crate) max_failure: String,
+    /// Percent of finished devices that must be healthy when a wave ends; 90 by default, less
+    /// where --max-failure allows more.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) min_success: Option<String>,
     /// So many failures before the percentage counts.
     #[arg(long, default_value_t = 2)]
     pub(crate) min_failures: u64,

@@ -29,6 +29,9 @@ pub(crate) enum CliError {
     /// Time ran out.
     #[error("{0}")]
     Timeout(String),
+    /// A person or a parent process ended it.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 fn describe(problem: &Problem) -> String {
@@ -67,7 +70,7 @@ impl CliError {
                 ProblemCode::Unavailable | ProblemCode::Overloaded => Some("try again shortly".into()),
                 _ => None,
             },
-            Self::Failed(_) | Self::RolloutFailed(_) | Self::Timeout(_) => None,
+            Self::Failed(_) | Self::RolloutFailed(_) | Self::Timeout(_) | Self::Interrupted => None,
         }
     }
 
@@ -77,6 +80,7 @@ impl CliError {
             Self::Failed(_) | Self::Hinted(..) | Self::Unreachable { .. } => 1,
             Self::RolloutFailed(_) => 3,
             Self::Timeout(_) => 6,
+            Self::Interrupted => 130,
             Self::Problem(problem) => match problem.code {
                 ProblemCode::Unauthenticated | ProblemCode::Forbidden => 4,
                 ProblemCode::PreconditionFailed

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tidegate_protocol::Timestamp;
@@ -41,6 +42,8 @@ pub struct App {
     /// The newest event taken over.
     pub(crate) cursor: Mutex<i64>,
     pub(crate) heartbeats_read: Mutex<Timestamp>,
+    /// Requests under way.
+    pub(crate) requests: AtomicUsize,
     planner: Notify,
     builder: Notify,
 }
@@ -160,6 +163,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         stopping: CancellationToken::new(),
         cursor: Mutex::new(cursor),
         heartbeats_read: Mutex::new(now),
+        requests: AtomicUsize::new(0),
         planner: Notify::new(),
         builder: Notify::new(),
     });

@@ -25,6 +25,8 @@ pub struct Settings {
     pub jobs: JobSettings,
     /// Largest artifact that may be uploaded, in bytes.
     pub max_upload: u64,
+    /// Most requests at once, held check-ins included; what is beyond is told to come back later.
+    pub max_requests: usize,
     /// The clock.
     pub clock: Clock,
 }

@@ -23,7 +23,7 @@ fn request(device: &serde_json::Value) -> CheckIn {
 
 /// A server in this process over the data of one that was a process: the same rows, and its
 /// statements can be counted.
-fn settings(data: &std::path::Path) -> Settings {
+fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
@@ -38,6 +38,7 @@ fn settings(data: &std::path::Path) -> Settings {
             ..JobSettings::default()
         },
         max_upload: 1 << 30,
+        max_requests,
         clock: Clock::manual(Timestamp::from_secs(1_900_000_000)),
     }
 }
@@ -59,7 +60,7 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let row = server.devices().await.pop().unwrap();
     let id = device.id().parse().unwrap();
     server.kill();
-    let running = tidegate_server::start(settings(&server.dir.path().join("data")))
+    let running = tidegate_server::start(settings(&server.dir.path().join("data"), 1_000))
         .await
         .unwrap();
     let app = running.app().clone();
@@ -83,5 +84,19 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     // The follower looks for events once a second; a thousand check-ins take a moment.
     assert!(during <= 12, "{during} statements for 1,000 check-ins");
     drop(app);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn too_many_requests_at_once_are_told_to_come_back_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = tidegate_server::start(settings(dir.path(), 0))
+        .await
+        .unwrap();
+    let answer = reqwest::get(format!("http://{}/healthz", running.address))
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 429);
+    assert_eq!(answer.headers()["retry-after"], "5");
     running.stop().await;
 }

@@ -313,7 +313,7 @@ async fn suite(db: &Db) {
         deployments::silent(&mut tx, NOW, 10).await.unwrap().len(),
         0
     );
-    assert_eq!(deployments::planned(&mut tx).await.unwrap().len(), 1);
+    assert_eq!(deployments::all(&mut tx).await.unwrap().len(), 1);
 
     // A halt raises the generation, once for each revision.
     let halt = Explained::new(Reason::RolloutHalted, "h");

@@ -6,7 +6,7 @@
 //!             +-- give up --+         +----------+--> Returning -> Idle (old, bad image remembered)
 //! ```
 //!
-//! [`step`] takes the record and an event and gives the new record and what to do. The driver
+//! [`step()`] takes the record and an event and gives the new record and what to do. The driver
 //! writes the record durably *before* it does anything: intent before act.
 
 mod record;

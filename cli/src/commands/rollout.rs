@@ -193,9 +193,13 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
         product: args.product.clone().unwrap_or_default(),
         release: args.release.clone().unwrap_or_default(),
         waves: waves(args)?,
-        max_failure_bp: Some(basis_points(&args.max_failure)?),
+        max_failure_bp: Some(basis_points("--max-failure", &args.max_failure)?),
         min_failures: Some(args.min_failures),
-        min_success_bp: None,
+        min_success_bp: args
+            .min_success
+            .as_deref()
+            .map(|text| basis_points("--min-success", text))
+            .transpose()?,
         soak_s: Some(args.soak.as_secs()),
         on_breach: Some(args.on_breach.clone()),
         pace_start: Some(args.pace_start),
@@ -217,8 +221,8 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
 }
 
 /// Percent with up to two decimals, as hundredths.
-fn basis_points(text: &str) -> Result<u32, CliError> {
-    let bad = || CliError::Failed(format!("--max-failure {text}: a percentage like 2 or 0.5"));
+fn basis_points(option: &str, text: &str) -> Result<u32, CliError> {
+    let bad = || CliError::Failed(format!("{option} {text}: a percentage like 2 or 0.5"));
     let size: tidegate_domain::rollout::WaveSize = match text.trim_end_matches('%') {
         "0" => return Ok(0),
         number => format!("{number}%").parse().map_err(|_| bad())?,
@@ -231,6 +235,10 @@ fn basis_points(text: &str) -> Result<u32, CliError> {
 
 fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
     if !args.regions.is_empty() {
+        let mut seen = std::collections::BTreeSet::new();
+        if let Some(twice) = args.regions.iter().find(|region| !seen.insert(*region)) {
+            return Err(CliError::Failed(format!("--regions names {twice} twice")));
+        }
         return Ok(args
             .regions
             .iter()
@@ -326,7 +334,7 @@ pub(crate) fn describe(r: &RolloutView) -> String {
         "IN FLIGHT",
         "HEALTHY",
         "FAILED",
-        "BACK",
+        "SENT BACK",
     ];
     let mut text = format!(
         "{} {} {} is {}{dry}\nwhy: {}\n\n{}",

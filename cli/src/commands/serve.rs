@@ -40,6 +40,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
             ..JobSettings::default()
         },
         max_upload: args.max_upload << 20,
+        max_requests: args.max_requests,
         clock: Clock::System,
     })
 }

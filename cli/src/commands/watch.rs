@@ -31,6 +31,9 @@ impl Until {
     }
 }
 
+/// How long a server may be silent before a watch gives up.
+const SERVER_SILENCE: Duration = Duration::from_mins(1);
+
 /// Follows a rollout: repaints waves on a terminal, prints one line an event elsewhere. Ctrl-C
 /// leaves the rollout running.
 pub(crate) async fn follow(
@@ -43,23 +46,25 @@ pub(crate) async fn follow(
     let began = Instant::now();
     let mut screen = Screen::new(format);
     let mut cursor: Option<String> = None;
+    let mut silent_since: Option<Instant> = None;
     loop {
-        loop {
-            let query = cursor
-                .as_ref()
-                .map(|c| format!("&cursor={c}"))
-                .unwrap_or_default();
-            let path = format!("/api/v1/rollouts/{id}/events?limit=200{query}");
-            let page: Page<EventView> = api.get(&path).await?;
-            if let Some(last) = page.items.last() {
-                cursor = Some(cursor_after(last.seq));
+        let looked = look(api, id, &mut cursor, &screen).await;
+        let rollout = match looked {
+            Ok(rollout) => {
+                silent_since = None;
+                rollout
             }
-            page.items.iter().for_each(|event| screen.event(event));
-            if page.next_cursor.is_none() {
-                break;
+            // A server that restarts must not end the watch: what is watched goes on.
+            Err(error @ CliError::Unreachable { .. }) => {
+                let since = *silent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > SERVER_SILENCE {
+                    return Err(error);
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
             }
-        }
-        let rollout: RolloutView = api.get(&format!("/api/v1/rollouts/{id}")).await?;
+            Err(error) => return Err(error),
+        };
         screen.paint(&rollout);
         if until.reached(&rollout) {
             screen.finish(&rollout);
@@ -79,6 +84,30 @@ pub(crate) async fn follow(
                     format!("tidegate rollout halt {id} --reason ... stops it"),
                 ));
             }
+        }
+    }
+}
+
+/// Takes over what has happened since, and how the rollout stands.
+async fn look(
+    api: &Api,
+    id: &str,
+    cursor: &mut Option<String>,
+    screen: &Screen,
+) -> Result<RolloutView, CliError> {
+    loop {
+        let query = cursor
+            .as_ref()
+            .map(|c| format!("&cursor={c}"))
+            .unwrap_or_default();
+        let path = format!("/api/v1/rollouts/{id}/events?limit=200{query}");
+        let page: Page<EventView> = api.get(&path).await?;
+        if let Some(last) = page.items.last() {
+            *cursor = Some(cursor_after(last.seq));
+        }
+        page.items.iter().for_each(|event| screen.event(event));
+        if page.next_cursor.is_none() {
+            return api.get(&format!("/api/v1/rollouts/{id}")).await;
         }
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeviceId, Enrol, NONCE_HEADER, ReportBatch, ReportsAccepted,
+    CheckIn, CheckInAnswer, DeviceId, Enrol, NONCE_HEADER, ProblemCode, ReportBatch,
+    ReportsAccepted,
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
 
@@ -72,6 +74,15 @@ where
     response
 }
 
+/// A body that is too large, or broke off.
+fn unread(error: &BytesRejection) -> Response {
+    ApiError(ServiceError::refuse(
+        ProblemCode::TooLarge,
+        error.body_text(),
+    ))
+    .into_response()
+}
+
 /// Lets a device join. The request is signed (RFC 9421) by the key that it announces, with a
 /// nonce from the `tidegate-nonce` header of the 401 that an unsigned request gets.
 #[utoipa::path(post, path = "/device/v1/enroll", tag = "device", request_body = Object,
@@ -81,8 +92,12 @@ pub(crate) async fn enrol(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&error),
+    };
     signed(
         &app,
         &uri,
@@ -106,8 +121,12 @@ pub(crate) async fn session(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&error),
+    };
     signed(
         &app,
         &uri,

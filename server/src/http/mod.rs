@@ -17,6 +17,7 @@ pub mod dto;
 pub use page::cursor;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -166,6 +167,27 @@ pub(crate) fn metrics_router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// Counts a request for as long as it is under way; also when its client goes away.
+struct UnderWay<'a> {
+    app: &'a App,
+    count: usize,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(app: &'a App) -> Self {
+        Self {
+            app,
+            count: app.requests.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.app.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One log line and one request id a request; never a token, a query or a body.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = hex::encode(random::bytes::<8>());
@@ -176,7 +198,14 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         .map_or_else(|| "unmatched".to_owned(), |p| p.as_str().to_owned());
     let span = tracing::info_span!("request", id);
     let began = Instant::now();
-    let mut response = next.run(request).instrument(span).await;
+    let under_way = UnderWay::begin(&app);
+    let mut response = if under_way.count > app.settings.max_requests {
+        let text = "too many requests are under way; come back later";
+        ApiError(ServiceError::refuse(ProblemCode::Overloaded, text)).into_response()
+    } else {
+        next.run(request).instrument(span).await
+    };
+    drop(under_way);
     let status = response.status();
     app.metrics.requests.inc();
     if status.is_server_error() {

@@ -106,7 +106,10 @@ fn new_rollout(body: &RolloutBody) -> Result<NewRollout, ApiError> {
         gate: Gate {
             max_failure: share(body.max_failure_bp.unwrap_or(200))?,
             min_failures: body.min_failures.unwrap_or(2).clamp(1, 1_000_000),
-            min_success: share(body.min_success_bp.unwrap_or(9_000))?,
+            min_success: share(body.min_success_bp.unwrap_or_else(|| {
+                // Who allows more failures cannot mean more successes.
+                9_000.min(10_000u32.saturating_sub(body.max_failure_bp.unwrap_or(200)))
+            }))?,
             soak: Duration::from_secs(body.soak_s.unwrap_or(600).min(365 * 86_400)),
             on_breach: parse_opt(body.on_breach.as_deref())?.unwrap_or(OnBreach::Halt),
         },

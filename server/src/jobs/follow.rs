@@ -51,11 +51,17 @@ impl App {
 /// Follows until the server stops: woken by other replicas, and once a second in any case.
 pub(super) async fn run(app: Arc<App>) {
     let mut listener = None;
+    let mut next_heartbeats = app.now();
     while !app.stopping.is_cancelled() {
         if listener.is_none() && app.db.is_shared() {
             listener = app.db.listener().await.ok().flatten();
         }
         super::log("following events", app.follow_events().await);
+        // Every replica shows who is online, not only the one that plans.
+        if app.now() >= next_heartbeats {
+            next_heartbeats = app.now().plus(app.settings.jobs.flush);
+            super::log("reading heartbeats", app.read_heartbeats().await);
+        }
         let woken = async {
             match &mut listener {
                 Some(listener) => listener.recv().await.is_ok(),

@@ -80,7 +80,6 @@ async fn claim(app: &App) -> Result<bool, ServiceError> {
 
 async fn round(app: &App) -> Result<(), ServiceError> {
     app.follow_events().await?;
-    app.read_heartbeats().await?;
     app.plan_rollouts().await
 }
 

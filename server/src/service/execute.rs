@@ -118,7 +118,7 @@ impl App {
             }
             Action::Complete => {
                 state = state.apply(RolloutEvent::Complete)?;
-                reason = Reason::UpToDate.into();
+                reason = Reason::RolloutEnded.into();
                 "completed".into()
             }
             Action::Returned => {

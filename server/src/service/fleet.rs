@@ -30,7 +30,7 @@ pub struct DeviceEntry {
 pub struct DeviceState {
     /// As stored, with newer heartbeats.
     pub device: Device,
-    /// Its deployments in rollouts of the plan.
+    /// Its deployments.
     pub deployments: BTreeMap<RolloutId, DeploymentFacts>,
     /// Releases that it is kept from.
     pub quarantine: BTreeSet<Version>,
@@ -90,7 +90,7 @@ impl Fleet {
             .into_iter()
             .map(|device| (device.id, new_state(device)))
             .collect();
-        for deployment in deployments::planned(&mut tx).await? {
+        for deployment in deployments::all(&mut tx).await? {
             if let Some(state) = states.get_mut(&deployment.device) {
                 state
                     .deployments

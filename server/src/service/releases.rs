@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tidegate_domain::lifecycle::ReleaseStanding;
 use tidegate_protocol::{
@@ -96,6 +96,16 @@ impl App {
     ) -> Result<Image, ServiceError> {
         let now = self.now();
         if let Some(known) = products::blob(&mut self.db.read().await?, sha256).await? {
+            // Read to the end all the same: a client that is cut off in the middle of sending
+            // sees a broken pipe, not the answer.
+            let mut stream = std::pin::pin!(stream);
+            let mut left = self.settings.max_upload;
+            while let Some(Ok(piece)) = stream.next().await {
+                left = left.saturating_sub(piece.len() as u64);
+                if left == 0 {
+                    break;
+                }
+            }
             return Ok(known);
         }
         let manifest = self

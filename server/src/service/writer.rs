@@ -126,7 +126,8 @@ async fn write_all(app: &App, batch: &[Operation]) -> Result<Vec<Written>, Store
         results.push(write_one(&mut tx, op.device, &op.write, now, &mut pending).await?);
     }
     // Events last: their counter is the one lock that all writers share.
-    for event in &pending {
+    for event in &mut pending {
+        name_device(app, event);
         events::append(&mut tx, &app.origin, now, event).await?;
     }
     tx.commit().await?;
@@ -137,6 +138,16 @@ async fn write_all(app: &App, batch: &[Operation]) -> Result<Vec<Written>, Store
         app.fleet.reload_device(&app.db, device).await?;
     }
     Ok(results)
+}
+
+/// People read names; the id stands beside it in the event.
+fn name_device(app: &App, event: &mut NewEvent) {
+    if let Some(device) = event.device
+        && event.actor.starts_with("device ")
+        && let Some(entry) = app.fleet.device(device)
+    {
+        event.actor = format!("device {}", entry.lock().device.name);
+    }
 }
 
 async fn write_one(
@@ -356,8 +367,9 @@ async fn write_report(
                 devices::quarantine(tx, device, &deployment.facts.leg, why, now).await?;
             }
         }
-        // Not an error: a late or repeated word on something that is over.
-        Err(refusal) => text = format!("{text} (not taken: {refusal})"),
+        // Not an error: progress on the way back, or a late word on something that is over.
+        Err(_) if was == DeploymentState::RollingBack => text.push_str(" (on the way back)"),
+        Err(_) => text = format!("{text} (not taken: it is {was})"),
     }
     pending.push(deployment_event(deployment.rollout, device, actor, text));
     Ok(())

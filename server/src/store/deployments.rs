@@ -21,8 +21,7 @@ statements! {
     OF_DEVICE = "SELECT * FROM deployment WHERE device_id = $1 ORDER BY updated_at DESC";
     PAGE = "SELECT * FROM deployment
             WHERE rollout_id = $1 AND id > $2 AND ($3 = '' OR state = $3) ORDER BY id LIMIT $4";
-    PLANNED = "SELECT d.* FROM deployment d JOIN rollout r ON r.id = d.rollout_id
-               WHERE r.state IN ('running', 'paused', 'halted', 'rolling_back', 'completed') OR d.active = 1";
+    ALL = "SELECT * FROM deployment";
     // Silent before the switch: what times out.
     SILENT = "SELECT d.* FROM deployment d
               JOIN rollout r ON r.id = d.rollout_id JOIN device v ON v.id = d.device_id
@@ -163,9 +162,10 @@ pub async fn page(
     .await
 }
 
-/// The deployments that decisions rest on.
-pub async fn planned(tx: &mut Tx) -> Result<Vec<Deployment>, StoreError> {
-    tx.all("read deployments", PLANNED, args![], read).await
+/// Every deployment: decisions rest on those of live rollouts, the numbers of ended ones on
+/// theirs.
+pub async fn all(tx: &mut Tx) -> Result<Vec<Deployment>, StoreError> {
+    tx.all("read deployments", ALL, args![], read).await
 }
 
 /// Deployments whose device has been silent for longer than the rollout allows, oldest first.

@@ -17,7 +17,7 @@ pub const MAX_ENTRIES: usize = 500_000;
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Reading or writing failed.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}", path = path.display())]
     Io {
         /// Where.
         path: PathBuf,

@@ -43,6 +43,8 @@ pub struct Tally {
     pub in_flight: u64,
     /// Healthy on the new release: in probation or succeeded.
     pub healthy: u64,
+    /// Those of the healthy ones whose rollback window is still open.
+    pub probation: u64,
     /// Failed, or back because the release was bad.
     pub failed: u64,
     /// Under way back.
@@ -75,6 +77,7 @@ impl Tally {
             S::Cancelled | S::Superseded => &mut self.called_off,
         };
         *slot += 1;
+        self.probation += u64::from(deployment.state == S::Probation);
     }
 
     /// Every device that has a deployment.

@@ -117,7 +117,7 @@ pub fn plan(rollout: &RolloutView, now: Timestamp) -> Plan {
             Plan::wait(Reason::RolloutNotStarted)
         }
         RolloutState::RolledBack | RolloutState::Completed | RolloutState::Cancelled => {
-            Plan::wait(Reason::UpToDate)
+            Plan::wait(Reason::RolloutEnded)
         }
     }
 }
@@ -130,7 +130,7 @@ fn plan_return(rollout: &RolloutView) -> Plan {
         .map(|t| t.in_flight + t.healthy + t.returning)
         .sum();
     if left == 0 {
-        return Plan::act(Action::Returned, Reason::UpToDate);
+        return Plan::act(Action::Returned, Reason::RolloutEnded);
     }
     Plan::wait(Explained::new(
         Reason::RolloutRollingBack,
@@ -154,13 +154,16 @@ fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
         .iter()
         .position(|w| !matches!(w.state, WaveState::Passed | WaveState::Skipped));
     let Some(index) = open else {
-        return Plan::act(Action::Complete, Reason::UpToDate);
+        return plan_end(rollout);
     };
     let wave = &rollout.waves[index];
     match wave.state {
         WaveState::Pending if wave.census.members == 0 => Plan::act(
             Action::Skip(index),
-            Explained::new(Reason::SelectorMismatch, &wave.wave.name),
+            Explained::new(
+                Reason::WaveNotStarted,
+                format!("wave {} selects nobody", wave.wave.name),
+            ),
         ),
         WaveState::Pending => Plan::act(
             Action::StartWave(index),
@@ -174,6 +177,17 @@ fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
             Explained::new(Reason::WaveNotStarted, &wave.wave.name),
         ),
     }
+}
+
+/// Every wave has passed. While a rollback window is open a device can still turn out bad, and
+/// the gate still watches: the rollout is complete when the last window has closed.
+fn plan_end(rollout: &RolloutView) -> Plan {
+    let open: u64 = rollout.waves.iter().map(|w| w.census.tally.probation).sum();
+    if open == 0 {
+        return Plan::act(Action::Complete, Reason::RolloutEnded);
+    }
+    let text = format!("every wave has passed, {open} devices");
+    Plan::wait(Explained::new(Reason::ProbationOpen, text))
 }
 
 fn breach(rollout: &RolloutView, wave: usize, text: &str) -> Plan {
@@ -239,7 +253,7 @@ fn plan_wave(rollout: &RolloutView, index: usize) -> Plan {
         return Plan::wait(Explained::new(
             Reason::WaveReachesOut,
             format!(
-                "wave {}: {} online and not asked yet, {} of {quota} done",
+                "wave {}: {} about to ask, {} of {quota} done; the others are offline, busy or held back",
                 wave.name,
                 census.expected,
                 tally.finished()
@@ -401,6 +415,22 @@ mod tests {
             plan(&r, NOW).actions[..],
             [Action::Breach { wave: 0, .. }]
         ));
+    }
+
+    #[test]
+    fn a_rollout_is_not_complete_while_a_rollback_window_is_open() {
+        let mut r = rollout(vec![wave("NA", "all", 4)]);
+        r.waves[0].state = WaveState::Passed;
+        r.waves[0].census.tally = Tally {
+            healthy: 4,
+            probation: 1,
+            ..Tally::default()
+        };
+        let waiting = plan(&r, NOW);
+        assert!(waiting.actions.is_empty());
+        assert_eq!(waiting.waiting.code, Reason::ProbationOpen);
+        r.waves[0].census.tally.probation = 0;
+        assert_eq!(plan(&r, NOW).actions, [Action::Complete]);
     }
 
     #[test]

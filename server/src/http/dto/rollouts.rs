@@ -44,7 +44,7 @@ pub struct RolloutBody {
     /// So many failures before the share counts; 2 by default.
     pub min_failures: Option<u64>,
     /// The share that must be healthy when a wave ends, in hundredths of a percent; 9,000 by
-    /// default.
+    /// default, less where more failures are allowed.
     #[schema(maximum = 10_000)]
     pub min_success_bp: Option<u32>,
     /// How long each wave soaks, in seconds; 600 by default.
