@@ -196,3 +196,86 @@ async fn a_device_offline_for_two_releases_is_brought_up_over_the_stepping_stone
     let second = log.find("downloading 1.2.0").expect("and on");
     assert!(first < second, "{log}");
 }
+
+/// As in the README: no `--state`, so that the agent's folder is a relative path.
+#[tokio::test]
+async fn an_agent_with_a_relative_state_folder_finds_its_health_check() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let token = server.join_token();
+    let home = server.dir.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    let agent = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(tidegate_tests::binary("tidegate-agent"));
+        command
+            .args(arguments)
+            .current_dir(&home)
+            .env("TIDEGATE_JOIN_TOKEN", &token);
+        command
+    };
+    let adopt = trees[0].display().to_string();
+    let enrol = [
+        "enroll",
+        "--server",
+        &server.url,
+        "--product",
+        "app",
+        "--region",
+        "NA",
+    ];
+    let enrolled = agent(&enrol)
+        .args(["--adopt", &adopt, "--release", "1.0.0"])
+        .status()
+        .unwrap();
+    assert!(enrolled.success());
+    let mut running = agent(&["run", "--exit-with-stdin"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    drop(running.stdin.take());
+    assert!(running.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_rollout_is_not_complete_before_the_last_window_has_closed_and_the_gate_watches_until_then()
+ {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    server.cli(&["keys", "init"]);
+    let old = tidegate_tests::application(dir, "1.0.0", true);
+    server.publish_tree(&old, "1.0.0", &[]);
+    // Healthy until a file outside says otherwise.
+    let new = tidegate_tests::application(dir, "1.1.0", true);
+    let mark = dir.join("broken");
+    std::fs::write(
+        new.join("health.sh"),
+        format!("#!/bin/sh\ntest ! -e {}\n", mark.display()),
+    )
+    .unwrap();
+    server.publish_tree(&new, "1.1.0", &[]);
+    let token = server.join_token();
+    let installed = Some((old.as_path(), "1.0.0"));
+    let mut devices: Vec<Device> = (0..2)
+        .map(|n| Device::enrol(dir, &format!("d{n}"), &server.url, &token, "NA", installed))
+        .collect();
+    devices.iter_mut().for_each(Device::run);
+    let id = server
+        .roll_out("1.1.0", &["NA"], json!({ "window_s": 100 }))
+        .await;
+    eventually("the wave has passed", async || {
+        let rollout = server.get(&format!("/api/v1/rollouts/{id}")).await;
+        (rollout["waves"][0]["state"] == "passed").then_some(())
+    })
+    .await;
+    let rollout = server.get(&format!("/api/v1/rollouts/{id}")).await;
+    assert_eq!(rollout["reason"]["code"], "probation_open");
+    std::fs::write(&mark, "").unwrap();
+    // Each goes back by itself, and late as it is the gate halts.
+    server.rollout_is(&id, "halted").await;
+    for device in &devices {
+        device.settles_on("1.0.0").await;
+    }
+}

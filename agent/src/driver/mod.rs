@@ -52,9 +52,9 @@ enum RoundError {
     Fatal(#[from] DriverError),
 }
 
-/// How often the health is checked again in probation: a tenth of the window, 1 s to 60 s.
+/// How often the health is checked again in probation: a tenth of the window, 1 s to 30 s.
 fn probation_check(window_s: u32) -> Duration {
-    Duration::from_secs(u64::from((window_s / 10).clamp(1, 60)))
+    Duration::from_secs(u64::from((window_s / 10).clamp(1, 30)))
 }
 
 /// Answers are small: the largest is a check-in's with an assignment in it.
@@ -353,10 +353,13 @@ impl Driver {
     /// One round with the server: reports up, orders down. Gives the time to the next one.
     async fn round(&mut self) -> Result<Duration, RoundError> {
         self.send_reports().await?;
-        // In probation the window must be counted in time.
+        // In probation the request is held no longer than to the next health check.
         let wait = match &self.journal.record().phase {
             Phase::Probation { job, .. } => {
-                u16::try_from(probation_check(job.window_s).as_secs()).unwrap_or(MAX_WAIT_S)
+                let left = probation_check(job.window_s).saturating_sub(self.counted.elapsed());
+                u16::try_from(left.as_secs())
+                    .unwrap_or(MAX_WAIT_S)
+                    .clamp(1, MAX_WAIT_S)
             }
             _ => MAX_WAIT_S,
         };
