@@ -170,26 +170,24 @@ impl Db {
         matches!(self.engine, Engine::Postgres(_))
     }
 
-    /// A transaction that only reads.
+    /// A transaction that only reads. All of its statements see one and the same state.
     pub async fn read(&self) -> Result<Tx, StoreError> {
-        self.begin("BEGIN").await
+        self.begin("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
     }
 
     /// A transaction that writes. On SQLite it takes the write lock at once, so that it never
     /// fails half way for want of it.
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        self.begin("BEGIN IMMEDIATE").await
+        self.begin("BEGIN IMMEDIATE", "BEGIN").await
     }
 
-    async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx, StoreError> {
+    async fn begin(&self, sqlite: &'static str, postgres: &'static str) -> Result<Tx, StoreError> {
+        let failed = StoreError::op("begin a transaction");
         let inner = match &self.engine {
-            Engine::Sqlite(pool) => TxInner::Sqlite(
-                pool.begin_with(sqlite_begin)
-                    .await
-                    .map_err(StoreError::op("begin"))?,
-            ),
+            Engine::Sqlite(pool) => TxInner::Sqlite(pool.begin_with(sqlite).await.map_err(failed)?),
             Engine::Postgres(pool) => {
-                TxInner::Postgres(pool.begin().await.map_err(StoreError::op("begin"))?)
+                TxInner::Postgres(pool.begin_with(postgres).await.map_err(failed)?)
             }
         };
         Ok(Tx {
