@@ -5,7 +5,10 @@ use std::time::Duration;
 use tidegate_server::clock::Clock;
 use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
 use tidegate_server::store::Db;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{DatabaseArgs, HealthcheckArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
@@ -46,15 +49,21 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // RUST_LOG as elsewhere: `info`, or `warn,tidegate_server=debug`.
+    let filter: Targets = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(crate::output::fancy());
-    match format {
-        LogFormat::Text => log.compact().init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let log = match format {
+        LogFormat::Text => log.compact().boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(log.with_filter(filter))
+        .init();
 }
 
 /// Runs the control plane until it is asked to stop.
