@@ -52,6 +52,8 @@ ENROLL
   --health-timeout S    how long a health check may take; 30 by default
   --restart-cmd CMD     restarts what runs, after each switch (split at spaces)
   --battery-file FILE   says the charge, like \"80 mains\" or \"14 battery\"
+  --metered             the link costs by the byte
+  --health-every S      how often what runs is checked outside of updates; 300 by default
 
 ALL
   --state DIR           the agent's folder; ./tidegate-agent by default (or TIDEGATE_AGENT_STATE)
@@ -190,6 +192,7 @@ struct Options {
     state: Option<PathBuf>,
     json: bool,
     with_stdin: bool,
+    metered: bool,
     values: BTreeMap<&'static str, String>,
     labels: BTreeMap<String, String>,
 }
@@ -209,6 +212,7 @@ const VALUES: &[&str] = &[
     "health-timeout",
     "restart-cmd",
     "battery-file",
+    "health-every",
 ];
 
 fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
@@ -220,6 +224,7 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("state") => options.state = Some(parser.value()?.into()),
             Long("json") => options.json = true,
+            Long("metered") => options.metered = true,
             Long("exit-with-stdin") => options.with_stdin = true,
             Long("label") => {
                 let label: Label = parser.value()?.parse()?;
@@ -302,6 +307,8 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         health: command(value("health-cmd")),
         restart: command(value("restart-cmd")),
         battery_file: value("battery-file").map(PathBuf::from),
+        health_every_s: typed(value("health-every"))?.unwrap_or(300),
+        metered: options.metered,
         labels: options.labels,
         state,
     })

@@ -37,6 +37,16 @@ pub struct Config {
     /// A file that says charge and power, where the system does not.
     #[serde(default)]
     pub battery_file: Option<PathBuf>,
+    /// Whether the link costs by the byte.
+    #[serde(default)]
+    pub metered: bool,
+    /// How often what runs is checked outside of updates, in seconds.
+    #[serde(default = "five_minutes")]
+    pub health_every_s: u32,
+}
+
+fn five_minutes() -> u32 {
+    300
 }
 
 const FILE: &str = "agent.json";

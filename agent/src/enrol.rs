@@ -36,6 +36,8 @@ pub(crate) struct Request {
     pub health: Option<Health>,
     pub restart: Option<Health>,
     pub battery_file: Option<PathBuf>,
+    pub(crate) metered: bool,
+    pub(crate) health_every_s: u32,
 }
 
 /// Why a device could not join.
@@ -119,6 +121,8 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         health: request.health,
         restart: request.restart,
         battery_file: request.battery_file,
+        metered: request.metered,
+        health_every_s: request.health_every_s,
     };
     // Last: with it the device is enrolled.
     config.save(&request.state)?;

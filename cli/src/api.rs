@@ -151,6 +151,47 @@ impl Api {
         self.json(response).await
     }
 
+    /// POST whose answer has no body.
+    pub(crate) async fn post_empty(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(), CliError> {
+        let request = self
+            .request(Method::POST, path)
+            .json(body)
+            .timeout(Duration::from_mins(1));
+        self.send(request).await.map(drop)
+    }
+
+    /// PATCH.
+    pub(crate) async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let request = self
+            .request(Method::PATCH, path)
+            .json(body)
+            .timeout(Duration::from_mins(1));
+        let response = self.send(request).await?;
+        self.json(response).await
+    }
+
+    /// PUT.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let request = self
+            .request(Method::PUT, path)
+            .json(body)
+            .timeout(Duration::from_mins(1));
+        let response = self.send(request).await?;
+        self.json(response).await
+    }
+
     /// POST of something that is made once, however often the request is sent.
     pub(crate) async fn create<T: DeserializeOwned>(
         &self,

@@ -70,6 +70,17 @@ pub(crate) enum Command {
     Rollout(RolloutCommand),
     /// Send devices back: of one rollout, or of every rollout of a release. Needs no approval.
     Rollback(RollbackArgs),
+    /// Incidents: see who is back, keep previous versions longer.
+    #[command(subcommand)]
+    Incident(IncidentCommand),
+    /// Holds: keep some devices from a release while the rest goes on.
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Products: the oldest supported version, what clients must be able to do, approvals.
+    #[command(subcommand)]
+    Product(ProductCommand),
+    /// Run a rollout over a simulated fleet in simulated time.
+    Simulate(SimulateArgs),
     /// Devices: look, ask why, let join.
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -281,6 +292,23 @@ pub(crate) enum ReleaseCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Announce the end of a release's life: from then on it is offered no more, and the version
+    /// gate turns its clients away.
+    Eol {
+        /// The product.
+        product: String,
+        /// The release.
+        release: String,
+        /// When: 2026-12-31T00:00:00Z.
+        #[arg(long)]
+        date: String,
+        /// What its users are told.
+        #[arg(long, default_value = "")]
+        notice: String,
+        /// Only say what would be.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show a product's releases; without a product, the products.
     List {
         /// The product.
@@ -369,6 +397,28 @@ pub(crate) enum RolloutCommand {
     Halt(OrderArgs),
     /// Give a rollout up; devices stay where they are.
     Cancel(OrderArgs),
+    /// Release the next wave of a rollout whose waves wait for a person.
+    Advance {
+        /// Its id.
+        id: String,
+    },
+    /// Change the rules of a rollout; what is not named stays. Widening may need approvals.
+    Edit(Box<EditArgs>),
+    /// Agree to what waits for approvals. Nobody approves their own.
+    Approve {
+        /// Its id.
+        id: String,
+        /// The hash of the plan that you looked at, as `rollout get` shows it.
+        #[arg(long)]
+        plan: String,
+    },
+    /// Say why a rollout does what it does: what it waits for, who is kept from it, what failed.
+    Why {
+        /// Its id.
+        id: String,
+    },
+    /// Show the presets.
+    Presets,
     /// Show the devices of a rollout.
     Deployments {
         /// Its id.
@@ -404,34 +454,24 @@ pub(crate) struct StartArgs {
     /// A wave: SELECTOR or SELECTOR@SIZE, like region=NA,canary=true@20%; may be repeated.
     #[arg(long, value_name = "WAVE")]
     pub(crate) wave: Vec<String>,
-    /// Percent of finished devices that may fail.
-    #[arg(long, default_value = "2", value_name = "PERCENT")]
-    pub(crate) max_failure: String,
-    /// Percent of finished devices that must be healthy when a wave ends; 90 by default, less
-    /// where --max-failure allows more.
-    #[arg(long, value_name = "PERCENT")]
-    pub(crate) min_success: Option<String>,
-    /// So many failures before the percentage counts.
-    #[arg(long, default_value_t = 2)]
-    pub(crate) min_failures: u64,
-    /// How long each wave soaks.
-    #[arg(long, default_value = "10m", value_parser = duration)]
-    pub(crate) soak: Duration,
-    /// What a breach does: halt, or halt_and_roll_back.
-    #[arg(long, default_value = "halt")]
-    pub(crate) on_breach: String,
-    /// Devices in flight at first; later twice the healthy ones so far. 0: all at once.
-    #[arg(long, default_value_t = 8)]
-    pub(crate) pace_start: u64,
+    /// A preset instead of waves: canary-20, regional-batches, exponential, all-at-once. With
+    /// --regions in order, and --batch for the size of batches.
+    #[arg(long, conflicts_with = "wave")]
+    pub(crate) preset: Option<String>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     /// How long a device can go back without a download.
     #[arg(long, default_value = "30m", value_parser = duration)]
-    pub(crate) window: Duration,
-    /// How often a device may try.
-    #[arg(long, default_value_t = 3)]
+    pub(crate) rollback_window: Duration,
+    /// How often a device may try, whatever the reasons.
+    #[arg(long, default_value_t = 10)]
     pub(crate) max_attempts: u32,
-    /// How long a device may be silent before it counts as failed.
+    /// How long a device may be silent before its deployment is given up.
     #[arg(long, default_value = "1d", value_parser = duration)]
     pub(crate) timeout: Duration,
+    /// Start at this time instead of now: 2026-12-01T18:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
     /// Only make the draft.
     #[arg(long)]
     pub(crate) draft: bool,
@@ -441,6 +481,89 @@ pub(crate) struct StartArgs {
     /// Follow it until it ends.
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+/// How a rollout goes on and when it stops.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pace and gate")]
+pub(crate) struct PolicyArgs {
+    /// Percent of finished devices that may fail; 2 by default.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) max_failure: Option<String>,
+    /// So many failures before anything is concluded; 2 by default.
+    #[arg(long, value_name = "N")]
+    pub(crate) min_failures: Option<u64>,
+    /// Percent of finished devices that must be healthy when a wave ends; 90 by default, less
+    /// where --max-failure allows more.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) min_success: Option<String>,
+    /// So many devices must have finished before a wave may pass; 1 by default.
+    #[arg(long, value_name = "N")]
+    pub(crate) min_sample: Option<u64>,
+    /// Percent of devices that may be silent after the update; 10 by default, 100 for no test.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) max_silent: Option<String>,
+    /// How long a device may be unheard of after the update before it is silent; 15m by default.
+    #[arg(long, value_parser = duration)]
+    pub(crate) silent_after: Option<Duration>,
+    /// Also compare devices on the new release with those on the old one: finds slow leaks.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) compare: Option<bool>,
+    /// How long each wave soaks; 10m by default.
+    #[arg(long, value_parser = duration)]
+    pub(crate) soak: Option<Duration>,
+    /// What a breach does: halt, or halt_and_roll_back.
+    #[arg(long)]
+    pub(crate) on_breach: Option<String>,
+    /// evidence (never more in flight than the start or twice the healthy so far), exponential,
+    /// or at_once.
+    #[arg(long)]
+    pub(crate) pace: Option<String>,
+    /// Devices in flight at first; 8 by default. 0: all at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) pace_start: Option<u64>,
+    /// Exponential: what the size is multiplied by each time, in percent; 200 by default.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) pace_factor: Option<u32>,
+    /// Exponential: how often; 30m by default.
+    #[arg(long, value_parser = duration)]
+    pub(crate) pace_every: Option<Duration>,
+    /// Most devices in flight at the same time; 0 for no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_in_flight: Option<u64>,
+    /// Most devices exposed a minute; 0 for no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) per_minute: Option<u64>,
+    /// Maintenance window: "Mon-Fri 18:00-06:00 America/New_York"; or REGION="..." for one region;
+    /// may be repeated. Empty for always.
+    #[arg(long, value_name = "WINDOW")]
+    pub(crate) window: Vec<String>,
+    /// When it should be finished: 2026-12-03T18:00:00Z, or 48h from now; empty for none.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) deadline: Option<String>,
+    /// How long a device may wait for a better battery; 1d by default.
+    #[arg(long, value_parser = duration)]
+    pub(crate) battery_wait: Option<Duration>,
+    /// What metered links carry: allow, deltas_only, never.
+    #[arg(long)]
+    pub(crate) metered: Option<String>,
+    /// Each wave after the first waits for `rollout advance`.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) by_hand: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EditArgs {
+    /// The rollout's id.
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    /// Why.
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Only show what it would be.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -462,12 +585,126 @@ pub(crate) struct RollbackArgs {
     /// Why: others will want to know.
     #[arg(long)]
     pub(crate) reason: String,
+    /// Only devices like these, for example model=x2,region=EU; the rollout is halted for all.
+    #[arg(long, default_value = "")]
+    pub(crate) selector: String,
     /// Only show what it would do.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Follow it until the last device is back.
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IncidentCommand {
+    /// Show incidents, newest first.
+    List,
+    /// Show the blast-radius sheet of an incident.
+    Show {
+        /// Its id.
+        id: String,
+        /// Count down until it is over.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Let devices in their rollback window keep the previous version longer.
+    ExtendWindow {
+        /// An incident's or a rollout's id.
+        id: String,
+        /// How much longer.
+        #[arg(long, value_parser = duration)]
+        by: Duration,
+        /// Why: others will want to know.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let devices in their rollback window keep the previous version until this is undone.
+    FreezePruning {
+        /// An incident's or a rollout's id.
+        id: String,
+        /// Undo it.
+        #[arg(long)]
+        off: bool,
+        /// Why: others will want to know.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldCommand {
+    /// Keep devices from a release.
+    Create {
+        /// The product.
+        product: String,
+        /// The release; every release of the product without it.
+        #[arg(long)]
+        release: Option<String>,
+        /// Which devices, for example model=x2,region=EU.
+        #[arg(long, default_value = "")]
+        selector: String,
+        /// Why: it is shown to whoever asks.
+        #[arg(long)]
+        reason: String,
+        /// Where to read more.
+        #[arg(long, default_value = "")]
+        link: String,
+        /// Only show how many devices it concerns.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show the holds in force.
+    List,
+    /// Lift a hold: its devices may have the release again.
+    Lift {
+        /// Its id.
+        id: String,
+        /// Why: others will want to know.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProductCommand {
+    /// Show what holds for a product.
+    Show {
+        /// The product.
+        product: String,
+    },
+    /// Change what holds for a product; what is not named stays.
+    Set {
+        /// The product.
+        product: String,
+        /// The oldest supported version: the version gate turns older clients away; empty for none.
+        #[arg(long, value_name = "VERSION")]
+        min_version: Option<String>,
+        /// The oldest TLS that clients may speak, like TLSv1.2; empty for any.
+        #[arg(long, value_name = "TLS")]
+        min_tls: Option<String>,
+        /// What a client must be able to do; may be repeated; one empty one for nothing.
+        #[arg(long, value_name = "NAME")]
+        capability: Vec<String>,
+        /// Where a person finds the way to upgrade.
+        #[arg(long, value_name = "URL")]
+        upgrade_url: Option<String>,
+        /// How many other people must approve what widens a rollout.
+        #[arg(long, value_name = "N")]
+        approvals: Option<u32>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// A scenario file, or the name of one that is built in; none to list those.
+    pub(crate) scenario: Option<String>,
+    /// Another seed than the scenario's.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Print a built-in scenario instead of running it: a start for your own.
+    #[arg(long)]
+    pub(crate) print: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -62,6 +62,10 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Release(command) => commands::release::run(&context, command).await,
         Command::Rollout(command) => commands::rollout::run(&context, command).await,
         Command::Rollback(args) => commands::rollout::rollback(&context, args).await,
+        Command::Incident(command) => commands::incident::run(&context, command).await,
+        Command::Hold(command) => commands::incident::hold(&context, command).await,
+        Command::Product(command) => commands::incident::product(&context, command).await,
+        Command::Simulate(args) => commands::simulate::run(&args),
         Command::Device(command) => commands::device::run(&context, command).await,
         Command::Completions { shell } => {
             args::completions(shell);

@@ -15,6 +15,7 @@ use crate::blob::Blobs;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::service::access::{Access, bootstrap};
+use crate::service::execute::Watch;
 use crate::service::fleet::Fleet;
 use crate::service::session::TicketKey;
 use crate::service::trust::OnlineKeys;
@@ -42,6 +43,8 @@ pub struct App {
     /// The newest event taken over.
     pub(crate) cursor: Mutex<i64>,
     pub(crate) heartbeats_read: Mutex<Timestamp>,
+    /// What the planner keeps between two rounds.
+    pub(crate) watch: Mutex<Watch>,
     /// Requests under way.
     pub(crate) requests: AtomicUsize,
     planner: Notify,
@@ -163,6 +166,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         stopping: CancellationToken::new(),
         cursor: Mutex::new(cursor),
         heartbeats_read: Mutex::new(now),
+        watch: Mutex::default(),
         requests: AtomicUsize::new(0),
         planner: Notify::new(),
         builder: Notify::new(),

@@ -52,6 +52,8 @@ pub struct DeviceSettings {
     pub poll: Duration,
     /// How long a session ticket is good.
     pub session: Duration,
+    /// Over how long held check-ins are answered when the plan changes and many are held.
+    pub wake_ramp: Duration,
     /// A device that was not heard of for this many poll intervals is offline.
     pub offline_after_polls: u32,
 }
@@ -83,6 +85,7 @@ impl Default for DeviceSettings {
         Self {
             poll: Duration::from_mins(1),
             session: Duration::from_hours(1),
+            wake_ramp: Duration::from_secs(1),
             offline_after_polls: 3,
         }
     }

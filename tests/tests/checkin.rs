@@ -16,6 +16,8 @@ fn request(device: &serde_json::Value) -> CheckIn {
         agent_version: "0.1.0".into(),
         release: device["release"].as_str().map(|v| v.parse().unwrap()),
         image: device["image"].as_str().map(|v| v.parse().unwrap()),
+        metered: false,
+        healthy: None,
         battery: tidegate_protocol::Battery::default(),
         deployment: None,
     }

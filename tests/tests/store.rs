@@ -5,18 +5,28 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_domain::BasisPoints;
-use tidegate_domain::admission::DeploymentFacts;
+use tidegate_domain::admission::{DeploymentFacts, Metered};
+use tidegate_domain::hold::Hold;
 use tidegate_domain::ring::{Frontier, Ring};
-use tidegate_domain::rollout::{Gate, OnBreach, Pace, RolloutState, Wave, WaveState};
-use tidegate_protocol::{
-    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Explained, JobId, Power, Reason,
-    RolloutId, Sha256, Stage, Timestamp,
+use tidegate_domain::rollout::{
+    Gate, Limits, OnBreach, Outcome, Pace, RolloutState, Stratum, Wave, WaveProgress, WaveState,
 };
+use tidegate_domain::window::Windows;
+use tidegate_protocol::{
+    Battery, ChangeId, Channel, DeploymentId, DeploymentState, DeviceId, Explained, HoldId,
+    IncidentId, JobId, Power, Reason, RolloutId, Sha256, Stage, Timestamp,
+};
+use tidegate_server::store::aggregates::{self, Tallies};
+use tidegate_server::store::changes::{self, Change, ChangeKind, ChangeState};
 use tidegate_server::store::deployments::{self, Deployment};
 use tidegate_server::store::devices::{self, Device};
 use tidegate_server::store::events::{self, EventKind, NewEvent};
+use tidegate_server::store::holds::{self, HoldRow};
+use tidegate_server::store::incidents::{self, Incident};
+use tidegate_server::store::policy::Policy;
+use tidegate_server::store::products::ProductSettings;
 use tidegate_server::store::rollouts::{self, Rollout, WaveRow};
-use tidegate_server::store::{Db, all_statements, jobs, operators, products};
+use tidegate_server::store::{Db, Tx, all_statements, jobs, operators, products};
 use tidegate_tests::Cluster;
 
 const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_123_456);
@@ -108,10 +118,39 @@ fn device(n: u8) -> Device {
         image: Some(Sha256::from_bytes([n; 32])),
         agent_version: String::new(),
         battery: Battery::default(),
+        metered: false,
+        low_since: None,
+        unhealthy_at: None,
         report_seq: 0,
         enrolled_at: NOW,
         last_seen: NOW,
         flushed_at: NOW,
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        pace: Pace::Evidence { start: 8 },
+        limits: Limits::default(),
+        windows: Windows {
+            general: Some("daily 20:00-04:00 UTC".parse().unwrap()),
+            ..Windows::default()
+        },
+        deadline: Some(NOW),
+        battery_wait: Duration::from_hours(24),
+        metered: Metered::DeltasOnly,
+        by_hand: true,
+        gate: Gate {
+            max_failure: BasisPoints::new(200).unwrap(),
+            min_failures: 2,
+            min_success: BasisPoints::new(9_000).unwrap(),
+            min_sample: 3,
+            max_silent: BasisPoints::new(500).unwrap(),
+            silent_after: Duration::from_mins(10),
+            compare: true,
+            soak: Duration::from_mins(1),
+            on_breach: OnBreach::HaltAndRollBack,
+        },
     }
 }
 
@@ -125,14 +164,11 @@ fn rollout(n: u8) -> Rollout {
         generation: 1,
         revision: 1,
         salt: Ring::from_random(77),
-        gate: Gate {
-            max_failure: BasisPoints::new(200).unwrap(),
-            min_failures: 2,
-            min_success: BasisPoints::new(9_000).unwrap(),
-            soak: Duration::from_mins(1),
-            on_breach: OnBreach::HaltAndRollBack,
-        },
-        pace: Pace::Evidence { start: 8 },
+        policy: policy(),
+        released: 0,
+        extended_s: 0,
+        frozen: false,
+        starts_at: None,
         window_s: 1_800,
         max_attempts: 3,
         timeout_s: 60,
@@ -156,11 +192,207 @@ fn deployment(rollout: &Rollout, device: &Device) -> Deployment {
             leg: "1.1.0".parse().unwrap(),
             reason: None,
             attempts: 1,
+            took: false,
+            failures: BTreeMap::new(),
             updated_at: NOW,
         },
         bytes_downloaded: 0,
         created_at: NOW,
+        region: "NA".into(),
+        platform: "linux-x86_64".into(),
+        model: "x2".into(),
+        outcome: Outcome::Waiting,
     }
+}
+
+/// What is kept counted.
+async fn aggregates_suite(
+    tx: &mut Tx,
+    r: &Rollout,
+    one: &Device,
+    was: &Deployment,
+    is: &Deployment,
+) {
+    let mut tallies = Tallies::default();
+    tallies.moved(None, was.key());
+    tallies.flush(tx).await.unwrap();
+    let mut tallies = Tallies::default();
+    tallies.moved(Some(was.key()), is.key());
+    tallies.flush(tx).await.unwrap();
+    let counts = aggregates::tallies_of(tx, r.id).await.unwrap();
+    let of = |outcome: Outcome| -> u64 {
+        counts
+            .iter()
+            .filter(|c| c.outcome == outcome)
+            .map(|c| c.count)
+            .sum()
+    };
+    assert_eq!((of(Outcome::Waiting), of(Outcome::Failed)), (0, 1));
+    assert_eq!(aggregates::tallies(tx).await.unwrap().len(), counts.len());
+    let samples = aggregates::samples(tx, r.id).await.unwrap();
+    assert_eq!(samples[0].model, "x2");
+    assert_eq!(samples[0].reason, Some(Reason::DownloadFailed));
+
+    // An offer takes a place, while there is one.
+    assert!(!aggregates::expose(tx, r.id, NOW).await.unwrap());
+    assert!(aggregates::grant(tx, r.id, 0, 1, NOW).await.unwrap());
+    assert!(!aggregates::grant(tx, r.id, 0, 9, NOW).await.unwrap());
+    assert!(aggregates::expose(tx, r.id, NOW).await.unwrap());
+    assert!(!aggregates::expose(tx, r.id, NOW).await.unwrap());
+    aggregates::done(tx, r.id, 2, 30).await.unwrap();
+    let progress = aggregates::progress_of(tx, r.id).await.unwrap();
+    assert_eq!(progress, aggregates::progress(tx).await.unwrap()[&r.id]);
+    assert_eq!((progress.exposed, progress.room()), (1, 0));
+    assert_eq!((progress.done, progress.done_s), (2, 30));
+    assert_eq!(progress.last_offer, Some(NOW));
+
+    let stratum = Stratum {
+        risk_new: 1,
+        risk_old: 2,
+        bad_new: 3,
+        bad_old: 4,
+    };
+    aggregates::add_stratum(tx, r.id, NOW, stratum)
+        .await
+        .unwrap();
+    assert_eq!(aggregates::strata(tx, r.id).await.unwrap(), [stratum]);
+    let mut ill = one.clone();
+    ill.last_seen = NOW.plus(Duration::from_secs(9));
+    ill.unhealthy_at = Some(NOW);
+    ill.metered = true;
+    ill.low_since = Some(NOW);
+    devices::heartbeat(tx, &ill, NOW).await.unwrap();
+    let read = devices::one(tx, one.id).await.unwrap().unwrap();
+    assert_eq!(
+        (read.unhealthy_at, read.low_since, read.metered),
+        (Some(NOW), Some(NOW), true)
+    );
+    let before = NOW.minus(Duration::from_secs(1));
+    // It is in the rollout, and not on its release: neither new nor old.
+    let bad = aggregates::turned_bad(tx, &r.product, r.id, before, NOW)
+        .await
+        .unwrap();
+    assert_eq!(bad, (0, 0));
+    assert!(aggregates::quiet(tx, r.id, NOW).await.unwrap().is_empty());
+
+    // Along the ring, in its order, from a place on.
+    let last = (1 << 63) - 1;
+    let walk = devices::along_ring(tx, &r.product, None, (0, last), &r.version, 10).await;
+    assert_eq!(walk.unwrap().len(), 2);
+    let region = "NA".parse().unwrap();
+    let walk =
+        devices::along_ring(tx, &r.product, Some(&region), (0, last - 1), &r.version, 10).await;
+    assert!(walk.unwrap().is_empty());
+}
+
+/// Holds, incidents, changes, settings.
+async fn people_suite(tx: &mut Tx, r: &Rollout) {
+    let hold = HoldRow {
+        product: r.product.clone(),
+        hold: Hold {
+            id: HoldId::from_random([1; 16]),
+            release: None,
+            selector: "model=x2".parse().unwrap(),
+            reason: "driver".into(),
+            link: String::new(),
+        },
+        created_at: NOW,
+        created_by: "t".into(),
+    };
+    holds::insert(tx, &hold).await.unwrap();
+    assert_eq!(holds::open(tx).await.unwrap(), [hold.clone()]);
+    assert_eq!(holds::page(tx, "", "app", 5).await.unwrap(), [hold.clone()]);
+    assert!(holds::lift(tx, hold.hold.id, "t", NOW).await.unwrap());
+    assert!(!holds::lift(tx, hold.hold.id, "t", NOW).await.unwrap());
+    assert!(holds::open(tx).await.unwrap().is_empty());
+
+    let incident = Incident {
+        id: IncidentId::from_random([2; 16]),
+        product: r.product.clone(),
+        version: r.version.clone(),
+        selector: "region=NA".parse().unwrap(),
+        rollouts: vec![RolloutId::from_random([8; 16]), r.id],
+        reason: "bad".into(),
+        opened_at: NOW,
+        opened_by: "t".into(),
+        closed_at: None,
+    };
+    incidents::insert(tx, &incident).await.unwrap();
+    assert_eq!(
+        incidents::one(tx, incident.id).await.unwrap(),
+        Some(incident.clone())
+    );
+    assert_eq!(
+        incidents::open_of(tx, r.id).await.unwrap(),
+        Some(incident.clone())
+    );
+    let end = Timestamp::from_micros(i64::MAX);
+    assert_eq!(
+        incidents::page(tx, end, "", 5).await.unwrap(),
+        [incident.clone()]
+    );
+    assert!(incidents::close(tx, incident.id, NOW).await.unwrap());
+    assert_eq!(incidents::open_of(tx, r.id).await.unwrap(), None);
+
+    let change = |n: u8| Change {
+        id: ChangeId::from_random([n; 16]),
+        rollout: r.id,
+        kind: ChangeKind::Start,
+        body: String::new(),
+        plan: "p".into(),
+        asked_by: "ann".into(),
+        asked_at: NOW,
+        state: ChangeState::Waiting,
+    };
+    changes::insert(tx, &change(1)).await.unwrap();
+    changes::insert(tx, &change(2)).await.unwrap();
+    // Asking anew voids what was asked before.
+    assert_eq!(changes::waiting(tx, r.id).await.unwrap(), Some(change(2)));
+    changes::approve(tx, change(2).id, "p", "bob", NOW)
+        .await
+        .unwrap();
+    changes::approve(tx, change(2).id, "p", "bob", NOW)
+        .await
+        .unwrap();
+    assert_eq!(
+        changes::approvals(tx, change(2).id, "p")
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert!(
+        changes::approvals(tx, change(2).id, "other")
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        changes::end(tx, change(2).id, ChangeState::Applied)
+            .await
+            .unwrap()
+    );
+    assert_eq!(changes::waiting(tx, r.id).await.unwrap(), None);
+
+    let settings = ProductSettings {
+        min_version: Some("1.0.0".parse().unwrap()),
+        approvals: 2,
+        ..ProductSettings::default()
+    };
+    assert!(
+        products::set_settings(tx, &r.product, &settings)
+            .await
+            .unwrap()
+    );
+    let all = products::all_settings(tx).await.unwrap();
+    assert_eq!(all, [(r.product.clone(), settings)]);
+    products::set_eol(tx, &r.product, &r.version, NOW, "call us")
+        .await
+        .unwrap();
+    let due = products::due_eol(tx, NOW).await.unwrap();
+    assert_eq!(due[0].eol, Some((NOW, "call us".into())));
+    let before = NOW.minus(Duration::from_secs(1));
+    assert!(products::due_eol(tx, before).await.unwrap().is_empty());
 }
 
 async fn suite(db: &Db) {
@@ -248,23 +480,29 @@ async fn suite(db: &Db) {
         selector: "region=NA".parse().unwrap(),
         size: "20%".parse().unwrap(),
     };
-    rollouts::insert(&mut tx, &r, std::slice::from_ref(&wave))
+    let mut row = WaveRow {
+        wave,
+        progress: WaveProgress::pending(4),
+    };
+    rollouts::insert(&mut tx, &r, std::slice::from_ref(&row))
         .await
         .unwrap();
     assert_eq!(rollouts::one(&mut tx, r.id).await.unwrap().unwrap(), r);
-    let mut row = WaveRow {
-        wave,
+    row.progress = WaveProgress {
         state: WaveState::Running,
         frontier: Frontier::ALL,
+        quota: 5,
         started_at: Some(NOW),
-        soak_started: None,
-        ended_at: None,
+        ..row.progress
     };
-    rollouts::set_wave(&mut tx, r.id, 0, &row).await.unwrap();
+    rollouts::set_wave(&mut tx, r.id, 0, &row.progress)
+        .await
+        .unwrap();
     assert_eq!(rollouts::waves(&mut tx, r.id).await.unwrap(), [row.clone()]);
     // A frontier only rises.
-    row.frontier = Frontier::from_stored(5);
-    assert!(rollouts::set_wave(&mut tx, r.id, 0, &row).await.is_err());
+    row.progress.frontier = Frontier::from_stored(5);
+    let fallen = rollouts::set_wave(&mut tx, r.id, 0, &row.progress).await;
+    assert!(fallen.is_err());
     tx.commit().await.unwrap();
 
     let mut tx = db.write().await.unwrap();
@@ -277,6 +515,9 @@ async fn suite(db: &Db) {
     let mut failed = d.clone();
     failed.facts.state = DeploymentState::Failed;
     failed.facts.reason = Some(Explained::new(Reason::DownloadFailed, "x"));
+    failed.facts.took = true;
+    failed.facts.failures.insert(Reason::DownloadFailed, 3);
+    failed.outcome = Outcome::Failed;
     assert!(
         deployments::update(&mut tx, &failed, DeploymentState::Offered)
             .await
@@ -314,6 +555,9 @@ async fn suite(db: &Db) {
         0
     );
     assert_eq!(deployments::all(&mut tx).await.unwrap().len(), 1);
+
+    aggregates_suite(&mut tx, &r, &one, &d, &failed).await;
+    people_suite(&mut tx, &r).await;
 
     // A halt raises the generation, once for each revision.
     let halt = Explained::new(Reason::RolloutHalted, "h");

@@ -75,6 +75,11 @@ pub struct Driver {
     ticket: Option<String>,
     /// When the rollback window was last counted.
     counted: Instant,
+    /// Until when the job of a deployment must be put to use. Not kept over a restart: then only
+    /// the server can say whether the window is open.
+    switch_by: Option<(DeploymentId, Instant)>,
+    /// Whether what runs was healthy when it was last checked, and when that was.
+    healthy: Option<(bool, Instant)>,
     _lock: File,
 }
 
@@ -93,6 +98,8 @@ impl Driver {
             config,
             ticket: None,
             counted: Instant::now(),
+            switch_by: None,
+            healthy: None,
             _lock: lock,
         })
     }
@@ -106,6 +113,7 @@ impl Driver {
         let mut failures = 0u32;
         loop {
             self.count_window().await?;
+            self.check_idle().await;
             let began = Instant::now();
             let pause = match self.round().await {
                 Ok(poll) => {
@@ -329,6 +337,7 @@ impl Driver {
         let slots = self.slots.clone();
         let download = Download::new(&self.state);
         let active = self.journal.record().active;
+        let (deployment, limited) = (job.deployment, job.switch_within_s.is_some());
         let made = tokio::task::spawn_blocking(move || {
             let payload = job
                 .payloads
@@ -342,12 +351,39 @@ impl Driver {
         })
         .await;
         match made {
+            Ok(Ok(())) if self.is_too_late(deployment, limited) => Event::StagedTooLate,
             Ok(Ok(())) => Event::Staged,
             Ok(Err(reason)) => Event::StageFailed(reason),
             Err(error) => {
                 Event::StageFailed(Explained::new(Reason::StorageError, error.to_string()))
             }
         }
+    }
+
+    fn is_too_late(&self, deployment: DeploymentId, limited: bool) -> bool {
+        limited
+            && !self
+                .switch_by
+                .is_some_and(|(of, until)| of == deployment && Instant::now() < until)
+    }
+
+    /// Checks what runs now and then, outside of updates: a release that turns bad late is seen
+    /// by comparing those who run it with those who do not. One failed check is none: it is
+    /// repeated at once.
+    async fn check_idle(&mut self) {
+        let every = Duration::from_secs(u64::from(self.config.health_every_s.max(1)));
+        let record = self.journal.record();
+        let due = self.healthy.is_none_or(|(_, at)| at.elapsed() >= every);
+        let (Phase::Idle, Some(installed), true) = (&record.phase, record.running(), due) else {
+            return;
+        };
+        if self.config.health.is_none() && installed.health.is_none() {
+            return;
+        }
+        let installed = installed.clone();
+        let healthy = self.check_health(&installed).await.is_ok()
+            || self.check_health(&installed).await.is_ok();
+        self.healthy = Some((healthy, Instant::now()));
     }
 
     /// One round with the server: reports up, orders down. Gives the time to the next one.
@@ -366,6 +402,9 @@ impl Driver {
         let (answer, nonce) = self.check_in(wait).await?;
         if let Some(cancel) = answer.cancel {
             self.handle(Event::CalledOff(cancel)).await?;
+        }
+        if let Some(seconds) = answer.keep_previous_s {
+            self.handle(Event::KeepPrevious(seconds)).await?;
         }
         if let Some(text) = &answer.assignment {
             self.take_assignment(text, &nonce).await?;
@@ -394,6 +433,9 @@ fn describe(phase: &Phase) -> String {
         Phase::Idle => "idle".into(),
         Phase::Downloading { job } => format!("downloading {}", job.target.release),
         Phase::Staging { job } => format!("installing {}", job.target.release),
+        Phase::Staged { job } => {
+            format!("{} is ready and waits for its window", job.target.release)
+        }
         Phase::Trial { job, tries } => format!("trying {} (start {tries})", job.target.release),
         Phase::Probation { job, .. } => {
             format!(

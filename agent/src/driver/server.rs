@@ -1,6 +1,6 @@
 //! What the driver says to the server and hears from it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use tidegate_protocol::{
@@ -63,6 +63,8 @@ impl Driver {
             agent_version: crate::VERSION.into(),
             release: running.map(|i| i.release.clone()),
             image: running.map(|i| i.image.sha256),
+            metered: self.config.metered,
+            healthy: self.healthy.map(|(healthy, _)| healthy),
             battery: platform::battery(self.config.battery_file.as_deref()),
             deployment: record
                 .status()
@@ -194,17 +196,25 @@ impl Driver {
                 health: accepted.facts.health.clone(),
             },
             window_s: accepted.terms.window_s,
+            switch_within_s: accepted.terms.switch_within_s,
             payloads: accepted.terms.payloads,
             payload: 0,
             slot: record.inactive(),
             bytes: 0,
             min_release: trusted.role().policy.min_release.clone(),
         };
+        let deployment = job.deployment;
         if time_floor > record.time_floor {
             let mut record = record.clone();
             record.time_floor = time_floor;
             self.journal.write(record).map_err(DriverError::from)?;
         }
+        self.switch_by = accepted.terms.switch_within_s.map(|s| {
+            (
+                deployment,
+                Instant::now() + Duration::from_secs(u64::from(s)),
+            )
+        });
         self.handle(Event::Assigned(Box::new(job), accepted.counter))
             .await?;
         Ok(())

@@ -58,6 +58,9 @@ pub struct Job {
     pub target: Installed,
     /// How long the old slot is kept after a healthy start, in seconds.
     pub window_s: u32,
+    /// Seconds from its arrival within which it must be put to use, or asked for again.
+    #[serde(default)]
+    pub switch_within_s: Option<u32>,
     /// Ways to fetch it, best first.
     pub payloads: Vec<Payload>,
     /// Which of them is being tried.
@@ -84,6 +87,11 @@ pub enum Phase {
     },
     /// Writing the new version into the inactive slot.
     Staging {
+        /// What for.
+        job: Job,
+    },
+    /// The new version is whole in its slot and waits for the maintenance window.
+    Staged {
         /// What for.
         job: Job,
     },
@@ -197,6 +205,7 @@ impl Record {
                 Some((job.deployment, DeploymentState::Downloading, None))
             }
             Phase::Staging { job } => Some((job.deployment, DeploymentState::Installing, None)),
+            Phase::Staged { job } => Some((job.deployment, DeploymentState::Deferred, None)),
             Phase::Trial { job, .. } => Some((job.deployment, DeploymentState::Verifying, None)),
             Phase::Probation { job, elapsed_s } => Some((
                 job.deployment,

@@ -23,6 +23,10 @@ pub enum Event {
     DownloadFailed(Explained),
     /// The new version is whole in its slot, verified and durable.
     Staged,
+    /// The same, and the time within which it may be put to use is over.
+    StagedTooLate,
+    /// The previous version is to be kept at least so long from now, in seconds.
+    KeepPrevious(u32),
     /// The new version could not be made.
     StageFailed(Explained),
     /// The health check passed.
@@ -73,7 +77,12 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
         Event::CalledOff(deployment) => called_off(&mut record, deployment),
         Event::Downloaded { bytes } => downloaded(&mut record, bytes),
         Event::DownloadFailed(reason) => download_failed(&mut record, reason),
-        Event::Staged => staged(&mut record),
+        Event::Staged => staged(&mut record, true),
+        Event::StagedTooLate => staged(&mut record, false),
+        Event::KeepPrevious(seconds) => {
+            keep_previous(&mut record, seconds);
+            Vec::new()
+        }
         Event::StageFailed(reason) => stage_failed(&mut record, reason),
         Event::Healthy => healthy(&mut record),
         Event::Unhealthy(reason) => unhealthy(&mut record, &reason),
@@ -110,6 +119,11 @@ fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
         Phase::Staging { job } => {
             record.phase = Phase::Staging { job: job.clone() };
             vec![Effect::Stage(Box::new(job))]
+        }
+        // Whether the window is still open only the server can say now.
+        Phase::Staged { job } => {
+            record.phase = Phase::Staged { job };
+            Vec::new()
         }
         Phase::Trial { job, tries } => try_it(record, job, tries),
         // What runs is checked at once: the machine may have stopped because of it.
@@ -161,6 +175,12 @@ fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
         // Back, while the old slot is kept: no download.
         (Phase::Trial { .. } | Phase::Probation { .. }, Action::Rollback) => {
             return ordered_back(record, &job);
+        }
+        // The window is open again.
+        (Phase::Staged { job: staged }, Action::Install)
+            if staged.deployment == job.deployment && staged.target.image == job.target.image =>
+        {
+            return begin_trial(record, job);
         }
         // The device is busy; the server repeats what still holds.
         _ => return Vec::new(),
@@ -222,7 +242,9 @@ fn ordered_back(record: &mut Record, order: &Job) -> Vec<Effect> {
 
 fn called_off(record: &mut Record, deployment: DeploymentId) -> Vec<Effect> {
     match &record.phase {
-        Phase::Downloading { job } | Phase::Staging { job } if job.deployment == deployment => {
+        Phase::Downloading { job } | Phase::Staging { job } | Phase::Staged { job }
+            if job.deployment == deployment =>
+        {
             let bytes = job.bytes;
             record.phase = Phase::Idle;
             record.report(
@@ -262,11 +284,17 @@ fn download_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
     }
 }
 
-fn staged(record: &mut Record) -> Vec<Effect> {
+fn staged(record: &mut Record, in_time: bool) -> Vec<Effect> {
     match take_phase(record) {
         Phase::Staging { job } => {
             record.set_slot(job.slot, Some(job.target.clone()));
-            begin_trial(record, job)
+            if in_time {
+                return begin_trial(record, job);
+            }
+            let waits = Explained::from(Reason::WindowClosed);
+            record.report(job.deployment, State::Deferred, Some(waits), job.bytes);
+            record.phase = Phase::Staged { job };
+            Vec::new()
         }
         other => {
             record.phase = other;
@@ -368,6 +396,17 @@ fn window_passed(record: &mut Record, seconds: u32) -> Vec<Effect> {
         other => record.phase = other,
     }
     Vec::new()
+}
+
+/// The longest that a previous version is kept, in seconds.
+const MAX_KEPT_S: u32 = 30 * 86_400;
+
+/// An incident extends the window; nothing shortens it.
+fn keep_previous(record: &mut Record, seconds: u32) {
+    if let Phase::Probation { job, elapsed_s } = &mut record.phase {
+        let until = elapsed_s.saturating_add(seconds.min(MAX_KEPT_S));
+        job.window_s = job.window_s.max(until);
+    }
 }
 
 /// The slot to return to: the other one, if something whole is in it.

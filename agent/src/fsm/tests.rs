@@ -42,6 +42,7 @@ fn job(record: &Record, n: u8, action: Action, window_s: u32) -> Box<Job> {
         action,
         target: installed(n),
         window_s,
+        switch_within_s: None,
         payloads: vec![payload, payload],
         payload: 0,
         slot: record.inactive(),
@@ -80,6 +81,59 @@ fn on_probation() -> Record {
 
 fn states(record: &Record) -> Vec<State> {
     record.outbox.iter().map(|r| r.state).collect()
+}
+
+#[test]
+fn what_is_ready_after_its_window_waits_for_the_next_one_and_needs_no_second_download() {
+    let record = device();
+    let offer = install(&record, 1);
+    let (record, effects) = play(
+        record,
+        [offer, Event::Downloaded { bytes: 5 }, Event::StagedTooLate],
+    );
+    assert!(effects.is_empty());
+    assert_eq!(record.running(), Some(&installed(0)));
+    assert_eq!(states(&record).last(), Some(&State::Deferred));
+    // A restart changes nothing: only the server knows when the window opens.
+    let medium = Medium {
+        active: Some(SlotId::A),
+    };
+    let (record, effects) = step(record, Event::Started(medium));
+    assert!(effects.is_empty());
+    let again = Event::Assigned(job(&record, 1, Action::Install, 60), 9);
+    let (record, effects) = step(record, again);
+    assert_eq!(effects[0], Effect::Switch(SlotId::B));
+    assert!(matches!(record.phase, Phase::Trial { .. }));
+}
+
+#[test]
+fn what_waits_for_its_window_can_be_called_off() {
+    let record = device();
+    let offer = install(&record, 1);
+    let (record, _) = play(
+        record,
+        [offer, Event::Downloaded { bytes: 5 }, Event::StagedTooLate],
+    );
+    let (record, _) = step(record, Event::CalledOff(DeploymentId::from_random([1; 16])));
+    assert_eq!(record.phase, Phase::Idle);
+    assert_eq!(states(&record).last(), Some(&State::Cancelled));
+}
+
+#[test]
+fn a_window_is_extended_and_never_shortened() {
+    let window = |record: &Record| match &record.phase {
+        Phase::Probation { job, .. } => job.window_s,
+        other => panic!("{other:?}"),
+    };
+    let (record, _) = play(
+        on_probation(),
+        [Event::WindowPassed(20), Event::KeepPrevious(10)],
+    );
+    assert_eq!(window(&record), 60);
+    let (record, _) = step(record, Event::KeepPrevious(100));
+    assert_eq!(window(&record), 120);
+    let (record, _) = step(record, Event::KeepPrevious(u32::MAX));
+    assert_eq!(window(&record), 20 + 30 * 86_400);
 }
 
 #[test]

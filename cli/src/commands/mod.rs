@@ -1,11 +1,13 @@
 //! What each command does.
 
 pub(crate) mod device;
+pub(crate) mod incident;
 pub(crate) mod keys;
 pub(crate) mod operator;
 pub(crate) mod release;
 pub(crate) mod rollout;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod watch;
 
 use crate::api::Api;

@@ -8,8 +8,8 @@ use tidegate_delta::Hasher;
 use tidegate_delta::archive::pack;
 use tidegate_protocol::{Channel, Image, Platform, ProductName, Stage, Version};
 use tidegate_server::http::dto::{
-    ArtifactBody, ArtifactView, BlobView, PayloadView, ProductBody, ProductView, PromoteBody,
-    ReleaseBody, ReleaseView,
+    ArtifactBody, ArtifactView, BlobView, EolBody, PayloadView, ProductBody, ProductView,
+    PromoteBody, ReleaseBody, ReleaseView,
 };
 use tidegate_trust::{Health, ImageFacts, ImagePath, RoleName};
 
@@ -58,6 +58,29 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             show(context.format, &release, |r| {
                 let would = if dry_run { "would be" } else { "is" };
                 format!("{} {} {would} {}", r.product, r.version, r.stage)
+            })
+        }
+        ReleaseCommand::Eol {
+            product,
+            release,
+            date,
+            notice,
+            dry_run,
+        } => {
+            let body = EolBody {
+                at: date,
+                notice,
+                dry_run,
+            };
+            let path = format!("/api/v1/products/{product}/releases/{release}/eol");
+            let release: ReleaseView = api.post(&path, &body).await?;
+            show(context.format, &release, |r| {
+                format!(
+                    "{} {} reaches its end of life at {}",
+                    r.product,
+                    r.version,
+                    r.eol_at.as_deref().unwrap_or_default()
+                )
             })
         }
         ReleaseCommand::Withdraw {

@@ -1,13 +1,14 @@
 //! `rollout` and `rollback`.
 
 use tidegate_server::http::dto::{
-    DeploymentView, EventView, OrderBody, RolloutBody, RolloutView, WaveBody,
+    ApproveBody, DeploymentView, EditBody, EventView, IncidentView, OrderBody, PolicyBody,
+    PresetView, PreviewView, RollbackBody, RolloutBody, RolloutView, WaveBody, WhyRolloutView,
 };
 
 use super::Context;
 use super::watch::{self, Until};
 use crate::api::Api;
-use crate::args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
+use crate::args::{OrderArgs, PolicyArgs, RollbackArgs, RolloutCommand, StartArgs};
 use crate::error::CliError;
 use crate::output::{show, table};
 
@@ -69,6 +70,37 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
         RolloutCommand::Resume(args) => order(context, &api, "resume", args).await,
         RolloutCommand::Halt(args) => order(context, &api, "halt", args).await,
         RolloutCommand::Cancel(args) => order(context, &api, "cancel", args).await,
+        RolloutCommand::Advance { id } => {
+            let path = format!("/api/v1/rollouts/{id}/advance");
+            let rollout: RolloutView = api.post(&path, &OrderBody::default()).await?;
+            show(context.format, &rollout, describe)
+        }
+        RolloutCommand::Edit(args) => {
+            let body = EditBody {
+                policy: policy(&args.policy)?,
+                reason: args.reason.clone(),
+                dry_run: args.dry_run,
+            };
+            let path = format!("/api/v1/rollouts/{}", args.id);
+            let rollout: RolloutView = api.patch(&path, &body).await?;
+            show(context.format, &rollout, describe)
+        }
+        RolloutCommand::Approve { id, plan } => {
+            let path = format!("/api/v1/rollouts/{id}/approve");
+            let rollout: RolloutView = api.post(&path, &ApproveBody { plan }).await?;
+            show(context.format, &rollout, describe)
+        }
+        RolloutCommand::Why { id } => {
+            let why: WhyRolloutView = api.get(&format!("/api/v1/rollouts/{id}/why")).await?;
+            show(context.format, &why, explain)
+        }
+        RolloutCommand::Presets => {
+            let list: Vec<PresetView> = api.get("/api/v1/presets").await?;
+            show(context.format, &list, |list| {
+                let rows = list.iter().map(|p| [p.name.clone(), p.intent.clone()]);
+                table(["PRESET", "WHAT FOR"], rows.collect())
+            })
+        }
         RolloutCommand::Deployments { id, state } => {
             let query = state.map(|s| format!("?state={s}")).unwrap_or_default();
             let path = format!("/api/v1/rollouts/{id}/deployments{query}");
@@ -109,39 +141,31 @@ async fn order(context: &Context, api: &Api, what: &str, args: OrderArgs) -> Res
     let body = OrderBody {
         reason: args.reason,
         dry_run: args.dry_run,
+        at: None,
     };
     let path = format!("/api/v1/rollouts/{}/{what}", args.id);
     let rollout: RolloutView = api.post(&path, &body).await?;
     show(context.format, &rollout, describe)
 }
 
-/// Sends devices back.
+/// Sends devices back; the answer is the blast-radius sheet.
 pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<(), CliError> {
     let api = context.api()?;
-    let body = OrderBody {
+    let body = RollbackBody {
         reason: args.reason,
+        selector: args.selector,
         dry_run: args.dry_run,
     };
-    let rollouts: Vec<RolloutView> = match args.what.split_once('@') {
+    let path = match args.what.split_once('@') {
         Some((product, release)) => {
-            api.post(
-                &format!("/api/v1/products/{product}/releases/{release}/rollback"),
-                &body,
-            )
-            .await?
+            format!("/api/v1/products/{product}/releases/{release}/rollback")
         }
-        None => vec![
-            api.post(&format!("/api/v1/rollouts/{}/rollback", args.what), &body)
-                .await?,
-        ],
+        None => format!("/api/v1/rollouts/{}/rollback", args.what),
     };
-    show(context.format, &rollouts, |list| {
-        list.iter().map(describe).collect::<Vec<_>>().join("\n\n")
-    })?;
+    let incident: IncidentView = api.post(&path, &body).await?;
+    show(context.format, &incident, super::incident::describe)?;
     if args.watch && !args.dry_run {
-        for rollout in &rollouts {
-            watch::follow(&api, &rollout.id, context.format, Until::Returned, None).await?;
-        }
+        return super::incident::count_down(context, &api, &incident.id).await;
     }
     Ok(())
 }
@@ -150,6 +174,7 @@ async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliE
     let order = OrderBody {
         reason: String::new(),
         dry_run: args.dry_run,
+        at: args.at.clone(),
     };
     let id = if let Some(id) = &args.id {
         id.clone()
@@ -192,23 +217,25 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
     let mut body = RolloutBody {
         product: args.product.clone().unwrap_or_default(),
         release: args.release.clone().unwrap_or_default(),
-        waves: waves(args)?,
-        max_failure_bp: Some(basis_points("--max-failure", &args.max_failure)?),
-        min_failures: Some(args.min_failures),
-        min_success_bp: args
-            .min_success
-            .as_deref()
-            .map(|text| basis_points("--min-success", text))
-            .transpose()?,
-        soak_s: Some(args.soak.as_secs()),
-        on_breach: Some(args.on_breach.clone()),
-        pace_start: Some(args.pace_start),
-        window_s: Some(seconds(args.window)),
+        waves: if args.preset.is_some() {
+            Vec::new()
+        } else {
+            waves(args)?
+        },
+        preset: args.preset.clone(),
+        regions: args
+            .preset
+            .as_ref()
+            .map(|_| args.regions.clone())
+            .unwrap_or_default(),
+        batch: args.batch.clone().filter(|_| args.preset.is_some()),
+        policy: policy(&args.policy)?,
+        window_s: Some(seconds(args.rollback_window)),
         max_attempts: Some(args.max_attempts),
         timeout_s: Some(seconds(args.timeout)),
         dry_run: args.dry_run,
     };
-    if let Some(size) = &args.batch {
+    if let Some(size) = args.batch.as_ref().filter(|_| args.preset.is_none()) {
         // How many batches a region needs follows from how many devices it has.
         let whole = RolloutBody {
             dry_run: true,
@@ -218,6 +245,55 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
         body.waves = batches(&args.regions, size, &counted)?;
     }
     Ok(body)
+}
+
+/// The rules that options name; what they do not name is left to the server.
+fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {
+    let share = |option: &str, text: &Option<String>| {
+        text.as_deref()
+            .map(|text| basis_points(option, text))
+            .transpose()
+    };
+    let seconds = |d: Option<std::time::Duration>| d.map(|d| d.as_secs());
+    let mut body = PolicyBody {
+        max_failure_bp: share("--max-failure", &args.max_failure)?,
+        min_failures: args.min_failures,
+        min_success_bp: share("--min-success", &args.min_success)?,
+        min_sample: args.min_sample,
+        max_silent_bp: share("--max-silent", &args.max_silent)?,
+        silent_after_s: seconds(args.silent_after),
+        compare: args.compare,
+        soak_s: seconds(args.soak),
+        on_breach: args.on_breach.clone(),
+        pace: args.pace.clone(),
+        pace_start: args.pace_start,
+        pace_factor: args.pace_factor,
+        pace_every_s: seconds(args.pace_every),
+        max_in_flight: args.max_in_flight,
+        per_minute: args.per_minute,
+        deadline: args.deadline.as_deref().map(deadline),
+        battery_wait_s: seconds(args.battery_wait),
+        metered: args.metered.clone(),
+        by_hand: args.by_hand,
+        ..PolicyBody::default()
+    };
+    for text in &args.window {
+        match text.split_once('=') {
+            Some((region, window)) => {
+                body.region_windows.insert(region.into(), window.into());
+            }
+            None => body.window = Some(text.clone()),
+        }
+    }
+    Ok(body)
+}
+
+/// A time as it is, or a length of time from now.
+fn deadline(text: &str) -> String {
+    let from_now = crate::args::duration(text)
+        .ok()
+        .and_then(|length| jiff::Timestamp::now().checked_add(length).ok());
+    from_now.map_or_else(|| text.to_owned(), |at| at.to_string())
 }
 
 /// Percent with up to two decimals, as hundredths.
@@ -289,7 +365,11 @@ fn batches(
         .map_err(|e: tidegate_domain::rollout::WaveSizeError| CliError::Failed(e.to_string()))?;
     let mut waves = Vec::new();
     for region in regions {
-        let devices = counted.by_region.get(region).copied().unwrap_or(0);
+        let devices = counted
+            .preview
+            .as_ref()
+            .and_then(|p| p.by_region.get(region).copied())
+            .unwrap_or(0);
         let count = match parsed {
             WaveSize::All => 1,
             WaveSize::Share(share) => u64::from(10_000u32.div_ceil(share.get().max(1))),
@@ -322,6 +402,7 @@ pub(crate) fn describe(r: &RolloutView) -> String {
             w.tally.in_flight.to_string(),
             w.tally.healthy.to_string(),
             w.tally.failed.to_string(),
+            w.tally.silent.to_string(),
             (w.tally.returning + w.tally.returned).to_string(),
         ]
     });
@@ -334,6 +415,7 @@ pub(crate) fn describe(r: &RolloutView) -> String {
         "IN FLIGHT",
         "HEALTHY",
         "FAILED",
+        "SILENT",
         "SENT BACK",
     ];
     let mut text = format!(
@@ -345,13 +427,94 @@ pub(crate) fn describe(r: &RolloutView) -> String {
         r.reason.text,
         table(head, rows.collect())
     );
-    if !r.blocked.is_empty() {
-        let list: Vec<String> = r
-            .blocked
-            .iter()
-            .map(|(why, n)| format!("{n} {why}"))
-            .collect();
-        text += &format!("\n\nnot concerned: {}", list.join(", "));
+    let f = &r.forecast;
+    let ended = matches!(r.state.as_str(), "completed" | "rolled_back" | "cancelled");
+    if !ended {
+        let finish = f
+            .finish
+            .as_deref()
+            .map_or("not in sight", |t| t.get(..16).unwrap_or(t));
+        text += &format!("\n\nforecast: finished {finish}");
+        text += match f.on_time {
+            Some(true) => ", before the deadline",
+            Some(false) => ", AFTER THE DEADLINE",
+            None => "",
+        };
+    }
+    if let Some(asked) = &r.asked {
+        text += &format!(
+            "\n\n{} was asked for by {}: {} of {} approvals are missing\n  next: somebody else runs \
+             tidegate rollout approve {} --plan {}",
+            asked.kind, asked.asked_by, asked.missing, asked.needed, r.id, asked.plan
+        );
+    }
+    if let Some(preview) = &r.preview {
+        text += &format!("\n\n{}", preview_text(preview));
+    }
+    text
+}
+
+fn counts(map: &std::collections::BTreeMap<String, u64>) -> String {
+    let list: Vec<String> = map.iter().map(|(what, n)| format!("{n} {what}")).collect();
+    list.join(", ")
+}
+
+fn preview_text(preview: &PreviewView) -> String {
+    let rows = preview.paths.iter().map(|p| {
+        [
+            p.devices.to_string(),
+            p.from.clone().unwrap_or_else(|| "nothing".into()),
+            p.legs.join(" -> "),
+            p.platform.clone(),
+            crate::output::bytes(p.bytes),
+        ]
+    });
+    let mut text = table(
+        ["DEVICES", "FROM", "OVER", "PLATFORM", "EACH FETCHES"],
+        rows.collect(),
+    );
+    text += &format!("\nin all {}", crate::output::bytes(preview.bytes));
+    for (what, map) in [
+        ("not concerned or blocked", &preview.blocked),
+        ("would wait now", &preview.waiting),
+    ] {
+        if !map.is_empty() {
+            text += &format!("\n{what}: {}", counts(map));
+        }
+    }
+    text
+}
+
+/// Why a rollout does what it does.
+fn explain(why: &WhyRolloutView) -> String {
+    let mut text = describe(&why.rollout);
+    if !why.failures.is_empty() {
+        let rows = why.failures.iter().map(|f| {
+            [
+                f.count.to_string(),
+                f.reason.clone(),
+                f.model.clone(),
+                f.platform.clone(),
+                f.from.clone().unwrap_or_default(),
+                f.region.clone(),
+            ]
+        });
+        let head = ["FAILED", "WHY", "MODEL", "PLATFORM", "FROM", "REGION"];
+        text += &format!("\n\n{}", table(head, rows.collect()));
+    }
+    if let Some(c) = &why.suggested_hold {
+        text += &format!(
+            "\n\n{} of {} devices with {} failed, {} of {} others: hold them and let the rest go on\n  \
+             next: tidegate hold create {} --release {} --selector {} --reason ...",
+            c.failed,
+            c.finished,
+            c.selector,
+            c.others_failed,
+            c.others_finished,
+            why.rollout.product,
+            why.rollout.release,
+            c.selector
+        );
     }
     text
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tidegate_protocol::{Platform, ProductName, Stage, Version};
 use tidegate_server::http::dto::{
-    DeploymentView, DeviceView, EventView, JoinTokenBody, JoinTokenView, OrderBody, PromoteBody,
-    ReleaseView, RolloutBody, RolloutView, WaveBody,
+    DeploymentView, DeviceView, EventView, JoinTokenBody, JoinTokenView, OrderBody, PolicyBody,
+    PromoteBody, ReleaseView, RolloutBody, RolloutView, WaveBody,
 };
 use tidegate_trust::Health;
 
@@ -201,12 +201,15 @@ async fn start(
                 size: "all".into(),
             })
             .collect(),
-        max_failure_bp: None,
-        min_failures: None,
-        min_success_bp: None,
-        soak_s: Some(1),
-        on_breach: Some(on_breach.into()),
-        pace_start: Some(4),
+        preset: None,
+        regions: Vec::new(),
+        batch: None,
+        policy: PolicyBody {
+            soak_s: Some(1),
+            on_breach: Some(on_breach.into()),
+            pace_start: Some(4),
+            ..PolicyBody::default()
+        },
         window_s: Some(window_s),
         max_attempts: None,
         timeout_s: None,
@@ -269,7 +272,7 @@ impl Sheet {
             .and_then(at);
         let halt = events
             .iter()
-            .find(|e| e.kind == "rollout" && e.text.starts_with("rolling_back by the gate"))
+            .find(|e| e.kind == "rollout" && e.text.starts_with("stopped by the gate"))
             .and_then(at);
         let last_back = events
             .iter()

@@ -3,7 +3,9 @@
 //! The device is the authority on itself: its reports may skip states whose reports were lost,
 //! but never lead out of a final state or back before the switch.
 
-use tidegate_protocol::DeploymentState as State;
+use tidegate_protocol::{DeploymentState as State, Explained, Reason, Timestamp};
+
+use crate::admission::DeploymentFacts;
 
 /// What happens to a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum DeploymentEvent {
     TimedOut,
     /// Another rollout takes the device over before it switched.
     Superseded,
+    /// The device is to return and cannot: nothing kept, and no allowed way back.
+    CannotReturn,
 }
 
 /// The event does not fit the state.
@@ -80,9 +84,88 @@ pub fn apply(state: State, event: DeploymentEvent) -> Result<State, DeploymentRe
             Ok(State::RollingBack)
         }
         E::TimedOut if !state.is_final() && !state.has_switched() => Ok(State::TimedOut),
-        E::LegDone | E::Retried | E::Cancelled | E::Superseded | E::ReturnOrdered | E::TimedOut => {
-            refuse
+        E::CannotReturn if state.has_switched() => Ok(State::Failed),
+        E::LegDone
+        | E::Retried
+        | E::Cancelled
+        | E::Superseded
+        | E::ReturnOrdered
+        | E::TimedOut
+        | E::CannotReturn => refuse,
+    }
+}
+
+impl DeploymentFacts {
+    /// The deployment after an event, or a refusal that changes nothing. A device that goes back
+    /// says first why, and then that it is back: the cause is kept.
+    pub fn after(
+        &self,
+        event: DeploymentEvent,
+        reason: Option<Explained>,
+        now: Timestamp,
+    ) -> Result<Self, DeploymentRefusal> {
+        let state = apply(self.state, event)?;
+        let mut next = self.clone();
+        let ended = matches!(state, State::RolledBack | State::Failed);
+        next.reason = reason.or_else(|| self.reason.clone().filter(|_| ended));
+        // A report that says the same again (a second start of the trial) is no new beginning.
+        if state != self.state {
+            next.updated_at = now;
         }
+        next.state = state;
+        next.took |= rank(state) >= rank(State::Installing)
+            && !matches!(
+                state,
+                State::Cancelled | State::TimedOut | State::Superseded | State::Failed
+            );
+        // What waits for its window has not been put to use: silence then says nothing.
+        if event == DeploymentEvent::LegDone || state == State::Deferred {
+            next.took = false;
+        }
+        if matches!(state, State::Failed | State::TimedOut)
+            && let Some(reason) = &next.reason
+        {
+            *next.failures.entry(reason.code).or_default() += 1;
+        }
+        Ok(next)
+    }
+
+    /// The deployment when it is offered again.
+    pub fn again(&self, leg: tidegate_protocol::Version, now: Timestamp) -> Self {
+        Self {
+            state: State::Offered,
+            leg,
+            reason: None,
+            attempts: self.attempts.saturating_add(1),
+            took: false,
+            updated_at: now,
+            ..self.clone()
+        }
+    }
+
+    /// Whether a failed attempt will be repeated by itself: the reason allows it, and neither the
+    /// budget of that reason nor that of the rollout is used up.
+    pub fn may_repeat(&self, max_attempts: u32) -> bool {
+        let Some(reason) = &self.reason else {
+            return false;
+        };
+        let spent = self.failures.get(&reason.code).copied().unwrap_or(0);
+        reason.code.retryable()
+            && self.attempts < max_attempts
+            && spent < reason.code.retry_budget()
+    }
+
+    /// Whether it was ordered back and cannot go.
+    pub fn is_stuck(&self) -> bool {
+        self.state == State::Failed
+            && self.reason.as_ref().is_some_and(|r| {
+                matches!(r.code, Reason::NoPreviousSlot | Reason::RollbackNotAllowed)
+            })
+    }
+
+    /// Whether the device went back because of what it saw itself, not by order.
+    pub fn came_back_by_itself(&self) -> bool {
+        self.reason.as_ref().is_some_and(|r| r.code.is_failure())
     }
 }
 
@@ -150,6 +233,7 @@ mod tests {
             E::ReturnOrdered,
             E::TimedOut,
             E::Superseded,
+            E::CannotReturn,
         ]);
         for state in State::ALL {
             for event in &events {
@@ -164,7 +248,9 @@ mod tests {
                             "{state} {event:?}"
                         );
                     }
-                    E::ReturnOrdered => assert!(state.has_switched(), "{state}"),
+                    E::ReturnOrdered | E::CannotReturn => {
+                        assert!(state.has_switched(), "{state}");
+                    }
                     E::Retried => assert!(matches!(state, State::Failed | State::TimedOut)),
                     E::LegDone => assert!(!state.is_final()),
                 }

@@ -11,15 +11,25 @@
 //! | [`rollout`] | states, waves, gate and pace of a rollout, and its planner |
 //! | [`deployment`] | what one device's next report may be |
 //! | [`path`] | over which releases a device comes to a goal |
+//! | [`window`] | when a region's devices may be updated |
+//! | [`hold`] | which devices are kept from which releases |
 //! | [`admission`] | what a device that checks in is told |
+//! | [`incident`] | who is exposed to a bad release, who is back, who cannot go back |
+//! | [`approval`] | who may approve what |
+//! | [`version_gate`] | whether a client of some version may still connect |
 
 pub mod admission;
+pub mod approval;
 pub mod deployment;
+pub mod hold;
+pub mod incident;
 pub mod lifecycle;
 pub mod path;
 pub mod ring;
 pub mod rollout;
 pub mod selector;
+pub mod version_gate;
+pub mod window;
 
 /// A share in hundredths of a percent, 0 to 10,000. Integers, never floats: every replica must
 /// come to the same answer.

@@ -18,8 +18,8 @@ pub struct Node {
     pub stepping_stone: bool,
     /// The oldest release that it may be installed over.
     pub min_from: Option<Version>,
-    /// Bytes of the smallest full payload.
-    pub full_bytes: u64,
+    /// Bytes of the smallest full payload; `None` where only deltas may be fetched.
+    pub full_bytes: Option<u64>,
     /// Bytes of a delta, by the release that it starts from.
     pub deltas: BTreeMap<Version, u64>,
 }
@@ -45,6 +45,9 @@ pub enum NoPath {
     /// The device has it, or something newer.
     #[error("{0} is installed already, or something newer is")]
     NotForward(Version),
+    /// Deltas alone do not lead there.
+    #[error("no delta leads to {0}, and nothing else may be fetched")]
+    OnlyWhole(Version),
     /// A stepping stone that must be passed is not usable.
     #[error("{0} may not be skipped and is not offered to this device")]
     Blocked(Version),
@@ -64,9 +67,12 @@ pub fn solve(graph: &Graph, from: Option<&Version>, goal: &Version) -> Result<Pa
     let node = graph.get(goal).filter(|n| n.usable);
     let node = node.ok_or_else(|| NoPath::GoalNotUsable(goal.clone()))?;
     let Some(from) = from else {
+        let bytes = node
+            .full_bytes
+            .ok_or_else(|| NoPath::OnlyWhole(goal.clone()))?;
         return Ok(Path {
             legs: vec![goal.clone()],
-            bytes: node.full_bytes,
+            bytes,
         });
     };
     if from >= goal {
@@ -125,11 +131,8 @@ fn edge(graph: &Graph, from: &Version, to: &Version, node: &Node) -> Option<u64>
     {
         return None;
     }
-    Some(
-        node.deltas
-            .get(from)
-            .map_or(node.full_bytes, |delta| node.full_bytes.min(*delta)),
-    )
+    let delta = node.deltas.get(from).copied();
+    delta.into_iter().chain(node.full_bytes).min()
 }
 
 fn why_not(graph: &Graph, from: &Version, goal: &Version, node: &Node) -> NoPath {
@@ -142,6 +145,9 @@ fn why_not(graph: &Graph, from: &Version, goal: &Version, node: &Node) -> NoPath
         .find(|(_, node)| node.stepping_stone && !node.usable);
     if let Some((stone, _)) = blocked {
         return NoPath::Blocked(stone.clone());
+    }
+    if node.full_bytes.is_none() {
+        return NoPath::OnlyWhole(goal.clone());
     }
     let needed = node.min_from.clone().unwrap_or_else(|| goal.clone());
     NoPath::SourceTooOld {
@@ -164,7 +170,7 @@ mod tests {
             usable: true,
             stepping_stone: false,
             min_from: None,
-            full_bytes: full,
+            full_bytes: Some(full),
             deltas: BTreeMap::new(),
         }
     }
@@ -258,7 +264,7 @@ mod tests {
     prop_compose! {
         fn any_graph()(nodes in prop::collection::vec(
             (any::<bool>(), prop::bool::weighted(0.3), prop::option::weighted(0.3, 0u64..7),
-             1u64..20, prop::collection::btree_map(0u64..7, 1u64..20, 0..4)),
+             prop::option::weighted(0.9, 1u64..20), prop::collection::btree_map(0u64..7, 1u64..20, 0..4)),
             7,
         )) -> Graph {
             nodes.into_iter().zip(1u64..).map(|((usable, stone, min, full, deltas), i)| {

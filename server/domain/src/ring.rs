@@ -22,6 +22,11 @@ impl Ring {
         self.0
     }
 
+    /// The position that stands at a place of a rollout with this salt.
+    pub fn at_place(place: u64, salt: Ring) -> Self {
+        Self(place.wrapping_add(salt.0) & (SPAN - 1))
+    }
+
     /// Where a device with this position stands in a rollout with this salt.
     pub fn place(self, salt: Ring) -> Place {
         Place(self.0.wrapping_sub(salt.0) & (SPAN - 1))
@@ -31,6 +36,13 @@ impl Ring {
 /// A device's place in one rollout, below 2^63.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(u64);
+
+impl Place {
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
 
 /// How far a wave has admitted devices: those with a place below it. 0 to 2^63.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

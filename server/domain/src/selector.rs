@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use tidegate_protocol::{Label, Platform, Region};
+use tidegate_protocol::{Label, Platform, Region, Version};
 
 /// A conjunction of conditions, written `region=EU,canary=true,model!=x2`; empty selects all.
-/// `region` and `platform` are facts, every other key is a label.
+/// `region`, `platform` and `release` (what runs on the device) are facts, every other key is a
+/// label.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector {
     conditions: Vec<Condition>,
@@ -35,6 +36,8 @@ pub struct Facts<'a> {
     pub platform: &'a Platform,
     /// The device's labels.
     pub labels: &'a BTreeMap<String, String>,
+    /// What runs on the device.
+    pub release: Option<&'a Version>,
 }
 
 impl Selector {
@@ -56,13 +59,23 @@ impl Selector {
     /// fails `=` and passes `!=`.
     pub fn matches(&self, facts: Facts<'_>) -> bool {
         self.conditions.iter().all(|condition| {
-            let have = match condition.label.key.as_str() {
-                "region" => Some(facts.region.as_str()),
-                "platform" => Some(facts.platform.as_str()),
-                key => facts.labels.get(key).map(String::as_str),
+            let value = condition.label.value.as_str();
+            let has = match condition.label.key.as_str() {
+                "region" => facts.region.as_str() == value,
+                "platform" => facts.platform.as_str() == value,
+                "release" => facts.release.is_some_and(|r| r.to_string() == value),
+                key => facts.labels.get(key).is_some_and(|v| v == value),
             };
-            (have == Some(condition.label.value.as_str())) == condition.equal
+            has == condition.equal
         })
+    }
+
+    /// The region that every selected device stands in, where the selector names one.
+    pub fn pinned_region(&self) -> Option<Region> {
+        self.conditions
+            .iter()
+            .find(|c| c.equal && c.label.key == "region")
+            .and_then(|c| c.label.value.parse().ok())
     }
 }
 
@@ -111,6 +124,7 @@ mod tests {
             region: &"EU".parse().unwrap(),
             platform: &"linux-x86_64".parse().unwrap(),
             labels: &labels,
+            release: Some(&Version::new(1, 2, 3)),
         })
     }
 
@@ -122,6 +136,8 @@ mod tests {
         assert!(!matches("region=EU,canary=false"));
         assert!(!matches("region=NA,canary=true"));
         assert!(matches("platform=linux-x86_64"));
+        assert!(matches("release=1.2.3"));
+        assert!(!matches("release!=1.2.3"));
     }
 
     #[test]

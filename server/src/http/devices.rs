@@ -26,7 +26,8 @@ fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
     let plan = app.fleet.plan();
     let state = entry.lock();
     let now = app.now();
-    let reason = state.decide(&plan, now, &mut ()).reason;
+    let places = |rollout| app.fleet.places(rollout);
+    let reason = state.decide(&plan, &places, now, &mut ()).reason;
     let online = state.device.last_seen >= now.minus(app.settings.devices.offline_after());
     Ok(DeviceView::new(&state, &reason, online))
 }

@@ -5,12 +5,15 @@ mod device;
 mod devices;
 mod error;
 mod extract;
+mod gate;
 mod health;
+mod incidents;
 mod operators;
 mod page;
 mod releases;
 mod rollouts;
 mod trust;
+mod widen;
 
 pub mod dto;
 
@@ -58,6 +61,8 @@ const TIMEOUT: Duration = Duration::from_secs(90);
         (name = "trust", description = "Signed metadata"),
         (name = "rollouts", description = "Rollouts and what they do"),
         (name = "devices", description = "Devices, seen by people"),
+        (name = "incidents", description = "Rollbacks and holds"),
+        (name = "gate", description = "What business servers ask"),
         (name = "operators", description = "Tokens"),
         (name = "device", description = "What agents speak"),
     )
@@ -80,9 +85,21 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(releases::add_artifact))
         .routes(routes!(releases::list_payloads))
         .routes(routes!(releases::roll_back_release))
+        .routes(routes!(releases::announce_eol))
+        .routes(routes!(releases::get_settings, releases::put_settings))
+        .routes(routes!(incidents::list))
+        .routes(routes!(incidents::get))
+        .routes(routes!(incidents::keep_previous))
+        .routes(routes!(incidents::list_holds, incidents::create_hold))
+        .routes(routes!(incidents::lift_hold))
+        .routes(routes!(gate::ask))
         .routes(routes!(trust::get_trust, trust::upload_metadata))
         .routes(routes!(rollouts::list, rollouts::create))
-        .routes(routes!(rollouts::get))
+        .routes(routes!(rollouts::get, widen::edit))
+        .routes(routes!(rollouts::why))
+        .routes(routes!(widen::advance))
+        .routes(routes!(widen::approve))
+        .routes(routes!(widen::list_presets))
         .routes(routes!(rollouts::start))
         .routes(routes!(rollouts::pause))
         .routes(routes!(rollouts::resume))

@@ -8,14 +8,18 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::dto::{
-    ArtifactBody, ArtifactView, OrderBody, PayloadView, ProductBody, ProductView, PromoteBody,
-    ReleaseBody, ReleaseView, RolloutView,
+    ArtifactBody, ArtifactView, EolBody, IncidentView, PayloadView, ProductBody, ProductView,
+    PromoteBody, ReleaseBody, ReleaseView, RollbackBody, SettingsBody, instant,
 };
 use super::error::ApiResult;
-use super::extract::{Body, Reader, Releaser, Responder, Segments, parse};
+use super::extract::{
+    Administrator, Body, Reader, Releaser, Responder, Segments, parse, parse_opt,
+};
 use crate::app::App;
 use crate::service::ServiceError;
-use crate::store::products;
+use crate::service::incidents::TakeBack;
+use crate::store::products::{self, ProductSettings};
+use tidegate_domain::version_gate::Tls;
 
 /// Every product.
 #[utoipa::path(get, path = "/api/v1/products", tag = "releases", security(("token" = ["read"])),
@@ -177,22 +181,93 @@ pub(crate) async fn list_payloads(
     ))
 }
 
-/// Rolls back every rollout of a release. One person, no approval, no `If-Match`.
-#[utoipa::path(post, path = "/api/v1/products/{product}/releases/{version}/rollback", tag = "releases",
+/// Takes every rollout of a release back. One person, no approval, no `If-Match`. The answer is
+/// the blast-radius sheet.
+#[utoipa::path(post, path = "/api/v1/products/{product}/releases/{version}/rollback", tag = "incidents",
     security(("token" = ["respond"])),
     params(("product" = String, Path, description = "The product"), ("version" = String, Path, description = "The version")),
-    request_body = OrderBody,
-    responses((status = 200, description = "The rollouts after it", body = [RolloutView])))]
+    request_body = RollbackBody,
+    responses((status = 200, description = "The incident", body = IncidentView)))]
 pub(crate) async fn roll_back_release(
     State(app): State<Arc<App>>,
     Responder(by): Responder,
     Segments((product, version)): Segments<(String, String)>,
-    Body(body): Body<OrderBody>,
-) -> ApiResult<Json<Vec<RolloutView>>> {
-    let reason = super::rollouts::needed_reason(&body)?;
+    Body(body): Body<RollbackBody>,
+) -> ApiResult<Json<IncidentView>> {
+    let what = TakeBack::Release(parse(&product)?, parse(&version)?);
+    super::incidents::take_back(&app, &by, what, &body).await
+}
+
+/// Announces the end of a release's life. When it comes the release is offered no more, and the
+/// version gate turns its clients away.
+#[utoipa::path(post, path = "/api/v1/products/{product}/releases/{version}/eol", tag = "releases",
+    security(("token" = ["release"])),
+    params(("product" = String, Path, description = "The product"), ("version" = String, Path, description = "The version")),
+    request_body = EolBody,
+    responses((status = 200, description = "The release after it", body = ReleaseView)))]
+pub(crate) async fn announce_eol(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments((product, version)): Segments<(String, String)>,
+    Body(body): Body<EolBody>,
+) -> ApiResult<Json<ReleaseView>> {
+    let at = instant("at", &body.at)?;
+    let notice: String = body.notice.trim().chars().take(500).collect();
     let (product, version) = (parse(&product)?, parse(&version)?);
-    let done = app
-        .roll_back_release(&by, &product, &version, &reason, body.dry_run)
+    let release = app
+        .announce_eol(&by, &product, &version, at, &notice, body.dry_run)
         .await?;
-    Ok(Json(done.into_iter().map(RolloutView::from).collect()))
+    Ok(Json(ReleaseView::new(release, &[])))
+}
+
+/// What holds for a whole product.
+#[utoipa::path(get, path = "/api/v1/products/{product}/settings", tag = "releases",
+    security(("token" = ["read"])), params(("product" = String, Path, description = "The product")),
+    responses((status = 200, description = "The settings", body = SettingsBody)))]
+pub(crate) async fn get_settings(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+    Segments(product): Segments<String>,
+) -> ApiResult<Json<SettingsBody>> {
+    let product = parse(&product)?;
+    let list = products::all_settings(&mut app.db.read().await?).await?;
+    let found = list.into_iter().find(|(name, _)| *name == product);
+    let (_, settings) =
+        found.ok_or_else(|| ServiceError::not_found(format!("product {product}")))?;
+    Ok(Json(settings.into()))
+}
+
+/// Sets what holds for a whole product.
+#[utoipa::path(put, path = "/api/v1/products/{product}/settings", tag = "releases",
+    security(("token" = ["administer"])), params(("product" = String, Path, description = "The product")),
+    request_body = SettingsBody,
+    responses((status = 200, description = "The settings after it", body = SettingsBody)))]
+pub(crate) async fn put_settings(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Segments(product): Segments<String>,
+    Body(body): Body<SettingsBody>,
+) -> ApiResult<Json<SettingsBody>> {
+    let tls: Option<Tls> = parse_opt(body.min_tls.as_deref())?;
+    if body.capabilities.len() > 32 || body.capabilities.iter().any(|c| !is_capability(c)) {
+        let text = "capabilities: at most 32 names of 1 to 60 letters, digits, '-', '_' and '.'";
+        return Err(ServiceError::invalid(text).into());
+    }
+    if body.approvals > 10 {
+        return Err(ServiceError::invalid("approvals: 0 to 10").into());
+    }
+    let settings = ProductSettings {
+        min_version: parse_opt(body.min_version.as_deref())?,
+        min_tls: tls.map(|t| t.to_string()),
+        capabilities: body.capabilities.into_iter().collect(),
+        upgrade_url: body.upgrade_url.trim().chars().take(500).collect(),
+        approvals: body.approvals,
+    };
+    app.set_settings(&by, &parse(&product)?, &settings).await?;
+    Ok(Json(settings.into()))
+}
+
+fn is_capability(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=60).contains(&name.len()) && name.bytes().all(plain)
 }

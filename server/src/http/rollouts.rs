@@ -1,24 +1,28 @@
 //! Rollouts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tidegate_domain::BasisPoints;
-use tidegate_domain::rollout::{Gate, OnBreach, Pace, RolloutEvent, Wave};
-use tidegate_protocol::{RolloutId, Timestamp};
+use tidegate_domain::rollout::{RolloutEvent, Wave};
+use tidegate_protocol::{Region, RolloutId, Timestamp};
 
-use super::dto::{DeploymentView, EventView, OrderBody, Page, RolloutBody, RolloutView, WaveBody};
+use super::dto::{
+    DeploymentView, EventView, IncidentView, OrderBody, Page, RollbackBody, RolloutBody,
+    RolloutView, WaveBody, WhyRolloutView, instant,
+};
 use super::error::{ApiError, ApiResult};
-use super::extract::{Body, Params, Reader, Releaser, Responder, Segments, parse, parse_opt};
+use super::extract::{Body, Params, Reader, Releaser, Responder, Segments, parse};
 use super::page::{PageParams, respond};
+use super::widen::widen;
 use crate::app::App;
-use crate::service::ServiceError;
 use crate::service::access::Operator;
+use crate::service::incidents::TakeBack;
 use crate::service::rollouts::NewRollout;
+use crate::service::{ServiceError, presets};
+use crate::store::changes::ChangeKind;
 use crate::store::{deployments, events, rollouts};
 
 /// Rollouts, newest first.
@@ -82,7 +86,7 @@ pub(crate) async fn create(
     // The key belongs to its bearer and to exactly this request.
     let fingerprint = tidegate_delta::sha256(&serde_json::to_vec(&body).unwrap_or_default());
     let key = key.map(|k| format!("{}/{k}", by.name));
-    let new = new_rollout(&body)?;
+    let new = new_rollout(&app, &body)?;
     let key = key
         .as_deref()
         .map(|k| (k, fingerprint))
@@ -96,30 +100,37 @@ pub(crate) async fn create(
     Ok((status, view(RolloutView::new(standing, dry_run))).into_response())
 }
 
-fn new_rollout(body: &RolloutBody) -> Result<NewRollout, ApiError> {
-    let share = |points: u32| BasisPoints::new(points).map_err(ServiceError::invalid);
-    let start = body.pace_start.unwrap_or(8);
+/// The rollout that a body asks for; a preset needs to know how many devices a region has.
+fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
+    let (product, version) = (parse(&body.product)?, parse(&body.release)?);
+    let mut policy = body.policy.clone();
+    let mut waves = body
+        .waves
+        .iter()
+        .map(new_wave)
+        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(name) = &body.preset {
+        if !waves.is_empty() {
+            return Err(ServiceError::invalid("name waves or a preset, not both").into());
+        }
+        let preset = presets::find(name)?;
+        let regions = body
+            .regions
+            .iter()
+            .map(|r| parse(r))
+            .collect::<Result<Vec<Region>, _>>()?;
+        let batch = parse(body.batch.as_deref().unwrap_or("5000"))?;
+        let devices = app.concerned_by_region(&product, &version);
+        waves = preset.waves(&regions, batch, &devices)?;
+        policy = policy.or(preset.policy);
+    }
     Ok(NewRollout {
-        product: parse(&body.product)?,
-        version: parse(&body.release)?,
-        waves: body.waves.iter().map(new_wave).collect::<Result<_, _>>()?,
-        gate: Gate {
-            max_failure: share(body.max_failure_bp.unwrap_or(200))?,
-            min_failures: body.min_failures.unwrap_or(2).clamp(1, 1_000_000),
-            min_success: share(body.min_success_bp.unwrap_or_else(|| {
-                // Who allows more failures cannot mean more successes.
-                9_000.min(10_000u32.saturating_sub(body.max_failure_bp.unwrap_or(200)))
-            }))?,
-            soak: Duration::from_secs(body.soak_s.unwrap_or(600).min(365 * 86_400)),
-            on_breach: parse_opt(body.on_breach.as_deref())?.unwrap_or(OnBreach::Halt),
-        },
-        pace: if start == 0 {
-            Pace::AtOnce
-        } else {
-            Pace::Evidence { start }
-        },
+        product,
+        version,
+        waves,
+        policy: policy.policy()?,
         window_s: body.window_s.unwrap_or(1_800),
-        max_attempts: body.max_attempts.unwrap_or(3),
+        max_attempts: body.max_attempts.unwrap_or(10),
         timeout_s: body.timeout_s.unwrap_or(86_400),
     })
 }
@@ -133,7 +144,7 @@ fn new_wave(body: &WaveBody) -> Result<Wave, ApiError> {
 }
 
 /// A rollout with its revision as `ETag`.
-fn view(view: RolloutView) -> Response {
+pub(super) fn view(view: RolloutView) -> Response {
     (
         [(header::ETAG, format!("\"{}\"", view.revision))],
         Json(view),
@@ -157,8 +168,8 @@ pub(crate) async fn get(
 }
 
 /// The reason of an order that needs one.
-pub(crate) fn needed_reason(body: &OrderBody) -> Result<String, ApiError> {
-    let reason: String = body.reason.trim().chars().take(300).collect();
+pub(crate) fn needed_reason(text: &str) -> Result<String, ApiError> {
+    let reason: String = text.trim().chars().take(300).collect();
     if reason.is_empty() {
         return Err(ServiceError::invalid("give a reason: others will want to know").into());
     }
@@ -166,7 +177,7 @@ pub(crate) fn needed_reason(body: &OrderBody) -> Result<String, ApiError> {
 }
 
 /// The revision that the caller saw, if they say so.
-fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     match headers
         .get(header::IF_MATCH)
         .map(|v| v.to_str().unwrap_or_default())
@@ -203,17 +214,26 @@ pub(crate) async fn start(
     headers: HeaderMap,
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
-    let reason = body.reason.trim().to_owned();
-    order(
-        &app,
-        &by,
-        &id,
-        RolloutEvent::Start,
-        &reason,
-        if_match(&headers)?,
-        body.dry_run,
-    )
-    .await
+    let id: RolloutId = parse(&id)?;
+    if let Some(at) = &body.at {
+        let at = instant("at", at)?;
+        let ordered = app.schedule_rollout(&by, id, at, body.dry_run).await?;
+        return Ok(view(RolloutView::from(ordered)));
+    }
+    widen(&app, &by, id, ChangeKind::Start, None, &headers, &body).await
+}
+
+/// Why a rollout does what it does: what it waits for, whom it does not concern, what failed and
+/// what the failures have in common.
+#[utoipa::path(get, path = "/api/v1/rollouts/{id}/why", tag = "rollouts", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The rollout")),
+    responses((status = 200, description = "Why", body = WhyRolloutView)))]
+pub(crate) async fn why(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+    Segments(id): Segments<String>,
+) -> ApiResult<Json<WhyRolloutView>> {
+    Ok(Json(app.why_rollout(parse(&id)?).await?.into()))
 }
 
 /// Holds a rollout; devices under way go on.
@@ -251,15 +271,15 @@ pub(crate) async fn resume(
     headers: HeaderMap,
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
-    let reason = needed_reason(&body)?;
-    order(
+    needed_reason(&body.reason)?;
+    widen(
         &app,
         &by,
-        &id,
-        RolloutEvent::Resume,
-        &reason,
-        if_match(&headers)?,
-        body.dry_run,
+        parse(&id)?,
+        ChangeKind::Resume,
+        None,
+        &headers,
+        &body,
     )
     .await
 }
@@ -275,7 +295,7 @@ pub(crate) async fn halt(
     Segments(id): Segments<String>,
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
-    let reason = needed_reason(&body)?;
+    let reason = needed_reason(&body.reason)?;
     order(
         &app,
         &by,
@@ -288,28 +308,19 @@ pub(crate) async fn halt(
     .await
 }
 
-/// Stops a rollout and sends the devices that switched back. Never asks for a revision or an
-/// approval.
-#[utoipa::path(post, path = "/api/v1/rollouts/{id}/rollback", tag = "rollouts", security(("token" = ["respond"])),
-    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
-    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+/// Stops a rollout and sends the devices that switched back. One person, no revision, no
+/// approval. The answer is the blast-radius sheet.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/rollback", tag = "incidents", security(("token" = ["respond"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = RollbackBody,
+    responses((status = 200, description = "The incident", body = IncidentView)))]
 pub(crate) async fn roll_back(
     State(app): State<Arc<App>>,
     Responder(by): Responder,
     Segments(id): Segments<String>,
-    Body(body): Body<OrderBody>,
-) -> ApiResult<Response> {
-    let reason = needed_reason(&body)?;
-    order(
-        &app,
-        &by,
-        &id,
-        RolloutEvent::RollBack,
-        &reason,
-        None,
-        body.dry_run,
-    )
-    .await
+    Body(body): Body<RollbackBody>,
+) -> ApiResult<Json<IncidentView>> {
+    let what = TakeBack::Rollout(parse(&id)?);
+    super::incidents::take_back(&app, &by, what, &body).await
 }
 
 /// Gives a rollout up; devices stay where they are.
@@ -323,7 +334,7 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
-    let reason = needed_reason(&body)?;
+    let reason = needed_reason(&body.reason)?;
     order(
         &app,
         &by,

@@ -24,11 +24,12 @@ impl App {
             };
             let head = last.seq;
             let foreign = batch.iter().filter(|e| e.origin != self.origin);
-            let (mut plan, mut access, mut changed) = (false, false, Vec::new());
+            let (mut plan, mut access, mut rooms, mut changed) = (false, false, false, Vec::new());
             for event in foreign {
                 match event.event.kind {
                     EventKind::Release | EventKind::Rollout | EventKind::Trust => plan = true,
                     EventKind::Access => access = true,
+                    EventKind::Pace => rooms = true,
                     EventKind::Deployment | EventKind::Device => changed.extend(event.event.device),
                 }
             }
@@ -42,6 +43,8 @@ impl App {
             }
             if plan {
                 self.fleet.reload_plan(&self.db).await?;
+            } else if rooms {
+                self.fleet.reload_rooms(&self.db).await?;
             }
             *cursor = head;
         }

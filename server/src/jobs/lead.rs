@@ -48,6 +48,8 @@ pub(super) async fn run(app: Arc<App>) {
             if now >= next_timeouts {
                 next_timeouts = now.plus(TIMEOUTS);
                 super::log("timing out", time_out(&app, now).await);
+                super::log("ending lives", app.end_lives().await);
+                super::log("closing incidents", app.close_incidents().await);
             }
             if now >= next_sign {
                 // A restart signs again: harmless, and the versions rise.
@@ -80,6 +82,7 @@ async fn claim(app: &App) -> Result<bool, ServiceError> {
 
 async fn round(app: &App) -> Result<(), ServiceError> {
     app.follow_events().await?;
+    app.start_due().await?;
     app.plan_rollouts().await
 }
 

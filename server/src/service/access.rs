@@ -78,6 +78,14 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// The server itself, where it does what a person has ordered for a later time.
+    pub(crate) fn planner() -> Self {
+        Self {
+            name: "planner".into(),
+            role: Role::ReleaseManager,
+        }
+    }
+
     /// How events name them.
     pub fn actor(&self) -> String {
         format!("operator {}", self.name)

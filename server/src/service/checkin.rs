@@ -1,18 +1,19 @@
 //! The check-in: facts up, orders down. Costs no statement when nothing changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_domain::admission::{Decision, Verdict};
+use tidegate_domain::admission::{Decision, Metered, Verdict};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentId, DeploymentState, DeviceId, Explained, MAX_WAIT_S,
-    ProblemCode, Reason, ReportBatch, ReportsAccepted, Version,
+    ProblemCode, Reason, ReportBatch, ReportsAccepted, Timestamp, Version,
 };
 use tidegate_trust::ImagePath;
 use tidegate_trust::assignment::{Action, Draft, Payload, Terms};
 
 use super::ServiceError;
-use super::fleet::{DeviceEntry, DeviceState};
+use super::fleet::{DeviceEntry, DeviceState, Room};
 use super::plan::PlanSnapshot;
 use super::writer::{Write, Written};
 use crate::app::App;
@@ -23,7 +24,34 @@ struct Task {
     release: Version,
     action: Action,
     window_s: u32,
+    switch_within_s: Option<u32>,
 }
+
+/// One answer to a check-in, and what to wait for when it says nothing new.
+struct Answered {
+    answer: CheckInAnswer,
+    news: bool,
+    again: Option<Timestamp>,
+    room: Option<Arc<Room>>,
+}
+
+impl Answered {
+    fn nothing(answer: CheckInAnswer) -> Self {
+        let news = answer.keep_previous_s.is_some();
+        Self {
+            answer,
+            news,
+            again: None,
+            room: None,
+        }
+    }
+}
+
+/// So many requests at the same time are answered without spreading them.
+const FEW: usize = 500;
+/// How long a device keeps the previous version while pruning is frozen, from each time that it
+/// is told, in seconds.
+const FROZEN_S: u32 = 86_400;
 
 /// How often a decision is made anew when a write finds it outdated.
 const TRIES: u32 = 4;
@@ -48,20 +76,50 @@ impl App {
         self.note_heartbeat(&entry, request).await?;
         loop {
             watch.mark_unchanged();
-            let (answer, news) = self.answer(device, &entry, request).await?;
+            let Answered {
+                answer,
+                news,
+                again,
+                room,
+            } = self.answer(device, &entry, request).await?;
             if news || self.stopping.is_cancelled() {
                 return Ok(answer);
             }
-            let changed = tokio::select! {
-                changed = watch.changed() => changed.is_ok(),
-                () = tokio::time::sleep_until(deadline) => false,
+            // A moment that lies within the hold is waited for here.
+            let moment = again
+                .map(|at| tokio::time::Instant::now() + at.since(self.now()))
+                .filter(|moment| *moment < deadline);
+            let freed = async {
+                match &room {
+                    Some(room) => room.freed.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let look_again = tokio::select! {
+                changed = watch.changed() => {
+                    self.spread_out().await;
+                    changed.is_ok()
+                }
+                () = freed => true,
+                () = tokio::time::sleep_until(moment.unwrap_or(deadline)) => moment.is_some(),
                 () = self.stopping.cancelled() => false,
             };
-            if !changed {
+            if !look_again {
                 self.metrics.check_ins.inc();
                 entry.lock().device.last_seen = self.now();
                 return Ok(answer);
             }
+        }
+    }
+
+    /// When many check-ins are held, a change of the plan wakes them over a short while rather
+    /// than in one instant. Few are answered at once.
+    async fn spread_out(&self) {
+        let held = self.requests.load(std::sync::atomic::Ordering::Relaxed);
+        if held > FEW {
+            let ramp = u64::try_from(self.settings.devices.wake_ramp.as_micros()).unwrap_or(0);
+            let wait = crate::random::bits() % ramp.max(1);
+            tokio::time::sleep(Duration::from_micros(wait)).await;
         }
     }
 
@@ -76,7 +134,19 @@ impl App {
             let mut state = entry.lock();
             state.device.last_seen = self.now();
             state.device.agent_version = request.agent_version.chars().take(40).collect();
+            let now = state.device.last_seen;
             state.device.battery = request.battery;
+            state.device.metered = request.metered;
+            state.device.low_since = if request.battery.is_low() {
+                state.device.low_since.or(Some(now))
+            } else {
+                None
+            };
+            // Turning bad is an event, once; in a deployment the reports say it.
+            if request.healthy == Some(false) && state.healthy != Some(false) {
+                state.device.unhealthy_at = Some(now);
+            }
+            state.healthy = request.healthy;
             state.status = request.deployment;
             state.dirty = true;
             let runs_other =
@@ -96,27 +166,44 @@ impl App {
         device: DeviceId,
         entry: &DeviceEntry,
         request: &CheckIn,
-    ) -> Result<(CheckInAnswer, bool), ServiceError> {
+    ) -> Result<Answered, ServiceError> {
         let mut reason = Explained::from(Reason::NoRollout);
+        let keep = self.keep_previous(entry, request);
         for _ in 0..TRIES {
             let plan = self.fleet.plan();
-            let decision = entry.lock().decide(&plan, self.now(), &mut ());
+            let places = |rollout| self.fleet.places(rollout);
+            let decision = entry.lock().decide(&plan, &places, self.now(), &mut ());
             reason = decision.reason.clone();
+            let (mut again, rollout) = (decision.again, decision.rollout);
             let Some(task) = self.act(device, decision).await? else {
                 continue;
             };
             let (task, cancel) = match task {
-                Next::Nothing => return Ok((self.plain(reason), false)),
+                Next::Nothing | Next::NoRoom => {
+                    if matches!(task, Next::NoRoom) {
+                        reason = Reason::PaceLimit.into();
+                    }
+                    let waits = reason.code == Reason::PaceLimit;
+                    return Ok(Answered {
+                        answer: self.plain(reason, again, keep),
+                        // A longer window is told once; what is frozen is told again in time.
+                        news: keep.is_some(),
+                        room: rollout.filter(|_| waits).and_then(|r| self.fleet.room(r)),
+                        again: again.take(),
+                    });
+                }
                 Next::Cancel(deployment) => (None, Some(deployment)),
                 Next::Task(task) => (Some(task), None),
             };
-            // The device has it already.
+            // The device has it already, and is not waiting for its window to open.
             let knows = request.deployment.is_some_and(|status| {
-                task.as_ref()
-                    .is_some_and(|t| t.deployment == status.id && t.action == Action::Install)
+                status.state != DeploymentState::Deferred
+                    && task
+                        .as_ref()
+                        .is_some_and(|t| t.deployment == status.id && t.action == Action::Install)
             });
             if knows {
-                return Ok((self.plain(reason), false));
+                return Ok(Answered::nothing(self.plain(reason, None, keep)));
             }
             let assignment = match &task {
                 Some(task) => Some(self.assign(&plan, &entry.lock(), request, task)?),
@@ -126,22 +213,63 @@ impl App {
             let answer = CheckInAnswer {
                 assignment,
                 cancel,
-                ..self.plain(reason)
+                ..self.plain(reason, None, keep)
             };
-            return Ok((answer, true));
+            return Ok(Answered {
+                answer,
+                news: true,
+                again: None,
+                room: None,
+            });
         }
-        Ok((self.plain(reason), false))
+        Ok(Answered::nothing(self.plain(reason, None, keep)))
     }
 
-    fn plain(&self, reason: Explained) -> CheckInAnswer {
-        let poll = self.settings.devices.poll.as_secs();
+    fn plain(
+        &self,
+        reason: Explained,
+        again: Option<Timestamp>,
+        keep_previous_s: Option<u32>,
+    ) -> CheckInAnswer {
+        let now = self.now();
+        let mut poll = self.settings.devices.poll;
+        if let Some(at) = again {
+            poll = poll.min(at.since(now) + Duration::from_secs(1));
+        }
         CheckInAnswer {
-            time: self.now(),
+            time: now,
             reason,
-            poll_after_s: u32::try_from(poll).unwrap_or(u32::MAX).max(1),
+            poll_after_s: u32::try_from(poll.as_secs()).unwrap_or(u32::MAX).max(1),
             assignment: None,
             cancel: None,
+            keep_previous_s,
         }
+    }
+
+    /// How long a device in its rollback window is to keep the previous version, when that is
+    /// longer than it knows.
+    fn keep_previous(&self, entry: &DeviceEntry, request: &CheckIn) -> Option<u32> {
+        let left = request.deployment?.window_left_s?;
+        let plan = self.fleet.plan();
+        let state = entry.lock();
+        let (rollout, deployment) = state
+            .deployments
+            .iter()
+            .find(|(_, d)| d.state == DeploymentState::Probation)?;
+        let (rollout, _) = plan.rollouts.get(rollout)?;
+        if rollout.frozen {
+            // Told again long before it runs out.
+            return (left < FROZEN_S / 2).then_some(FROZEN_S);
+        }
+        if rollout.extended_s == 0 {
+            return None;
+        }
+        let ends = deployment.updated_at.plus(Duration::from_secs(
+            u64::from(rollout.window_s) + u64::from(rollout.extended_s),
+        ));
+        let due = u32::try_from(ends.since(self.now()).as_secs()).unwrap_or(u32::MAX);
+        // The device counts in whole seconds and rounds down.
+        (due > left.saturating_add(5)).then_some(due)
     }
 
     /// Writes what a decision needs written; `None` when it turned out outdated.
@@ -157,32 +285,50 @@ impl App {
                 deployment,
                 leg,
                 window_s,
+                switch_within_s,
                 ..
             } => Some(Next::Task(Task {
                 deployment,
                 release: leg,
                 action: Action::Install,
                 window_s,
+                switch_within_s,
             })),
             Verdict::Offer(offer) => {
-                let task = (offer.leg.clone(), offer.window_s);
-                if let Written::Offered(deployment) = self
+                let room = self.fleet.room(offer.rollout);
+                if offer.retry_of.is_none() && room.as_ref().is_none_or(|room| !room.take()) {
+                    return Ok(Some(Next::NoRoom));
+                }
+                let task = Task {
+                    deployment: DeploymentId::from_random([0; 16]),
+                    release: offer.leg.clone(),
+                    action: Action::Install,
+                    window_s: offer.window_s,
+                    switch_within_s: offer.switch_within_s,
+                };
+                match self
                     .writer
                     .write(device, Write::Offer(Box::new(offer)))
                     .await?
                 {
-                    Some(Next::Task(Task {
-                        deployment,
-                        release: task.0,
-                        action: Action::Install,
-                        window_s: task.1,
-                    }))
-                } else {
-                    // Another replica moved on: catch up before looking again.
-                    self.follow_events().await?;
-                    self.fleet.reload_device(&self.db, device).await?;
-                    None
+                    Written::Offered(deployment) => Some(Next::Task(Task { deployment, ..task })),
+                    Written::NoRoom => {
+                        self.fleet.reload_rooms(&self.db).await?;
+                        Some(Next::NoRoom)
+                    }
+                    Written::Outdated | Written::Acknowledged(_) | Written::Done => {
+                        // Another replica moved on: catch up before looking again.
+                        self.follow_events().await?;
+                        self.fleet.reload_rooms(&self.db).await?;
+                        self.fleet.reload_device(&self.db, device).await?;
+                        None
+                    }
                 }
+            }
+            Verdict::Stuck { deployment } => {
+                let order = Write::Order(deployment, DeploymentEvent::CannotReturn, reason);
+                self.writer.write(device, order).await?;
+                Some(Next::Nothing)
             }
             Verdict::Cancel { deployment, .. } => {
                 let order = Write::Order(deployment, DeploymentEvent::Cancelled, reason);
@@ -208,6 +354,7 @@ impl App {
                     release: to,
                     action,
                     window_s: 0,
+                    switch_within_s: None,
                 }))
             }
         })
@@ -234,6 +381,16 @@ impl App {
         let artifact = plan
             .artifact(&device.product, &task.release, &device.platform)
             .ok_or_else(missing)?;
+        // What a rollout spares a metered link, a damaged delta does not bring about either.
+        let deltas_only = request.metered
+            && task.action == Action::Install
+            && state.deployments.iter().any(|(rollout, d)| {
+                d.id == task.deployment
+                    && plan
+                        .rollouts
+                        .get(rollout)
+                        .is_some_and(|(r, _)| r.policy.metered == Metered::DeltasOnly)
+            });
         let draft = Draft {
             counter: request.counter.saturating_add(1),
             time: self.now(),
@@ -249,7 +406,8 @@ impl App {
                 action: task.action,
                 deployment: task.deployment,
                 window_s: task.window_s,
-                payloads: payloads(plan, artifact.image.sha256, request.image),
+                switch_within_s: task.switch_within_s,
+                payloads: payloads(plan, artifact.image.sha256, request.image, deltas_only),
             },
         };
         let signed = draft.sign(&self.keys.director)?;
@@ -273,7 +431,7 @@ impl App {
             .await?
         {
             Written::Acknowledged(acknowledged) => Ok(ReportsAccepted { acknowledged }),
-            Written::Offered(_) | Written::Outdated | Written::Done => {
+            Written::Offered(_) | Written::NoRoom | Written::Outdated | Written::Done => {
                 Err(ServiceError::invalid("reports were not taken"))
             }
         }
@@ -282,6 +440,7 @@ impl App {
 
 enum Next {
     Nothing,
+    NoRoom,
     Cancel(DeploymentId),
     Task(Task),
 }
@@ -292,13 +451,14 @@ fn payloads(
     plan: &PlanSnapshot,
     image: tidegate_protocol::Sha256,
     installed: Option<tidegate_protocol::Sha256>,
+    deltas_only: bool,
 ) -> Vec<Payload> {
     let mut list: Vec<Payload> = plan
         .payloads
         .get(&image)
         .into_iter()
         .flatten()
-        .filter(|p| p.from.is_none() || p.from == installed)
+        .filter(|p| (p.from.is_none() && !deltas_only) || (p.from.is_some() && p.from == installed))
         .map(|p| Payload {
             manifest: p.manifest.sha256,
             manifest_length: p.manifest.length,

@@ -224,6 +224,9 @@ impl App {
             image: request.image,
             agent_version: String::new(),
             battery: Battery::default(),
+            metered: false,
+            low_since: None,
+            unhealthy_at: None,
             report_seq: 0,
             enrolled_at: now,
             last_seen: now,
@@ -293,7 +296,8 @@ impl App {
             .ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
         let plan = self.fleet.plan();
         let mut steps = Vec::new();
-        let decision = entry.lock().decide(&plan, self.now(), &mut steps);
+        let places = |rollout| self.fleet.places(rollout);
+        let decision = entry.lock().decide(&plan, &places, self.now(), &mut steps);
         Ok(WhyDevice {
             reason: decision.reason,
             steps,

@@ -1,23 +1,61 @@
 //! The fleet in memory: device facts, and the plan, an immutable snapshot that is swapped whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts};
+use tidegate_domain::rollout::Progress;
 use tidegate_protocol::{DeploymentStatus, DeviceId, RolloutId, Timestamp, Version};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::plan::PlanSnapshot;
 use crate::store::devices::{self, Device};
-use crate::store::{Db, StoreError, deployments};
+use crate::store::{Db, StoreError, aggregates, deployments};
 
 /// The fleet as this replica knows it.
 pub struct Fleet {
     devices: RwLock<HashMap<DeviceId, Arc<DeviceEntry>>>,
     plan: ArcSwap<PlanSnapshot>,
+    rooms: ArcSwap<BTreeMap<RolloutId, Arc<Room>>>,
     reloading: tokio::sync::Mutex<()>,
     version: watch::Sender<u64>,
+}
+
+/// How many more devices a rollout may expose, as this replica knows it. The database has the
+/// last word; this keeps those who would be refused from asking it.
+#[derive(Default)]
+pub struct Room {
+    left: AtomicU64,
+    /// Held check-ins that wait for a place.
+    pub freed: Notify,
+}
+
+/// Held check-ins woken at once when places are granted; what is granted beyond wakes the rest.
+const WAKE: u64 = 1_024;
+
+impl Room {
+    /// Places left.
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place; whether there was one.
+    pub fn take(&self) -> bool {
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+            .is_ok()
+    }
+
+    /// Sets the places and wakes as many who wait for one.
+    pub fn set(&self, left: u64) {
+        let before = self.left.swap(left, Ordering::Relaxed);
+        match left.saturating_sub(before) {
+            more if more > WAKE => self.freed.notify_waiters(),
+            more => (0..more).for_each(|_| self.freed.notify_one()),
+        }
+    }
 }
 
 /// One device; locked for as long as a few assignments take, never across an await.
@@ -36,6 +74,8 @@ pub struct DeviceState {
     pub quarantine: BTreeSet<Version>,
     /// What it last said it is doing.
     pub status: Option<DeploymentStatus>,
+    /// Whether it last found what runs healthy.
+    pub healthy: Option<bool>,
     /// Whether a heartbeat waits to be written.
     pub dirty: bool,
 }
@@ -53,6 +93,8 @@ impl DeviceState {
             release: self.device.release.as_ref(),
             image: self.device.image,
             battery: self.device.battery,
+            low_since: self.device.low_since,
+            metered: self.device.metered,
             deployments: &self.deployments,
             quarantine: &self.quarantine,
         }
@@ -62,6 +104,7 @@ impl DeviceState {
     pub fn decide(
         &self,
         plan: &PlanSnapshot,
+        room: &impl Fn(RolloutId) -> u64,
         now: Timestamp,
         trace: &mut impl admission::Trace,
     ) -> admission::Decision {
@@ -69,6 +112,7 @@ impl DeviceState {
             plan.product(&self.device.product),
             &self.facts(),
             now,
+            room,
             trace,
         )
     }
@@ -114,9 +158,19 @@ impl Fleet {
                 )
             })
             .collect();
+        let rooms = plan
+            .progress
+            .iter()
+            .map(|(id, progress)| {
+                let room = Room::default();
+                room.set(progress.room());
+                (*id, Arc::new(room))
+            })
+            .collect();
         Ok(Self {
             devices: RwLock::new(devices),
             plan: ArcSwap::from_pointee(plan),
+            rooms: ArcSwap::from_pointee(rooms),
             reloading: tokio::sync::Mutex::default(),
             version: watch::Sender::new(0),
         })
@@ -136,9 +190,47 @@ impl Fleet {
     pub async fn reload_plan(&self, db: &Db) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
         let plan = PlanSnapshot::load(&mut db.read().await?).await?;
+        self.set_rooms(&plan.progress);
         self.plan.store(Arc::new(plan));
         self.version.send_modify(|version| *version += 1);
         Ok(())
+    }
+
+    /// Reads how many devices may be exposed, and nothing else: grants come often.
+    pub async fn reload_rooms(&self, db: &Db) -> Result<(), StoreError> {
+        let progress = aggregates::progress(&mut db.read().await?).await?;
+        self.set_rooms(&progress);
+        Ok(())
+    }
+
+    fn set_rooms(&self, progress: &BTreeMap<RolloutId, Progress>) {
+        let rooms = self.rooms.load();
+        if progress.keys().any(|id| !rooms.contains_key(id)) {
+            let mut grown = BTreeMap::clone(&rooms);
+            for id in progress.keys() {
+                grown.entry(*id).or_default();
+            }
+            self.rooms.store(Arc::new(grown));
+        }
+        let rooms = self.rooms.load();
+        for (id, progress) in progress {
+            if let Some(room) = rooms.get(id) {
+                room.set(progress.room());
+            }
+        }
+    }
+
+    /// The places of a rollout.
+    pub fn room(&self, rollout: RolloutId) -> Option<Arc<Room>> {
+        self.rooms.load().get(&rollout).cloned()
+    }
+
+    /// How many places a rollout has.
+    pub fn places(&self, rollout: RolloutId) -> u64 {
+        self.rooms
+            .load()
+            .get(&rollout)
+            .map_or(0, |room| room.left())
     }
 
     /// A device.
@@ -222,6 +314,9 @@ fn merge_heartbeat(device: &mut Device, heard: &Device) {
         device.last_seen = heard.last_seen;
         device.battery = heard.battery;
         device.agent_version.clone_from(&heard.agent_version);
+        device.metered = heard.metered;
+        device.low_since = heard.low_since;
+        device.unhealthy_at = heard.unhealthy_at;
     }
 }
 
@@ -231,6 +326,7 @@ fn new_state(device: Device) -> DeviceState {
         deployments: BTreeMap::new(),
         quarantine: BTreeSet::new(),
         status: None,
+        healthy: None,
         dirty: false,
     }
 }

@@ -1,14 +1,20 @@
 //! What can be done: one file a concern, each call one transaction.
 
 pub mod access;
-pub mod census;
+pub mod aggregate;
+pub mod approvals;
 pub mod checkin;
 pub mod devices;
-mod execute;
+pub mod execute;
 pub mod fleet;
+pub mod holds;
+pub mod incidents;
 pub mod plan;
+pub mod population;
+pub mod presets;
 pub mod releases;
 pub mod rollouts;
+pub mod schedule;
 pub mod session;
 pub mod trust;
 pub mod writer;

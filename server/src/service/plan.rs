@@ -2,16 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use std::time::Duration;
 use tidegate_delta::Encoding;
+
 use tidegate_domain::admission::{
-    ArtifactPlan, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan, WavePlan,
+    ArtifactPlan, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan, SignedPolicy, WavePlan,
 };
+use tidegate_domain::rollout::Progress;
+use tidegate_domain::version_gate::GatePolicy;
 use tidegate_protocol::{Channel, ProductName, RolloutId, Sha256, Version};
 use tidegate_trust::{ImagePath, RoleName};
 
-use crate::store::products::{self, Artifact, Payload, Release};
+use crate::store::products::{self, Artifact, Payload, ProductSettings, Release};
 use crate::store::rollouts::{self, Rollout, WaveRow};
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, aggregates, holds};
 
 use super::trust::TrustState;
 
@@ -21,6 +25,10 @@ pub struct PlanSnapshot {
     fleet: FleetPlan,
     /// Rollouts of the plan with their waves.
     pub rollouts: BTreeMap<RolloutId, (Rollout, Vec<WaveRow>)>,
+    /// How many devices each of them has exposed and may expose.
+    pub progress: BTreeMap<RolloutId, Progress>,
+    /// What holds for each product.
+    pub settings: BTreeMap<ProductName, ProductSettings>,
     /// Ways to fetch each image, smallest first.
     pub payloads: HashMap<Sha256, Vec<Payload>>,
     /// Offline and online metadata.
@@ -43,6 +51,25 @@ impl PlanSnapshot {
         for artifact in products::all_artifacts(tx).await? {
             add_artifact(&mut fleet, &artifact, &payloads, &trust);
         }
+        let settings: BTreeMap<_, _> = products::all_settings(tx).await?.into_iter().collect();
+        for (name, settings) in &settings {
+            let product = fleet.products.entry(name.clone()).or_default();
+            product.gate = gate_policy(settings);
+            for channel in Channel::ALL {
+                let role = RoleName::new(name.clone(), *channel);
+                if let Some(role) = trust.repository.role(&role) {
+                    let signed = SignedPolicy {
+                        min_release: role.policy.min_release.clone(),
+                        eol: role.policy.eol.iter().cloned().collect(),
+                    };
+                    product.signed.insert(*channel, signed);
+                }
+            }
+        }
+        for row in holds::open(tx).await? {
+            let product = fleet.products.entry(row.product).or_default();
+            product.holds.push(row.hold);
+        }
         let mut by_id = BTreeMap::new();
         for rollout in rollouts::planned(tx).await? {
             let waves = rollouts::waves(tx, rollout.id).await?;
@@ -62,6 +89,8 @@ impl PlanSnapshot {
         Ok(Self {
             fleet,
             rollouts: by_id,
+            progress: aggregates::progress(tx).await?,
+            settings,
             payloads,
             trust,
             nothing: ProductPlan::default(),
@@ -97,6 +126,7 @@ fn add_release(fleet: &mut FleetPlan, release: &Release) {
     let product = fleet.products.entry(release.product.clone()).or_default();
     let plan = ReleasePlan {
         stage: release.stage,
+        eol: release.eol.clone(),
         artifacts: BTreeMap::new(),
     };
     product.releases.insert(release.version.clone(), plan);
@@ -135,6 +165,7 @@ fn add_artifact(
         image: artifact.image,
         stepping_stone: facts.is_some_and(|f| f.stepping_stone),
         min_from: facts.and_then(|f| f.min_from.clone()),
+        allow_rollback: facts.is_none_or(|f| f.allow_rollback),
         full_bytes: full.unwrap_or(artifact.image.length),
         deltas: list
             .iter()
@@ -145,7 +176,7 @@ fn add_artifact(
     release.artifacts.insert(artifact.platform.clone(), plan);
 }
 
-fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan {
+pub(super) fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan {
     RolloutPlan {
         id: rollout.id,
         goal: rollout.version.clone(),
@@ -157,11 +188,30 @@ fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan {
             .map(|row| WavePlan {
                 name: row.wave.name.clone(),
                 selector: row.wave.selector.clone(),
-                frontier: row.frontier,
-                state: row.state,
+                frontier: row.progress.frontier,
+                state: row.progress.state,
             })
             .collect(),
         max_attempts: rollout.max_attempts,
         window_s: rollout.window_s,
+        windows: rollout.policy.windows.clone(),
+        ramp: RAMP,
+        deadline: rollout.policy.deadline,
+        battery_wait: rollout.policy.battery_wait,
+        metered: rollout.policy.metered,
+    }
+}
+
+/// Over how long the devices of a maintenance window that opens are spread.
+const RAMP: Duration = Duration::from_mins(10);
+
+/// Settings were checked when they were written; what an older program wrote and this one cannot
+/// read asks nothing of clients.
+fn gate_policy(settings: &ProductSettings) -> GatePolicy {
+    GatePolicy {
+        min_version: settings.min_version.clone(),
+        min_tls: settings.min_tls.as_ref().and_then(|t| t.parse().ok()),
+        capabilities: settings.capabilities.clone(),
+        upgrade_url: settings.upgrade_url.clone(),
     }
 }

@@ -1,17 +1,24 @@
-//! Rollouts: made, started, stopped, taken back; and the planner's hands.
+//! Rollouts: made, started, stopped, taken back.
+
+use std::collections::BTreeMap;
 
 use tidegate_domain::ring::Ring;
-use tidegate_domain::rollout::{Gate, Pace, RolloutEvent, RolloutState, Wave, WaveState, plan};
+use tidegate_domain::rollout::{
+    Forecast, RolloutEvent, RolloutState, RolloutView, Wave, WaveProgress, WaveState, forecast,
+    plan,
+};
 use tidegate_protocol::{
     Explained, ProblemCode, ProductName, Reason, RolloutId, Stage, Timestamp, Version,
 };
 
 use super::access::Operator;
-use super::census::Counted;
+use super::approvals::Waiting;
+use super::population::Preview;
 use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
 use crate::store::events::{self, EventKind, NewEvent};
+use crate::store::policy::Policy;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 use crate::store::{Tx, products};
 
@@ -24,10 +31,8 @@ pub struct NewRollout {
     pub version: Version,
     /// Its waves; at least one.
     pub waves: Vec<Wave>,
-    /// Its limits.
-    pub gate: Gate,
-    /// Its pace.
-    pub pace: Pace,
+    /// How it goes on, and when it stops.
+    pub policy: Policy,
     /// The rollback window after a healthy start, in seconds.
     pub window_s: u32,
     /// How often a device may try.
@@ -43,10 +48,16 @@ pub struct RolloutStanding {
     pub rollout: Rollout,
     /// Its waves.
     pub waves: Vec<WaveRow>,
-    /// Its devices.
-    pub counted: Counted,
+    /// As the planner sees it.
+    pub view: RolloutView,
     /// Why nothing more happens.
     pub waiting: Explained,
+    /// When it will be finished.
+    pub forecast: Forecast,
+    /// What it would do, for those who asked for that.
+    pub preview: Option<Preview>,
+    /// What waits for approvals.
+    pub asked: Option<Waiting>,
 }
 
 /// What an order did.
@@ -110,8 +121,11 @@ impl App {
             generation: 1,
             revision: 1,
             salt: Ring::from_random(random::bits()),
-            gate: new.gate,
-            pace: new.pace,
+            policy: new.policy,
+            released: 0,
+            extended_s: 0,
+            frozen: false,
+            starts_at: None,
             window_s: new.window_s,
             max_attempts: new.max_attempts,
             timeout_s: new.timeout_s,
@@ -121,11 +135,19 @@ impl App {
             halted_at: None,
             ended_at: None,
         };
-        let rows: Vec<WaveRow> = new.waves.iter().cloned().map(pending).collect();
-        if dry_run {
-            return Ok(self.standing(rollout, rows));
+        let mut rows: Vec<WaveRow> = new.waves.into_iter().map(pending).collect();
+        let preview = self.preview(&self.fleet.plan(), &rollout, &rows);
+        // The sizes are estimates until each wave starts and is counted.
+        for (row, quota) in rows.iter_mut().zip(&preview.waves) {
+            row.progress.quota = *quota;
         }
-        rollouts::insert(&mut tx, &rollout, &new.waves).await?;
+        if dry_run {
+            drop(tx);
+            let mut standing = self.unread(rollout, rows);
+            standing.preview = Some(preview);
+            return Ok(standing);
+        }
+        rollouts::insert(&mut tx, &rollout, &rows).await?;
         if let Some((key, fingerprint)) = key {
             let id = rollout.id.to_string();
             crate::store::operators::remember(&mut tx, key, fingerprint, &id, now).await?;
@@ -144,26 +166,59 @@ impl App {
         .await?;
         tx.commit().await?;
         self.fleet.reload_plan(&self.db).await?;
-        Ok(self.standing(rollout, rows))
+        Ok(self.unread(rollout, rows))
     }
 
     /// A rollout with what is counted of it now.
     pub async fn rollout(&self, id: RolloutId) -> Result<RolloutStanding, ServiceError> {
         let mut tx = self.db.read().await?;
         let (rollout, rows) = read(&mut tx, id).await?;
-        drop(tx);
-        Ok(self.standing(rollout, rows))
+        self.standing(&mut tx, rollout, rows).await
     }
 
-    fn standing(&self, rollout: Rollout, waves: Vec<WaveRow>) -> RolloutStanding {
+    pub(super) async fn standing(
+        &self,
+        tx: &mut Tx,
+        rollout: Rollout,
+        waves: Vec<WaveRow>,
+    ) -> Result<RolloutStanding, ServiceError> {
+        let view = self.read_view(tx, &rollout, &waves).await?;
+        let asked = self.asked(tx, &rollout, &waves).await?;
+        Ok(self.with_view(rollout, waves, view, asked))
+    }
+
+    /// Of a rollout that is not stored, or has exposed nobody.
+    fn unread(&self, rollout: Rollout, waves: Vec<WaveRow>) -> RolloutStanding {
+        let nothing = tidegate_domain::rollout::Progress::default();
+        let view = self.view(
+            &rollout,
+            &waves,
+            &BTreeMap::new(),
+            &Vec::new(),
+            nothing,
+            Vec::new(),
+        );
+        self.with_view(rollout, waves, view, None)
+    }
+
+    fn with_view(
+        &self,
+        rollout: Rollout,
+        waves: Vec<WaveRow>,
+        view: RolloutView,
+        asked: Option<Waiting>,
+    ) -> RolloutStanding {
         let now = self.now();
-        let counted = self.count(&self.fleet.plan(), &rollout, &waves, now);
-        let waiting = waiting(&rollout, &counted, now);
+        let waiting = waiting(&rollout, &view, now);
+        let forecast = forecast(&view, now);
         RolloutStanding {
             rollout,
             waves,
-            counted,
+            view,
             waiting,
+            forecast,
+            preview: None,
+            asked,
         }
     }
 
@@ -182,8 +237,11 @@ impl App {
         let code = match order {
             RolloutEvent::Start
             | RolloutEvent::Resume
+            | RolloutEvent::Edit
             | RolloutEvent::Complete
             | RolloutEvent::Returned => Reason::WaveInFlight,
+            RolloutEvent::AskApproval => Reason::ApprovalNeeded,
+            RolloutEvent::Schedule => Reason::RolloutNotStarted,
             RolloutEvent::Pause => Reason::RolloutPaused,
             RolloutEvent::Halt => Reason::RolloutHalted,
             RolloutEvent::RollBack => Reason::RollbackOrdered,
@@ -194,15 +252,7 @@ impl App {
         for _ in 0..20 {
             let mut tx = self.db.write().await?;
             let (rollout, waves) = read(&mut tx, id).await?;
-            if revision.is_some_and(|seen| seen != rollout.revision) {
-                return Err(ServiceError::refuse(
-                    ProblemCode::PreconditionFailed,
-                    format!(
-                        "the rollout is at revision {} by now; look at it again",
-                        rollout.revision
-                    ),
-                ));
-            }
+            same_revision(&rollout, revision)?;
             let state = rollout.state.apply(order)?;
             let explained = Explained::new(code, format!("{}: {reason}", by.name));
             let mut after = Rollout {
@@ -211,16 +261,17 @@ impl App {
                 ..rollout.clone()
             };
             if dry_run || state == rollout.state {
-                drop(tx);
-                if dry_run {
-                    after.revision = rollout.revision;
-                } else {
+                if !dry_run {
                     after = rollout;
                 }
-                return Ok(Ordered {
-                    standing: self.standing(after, waves),
-                    dry_run,
-                });
+                let mut standing = self.standing(&mut tx, after, waves).await?;
+                drop(tx);
+                if dry_run && matches!(order, RolloutEvent::Start | RolloutEvent::Schedule) {
+                    let plan = self.fleet.plan();
+                    standing.preview =
+                        Some(self.preview(&plan, &standing.rollout, &standing.waves));
+                }
+                return Ok(Ordered { standing, dry_run });
             }
             if !rollouts::set_state(&mut tx, &rollout, state, &explained, now).await? {
                 continue;
@@ -249,38 +300,10 @@ impl App {
             "the rollout keeps changing; try again",
         ))
     }
-
-    /// Rolls back every rollout of a release that has moved a device.
-    pub async fn roll_back_release(
-        &self,
-        by: &Operator,
-        product: &ProductName,
-        version: &Version,
-        reason: &str,
-        dry_run: bool,
-    ) -> Result<Vec<Ordered>, ServiceError> {
-        let list = rollouts::of_release(&mut self.db.read().await?, product, version).await?;
-        if list.is_empty() {
-            return Err(ServiceError::not_found(format!(
-                "rollout of {product} {version}"
-            )));
-        }
-        let mut done = Vec::new();
-        for rollout in list {
-            if rollout.state.apply(RolloutEvent::RollBack).is_ok() {
-                let order = RolloutEvent::RollBack;
-                done.push(
-                    self.order_rollout(by, rollout.id, order, reason, None, dry_run)
-                        .await?,
-                );
-            }
-        }
-        Ok(done)
-    }
 }
 
 /// Why a rollout does no more: its own reason where it stands still, else what it waits for.
-fn waiting(rollout: &Rollout, counted: &Counted, now: Timestamp) -> Explained {
+fn waiting(rollout: &Rollout, view: &RolloutView, now: Timestamp) -> Explained {
     // A rollout that stands still stands still for the reason that was given.
     let stopped = matches!(
         rollout.state,
@@ -292,7 +315,7 @@ fn waiting(rollout: &Rollout, counted: &Counted, now: Timestamp) -> Explained {
     if stopped {
         rollout.reason.clone()
     } else {
-        plan(&counted.view, now).waiting
+        plan(view, now).waiting
     }
 }
 
@@ -326,12 +349,22 @@ fn check(new: &NewRollout) -> Result<(), ServiceError> {
 fn pending(wave: Wave) -> WaveRow {
     WaveRow {
         wave,
-        state: WaveState::Pending,
-        frontier: tidegate_domain::ring::Frontier::NONE,
-        started_at: None,
-        soak_started: None,
-        ended_at: None,
+        progress: WaveProgress::pending(0),
     }
+}
+
+/// Refuses an order of somebody who looked at an older rollout.
+pub(super) fn same_revision(rollout: &Rollout, seen: Option<i64>) -> Result<(), ServiceError> {
+    if seen.is_some_and(|seen| seen != rollout.revision) {
+        return Err(ServiceError::refuse(
+            ProblemCode::PreconditionFailed,
+            format!(
+                "the rollout is at revision {} by now; look at it again",
+                rollout.revision
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// A person who resumes a halted rollout reopens the wave that failed.
@@ -341,11 +374,11 @@ async fn reopen_failed_waves(
     waves: &[WaveRow],
 ) -> Result<(), ServiceError> {
     for (index, wave) in waves.iter().enumerate() {
-        if wave.state == WaveState::Failed {
-            let wave = WaveRow {
+        if wave.progress.state == WaveState::Failed {
+            let wave = WaveProgress {
                 state: WaveState::Running,
                 ended_at: None,
-                ..wave.clone()
+                ..wave.progress
             };
             rollouts::set_wave(tx, rollout.id, index, &wave).await?;
         }
@@ -353,7 +386,10 @@ async fn reopen_failed_waves(
     Ok(())
 }
 
-async fn read(tx: &mut Tx, id: RolloutId) -> Result<(Rollout, Vec<WaveRow>), ServiceError> {
+pub(super) async fn read(
+    tx: &mut Tx,
+    id: RolloutId,
+) -> Result<(Rollout, Vec<WaveRow>), ServiceError> {
     let rollout = rollouts::one(tx, id)
         .await?
         .ok_or_else(|| ServiceError::not_found(format!("rollout {id}")))?;

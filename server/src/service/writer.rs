@@ -1,8 +1,11 @@
 //! Group commit: what devices cause to be written goes through one task, which puts what has
 //! gathered into one transaction. A device is answered after its commit.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tidegate_domain::admission::{DeploymentFacts, Offer};
-use tidegate_domain::deployment::{DeploymentEvent, apply};
+use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::rollout::Outcome;
 use tidegate_protocol::{
     DeploymentId, DeploymentState, DeviceId, Explained, Report, RolloutId, Sha256, Timestamp,
     Version,
@@ -12,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
+use crate::store::aggregates::{self, Tallies};
 use crate::store::deployments::{self, Deployment};
 use crate::store::events::{self, EventKind, NewEvent};
 use crate::store::{StoreError, Tx, devices, rollouts};
@@ -37,6 +41,8 @@ pub enum Write {
 pub enum Written {
     /// The offer stands.
     Offered(DeploymentId),
+    /// The rollout may expose nobody more for now.
+    NoRoom,
     /// Someone was faster, or the rollout has moved on: look again.
     Outdated,
     /// Reports up to this number are committed.
@@ -117,22 +123,100 @@ pub async fn run(app: std::sync::Arc<App>, mut queue: Queue) {
     }
 }
 
+/// What a batch gathers, to be written once and in one order at its end.
+#[derive(Default)]
+struct Gathered {
+    events: Vec<NewEvent>,
+    tallies: Tallies,
+    /// Outcomes that became known: how many, and the seconds that they took.
+    done: BTreeMap<RolloutId, (u64, u64)>,
+}
+
+impl Gathered {
+    /// Counts a deployment as what it is now.
+    fn count(&mut self, was: Option<&Deployment>, is: &Deployment, now: Timestamp) {
+        self.tallies.moved(was.map(Deployment::key), is.key());
+        if is.outcome.is_known() && was.is_none_or(|w| !w.outcome.is_known()) {
+            let took = now.since(is.created_at).as_secs();
+            let done = self.done.entry(is.rollout).or_default();
+            *done = (done.0 + 1, done.1 + took);
+        }
+    }
+}
+
+/// One transaction for a whole batch. Rows that several batches may want are locked in one order
+/// everywhere: devices and deployments by device; then, rollout by rollout, its row and its
+/// progress; then tallies; the event counter last.
 async fn write_all(app: &App, batch: &[Operation]) -> Result<Vec<Written>, StoreError> {
     let now = app.now();
+    let plan = app.fleet.plan();
     let mut tx = app.db.write().await?;
-    let mut results = Vec::with_capacity(batch.len());
-    let mut pending = Vec::new();
-    for op in batch {
-        results.push(write_one(&mut tx, op.device, &op.write, now, &mut pending).await?);
+    let mut results = vec![Written::Done; batch.len()];
+    let mut gathered = Gathered::default();
+    let mut offers: BTreeMap<RolloutId, Vec<usize>> = BTreeMap::new();
+    for (index, op) in batch.iter().enumerate() {
+        match &op.write {
+            Write::Offer(offer) => offers.entry(offer.rollout).or_default().push(index),
+            Write::Reports(reports) => {
+                let limits = |id| plan.rollouts.get(&id).map(|(r, _)| r.max_attempts);
+                results[index] =
+                    write_reports(&mut tx, op.device, reports, now, &limits, &mut gathered).await?;
+            }
+            Write::Runs(release, image) => {
+                devices::set_runs(&mut tx, op.device, release.as_ref(), *image).await?;
+                let runs = release
+                    .as_ref()
+                    .map_or_else(|| "nothing".into(), ToString::to_string);
+                gathered.events.push(NewEvent {
+                    device: Some(op.device),
+                    ..event(
+                        EventKind::Device,
+                        format!("device {}", op.device),
+                        format!("runs {runs}"),
+                    )
+                });
+            }
+            Write::Order(id, order, reason) => {
+                results[index] =
+                    write_order(&mut tx, op.device, *id, *order, reason, now, &mut gathered)
+                        .await?;
+            }
+        }
     }
+    let rollouts: BTreeSet<RolloutId> =
+        offers.keys().chain(gathered.done.keys()).copied().collect();
+    for rollout in rollouts {
+        let waiting = offers.remove(&rollout).unwrap_or_default();
+        // The fence: whoever halted before us is seen here, whoever halts after us waits for us.
+        let fence = if waiting.is_empty() {
+            None
+        } else {
+            rollouts::fence(&mut tx, rollout).await?
+        };
+        if let Some((count, seconds)) = gathered.done.remove(&rollout) {
+            aggregates::done(&mut tx, rollout, count, seconds).await?;
+        }
+        for index in waiting {
+            if let Write::Offer(offer) = &batch[index].write {
+                let generation = fence.as_ref().map(|(_, generation)| *generation);
+                results[index] = if generation == Some(offer.generation) {
+                    write_offer(&mut tx, batch[index].device, offer, now, &mut gathered).await?
+                } else {
+                    Written::Outdated
+                };
+            }
+        }
+    }
+    gathered.tallies.flush(&mut tx).await?;
     // Events last: their counter is the one lock that all writers share.
-    for event in &mut pending {
+    for event in &mut gathered.events {
         name_device(app, event);
         events::append(&mut tx, &app.origin, now, event).await?;
     }
     tx.commit().await?;
     // The commit is the truth; memory follows it before anyone is answered.
-    let mut changed: Vec<DeviceId> = pending.iter().filter_map(|e| e.device).collect();
+    let mut changed: Vec<DeviceId> = gathered.events.iter().filter_map(|e| e.device).collect();
+    changed.sort_unstable();
     changed.dedup();
     for device in changed {
         app.fleet.reload_device(&app.db, device).await?;
@@ -150,49 +234,13 @@ fn name_device(app: &App, event: &mut NewEvent) {
     }
 }
 
-async fn write_one(
-    tx: &mut Tx,
-    device: DeviceId,
-    write: &Write,
-    now: Timestamp,
-    pending: &mut Vec<NewEvent>,
-) -> Result<Written, StoreError> {
-    match write {
-        Write::Offer(offer) => write_offer(tx, device, offer, now, pending).await,
-        Write::Reports(reports) => write_reports(tx, device, reports, now, pending).await,
-        Write::Runs(release, image) => {
-            devices::set_runs(tx, device, release.as_ref(), *image).await?;
-            let runs = release
-                .as_ref()
-                .map_or_else(|| "nothing".into(), ToString::to_string);
-            pending.push(NewEvent {
-                device: Some(device),
-                ..event(
-                    EventKind::Device,
-                    format!("device {device}"),
-                    format!("runs {runs}"),
-                )
-            });
-            Ok(Written::Done)
-        }
-        Write::Order(id, order, reason) => {
-            write_order(tx, device, *id, *order, reason, now, pending).await
-        }
-    }
-}
-
 async fn write_offer(
     tx: &mut Tx,
     device: DeviceId,
     offer: &Offer,
     now: Timestamp,
-    pending: &mut Vec<NewEvent>,
+    gathered: &mut Gathered,
 ) -> Result<Written, StoreError> {
-    // The fence: whoever halted before us is seen here, whoever halts after us waits for us.
-    let fence = rollouts::fence(tx, offer.rollout).await?;
-    if fence.is_none_or(|(_, generation)| generation != offer.generation) {
-        return Ok(Written::Outdated);
-    }
     let Some(row) = devices::one(tx, device).await?.filter(|d| d.active) else {
         return Ok(Written::Outdated);
     };
@@ -208,7 +256,13 @@ async fn write_offer(
         {
             return Ok(Written::Outdated);
         }
-        facts.id
+        let again = Deployment {
+            facts: facts.again(offer.leg.clone(), now),
+            outcome: Outcome::Waiting,
+            ..previous.clone()
+        };
+        gathered.count(Some(&previous), &again, now);
+        again.facts.id
     } else {
         let deployment = Deployment {
             rollout: offer.rollout,
@@ -221,17 +275,28 @@ async fn write_offer(
                 leg: offer.leg.clone(),
                 reason: None,
                 attempts: 1,
+                took: false,
+                failures: BTreeMap::new(),
                 updated_at: now,
             },
             bytes_downloaded: 0,
             created_at: now,
+            region: row.region.to_string(),
+            platform: row.platform.to_string(),
+            model: row.labels.get("model").cloned().unwrap_or_default(),
+            outcome: Outcome::Waiting,
         };
         if !deployments::insert(tx, &deployment, offer.generation).await? {
             return Ok(Written::Outdated);
         }
+        if !aggregates::expose(tx, offer.rollout, now).await? {
+            deployments::take_back(tx, deployment.facts.id).await?;
+            return Ok(Written::NoRoom);
+        }
+        gathered.count(None, &deployment, now);
         deployment.facts.id
     };
-    pending.push(deployment_event(
+    gathered.events.push(deployment_event(
         offer.rollout,
         device,
         "planner",
@@ -260,28 +325,29 @@ async fn write_order(
     order: DeploymentEvent,
     reason: &Explained,
     now: Timestamp,
-    pending: &mut Vec<NewEvent>,
+    gathered: &mut Gathered,
 ) -> Result<Written, StoreError> {
-    let Some(mut deployment) = deployments::one(tx, id).await? else {
+    let Some(was) = deployments::one(tx, id).await? else {
         return Ok(Written::Outdated);
     };
-    let was = deployment.facts.state;
-    let Ok(state) = apply(was, order) else {
+    let Ok(facts) = was.facts.after(order, Some(reason.clone()), now) else {
         return Ok(Written::Outdated);
     };
-    deployment.facts.state = state;
-    deployment.facts.reason = Some(reason.clone());
-    deployment.facts.updated_at = now;
-    if !deployments::update(tx, &deployment, was).await? {
+    // None of these orders ends in a failure that is repeated, so the number of attempts that
+    // the rollout allows does not matter.
+    let is = Deployment {
+        outcome: Outcome::of(&facts, 0),
+        facts,
+        ..was.clone()
+    };
+    if !deployments::update(tx, &is, was.facts.state).await? {
         return Ok(Written::Outdated);
     }
-    let text = format!("{} is {state}: {reason}", deployment.facts.leg);
-    pending.push(deployment_event(
-        deployment.rollout,
-        device,
-        "planner",
-        text,
-    ));
+    gathered.count(Some(&was), &is, now);
+    let text = format!("{} is {}: {reason}", is.facts.leg, is.facts.state);
+    gathered
+        .events
+        .push(deployment_event(is.rollout, device, "planner", text));
     Ok(Written::Done)
 }
 
@@ -290,12 +356,13 @@ async fn write_reports(
     device: DeviceId,
     reports: &[Report],
     now: Timestamp,
-    pending: &mut Vec<NewEvent>,
+    max_attempts: &impl Fn(RolloutId) -> Option<u32>,
+    gathered: &mut Gathered,
 ) -> Result<Written, StoreError> {
     for report in reports {
         // Each number is taken once: a report whose acknowledgement was lost comes again.
         if devices::take_report(tx, device, report.seq).await? {
-            write_report(tx, device, report, now, pending).await?;
+            write_report(tx, device, report, now, max_attempts, gathered).await?;
         }
     }
     Ok(Written::Acknowledged(
@@ -308,16 +375,17 @@ async fn write_report(
     device: DeviceId,
     report: &Report,
     now: Timestamp,
-    pending: &mut Vec<NewEvent>,
+    max_attempts: &impl Fn(RolloutId) -> Option<u32>,
+    gathered: &mut Gathered,
 ) -> Result<(), StoreError> {
     devices::set_runs(tx, device, report.release.as_ref(), report.image).await?;
     let actor = format!("device {device}");
     let found = deployments::one(tx, report.deployment)
         .await?
         .filter(|d| d.device == device);
-    let Some(mut deployment) = found else {
+    let Some(was) = found else {
         // What runs has changed all the same, and other replicas must know.
-        pending.push(NewEvent {
+        gathered.events.push(NewEvent {
             device: Some(device),
             ..event(
                 EventKind::Device,
@@ -327,13 +395,13 @@ async fn write_report(
         });
         return Ok(());
     };
-    let was = deployment.facts.state;
-    let goal = rollouts::one(tx, deployment.rollout)
-        .await?
-        .map(|r| r.version);
+    let rollout = rollouts::one(tx, was.rollout).await?;
+    let max_attempts = max_attempts(was.rollout)
+        .or(rollout.as_ref().map(|r| r.max_attempts))
+        .unwrap_or(1);
     let leg_done = report.state == DeploymentState::Succeeded
         && report.release.is_some()
-        && report.release != goal;
+        && report.release != rollout.map(|r| r.version);
     let happened = if leg_done {
         DeploymentEvent::LegDone
     } else {
@@ -344,46 +412,40 @@ async fn write_report(
         .as_ref()
         .map(|r| format!(": {r}"))
         .unwrap_or_default();
-    let mut text = format!("{} {}{text}", deployment.facts.leg, report.state);
-    match apply(was, happened) {
-        Ok(state) => {
-            deployment.facts.state = state;
-            deployment.facts.reason = keep_cause(&deployment.facts, report.state, reason);
-            deployment.facts.updated_at = now;
-            deployment.bytes_downloaded = deployment.bytes_downloaded.max(report.bytes_downloaded);
-            if !deployments::update(tx, &deployment, was).await? {
+    let mut text = format!("{} {}{text}", was.facts.leg, report.state);
+    match was.facts.after(happened, reason, now) {
+        Ok(facts) => {
+            let is = Deployment {
+                outcome: Outcome::of(&facts, max_attempts),
+                bytes_downloaded: was.bytes_downloaded.max(report.bytes_downloaded),
+                facts,
+                ..was.clone()
+            };
+            if !deployments::update(tx, &is, was.facts.state).await? {
                 return Err(StoreError::RowCount {
                     operation: "change a deployment",
                     count: 0,
                 });
             }
-            if state == DeploymentState::RolledBack {
-                let why = deployment
+            gathered.count(Some(&was), &is, now);
+            if is.facts.state == DeploymentState::RolledBack {
+                let why = is
                     .facts
                     .reason
                     .as_ref()
                     .map_or("rolled_back", |r| r.code.as_str());
                 // Kept from the leg that it came back from; that is what was bad.
-                devices::quarantine(tx, device, &deployment.facts.leg, why, now).await?;
+                devices::quarantine(tx, device, &is.facts.leg, why, now).await?;
             }
         }
         // Not an error: progress on the way back, or a late word on something that is over.
-        Err(_) if was == DeploymentState::RollingBack => text.push_str(" (on the way back)"),
-        Err(_) => text = format!("{text} (not taken: it is {was})"),
+        Err(_) if was.facts.state == DeploymentState::RollingBack => {
+            text.push_str(" (on the way back)");
+        }
+        Err(_) => text = format!("{text} (not taken: it is {})", was.facts.state),
     }
-    pending.push(deployment_event(deployment.rollout, device, actor, text));
+    gathered
+        .events
+        .push(deployment_event(was.rollout, device, actor, text));
     Ok(())
-}
-
-/// A device that goes back says first why, and then that it is back: the cause is kept.
-fn keep_cause(
-    facts: &DeploymentFacts,
-    state: DeploymentState,
-    reason: Option<Explained>,
-) -> Option<Explained> {
-    match (state, reason) {
-        (_, Some(reason)) => Some(reason),
-        (DeploymentState::RolledBack | DeploymentState::Failed, None) => facts.reason.clone(),
-        (_, None) => None,
-    }
 }

@@ -1,27 +1,33 @@
 //! Deployments: one device in one rollout.
 
 use tidegate_domain::admission::DeploymentFacts;
+use tidegate_domain::rollout::Outcome;
 use tidegate_protocol::{
     DeploymentId, DeploymentState, DeviceId, Explained, Reason, RolloutId, Timestamp, Version,
 };
 
+use super::aggregates::TallyKey;
 use super::db::{Row, args};
-use super::{StoreError, Tx, statements};
+use super::{StoreError, Tx, json, statements};
 
 statements! {
-    INSERT = "INSERT INTO deployment (id, rollout_id, device_id, wave, state, active, from_release, leg, reason, detail, attempts, generation, bytes_downloaded, created_at, updated_at)
-              VALUES ($1, $2, $3, $4, 'offered', 1, $5, $6, NULL, '', 1, $7, 0, $8, $8)
+    INSERT = "INSERT INTO deployment (id, rollout_id, device_id, wave, state, active, from_release, leg, reason, detail, attempts, generation, bytes_downloaded, created_at, updated_at, region, platform, model, outcome)
+              VALUES ($1, $2, $3, $4, 'offered', 1, $5, $6, NULL, '', 1, $7, 0, $8, $8, $9, $10, $11, 'waiting')
               ON CONFLICT DO NOTHING";
-    RETRY = "UPDATE deployment SET state = 'offered', active = 1, leg = $3, reason = NULL, detail = '', attempts = attempts + 1, generation = $4, updated_at = $5
+    TAKE_BACK = "DELETE FROM deployment WHERE id = $1 AND state = 'offered'";
+    RETRY = "UPDATE deployment SET state = 'offered', active = 1, leg = $3, reason = NULL, detail = '', attempts = attempts + 1, generation = $4, updated_at = $5, took = 0, outcome = 'waiting'
              WHERE id = $1 AND state = $2
                AND NOT EXISTS (SELECT 1 FROM deployment o WHERE o.device_id = deployment.device_id AND o.active = 1)";
-    UPDATE = "UPDATE deployment SET state = $3, active = $4, leg = $5, reason = $6, detail = $7, bytes_downloaded = $8, updated_at = $9
+    UPDATE = "UPDATE deployment SET state = $3, active = $4, leg = $5, reason = $6, detail = $7, bytes_downloaded = $8, updated_at = $9, took = $10, failures = $11, outcome = $12
               WHERE id = $1 AND state = $2";
     ONE = "SELECT * FROM deployment WHERE id = $1";
     OF_DEVICE = "SELECT * FROM deployment WHERE device_id = $1 ORDER BY updated_at DESC";
     PAGE = "SELECT * FROM deployment
             WHERE rollout_id = $1 AND id > $2 AND ($3 = '' OR state = $3) ORDER BY id LIMIT $4";
     ALL = "SELECT * FROM deployment";
+    SWITCHED = "SELECT * FROM deployment
+                WHERE rollout_id = $1 AND id > $2 AND outcome IN ('taking', 'probation', 'succeeded', 'silent')
+                ORDER BY id LIMIT $3";
     // Silent before the switch: what times out.
     SILENT = "SELECT d.* FROM deployment d
               JOIN rollout r ON r.id = d.rollout_id JOIN device v ON v.id = d.device_id
@@ -43,12 +49,41 @@ pub struct Deployment {
     pub bytes_downloaded: u64,
     /// When it was first offered.
     pub created_at: Timestamp,
+    /// Where its device stood when it was offered.
+    pub region: String,
+    /// What its device is.
+    pub platform: String,
+    /// Its device's label `model`; empty without one.
+    pub model: String,
+    /// As what it counts.
+    pub outcome: Outcome,
 }
 
 impl Deployment {
     /// Whether the device is busy with it: a succeeded one may be called back, but is not busy.
     fn is_active(&self) -> bool {
         !self.facts.state.is_final()
+    }
+
+    /// As what it is counted.
+    pub fn key(&self) -> TallyKey {
+        let failed = self.outcome == Outcome::Failed;
+        let reason = self.facts.reason.as_ref().filter(|_| failed);
+        TallyKey {
+            rollout: self.rollout,
+            wave: self.facts.wave,
+            region: self.region.clone(),
+            platform: self.platform.clone(),
+            model: self.model.clone(),
+            from: self
+                .facts
+                .from
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            outcome: self.outcome,
+            reason: reason.map(|r| r.code.to_string()).unwrap_or_default(),
+        }
     }
 }
 
@@ -72,10 +107,19 @@ pub async fn insert(
                 facts.leg.to_string(),
                 generation,
                 facts.updated_at.as_micros(),
+                deployment.region.as_str(),
+                deployment.platform.as_str(),
+                deployment.model.as_str(),
             ],
         )
         .await?;
     Ok(rows == 1)
+}
+
+/// Takes a first offer back in the transaction that stored it: there was no room for it.
+pub async fn take_back(tx: &mut Tx, id: DeploymentId) -> Result<(), StoreError> {
+    tx.run_one("take an offer back", TAKE_BACK, args![id.to_string()])
+        .await
 }
 
 /// Offers a deployment again, if it still has the state; whether it had.
@@ -122,6 +166,9 @@ pub async fn update(
                     .unwrap_or_default(),
                 i64::try_from(deployment.bytes_downloaded).unwrap_or(i64::MAX),
                 facts.updated_at.as_micros(),
+                facts.took,
+                serde_json::to_string(&facts.failures).unwrap_or_default(),
+                deployment.outcome.as_str(),
             ],
         )
         .await?;
@@ -162,6 +209,17 @@ pub async fn page(
     .await
 }
 
+/// A page of a rollout's deployments whose device runs the release or may.
+pub async fn switched(
+    tx: &mut Tx,
+    rollout: RolloutId,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Deployment>, StoreError> {
+    let args = args![rollout.to_string(), after, limit];
+    tx.all("read deployments", SWITCHED, args, read).await
+}
+
 /// Every deployment: decisions rest on those of live rollouts, the numbers of ended ones on
 /// theirs.
 pub async fn all(tx: &mut Tx) -> Result<Vec<Deployment>, StoreError> {
@@ -186,6 +244,7 @@ pub async fn silent(
 fn read(row: &Row) -> Result<Deployment, StoreError> {
     let reason: Option<Reason> = row.parse_opt("reason")?;
     let detail: String = row.get("detail")?;
+    let failures: String = row.get("failures")?;
     Ok(Deployment {
         rollout: row.parse("rollout_id")?,
         device: row.parse("device_id")?,
@@ -197,9 +256,15 @@ fn read(row: &Row) -> Result<Deployment, StoreError> {
             leg: row.parse("leg")?,
             reason: reason.map(|code| Explained::new(code, detail)),
             attempts: row.unsigned("attempts")?,
+            took: row.get::<i64>("took")? == 1,
+            failures: json("failures", &failures)?,
             updated_at: row.time("updated_at")?,
         },
         bytes_downloaded: row.unsigned("bytes_downloaded")?,
         created_at: row.time("created_at")?,
+        region: row.get("region")?,
+        platform: row.get("platform")?,
+        model: row.get("model")?,
+        outcome: row.parse("outcome")?,
     })
 }

@@ -20,8 +20,17 @@ statements! {
     PAGE = "SELECT * FROM device
             WHERE id > $1 AND ($2 = '' OR product = $2) AND ($3 = '' OR region = $3)
             ORDER BY id LIMIT $4";
+    // Only what decides whom a wave takes, in the order of the ring, through an index.
+    ALONG_RING = "SELECT d.ring, d.platform, d.region, d.channel, d.labels, d.release, d.active,
+                         CASE WHEN EXISTS (SELECT 1 FROM quarantine q WHERE q.device_id = d.id AND q.version = $4)
+                              THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS barred
+                  FROM device d WHERE d.product = $1 AND d.ring >= $2 AND d.ring <= $3 ORDER BY d.ring LIMIT $5";
+    ALONG_RING_OF = "SELECT d.ring, d.platform, d.region, d.channel, d.labels, d.release, d.active,
+                            CASE WHEN EXISTS (SELECT 1 FROM quarantine q WHERE q.device_id = d.id AND q.version = $4)
+                                 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS barred
+                     FROM device d WHERE d.product = $1 AND d.region = $6 AND d.ring >= $2 AND d.ring <= $3 ORDER BY d.ring LIMIT $5";
     FLUSHED = "SELECT * FROM device WHERE flushed_at > $1";
-    HEARTBEAT = "UPDATE device SET last_seen = $2, agent_version = $3, battery_percent = $4, power = $5, flushed_at = $6
+    HEARTBEAT = "UPDATE device SET last_seen = $2, agent_version = $3, battery_percent = $4, power = $5, flushed_at = $6, metered = $7, low_since = $8, unhealthy_at = $9
                  WHERE id = $1 AND last_seen <= $2";
     SET_ACTIVE = "UPDATE device SET active = $2 WHERE id = $1";
     TAKE_REPORT = "UPDATE device SET report_seq = $2 WHERE id = $1 AND report_seq < $2 AND active = 1";
@@ -65,6 +74,12 @@ pub struct Device {
     pub agent_version: String,
     /// Its battery.
     pub battery: Battery,
+    /// Whether its link costs by the byte.
+    pub metered: bool,
+    /// Since when its battery has been low without a pause.
+    pub low_since: Option<Timestamp>,
+    /// When what runs on it was last found unhealthy, after it had been healthy.
+    pub unhealthy_at: Option<Timestamp>,
     /// The newest report taken from it.
     pub report_seq: u64,
     /// When it joined.
@@ -134,6 +149,67 @@ pub async fn page(
     .await
 }
 
+/// A device as far as it decides whether a wave takes it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its place on the ring.
+    pub ring: Ring,
+    /// Its platform.
+    pub platform: Platform,
+    /// Its region.
+    pub region: Region,
+    /// Its channel.
+    pub channel: Channel,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What runs on it.
+    pub release: Option<Version>,
+    /// Whether it may take part.
+    pub active: bool,
+    /// Whether it is kept from the release in question.
+    pub barred: bool,
+}
+
+/// The next devices of a product, or of one of its regions, on a stretch of the ring.
+pub async fn along_ring(
+    tx: &mut Tx,
+    product: &ProductName,
+    region: Option<&Region>,
+    (first, last): (u64, u64),
+    goal: &Version,
+    limit: i64,
+) -> Result<Vec<Candidate>, StoreError> {
+    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut args = args![
+        product.as_str(),
+        signed(first),
+        signed(last),
+        goal.to_string(),
+        limit
+    ];
+    let sql = match region {
+        None => ALONG_RING,
+        Some(region) => {
+            args.push(super::db::Value::from(region.as_str()));
+            ALONG_RING_OF
+        }
+    };
+    tx.all("walk along the ring", sql, args, |row| {
+        let labels: String = row.get("labels")?;
+        Ok(Candidate {
+            ring: Ring::from_random(row.unsigned("ring")?),
+            platform: row.parse("platform")?,
+            region: row.parse("region")?,
+            channel: row.parse("channel")?,
+            labels: json("labels", &labels)?,
+            release: row.parse_opt("release")?,
+            active: row.get::<i64>("active")? == 1,
+            barred: row.get::<i64>("barred")? == 1,
+        })
+    })
+    .await
+}
+
 /// Devices whose heartbeat was written after a time: what other replicas heard.
 pub async fn flushed_after(tx: &mut Tx, at: Timestamp) -> Result<Vec<Device>, StoreError> {
     tx.all("read heartbeats", FLUSHED, args![at.as_micros()], read)
@@ -152,6 +228,9 @@ pub async fn heartbeat(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<(
             device.battery.percent.map(i64::from),
             device.battery.power.as_str(),
             now.as_micros(),
+            device.metered,
+            device.low_since.map(Timestamp::as_micros),
+            device.unhealthy_at.map(Timestamp::as_micros),
         ],
     )
     .await
@@ -263,6 +342,9 @@ fn read(row: &Row) -> Result<Device, StoreError> {
             percent: percent.and_then(|p| u8::try_from(p).ok()),
             power: row.parse("power")?,
         },
+        metered: row.get::<i64>("metered")? == 1,
+        low_since: row.time_opt("low_since")?,
+        unhealthy_at: row.time_opt("unhealthy_at")?,
         report_seq: row.unsigned("report_seq")?,
         enrolled_at: row.time("enrolled_at")?,
         last_seen: row.time("last_seen")?,

@@ -22,6 +22,8 @@ pub enum EventKind {
     Release,
     /// A rollout or one of its waves changed.
     Rollout,
+    /// More or fewer devices of a rollout may be exposed.
+    Pace,
     /// A device's deployment changed.
     Deployment,
     /// A device was enrolled or changed by a person.
@@ -35,6 +37,7 @@ pub enum EventKind {
 tidegate_protocol::words!(EventKind("event kind") {
     Release = "release",
     Rollout = "rollout",
+    Pace = "pace",
     Deployment = "deployment",
     Device = "device",
     Trust = "trust",

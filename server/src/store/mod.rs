@@ -8,12 +8,17 @@
     reason = "the store is the one place where statements are run"
 )]
 
+pub mod aggregates;
+pub mod changes;
 pub(crate) mod db;
 pub mod deployments;
 pub mod devices;
 pub mod events;
+pub mod holds;
+pub mod incidents;
 pub mod jobs;
 pub mod operators;
+pub mod policy;
 pub mod products;
 pub mod rollouts;
 pub mod trust;
@@ -93,6 +98,10 @@ fn json<T: serde::de::DeserializeOwned>(column: &'static str, text: &str) -> Res
 /// Every statement of the store by name: for the test that prepares each on both engines.
 pub fn all_statements() -> Vec<(&'static str, &'static str)> {
     [
+        aggregates::STATEMENTS,
+        changes::STATEMENTS,
+        holds::STATEMENTS,
+        incidents::STATEMENTS,
         deployments::STATEMENTS,
         devices::STATEMENTS,
         events::STATEMENTS,

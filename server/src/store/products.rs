@@ -1,10 +1,13 @@
 //! Products, releases, artifacts, blobs and payloads.
 
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
 use tidegate_delta::Encoding;
 use tidegate_protocol::{Image, Platform, ProductName, Sha256, Stage, Timestamp, Version};
 
 use super::db::{Row, args};
-use super::{StoreError, Tx, statements};
+use super::{StoreError, Tx, json, statements};
 
 statements! {
     INSERT_PRODUCT = "INSERT INTO product (name, created_at) VALUES ($1, $2)
@@ -17,6 +20,11 @@ statements! {
     RELEASES = "SELECT * FROM release WHERE product = $1 ORDER BY created_at DESC, version";
     ALL_RELEASES = "SELECT * FROM release";
     RELEASE = "SELECT * FROM release WHERE product = $1 AND version = $2";
+    SET_EOL = "UPDATE release SET eol_at = $3, eol_notice = $4, revision = revision + 1
+               WHERE product = $1 AND version = $2";
+    DUE_EOL = "SELECT * FROM release WHERE eol_at <= $1 AND stage NOT IN ('eol', 'withdrawn') ORDER BY eol_at";
+    SETTINGS = "SELECT name, settings FROM product ORDER BY name";
+    SET_SETTINGS = "UPDATE product SET settings = $2 WHERE name = $1";
     SET_STAGE = "UPDATE release SET stage = $3, reason = $4, revision = revision + 1
                  WHERE product = $1 AND version = $2 AND revision = $5";
     INSERT_ARTIFACT = "INSERT INTO artifact (product, version, platform, sha256, length, created_at)
@@ -33,6 +41,24 @@ statements! {
     ALL_PAYLOADS = "SELECT * FROM payload ORDER BY bytes";
 }
 
+/// What holds for a whole product.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProductSettings {
+    /// The oldest supported version: older clients are turned away by the version gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<Version>,
+    /// The oldest TLS that business servers accept, for example `TLSv1.2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_tls: Option<String>,
+    /// What a client must be able to do.
+    pub capabilities: BTreeSet<String>,
+    /// Where a person finds the way to upgrade.
+    pub upgrade_url: String,
+    /// How many other people must approve what widens a rollout.
+    pub approvals: u32,
+}
+
 /// A release as it is stored.
 #[derive(Debug, Clone)]
 pub struct Release {
@@ -46,6 +72,8 @@ pub struct Release {
     pub notes: String,
     /// Why it has its stage, where a reason was given.
     pub reason: Option<String>,
+    /// When its life ends or ended, and what was announced.
+    pub eol: Option<(Timestamp, String)>,
     /// Rises with every change.
     pub revision: i64,
     /// When it was made.
@@ -197,6 +225,54 @@ pub async fn set_stage(
     Ok(rows == 1)
 }
 
+/// Announces the end of a release's life.
+pub async fn set_eol(
+    tx: &mut Tx,
+    product: &ProductName,
+    version: &Version,
+    at: Timestamp,
+    notice: &str,
+) -> Result<(), StoreError> {
+    let args = args![
+        product.as_str(),
+        version.to_string(),
+        at.as_micros(),
+        notice
+    ];
+    tx.run_one("announce an end of life", SET_EOL, args).await
+}
+
+/// Releases whose announced end of life has come.
+pub async fn due_eol(tx: &mut Tx, now: Timestamp) -> Result<Vec<Release>, StoreError> {
+    tx.all(
+        "read releases",
+        DUE_EOL,
+        args![now.as_micros()],
+        read_release,
+    )
+    .await
+}
+
+/// The settings of each product, as JSON.
+pub async fn all_settings(tx: &mut Tx) -> Result<Vec<(ProductName, ProductSettings)>, StoreError> {
+    tx.all("read settings", SETTINGS, args![], |row| {
+        let text: String = row.get("settings")?;
+        Ok((row.parse("name")?, json("settings", &text)?))
+    })
+    .await
+}
+
+/// Writes a product's settings; whether there is such a product.
+pub async fn set_settings(
+    tx: &mut Tx,
+    product: &ProductName,
+    settings: &ProductSettings,
+) -> Result<bool, StoreError> {
+    let text = serde_json::to_string(settings).unwrap_or_default();
+    let args = args![product.as_str(), text];
+    Ok(tx.run("write settings", SET_SETTINGS, args).await? == 1)
+}
+
 /// Adds an artifact; whether it is new.
 pub async fn insert_artifact(
     tx: &mut Tx,
@@ -324,12 +400,14 @@ fn length(bytes: u64) -> i64 {
 }
 
 fn read_release(row: &Row) -> Result<Release, StoreError> {
+    let notice: String = row.get("eol_notice")?;
     Ok(Release {
         product: row.parse("product")?,
         version: row.parse("version")?,
         stage: row.parse("stage")?,
         notes: row.get("notes")?,
         reason: row.get("reason")?,
+        eol: row.time_opt("eol_at")?.map(|at| (at, notice)),
         revision: row.get("revision")?,
         created_at: row.time("created_at")?,
         created_by: row.get("created_by")?,

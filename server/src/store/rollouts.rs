@@ -4,22 +4,23 @@ use std::time::Duration;
 
 use tidegate_domain::BasisPoints;
 use tidegate_domain::ring::{Frontier, Ring};
-use tidegate_domain::rollout::{Gate, Pace, RolloutState, Wave, WaveState};
+use tidegate_domain::rollout::{Gate, RolloutState, Wave, WaveProgress, WaveState};
 use tidegate_protocol::{Explained, ProductName, RolloutId, Timestamp, Version};
 
 use super::db::{Row, args};
+use super::policy::{MAX_SILENT_BP, Policy, SILENT_AFTER};
 use super::{StoreError, Tx, json, statements};
 
 statements! {
-    INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, window_s, max_attempts, timeout_s, created_at, created_by)
-              VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
-    INSERT_WAVE = "INSERT INTO wave (rollout_id, idx, name, selector, size, state, frontier)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, window_s, max_attempts, timeout_s, created_at, created_by, policy)
+              VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    INSERT_WAVE = "INSERT INTO wave (rollout_id, idx, name, selector, size, state, frontier, quota)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     ONE = "SELECT * FROM rollout WHERE id = $1";
     // Live rollouts, the completed ones that bring late devices up, and others in which a
     // device still has something to do.
     PLANNED = "SELECT * FROM rollout r
-               WHERE state IN ('running', 'paused', 'halted', 'rolling_back', 'completed')
+               WHERE state IN ('running', 'paused', 'halted', 'rolling_back', 'completed', 'awaiting_approval', 'scheduled')
                   OR EXISTS (SELECT 1 FROM deployment d WHERE d.rollout_id = r.id AND d.active = 1)
                ORDER BY created_at DESC, id";
     PAGE = "SELECT * FROM rollout
@@ -31,7 +32,12 @@ statements! {
                    started_at = COALESCE(started_at, $6), halted_at = $7, ended_at = $8
             WHERE id = $1 AND revision = $2";
     TOUCH = "UPDATE rollout SET reason = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
-    SET_WAVE = "UPDATE wave SET state = $3, frontier = $4, started_at = $5, soak_started_at = $6, ended_at = $7
+    DUE = "SELECT * FROM rollout WHERE state = 'scheduled' AND starts_at <= $1 ORDER BY starts_at, id";
+    SET_STARTS = "UPDATE rollout SET starts_at = $2 WHERE id = $1";
+    SET_POLICY = "UPDATE rollout SET policy = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
+    RELEASE_WAVE = "UPDATE rollout SET released = released + 1, revision = revision + 1 WHERE id = $1 AND revision = $2";
+    KEEP = "UPDATE rollout SET extended_s = extended_s + $2, frozen = $3, revision = revision + 1 WHERE id = $1";
+    SET_WAVE = "UPDATE wave SET state = $3, frontier = $4, started_at = $5, soak_started_at = $6, ended_at = $7, quota = $8
                 WHERE rollout_id = $1 AND idx = $2 AND frontier <= $4";
     FENCE = "SELECT state, generation FROM rollout WHERE id = $1";
     FENCE_LOCKED = "SELECT state, generation FROM rollout WHERE id = $1 FOR SHARE";
@@ -56,10 +62,16 @@ pub struct Rollout {
     pub revision: i64,
     /// Its salt.
     pub salt: Ring,
-    /// Its limits.
-    pub gate: Gate,
-    /// Its pace.
-    pub pace: Pace,
+    /// How it goes on, and when it stops.
+    pub policy: Policy,
+    /// Waves beyond the first that a person has released, where that is needed.
+    pub released: u32,
+    /// By how much an incident extended its rollback windows, in seconds.
+    pub extended_s: u32,
+    /// Whether an incident froze pruning: the previous version is kept until it is unfrozen.
+    pub frozen: bool,
+    /// When it is to start by itself.
+    pub starts_at: Option<Timestamp>,
     /// The rollback window after a healthy start, in seconds.
     pub window_s: u32,
     /// How often a device may try.
@@ -83,16 +95,8 @@ pub struct Rollout {
 pub struct WaveRow {
     /// As planned.
     pub wave: Wave,
-    /// Where it stands.
-    pub state: WaveState,
-    /// How far it has admitted.
-    pub frontier: Frontier,
-    /// When it started.
-    pub started_at: Option<Timestamp>,
-    /// When it began to soak.
-    pub soak_started: Option<Timestamp>,
-    /// When it ended.
-    pub ended_at: Option<Timestamp>,
+    /// How far it has come.
+    pub progress: WaveProgress,
 }
 
 fn at(time: Option<Timestamp>) -> Option<i64> {
@@ -115,11 +119,8 @@ fn read_frontier(row: &Row) -> Result<Frontier, StoreError> {
 }
 
 /// Stores a new rollout with its waves.
-pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[Wave]) -> Result<(), StoreError> {
-    let pace_start = match rollout.pace {
-        Pace::Evidence { start } => i64::try_from(start).unwrap_or(i64::MAX),
-        Pace::AtOnce => 0,
-    };
+pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[WaveRow]) -> Result<(), StoreError> {
+    let gate = &rollout.policy.gate;
     tx.run_one(
         "store a rollout",
         INSERT,
@@ -130,32 +131,35 @@ pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[Wave]) -> Result<()
             rollout.state.as_str(),
             reason_column(&rollout.reason),
             i64::try_from(rollout.salt.get()).unwrap_or(i64::MAX),
-            i64::from(rollout.gate.max_failure.get()),
-            i64::try_from(rollout.gate.min_failures).unwrap_or(i64::MAX),
-            i64::from(rollout.gate.min_success.get()),
-            i64::try_from(rollout.gate.soak.as_secs()).unwrap_or(i64::MAX),
-            rollout.gate.on_breach.as_str(),
-            pace_start,
+            i64::from(gate.max_failure.get()),
+            i64::try_from(gate.min_failures).unwrap_or(i64::MAX),
+            i64::from(gate.min_success.get()),
+            i64::try_from(gate.soak.as_secs()).unwrap_or(i64::MAX),
+            gate.on_breach.as_str(),
+            0i64,
             i64::from(rollout.window_s),
             i64::from(rollout.max_attempts),
             i64::from(rollout.timeout_s),
             rollout.created_at.as_micros(),
             rollout.created_by.as_str(),
+            rollout.policy.to_column(),
         ],
     )
     .await?;
-    for (idx, wave) in (0i64..).zip(waves) {
+    super::aggregates::begin(tx, rollout.id).await?;
+    for (idx, row) in (0i64..).zip(waves) {
         tx.run_one(
             "store a wave",
             INSERT_WAVE,
             args![
                 rollout.id.to_string(),
                 idx,
-                wave.name.as_str(),
-                wave.selector.to_string(),
-                wave.size.to_string(),
+                row.wave.name.as_str(),
+                row.wave.selector.to_string(),
+                row.wave.size.to_string(),
                 WaveState::Pending.as_str(),
                 0i64,
+                i64::try_from(row.progress.quota).unwrap_or(i64::MAX),
             ],
         )
         .await?;
@@ -214,11 +218,14 @@ pub async fn waves(tx: &mut Tx, id: RolloutId) -> Result<Vec<WaveRow>, StoreErro
                 selector: row.parse("selector")?,
                 size: row.parse("size")?,
             },
-            state: row.parse("state")?,
-            frontier: read_frontier(row)?,
-            started_at: row.time_opt("started_at")?,
-            soak_started: row.time_opt("soak_started_at")?,
-            ended_at: row.time_opt("ended_at")?,
+            progress: WaveProgress {
+                state: row.parse("state")?,
+                frontier: read_frontier(row)?,
+                quota: row.unsigned("quota")?,
+                started_at: row.time_opt("started_at")?,
+                soak_started: row.time_opt("soak_started_at")?,
+                ended_at: row.time_opt("ended_at")?,
+            },
         })
     })
     .await
@@ -282,7 +289,7 @@ pub async fn set_wave(
     tx: &mut Tx,
     rollout: RolloutId,
     index: usize,
-    wave: &WaveRow,
+    wave: &WaveProgress,
 ) -> Result<(), StoreError> {
     tx.run_one(
         "change a wave",
@@ -295,9 +302,53 @@ pub async fn set_wave(
             at(wave.started_at),
             at(wave.soak_started),
             at(wave.ended_at),
+            i64::try_from(wave.quota).unwrap_or(i64::MAX),
         ],
     )
     .await
+}
+
+/// Rollouts whose time to start has come.
+pub async fn due(tx: &mut Tx, now: Timestamp) -> Result<Vec<Rollout>, StoreError> {
+    tx.all("read scheduled rollouts", DUE, args![now.as_micros()], read)
+        .await
+}
+
+/// Notes when a rollout is to start by itself.
+pub async fn set_starts(tx: &mut Tx, id: RolloutId, at: Timestamp) -> Result<(), StoreError> {
+    tx.run_one(
+        "schedule a rollout",
+        SET_STARTS,
+        args![id.to_string(), at.as_micros()],
+    )
+    .await
+}
+
+/// Gives a rollout another policy, if it still has the revision; whether it had.
+pub async fn set_policy(
+    tx: &mut Tx,
+    rollout: &Rollout,
+    policy: &Policy,
+) -> Result<bool, StoreError> {
+    let args = args![rollout.id.to_string(), rollout.revision, policy.to_column()];
+    Ok(tx.run("edit a rollout", SET_POLICY, args).await? == 1)
+}
+
+/// Releases one more wave, if the rollout still has the revision; whether it had.
+pub async fn release_wave(tx: &mut Tx, rollout: &Rollout) -> Result<bool, StoreError> {
+    let args = args![rollout.id.to_string(), rollout.revision];
+    Ok(tx.run("release a wave", RELEASE_WAVE, args).await? == 1)
+}
+
+/// Extends the rollback windows of a rollout, and freezes or unfreezes pruning.
+pub async fn keep_longer(
+    tx: &mut Tx,
+    id: RolloutId,
+    seconds: u32,
+    frozen: bool,
+) -> Result<(), StoreError> {
+    let args = args![id.to_string(), i64::from(seconds), frozen];
+    tx.run_one("extend rollback windows", KEEP, args).await
 }
 
 /// State and generation of a rollout, locked against change until the transaction ends: a halt
@@ -323,6 +374,18 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
     };
     let reason: String = row.get("reason")?;
     let start: u64 = row.unsigned("pace_start")?;
+    let policy: String = row.get("policy")?;
+    let gate = Gate {
+        max_failure: share("max_failure_bp")?,
+        min_failures: row.unsigned("min_failures")?,
+        min_success: share("min_success_bp")?,
+        min_sample: 1,
+        max_silent: BasisPoints::new(MAX_SILENT_BP).unwrap_or(BasisPoints::ALL),
+        silent_after: SILENT_AFTER,
+        compare: false,
+        soak: Duration::from_secs(row.unsigned("soak_s")?),
+        on_breach: row.parse("on_breach")?,
+    };
     Ok(Rollout {
         id: row.parse("id")?,
         product: row.parse("product")?,
@@ -332,18 +395,11 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
         generation: row.get("generation")?,
         revision: row.get("revision")?,
         salt: Ring::from_random(row.unsigned("salt")?),
-        gate: Gate {
-            max_failure: share("max_failure_bp")?,
-            min_failures: row.unsigned("min_failures")?,
-            min_success: share("min_success_bp")?,
-            soak: Duration::from_secs(row.unsigned("soak_s")?),
-            on_breach: row.parse("on_breach")?,
-        },
-        pace: if start == 0 {
-            Pace::AtOnce
-        } else {
-            Pace::Evidence { start }
-        },
+        policy: Policy::from_column(&policy, start, gate)?,
+        released: row.unsigned("released")?,
+        extended_s: row.unsigned("extended_s")?,
+        frozen: row.get::<i64>("frozen")? == 1,
+        starts_at: row.time_opt("starts_at")?,
         window_s: row.unsigned("window_s")?,
         max_attempts: row.unsigned("max_attempts")?,
         timeout_s: row.unsigned("timeout_s")?,

@@ -95,6 +95,13 @@ pub struct CheckIn {
     /// Power and charge.
     #[serde(default)]
     pub battery: Battery,
+    /// Whether the device's link costs by the byte.
+    #[serde(default)]
+    pub metered: bool,
+    /// Whether what runs was found healthy when it was last checked; absent where there is no
+    /// health check.
+    #[serde(default)]
+    pub healthy: Option<bool>,
     /// The deployment that the device is working on.
     #[serde(default)]
     pub deployment: Option<DeploymentStatus>,
@@ -115,4 +122,8 @@ pub struct CheckInAnswer {
     /// A deployment to call off if it has not switched yet.
     #[serde(default)]
     pub cancel: Option<DeploymentId>,
+    /// Keep the previous version at least this long from now, in seconds: an incident extended the
+    /// rollback window, or froze pruning. It never shortens the window.
+    #[serde(default)]
+    pub keep_previous_s: Option<u32>,
 }

@@ -92,6 +92,12 @@ ids! {
     TokenId = "tok";
     /// A background job.
     JobId = "job";
+    /// A hold: devices that are kept from a release.
+    HoldId = "hold";
+    /// An incident: a release that is being taken back.
+    IncidentId = "inc";
+    /// A change to a rollout that waits for approval.
+    ChangeId = "chg";
 }
 
 #[cfg(test)]

@@ -27,7 +27,10 @@ pub use chain::error_chain;
 pub use checkin::{CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, SessionGranted};
 pub use deployment::DeploymentState;
 pub use digest::{ParseDigestError, Sha256};
-pub use id::{DeploymentId, DeviceId, JobId, JoinTokenId, ParseIdError, RolloutId, TokenId};
+pub use id::{
+    ChangeId, DeploymentId, DeviceId, HoldId, IncidentId, JobId, JoinTokenId, ParseIdError,
+    RolloutId, TokenId,
+};
 pub use image::Image;
 pub use name::{Label, NameError, Platform, ProductName, Region};
 pub use problem::{Problem, ProblemCode};

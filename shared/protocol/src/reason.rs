@@ -37,18 +37,31 @@ pub enum Reason {
     ReleaseNotOffered,
     NewerInstalled,
     BatteryLow,
+    MeteredLink,
+    Held,
+    WindowClosed,
     DeviceRevoked,
     // What a gate waits for.
     WaveInFlight,
     WaveSoaking,
     WaveReachesOut,
+    SampleTooSmall,
+    WaitsForWord,
+    ApprovalNeeded,
     GateBreached,
     RolloutEnded,
+    // Why a business server turns a client away.
+    ClientTooOld,
+    ClientTlsTooOld,
+    ClientLacksCapability,
+    ReleaseEol,
+    ReleaseWithdrawn,
     // What a person or the server ordered.
     RollbackOrdered,
     CancelOrdered,
     TimedOut,
     Superseded,
+    RollbackNotAllowed,
     // What went wrong on the device.
     DownloadFailed,
     ChunkCorrupt,
@@ -90,16 +103,28 @@ crate::words!(Reason("reason") {
     ReleaseNotOffered = "release_not_offered",
     NewerInstalled = "newer_installed",
     BatteryLow = "battery_low",
+    MeteredLink = "metered_link",
+    Held = "held",
+    WindowClosed = "window_closed",
     DeviceRevoked = "device_revoked",
     WaveInFlight = "wave_in_flight",
     WaveSoaking = "wave_soaking",
     WaveReachesOut = "wave_reaches_out",
+    SampleTooSmall = "sample_too_small",
+    WaitsForWord = "waits_for_word",
+    ApprovalNeeded = "approval_needed",
     GateBreached = "gate_breached",
     RolloutEnded = "rollout_ended",
+    ClientTooOld = "client_too_old",
+    ClientTlsTooOld = "client_tls_too_old",
+    ClientLacksCapability = "client_lacks_capability",
+    ReleaseEol = "release_eol",
+    ReleaseWithdrawn = "release_withdrawn",
     RollbackOrdered = "rollback_ordered",
     CancelOrdered = "cancel_ordered",
     TimedOut = "timed_out",
     Superseded = "superseded",
+    RollbackNotAllowed = "rollback_not_allowed",
     DownloadFailed = "download_failed",
     ChunkCorrupt = "chunk_corrupt",
     DeltaFailed = "delta_failed",
@@ -134,6 +159,27 @@ impl Reason {
         )
     }
 
+    /// How often one device may fail for this reason in one rollout and try again by itself. A
+    /// bad link costs many tries and no harm; a full disk does not empty itself.
+    pub fn retry_budget(self) -> u32 {
+        match self {
+            Self::DownloadFailed => 12,
+            Self::ChunkCorrupt | Self::MetadataExpired | Self::TimedOut => 6,
+            Self::DiskFull | Self::StorageError => 3,
+            _ if self.retryable() => u32::MAX,
+            _ => 0,
+        }
+    }
+
+    /// How long a device waits after its first failure for this reason, in seconds; doubled
+    /// with each further one.
+    pub fn back_off_s(self) -> u32 {
+        match self {
+            Self::DiskFull | Self::StorageError => 900,
+            _ => 30,
+        }
+    }
+
     /// Whether it is the device's account of a failed attempt: the reasons that a gate counts.
     pub fn is_failure(self) -> bool {
         self >= Self::DownloadFailed
@@ -164,16 +210,28 @@ impl Reason {
             Self::ReleaseNotOffered => "the release's stage is not offered to any channel",
             Self::NewerInstalled => "a newer release is installed",
             Self::BatteryLow => "below 20 % on battery",
+            Self::MeteredLink => "the link is metered and the rollout spares such links",
+            Self::Held => "a hold keeps this device from the release",
+            Self::WindowClosed => "the maintenance window is closed",
             Self::DeviceRevoked => "the device is revoked",
             Self::WaveInFlight => "devices of the wave are still updating",
             Self::WaveSoaking => "the wave soaks before anything more happens",
             Self::WaveReachesOut => "devices of the wave are online but not updated yet",
-            Self::GateBreached => "more devices failed than the gate allows",
+            Self::SampleTooSmall => "too few devices have finished to judge the wave",
+            Self::WaitsForWord => "the next wave waits for a person's word",
+            Self::ApprovalNeeded => "other people must approve it first",
+            Self::GateBreached => "the gate is breached: failures, silence or the comparison",
             Self::RolloutEnded => "the rollout has ended",
+            Self::ClientTooOld => "the client is older than the oldest supported version",
+            Self::ClientTlsTooOld => "the client speaks an older TLS than is accepted",
+            Self::ClientLacksCapability => "the client lacks a capability that is needed",
+            Self::ReleaseEol => "the client's version has reached its end of life",
+            Self::ReleaseWithdrawn => "the client's version was withdrawn",
             Self::RollbackOrdered => "a rollback was ordered",
             Self::CancelOrdered => "the update was called off",
             Self::TimedOut => "the device was not heard of in time",
             Self::Superseded => "another rollout took the device over",
+            Self::RollbackNotAllowed => "there is no allowed way back from the release",
             Self::DownloadFailed => "the download did not complete",
             Self::ChunkCorrupt => "a chunk was not what the manifest promised",
             Self::DeltaFailed => "the delta did not apply",

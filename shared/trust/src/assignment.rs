@@ -52,6 +52,10 @@ pub struct Terms {
     pub deployment: DeploymentId,
     /// How long the previous slot is kept after a healthy start, in seconds.
     pub window_s: u32,
+    /// Seconds from now within which the device must switch, or ask again: its maintenance
+    /// window closes. A device measures it with its own steady clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch_within_s: Option<u32>,
     /// Ways to fetch the image, best first; the last one needs no old image.
     pub payloads: Vec<Payload>,
 }

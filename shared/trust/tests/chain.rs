@@ -191,6 +191,7 @@ fn draft(release: &str) -> Draft {
             action: Action::Install,
             deployment: DeploymentId::from_random([4; 16]),
             window_s: 60,
+            switch_within_s: None,
             payloads: vec![Payload {
                 manifest: image(release).sha256,
                 manifest_length: 10,

@@ -1,15 +1,19 @@
 //! What admission rests on: the plan and the device, as facts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tidegate_protocol::{
     Battery, Channel, DeploymentId, DeploymentState, Explained, Image, Platform, ProductName,
-    Region, RolloutId, Sha256, Stage, Timestamp, Version,
+    Reason, Region, RolloutId, Sha256, Stage, Timestamp, Version,
 };
 
+use crate::hold::Hold;
 use crate::ring::{Frontier, Ring};
 use crate::rollout::{RolloutState, WaveState};
-use crate::selector::Selector;
+use crate::selector::{self, Selector};
+use crate::version_gate::GatePolicy;
+use crate::window::Windows;
 
 /// Everything that decisions about a fleet rest on. Immutable; swapped whole.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +30,29 @@ pub struct ProductPlan {
     /// Rollouts that concern devices: live ones, and the completed ones that bring late devices
     /// up, newest goal first.
     pub rollouts: Vec<RolloutPlan>,
+    /// Holds.
+    pub holds: Vec<Hold>,
+    /// What the offline keys say of each channel.
+    pub signed: BTreeMap<Channel, SignedPolicy>,
+    /// What business servers ask of clients.
+    pub gate: GatePolicy,
+}
+
+/// What the offline-signed role of a channel says beyond its images. Devices hold to it whatever
+/// the server says, so the server does not offer what they would refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SignedPolicy {
+    /// The oldest release that may be installed.
+    pub min_release: Option<Version>,
+    /// Releases that may not be installed any more.
+    pub eol: BTreeSet<Version>,
+}
+
+impl SignedPolicy {
+    /// Whether a release may be installed under it.
+    pub fn allows(&self, release: &Version) -> bool {
+        self.min_release.as_ref().is_none_or(|min| release >= min) && !self.eol.contains(release)
+    }
 }
 
 /// A release as admission sees it.
@@ -33,6 +60,8 @@ pub struct ProductPlan {
 pub struct ReleasePlan {
     /// Its stage.
     pub stage: Stage,
+    /// When its life ends or ended, and what was announced.
+    pub eol: Option<(Timestamp, String)>,
     /// Its artifacts.
     pub artifacts: BTreeMap<Platform, ArtifactPlan>,
 }
@@ -47,6 +76,8 @@ pub struct ArtifactPlan {
     pub stepping_stone: bool,
     /// The oldest release that it may be installed over.
     pub min_from: Option<Version>,
+    /// Whether a device may return from it to an older one by order.
+    pub allow_rollback: bool,
     /// Bytes of the smallest full payload.
     pub full_bytes: u64,
     /// Bytes of a delta, by the image that it starts from.
@@ -72,7 +103,34 @@ pub struct RolloutPlan {
     pub max_attempts: u32,
     /// The rollback window after a healthy start, in seconds.
     pub window_s: u32,
+    /// When devices may be updated.
+    pub windows: Windows,
+    /// Over how long the devices of a window that opens are spread.
+    pub ramp: Duration,
+    /// When it should be finished.
+    pub deadline: Option<Timestamp>,
+    /// How long a device may wait for a better battery.
+    pub battery_wait: Duration,
+    /// What metered links may carry.
+    pub metered: Metered,
 }
+
+/// What a rollout may fetch over links that cost by the byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metered {
+    /// Anything.
+    Allow,
+    /// Deltas alone.
+    DeltasOnly,
+    /// Nothing.
+    Never,
+}
+
+tidegate_protocol::words!(Metered("metered policy") {
+    Allow = "allow",
+    DeltasOnly = "deltas_only",
+    Never = "never",
+});
 
 /// A wave as admission sees it.
 #[derive(Debug, Clone)]
@@ -104,15 +162,13 @@ pub struct DeploymentFacts {
     pub reason: Option<Explained>,
     /// Attempts begun.
     pub attempts: u32,
-    /// When it last changed.
+    /// Whether the device has begun to install in this attempt: from then on silence says
+    /// something about the release.
+    pub took: bool,
+    /// How often it failed, by reason.
+    pub failures: BTreeMap<Reason, u32>,
+    /// When its state last changed.
     pub updated_at: Timestamp,
-}
-
-impl DeploymentFacts {
-    /// Whether the device went back because of what it saw itself, not by order.
-    pub fn came_back_by_itself(&self) -> bool {
-        self.reason.as_ref().is_some_and(|r| r.code.is_failure())
-    }
 }
 
 /// A device as admission sees it.
@@ -136,8 +192,24 @@ pub struct DeviceFacts<'a> {
     pub image: Option<Sha256>,
     /// Its battery.
     pub battery: Battery,
+    /// Since when its battery has been low without a pause.
+    pub low_since: Option<Timestamp>,
+    /// Whether its link costs by the byte.
+    pub metered: bool,
     /// Its deployments in rollouts of the plan.
     pub deployments: &'a BTreeMap<RolloutId, DeploymentFacts>,
     /// Releases that it came back from.
     pub quarantine: &'a BTreeSet<Version>,
+}
+
+impl<'a> DeviceFacts<'a> {
+    /// What selectors look at.
+    pub fn selectable(&self) -> selector::Facts<'a> {
+        selector::Facts {
+            region: self.region,
+            platform: self.platform,
+            labels: self.labels,
+            release: self.release,
+        }
+    }
 }

@@ -1,34 +1,40 @@
 //! What a device that checks in is told, and the whole chain of why.
 
+mod concern;
 mod facts;
+mod moment;
+mod paths;
 mod verdict;
 
+pub use concern::{Candidate, not_concerned};
 pub use facts::{
-    ArtifactPlan, DeploymentFacts, DeviceFacts, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan,
-    WavePlan,
+    ArtifactPlan, DeploymentFacts, DeviceFacts, FleetPlan, Metered, ProductPlan, ReleasePlan,
+    RolloutPlan, SignedPolicy, WavePlan,
 };
+pub use paths::{way_back, way_to};
 pub use verdict::{Decision, Offer, Step, Trace, Verdict};
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidegate_protocol::{DeploymentState, Explained, Reason, Stage, Timestamp, Version};
+use tidegate_protocol::{DeploymentState, Explained, Reason, RolloutId, Stage, Timestamp};
 
-use crate::path::{self, Graph, NoPath, Node};
 use crate::rollout::{RolloutState, WaveState};
-use crate::selector;
+use moment::NotNow;
 
-/// How long a device waits before attempt `attempts + 1`: 30 s, doubled each time, at most 1 h.
-pub fn back_off(attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(7);
-    Duration::from_secs((30 << doublings).min(3_600))
+/// How long a device waits after it has failed so often for one reason: the reason's own time,
+/// doubled with each failure, at most an hour.
+pub fn back_off(reason: Reason, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(7);
+    Duration::from_secs((u64::from(reason.back_off_s()) << doublings).min(3_600))
 }
 
 /// Decides what a device is told. Costs no more than a look at each rollout of its product.
+/// `room` says how many more devices a rollout may expose now.
 pub fn decide(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
     now: Timestamp,
+    room: &impl Fn(RolloutId) -> u64,
     trace: &mut impl Trace,
 ) -> Decision {
     if !device.active {
@@ -44,38 +50,48 @@ pub fn decide(
             device.channel, device.region
         )
     });
-    if let Some(decision) = decide_ongoing(plan, device, trace) {
+    if let Some(decision) = decide_ongoing(plan, device, now, trace) {
         return decision;
     }
     // The reason that is shown is the one of the rollout in which the device came furthest.
-    let mut best: Option<(usize, Explained)> = None;
+    let mut best: Option<(usize, NotNow, RolloutId)> = None;
     for rollout in &plan.rollouts {
-        match consider(plan, rollout, device, now, trace) {
+        match consider(plan, rollout, device, now, room, trace) {
             Ok(offer) => {
                 let detail = format!("{} by rollout {}", offer.leg, offer.rollout);
                 return Decision {
                     verdict: Verdict::Offer(offer),
                     reason: Explained::new(Reason::UpdateOffered, detail),
+                    again: None,
+                    rollout: Some(rollout.id),
                 };
             }
-            Err((depth, reason)) => {
-                if best.as_ref().is_none_or(|(d, _)| depth > *d) {
-                    best = Some((depth, reason));
+            Err((depth, refusal)) => {
+                if best.as_ref().is_none_or(|(d, ..)| depth > *d) {
+                    best = Some((depth, refusal, rollout.id));
                 }
             }
         }
     }
-    let reason = best.map_or(Reason::NoRollout.into(), |(_, reason)| reason);
-    Decision {
-        verdict: Verdict::Nothing,
-        reason,
+    match best {
+        None => nothing(Reason::NoRollout),
+        Some((_, refusal, rollout)) => Decision {
+            rollout: Some(rollout),
+            ..not_now(refusal)
+        },
     }
 }
 
 fn nothing(reason: impl Into<Explained>) -> Decision {
+    not_now(reason.into().into())
+}
+
+fn not_now(refusal: NotNow) -> Decision {
     Decision {
         verdict: Verdict::Nothing,
-        reason: reason.into(),
+        reason: refusal.reason,
+        again: refusal.again,
+        rollout: None,
     }
 }
 
@@ -83,6 +99,7 @@ fn nothing(reason: impl Into<Explained>) -> Decision {
 fn decide_ongoing(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
+    now: Timestamp,
     trace: &mut impl Trace,
 ) -> Option<Decision> {
     let mut ongoing = None;
@@ -91,8 +108,12 @@ fn decide_ongoing(
             continue;
         };
         let state = deployment.state;
-        let open = !state.is_final()
-            || (state == DeploymentState::Succeeded && rollout.state == RolloutState::RollingBack);
+        let back = rollout.state == RolloutState::RollingBack;
+        // Timed out after it had begun to install: it may have switched unheard.
+        let unheard = state == DeploymentState::TimedOut
+            && deployment.took
+            && device.release == Some(&rollout.goal);
+        let open = !state.is_final() || (back && (state == DeploymentState::Succeeded || unheard));
         if !open {
             continue;
         }
@@ -102,11 +123,13 @@ fn decide_ongoing(
                 deployment.id, rollout.state
             )
         };
-        if rollout.state == RolloutState::RollingBack && state.has_switched() {
+        let switched = state.has_switched() || unheard;
+        if state == DeploymentState::RollingBack || (back && switched) {
             trace.step(Some(rollout.id), "rollback", false, standing);
-            return Some(return_order(rollout, deployment, device));
+            return Some(return_order(plan, rollout, deployment, device));
         }
-        if rollout.state.calls_off() && !state.has_switched() {
+        let held = !switched && moment::held(plan, device, &rollout.goal).is_some();
+        if (rollout.state.calls_off() && !switched) || held {
             trace.step(Some(rollout.id), "called off", false, standing);
             let (rollout, deployment) = (rollout.id, deployment.id);
             return Some(Decision {
@@ -115,31 +138,55 @@ fn decide_ongoing(
                     deployment,
                 },
                 reason: Reason::CancelOrdered.into(),
+                again: None,
+                rollout: None,
             });
         }
         trace.step(Some(rollout.id), "under way", false, standing);
-        ongoing.get_or_insert_with(|| go_on(plan, rollout, deployment, device));
+        ongoing.get_or_insert_with(|| go_on(plan, rollout, deployment, device, now));
     }
     ongoing
 }
 
 fn return_order(
+    plan: &ProductPlan,
     rollout: &RolloutPlan,
     deployment: &DeploymentFacts,
     device: &DeviceFacts<'_>,
 ) -> Decision {
-    match &deployment.from {
-        // It is back already and its report is on the way, or it never left.
-        Some(from) if device.release == Some(from) => nothing(Reason::RolloutRollingBack),
-        Some(from) => Decision {
+    // It is back already and its report is on the way, or it never left.
+    if deployment.from.is_some() && device.release == deployment.from.as_ref() {
+        return nothing(Reason::RolloutRollingBack);
+    }
+    // While the old version is kept, no signature has to allow the way back to it.
+    let kept = matches!(
+        deployment.state,
+        DeploymentState::Verifying | DeploymentState::Probation
+    );
+    let refusal = match &deployment.from {
+        None => Some(Explained::from(Reason::NoPreviousSlot)),
+        Some(_) if kept => None,
+        Some(from) => way_back(plan, device, from).err(),
+    };
+    match (&deployment.from, refusal) {
+        (Some(from), None) => Decision {
             verdict: Verdict::Return {
                 rollout: rollout.id,
                 deployment: deployment.id,
                 to: from.clone(),
             },
             reason: Explained::new(Reason::RollbackOrdered, format!("to {from}")),
+            again: None,
+            rollout: Some(rollout.id),
         },
-        None => nothing(Reason::NoPreviousSlot),
+        (_, refusal) => Decision {
+            verdict: Verdict::Stuck {
+                deployment: deployment.id,
+            },
+            reason: refusal.unwrap_or_else(|| Reason::NoPreviousSlot.into()),
+            again: None,
+            rollout: Some(rollout.id),
+        },
     }
 }
 
@@ -148,31 +195,45 @@ fn go_on(
     rollout: &RolloutPlan,
     deployment: &DeploymentFacts,
     device: &DeviceFacts<'_>,
+    now: Timestamp,
 ) -> Decision {
     let reason = match deployment.state {
         DeploymentState::Probation => Explained::from(Reason::ProbationOpen),
         state => Explained::new(Reason::InProgress, format!("{state} {}", deployment.leg)),
     };
-    let verdict = match deployment.state {
-        DeploymentState::Offered | DeploymentState::Deferred => {
-            // The next leg follows from what runs now: an earlier leg may be done.
-            let path = solve_path(plan, device, &rollout.goal);
-            let next = path.ok().and_then(|p| p.legs.into_iter().next());
-            let leg = next.unwrap_or_else(|| deployment.leg.clone());
-            Verdict::Repeat {
-                rollout: rollout.id,
-                deployment: deployment.id,
-                window_s: if leg == rollout.goal {
-                    rollout.window_s
-                } else {
-                    0
-                },
-                leg,
-            }
-        }
-        _ => Verdict::Nothing,
-    };
-    Decision { verdict, reason }
+    let waits = matches!(
+        deployment.state,
+        DeploymentState::Offered | DeploymentState::Deferred
+    );
+    if !waits {
+        return nothing(reason);
+    }
+    // What was offered in a window and not begun waits for the next one.
+    if let Some(refusal) = moment::window_closed(rollout, device, now)
+        .or_else(|| moment::battery_low(rollout, device, now))
+    {
+        return not_now(refusal);
+    }
+    // The next leg follows from what runs now: an earlier leg may be done.
+    let path = way_to(plan, device, &rollout.goal, rollout.whole_for(device));
+    let next = path.ok().and_then(|p| p.legs.into_iter().next());
+    let leg = next.unwrap_or_else(|| deployment.leg.clone());
+    Decision {
+        verdict: Verdict::Repeat {
+            rollout: rollout.id,
+            deployment: deployment.id,
+            window_s: if leg == rollout.goal {
+                rollout.window_s
+            } else {
+                0
+            },
+            switch_within_s: moment::switch_within(rollout, device, now),
+            leg,
+        },
+        reason,
+        again: None,
+        rollout: Some(rollout.id),
+    }
 }
 
 /// One rollout for one device. The depth of a refusal says how far the device came.
@@ -181,18 +242,22 @@ fn consider(
     rollout: &RolloutPlan,
     device: &DeviceFacts<'_>,
     now: Timestamp,
+    room: &impl Fn(RolloutId) -> u64,
     trace: &mut impl Trace,
-) -> Result<Offer, (usize, Explained)> {
+) -> Result<Offer, (usize, NotNow)> {
     let id = Some(rollout.id);
     let goal = &rollout.goal;
     let mut depth = 0;
-    let mut check = |name: &'static str, refusal: Option<Explained>, found: &dyn Fn() -> String| {
+    let mut check = |name: &'static str, refusal: Option<NotNow>, found: &dyn Fn() -> String| {
         depth += 1;
         trace.step(id, name, refusal.is_none(), || {
-            refusal.as_ref().map_or_else(found, ToString::to_string)
+            refusal
+                .as_ref()
+                .map_or_else(found, |refusal| refusal.reason.to_string())
         });
         refusal.map_or(Ok(()), |refusal| Err((depth, refusal)))
     };
+    let plain = |refusal: Option<Explained>| refusal.map(NotNow::from);
 
     let newer = match device.release {
         Some(release) if release == goal => Some(Reason::UpToDate.into()),
@@ -202,7 +267,7 @@ fn consider(
         )),
         _ => None,
     };
-    check("version", newer, &|| {
+    check("version", plain(newer), &|| {
         format!("{goal} is newer than what runs")
     })?;
 
@@ -210,35 +275,18 @@ fn consider(
         .releases
         .get(goal)
         .map_or(Stage::Withdrawn, |r| r.stage);
-    let refusal = if stage.channels().is_empty() {
-        Some(Explained::new(
-            Reason::ReleaseNotOffered,
-            format!("{goal} is {stage}"),
-        ))
-    } else if device.channel.takes(stage) {
-        None
-    } else {
-        let text = format!(
-            "{goal} is {stage}, the device takes channel {}",
-            device.channel
-        );
-        Some(Explained::new(Reason::ChannelDoesNotTakeStage, text))
-    };
-    check("channel", refusal, &|| {
-        format!("channel {} takes {stage}", device.channel)
-    })?;
+    check(
+        "channel",
+        plain(stage_refusal(plan, device, goal, stage)),
+        &|| format!("channel {} takes {stage}", device.channel),
+    )?;
 
-    let facts = selector::Facts {
-        region: device.region,
-        platform: device.platform,
-        labels: device.labels,
-    };
     let mine: Vec<(u32, &WavePlan)> = (0..)
         .zip(&rollout.waves)
-        .filter(|(_, w)| w.selector.matches(facts))
+        .filter(|(_, w)| w.selector.matches(device.selectable()))
         .collect();
     let refusal = mine.is_empty().then(|| Reason::SelectorMismatch.into());
-    check("selector", refusal, &|| {
+    check("selector", plain(refusal), &|| {
         format!("selected by {} waves", mine.len())
     })?;
 
@@ -246,19 +294,23 @@ fn consider(
         .quarantine
         .contains(goal)
         .then(|| Explained::new(Reason::Quarantined, format!("{goal}; a person can lift it")));
-    check("quarantine", refusal, &|| "not kept from it".into())?;
+    check("quarantine", plain(refusal), &|| "not kept from it".into())?;
+
+    check("hold", plain(moment::held(plan, device, goal)), &|| {
+        "no hold concerns it".into()
+    })?;
 
     let refusal = match rollout.state {
         RolloutState::Running | RolloutState::Completed => None,
         RolloutState::Paused => Some(Reason::RolloutPaused),
         RolloutState::Halted => Some(Reason::RolloutHalted),
         RolloutState::RollingBack | RolloutState::RolledBack => Some(Reason::RolloutRollingBack),
-        RolloutState::Draft
-        | RolloutState::AwaitingApproval
-        | RolloutState::Scheduled
-        | RolloutState::Cancelled => Some(Reason::RolloutNotStarted),
+        RolloutState::AwaitingApproval => Some(Reason::ApprovalNeeded),
+        RolloutState::Draft | RolloutState::Scheduled | RolloutState::Cancelled => {
+            Some(Reason::RolloutNotStarted)
+        }
     };
-    check("rollout", refusal.map(Into::into), &|| {
+    check("rollout", plain(refusal.map(Into::into)), &|| {
         format!("rollout is {}", rollout.state)
     })?;
 
@@ -274,41 +326,97 @@ fn consider(
         },
     )?;
 
-    let path = solve_path(plan, device, goal);
-    let refusal = path.as_ref().err().cloned();
-    check("path", refusal, &|| {
+    let refusal = moment::metered_out(rollout, device);
+    check("link", plain(refusal), &|| {
+        if device.metered {
+            "metered"
+        } else {
+            "not metered"
+        }
+        .into()
+    })?;
+
+    let path = way_to(plan, device, goal, rollout.whole_for(device));
+    check("path", plain(path.as_ref().err().cloned()), &|| {
         let legs = path
             .as_ref()
             .map(|p| p.legs.iter().map(ToString::to_string).collect::<Vec<_>>());
         legs.unwrap_or_default().join(" -> ")
     })?;
     let Ok(path) = path else {
-        return Err((0, Reason::NoPath.into()));
+        return Err((0, Explained::from(Reason::NoPath).into()));
     };
+    let leg = path.legs.first().unwrap_or(goal).clone();
+    let refusal = moment::held(plan, device, &leg).filter(|_| leg != *goal);
+    check("hold on the way", plain(refusal), &|| {
+        format!("{leg} is not held")
+    })?;
 
     let place = device.ring.place(rollout.salt);
     let admitted = mine
         .iter()
         .find(|(_, w)| w.state != WaveState::Pending && w.frontier.admits(place));
     let refusal = admitted.is_none().then(|| wave_refusal(&mine));
-    check("wave", refusal, &|| {
+    check("wave", plain(refusal), &|| {
         admitted.map_or_else(String::new, |(_, w)| format!("admitted by wave {}", w.name))
     })?;
 
-    let refusal = device.battery.is_low().then(|| {
-        let percent = device.battery.percent.unwrap_or(0);
-        Explained::new(Reason::BatteryLow, format!("battery {percent} %"))
-    });
-    check("battery", refusal, &|| "enough, or on mains".into())?;
+    check(
+        "window",
+        moment::window_closed(rollout, device, now),
+        &|| {
+            rollout.windows.of(device.region).map_or_else(
+                || "there is none".into(),
+                |window| format!("open: {window}"),
+            )
+        },
+    )?;
+    check(
+        "battery",
+        moment::battery_low(rollout, device, now),
+        &|| "enough, on mains, or waited long enough".into(),
+    )?;
 
-    let leg = path.legs.first().unwrap_or(goal).clone();
+    // A device that tries again is exposed already.
+    let places = room(rollout.id);
+    let refusal = (places == 0 && previous.is_none()).then(|| Reason::PaceLimit.into());
+    check("pace", plain(refusal), &|| format!("room for {places}"))?;
+
     Ok(Offer {
         rollout: rollout.id,
         generation: rollout.generation,
         wave: admitted.map_or(0, |(index, _)| *index),
         window_s: if leg == *goal { rollout.window_s } else { 0 },
+        switch_within_s: moment::switch_within(rollout, device, now),
         leg,
         retry_of: previous.map(|p| p.id),
+    })
+}
+
+fn stage_refusal(
+    plan: &ProductPlan,
+    device: &DeviceFacts<'_>,
+    goal: &tidegate_protocol::Version,
+    stage: Stage,
+) -> Option<Explained> {
+    if stage.channels().is_empty() {
+        let text = format!("{goal} is {stage}");
+        return Some(Explained::new(Reason::ReleaseNotOffered, text));
+    }
+    if !device.channel.takes(stage) {
+        let text = format!(
+            "{goal} is {stage}, the device takes channel {}",
+            device.channel
+        );
+        return Some(Explained::new(Reason::ChannelDoesNotTakeStage, text));
+    }
+    let signed = plan.signed.get(&device.channel)?;
+    (!signed.allows(goal)).then(|| {
+        let text = format!(
+            "the signed policy of channel {} bars {goal}",
+            device.channel
+        );
+        Explained::new(Reason::ReleaseNotOffered, text)
     })
 }
 
@@ -332,101 +440,48 @@ fn attempts_refusal(
     previous: &DeploymentFacts,
     rollout: &RolloutPlan,
     now: Timestamp,
-) -> Option<Explained> {
-    let reason = previous.reason.as_ref().map(|r| r.code);
+) -> Option<NotNow> {
+    let refuse = |text: String| Some(Explained::new(Reason::AttemptsExhausted, text).into());
     match previous.state {
         DeploymentState::Failed | DeploymentState::TimedOut => {
-            let timed_out = previous.state == DeploymentState::TimedOut;
-            if !timed_out && !reason.is_some_and(Reason::retryable) {
-                let text = reason.map_or("", Reason::text);
-                return Some(Explained::new(
-                    Reason::AttemptsExhausted,
-                    format!("not repeated: {text}"),
-                ));
+            let reason = previous
+                .reason
+                .as_ref()
+                .map_or(Reason::TimedOut, |r| r.code);
+            let failures = previous.failures.get(&reason).copied().unwrap_or(1);
+            if !reason.retryable() {
+                return refuse(format!("not repeated: {}", reason.text()));
             }
             if previous.attempts >= rollout.max_attempts {
-                let text = format!("{} of {}", previous.attempts, rollout.max_attempts);
-                return Some(Explained::new(Reason::AttemptsExhausted, text));
+                return refuse(format!("{} of {}", previous.attempts, rollout.max_attempts));
             }
-            let wait = back_off(previous.attempts);
+            if failures >= reason.retry_budget() {
+                let text = format!("{failures} of {}: {}", reason.retry_budget(), reason.text());
+                return refuse(text);
+            }
+            let wait = back_off(reason, failures);
             let waited = now.since(previous.updated_at);
             (waited < wait).then(|| {
                 let text = format!("{} of {} s", waited.as_secs(), wait.as_secs());
-                Explained::new(Reason::BackOff, text)
+                NotNow {
+                    reason: Explained::new(Reason::BackOff, text),
+                    again: Some(previous.updated_at.plus(wait)),
+                }
             })
         }
         // The rollout was resumed after it had called the device off.
         DeploymentState::Cancelled | DeploymentState::Superseded => None,
         // Succeeded, yet it runs something else: someone changed it by hand.
         DeploymentState::Succeeded => None,
-        DeploymentState::RolledBack => Some(Reason::Quarantined.into()),
+        DeploymentState::RolledBack => Some(Explained::from(Reason::Quarantined).into()),
         DeploymentState::Offered
         | DeploymentState::Deferred
         | DeploymentState::Downloading
         | DeploymentState::Installing
         | DeploymentState::Verifying
         | DeploymentState::Probation
-        | DeploymentState::RollingBack => Some(Reason::InProgress.into()),
+        | DeploymentState::RollingBack => Some(Explained::from(Reason::InProgress).into()),
     }
-}
-
-fn solve_path(
-    plan: &ProductPlan,
-    device: &DeviceFacts<'_>,
-    goal: &Version,
-) -> Result<path::Path, Explained> {
-    let mut graph = Graph::new();
-    for (version, release) in &plan.releases {
-        let Some(artifact) = release.artifacts.get(device.platform) else {
-            if version == goal {
-                let text = format!("{goal} for {}", device.platform);
-                return Err(Explained::new(Reason::NoArtifactForPlatform, text));
-            }
-            continue;
-        };
-        let usable = device.channel.takes(release.stage) && !device.quarantine.contains(version);
-        graph.insert(
-            version.clone(),
-            Node {
-                usable,
-                stepping_stone: artifact.stepping_stone && release.stage != Stage::Withdrawn,
-                min_from: artifact.min_from.clone(),
-                full_bytes: artifact.full_bytes,
-                deltas: deltas_by_release(plan, device, artifact),
-            },
-        );
-    }
-    path::solve(&graph, device.release, goal).map_err(|error| {
-        let code = match error {
-            NoPath::GoalNotUsable(_) => Reason::ReleaseNotOffered,
-            NoPath::NotForward(_) => Reason::NewerInstalled,
-            NoPath::Blocked(_) | NoPath::SourceTooOld { .. } => Reason::NoPath,
-        };
-        Explained::new(code, error.to_string())
-    })
-}
-
-/// Deltas start from images; the solver thinks in releases. What the device really runs counts
-/// for the first leg: a tampered installation has another image and gets no delta.
-fn deltas_by_release(
-    plan: &ProductPlan,
-    device: &DeviceFacts<'_>,
-    artifact: &ArtifactPlan,
-) -> BTreeMap<Version, u64> {
-    if artifact.deltas.is_empty() {
-        return BTreeMap::new();
-    }
-    plan.releases
-        .iter()
-        .filter_map(|(version, release)| {
-            let image = if device.release == Some(version) {
-                device.image?
-            } else {
-                release.artifacts.get(device.platform)?.image.sha256
-            };
-            Some((version.clone(), *artifact.deltas.get(&image)?))
-        })
-        .collect()
 }
 
 #[cfg(test)]

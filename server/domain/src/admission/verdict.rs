@@ -1,6 +1,6 @@
 //! What a device is told, and the chain that led there.
 
-use tidegate_protocol::{DeploymentId, Explained, RolloutId, Version};
+use tidegate_protocol::{DeploymentId, Explained, RolloutId, Timestamp, Version};
 
 /// What a device is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Verdict {
         leg: Version,
         /// The rollback window, in seconds.
         window_s: u32,
+        /// Seconds within which the device must switch, or ask again.
+        switch_within_s: Option<u32>,
     },
     /// Return to what ran before.
     Return {
@@ -31,6 +33,11 @@ pub enum Verdict {
     Cancel {
         /// In which rollout.
         rollout: RolloutId,
+        /// Which deployment.
+        deployment: DeploymentId,
+    },
+    /// The device was to return and cannot.
+    Stuck {
         /// Which deployment.
         deployment: DeploymentId,
     },
@@ -51,6 +58,8 @@ pub struct Offer {
     pub leg: Version,
     /// The rollback window of this leg, in seconds: an earlier leg of several has none.
     pub window_s: u32,
+    /// Seconds within which the device must switch, or ask again: its maintenance window closes.
+    pub switch_within_s: Option<u32>,
     /// The deployment that is tried again, if there was one.
     pub retry_of: Option<DeploymentId>,
 }
@@ -62,6 +71,10 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why.
     pub reason: Explained,
+    /// Before this there is no point in asking again, where that is known.
+    pub again: Option<Timestamp>,
+    /// The rollout that it is about, where there is one.
+    pub rollout: Option<RolloutId>,
 }
 
 /// One link of the chain that led to a decision.

@@ -1,11 +1,11 @@
-//! The gate: whether what was seen of a wave lets the rollout go on.
+//! The gate: whether what was seen of the exposed devices lets the rollout go on.
 
 use std::time::Duration;
 
-use tidegate_protocol::DeploymentState;
-
 use crate::BasisPoints;
-use crate::admission::DeploymentFacts;
+
+use super::Tally;
+use super::evidence::{self, Evidence, Stratum};
 
 /// What to do when a gate is breached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,162 +21,243 @@ tidegate_protocol::words!(OnBreach("breach action") {
     HaltAndRollBack = "halt_and_roll_back",
 });
 
-/// The limits of a rollout's waves.
+/// The limits of a rollout. Over devices that were exposed, never over the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
     /// The share of finished devices that may fail.
     pub max_failure: BasisPoints,
-    /// So many devices must have failed before the share counts: the minimum sample. At least 1.
+    /// So many devices must have failed before anything is concluded. At least 1.
     pub min_failures: u64,
     /// The share of finished devices that must be healthy for the wave to pass.
     pub min_success: BasisPoints,
+    /// So many devices must have finished before a wave may pass, or all of a smaller wave.
+    pub min_sample: u64,
+    /// The share of devices that took the update and may be silent at the same time; all of
+    /// them switches the test off.
+    pub max_silent: BasisPoints,
+    /// How long a device that took the update may be unheard of before it counts as silent.
+    pub silent_after: Duration,
+    /// Whether devices on the new release are compared with those still on the old one.
+    pub compare: bool,
     /// How long a wave waits after its last device, in case something shows up late.
     pub soak: Duration,
     /// What a breach does.
     pub on_breach: OnBreach,
 }
 
-/// What became of the devices that a wave exposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Offered or under way, not healthy yet.
-    pub in_flight: u64,
-    /// Healthy on the new release: in probation or succeeded.
-    pub healthy: u64,
-    /// Those of the healthy ones whose rollback window is still open.
-    pub probation: u64,
-    /// Failed, or back because the release was bad.
-    pub failed: u64,
-    /// Under way back.
-    pub returning: u64,
-    /// Back by order.
-    pub returned: u64,
-    /// Called off before they switched.
-    pub called_off: u64,
-}
-
-impl Tally {
-    /// Counts one deployment. A failed attempt that will be repeated by itself is under way.
-    pub fn count(&mut self, deployment: &DeploymentFacts, max_attempts: u32) {
-        use DeploymentState as S;
-        let repeats = deployment.attempts < max_attempts
-            && deployment
-                .reason
-                .as_ref()
-                .is_some_and(|r| r.code.retryable());
-        let slot = match deployment.state {
-            S::Offered | S::Deferred | S::Downloading | S::Installing | S::Verifying => {
-                &mut self.in_flight
-            }
-            S::Failed if repeats => &mut self.in_flight,
-            S::Probation | S::Succeeded => &mut self.healthy,
-            S::Failed | S::TimedOut => &mut self.failed,
-            S::RollingBack => &mut self.returning,
-            S::RolledBack if deployment.came_back_by_itself() => &mut self.failed,
-            S::RolledBack => &mut self.returned,
-            S::Cancelled | S::Superseded => &mut self.called_off,
-        };
-        *slot += 1;
-        self.probation += u64::from(deployment.state == S::Probation);
-    }
-
-    /// Every device that has a deployment.
-    pub fn exposed(&self) -> u64 {
-        self.in_flight
-            + self.healthy
-            + self.failed
-            + self.returning
-            + self.returned
-            + self.called_off
-    }
-
-    /// Those whose outcome is known.
-    pub fn finished(&self) -> u64 {
-        self.healthy + self.failed
-    }
-}
-
-/// What a gate says.
+/// A breached gate: in which wave it shows, and what was measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GateVerdict {
-    /// Nothing speaks against going on.
-    Holds,
-    /// Too many failed, or too few are healthy.
-    Breached(String),
+pub struct Breach {
+    /// The wave.
+    pub wave: usize,
+    /// What was measured, against what.
+    pub text: String,
 }
+
+/// One false halt in so many rollouts that keep exactly to their limits, at most.
+pub const FALSE_HALT_ONE_IN: u64 = 20;
 
 impl Gate {
-    /// Whether failures so far breach the gate. Looked at whenever something changes.
-    pub fn failures(&self, tally: &Tally) -> GateVerdict {
-        let (failed, finished) = (tally.failed, tally.finished());
-        if failed >= self.min_failures.max(1) && self.max_failure.is_exceeded_by(failed, finished) {
-            return GateVerdict::Breached(format!(
-                "{failed} of {finished} finished devices failed; the limit is {} from {} failures on",
-                self.max_failure,
-                self.min_failures.max(1),
-            ));
-        }
-        GateVerdict::Holds
+    /// Looks at everything that is known. Valid however often it is called: the false halts of a
+    /// whole rollout, over all of its tests together, stay below one in [`FALSE_HALT_ONE_IN`].
+    ///
+    /// That budget is divided in quarters: one for silence and one for the comparison where they
+    /// are in use, the rest for failures. Within failures and silence, three quarters go to the
+    /// rollout as a whole (which finds what is bad everywhere, from the first device on), and the
+    /// rest to the waves after the first, wave `i` getting `1 / (i (i + 1))` of it, since those
+    /// shares add up to less than one however many waves there are (which finds what is bad in
+    /// one region after many healthy devices in others).
+    pub fn look(&self, waves: &[Tally], strata: &[Stratum]) -> Option<Breach> {
+        let silence = self.max_silent < BasisPoints::ALL;
+        let quarters = 4 - u64::from(silence) - u64::from(self.compare);
+        self.test_each(waves, quarters, |tally| self.failing(tally))
+            .or_else(|| {
+                silence
+                    .then(|| self.test_each(waves, 1, |tally| self.falling_silent(tally)))
+                    .flatten()
+            })
+            .or_else(|| self.worse_than_before(waves, strata))
     }
 
-    /// Whether enough devices are healthy, when a wave is over.
-    pub fn success(&self, tally: &Tally) -> GateVerdict {
-        let (healthy, finished) = (tally.healthy, tally.finished());
+    fn test_each(
+        &self,
+        waves: &[Tally],
+        quarters: u64,
+        test: impl Fn(&Tally) -> Option<(Evidence, String)>,
+    ) -> Option<Breach> {
+        let whole: Tally = waves.iter().copied().sum();
+        let exposed: Vec<usize> = (0..waves.len())
+            .filter(|i| waves[*i].exposed() > 0)
+            .collect();
+        let single = waves.len() < 2;
+        let enough = Evidence::of(
+            FALSE_HALT_ONE_IN * 4 * if single { 3 } else { 4 },
+            quarters * 3,
+        );
+        if let Some((found, text)) = test(&whole)
+            && found >= enough
+        {
+            // Shown where most of it happens.
+            let wave = exposed
+                .iter()
+                .copied()
+                .max_by_key(|i| waves[*i].failed() + waves[*i].silent())
+                .unwrap_or(0);
+            let text = format!("{text}; evidence {found}, {enough} is enough");
+            return Some(Breach { wave, text });
+        }
+        exposed.into_iter().filter(|i| *i > 0).find_map(|wave| {
+            let i = wave as u64;
+            let enough = Evidence::of(FALSE_HALT_ONE_IN * 16 * i * (i + 1), quarters);
+            let (found, text) = test(&waves[wave])?;
+            (found >= enough).then(|| Breach {
+                wave,
+                text: format!("{text}; evidence {found}, {enough} is enough"),
+            })
+        })
+    }
+
+    fn failing(&self, tally: &Tally) -> Option<(Evidence, String)> {
+        let (failed, finished) = (tally.failed(), tally.finished());
+        if failed < self.min_failures.max(1) {
+            return None;
+        }
+        let text = format!(
+            "{failed} of {finished} finished devices failed, the limit is {}",
+            self.max_failure
+        );
+        Some((evidence::failures(self.max_failure, failed, finished), text))
+    }
+
+    fn falling_silent(&self, tally: &Tally) -> Option<(Evidence, String)> {
+        let (silent, took) = (tally.silent(), tally.finished() + tally.silent());
+        if silent < self.min_failures.max(1) {
+            return None;
+        }
+        let text = format!(
+            "{silent} of {took} devices that took the update are silent, the limit is {}",
+            self.max_silent
+        );
+        Some((evidence::failures(self.max_silent, silent, took), text))
+    }
+
+    fn worse_than_before(&self, waves: &[Tally], strata: &[Stratum]) -> Option<Breach> {
+        if !self.compare {
+            return None;
+        }
+        let (new, old) = strata
+            .iter()
+            .fold((0, 0), |(n, o), s| (n + s.bad_new, o + s.bad_old));
+        let enough = Evidence::of(FALSE_HALT_ONE_IN * 4, 1);
+        let found = evidence::comparison(strata);
+        (new >= self.min_failures.max(1) && found >= enough).then(|| Breach {
+            wave: waves.iter().rposition(|w| w.exposed() > 0).unwrap_or(0),
+            text: format!(
+                "{new} devices on the new release turned bad against {old} on the old one, \
+                 more than their shares; evidence {found}, {enough} is enough"
+            ),
+        })
+    }
+
+    /// Why a wave that is over may not pass: too few of its devices are healthy.
+    pub fn too_few_healthy(&self, tally: &Tally) -> Option<String> {
+        let (healthy, finished) = (tally.healthy(), tally.finished());
         let short = u128::from(healthy) * 10_000
             < u128::from(finished) * u128::from(self.min_success.get());
-        if short {
-            return GateVerdict::Breached(format!(
+        short.then(|| {
+            format!(
                 "only {healthy} of {finished} finished devices are healthy; {} must be",
-                self.min_success,
-            ));
-        }
-        GateVerdict::Holds
+                self.min_success
+            )
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use super::super::Outcome;
     use super::*;
 
-    fn gate() -> Gate {
+    pub(crate) fn gate() -> Gate {
         Gate {
             max_failure: BasisPoints::new(200).unwrap(),
             min_failures: 2,
             min_success: BasisPoints::new(9_500).unwrap(),
+            min_sample: 1,
+            max_silent: BasisPoints::new(1_000).unwrap(),
+            silent_after: Duration::from_mins(15),
+            compare: false,
             soak: Duration::from_mins(1),
             on_breach: OnBreach::Halt,
         }
     }
 
     fn tally(healthy: u64, failed: u64) -> Tally {
-        Tally {
-            healthy,
-            failed,
-            ..Tally::default()
-        }
+        Tally::default()
+            .with(Outcome::Probation, healthy)
+            .with(Outcome::Failed, failed)
     }
 
     #[test]
     fn two_of_four_halt_a_two_percent_limit_and_one_of_two_does_not() {
-        assert!(matches!(
-            gate().failures(&tally(2, 2)),
-            GateVerdict::Breached(_)
-        ));
-        assert_eq!(gate().failures(&tally(1, 1)), GateVerdict::Holds);
-        assert_eq!(gate().failures(&tally(98, 2)), GateVerdict::Holds);
-        assert!(matches!(
-            gate().failures(&tally(97, 3)),
-            GateVerdict::Breached(_)
-        ));
+        for later in [0, 3] {
+            let mut waves = vec![tally(2, 2)];
+            waves.extend(vec![Tally::default(); later]);
+            assert!(gate().look(&waves, &[]).is_some());
+            waves[0] = tally(1, 1);
+            assert_eq!(gate().look(&waves, &[]), None);
+            waves[0] = tally(98, 2);
+            assert_eq!(gate().look(&waves, &[]), None);
+        }
+    }
+
+    #[test]
+    fn a_region_that_breaks_is_seen_after_many_healthy_devices_elsewhere() {
+        let waves = [tally(40_000, 90), tally(40_000, 80), tally(10, 6)];
+        let breach = gate().look(&waves, &[]).unwrap();
+        assert_eq!(breach.wave, 2);
+        assert!(
+            breach
+                .text
+                .starts_with("6 of 16 finished devices failed, the limit is 2 %")
+        );
+    }
+
+    #[test]
+    fn silence_after_the_update_is_a_breach_of_its_own() {
+        let mut quiet = tally(10, 0).with(Outcome::Silent, 3);
+        quiet.quiet_probation = 4;
+        let breach = gate().look(&[quiet], &[]).unwrap();
+        assert!(
+            breach
+                .text
+                .contains("7 of 13 devices that took the update are silent"),
+            "{}",
+            breach.text
+        );
+        let mut off = gate();
+        off.max_silent = BasisPoints::ALL;
+        assert_eq!(off.look(&[quiet], &[]), None);
+    }
+
+    #[test]
+    fn the_comparison_speaks_only_where_it_is_wanted() {
+        let strata = [Stratum {
+            risk_new: 100,
+            risk_old: 900,
+            bad_new: 6,
+            bad_old: 2,
+        }];
+        let mut with = gate();
+        assert_eq!(with.look(&[tally(100, 0)], &strata), None);
+        with.compare = true;
+        assert!(with.look(&[tally(100, 0)], &strata).is_some());
     }
 
     #[test]
     fn a_wave_that_is_over_needs_its_share_of_healthy_devices() {
-        assert!(matches!(
-            gate().success(&tally(0, 1)),
-            GateVerdict::Breached(_)
-        ));
-        assert_eq!(gate().success(&tally(19, 1)), GateVerdict::Holds);
-        assert_eq!(gate().success(&tally(0, 0)), GateVerdict::Holds);
+        assert!(gate().too_few_healthy(&tally(0, 1)).is_some());
+        assert!(gate().too_few_healthy(&tally(19, 1)).is_none());
+        assert!(gate().too_few_healthy(&tally(0, 0)).is_none());
     }
 }

@@ -1,36 +1,30 @@
 //! The planner: what a rollout does now, and why it does no more.
+//!
+//! It sees aggregates, never devices. A wave's frontier rises once, when the wave starts, to the
+//! devices that it takes; how many of them are exposed when is the grant, a single number that
+//! every offer is checked against. So devices that are offline hold nobody up, and no device is
+//! exposed beyond what the pace allows, whoever of the wave comes first.
+
+use std::time::Duration;
 
 use tidegate_protocol::{Explained, Reason, Timestamp};
 
-use super::{Gate, GateVerdict, OnBreach, Pace, RolloutState, Tally, Wave, WaveState};
-
-/// How many devices a wave concerns, as counted just now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Census {
-    /// Devices that the selector selects and that the rollout can concern (their channel takes
-    /// the release, they do not run something newer), or that have a deployment in it.
-    pub selected: u64,
-    /// Those of them that no earlier wave has taken.
-    pub members: u64,
-    /// Members that the frontier admits.
-    pub admitted: u64,
-    /// Admitted members without a deployment that are online and able: they will ask soon.
-    pub expected: u64,
-    /// What became of those with a deployment.
-    pub tally: Tally,
-}
+use super::{
+    Gate, Limits, OnBreach, Pace, Progress, RolloutEvent, RolloutState, Stratum, Tally, Wave,
+    WaveProgress, WaveState,
+};
+use crate::ring::Frontier;
+use crate::window::Windows;
 
 /// A wave as the planner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaveView {
     /// As planned.
     pub wave: Wave,
-    /// Where it stands.
-    pub state: WaveState,
-    /// When it began to soak.
-    pub soak_started: Option<Timestamp>,
-    /// Whom it concerns.
-    pub census: Census,
+    /// How far it has come.
+    pub progress: WaveProgress,
+    /// What became of the devices that it exposed.
+    pub tally: Tally,
 }
 
 /// A rollout as the planner sees it: aggregates, no rows.
@@ -40,31 +34,64 @@ pub struct RolloutView {
     pub state: RolloutState,
     /// Its waves in order.
     pub waves: Vec<WaveView>,
-    /// Its limits.
+    /// Its limits on failure.
     pub gate: Gate,
     /// Its pace.
     pub pace: Pace,
+    /// Caps on the pace.
+    pub limits: Limits,
+    /// When devices may be updated.
+    pub windows: Windows,
+    /// What it has exposed and may expose.
+    pub progress: Progress,
+    /// What was seen of devices on the new and on the old release, for the comparison.
+    pub strata: Vec<Stratum>,
+    /// Whether each wave after the first waits for a person's word.
+    pub by_hand: bool,
+    /// How many waves beyond the first a person has released.
+    pub released: usize,
+    /// How long nobody must take what is granted before the rest of a wave counts as out of
+    /// reach: offline, busy or held back.
+    pub reach: Duration,
+    /// The rollback window after a healthy start.
+    pub rollback_window: Duration,
+    /// When it should be finished.
+    pub deadline: Option<Timestamp>,
+}
+
+impl RolloutView {
+    /// All waves together.
+    pub fn tally(&self) -> Tally {
+        self.waves.iter().map(|w| w.tally).sum()
+    }
+
+    /// Healthy devices that prove something for a wave: those of waves with its selector.
+    fn proof(&self, wave: usize) -> u64 {
+        let selector = &self.waves[wave].wave.selector;
+        self.waves
+            .iter()
+            .filter(|w| w.wave.selector == *selector)
+            .map(|w| w.tally.healthy())
+            .sum()
+    }
 }
 
 /// One thing to do. Each names what it expects, so that an executor can apply it or drop it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// The wave's turn has come.
+    /// The wave's turn has come: count its devices and admit them.
     StartWave(usize),
-    /// Raise the frontier so that this many members are admitted; `None` is everybody, those
-    /// who come later included.
-    Admit {
-        /// Which wave.
-        wave: usize,
-        /// How many members in all.
-        members: Option<u64>,
+    /// Let so many devices be exposed in all.
+    Grant {
+        /// So many.
+        granted: u64,
+        /// From when the next grant of a limited rate is reckoned.
+        at: Timestamp,
     },
     /// The wave's devices are done.
     Soak(usize),
     /// The wave's gate held.
     Pass(usize),
-    /// The wave selects nobody.
-    Skip(usize),
     /// The wave's gate is breached: stop, and do what the gate says beyond that.
     Breach {
         /// Which wave.
@@ -78,6 +105,80 @@ pub enum Action {
     Complete,
     /// The last device is back.
     Returned,
+}
+
+/// The devices of a wave, as counted when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Population {
+    /// How many it takes.
+    pub quota: u64,
+    /// The frontier that admits them.
+    pub frontier: Frontier,
+}
+
+impl Action {
+    /// What it makes of the wave that it concerns; `found` is what was counted for
+    /// [`Action::StartWave`]. A wave that selects nobody is skipped.
+    pub fn on_wave(
+        &self,
+        wave: &WaveProgress,
+        found: Option<Population>,
+        now: Timestamp,
+    ) -> WaveProgress {
+        match self {
+            Self::StartWave(_) => {
+                let quota = found.map_or(wave.quota, |f| f.quota);
+                let frontier = found.map_or(wave.frontier, |f| f.frontier);
+                let skipped = quota == 0;
+                WaveProgress {
+                    state: if skipped {
+                        WaveState::Skipped
+                    } else {
+                        WaveState::Running
+                    },
+                    // A frontier never falls: a wave that is reopened keeps its devices.
+                    frontier: wave.frontier.max(frontier),
+                    quota,
+                    started_at: wave.started_at.or(Some(now)),
+                    soak_started: None,
+                    ended_at: skipped.then_some(now),
+                }
+            }
+            Self::Soak(_) => WaveProgress {
+                state: WaveState::Soaking,
+                soak_started: Some(now),
+                ..*wave
+            },
+            Self::Pass(_) => WaveProgress {
+                state: WaveState::Passed,
+                ended_at: Some(now),
+                ..*wave
+            },
+            Self::Breach { .. } => WaveProgress {
+                state: WaveState::Failed,
+                ended_at: Some(now),
+                ..*wave
+            },
+            Self::Grant { .. } | Self::Complete | Self::Returned => *wave,
+        }
+    }
+
+    /// What it does to the rollout's state.
+    pub fn on_rollout(&self) -> Option<RolloutEvent> {
+        match self {
+            Self::Breach {
+                then: OnBreach::Halt,
+                ..
+            } => Some(RolloutEvent::Halt),
+            Self::Breach {
+                then: OnBreach::HaltAndRollBack,
+                ..
+            } => Some(RolloutEvent::RollBack),
+            Self::Complete => Some(RolloutEvent::Complete),
+            Self::Returned => Some(RolloutEvent::Returned),
+            Self::StartWave(_) | Self::Grant { .. } | Self::Soak(_) | Self::Pass(_) => None,
+        }
+    }
 }
 
 /// What to do now, and what is waited for.
@@ -110,88 +211,39 @@ impl Plan {
 pub fn plan(rollout: &RolloutView, now: Timestamp) -> Plan {
     match rollout.state {
         RolloutState::Running => plan_running(rollout, now),
+        RolloutState::Completed => plan_late(rollout, now),
         RolloutState::RollingBack => plan_return(rollout),
         RolloutState::Paused => Plan::wait(Reason::RolloutPaused),
         RolloutState::Halted => Plan::wait(Reason::RolloutHalted),
-        RolloutState::Draft | RolloutState::AwaitingApproval | RolloutState::Scheduled => {
-            Plan::wait(Reason::RolloutNotStarted)
-        }
-        RolloutState::RolledBack | RolloutState::Completed | RolloutState::Cancelled => {
-            Plan::wait(Reason::RolloutEnded)
-        }
+        RolloutState::AwaitingApproval => Plan::wait(Reason::ApprovalNeeded),
+        RolloutState::Draft | RolloutState::Scheduled => Plan::wait(Reason::RolloutNotStarted),
+        RolloutState::RolledBack | RolloutState::Cancelled => Plan::wait(Reason::RolloutEnded),
     }
 }
 
 fn plan_return(rollout: &RolloutView) -> Plan {
-    let left: u64 = rollout
-        .waves
-        .iter()
-        .map(|w| w.census.tally)
-        .map(|t| t.in_flight + t.healthy + t.returning)
-        .sum();
+    let tally = rollout.tally();
+    let left = tally.not_back();
     if left == 0 {
         return Plan::act(Action::Returned, Reason::RolloutEnded);
     }
+    let silent = tally.silent();
     Plan::wait(Explained::new(
         Reason::RolloutRollingBack,
-        format!("{left} devices are not back yet"),
+        format!("{left} devices are not back yet, {silent} of them silent"),
     ))
 }
 
-fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
-    // Every wave that has exposed a device is watched, the passed ones included: a release can
-    // turn out bad late.
-    for (index, wave) in rollout.waves.iter().enumerate() {
-        if wave.state == WaveState::Pending {
-            continue;
-        }
-        if let GateVerdict::Breached(text) = rollout.gate.failures(&wave.census.tally) {
-            return breach(rollout, index, &text);
-        }
-    }
-    let open = rollout
-        .waves
-        .iter()
-        .position(|w| !matches!(w.state, WaveState::Passed | WaveState::Skipped));
-    let Some(index) = open else {
-        return plan_end(rollout);
-    };
-    let wave = &rollout.waves[index];
-    match wave.state {
-        WaveState::Pending if wave.census.members == 0 => Plan::act(
-            Action::Skip(index),
-            Explained::new(
-                Reason::WaveNotStarted,
-                format!("wave {} selects nobody", wave.wave.name),
-            ),
-        ),
-        WaveState::Pending => Plan::act(
-            Action::StartWave(index),
-            Explained::new(Reason::WaveNotStarted, &wave.wave.name),
-        ),
-        WaveState::Running => plan_wave(rollout, index),
-        WaveState::Soaking => plan_soak(rollout, index, now),
-        // A failed wave halts the rollout; one that is running again was resumed by a person.
-        WaveState::Failed | WaveState::Passed | WaveState::Skipped => Plan::act(
-            Action::StartWave(index),
-            Explained::new(Reason::WaveNotStarted, &wave.wave.name),
-        ),
-    }
+/// Every wave that has exposed a device is watched, the passed ones included: a release can turn
+/// out bad late.
+fn breach(rollout: &RolloutView) -> Option<Plan> {
+    let tallies: Vec<Tally> = rollout.waves.iter().map(|w| w.tally).collect();
+    let breach = rollout.gate.look(&tallies, &rollout.strata)?;
+    Some(breached(rollout, breach.wave, &breach.text))
 }
 
-/// Every wave has passed. While a rollback window is open a device can still turn out bad, and
-/// the gate still watches: the rollout is complete when the last window has closed.
-fn plan_end(rollout: &RolloutView) -> Plan {
-    let open: u64 = rollout.waves.iter().map(|w| w.census.tally.probation).sum();
-    if open == 0 {
-        return Plan::act(Action::Complete, Reason::RolloutEnded);
-    }
-    let text = format!("every wave has passed, {open} devices");
-    Plan::wait(Explained::new(Reason::ProbationOpen, text))
-}
-
-fn breach(rollout: &RolloutView, wave: usize, text: &str) -> Plan {
-    let name = &rollout.waves[wave].wave.name;
+fn breached(rollout: &RolloutView, wave: usize, text: &str) -> Plan {
+    let name = rollout.waves.get(wave).map_or("", |w| w.wave.name.as_str());
     let reason = Explained::new(Reason::GateBreached, format!("wave {name}: {text}"));
     let then = rollout.gate.on_breach;
     Plan::act(
@@ -204,76 +256,170 @@ fn breach(rollout: &RolloutView, wave: usize, text: &str) -> Plan {
     )
 }
 
-fn plan_wave(rollout: &RolloutView, index: usize) -> Plan {
-    let WaveView { wave, census, .. } = &rollout.waves[index];
-    let tally = census.tally;
-    let quota = wave.size.quota(census.selected, census.members);
-    if census.admitted < quota {
-        let healthy: u64 = rollout.waves.iter().map(|w| w.census.tally.healthy).sum();
-        let under_way: u64 = rollout
-            .waves
-            .iter()
-            .map(|w| w.census.tally.in_flight + w.census.expected)
-            .sum();
-        let room = rollout.pace.allows(healthy).saturating_sub(under_way);
-        if room == 0 {
-            return Plan::wait(Explained::new(
-                Reason::PaceLimit,
-                format!(
-                    "wave {}: {under_way} in flight, {healthy} healthy so far",
-                    wave.name
-                ),
-            ));
+fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
+    if let Some(plan) = breach(rollout) {
+        return plan;
+    }
+    let open = rollout
+        .waves
+        .iter()
+        .position(|w| !matches!(w.progress.state, WaveState::Passed | WaveState::Skipped));
+    let Some(index) = open else {
+        return plan_end(rollout, now);
+    };
+    let wave = &rollout.waves[index];
+    let starts = Explained::new(Reason::WaveNotStarted, &wave.wave.name);
+    match wave.progress.state {
+        WaveState::Pending if rollout.by_hand && index > rollout.released => {
+            let text = format!("wave {}: release it with `rollout advance`", wave.wave.name);
+            let mut plan = Plan::wait(Explained::new(Reason::WaitsForWord, text));
+            plan.actions
+                .extend(grant(rollout, index.saturating_sub(1), now).ok());
+            plan
         }
-        let members = census.admitted.saturating_add(room).min(quota);
-        let everybody = members == quota && wave.size == super::WaveSize::All;
-        return Plan::act(
-            Action::Admit {
-                wave: index,
-                members: (!everybody).then_some(members),
-            },
-            Explained::new(
-                Reason::WaveInFlight,
-                format!("wave {}: admits {members} of {quota}", wave.name),
-            ),
+        WaveState::Pending => Plan::act(Action::StartWave(index), starts),
+        WaveState::Running => plan_wave(rollout, index, now),
+        WaveState::Soaking => plan_soak(rollout, index, now),
+        // A failed wave halts the rollout; one that is running again was resumed by a person.
+        WaveState::Failed | WaveState::Passed | WaveState::Skipped => {
+            Plan::act(Action::StartWave(index), starts)
+        }
+    }
+}
+
+/// Every wave has passed. While a rollback window is open a device can still turn out bad, and
+/// the gate still watches: the rollout is complete when the last window has closed.
+fn plan_end(rollout: &RolloutView, now: Timestamp) -> Plan {
+    let tally = rollout.tally();
+    let open = tally.get(super::Outcome::Probation);
+    let flying = tally.in_flight();
+    if open == 0 && flying == 0 {
+        return Plan::act(Action::Complete, Reason::RolloutEnded);
+    }
+    let text = format!("every wave has passed; {flying} devices under way, {open} in their window");
+    let mut plan = Plan::wait(Explained::new(Reason::ProbationOpen, text));
+    plan.actions
+        .extend(grant(rollout, rollout.waves.len().saturating_sub(1), now).ok());
+    plan
+}
+
+/// A completed rollout brings late devices up the path, and is watched while it does.
+fn plan_late(rollout: &RolloutView, now: Timestamp) -> Plan {
+    if let Some(plan) = breach(rollout) {
+        return plan;
+    }
+    let mut plan = Plan::wait(Reason::RolloutEnded);
+    plan.actions
+        .extend(grant(rollout, rollout.waves.len().saturating_sub(1), now).ok());
+    plan
+}
+
+/// Raises the grant, or says what keeps it where it is.
+fn grant(rollout: &RolloutView, wave: usize, now: Timestamp) -> Result<Action, Explained> {
+    let Some(view) = rollout.waves.get(wave) else {
+        return Err(Reason::RolloutEnded.into());
+    };
+    let running = view.progress.started_at.map(|at| now.since(at));
+    let healthy = rollout.proof(wave);
+    let under_way = rollout.tally().in_flight();
+    let allowed = rollout
+        .pace
+        .allows(healthy, running.unwrap_or_default())
+        .min(rollout.limits.max_in_flight.unwrap_or(u64::MAX))
+        .saturating_sub(under_way);
+    if let Some((granted, at)) = rollout.progress.regrant(allowed, rollout.limits, now) {
+        return Ok(Action::Grant { granted, at });
+    }
+    let text = format!(
+        "wave {}: {under_way} in flight, {healthy} healthy so far",
+        view.wave.name
+    );
+    Err(Explained::new(Reason::PaceLimit, text))
+}
+
+fn plan_wave(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
+    let WaveView {
+        wave,
+        progress,
+        tally,
+    } = &rollout.waves[index];
+    let (name, quota) = (&wave.name, progress.quota.max(tally.exposed()));
+    let limited = match grant(rollout, index, now) {
+        Ok(action) => {
+            let text = format!("wave {name}: {} of {quota} exposed", tally.exposed());
+            return Plan::act(action, Explained::new(Reason::WaveInFlight, text));
+        }
+        Err(limited) => limited,
+    };
+    let regions: Vec<_> = wave.selector.pinned_region().into_iter().collect();
+    let left = quota - tally.exposed();
+    if left > 0 {
+        if rollout.progress.room() == 0 {
+            return Plan::wait(limited);
+        }
+        // Who has not come for a while, although they may, is out of reach. A window that was
+        // closed meanwhile proves nothing.
+        let idle_since = [
+            progress.started_at,
+            rollout.progress.last_offer,
+            rollout.progress.granted_at,
+        ]
+        .into_iter()
+        .flatten()
+        .max();
+        let idle = idle_since.map_or(Duration::ZERO, |at| now.since(at));
+        if !rollout.windows.any_open(&regions, now) {
+            let opens = regions
+                .first()
+                .and_then(|r| rollout.windows.of(r))
+                .or(rollout.windows.general.as_ref())
+                .and_then(|w| w.at(now).changes)
+                .map_or_else(String::new, |at| format!(", opens {at}"));
+            let text = format!("wave {name}: {left} of {quota} to go{opens}");
+            return Plan::wait(Explained::new(Reason::WindowClosed, text));
+        }
+        let open_long_enough = rollout.windows.any_open(&regions, now.minus(rollout.reach));
+        if idle < rollout.reach || !open_long_enough {
+            let text = format!("wave {name}: {left} of {quota} may ask now");
+            return Plan::wait(Explained::new(Reason::WaveReachesOut, text));
+        }
+    }
+    let flying = tally.in_flight();
+    if flying > 0 {
+        let text = format!(
+            "wave {name}: {flying} in flight, {} of {quota} done",
+            tally.finished()
         );
+        return Plan::wait(Explained::new(Reason::WaveInFlight, text));
     }
-    if tally.in_flight > 0 {
-        return Plan::wait(Explained::new(
-            Reason::WaveInFlight,
-            format!(
-                "wave {}: {} in flight, {} of {quota} done",
-                wave.name,
-                tally.in_flight,
-                tally.finished()
-            ),
-        ));
-    }
-    if census.expected > 0 || tally.finished() == 0 {
-        return Plan::wait(Explained::new(
-            Reason::WaveReachesOut,
-            format!(
-                "wave {}: {} about to ask, {} of {quota} done; the others are offline, busy or held back",
-                wave.name,
-                census.expected,
-                tally.finished()
-            ),
-        ));
+    let needed = rollout.gate.min_sample.clamp(1, quota.max(1));
+    if tally.finished() < needed {
+        let text = format!(
+            "wave {name}: {} of {needed} needed have finished; the others are offline, busy or held back",
+            tally.finished()
+        );
+        return Plan::wait(Explained::new(Reason::SampleTooSmall, text));
     }
     Plan::act(
         Action::Soak(index),
-        Explained::new(Reason::WaveSoaking, &wave.name),
+        Explained::new(Reason::WaveSoaking, name),
     )
 }
 
 fn plan_soak(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
     let WaveView {
         wave,
-        census,
-        soak_started,
-        ..
+        progress,
+        tally,
     } = &rollout.waves[index];
-    let soaked = soak_started.map(|at| now.since(at)).unwrap_or_default();
+    // Devices of the wave that come back online meanwhile are taken along.
+    if let Ok(action) = grant(rollout, index, now) {
+        return Plan::act(action, Explained::new(Reason::WaveSoaking, &wave.name));
+    }
+    let soaked = progress
+        .soak_started
+        .map(|at| now.since(at))
+        .unwrap_or_default();
     if soaked < rollout.gate.soak {
         let text = format!(
             "wave {} soaks {} of {} s",
@@ -283,294 +429,73 @@ fn plan_soak(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
         );
         return Plan::wait(Explained::new(Reason::WaveSoaking, text));
     }
-    match rollout.gate.success(&census.tally) {
-        GateVerdict::Breached(text) => breach(rollout, index, &text),
-        GateVerdict::Holds => Plan::act(
+    match rollout.gate.too_few_healthy(tally) {
+        Some(text) => breached(rollout, index, &text),
+        None => Plan::act(
             Action::Pass(index),
             Explained::new(Reason::WaveSoaking, &wave.name),
         ),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::BasisPoints;
-    use crate::rollout::WaveSize;
-    use proptest::prelude::*;
-    use std::time::Duration;
-
-    const NOW: Timestamp = Timestamp::from_secs(1_000_000);
-
-    fn wave(name: &str, size: &str, members: u64) -> WaveView {
-        WaveView {
-            wave: Wave {
-                name: name.into(),
-                selector: format!("region={name}").parse().unwrap(),
-                size: size.parse().unwrap(),
-            },
-            state: WaveState::Pending,
-            soak_started: None,
-            census: Census {
-                selected: members,
-                members,
-                ..Census::default()
-            },
-        }
-    }
-
-    fn rollout(waves: Vec<WaveView>) -> RolloutView {
-        RolloutView {
-            state: RolloutState::Running,
-            waves,
-            gate: Gate {
-                max_failure: BasisPoints::new(200).unwrap(),
-                min_failures: 2,
-                min_success: BasisPoints::new(9_000).unwrap(),
-                soak: Duration::from_mins(1),
-                on_breach: OnBreach::Halt,
-            },
-            pace: Pace::Evidence { start: 4 },
-        }
-    }
-
-    #[test]
-    fn a_wave_starts_admits_soaks_and_passes() {
-        let mut r = rollout(vec![wave("NA", "all", 3)]);
-        assert_eq!(plan(&r, NOW).actions, [Action::StartWave(0)]);
-        r.waves[0].state = WaveState::Running;
-        assert_eq!(
-            plan(&r, NOW).actions,
-            [Action::Admit {
-                wave: 0,
-                members: None
-            }]
-        );
-        r.waves[0].census.admitted = 3;
-        r.waves[0].census.expected = 3;
-        assert_eq!(plan(&r, NOW).waiting.code, Reason::WaveReachesOut);
-        r.waves[0].census.expected = 0;
-        r.waves[0].census.tally.in_flight = 3;
-        assert_eq!(plan(&r, NOW).waiting.code, Reason::WaveInFlight);
-        r.waves[0].census.tally = Tally {
-            healthy: 3,
-            ..Tally::default()
-        };
-        assert_eq!(plan(&r, NOW).actions, [Action::Soak(0)]);
-        r.waves[0].state = WaveState::Soaking;
-        r.waves[0].soak_started = Some(NOW);
-        let soaking = plan(&r, NOW.plus(Duration::from_secs(4)));
-        assert_eq!(soaking.waiting.detail, "wave NA soaks 4 of 60 s");
-        assert_eq!(
-            plan(&r, NOW.plus(Duration::from_mins(1))).actions,
-            [Action::Pass(0)]
-        );
-        r.waves[0].state = WaveState::Passed;
-        assert_eq!(plan(&r, NOW).actions, [Action::Complete]);
-    }
-
-    #[test]
-    fn exposure_follows_proof() {
-        let mut r = rollout(vec![wave("NA", "all", 100)]);
-        r.waves[0].state = WaveState::Running;
-        let admits = |r: &RolloutView| plan(r, NOW).actions;
-        assert_eq!(
-            admits(&r),
-            [Action::Admit {
-                wave: 0,
-                members: Some(4)
-            }]
-        );
-        r.waves[0].census.admitted = 4;
-        r.waves[0].census.tally = Tally {
-            in_flight: 4,
-            ..Tally::default()
-        };
-        assert!(admits(&r).is_empty());
-        r.waves[0].census.tally = Tally {
-            in_flight: 1,
-            healthy: 3,
-            ..Tally::default()
-        };
-        assert_eq!(
-            admits(&r),
-            [Action::Admit {
-                wave: 0,
-                members: Some(9)
-            }]
-        );
-    }
-
-    #[test]
-    fn a_breach_late_in_a_passed_wave_halts_too() {
-        let mut r = rollout(vec![wave("NA", "all", 4), wave("EU", "all", 4)]);
-        r.waves[0].state = WaveState::Passed;
-        r.waves[0].census.tally = Tally {
-            healthy: 2,
-            failed: 2,
-            ..Tally::default()
-        };
-        r.waves[1].state = WaveState::Running;
-        assert!(matches!(
-            plan(&r, NOW).actions[..],
-            [Action::Breach { wave: 0, .. }]
-        ));
-    }
-
-    #[test]
-    fn a_rollout_is_not_complete_while_a_rollback_window_is_open() {
-        let mut r = rollout(vec![wave("NA", "all", 4)]);
-        r.waves[0].state = WaveState::Passed;
-        r.waves[0].census.tally = Tally {
-            healthy: 4,
-            probation: 1,
-            ..Tally::default()
-        };
-        let waiting = plan(&r, NOW);
-        assert!(waiting.actions.is_empty());
-        assert_eq!(waiting.waiting.code, Reason::ProbationOpen);
-        r.waves[0].census.tally.probation = 0;
-        assert_eq!(plan(&r, NOW).actions, [Action::Complete]);
-    }
-
-    #[test]
-    fn the_next_wave_waits_for_the_one_before() {
-        let mut r = rollout(vec![wave("NA", "all", 4), wave("EU", "all", 4)]);
-        r.waves[0].state = WaveState::Soaking;
-        r.waves[0].soak_started = Some(NOW);
-        assert!(plan(&r, NOW).actions.is_empty());
-    }
-
-    #[test]
-    fn a_wave_of_silent_devices_does_not_pass_without_evidence() {
-        let mut r = rollout(vec![wave("NA", "all", 4)]);
-        r.waves[0].state = WaveState::Running;
-        r.waves[0].census.admitted = 4;
-        let plan = plan(&r, NOW);
-        assert!(plan.actions.is_empty());
-        assert_eq!(plan.waiting.code, Reason::WaveReachesOut);
-    }
-
-    #[test]
-    fn a_paused_or_halted_rollout_does_nothing_by_itself() {
-        for state in [
-            RolloutState::Paused,
-            RolloutState::Halted,
-            RolloutState::Draft,
-        ] {
-            let mut r = rollout(vec![wave("NA", "all", 4)]);
-            r.state = state;
-            r.waves[0].state = WaveState::Running;
-            r.waves[0].census.tally.failed = 4;
-            assert!(plan(&r, NOW).actions.is_empty(), "{state}");
-        }
-    }
-
-    /// A small world that does what the planner says: devices answer at random.
-    fn simulate(sizes: &[(u64, WaveSize)], failing: &[bool], pace: Pace) -> (RolloutView, u64) {
-        let waves = sizes
-            .iter()
-            .enumerate()
-            .map(|(i, (members, size))| {
-                let mut w = wave(&format!("r{i}"), "all", *members);
-                w.wave.size = *size;
-                w
-            })
-            .collect();
-        let mut r = rollout(waves);
-        r.pace = pace;
-        let mut outcomes = failing.iter().copied().cycle();
-        let mut now = NOW;
-        let mut worst = 0;
-        for _ in 0..10_000 {
-            let step = plan(&r, now);
-            assert_eq!(step, plan(&r, now), "planning is repeatable");
-            let waves = &mut r.waves;
-            match step.actions.first() {
-                None => {
-                    // Nothing to do: a device answers, or time passes.
-                    now = now.plus(Duration::from_secs(30));
-                    for w in waves.iter_mut() {
-                        let t = &mut w.census.tally;
-                        t.in_flight += std::mem::take(&mut w.census.expected);
-                        if t.in_flight > 0 {
-                            t.in_flight -= 1;
-                            if outcomes.next().unwrap_or(false) {
-                                t.failed += 1;
-                            } else {
-                                t.healthy += 1;
-                            }
-                        }
-                    }
-                }
-                Some(Action::StartWave(i)) => waves[*i].state = WaveState::Running,
-                Some(Action::Admit { wave, members }) => {
-                    let w = &mut waves[*wave];
-                    let quota = w.wave.size.quota(w.census.selected, w.census.members);
-                    let members = members.unwrap_or(w.census.members);
-                    assert!(members <= quota, "a frontier above its wave");
-                    assert!(members > w.census.admitted, "a frontier only rises");
-                    w.census.expected += members - w.census.admitted;
-                    w.census.admitted = members;
-                }
-                Some(Action::Soak(i)) => {
-                    waves[*i].state = WaveState::Soaking;
-                    waves[*i].soak_started = Some(now);
-                }
-                Some(Action::Pass(i)) => waves[*i].state = WaveState::Passed,
-                Some(Action::Skip(i)) => waves[*i].state = WaveState::Skipped,
-                Some(Action::Breach { .. }) => r.state = RolloutState::Halted,
-                Some(Action::Complete) => r.state = RolloutState::Completed,
-                Some(Action::Returned) => r.state = RolloutState::RolledBack,
+/// What must hold of every plan; a sentence for each thing that does not. Tests and the simulator
+/// run it after every step.
+pub fn check(rollout: &RolloutView, plan: &Plan) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for action in &plan.actions {
+        if let Action::Grant { granted, .. } = action {
+            if *granted < rollout.progress.exposed {
+                wrong.push(format!(
+                    "granted {granted} of {} exposed",
+                    rollout.progress.exposed
+                ));
             }
-            let flight: u64 = r
-                .waves
-                .iter()
-                .map(|w| w.census.tally.in_flight + w.census.expected)
-                .sum();
-            let healthy: u64 = r.waves.iter().map(|w| w.census.tally.healthy).sum();
-            if flight > r.pace.allows(healthy) {
-                worst = worst.max(flight - r.pace.allows(healthy));
-            }
-            if r.state != RolloutState::Running {
-                break;
+            if let (Pace::Evidence { start }, RolloutState::Running) = (rollout.pace, rollout.state)
+            {
+                let tally = rollout.tally();
+                let most = start.max(1).max(tally.healthy().saturating_mul(2));
+                let flying = tally.in_flight() + granted.saturating_sub(rollout.progress.exposed);
+                if flying > most.max(tally.in_flight()) {
+                    wrong.push(format!("{flying} in flight, the evidence allows {most}"));
+                }
             }
         }
-        (r, worst)
-    }
-
-    proptest! {
-        #[test]
-        fn every_rollout_ends_and_a_good_one_completes(
-            members in prop::collection::vec(0u64..40, 1..5),
-            start in 1u64..8,
+        if !matches!(
+            rollout.state,
+            RolloutState::Running | RolloutState::Completed | RolloutState::RollingBack
         ) {
-            let sizes: Vec<_> = members.iter().map(|m| (*m, WaveSize::All)).collect();
-            let (r, over) = simulate(&sizes, &[false], Pace::Evidence { start });
-            prop_assert_eq!(r.state, RolloutState::Completed);
-            prop_assert_eq!(over, 0);
-            prop_assert!(r.waves.iter().all(|w| w.census.tally.healthy == w.census.members));
-        }
-
-        #[test]
-        fn a_release_that_breaks_every_device_exposes_the_starting_size_and_one_more(
-            members in 4u64..1_000, start in 2u64..9,
-        ) {
-            let (r, _) = simulate(&[(members, WaveSize::All)], &[true], Pace::Evidence { start });
-            prop_assert_eq!(r.state, RolloutState::Halted);
-            // The first failure makes room for one; the second one halts.
-            prop_assert!(r.waves[0].census.admitted <= start + 1);
-        }
-
-        #[test]
-        fn whatever_devices_do_a_rollout_comes_to_an_end(
-            members in prop::collection::vec((0u64..30, 1u64..30), 1..4),
-            failing in prop::collection::vec(any::<bool>(), 1..20),
-        ) {
-            let sizes: Vec<_> =
-                members.iter().map(|(m, n)| (*m, WaveSize::Count(*n))).collect();
-            let (r, _) = simulate(&sizes, &failing, Pace::AtOnce);
-            prop_assert!(matches!(r.state, RolloutState::Completed | RolloutState::Halted));
+            wrong.push(format!(
+                "a rollout that is {} acts: {action:?}",
+                rollout.state
+            ));
         }
     }
+    let running = rollout
+        .waves
+        .iter()
+        .filter(|w| matches!(w.progress.state, WaveState::Running | WaveState::Soaking))
+        .count();
+    if running > 1 {
+        wrong.push(format!("{running} waves at the same time"));
+    }
+    for wave in &rollout.waves {
+        let (exposed, quota) = (wave.tally.exposed(), wave.progress.quota);
+        if exposed > quota && wave.wave.size != super::WaveSize::All {
+            wrong.push(format!(
+                "wave {}: {exposed} exposed of {quota}",
+                wave.wave.name
+            ));
+        }
+        if exposed > 0 && wave.progress.state == WaveState::Pending {
+            wrong.push(format!(
+                "wave {} has not started and exposed {exposed}",
+                wave.wave.name
+            ));
+        }
+    }
+    wrong
 }
+
+#[cfg(test)]
+#[path = "planner_tests.rs"]
+pub(super) mod tests;

@@ -43,6 +43,12 @@ tidegate_protocol::words!(RolloutState("rollout state") {
 pub enum RolloutEvent {
     /// A person starts it.
     Start,
+    /// A person asks for the start, and others must approve.
+    AskApproval,
+    /// A person starts it for a later time.
+    Schedule,
+    /// A person edits its plan.
+    Edit,
     /// A person pauses it.
     Pause,
     /// A person lets it go on.
@@ -61,6 +67,9 @@ pub enum RolloutEvent {
 
 tidegate_protocol::words!(RolloutEvent("rollout event") {
     Start = "start",
+    AskApproval = "ask_approval",
+    Schedule = "schedule",
+    Edit = "edit",
     Pause = "pause",
     Resume = "resume",
     Halt = "halt",
@@ -86,10 +95,23 @@ impl RolloutState {
     pub fn apply(self, event: RolloutEvent) -> Result<Self, RolloutRefusal> {
         use RolloutEvent as E;
         let next = match (self, event) {
-            (Self::Draft | Self::Scheduled, E::Start) => Self::Running,
+            (Self::Draft | Self::AwaitingApproval | Self::Scheduled, E::Start) => Self::Running,
+            (Self::Draft | Self::AwaitingApproval, E::AskApproval) => Self::AwaitingApproval,
+            (Self::Draft | Self::AwaitingApproval | Self::Scheduled, E::Schedule) => {
+                Self::Scheduled
+            }
+            // What was asked to be approved is not the plan any more.
+            (Self::AwaitingApproval, E::Edit) => Self::Draft,
+            (
+                Self::Draft | Self::Scheduled | Self::Running | Self::Paused | Self::Halted,
+                E::Edit,
+            ) => self,
             (Self::Running | Self::Paused, E::Pause) => Self::Paused,
             (Self::Paused | Self::Halted | Self::Running, E::Resume) => Self::Running,
-            (Self::Running | Self::Paused | Self::Halted, E::Halt) => Self::Halted,
+            // A completed rollout still brings late devices up: that can be halted too.
+            (Self::Running | Self::Paused | Self::Halted | Self::Completed, E::Halt) => {
+                Self::Halted
+            }
             (
                 Self::Running
                 | Self::Paused
@@ -117,9 +139,10 @@ impl RolloutState {
         Ok(next)
     }
 
-    /// Whether it admits devices.
-    pub fn admits(self) -> bool {
-        self == Self::Running
+    /// Whether devices may be offered its release: those of its waves while it runs, late ones
+    /// after it is complete.
+    pub fn offers(self) -> bool {
+        matches!(self, Self::Running | Self::Completed)
     }
 
     /// Whether a device under way that has not switched is called off.
@@ -172,11 +195,12 @@ mod tests {
                 let Ok(next) = state.apply(*event) else {
                     continue;
                 };
-                if next == RolloutState::Running {
+                if next == RolloutState::Running && *state != RolloutState::Running {
                     assert!(matches!(event, E::Start | E::Resume), "{state} {event}");
                 }
                 if state.is_final() && next != *state {
-                    assert_eq!(*event, E::RollBack, "{state} {event}");
+                    let halted_late = *state == RolloutState::Completed && *event == E::Halt;
+                    assert!(*event == E::RollBack || halted_late, "{state} {event}");
                 }
             }
         }

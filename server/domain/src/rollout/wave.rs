@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use tidegate_protocol::Timestamp;
+
 use crate::BasisPoints;
+use crate::ring::Frontier;
 use crate::selector::Selector;
 
 /// How many devices a wave takes, beyond those of the waves before it.
@@ -121,25 +124,33 @@ tidegate_protocol::words!(WaveState("wave state") {
     Skipped = "skipped",
 });
 
-/// How fast a wave admits its devices.
+/// How far a wave has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// Devices in flight never exceed the starting size or twice the healthy ones so far:
-    /// exposure follows proof.
-    Evidence {
-        /// The starting size, at least 1.
-        start: u64,
-    },
-    /// The whole wave at once.
-    AtOnce,
+pub struct WaveProgress {
+    /// Where it stands.
+    pub state: WaveState,
+    /// How far it has admitted.
+    pub frontier: Frontier,
+    /// How many devices it takes: counted when it starts, an estimate before.
+    pub quota: u64,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it began to soak.
+    pub soak_started: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
 }
 
-impl Pace {
-    /// How many devices may be in flight when `healthy` are on the new release.
-    pub fn allows(self, healthy: u64) -> u64 {
-        match self {
-            Self::Evidence { start } => start.max(1).max(healthy.saturating_mul(2)),
-            Self::AtOnce => u64::MAX,
+impl WaveProgress {
+    /// Of a wave whose turn has not come, with an estimate of its size.
+    pub fn pending(quota: u64) -> Self {
+        Self {
+            state: WaveState::Pending,
+            frontier: Frontier::NONE,
+            quota,
+            started_at: None,
+            soak_started: None,
+            ended_at: None,
         }
     }
 }

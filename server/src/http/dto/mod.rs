@@ -1,7 +1,10 @@
 //! What the API says, as types. The CLI reads these very types.
 
 mod devices;
+mod incidents;
 mod operators;
+mod policy;
+mod previews;
 mod releases;
 mod rollouts;
 mod trust;
@@ -9,7 +12,10 @@ mod trust;
 pub use super::page::Page;
 pub use crate::service::releases::PayloadView;
 pub use devices::*;
+pub use incidents::*;
 pub use operators::*;
+pub use policy::*;
+pub use previews::*;
 pub use releases::*;
 pub use rollouts::*;
 pub use trust::*;
@@ -19,7 +25,7 @@ use tidegate_protocol::{Explained, Timestamp};
 use utoipa::ToSchema;
 
 /// RFC 3339 in UTC with microseconds.
-fn time(at: Timestamp) -> String {
+pub(crate) fn time(at: Timestamp) -> String {
     let whole = at.to_string();
     let micros = at.as_micros().rem_euclid(1_000_000);
     format!("{}.{micros:06}Z", whole.trim_end_matches('Z'))

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::time;
-use crate::store::products::{Artifact, Release};
+use crate::store::products::{Artifact, ProductSettings, Release};
 
 /// A product to be made.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -45,6 +45,12 @@ pub struct ReleaseView {
     pub notes: String,
     /// Why it has its stage.
     pub reason: Option<String>,
+    /// When its life ends or ended, where that is announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eol_at: Option<String>,
+    /// What was announced.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub eol_notice: String,
     /// Rises with every change; also the `ETag`.
     pub revision: i64,
     /// When it was made.
@@ -64,6 +70,8 @@ impl ReleaseView {
             stage: release.stage.to_string(),
             notes: release.notes,
             reason: release.reason,
+            eol_at: release.eol.as_ref().map(|(at, _)| time(*at)),
+            eol_notice: release.eol.map(|(_, notice)| notice).unwrap_or_default(),
             revision: release.revision,
             created_at: time(release.created_at),
             created_by: release.created_by,
@@ -121,4 +129,66 @@ pub struct PromoteBody {
     /// Only say what would be.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// The end of a release's life, announced.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct EolBody {
+    /// When, RFC 3339; from then on it is offered no more, and the version gate turns it away.
+    pub at: String,
+    /// What its users are told.
+    #[serde(default)]
+    #[schema(max_length = 500)]
+    pub notice: String,
+    /// Only say what would be.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What holds for a whole product. What is left out is switched off.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct SettingsBody {
+    /// The oldest supported version: the version gate turns older clients away.
+    pub min_version: Option<String>,
+    /// The oldest TLS that clients may speak: `TLSv1.2`.
+    pub min_tls: Option<String>,
+    /// What a client must be able to do.
+    pub capabilities: Vec<String>,
+    /// Where a person finds the way to upgrade.
+    pub upgrade_url: String,
+    /// How many other people must approve what widens a rollout.
+    #[schema(maximum = 10)]
+    pub approvals: u32,
+}
+
+impl From<ProductSettings> for SettingsBody {
+    fn from(s: ProductSettings) -> Self {
+        Self {
+            min_version: s.min_version.map(|v| v.to_string()),
+            min_tls: s.min_tls,
+            capabilities: s.capabilities.into_iter().collect(),
+            upgrade_url: s.upgrade_url,
+            approvals: s.approvals,
+        }
+    }
+}
+
+/// Why a client may not connect, and what it is to do: a problem (RFC 9457).
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TurnedAwayView {
+    /// The status of the answer.
+    pub status: u16,
+    /// What it is about.
+    pub title: String,
+    /// The reason's code.
+    pub code: String,
+    /// The reason for people.
+    pub detail: String,
+    /// The version to come to.
+    pub go_to: Option<String>,
+    /// The version to install first, where one may not be skipped.
+    pub first: Option<String>,
+    /// Where to find the way.
+    pub upgrade_url: Option<String>,
 }

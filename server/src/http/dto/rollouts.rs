@@ -1,12 +1,10 @@
 //! Rollouts and what happens in them.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
-use tidegate_domain::rollout::{Pace, Tally};
+use tidegate_domain::rollout::{Outcome, Tally};
 use utoipa::ToSchema;
 
-use super::{ReasonView, time};
+use super::{AskedView, ForecastView, PolicyBody, PreviewView, ReasonView, time};
 use crate::service::rollouts::{Ordered, RolloutStanding};
 use crate::store::deployments::Deployment;
 use crate::store::events::Event;
@@ -37,26 +35,24 @@ pub struct RolloutBody {
     /// Which release.
     pub release: String,
     /// Its waves in order.
+    #[serde(default)]
     pub waves: Vec<WaveBody>,
-    /// The share of finished devices that may fail, in hundredths of a percent; 200 by default.
-    #[schema(maximum = 10_000)]
-    pub max_failure_bp: Option<u32>,
-    /// So many failures before the share counts; 2 by default.
-    pub min_failures: Option<u64>,
-    /// The share that must be healthy when a wave ends, in hundredths of a percent; 9,000 by
-    /// default, less where more failures are allowed.
-    #[schema(maximum = 10_000)]
-    pub min_success_bp: Option<u32>,
-    /// How long each wave soaks, in seconds; 600 by default.
-    pub soak_s: Option<u64>,
-    /// `halt` (the default) or `halt_and_roll_back`.
-    pub on_breach: Option<String>,
-    /// Devices in flight at first; 0 for the whole wave at once; 8 by default. Later as many as
-    /// twice the healthy ones so far.
-    pub pace_start: Option<u64>,
+    /// A preset that makes the waves and some rules; instead of `waves`. See `GET /api/v1/presets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// The regions of a preset, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<String>,
+    /// The size of a preset's batches: `5000` (the default) or `20%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
+    /// How it goes on and when it stops.
+    #[serde(flatten)]
+    pub policy: PolicyBody,
     /// The rollback window after a healthy start, in seconds; 1,800 by default.
     pub window_s: Option<u32>,
-    /// How often a device may try; 3 by default.
+    /// How often a device may try, whatever the reasons; 10 by default. Each reason has a budget of
+    /// its own besides.
     pub max_attempts: Option<u32>,
     /// How long a device may be silent before its deployment times out, in seconds; a day by
     /// default.
@@ -83,31 +79,35 @@ pub struct TallyView {
     pub returned: u64,
     /// Called off before they switched.
     pub called_off: u64,
+    /// Took the update and are not heard of.
+    #[serde(default)]
+    pub silent: u64,
+    /// Were not heard of before they took anything.
+    #[serde(default)]
+    pub unreached: u64,
+    /// Ordered back, and cannot.
+    #[serde(default)]
+    pub stuck: u64,
+    /// Healthy, with the rollback window open.
+    #[serde(default)]
+    pub probation: u64,
 }
 
 impl From<Tally> for TallyView {
     fn from(t: Tally) -> Self {
         Self {
             exposed: t.exposed(),
-            in_flight: t.in_flight,
-            healthy: t.healthy,
-            failed: t.failed,
-            returning: t.returning,
-            returned: t.returned,
-            called_off: t.called_off,
+            in_flight: t.in_flight(),
+            healthy: t.healthy(),
+            failed: t.failed(),
+            returning: t.get(Outcome::Returning),
+            returned: t.get(Outcome::Returned),
+            called_off: t.get(Outcome::CalledOff),
+            silent: t.silent(),
+            unreached: t.get(Outcome::Unreached),
+            stuck: t.get(Outcome::Stuck),
+            probation: t.get(Outcome::Probation),
         }
-    }
-}
-
-impl std::ops::AddAssign for TallyView {
-    fn add_assign(&mut self, other: Self) {
-        self.exposed += other.exposed;
-        self.in_flight += other.in_flight;
-        self.healthy += other.healthy;
-        self.failed += other.failed;
-        self.returning += other.returning;
-        self.returned += other.returned;
-        self.called_off += other.called_off;
     }
 }
 
@@ -122,10 +122,8 @@ pub struct WaveView {
     pub size: String,
     /// Where it stands.
     pub state: String,
-    /// Devices that it can take: selected, concerned, in no earlier wave.
+    /// Devices that it takes: selected, concerned, in no earlier wave. An estimate until it starts.
     pub members: u64,
-    /// Members that it has admitted.
-    pub admitted: u64,
     /// What became of them.
     pub tally: TallyView,
     /// When it started.
@@ -153,16 +151,28 @@ pub struct RolloutView {
     pub waves: Vec<WaveView>,
     /// All waves together.
     pub tally: TallyView,
-    /// Devices that it concerns by region.
-    pub by_region: BTreeMap<String, u64>,
-    /// Devices that it selects and does not concern, by reason.
-    pub blocked: BTreeMap<String, u64>,
+    /// Devices that may be exposed now, beyond those that are.
+    pub room: u64,
+    /// When it will be finished, if all goes on as it does.
+    pub forecast: ForecastView,
+    /// What it would do: only in answers to `dry_run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<PreviewView>,
+    /// What waits for approvals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedView>,
+    /// How it goes on and when it stops.
+    pub policy: PolicyBody,
     /// The rollback window, in seconds.
     pub window_s: u32,
-    /// Devices in flight at first; 0 for the whole wave at once.
-    pub pace_start: u64,
-    /// What a breach does.
-    pub on_breach: String,
+    /// By how much it was extended, in seconds.
+    pub extended_s: u32,
+    /// Whether previous versions are kept until they are unfrozen.
+    pub frozen: bool,
+    /// How often a device may try.
+    pub max_attempts: u32,
+    /// When it is to start by itself.
+    pub starts_at: Option<String>,
     /// When it was made.
     pub created_at: String,
     /// By whom.
@@ -181,27 +191,25 @@ impl RolloutView {
     pub(crate) fn new(standing: RolloutStanding, dry_run: bool) -> Self {
         let RolloutStanding {
             rollout,
-            waves,
-            counted,
+            view,
             waiting,
+            forecast,
+            preview,
+            asked,
+            ..
         } = standing;
-        let mut tally = TallyView::default();
-        let waves = waves
+        let waves = view
+            .waves
             .iter()
-            .zip(&counted.view.waves)
-            .map(|(row, view)| {
-                tally += view.census.tally.into();
-                WaveView {
-                    name: row.wave.name.clone(),
-                    selector: row.wave.selector.to_string(),
-                    size: row.wave.size.to_string(),
-                    state: row.state.to_string(),
-                    members: view.census.members,
-                    admitted: view.census.admitted,
-                    tally: view.census.tally.into(),
-                    started_at: row.started_at.map(time),
-                    ended_at: row.ended_at.map(time),
-                }
+            .map(|wave| WaveView {
+                name: wave.wave.name.clone(),
+                selector: wave.wave.selector.to_string(),
+                size: wave.wave.size.to_string(),
+                state: wave.progress.state.to_string(),
+                members: wave.progress.quota,
+                tally: wave.tally.into(),
+                started_at: wave.progress.started_at.map(time),
+                ended_at: wave.progress.ended_at.map(time),
             })
             .collect();
         Self {
@@ -212,23 +220,17 @@ impl RolloutView {
             reason: (&waiting).into(),
             revision: rollout.revision,
             waves,
-            tally,
-            by_region: counted
-                .by_region
-                .iter()
-                .map(|(r, n)| (r.to_string(), *n))
-                .collect(),
-            blocked: counted
-                .blocked
-                .iter()
-                .map(|(r, n)| (r.to_string(), *n))
-                .collect(),
+            tally: view.tally().into(),
+            room: view.progress.room(),
+            forecast: forecast.into(),
+            preview: preview.map(PreviewView::from),
+            asked: asked.map(AskedView::from),
+            policy: (&rollout.policy).into(),
             window_s: rollout.window_s,
-            pace_start: match rollout.pace {
-                Pace::Evidence { start } => start,
-                Pace::AtOnce => 0,
-            },
-            on_breach: rollout.gate.on_breach.to_string(),
+            extended_s: rollout.extended_s,
+            frozen: rollout.frozen,
+            max_attempts: rollout.max_attempts,
+            starts_at: rollout.starts_at.map(time),
             created_at: time(rollout.created_at),
             created_by: rollout.created_by,
             started_at: rollout.started_at.map(time),
@@ -252,6 +254,9 @@ pub struct OrderBody {
     #[serde(default)]
     #[schema(max_length = 300)]
     pub reason: String,
+    /// Start: when, RFC 3339; at once if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// Only show what it would do.
     #[serde(default)]
     pub dry_run: bool,

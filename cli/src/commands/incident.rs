@@ -1,0 +1,309 @@
+//! `incident`, `hold` and `product`.
+
+use std::time::Duration;
+
+use tidegate_server::http::dto::{
+    HoldBody, HoldView, IncidentSummary, IncidentView, KeepBody, OrderBody, RolloutView,
+    SettingsBody,
+};
+
+use super::Context;
+use crate::api::Api;
+use crate::args::{Format, HoldCommand, IncidentCommand, ProductCommand};
+use crate::error::CliError;
+use crate::output::{line, show, table};
+
+/// Incidents.
+pub(crate) async fn run(context: &Context, command: IncidentCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    match command {
+        IncidentCommand::List => {
+            let list: Vec<IncidentSummary> = api.all("/api/v1/incidents").await?;
+            show(context.format, &list, |list| {
+                let rows = list.iter().map(|i| {
+                    [
+                        i.id.clone(),
+                        format!("{} {}", i.product, i.release),
+                        i.opened_at.clone(),
+                        i.closed_at.clone().unwrap_or_else(|| "open".into()),
+                        i.reason.clone(),
+                    ]
+                });
+                table(["ID", "RELEASE", "SINCE", "UNTIL", "WHY"], rows.collect())
+            })
+        }
+        IncidentCommand::Show { id, watch: false } => {
+            let incident: IncidentView = api.get(&format!("/api/v1/incidents/{id}")).await?;
+            show(context.format, &incident, describe)
+        }
+        IncidentCommand::Show { id, .. } => count_down(context, &api, &id).await,
+        IncidentCommand::ExtendWindow { id, by, reason } => {
+            let seconds = u32::try_from(by.as_secs()).unwrap_or(u32::MAX);
+            let body = KeepBody {
+                seconds,
+                frozen: None,
+                reason,
+            };
+            keep(context, &api, &id, &body).await
+        }
+        IncidentCommand::FreezePruning { id, off, reason } => {
+            let body = KeepBody {
+                seconds: 0,
+                frozen: Some(!off),
+                reason,
+            };
+            keep(context, &api, &id, &body).await
+        }
+    }
+}
+
+/// A fleet order to every rollout of an incident, or to one rollout.
+async fn keep(context: &Context, api: &Api, id: &str, body: &KeepBody) -> Result<(), CliError> {
+    let rollouts = if id.starts_with("inc_") {
+        let incident: IncidentView = api.get(&format!("/api/v1/incidents/{id}")).await?;
+        incident.rollouts.into_iter().map(|r| r.id).collect()
+    } else {
+        vec![id.to_owned()]
+    };
+    let mut after = Vec::new();
+    for id in rollouts {
+        let path = format!("/api/v1/rollouts/{id}/keep-previous");
+        let rollout: RolloutView = api.post(&path, body).await?;
+        after.push(rollout);
+    }
+    show(context.format, &after, |list| {
+        let rows = list.iter().map(|r| {
+            [
+                r.id.clone(),
+                format!("{} s", r.window_s),
+                format!("{} s", r.extended_s),
+                if r.frozen { "frozen" } else { "-" }.into(),
+                r.tally.probation.to_string(),
+            ]
+        });
+        table(
+            [
+                "ROLLOUT",
+                "WINDOW",
+                "EXTENDED BY",
+                "PRUNING",
+                "DEVICES IN IT",
+            ],
+            rows.collect(),
+        )
+    })
+}
+
+/// Counts down until nobody is left who can go back, then shows the sheet.
+pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result<(), CliError> {
+    let mut said = String::new();
+    loop {
+        let incident: IncidentView = api.get(&format!("/api/v1/incidents/{id}")).await?;
+        let s = &incident.sheet;
+        let cannot: u64 = s.cannot_return.values().sum();
+        let left = s.still_on_it - cannot + s.before_switch;
+        let ends = s
+            .first_window_ends
+            .as_deref()
+            .and_then(|t| t.get(11..19))
+            .map_or_else(String::new, |t| format!(", first window ends {t}"));
+        let now = format!(
+            "{} returned, {} returning, {} to go ({} silent), {cannot} cannot{ends}",
+            s.returned,
+            s.returning,
+            left - s.returning,
+            s.silent
+        );
+        if now != said && context.format == Format::Table {
+            line(&now);
+            said = now;
+        }
+        if left == 0 {
+            return show(context.format, &incident, describe);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            _ = tokio::signal::ctrl_c() => {
+                return Err(CliError::Hinted(
+                    "no longer watching; the way back goes on".into(),
+                    format!("tidegate incident show {id} --watch goes on watching"),
+                ));
+            }
+        }
+    }
+}
+
+/// The blast-radius sheet for people.
+pub(crate) fn describe(i: &IncidentView) -> String {
+    let s = &i.sheet;
+    let mut rows = vec![
+        ["exposed".to_owned(), s.exposed.to_string()],
+        [
+            "in flight, not switched: called off".into(),
+            s.before_switch.to_string(),
+        ],
+        [
+            "in flight, past the point of no return".into(),
+            s.switching.to_string(),
+        ],
+        [
+            "inside the window: return without a download".into(),
+            s.inside_window.to_string(),
+        ],
+        [
+            "outside the window: return by download".into(),
+            s.outside_window.to_string(),
+        ],
+        ["returning".into(), s.returning.to_string()],
+        ["returned".into(), s.returned.to_string()],
+        [
+            "went back by themselves".into(),
+            s.failed_by_themselves.to_string(),
+        ],
+        ["called off".into(), s.called_off.to_string()],
+        ["silent".into(), s.silent.to_string()],
+    ];
+    for (reason, count) in &s.cannot_return {
+        rows.push([format!("cannot return: {reason}"), count.to_string()]);
+    }
+    let dry = if i.dry_run {
+        " (only shown, nothing is changed)"
+    } else {
+        ""
+    };
+    let whom = if i.selector.is_empty() {
+        String::new()
+    } else {
+        format!(" for {}", i.selector)
+    };
+    let mut text = format!(
+        "{} {} {}{whom} is taken back{dry}: {}\n\n{}",
+        i.id,
+        i.product,
+        i.release,
+        i.reason,
+        table(["DEVICES", ""], rows)
+    );
+    if let Some(ends) = &s.first_window_ends {
+        text += &format!("\n\nthe first window ends {ends}");
+    }
+    if i.closed_at.is_none() && !i.dry_run && s.still_on_it > 0 {
+        text += &format!("\n\n  next: tidegate incident show {} --watch", i.id);
+    }
+    text
+}
+
+/// Holds.
+pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    match command {
+        HoldCommand::Create {
+            product,
+            release,
+            selector,
+            reason,
+            link,
+            dry_run,
+        } => {
+            let body = HoldBody {
+                product,
+                release,
+                selector,
+                reason,
+                link,
+                dry_run,
+            };
+            let hold: HoldView = api.post("/api/v1/holds", &body).await?;
+            show(context.format, &hold, |h| {
+                let dry = if h.dry_run { " (only shown)" } else { "" };
+                format!(
+                    "{} keeps {} devices from {}{dry}",
+                    h.id,
+                    h.devices.unwrap_or(0),
+                    h.release.as_deref().unwrap_or("every release")
+                )
+            })
+        }
+        HoldCommand::List => {
+            let list: Vec<HoldView> = api.all("/api/v1/holds").await?;
+            show(context.format, &list, |list| {
+                let rows = list.iter().map(|h| {
+                    [
+                        h.id.clone(),
+                        h.product.clone(),
+                        h.release.clone().unwrap_or_else(|| "every".into()),
+                        h.selector.clone(),
+                        format!("{} {}", h.reason, h.link),
+                        h.created_by.clone(),
+                    ]
+                });
+                let head = ["ID", "PRODUCT", "RELEASE", "DEVICES", "WHY", "BY"];
+                table(head, rows.collect())
+            })
+        }
+        HoldCommand::Lift { id, reason } => {
+            let body = OrderBody {
+                reason,
+                ..OrderBody::default()
+            };
+            api.post_empty(&format!("/api/v1/holds/{id}/lift"), &body)
+                .await?;
+            line(&format!("{id} is lifted"));
+            Ok(())
+        }
+    }
+}
+
+/// Products.
+pub(crate) async fn product(context: &Context, command: ProductCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    let describe = |s: &SettingsBody| {
+        let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".into());
+        table(
+            ["SETTING", ""],
+            vec![
+                ["oldest supported version".into(), text(&s.min_version)],
+                ["oldest TLS".into(), text(&s.min_tls)],
+                ["needed capabilities".into(), s.capabilities.join(", ")],
+                ["where to upgrade".into(), s.upgrade_url.clone()],
+                ["approvals by other people".into(), s.approvals.to_string()],
+            ],
+        )
+    };
+    match command {
+        ProductCommand::Show { product } => {
+            let path = format!("/api/v1/products/{product}/settings");
+            let settings: SettingsBody = api.get(&path).await?;
+            show(context.format, &settings, describe)
+        }
+        ProductCommand::Set {
+            product,
+            min_version,
+            min_tls,
+            capability,
+            upgrade_url,
+            approvals,
+        } => {
+            let path = format!("/api/v1/products/{product}/settings");
+            let mut settings: SettingsBody = api.get(&path).await?;
+            let set = |slot: &mut Option<String>, value: Option<String>| {
+                if let Some(value) = value {
+                    *slot = Some(value).filter(|v| !v.is_empty());
+                }
+            };
+            set(&mut settings.min_version, min_version);
+            set(&mut settings.min_tls, min_tls);
+            if !capability.is_empty() {
+                settings.capabilities = capability.into_iter().filter(|c| !c.is_empty()).collect();
+            }
+            if let Some(url) = upgrade_url {
+                settings.upgrade_url = url;
+            }
+            if let Some(approvals) = approvals {
+                settings.approvals = approvals;
+            }
+            let settings: SettingsBody = api.put(&path, &settings).await?;
+            show(context.format, &settings, describe)
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The ways of one device: to a goal, and back.
+
+use std::collections::BTreeMap;
+
+use tidegate_protocol::{Explained, Reason, Stage, Version};
+
+use super::{ArtifactPlan, DeviceFacts, ProductPlan};
+use crate::path::{self, Graph, NoPath, Node};
+
+/// The cheapest way of a device to a goal, or why there is none. A stepping stone at its end of
+/// life may still be passed: it is no goal, but without it older devices would be stranded.
+pub fn way_to(
+    plan: &ProductPlan,
+    device: &DeviceFacts<'_>,
+    goal: &Version,
+    whole_allowed: bool,
+) -> Result<path::Path, Explained> {
+    let signed = plan.signed.get(&device.channel);
+    let mut graph = Graph::new();
+    for (version, release) in &plan.releases {
+        let Some(artifact) = release.artifacts.get(device.platform) else {
+            if version == goal {
+                let text = format!("{goal} for {}", device.platform);
+                return Err(Explained::new(Reason::NoArtifactForPlatform, text));
+            }
+            continue;
+        };
+        let offered = device.channel.takes(release.stage)
+            || (release.stage == Stage::Eol && artifact.stepping_stone);
+        let usable = offered
+            && signed.is_none_or(|signed| signed.allows(version))
+            && !device.quarantine.contains(version);
+        graph.insert(
+            version.clone(),
+            Node {
+                usable,
+                stepping_stone: artifact.stepping_stone && release.stage != Stage::Withdrawn,
+                min_from: artifact.min_from.clone(),
+                full_bytes: whole_allowed.then_some(artifact.full_bytes),
+                deltas: deltas_by_release(plan, device, artifact),
+            },
+        );
+    }
+    path::solve(&graph, device.release, goal).map_err(|error| {
+        let code = match error {
+            NoPath::GoalNotUsable(_) => Reason::ReleaseNotOffered,
+            NoPath::NotForward(_) => Reason::NewerInstalled,
+            NoPath::OnlyWhole(_) => Reason::MeteredLink,
+            NoPath::Blocked(_) | NoPath::SourceTooOld { .. } => Reason::NoPath,
+        };
+        Explained::new(code, error.to_string())
+    })
+}
+
+/// Whether the signed metadata lets a device return to an older release that it keeps no more.
+/// Which stage the older release has does not matter: it is what ran there before.
+pub fn way_back(
+    plan: &ProductPlan,
+    device: &DeviceFacts<'_>,
+    to: &Version,
+) -> Result<(), Explained> {
+    let artifact = |version: &Version| {
+        plan.releases
+            .get(version)
+            .and_then(|r| r.artifacts.get(device.platform))
+    };
+    if artifact(to).is_none() {
+        let text = format!("{to} has no artifact for {} any more", device.platform);
+        return Err(Explained::new(Reason::RollbackNotAllowed, text));
+    }
+    let leaves = device.release.and_then(artifact);
+    if leaves.is_some_and(|a| !a.allow_rollback) {
+        let text = "the release that runs was signed as one that is not left by order";
+        return Err(Explained::new(Reason::RollbackNotAllowed, text));
+    }
+    if plan
+        .signed
+        .get(&device.channel)
+        .is_some_and(|signed| !signed.allows(to))
+    {
+        let text = format!("the signed policy of channel {} bars {to}", device.channel);
+        return Err(Explained::new(Reason::RollbackNotAllowed, text));
+    }
+    Ok(())
+}
+
+/// Deltas start from images; the solver thinks in releases. What the device really runs counts
+/// for the first leg: a tampered installation has another image and gets no delta.
+fn deltas_by_release(
+    plan: &ProductPlan,
+    device: &DeviceFacts<'_>,
+    artifact: &ArtifactPlan,
+) -> BTreeMap<Version, u64> {
+    if artifact.deltas.is_empty() {
+        return BTreeMap::new();
+    }
+    plan.releases
+        .iter()
+        .filter_map(|(version, release)| {
+            let image = if device.release == Some(version) {
+                device.image?
+            } else {
+                release.artifacts.get(device.platform)?.image.sha256
+            };
+            Some((version.clone(), *artifact.deltas.get(&image)?))
+        })
+        .collect()
+}

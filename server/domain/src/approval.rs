@@ -1,0 +1,118 @@
+//! Approval: widening a rollout may need the word of other people.
+//!
+//! Starting, releasing the next wave and raising limits widen; halting, pausing, rolling back and
+//! lowering limits narrow and never need anybody. An approval is of a *plan*, named by the hash of
+//! its text: whoever edits the plan voids what was approved.
+
+use std::collections::BTreeSet;
+
+/// A request to widen, with what was said to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// How many other people must agree; 0 for nobody.
+    pub needed: u32,
+    /// Who asked.
+    pub asked_by: &'a str,
+    /// Who wrote the plan, editors included.
+    pub authors: &'a BTreeSet<String>,
+    /// Who agreed to exactly this plan.
+    pub given_by: &'a BTreeSet<String>,
+    /// The hash of the plan as it is now.
+    pub plan: &'a str,
+}
+
+/// Why an approval is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApprovalRefusal {
+    /// Nobody approves their own.
+    #[error("{0} asked for it or wrote the plan: somebody else must approve it")]
+    OwnRequest(String),
+    /// The plan was edited.
+    #[error("the plan has changed since you looked at it: it is {now} by now, you approve {seen}")]
+    OtherPlan {
+        /// The plan's hash now.
+        now: String,
+        /// The one that was named.
+        seen: String,
+    },
+    /// Nothing waits for an approval.
+    #[error("nothing waits for an approval")]
+    NothingAsked,
+}
+
+impl Request<'_> {
+    /// Whether somebody may agree to it. Agreeing twice is not an error and counts once.
+    pub fn may_approve(&self, who: &str, seen: &str) -> Result<(), ApprovalRefusal> {
+        if seen != self.plan {
+            return Err(ApprovalRefusal::OtherPlan {
+                now: self.plan.to_owned(),
+                seen: seen.chars().take(80).collect(),
+            });
+        }
+        if who == self.asked_by || self.authors.contains(who) {
+            return Err(ApprovalRefusal::OwnRequest(who.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// How many more people must agree. What an author said is not counted, even if it was taken
+    /// before they became one.
+    pub fn missing(&self) -> u32 {
+        let valid = self
+            .given_by
+            .iter()
+            .filter(|who| *who != self.asked_by && !self.authors.contains(*who))
+            .count();
+        self.needed
+            .saturating_sub(u32::try_from(valid).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn nobody_approves_their_own_whatever_their_role() {
+        let (authors, given_by) = (set(&["ann"]), set(&[]));
+        let request = Request {
+            needed: 2,
+            asked_by: "bob",
+            authors: &authors,
+            given_by: &given_by,
+            plan: "p1",
+        };
+        for own in ["ann", "bob"] {
+            assert_eq!(
+                request.may_approve(own, "p1"),
+                Err(ApprovalRefusal::OwnRequest(own.into()))
+            );
+        }
+        assert!(request.may_approve("cid", "p1").is_ok());
+        assert!(matches!(
+            request.may_approve("cid", "p0"),
+            Err(ApprovalRefusal::OtherPlan { .. })
+        ));
+    }
+
+    #[test]
+    fn what_an_author_said_does_not_count() {
+        let (authors, given_by) = (set(&["ann", "cid"]), set(&["cid", "dan", "eve"]));
+        let mut request = Request {
+            needed: 2,
+            asked_by: "bob",
+            authors: &authors,
+            given_by: &given_by,
+            plan: "p",
+        };
+        assert_eq!(request.missing(), 0);
+        request.needed = 3;
+        assert_eq!(request.missing(), 1);
+        request.asked_by = "dan";
+        assert_eq!(request.missing(), 2);
+    }
+}

@@ -1,0 +1,42 @@
+//! Holds: devices that are kept from a release for a reason, while the rest goes on.
+
+use tidegate_protocol::{Explained, HoldId, Reason, Version};
+
+use crate::selector::{Facts, Selector};
+
+/// A hold as admission sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Its id.
+    pub id: HoldId,
+    /// From which release; `None` from every one.
+    pub release: Option<Version>,
+    /// Which devices.
+    pub selector: Selector,
+    /// Why.
+    pub reason: String,
+    /// Where to read more; may be empty.
+    pub link: String,
+}
+
+impl Hold {
+    /// Whether it keeps a device from a release.
+    pub fn blocks(&self, release: &Version, device: Facts<'_>) -> bool {
+        self.release.as_ref().is_none_or(|r| r == release) && self.selector.matches(device)
+    }
+
+    /// What a person is told.
+    pub fn explained(&self) -> Explained {
+        let link = if self.link.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", self.link)
+        };
+        Explained::new(Reason::Held, format!("{}{link}, {}", self.reason, self.id))
+    }
+}
+
+/// The first hold that keeps a device from a release.
+pub fn find<'a>(holds: &'a [Hold], release: &Version, device: Facts<'_>) -> Option<&'a Hold> {
+    holds.iter().find(|hold| hold.blocks(release, device))
+}

@@ -1,0 +1,225 @@
+//! The blast radius: who is exposed to a bad release, who is back, who cannot go back and why.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidegate_protocol::{DeploymentState, Reason, Timestamp};
+
+use crate::admission::DeploymentFacts;
+
+/// One exposed device, as far as an incident is concerned.
+#[derive(Debug, Clone)]
+pub struct Exposed<'a> {
+    /// Its deployment.
+    pub deployment: &'a DeploymentFacts,
+    /// Whether it has missed its usual check-in.
+    pub silent: bool,
+    /// How long the old version is kept after a healthy start.
+    pub rollback_window: Duration,
+    /// Whether there is a way back once the old version is no longer kept.
+    pub way_back: Result<(), Reason>,
+}
+
+/// Where an exposed device stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Offered or fetching: called off with the next word to it.
+    BeforeSwitch,
+    /// Installing or starting the new version: past the point of no return.
+    Switching,
+    /// On the new version, the old one kept: returns without a download.
+    InsideWindow,
+    /// On the new version, the old one gone: returns by the path back.
+    OutsideWindow,
+    /// On its way back.
+    Returning,
+    /// On the old version again.
+    Returned,
+    /// Went back by itself, or never got through.
+    FailedByItself,
+    /// Called off before it switched.
+    CalledOff,
+    /// On the new version, and cannot go back.
+    CannotReturn(Reason),
+}
+
+/// The standing of a device.
+pub fn standing(device: &Exposed<'_>) -> Standing {
+    use DeploymentState as S;
+    let deployment = device.deployment;
+    let or_stuck = |standing| match device.way_back {
+        Ok(()) => standing,
+        Err(reason) => Standing::CannotReturn(reason),
+    };
+    match deployment.state {
+        S::Offered | S::Deferred | S::Downloading => Standing::BeforeSwitch,
+        S::Installing | S::Verifying => Standing::Switching,
+        S::TimedOut if deployment.took => Standing::Switching,
+        S::Probation if deployment.from.is_some() => Standing::InsideWindow,
+        S::Probation => Standing::CannotReturn(Reason::NoPreviousSlot),
+        S::Succeeded => or_stuck(Standing::OutsideWindow),
+        S::RollingBack => Standing::Returning,
+        S::RolledBack if deployment.came_back_by_itself() => Standing::FailedByItself,
+        S::RolledBack => Standing::Returned,
+        S::Failed if deployment.is_stuck() => Standing::CannotReturn(
+            deployment
+                .reason
+                .as_ref()
+                .map_or(Reason::NoPreviousSlot, |r| r.code),
+        ),
+        S::Failed => Standing::FailedByItself,
+        S::Cancelled | S::TimedOut | S::Superseded => Standing::CalledOff,
+    }
+}
+
+/// The blast-radius sheet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sheet {
+    /// Devices that were ever offered the release.
+    pub exposed: u64,
+    /// In flight, before the point of no return.
+    pub before_switch: u64,
+    /// In flight, past the point of no return.
+    pub switching: u64,
+    /// On the release, the old version kept.
+    pub inside_window: u64,
+    /// On the release, the old version gone.
+    pub outside_window: u64,
+    /// On their way back.
+    pub returning: u64,
+    /// Back by order.
+    pub returned: u64,
+    /// Back by themselves, or never through.
+    pub failed_by_themselves: u64,
+    /// Called off before they switched.
+    pub called_off: u64,
+    /// Cannot go back, by reason.
+    pub cannot_return: BTreeMap<Reason, u64>,
+    /// Of all of these, those that run the release or may, and have missed their check-in.
+    pub silent: u64,
+    /// When the first kept version will be dropped, unless windows are extended.
+    pub first_window_ends: Option<Timestamp>,
+    /// When the last one will be.
+    pub last_window_ends: Option<Timestamp>,
+}
+
+impl Sheet {
+    /// Adds a device.
+    pub fn add(&mut self, device: &Exposed<'_>) {
+        self.exposed += 1;
+        let standing = standing(device);
+        let count = match standing {
+            Standing::BeforeSwitch => &mut self.before_switch,
+            Standing::Switching => &mut self.switching,
+            Standing::InsideWindow => &mut self.inside_window,
+            Standing::OutsideWindow => &mut self.outside_window,
+            Standing::Returning => &mut self.returning,
+            Standing::Returned => &mut self.returned,
+            Standing::FailedByItself => &mut self.failed_by_themselves,
+            Standing::CalledOff => &mut self.called_off,
+            Standing::CannotReturn(reason) => self.cannot_return.entry(reason).or_default(),
+        };
+        *count += 1;
+        let may_run_it = matches!(
+            standing,
+            Standing::Switching
+                | Standing::InsideWindow
+                | Standing::OutsideWindow
+                | Standing::Returning
+        );
+        self.silent += u64::from(device.silent && may_run_it);
+        if standing == Standing::InsideWindow {
+            let ends = device.deployment.updated_at.plus(device.rollback_window);
+            self.first_window_ends = Some(self.first_window_ends.map_or(ends, |t| t.min(ends)));
+            self.last_window_ends = Some(self.last_window_ends.map_or(ends, |t| t.max(ends)));
+        }
+    }
+
+    /// Devices that run the release or may.
+    pub fn still_on_it(&self) -> u64 {
+        self.switching
+            + self.inside_window
+            + self.outside_window
+            + self.returning
+            + self.cannot_return.values().sum::<u64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use tidegate_protocol::{DeploymentId, Explained};
+
+    fn deployment(state: DeploymentState) -> DeploymentFacts {
+        DeploymentFacts {
+            id: DeploymentId::from_random([1; 16]),
+            wave: 0,
+            state,
+            from: Some("1.0.0".parse().unwrap()),
+            leg: "1.1.0".parse().unwrap(),
+            reason: None,
+            attempts: 1,
+            took: false,
+            failures: BTreeMap::new(),
+            updated_at: Timestamp::from_secs(1_000),
+        }
+    }
+
+    fn exposed(deployment: &DeploymentFacts) -> Exposed<'_> {
+        Exposed {
+            deployment,
+            silent: false,
+            rollback_window: Duration::from_mins(30),
+            way_back: Ok(()),
+        }
+    }
+
+    #[test]
+    fn every_state_stands_somewhere_and_is_counted_once() {
+        let mut sheet = Sheet::default();
+        for state in DeploymentState::ALL {
+            sheet.add(&exposed(&deployment(*state)));
+        }
+        let parts = sheet.before_switch
+            + sheet.called_off
+            + sheet.returned
+            + sheet.failed_by_themselves
+            + sheet.still_on_it();
+        assert_eq!(parts, sheet.exposed);
+        assert_eq!(sheet.exposed, DeploymentState::ALL.len() as u64);
+        assert_eq!(sheet.first_window_ends, Some(Timestamp::from_secs(2_800)));
+    }
+
+    #[test]
+    fn who_cannot_go_back_is_counted_by_the_reason() {
+        let mut bare = deployment(DeploymentState::Probation);
+        bare.from = None;
+        let late = deployment(DeploymentState::Succeeded);
+        let mut stuck = deployment(DeploymentState::Failed);
+        stuck.reason = Some(Explained::from(Reason::RollbackNotAllowed));
+        let mut sheet = Sheet::default();
+        sheet.add(&exposed(&bare));
+        sheet.add(&Exposed {
+            way_back: Err(Reason::RollbackNotAllowed),
+            ..exposed(&late)
+        });
+        sheet.add(&exposed(&stuck));
+        assert_eq!(
+            sheet.cannot_return,
+            BTreeMap::from([(Reason::NoPreviousSlot, 1), (Reason::RollbackNotAllowed, 2)])
+        );
+    }
+
+    #[test]
+    fn silence_matters_only_where_the_release_may_run() {
+        let mut sheet = Sheet::default();
+        for state in [DeploymentState::Cancelled, DeploymentState::Installing] {
+            sheet.add(&Exposed {
+                silent: true,
+                ..exposed(&deployment(state))
+            });
+        }
+        assert_eq!(sheet.silent, 1);
+    }
+}

@@ -1,0 +1,430 @@
+//! Tests of [`super::plan`].
+
+use super::super::gate::tests::gate;
+use super::super::{Outcome, WaveSize};
+use super::*;
+use crate::ring::Ring;
+use proptest::prelude::*;
+
+pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+
+pub(crate) fn wave(name: &str, size: &str, members: u64) -> WaveView {
+    WaveView {
+        wave: Wave {
+            name: name.into(),
+            selector: format!("region={name}").parse().unwrap(),
+            size: size.parse().unwrap(),
+        },
+        progress: WaveProgress::pending(members),
+        tally: Tally::default(),
+    }
+}
+
+pub(crate) fn rollout(waves: Vec<WaveView>) -> RolloutView {
+    RolloutView {
+        state: RolloutState::Running,
+        waves,
+        gate: gate(),
+        pace: Pace::Evidence { start: 4 },
+        limits: Limits::default(),
+        windows: Windows::default(),
+        progress: Progress::default(),
+        strata: Vec::new(),
+        by_hand: false,
+        released: 0,
+        reach: Duration::from_mins(2),
+        rollback_window: Duration::ZERO,
+        deadline: None,
+    }
+}
+
+/// Applies a plan as an executor does; true when it did something.
+fn apply(r: &mut RolloutView, plan: &Plan, now: Timestamp) -> bool {
+    for action in &plan.actions {
+        if let Some(event) = action.on_rollout() {
+            r.state = r.state.apply(event).unwrap();
+        }
+        match action {
+            Action::StartWave(i) => {
+                let view = &mut r.waves[*i];
+                let found = Population {
+                    quota: view.progress.quota,
+                    frontier: Frontier::beyond(Ring::from_random(7).place(Ring::from_random(0))),
+                };
+                view.progress = action.on_wave(&view.progress, Some(found), now);
+            }
+            Action::Soak(i) | Action::Pass(i) | Action::Breach { wave: i, .. } => {
+                let view = &mut r.waves[*i];
+                view.progress = action.on_wave(&view.progress, None, now);
+            }
+            Action::Grant { granted, at } => {
+                r.progress.granted = *granted;
+                r.progress.granted_at = Some(*at);
+            }
+            Action::Complete | Action::Returned => {}
+        }
+    }
+    !plan.actions.is_empty()
+}
+
+/// Plans and applies until nothing more is to be done; what it then waits for.
+fn settle(r: &mut RolloutView, now: Timestamp) -> Explained {
+    for _ in 0..50 {
+        let step = plan(r, now);
+        assert_eq!(step, plan(r, now), "planning is repeatable");
+        assert_eq!(check(r, &step), Vec::<String>::new());
+        if !apply(r, &step, now) {
+            return step.waiting;
+        }
+    }
+    panic!("no fixpoint: {:?}", plan(r, now));
+}
+
+/// So many devices of a wave take what is granted.
+fn expose(r: &mut RolloutView, wave: usize, count: u64, now: Timestamp) {
+    r.waves[wave].tally.add(Outcome::Waiting, count);
+    r.progress.exposed += count;
+    r.progress.last_offer = Some(now);
+}
+
+fn finish(r: &mut RolloutView, wave: usize, count: u64, outcome: Outcome) {
+    for _ in 0..count {
+        r.waves[wave].tally.moved(Some(Outcome::Waiting), outcome);
+    }
+}
+
+#[test]
+fn a_wave_starts_exposes_soaks_and_passes() {
+    let mut r = rollout(vec![wave("NA", "all", 3)]);
+    assert_eq!(settle(&mut r, NOW).code, Reason::WaveReachesOut);
+    assert_eq!(r.progress.granted, 4);
+    expose(&mut r, 0, 3, NOW);
+    let waiting = settle(&mut r, NOW);
+    assert_eq!(waiting.detail, "wave NA: 3 in flight, 0 of 3 done");
+    finish(&mut r, 0, 3, Outcome::Probation);
+    assert_eq!(settle(&mut r, NOW).code, Reason::WaveSoaking);
+    let soaking = settle(&mut r, NOW.plus(Duration::from_secs(4)));
+    assert_eq!(soaking.detail, "wave NA soaks 4 of 60 s");
+    let waiting = settle(&mut r, NOW.plus(Duration::from_mins(1)));
+    assert_eq!(waiting.code, Reason::ProbationOpen);
+    r.waves[0].tally = Tally::default().with(Outcome::Succeeded, 3);
+    settle(&mut r, NOW.plus(Duration::from_mins(1)));
+    assert_eq!(r.state, RolloutState::Completed);
+}
+
+#[test]
+fn devices_out_of_reach_hold_up_a_wave_only_for_a_while() {
+    let mut r = rollout(vec![wave("NA", "all", 10)]);
+    settle(&mut r, NOW);
+    expose(&mut r, 0, 3, NOW);
+    finish(&mut r, 0, 3, Outcome::Probation);
+    let waiting = settle(&mut r, NOW);
+    assert_eq!(waiting.detail, "wave NA: 7 of 10 may ask now");
+    assert_eq!(
+        settle(&mut r, NOW.plus(Duration::from_secs(119))).code,
+        Reason::WaveReachesOut
+    );
+    assert_eq!(
+        settle(&mut r, NOW.plus(Duration::from_secs(121))).code,
+        Reason::WaveSoaking
+    );
+}
+
+#[test]
+fn a_wave_of_silent_devices_does_not_pass_without_evidence() {
+    let mut r = rollout(vec![wave("NA", "all", 4)]);
+    settle(&mut r, NOW);
+    let waiting = settle(&mut r, NOW.plus(Duration::from_hours(100)));
+    assert_eq!(waiting.code, Reason::SampleTooSmall);
+    r.gate.min_sample = 3;
+    expose(&mut r, 0, 2, NOW);
+    finish(&mut r, 0, 2, Outcome::Probation);
+    settle(&mut r, NOW);
+    assert_eq!(
+        settle(&mut r, NOW.plus(Duration::from_hours(100))).code,
+        Reason::SampleTooSmall
+    );
+}
+
+#[test]
+fn a_closed_window_proves_nothing() {
+    let mut r = rollout(vec![wave("NA", "all", 10)]);
+    // 1970-01-12, 13:46:40: closed until 20:00.
+    r.windows.general = Some("daily 20:00-04:00 UTC".parse().unwrap());
+    let later = NOW.plus(Duration::from_hours(6));
+    assert_eq!(settle(&mut r, NOW).code, Reason::WindowClosed);
+    let waiting = settle(&mut r, later);
+    assert_eq!(
+        waiting.detail,
+        "wave NA: 10 of 10 to go, opens 1970-01-12T20:00:00Z"
+    );
+    // A minute after it opened the wave has not had its chance yet.
+    let opened = NOW.plus(Duration::from_secs(6 * 3_600 + 14 * 60 + 20));
+    assert_eq!(settle(&mut r, opened).code, Reason::WaveReachesOut);
+    assert_eq!(
+        settle(&mut r, opened.plus(Duration::from_mins(2))).code,
+        Reason::SampleTooSmall
+    );
+}
+
+#[test]
+fn proof_of_one_region_counts_for_its_own_waves_alone() {
+    let mut r = rollout(vec![
+        wave("NA", "5", 5),
+        wave("NA", "all", 50),
+        wave("EU", "all", 50),
+    ]);
+    r.waves[0].progress.state = WaveState::Passed;
+    r.waves[0].tally = Tally::default().with(Outcome::Succeeded, 5);
+    r.progress.exposed = 5;
+    settle(&mut r, NOW);
+    assert_eq!(r.progress.granted, 15, "ten more: twice the healthy ones");
+    r.waves[1].progress.state = WaveState::Passed;
+    r.progress.granted = 5;
+    settle(&mut r, NOW);
+    assert_eq!(r.progress.granted, 9, "EU starts with the starting size");
+}
+
+#[test]
+fn a_breach_late_in_a_passed_or_completed_rollout_halts_too() {
+    for completed in [false, true] {
+        let mut r = rollout(vec![wave("NA", "all", 4), wave("EU", "all", 4)]);
+        r.waves[0].progress.state = WaveState::Passed;
+        r.waves[0].tally = Tally::default()
+            .with(Outcome::Succeeded, 2)
+            .with(Outcome::Failed, 2);
+        r.waves[1].progress.state = WaveState::Passed;
+        if completed {
+            r.state = RolloutState::Completed;
+        }
+        assert!(matches!(
+            plan(&r, NOW).actions[..],
+            [Action::Breach { wave: 0, .. }]
+        ));
+        settle(&mut r, NOW);
+        assert_eq!(r.state, RolloutState::Halted);
+    }
+}
+
+#[test]
+fn two_gates_that_fail_at_once_halt_once() {
+    let mut r = rollout(vec![wave("NA", "all", 9), wave("EU", "all", 9)]);
+    for w in &mut r.waves {
+        w.progress.state = WaveState::Running;
+        w.tally = Tally::default()
+            .with(Outcome::Failed, 5)
+            .with(Outcome::Silent, 5);
+    }
+    r.waves[0].progress.state = WaveState::Passed;
+    let step = plan(&r, NOW);
+    assert_eq!(step.actions.len(), 1);
+    apply(&mut r, &step, NOW);
+    assert_eq!(r.state, RolloutState::Halted);
+    assert!(plan(&r, NOW).actions.is_empty());
+    // A pause by a person is not undone by a gate either.
+    r.state = RolloutState::Paused;
+    assert!(plan(&r, NOW).actions.is_empty());
+}
+
+#[test]
+fn the_next_wave_waits_for_the_one_before_and_for_a_word_where_that_is_wanted() {
+    let mut r = rollout(vec![wave("NA", "all", 4), wave("EU", "all", 4)]);
+    r.by_hand = true;
+    r.waves[0].progress.state = WaveState::Passed;
+    r.waves[0].tally = Tally::default().with(Outcome::Succeeded, 4);
+    r.progress.exposed = 4;
+    assert_eq!(settle(&mut r, NOW).code, Reason::WaitsForWord);
+    assert_eq!(r.waves[1].progress.state, WaveState::Pending);
+    r.released = 1;
+    settle(&mut r, NOW);
+    assert_eq!(r.waves[1].progress.state, WaveState::Running);
+}
+
+#[test]
+fn a_rollback_is_over_when_the_last_device_is_back_or_cannot_go_back() {
+    let mut r = rollout(vec![wave("NA", "all", 4)]);
+    r.state = RolloutState::RollingBack;
+    r.waves[0].progress.state = WaveState::Failed;
+    r.waves[0].tally = Tally::default()
+        .with(Outcome::Returned, 2)
+        .with(Outcome::Silent, 1)
+        .with(Outcome::Stuck, 1);
+    let waiting = settle(&mut r, NOW);
+    assert_eq!(
+        waiting.detail,
+        "1 devices are not back yet, 1 of them silent"
+    );
+    r.waves[0]
+        .tally
+        .moved(Some(Outcome::Silent), Outcome::Returned);
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::RolledBack);
+}
+
+#[test]
+fn a_rollout_that_stands_still_does_nothing_by_itself() {
+    for state in RolloutState::ALL {
+        let acts = matches!(
+            state,
+            RolloutState::Running | RolloutState::RollingBack | RolloutState::Completed
+        );
+        let mut r = rollout(vec![wave("NA", "all", 4)]);
+        r.state = *state;
+        r.waves[0].progress.state = WaveState::Running;
+        r.waves[0].tally = Tally::default().with(Outcome::Failed, 4);
+        assert_eq!(!plan(&r, NOW).actions.is_empty(), acts, "{state}");
+    }
+}
+
+/// A small world that does what the planner says: devices take what is granted, and answer.
+/// Gives the rollout as it ended, and how many were exposed.
+fn world(
+    sizes: &[(u64, WaveSize)],
+    mut fails: impl FnMut() -> bool,
+    pace: Pace,
+    mut pick: impl FnMut(u64) -> u64,
+) -> RolloutView {
+    let mut waves: Vec<WaveView> = Vec::new();
+    for (i, (members, size)) in sizes.iter().enumerate() {
+        let mut w = wave(&format!("r{i}"), "all", *members);
+        w.wave.size = *size;
+        w.progress.quota = size.quota(*members, *members);
+        waves.push(w);
+    }
+    let mut r = rollout(waves);
+    r.pace = pace;
+    let mut now = NOW;
+    for _ in 0..200_000 {
+        settle(&mut r, now);
+        if r.state != RolloutState::Running {
+            break;
+        }
+        let open = r.waves.iter().position(|w| {
+            w.progress.state == WaveState::Running && w.tally.exposed() < w.progress.quota
+        });
+        if let Some(i) = open
+            && r.progress.room() > 0
+        {
+            let left = r.waves[i].progress.quota - r.waves[i].tally.exposed();
+            let count = r.progress.room().min(left);
+            expose(&mut r, i, count, now);
+            continue;
+        }
+        now = now.plus(Duration::from_secs(30));
+        let flying: Vec<usize> = (0..r.waves.len())
+            .filter(|i| r.waves[*i].tally.get(Outcome::Waiting) > 0)
+            .collect();
+        if flying.is_empty() {
+            // Windows close.
+            for w in &mut r.waves {
+                let open = w.tally.get(Outcome::Probation);
+                let done = w.tally.get(Outcome::Succeeded);
+                w.tally = w
+                    .tally
+                    .with(Outcome::Probation, 0)
+                    .with(Outcome::Succeeded, done + open);
+            }
+            continue;
+        }
+        let i = flying[usize::try_from(pick(flying.len() as u64)).unwrap()];
+        let outcome = if fails() {
+            Outcome::Failed
+        } else {
+            Outcome::Probation
+        };
+        finish(&mut r, i, 1, outcome);
+    }
+    r
+}
+
+/// A generator for tests that need the same coins each time.
+struct Coins(u64);
+
+impl Coins {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+#[test]
+fn a_release_that_breaks_half_of_its_devices_exposes_few() {
+    let mut exposed: Vec<u64> = (0..1_000)
+        .map(|seed| {
+            let mut coins = Coins(seed);
+            let r = world(
+                &[(500, WaveSize::All)],
+                || coins.below(2) == 0,
+                Pace::Evidence { start: 8 },
+                |_| 0,
+            );
+            assert_eq!(r.state, RolloutState::Halted);
+            r.tally().exposed()
+        })
+        .collect();
+    exposed.sort_unstable();
+    assert!(exposed[500] <= 14, "median {}", exposed[500]);
+    assert!(exposed[950] <= 24, "95 % {}", exposed[950]);
+}
+
+#[test]
+fn a_release_at_its_limit_is_halted_in_at_most_one_rollout_of_twenty() {
+    let halted = (0..200)
+        .filter(|seed| {
+            let mut coins = Coins(*seed + 10_000);
+            let size = [
+                (300, WaveSize::All),
+                (300, WaveSize::All),
+                (300, WaveSize::All),
+            ];
+            let mut r = world(
+                &size,
+                || coins.below(10_000) < 200,
+                Pace::Evidence { start: 8 },
+                |_| 0,
+            );
+            // Too few healthy ones at a wave's end is another rule.
+            r.gate.min_success = crate::BasisPoints::new(0).unwrap();
+            r.state == RolloutState::Halted
+        })
+        .count();
+    assert!(halted <= 10, "{halted} of 200");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_good_rollout_completes(
+        members in prop::collection::vec(0u64..40, 1..5),
+        start in 1u64..8,
+    ) {
+        let sizes: Vec<_> = members.iter().map(|m| (*m, WaveSize::All)).collect();
+        let r = world(&sizes, || false, Pace::Evidence { start }, |n| n - 1);
+        prop_assert_eq!(r.state, RolloutState::Completed);
+        prop_assert!(r.waves.iter().all(|w| w.tally.healthy() == w.progress.quota));
+    }
+
+    #[test]
+    fn a_release_that_breaks_every_device_exposes_the_starting_size_and_one_more(
+        members in 4u64..1_000, start in 2u64..9,
+    ) {
+        let r = world(&[(members, WaveSize::All)], || true, Pace::Evidence { start }, |_| 0);
+        prop_assert_eq!(r.state, RolloutState::Halted);
+        prop_assert!(r.tally().exposed() <= start + 1);
+    }
+
+    #[test]
+    fn whatever_devices_do_a_rollout_comes_to_an_end(
+        members in prop::collection::vec((0u64..30, 1u64..30), 1..4),
+        failing in prop::collection::vec(any::<bool>(), 1..20),
+    ) {
+        let sizes: Vec<_> = members.iter().map(|(m, n)| (*m, WaveSize::Count(*n))).collect();
+        let mut outcomes = failing.into_iter().cycle();
+        let r = world(&sizes, || outcomes.next().unwrap_or(false), Pace::AtOnce, |n| n - 1);
+        prop_assert!(matches!(r.state, RolloutState::Completed | RolloutState::Halted));
+    }
+}

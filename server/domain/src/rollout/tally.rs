@@ -1,0 +1,169 @@
+//! What became of the devices that a rollout exposed, as counts.
+
+use tidegate_protocol::DeploymentState;
+
+use crate::admission::DeploymentFacts;
+
+/// What a deployment counts as. Stored beside it, so that a fleet is counted by adding up, not
+/// by reading rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// Offered or fetching: a cancel is still enough. A failed attempt that will be repeated by
+    /// itself counts here.
+    Waiting,
+    /// Installing or starting the new release.
+    Taking,
+    /// Healthy, the rollback window open.
+    Probation,
+    /// Healthy, the window over.
+    Succeeded,
+    /// Failed, or back because the release was bad.
+    Failed,
+    /// Took the update and was not heard of again in time.
+    Silent,
+    /// Was not heard of in time before it took anything: no word about the release.
+    Unreached,
+    /// Under way back.
+    Returning,
+    /// Back by order.
+    Returned,
+    /// Ordered back, and cannot.
+    Stuck,
+    /// Called off before it switched.
+    CalledOff,
+}
+
+tidegate_protocol::words!(Outcome("outcome") {
+    Waiting = "waiting",
+    Taking = "taking",
+    Probation = "probation",
+    Succeeded = "succeeded",
+    Failed = "failed",
+    Silent = "silent",
+    Unreached = "unreached",
+    Returning = "returning",
+    Returned = "returned",
+    Stuck = "stuck",
+    CalledOff = "called_off",
+});
+
+impl Outcome {
+    /// What a deployment counts as, in a rollout that lets a device try `max_attempts` times.
+    pub fn of(deployment: &DeploymentFacts, max_attempts: u32) -> Self {
+        use DeploymentState as S;
+        match deployment.state {
+            S::Offered | S::Deferred | S::Downloading => Self::Waiting,
+            S::Installing | S::Verifying => Self::Taking,
+            S::Failed if deployment.is_stuck() => Self::Stuck,
+            S::Failed if deployment.may_repeat(max_attempts) => Self::Waiting,
+            S::Probation => Self::Probation,
+            S::Succeeded => Self::Succeeded,
+            S::Failed => Self::Failed,
+            S::TimedOut if deployment.took => Self::Silent,
+            S::TimedOut => Self::Unreached,
+            S::RollingBack => Self::Returning,
+            S::RolledBack if deployment.came_back_by_itself() => Self::Failed,
+            S::RolledBack => Self::Returned,
+            S::Cancelled | S::Superseded => Self::CalledOff,
+        }
+    }
+
+    /// Whether it says how the release does on the device.
+    pub fn is_known(self) -> bool {
+        matches!(
+            self,
+            Self::Probation | Self::Succeeded | Self::Failed | Self::Silent
+        )
+    }
+}
+
+/// Counts of outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    counts: [u64; Outcome::ALL.len()],
+    /// Of those that take the update now, how many have missed their usual check-in.
+    pub quiet_taking: u64,
+    /// Of those in probation, how many have missed their usual check-in.
+    pub quiet_probation: u64,
+}
+
+impl Tally {
+    /// How many count as an outcome.
+    pub fn get(&self, outcome: Outcome) -> u64 {
+        self.counts[outcome as usize]
+    }
+
+    /// Adds so many.
+    pub fn add(&mut self, outcome: Outcome, count: u64) {
+        self.counts[outcome as usize] += count;
+    }
+
+    /// A copy with a count set; for tests and snapshots.
+    pub fn with(mut self, outcome: Outcome, count: u64) -> Self {
+        self.counts[outcome as usize] = count;
+        self
+    }
+
+    /// Moves one deployment from an outcome to another.
+    pub fn moved(&mut self, from: Option<Outcome>, to: Outcome) {
+        if let Some(from) = from {
+            let count = &mut self.counts[from as usize];
+            *count = count.saturating_sub(1);
+        }
+        self.counts[to as usize] += 1;
+    }
+
+    /// Every device that has a deployment.
+    pub fn exposed(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Offered or under way, not healthy yet.
+    pub fn in_flight(&self) -> u64 {
+        self.get(Outcome::Waiting) + self.get(Outcome::Taking)
+    }
+
+    /// On the new release, healthy and heard of.
+    pub fn healthy(&self) -> u64 {
+        (self.get(Outcome::Probation) + self.get(Outcome::Succeeded))
+            .saturating_sub(self.quiet_probation)
+    }
+
+    /// Failed, or back because the release was bad.
+    pub fn failed(&self) -> u64 {
+        self.get(Outcome::Failed)
+    }
+
+    /// Took the update and are not heard of.
+    pub fn silent(&self) -> u64 {
+        self.get(Outcome::Silent) + self.quiet_taking + self.quiet_probation
+    }
+
+    /// Those whose outcome is known and that are heard of.
+    pub fn finished(&self) -> u64 {
+        self.healthy() + self.failed()
+    }
+
+    /// Those that still have a way to go before a rollback is over.
+    pub fn not_back(&self) -> u64 {
+        self.in_flight()
+            + self.get(Outcome::Probation)
+            + self.get(Outcome::Succeeded)
+            + self.get(Outcome::Silent)
+            + self.get(Outcome::Returning)
+    }
+}
+
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        let mut sum = Self::default();
+        for tally in all {
+            for (total, count) in sum.counts.iter_mut().zip(tally.counts) {
+                *total += count;
+            }
+            sum.quiet_taking += tally.quiet_taking;
+            sum.quiet_probation += tally.quiet_probation;
+        }
+        sum
+    }
+}

@@ -1,0 +1,156 @@
+//! The version gate: may a client of this version still connect? Asked by business servers, for
+//! example by nginx with `auth_request`. No token, no database: an answer from memory.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tidegate_domain::version_gate::{Client, TurnedAway, Welcome, admit};
+use tidegate_protocol::{ProductName, Timestamp, Version};
+use utoipa::IntoParams;
+
+use super::dto::{TurnedAwayView, time};
+use super::error::ApiResult;
+use super::extract::{Params, Segments, parse};
+use crate::app::App;
+use crate::service::ServiceError;
+
+/// How long an answer may be kept, in seconds. A new minimum is in force everywhere after it.
+const MAX_AGE: u32 = 30;
+
+const TLS: HeaderName = HeaderName::from_static("tidegate-client-tls");
+const CAPABILITIES: HeaderName = HeaderName::from_static("tidegate-client-capabilities");
+
+/// How the gate is to say no.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct GateParams {
+    /// The status of a refusal: 426 by default; 403 for nginx's `auth_request`, which knows no
+    /// other.
+    #[param(example = 403)]
+    deny: Option<u16>,
+}
+
+/// Whether a client of a version may still connect: 204, or 426 with the version to go to, the
+/// one to install first, where and why. Needs no token. The headers `Tidegate-Client-Tls`
+/// (`TLSv1.2`, as nginx writes `$ssl_protocol`) and `Tidegate-Client-Capabilities` (names
+/// separated by commas) are judged where they are sent.
+#[utoipa::path(get, path = "/v1/gate/{product}/{version}", tag = "gate",
+    params(("product" = String, Path, description = "The product"),
+           ("version" = String, Path, description = "What the client runs"),
+           ("Tidegate-Client-Tls" = Option<String>, Header, description = "The TLS that it speaks"),
+           ("Tidegate-Client-Capabilities" = Option<String>, Header, description = "What it can do"),
+           GateParams),
+    responses((status = 204, description = "It may connect; `Sunset` says until when, where that is announced"),
+              (status = 426, description = "It may not", body = TurnedAwayView)))]
+pub(crate) async fn ask(
+    State(app): State<Arc<App>>,
+    Segments((product, version)): Segments<(String, String)>,
+    Params(params): Params<GateParams>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let product: ProductName = parse(&product)?;
+    let version: Version = parse(&version)?;
+    let text = |name: &HeaderName| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::trim)
+            .filter(|v| !v.is_empty())
+    };
+    let client = Client {
+        version: &version,
+        tls: match text(&TLS) {
+            Some(text) => Some(parse(text)?),
+            None => None,
+        },
+        capabilities: text(&CAPABILITIES).map(|list| {
+            list.split(',')
+                .map(str::trim)
+                .filter(|c| !c.is_empty())
+                .collect()
+        }),
+    };
+    let deny = match params.deny {
+        None | Some(426) => StatusCode::UPGRADE_REQUIRED,
+        Some(403) => StatusCode::FORBIDDEN,
+        Some(_) => return Err(ServiceError::invalid("deny: 426 or 403").into()),
+    };
+    let plan = app.fleet.plan();
+    let Some(settings) = plan.settings.get(&product) else {
+        return Err(ServiceError::not_found(format!("product {product}")).into());
+    };
+    let product_plan = plan.product(&product);
+    let mut response = match admit(product_plan, &product_plan.gate, &client, app.now()) {
+        Ok(welcome) => welcomed(&welcome),
+        Err(away) => turned_away(&away, &settings.upgrade_url, deny),
+    };
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&format!("public, max-age={MAX_AGE}")) {
+        headers.insert(header::CACHE_CONTROL, value);
+    }
+    // What is judged is part of the question, for whoever keeps answers.
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("Tidegate-Client-Tls, Tidegate-Client-Capabilities"),
+    );
+    Ok(response)
+}
+
+fn welcomed(welcome: &Welcome) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Some((at, notice)) = &welcome.eol {
+        // RFC 8594.
+        insert(&mut response, "sunset", &http_date(*at));
+        insert(&mut response, "tidegate-notice", notice);
+    }
+    response
+}
+
+fn turned_away(away: &TurnedAway, url: &str, deny: StatusCode) -> Response {
+    let view = TurnedAwayView {
+        status: deny.as_u16(),
+        title: "this client must be upgraded".into(),
+        code: away.reason.code.to_string(),
+        detail: away.reason.to_string(),
+        go_to: away.go_to.as_ref().map(ToString::to_string),
+        first: away.first.as_ref().map(ToString::to_string),
+        upgrade_url: Some(url.to_owned()).filter(|u| !u.is_empty()),
+    };
+    let mut response = (deny, Json(&view)).into_response();
+    insert(&mut response, "content-type", "application/problem+json");
+    // RFC 9110 15.5.22: a 426 names the protocol to change to.
+    insert(&mut response, "upgrade", "tidegate/1");
+    insert(&mut response, "tidegate-reason", &view.code);
+    insert(&mut response, "tidegate-detail", &view.detail);
+    for (name, value) in [
+        ("tidegate-go-to", &view.go_to),
+        ("tidegate-first", &view.first),
+        ("tidegate-upgrade-url", &view.upgrade_url),
+    ] {
+        if let Some(value) = value {
+            insert(&mut response, name, value);
+        }
+    }
+    response
+}
+
+/// A header, where its value can be one: a notice may hold what no header can.
+fn insert(response: &mut Response, name: &'static str, value: &str) {
+    let visible: String = value.chars().filter(|c| !c.is_control()).collect();
+    if let Ok(value) = HeaderValue::from_str(&visible) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// RFC 9110 5.6.7.
+fn http_date(at: Timestamp) -> String {
+    jiff::Timestamp::from_second(at.as_secs())
+        .map(|t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+        .unwrap_or_else(|_| time(at))
+}

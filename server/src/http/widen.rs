@@ -1,0 +1,120 @@
+//! What lets a rollout do more: its next wave, other rules, approvals; and the presets.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use tidegate_protocol::RolloutId;
+
+use super::dto::{ApproveBody, EditBody, OrderBody, PolicyBody, PresetView, RolloutView};
+use super::error::ApiResult;
+use super::extract::{Body, Reader, Releaser, Segments, parse};
+use super::rollouts::{if_match, view};
+use crate::app::App;
+use crate::service::access::Operator;
+use crate::service::presets;
+use crate::store::changes::ChangeKind;
+use crate::store::policy::Policy;
+
+/// The presets, each with a sentence of intent.
+#[utoipa::path(get, path = "/api/v1/presets", tag = "rollouts", security(("token" = ["read"])),
+    responses((status = 200, description = "The presets", body = [PresetView])))]
+pub(crate) async fn list_presets(_by: Reader) -> ApiResult<Json<Vec<PresetView>>> {
+    let list = presets::all()?
+        .into_iter()
+        .map(|(name, preset)| PresetView {
+            name: name.into(),
+            intent: preset.intent,
+            policy: preset.policy,
+        });
+    Ok(Json(list.collect()))
+}
+
+/// Asks for what widens a rollout: done at once, or when enough other people have approved.
+pub(super) async fn widen(
+    app: &App,
+    by: &Operator,
+    id: RolloutId,
+    kind: ChangeKind,
+    policy: Option<Policy>,
+    headers: &HeaderMap,
+    body: &OrderBody,
+) -> ApiResult<Response> {
+    let revision = if_match(headers)?;
+    let reason = body.reason.trim();
+    let ordered = app
+        .widen(by, id, kind, policy, reason, revision, body.dry_run)
+        .await?;
+    Ok(view(RolloutView::from(ordered)))
+}
+
+/// Releases the next wave of a rollout whose waves wait for a person.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/advance", tag = "rollouts", security(("token" = ["release"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn advance(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+    Body(body): Body<OrderBody>,
+) -> ApiResult<Response> {
+    widen(
+        &app,
+        &by,
+        parse(&id)?,
+        ChangeKind::Advance,
+        None,
+        &headers,
+        &body,
+    )
+    .await
+}
+
+/// Changes the rules of a rollout; what is left out stays. What widens may need approvals, what
+/// narrows never does. An edit voids what was approved before.
+#[utoipa::path(patch, path = "/api/v1/rollouts/{id}", tag = "rollouts", security(("token" = ["release"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = EditBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn edit(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(id): Segments<String>,
+    headers: HeaderMap,
+    Body(body): Body<EditBody>,
+) -> ApiResult<Response> {
+    let id: RolloutId = parse(&id)?;
+    let present = app.rollout(id).await?.rollout.policy;
+    let policy = body.policy.or(PolicyBody::from(&present)).policy()?;
+    let order = OrderBody {
+        reason: body.reason,
+        dry_run: body.dry_run,
+        at: None,
+    };
+    widen(
+        &app,
+        &by,
+        id,
+        ChangeKind::Edit,
+        Some(policy),
+        &headers,
+        &order,
+    )
+    .await
+}
+
+/// Agrees to what waits for approvals. Nobody approves their own, whatever their role.
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}/approve", tag = "rollouts", security(("token" = ["release"])),
+    params(("id" = String, Path, description = "The rollout")), request_body = ApproveBody,
+    responses((status = 200, description = "The rollout after it", body = RolloutView)))]
+pub(crate) async fn approve(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(id): Segments<String>,
+    Body(body): Body<ApproveBody>,
+) -> ApiResult<Response> {
+    let ordered = app.approve(&by, parse(&id)?, body.plan.trim()).await?;
+    Ok(view(RolloutView::from(ordered)))
+}

@@ -1,0 +1,111 @@
+//! Holds: made in a hurry by whoever responds, lifted by whoever releases.
+
+use tidegate_domain::hold::Hold;
+use tidegate_domain::selector::Selector;
+use tidegate_protocol::{HoldId, ProductName, Version};
+
+use super::access::Operator;
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::random;
+use crate::store::events::{self, EventKind, NewEvent};
+use crate::store::holds::{self, HoldRow};
+use crate::store::products;
+
+/// What a hold is to be.
+#[derive(Debug, Clone)]
+pub struct NewHold {
+    /// Of which product.
+    pub product: ProductName,
+    /// From which release; `None` from every one.
+    pub release: Option<Version>,
+    /// Which devices.
+    pub selector: Selector,
+    /// Why.
+    pub reason: String,
+    /// Where to read more; may be empty.
+    pub link: String,
+}
+
+impl App {
+    /// Keeps devices from a release, from their next word to the server on. Gives the hold, and
+    /// how many devices it concerns now.
+    pub async fn create_hold(
+        &self,
+        by: &Operator,
+        new: NewHold,
+        dry_run: bool,
+    ) -> Result<(HoldRow, u64), ServiceError> {
+        let now = self.now();
+        let row = HoldRow {
+            product: new.product,
+            hold: Hold {
+                id: HoldId::from_random(random::bytes()),
+                release: new.release,
+                selector: new.selector,
+                reason: new.reason.chars().take(300).collect(),
+                link: new.link.chars().take(300).collect(),
+            },
+            created_at: now,
+            created_by: by.name.clone(),
+        };
+        let concerned = self
+            .fleet
+            .devices()
+            .iter()
+            .filter(|entry| {
+                let state = entry.lock();
+                state.device.product == row.product
+                    && row.hold.selector.matches(state.facts().selectable())
+            })
+            .count() as u64;
+        if dry_run {
+            return Ok((row, concerned));
+        }
+        let mut tx = self.db.write().await?;
+        if !products::product_exists(&mut tx, &row.product).await? {
+            return Err(ServiceError::not_found(format!("product {}", row.product)));
+        }
+        holds::insert(&mut tx, &row).await?;
+        let what = row
+            .hold
+            .release
+            .as_ref()
+            .map_or_else(|| "every release".to_owned(), ToString::to_string);
+        let text = format!(
+            "{} holds {what} from {:?}: {}",
+            row.hold.id,
+            row.hold.selector.to_string(),
+            row.hold.reason
+        );
+        let event = NewEvent {
+            product: Some(row.product.clone()),
+            ..event(EventKind::Release, by.actor(), text)
+        };
+        events::append(&mut tx, &self.origin, now, &event).await?;
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        Ok((row, concerned))
+    }
+
+    /// Lifts a hold.
+    pub async fn lift_hold(
+        &self,
+        by: &Operator,
+        id: HoldId,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        if !holds::lift(&mut tx, id, &by.name, now).await? {
+            return Err(ServiceError::not_found(format!("hold {id} in force")));
+        }
+        let text = format!("{id} lifted: {reason}");
+        let event = event(EventKind::Release, by.actor(), text);
+        events::append(&mut tx, &self.origin, now, &event).await?;
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        self.wake_planner();
+        Ok(())
+    }
+}

@@ -1,0 +1,401 @@
+//! Incidents: one order takes a release back; the answer is the blast-radius sheet.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidegate_domain::admission::way_back;
+use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::incident::{Exposed, Sheet, Standing, standing};
+use tidegate_domain::rollout::{RolloutEvent, RolloutState};
+use tidegate_domain::selector::Selector;
+use tidegate_protocol::{
+    DeploymentState, DeviceId, Explained, IncidentId, ProblemCode, ProductName, Reason, RolloutId,
+    Version,
+};
+
+use super::ServiceError;
+use super::access::Operator;
+use super::rollouts::{Ordered, read, rollout_event};
+use super::writer::Write;
+use crate::app::App;
+use crate::random;
+use crate::store::incidents::{self, Incident};
+use crate::store::rollouts::{self, Rollout};
+use crate::store::{Tx, deployments, events};
+
+/// What is to be taken back.
+#[derive(Debug, Clone)]
+pub enum TakeBack {
+    /// One rollout.
+    Rollout(RolloutId),
+    /// Every rollout of a release.
+    Release(ProductName, Version),
+}
+
+/// An incident with where its devices stand now.
+#[derive(Debug, Clone)]
+pub struct IncidentStanding {
+    /// As stored, or as it would be.
+    pub incident: Incident,
+    /// Where its devices stand.
+    pub sheet: Sheet,
+    /// Devices that are not back, worst first: at most [`WORST`].
+    pub worst: Vec<Worst>,
+    /// What became of its rollouts.
+    pub rollouts: Vec<Ordered>,
+    /// Whether it was only tried.
+    pub dry_run: bool,
+}
+
+/// A device that is not back.
+#[derive(Debug, Clone)]
+pub struct Worst {
+    /// Which.
+    pub device: DeviceId,
+    /// Its name for people.
+    pub name: String,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Whether it has missed its usual check-in.
+    pub silent: bool,
+}
+
+/// How many devices are named.
+const WORST: usize = 100;
+/// Devices ordered back one by one, read at once.
+const PAGE: i64 = 500;
+
+impl App {
+    /// Takes a release back: stops offers, calls off who has not switched, sends the others back.
+    /// Needs one person, no approval, no revision. With a selector only its devices are sent
+    /// back, and the rollout stands still.
+    pub async fn take_back(
+        &self,
+        by: &Operator,
+        what: TakeBack,
+        selector: &Selector,
+        reason: &str,
+        dry_run: bool,
+    ) -> Result<IncidentStanding, ServiceError> {
+        let order = if selector == &Selector::default() {
+            RolloutEvent::RollBack
+        } else {
+            RolloutEvent::Halt
+        };
+        let found = {
+            let mut tx = self.db.read().await?;
+            match &what {
+                TakeBack::Rollout(id) => vec![read(&mut tx, *id).await?.0],
+                TakeBack::Release(product, version) => {
+                    rollouts::of_release(&mut tx, product, version).await?
+                }
+            }
+        };
+        let Some(first) = found.first().cloned() else {
+            let (product, version) = match what {
+                TakeBack::Release(product, version) => (product, version),
+                TakeBack::Rollout(id) => return Err(ServiceError::not_found(id)),
+            };
+            return Err(ServiceError::not_found(format!(
+                "rollout of {product} {version}"
+            )));
+        };
+        let single = found.len() == 1;
+        let concerned: Vec<&Rollout> = found
+            .iter()
+            .filter(|r| r.state.apply(order).is_ok() || selective(r, order))
+            .collect();
+        if concerned.is_empty() {
+            // The refusal names the state that speaks against it.
+            first.state.apply(order)?;
+        }
+        let mut ordered = Vec::new();
+        // The orders first: each is one short transaction, and nothing else may hold them up.
+        for rollout in &concerned {
+            let result = if selective(rollout, order) {
+                Ok(Ordered {
+                    standing: self.rollout(rollout.id).await?,
+                    dry_run,
+                })
+            } else {
+                self.order_rollout(by, rollout.id, order, reason, None, dry_run)
+                    .await
+            };
+            match result {
+                Ok(done) => ordered.push(done),
+                Err(error) if single => return Err(error),
+                Err(error) => tracing::warn!(rollout = %rollout.id, %error, "not taken back"),
+            }
+        }
+        let mut incident = Incident {
+            id: IncidentId::from_random(random::bytes()),
+            product: first.product.clone(),
+            version: first.version.clone(),
+            selector: selector.clone(),
+            rollouts: concerned.iter().map(|r| r.id).collect(),
+            reason: reason.to_owned(),
+            opened_at: self.now(),
+            opened_by: by.name.clone(),
+            closed_at: None,
+        };
+        if !dry_run {
+            let mut tx = self.db.write().await?;
+            let open = incidents::open_of(&mut tx, first.id)
+                .await?
+                .filter(|open| open.selector == *selector);
+            match open {
+                Some(open) => incident = open,
+                None => incidents::insert(&mut tx, &incident).await?,
+            }
+            tx.commit().await?;
+            if order == RolloutEvent::Halt {
+                self.return_selected(&incident, reason).await?;
+            }
+        }
+        let (sheet, worst) = self.sheet(&incident);
+        Ok(IncidentStanding {
+            incident,
+            sheet,
+            worst,
+            rollouts: ordered,
+            dry_run,
+        })
+    }
+
+    /// Orders the selected devices back one by one, worst first.
+    async fn return_selected(&self, incident: &Incident, reason: &str) -> Result<(), ServiceError> {
+        for rollout in &incident.rollouts {
+            let mut after = String::new();
+            loop {
+                let mut tx = self.db.read().await?;
+                let page = deployments::switched(&mut tx, *rollout, &after, PAGE).await?;
+                drop(tx);
+                let Some(last) = page.last() else { break };
+                after = last.facts.id.to_string();
+                for deployment in page {
+                    let selected = self.fleet.device(deployment.device).is_some_and(|entry| {
+                        incident.selector.matches(entry.lock().facts().selectable())
+                    });
+                    if selected {
+                        let why = Explained::new(Reason::RollbackOrdered, reason);
+                        let order =
+                            Write::Order(deployment.facts.id, DeploymentEvent::ReturnOrdered, why);
+                        self.writer.write(deployment.device, order).await?;
+                    }
+                }
+            }
+        }
+        // Held check-ins look again.
+        self.fleet.reload_plan(&self.db).await?;
+        Ok(())
+    }
+
+    /// An incident for a rollout that the gate sends back, in the gate's own transaction.
+    pub(super) async fn open_incident(
+        &self,
+        tx: &mut Tx,
+        rollout: &Rollout,
+        selector: &Selector,
+        by: &str,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        if incidents::open_of(tx, rollout.id).await?.is_some() {
+            return Ok(());
+        }
+        let incident = Incident {
+            id: IncidentId::from_random(random::bytes()),
+            product: rollout.product.clone(),
+            version: rollout.version.clone(),
+            selector: selector.clone(),
+            rollouts: vec![rollout.id],
+            reason: reason.to_owned(),
+            opened_at: self.now(),
+            opened_by: by.to_owned(),
+            closed_at: None,
+        };
+        Ok(incidents::insert(tx, &incident).await?)
+    }
+
+    /// An incident with where its devices stand now.
+    pub async fn incident(&self, id: IncidentId) -> Result<IncidentStanding, ServiceError> {
+        let mut tx = self.db.read().await?;
+        let incident = incidents::one(&mut tx, id)
+            .await?
+            .ok_or_else(|| ServiceError::not_found(format!("incident {id}")))?;
+        drop(tx);
+        let mut rollouts = Vec::new();
+        for id in &incident.rollouts {
+            rollouts.push(Ordered {
+                standing: self.rollout(*id).await?,
+                dry_run: false,
+            });
+        }
+        let (sheet, worst) = self.sheet(&incident);
+        Ok(IncidentStanding {
+            incident,
+            sheet,
+            worst,
+            rollouts,
+            dry_run: false,
+        })
+    }
+
+    /// Where the devices of an incident stand, from memory: a slow database keeps nobody from
+    /// seeing it. Worst first: who cannot go back, who is past the point of no return, who has
+    /// to fetch the old version, who still keeps it.
+    fn sheet(&self, incident: &Incident) -> (Sheet, Vec<Worst>) {
+        let plan = self.fleet.plan();
+        let product = plan.product(&incident.product);
+        let windows: BTreeMap<RolloutId, Duration> = plan
+            .rollouts
+            .iter()
+            .filter(|(id, _)| incident.rollouts.contains(id))
+            .map(|(id, (r, _))| {
+                let seconds = u64::from(r.window_s) + u64::from(r.extended_s);
+                (*id, Duration::from_secs(seconds))
+            })
+            .collect();
+        let quiet_before = self.now().minus(self.settings.devices.offline_after());
+        let mut sheet = Sheet::default();
+        let mut worst = Vec::new();
+        for entry in self.fleet.devices() {
+            let state = entry.lock();
+            let facts = state.facts();
+            if !incident.selector.matches(facts.selectable()) {
+                continue;
+            }
+            for id in &incident.rollouts {
+                let Some(deployment) = state.deployments.get(id) else {
+                    continue;
+                };
+                let back = deployment
+                    .from
+                    .as_ref()
+                    .ok_or(Reason::NoPreviousSlot)
+                    .and_then(|from| way_back(product, &facts, from).map_err(|e| e.code));
+                let device = Exposed {
+                    deployment,
+                    silent: state.device.last_seen < quiet_before,
+                    rollback_window: windows.get(id).copied().unwrap_or_default(),
+                    way_back: back,
+                };
+                sheet.add(&device);
+                let standing = standing(&device);
+                if !matches!(
+                    standing,
+                    Standing::Returned | Standing::FailedByItself | Standing::CalledOff
+                ) {
+                    worst.push(Worst {
+                        device: state.device.id,
+                        name: state.device.name.clone(),
+                        standing,
+                        silent: device.silent,
+                    });
+                }
+            }
+        }
+        worst.sort_by_key(|w| (rank(w.standing), !w.silent, w.device));
+        worst.truncate(WORST);
+        (sheet, worst)
+    }
+
+    /// Closes incidents that are over. Only the leader calls it.
+    pub(crate) async fn close_incidents(&self) -> Result<(), ServiceError> {
+        let now = self.now();
+        let recent = incidents::page(
+            &mut self.db.read().await?,
+            tidegate_protocol::Timestamp::from_micros(i64::MAX),
+            "",
+            PAGE,
+        )
+        .await?;
+        let plan = self.fleet.plan();
+        for incident in recent.into_iter().filter(|i| i.closed_at.is_none()) {
+            let under_way = incident.rollouts.iter().any(|id| {
+                plan.rollouts
+                    .get(id)
+                    .is_some_and(|(r, _)| r.state == RolloutState::RollingBack)
+            });
+            let (sheet, _) = self.sheet(&incident);
+            let left = sheet.still_on_it() - sheet.cannot_return.values().sum::<u64>();
+            if under_way || left + sheet.before_switch > 0 {
+                continue;
+            }
+            let mut tx = self.db.write().await?;
+            incidents::close(&mut tx, incident.id, now).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// A fleet order: devices of a rollout that are in their rollback window keep the previous
+    /// version so many seconds longer, or until they are told otherwise.
+    pub async fn keep_longer(
+        &self,
+        by: &Operator,
+        id: RolloutId,
+        seconds: u32,
+        frozen: Option<bool>,
+        reason: &str,
+    ) -> Result<Ordered, ServiceError> {
+        const MOST: u32 = 30 * 86_400;
+        let mut tx = self.db.write().await?;
+        let (rollout, _) = read(&mut tx, id).await?;
+        if seconds > MOST || rollout.extended_s.saturating_add(seconds) > MOST {
+            let text = "a rollback window is extended by at most 30 days in all";
+            return Err(ServiceError::refuse(ProblemCode::InvalidRequest, text));
+        }
+        let frozen_now = frozen.unwrap_or(rollout.frozen);
+        rollouts::keep_longer(&mut tx, id, seconds, frozen_now).await?;
+        let text = match frozen {
+            Some(true) => format!("pruning frozen: {reason}"),
+            Some(false) => format!("pruning unfrozen: {reason}"),
+            None => format!("rollback windows extended by {seconds} s: {reason}"),
+        };
+        let event = rollout_event(&rollout, by.actor(), text);
+        events::append(&mut tx, &self.origin, self.now(), &event).await?;
+        tx.commit().await?;
+        self.fleet.reload_plan(&self.db).await?;
+        Ok(Ordered {
+            standing: self.rollout(id).await?,
+            dry_run: false,
+        })
+    }
+}
+
+/// A rollout that offers nothing any more, of which single devices are sent back.
+fn selective(rollout: &Rollout, order: RolloutEvent) -> bool {
+    order == RolloutEvent::Halt
+        && matches!(
+            rollout.state,
+            RolloutState::Cancelled | RolloutState::RollingBack | RolloutState::RolledBack
+        )
+}
+
+/// The worst first.
+fn rank(standing: Standing) -> u8 {
+    match standing {
+        Standing::CannotReturn(_) => 0,
+        Standing::Switching => 1,
+        Standing::OutsideWindow => 2,
+        Standing::InsideWindow => 3,
+        Standing::Returning => 4,
+        Standing::BeforeSwitch => 5,
+        Standing::FailedByItself | Standing::Returned | Standing::CalledOff => 6,
+    }
+}
+
+/// The word for a standing, as the API says it.
+pub fn standing_word(standing: Standing) -> String {
+    match standing {
+        Standing::BeforeSwitch => "before_switch".into(),
+        Standing::Switching => "switching".into(),
+        Standing::InsideWindow => "inside_window".into(),
+        Standing::OutsideWindow => "outside_window".into(),
+        Standing::Returning => DeploymentState::RollingBack.to_string(),
+        Standing::Returned => "returned".into(),
+        Standing::FailedByItself => "failed_by_itself".into(),
+        Standing::CalledOff => "called_off".into(),
+        Standing::CannotReturn(reason) => format!("cannot_return: {reason}"),
+    }
+}
