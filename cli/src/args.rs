@@ -503,7 +503,8 @@ pub(crate) struct PolicyArgs {
     /// Percent of devices that may be silent after the update; 10 by default, 100 for no test.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) max_silent: Option<String>,
-    /// How long a device may be unheard of after the update before it is silent; 15m by default.
+    /// How long a device may be unheard of after the update before it is silent; three usual
+    /// check-ins by default, at least 4m.
     #[arg(long, value_parser = duration)]
     pub(crate) silent_after: Option<Duration>,
     /// Also compare devices on the new release with those on the old one: finds slow leaks.

@@ -65,6 +65,16 @@ fn dependencies_point_one_way() {
             "tidegate-agent",
             &["tidegate-protocol", "tidegate-trust", "tidegate-delta"],
         ),
+        (
+            "tidegate-simulate",
+            &[
+                "tidegate-protocol",
+                "tidegate-trust",
+                "tidegate-domain",
+                "tidegate-server",
+                "tidegate-agent",
+            ],
+        ),
     ];
     let edges = edges();
     for (from, may) in allowed {

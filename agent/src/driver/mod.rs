@@ -60,6 +60,8 @@ fn probation_check(window_s: u32) -> Duration {
 /// Answers are small: the largest is a check-in's with an assignment in it.
 const ANSWER: usize = 256 << 10;
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How often the server hears of a device that is busy.
+const SIGN_OF_LIFE: Duration = Duration::from_mins(1);
 /// Between tries while the server does not answer.
 const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
@@ -266,20 +268,32 @@ impl Driver {
         .await
     }
 
-    async fn check_health(&self, installed: &Installed) -> Result<(), Explained> {
-        let Some(health) = self.config.health.as_ref().or(installed.health.as_ref()) else {
+    async fn check_health(&mut self, installed: &Installed) -> Result<(), Explained> {
+        let Some(health) = self
+            .config
+            .health
+            .clone()
+            .or_else(|| installed.health.clone())
+        else {
             return Ok(());
         };
         let Some(slot) = self.journal.record().active else {
             return Ok(());
         };
         let tree = self.slots.tree(slot);
+        let name = self.config.name.clone();
         let around = Surroundings {
             tree: &tree,
             release: installed.release.to_string(),
-            device_name: &self.config.name,
+            device_name: &name,
         };
-        health::run(health, &around, Reason::HealthFailed, Reason::HealthTimeout).await
+        let check = health::run(
+            &health,
+            &around,
+            Reason::HealthFailed,
+            Reason::HealthTimeout,
+        );
+        self.alive(check).await
     }
 
     /// Downloads, and listens meanwhile: a halt must be heard in the middle of it.
@@ -332,6 +346,28 @@ impl Driver {
         }
     }
 
+    /// Lets the server hear of the device now and then while something takes long: who takes an
+    /// update and is not heard of counts as silent. What the server answers waits until then.
+    async fn alive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(SIGN_OF_LIFE) => {}
+            }
+            let sign = async {
+                self.send_reports().await?;
+                self.check_in(0).await.map(drop)
+            };
+            tokio::select! {
+                done = &mut work => return done,
+                heard = sign => if let Err(error) = heard {
+                    log::line(&log::chain(&error));
+                }
+            }
+        }
+    }
+
     /// Makes the new version in its slot, off the event loop.
     async fn stage(&mut self, job: Job) -> Event {
         let slots = self.slots.clone();
@@ -348,9 +384,8 @@ impl Driver {
             slots
                 .stage(job.slot, &manifest, &file, old, job.target.image)
                 .map_err(|e| e.explained())
-        })
-        .await;
-        match made {
+        });
+        match self.alive(made).await {
             Ok(Ok(())) if self.is_too_late(deployment, limited) => Event::StagedTooLate,
             Ok(Ok(())) => Event::Staged,
             Ok(Err(reason)) => Event::StageFailed(reason),

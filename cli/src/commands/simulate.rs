@@ -1,9 +1,39 @@
 //! `simulate`.
 
+use tidegate_simulate::{BUILT_IN, Scenario, built_in, run as simulate};
+
 use crate::args::SimulateArgs;
 use crate::error::CliError;
+use crate::output::line;
 
-/// Runs a scenario.
-pub(crate) fn run(_args: &SimulateArgs) -> Result<(), CliError> {
+/// Runs a scenario, prints one, or lists those that are built in.
+pub(crate) fn run(args: &SimulateArgs) -> Result<(), CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
+    let Some(name) = &args.scenario else {
+        for (name, text) in BUILT_IN {
+            let scenario = Scenario::parse(text).map_err(|e| failed(&e))?;
+            line(&format!("{name:20} {}", scenario.intent));
+        }
+        return Ok(());
+    };
+    let text = match built_in(name) {
+        Some(text) => text.to_owned(),
+        None => std::fs::read_to_string(name).map_err(|e| {
+            CliError::Hinted(
+                format!("{name} is no built-in scenario and no file that can be read: {e}"),
+                "tidegate simulate lists the built-in ones".into(),
+            )
+        })?,
+    };
+    if args.print {
+        line(text.trim_end());
+        return Ok(());
+    }
+    let mut scenario = Scenario::parse(&text).map_err(|e| failed(&e))?;
+    if let Some(seed) = args.seed {
+        scenario.seed = seed;
+    }
+    let outcome = simulate(&scenario).map_err(|e| failed(&e))?;
+    line(outcome.to_string().trim_end());
     Ok(())
 }

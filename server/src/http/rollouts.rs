@@ -1,6 +1,7 @@
 //! Rollouts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -23,6 +24,7 @@ use crate::service::incidents::TakeBack;
 use crate::service::rollouts::NewRollout;
 use crate::service::{ServiceError, presets};
 use crate::store::changes::ChangeKind;
+use crate::store::policy::SILENT_AFTER;
 use crate::store::{deployments, events, rollouts};
 
 /// Rollouts, newest first.
@@ -123,6 +125,16 @@ fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
         let devices = app.concerned_by_region(&product, &version);
         waves = preset.waves(&regions, batch, &devices)?;
         policy = policy.or(preset.policy);
+    }
+    // Nobody is silent who has only not been due.
+    let usual = app.settings.devices.offline_after().max(SILENT_AFTER);
+    let after = policy.silent_after_s.get_or_insert(usual.as_secs());
+    if Duration::from_secs(*after) < app.settings.devices.offline_after() {
+        let text = format!(
+            "silent_after_s: at least {}, or devices are silent between two check-ins",
+            app.settings.devices.offline_after().as_secs()
+        );
+        return Err(ServiceError::invalid(text).into());
     }
     Ok(NewRollout {
         product,

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use tidegate_domain::rollout::{Action, Population, RolloutState, RolloutView, Stratum, plan};
+use tidegate_domain::rollout::{
+    Action, Lag, Population, RolloutState, RolloutView, Stratum, Tally, plan,
+};
 use tidegate_protocol::{Explained, Reason, RolloutId, Timestamp};
 
 use super::ServiceError;
@@ -25,6 +27,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Watch {
     quiet: std::collections::BTreeMap<RolloutId, Quiet>,
     looked: Option<Timestamp>,
+    lags: std::collections::BTreeMap<RolloutId, Lag>,
 }
 
 /// What one action did.
@@ -54,7 +57,7 @@ impl App {
         for _ in 0..MAX_STEPS {
             let snapshot = self.fleet.plan();
             let (mut granted, mut changed) = (false, false);
-            for (id, view) in self.views(&snapshot, &watch).await? {
+            for (id, view) in self.views(&snapshot, &mut watch).await? {
                 let Some((rollout, waves)) = snapshot.rollouts.get(&id) else {
                     continue;
                 };
@@ -85,7 +88,7 @@ impl App {
     pub async fn views(
         &self,
         snapshot: &PlanSnapshot,
-        watch: &Watch,
+        watch: &mut Watch,
     ) -> Result<Vec<(RolloutId, RolloutView)>, ServiceError> {
         let mut tx = self.db.read().await?;
         let mut tallies = by_rollout(&aggregates::tallies(&mut tx).await?);
@@ -99,10 +102,12 @@ impl App {
             let quiet = watch.quiet.get(id).cloned().unwrap_or_default();
             let progress = progress.get(id).copied().unwrap_or_default();
             let strata = read_strata(&mut tx, rollout).await?;
-            views.push((
-                *id,
-                self.view(rollout, waves, &tallies, &quiet, progress, strata),
-            ));
+            let mut view = self.view(rollout, waves, &tallies, &quiet, progress, strata);
+            let mut marked: Vec<&mut Tally> = view.waves.iter_mut().map(|w| &mut w.tally).collect();
+            let silent_after = rollout.policy.gate.silent_after;
+            let lag = watch.lags.entry(*id).or_default();
+            lag.mark(&mut marked, silent_after, self.now());
+            views.push((*id, view));
         }
         Ok(views)
     }

@@ -62,8 +62,9 @@ struct Row {
 
 /// How long a device may wait for its battery, unless the rollout says otherwise.
 pub const BATTERY_WAIT: Duration = Duration::from_hours(24);
-/// When a device counts as silent, unless the rollout says otherwise.
-pub const SILENT_AFTER: Duration = Duration::from_mins(15);
+/// When a device counts as silent, unless the rollout says otherwise: three check-ins of the usual
+/// minute, and a held one. Where devices check in less often it is longer.
+pub const SILENT_AFTER: Duration = Duration::from_mins(4);
 /// Which share may be silent, unless the rollout says otherwise, in basis points.
 pub const MAX_SILENT_BP: u32 = 1_000;
 

@@ -237,13 +237,13 @@ fn go_on(
 }
 
 /// One rollout for one device. The depth of a refusal says how far the device came.
-fn consider(
+fn consider<T: Trace>(
     plan: &ProductPlan,
     rollout: &RolloutPlan,
     device: &DeviceFacts<'_>,
     now: Timestamp,
     room: &impl Fn(RolloutId) -> u64,
-    trace: &mut impl Trace,
+    trace: &mut T,
 ) -> Result<Offer, (usize, NotNow)> {
     let id = Some(rollout.id);
     let goal = &rollout.goal;
@@ -336,12 +336,30 @@ fn consider(
         .into()
     })?;
 
+    let place = device.ring.place(rollout.salt);
+    let admitted = mine
+        .iter()
+        .find(|(_, w)| w.state != WaveState::Pending && w.frontier.admits(place));
+    let refusal = admitted.is_none().then(|| wave_refusal(&mine));
+    let passed = check("wave", plain(refusal), &|| {
+        admitted.map_or_else(String::new, |(_, w)| format!("admitted by wave {}", w.name))
+    });
+    if let Err(refused) = passed {
+        // Solving paths is the dearest part, so it waits until a wave admits the device; whoever
+        // asks why is told all the same.
+        if T::LISTENS {
+            let path = way_to(plan, device, goal, rollout.whole_for(device));
+            trace.step(id, "path", path.is_ok(), || match &path {
+                Ok(path) => legs_text(path),
+                Err(refusal) => refusal.to_string(),
+            });
+        }
+        return Err(refused);
+    }
+
     let path = way_to(plan, device, goal, rollout.whole_for(device));
     check("path", plain(path.as_ref().err().cloned()), &|| {
-        let legs = path
-            .as_ref()
-            .map(|p| p.legs.iter().map(ToString::to_string).collect::<Vec<_>>());
-        legs.unwrap_or_default().join(" -> ")
+        path.as_ref().map(legs_text).unwrap_or_default()
     })?;
     let Ok(path) = path else {
         return Err((0, Explained::from(Reason::NoPath).into()));
@@ -350,15 +368,6 @@ fn consider(
     let refusal = moment::held(plan, device, &leg).filter(|_| leg != *goal);
     check("hold on the way", plain(refusal), &|| {
         format!("{leg} is not held")
-    })?;
-
-    let place = device.ring.place(rollout.salt);
-    let admitted = mine
-        .iter()
-        .find(|(_, w)| w.state != WaveState::Pending && w.frontier.admits(place));
-    let refusal = admitted.is_none().then(|| wave_refusal(&mine));
-    check("wave", plain(refusal), &|| {
-        admitted.map_or_else(String::new, |(_, w)| format!("admitted by wave {}", w.name))
     })?;
 
     check(
@@ -391,6 +400,11 @@ fn consider(
         leg,
         retry_of: previous.map(|p| p.id),
     })
+}
+
+fn legs_text(path: &crate::path::Path) -> String {
+    let legs: Vec<String> = path.legs.iter().map(ToString::to_string).collect();
+    legs.join(" -> ")
 }
 
 fn stage_refusal(

@@ -92,6 +92,9 @@ pub struct Step {
 
 /// Listens to the chain. The check-in path passes `()`, which costs nothing.
 pub trait Trace {
+    /// Whether anybody listens: only then more is found out than the decision needs.
+    const LISTENS: bool;
+
     /// One link; `found` is only rendered by those who keep it.
     fn step(
         &mut self,
@@ -103,11 +106,15 @@ pub trait Trace {
 }
 
 impl Trace for () {
+    const LISTENS: bool = false;
+
     fn step(&mut self, _: Option<RolloutId>, _: &'static str, _: bool, _: impl FnOnce() -> String) {
     }
 }
 
 impl Trace for Vec<Step> {
+    const LISTENS: bool = true;
+
     fn step(
         &mut self,
         rollout: Option<RolloutId>,

@@ -119,7 +119,8 @@ impl Gate {
 
     fn failing(&self, tally: &Tally) -> Option<(Evidence, String)> {
         let (failed, finished) = (tally.failed(), tally.finished());
-        if failed < self.min_failures.max(1) {
+        // Within the limit no alternative is likelier than the limit itself: nothing to compute.
+        if failed < self.min_failures.max(1) || !self.max_failure.is_exceeded_by(failed, finished) {
             return None;
         }
         let text = format!(
@@ -130,8 +131,8 @@ impl Gate {
     }
 
     fn falling_silent(&self, tally: &Tally) -> Option<(Evidence, String)> {
-        let (silent, took) = (tally.silent(), tally.finished() + tally.silent());
-        if silent < self.min_failures.max(1) {
+        let (silent, took) = (tally.silent(), tally.judged());
+        if silent < self.min_failures.max(1) || !self.max_silent.is_exceeded_by(silent, took) {
             return None;
         }
         let text = format!(

@@ -5,6 +5,7 @@
 //! | [`evidence`] | tests that stay valid however often one looks |
 //! | `state`, `wave` | where a rollout and its waves stand |
 //! | `tally` | what became of the exposed devices |
+//! | `lag` | what was known a while ago |
 //! | `gate` | whether that lets the rollout go on |
 //! | `pace` | how many devices may be in flight |
 //! | `planner` | what to do now, and why no more |
@@ -15,6 +16,7 @@ mod cluster;
 pub mod evidence;
 mod forecast;
 mod gate;
+mod lag;
 mod pace;
 mod planner;
 mod state;
@@ -25,6 +27,7 @@ pub use cluster::{Cluster, Sample, find_cluster};
 pub use evidence::{Evidence, Stratum};
 pub use forecast::{Forecast, forecast};
 pub use gate::{Breach, FALSE_HALT_ONE_IN, Gate, OnBreach};
+pub use lag::Lag;
 pub use pace::{Limits, NO_LIMIT, Pace, Progress};
 pub use planner::{Action, Plan, Population, RolloutView, WaveView, check, plan};
 pub use state::{RolloutEvent, RolloutRefusal, RolloutState};

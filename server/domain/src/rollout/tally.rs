@@ -85,6 +85,9 @@ pub struct Tally {
     pub quiet_taking: u64,
     /// Of those in probation, how many have missed their usual check-in.
     pub quiet_probation: u64,
+    /// How many had finished when those who are silent now should have; unknown until the
+    /// rollout has been watched for that long.
+    pub settled: Option<u64>,
 }
 
 impl Tally {
@@ -144,6 +147,12 @@ impl Tally {
         self.healthy() + self.failed()
     }
 
+    /// Those that took the update long enough ago for their silence to show.
+    pub fn judged(&self) -> u64 {
+        let finished = self.finished();
+        self.settled.map_or(finished, |then| then.min(finished)) + self.silent()
+    }
+
     /// Those that still have a way to go before a rollback is over.
     pub fn not_back(&self) -> u64 {
         self.in_flight()
@@ -156,13 +165,17 @@ impl Tally {
 
 impl std::iter::Sum for Tally {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        let mut sum = Self::default();
+        let mut sum = Self {
+            settled: Some(0),
+            ..Self::default()
+        };
         for tally in all {
             for (total, count) in sum.counts.iter_mut().zip(tally.counts) {
                 *total += count;
             }
             sum.quiet_taking += tally.quiet_taking;
             sum.quiet_probation += tally.quiet_probation;
+            sum.settled = sum.settled.zip(tally.settled).map(|(a, b)| a + b);
         }
         sum
     }

@@ -39,7 +39,7 @@ pub struct PolicyBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_silent_bp: Option<u32>,
     /// How long a device that took the update may be unheard of before it counts as silent, in
-    /// seconds; 900 by default, at least 120.
+    /// seconds; by default three usual check-ins, at least 240; never less than 120.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent_after_s: Option<u64>,
     /// Whether devices on the new release are compared with those on the old one; off by default.
@@ -91,7 +91,7 @@ pub struct PolicyBody {
 
 impl PolicyBody {
     /// What this says, and where it says nothing, what the other says.
-    pub(crate) fn or(self, other: Self) -> Self {
+    pub fn or(self, other: Self) -> Self {
         let mut region_windows = other.region_windows;
         region_windows.extend(self.region_windows);
         Self {
@@ -120,7 +120,7 @@ impl PolicyBody {
     }
 
     /// The rules that it makes, with defaults for what is left out.
-    pub(crate) fn policy(&self) -> Result<Policy, ServiceError> {
+    pub fn policy(&self) -> Result<Policy, ServiceError> {
         fn bad(what: impl std::fmt::Display) -> ServiceError {
             ServiceError::invalid(what)
         }

@@ -1,0 +1,554 @@
+//! The control plane without a database: the same decisions, with counts in memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidegate_domain::admission::{
+    ArtifactPlan, Candidate, DeploymentFacts, Metered, Offer, ProductPlan, ReleasePlan,
+    RolloutPlan, WavePlan, not_concerned,
+};
+use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::ring::{Frontier, Place, Ring};
+use tidegate_domain::rollout::{
+    Action, Lag, Outcome, Plan, Population, Progress, RolloutEvent, RolloutState, RolloutView,
+    Sample, Stratum, Tally, Wave, WaveProgress, WaveSize, WaveState, WaveView, check, plan,
+};
+use tidegate_protocol::{
+    DeploymentId, DeploymentState, Explained, Image, Reason, Region, Report, RolloutId, Sha256,
+    Stage, Timestamp, Version,
+};
+use tidegate_server::store::policy::Policy;
+
+use crate::device::Device;
+use crate::scenario::{Group, RolloutSpec, Scenario, ScenarioError};
+
+/// Over how long the devices of a window that opens are spread, as the server does it.
+const RAMP: Duration = Duration::from_mins(10);
+
+/// A rollout with everything that is kept counted of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Rollout {
+    pub(crate) id: RolloutId,
+    pub(crate) goal: Version,
+    pub(crate) state: RolloutState,
+    pub(crate) reason: Explained,
+    salt: Ring,
+    pub(crate) waves: Vec<(Wave, WaveProgress)>,
+    pub(crate) policy: Policy,
+    pub(crate) window_s: u32,
+    max_attempts: u32,
+    pub(crate) timeout: u64,
+    pub(crate) progress: Progress,
+    pub(crate) tallies: Vec<Tally>,
+    pub(crate) strata: Vec<Stratum>,
+    pub(crate) lag: Lag,
+    samples: BTreeMap<(u16, Option<Reason>), u64>,
+    /// The first failure of each wave.
+    pub(crate) first_failure: Vec<Option<u64>>,
+    /// The wave whose gate stopped it.
+    pub(crate) breached: Option<usize>,
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) plan: ProductPlan,
+    pub(crate) rollouts: Vec<Rollout>,
+    poll: Duration,
+    next_deployment: u128,
+}
+
+/// An image for a release: any distinct bytes will do.
+pub(crate) fn image(releases: &[crate::scenario::ReleaseSpec], version: &Version) -> Option<Image> {
+    let index = releases.iter().position(|r| r.version == *version)?;
+    Some(Image {
+        sha256: Sha256::from_bytes([u8::try_from(index).ok()? + 1; 32]),
+        length: releases[index].bytes,
+    })
+}
+
+impl Control {
+    pub(crate) fn new(scenario: &Scenario, naive: bool) -> Result<Self, ScenarioError> {
+        let mut releases = BTreeMap::new();
+        let wrong = |what: String| ScenarioError(what);
+        for spec in &scenario.release {
+            let own = image(&scenario.release, &spec.version)
+                .ok_or_else(|| wrong("at most 255 releases".into()))?;
+            let mut deltas = BTreeMap::new();
+            for (from, bytes) in spec.delta.iter().filter(|_| !naive) {
+                let from = image(&scenario.release, from)
+                    .ok_or_else(|| wrong(format!("a delta from {from}, which is no release")))?;
+                deltas.insert(from.sha256, *bytes);
+            }
+            let artifact = ArtifactPlan {
+                image: own,
+                stepping_stone: spec.stepping_stone,
+                min_from: None,
+                allow_rollback: true,
+                full_bytes: spec.bytes,
+                deltas,
+            };
+            let platforms = scenario.devices.iter().map(|g| g.platform.clone());
+            let plan = ReleasePlan {
+                stage: Stage::Ga,
+                eol: None,
+                artifacts: platforms.map(|p| (p, artifact.clone())).collect(),
+            };
+            releases.insert(spec.version.clone(), plan);
+        }
+        Ok(Self {
+            plan: ProductPlan {
+                releases,
+                ..ProductPlan::default()
+            },
+            rollouts: Vec::new(),
+            poll: Duration::from_secs(scenario.poll),
+            next_deployment: 1,
+        })
+    }
+
+    /// Makes a rollout and starts it.
+    pub(crate) fn start(
+        &mut self,
+        scenario: &Scenario,
+        spec: &RolloutSpec,
+        naive: bool,
+    ) -> Result<(), ScenarioError> {
+        let mut devices: BTreeMap<Region, u64> = BTreeMap::new();
+        for group in &scenario.devices {
+            *devices.entry(group.region.clone()).or_default() += u64::from(group.count);
+        }
+        let (waves, preset) = spec.waves(&devices)?;
+        let mut rules = spec.policy.clone();
+        // As the server has it: three usual check-ins, a held one among them.
+        rules
+            .silent_after_s
+            .get_or_insert((3 * scenario.poll + 55).max(240));
+        let mut policy = crate::scenario::policy(&rules, preset)?;
+        if naive {
+            policy.pace = tidegate_domain::rollout::Pace::AtOnce;
+            policy.limits = tidegate_domain::rollout::Limits::default();
+            policy.windows = tidegate_domain::window::Windows::default();
+            policy.battery_wait = Duration::ZERO;
+            policy.metered = Metered::Allow;
+            policy.gate.max_failure = tidegate_domain::BasisPoints::ALL;
+            policy.gate.max_silent = tidegate_domain::BasisPoints::ALL;
+        }
+        let number = self.rollouts.len();
+        let spec_waves = waves.len();
+        let waves: Vec<_> = waves
+            .into_iter()
+            .map(|w| {
+                let estimate = w.selector.pinned_region().map_or_else(
+                    || devices.values().sum(),
+                    |r| devices.get(&r).copied().unwrap_or(0),
+                );
+                let quota = w.size.quota(estimate, estimate);
+                (w, WaveProgress::pending(quota))
+            })
+            .collect();
+        self.rollouts.push(Rollout {
+            id: RolloutId::from_random([u8::try_from(number).unwrap_or(u8::MAX) + 1; 16]),
+            goal: spec.release.clone(),
+            state: RolloutState::Running,
+            reason: Reason::WaveInFlight.into(),
+            salt: Ring::from_random(scenario.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            tallies: vec![Tally::default(); waves.len()],
+            waves,
+            policy,
+            window_s: u32::try_from(spec.rollback_window).unwrap_or(u32::MAX),
+            max_attempts: if naive { u32::MAX } else { spec.max_attempts },
+            timeout: spec.timeout,
+            progress: Progress::default(),
+            strata: Vec::new(),
+            lag: Lag::default(),
+            samples: BTreeMap::new(),
+            first_failure: vec![None; spec_waves],
+            breached: None,
+        });
+        self.publish();
+        Ok(())
+    }
+
+    /// Puts what decisions rest on into the plan, as a replica does when it reloads.
+    pub(crate) fn publish(&mut self) {
+        let mut plans: Vec<RolloutPlan> = self
+            .rollouts
+            .iter()
+            .map(|r| RolloutPlan {
+                id: r.id,
+                goal: r.goal.clone(),
+                state: r.state,
+                generation: 1,
+                salt: r.salt,
+                waves: r
+                    .waves
+                    .iter()
+                    .map(|(wave, progress)| WavePlan {
+                        name: wave.name.clone(),
+                        selector: wave.selector.clone(),
+                        frontier: progress.frontier,
+                        state: progress.state,
+                    })
+                    .collect(),
+                max_attempts: r.max_attempts,
+                window_s: r.window_s,
+                windows: r.policy.windows.clone(),
+                ramp: RAMP,
+                deadline: r.policy.deadline,
+                battery_wait: r.policy.battery_wait,
+                metered: r.policy.metered,
+            })
+            .collect();
+        plans.sort_by(|a, b| {
+            (a.state.is_final().cmp(&b.state.is_final())).then_with(|| b.goal.cmp(&a.goal))
+        });
+        self.plan.rollouts = plans;
+    }
+
+    pub(crate) fn rollout(&self, id: RolloutId) -> Option<&Rollout> {
+        self.rollouts.iter().find(|r| r.id == id)
+    }
+
+    /// How many more devices a rollout may expose.
+    pub(crate) fn room(&self, id: RolloutId) -> u64 {
+        self.rollout(id).map_or(0, |r| r.progress.room())
+    }
+
+    /// A rollout as the planner sees it.
+    pub(crate) fn view(&self, index: usize) -> RolloutView {
+        let r = &self.rollouts[index];
+        RolloutView {
+            state: r.state,
+            waves: r
+                .waves
+                .iter()
+                .zip(&r.tallies)
+                .map(|((wave, progress), tally)| WaveView {
+                    wave: wave.clone(),
+                    progress: *progress,
+                    tally: *tally,
+                })
+                .collect(),
+            gate: r.policy.gate.clone(),
+            pace: r.policy.pace,
+            limits: r.policy.limits,
+            windows: r.policy.windows.clone(),
+            progress: r.progress,
+            strata: r.strata.clone(),
+            by_hand: r.policy.by_hand,
+            released: 0,
+            reach: self.poll * 2,
+            rollback_window: Duration::from_secs(u64::from(r.window_s)),
+            deadline: r.policy.deadline,
+        }
+    }
+
+    /// Plans and acts until nothing more is to be done; what was done, in words. The plan checker
+    /// looks at every plan.
+    pub(crate) fn tick(
+        &mut self,
+        index: usize,
+        devices: &[Device],
+        groups: &[Group],
+        now: Timestamp,
+    ) -> Result<Vec<String>, ScenarioError> {
+        let mut said = Vec::new();
+        loop {
+            let view = self.view(index);
+            let step: Plan = plan(&view, now);
+            let wrong = check(&view, &step);
+            if let Some(wrong) = wrong.first() {
+                return Err(ScenarioError(format!("the plan checker found: {wrong}")));
+            }
+            if step.actions.is_empty() {
+                self.rollouts[index].reason = step.waiting;
+                return Ok(said);
+            }
+            for action in &step.actions {
+                said.extend(self.act(index, action, devices, groups, now)?);
+            }
+        }
+    }
+
+    fn act(
+        &mut self,
+        index: usize,
+        action: &Action,
+        devices: &[Device],
+        groups: &[Group],
+        now: Timestamp,
+    ) -> Result<Option<String>, ScenarioError> {
+        let refused = |e: tidegate_domain::rollout::RolloutRefusal| ScenarioError(e.to_string());
+        let state = match action.on_rollout() {
+            Some(event) => self.rollouts[index].state.apply(event).map_err(refused)?,
+            None => self.rollouts[index].state,
+        };
+        let found = match action {
+            Action::StartWave(i) => Some(self.population(index, *i, devices, groups)),
+            _ => None,
+        };
+        let rollout = &mut self.rollouts[index];
+        rollout.state = state;
+        let text = match action {
+            Action::Grant { granted, at } => {
+                rollout.progress.granted = *granted;
+                rollout.progress.granted_at = Some(*at);
+                return Ok(None);
+            }
+            Action::StartWave(i) | Action::Soak(i) | Action::Pass(i) => {
+                let (wave, progress) = &mut rollout.waves[*i];
+                *progress = action.on_wave(progress, found, now);
+                let tally = &rollout.tallies[*i];
+                match action {
+                    Action::StartWave(_) => {
+                        format!("wave {} starts with {} devices", wave.name, progress.quota)
+                    }
+                    Action::Soak(_) => format!(
+                        "wave {} soaks: {} healthy, {} failed, {} not reached",
+                        wave.name,
+                        tally.healthy(),
+                        tally.failed(),
+                        progress.quota.saturating_sub(tally.exposed())
+                    ),
+                    _ => format!("wave {} passed", wave.name),
+                }
+            }
+            Action::Breach { wave, reason, .. } => {
+                rollout.breached.get_or_insert(*wave);
+                let progress = &mut rollout.waves[*wave].1;
+                *progress = action.on_wave(progress, None, now);
+                format!("{state}: {}", reason.detail)
+            }
+            Action::Complete => "completed".into(),
+            Action::Returned => "rolled back: the last device is back".into(),
+        };
+        self.publish();
+        Ok(Some(text))
+    }
+
+    /// Whom a wave takes: the same rule as the server's walk along the ring.
+    fn population(
+        &self,
+        index: usize,
+        wave: usize,
+        devices: &[Device],
+        groups: &[Group],
+    ) -> Population {
+        let r = &self.rollouts[index];
+        let (mine, _) = &r.waves[wave];
+        let earlier: Vec<_> = r.waves[..wave]
+            .iter()
+            .filter(|(_, p)| p.state != WaveState::Pending)
+            .collect();
+        let mut selected = 0;
+        let mut places: Vec<Place> = Vec::new();
+        for device in devices {
+            let spec = &groups[usize::from(device.group)];
+            let facts = device.facts(spec, 0);
+            if !mine.selector.matches(facts.selectable()) {
+                continue;
+            }
+            let place = device.ring.place(r.salt);
+            let taken = earlier
+                .iter()
+                .any(|(w, p)| w.selector.matches(facts.selectable()) && p.frontier.admits(place));
+            let candidate = Candidate {
+                active: true,
+                platform: facts.platform,
+                channel: facts.channel,
+                release: facts.release,
+                quarantined: device.quarantine.contains(&r.goal),
+            };
+            if !taken && not_concerned(&self.plan, &r.goal, candidate).is_some() {
+                continue;
+            }
+            selected += 1;
+            if !taken {
+                places.push(place);
+            }
+        }
+        let quota = mine.size.quota(selected, places.len() as u64);
+        let frontier = if mine.size == WaveSize::All {
+            Frontier::ALL
+        } else {
+            Frontier::admitting(&mut places, quota)
+        };
+        Population { quota, frontier }
+    }
+
+    /// A person's order.
+    pub(crate) fn order(&mut self, index: usize, event: RolloutEvent) -> Result<(), ScenarioError> {
+        let rollout = &mut self.rollouts[index];
+        rollout.state = rollout
+            .state
+            .apply(event)
+            .map_err(|e| ScenarioError(e.to_string()))?;
+        if event == RolloutEvent::Resume {
+            for (_, progress) in &mut rollout.waves {
+                if progress.state == WaveState::Failed {
+                    progress.state = WaveState::Running;
+                    progress.ended_at = None;
+                }
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Writes an offer, if there is room: what the database does.
+    pub(crate) fn offer(
+        &mut self,
+        device: &mut Device,
+        offer: &Offer,
+        now: Timestamp,
+        second: u64,
+    ) -> Option<DeploymentId> {
+        let rollout = self.rollouts.iter_mut().find(|r| r.id == offer.rollout)?;
+        let (was, facts) = match device.deployments.get(&offer.rollout) {
+            Some(previous) => {
+                let was = Outcome::of(previous, rollout.max_attempts);
+                (Some(was), previous.again(offer.leg.clone(), now))
+            }
+            None => {
+                if rollout.progress.room() == 0 {
+                    return None;
+                }
+                rollout.progress.exposed += 1;
+                device.offered_at = second;
+                rollout.progress.last_offer = Some(now);
+                self.next_deployment += 1;
+                let facts = DeploymentFacts {
+                    id: DeploymentId::from_random(self.next_deployment.to_be_bytes()),
+                    wave: offer.wave,
+                    state: DeploymentState::Offered,
+                    from: device.release.clone(),
+                    leg: offer.leg.clone(),
+                    reason: None,
+                    attempts: 1,
+                    took: false,
+                    failures: BTreeMap::new(),
+                    updated_at: now,
+                };
+                (None, facts)
+            }
+        };
+        rollout.tallies[facts.wave as usize].moved(was, Outcome::Waiting);
+        let id = facts.id;
+        device.deployments.insert(offer.rollout, facts);
+        Some(id)
+    }
+
+    /// Moves a deployment; whether it took the event.
+    pub(crate) fn happen(
+        &mut self,
+        device: &mut Device,
+        id: DeploymentId,
+        event: DeploymentEvent,
+        reason: Option<Explained>,
+        now: Timestamp,
+        second: u64,
+    ) -> bool {
+        let found = device.deployments.iter().find(|(_, d)| d.id == id);
+        let Some((rollout_id, was)) = found.map(|(r, d)| (*r, d.clone())) else {
+            return false;
+        };
+        let Some(rollout) = self.rollouts.iter_mut().find(|r| r.id == rollout_id) else {
+            return false;
+        };
+        let Ok(is) = was.after(event, reason, now) else {
+            return false;
+        };
+        let (before, after) = (
+            Outcome::of(&was, rollout.max_attempts),
+            Outcome::of(&is, rollout.max_attempts),
+        );
+        rollout.tallies[is.wave as usize].moved(Some(before), after);
+        if after.is_known() && !before.is_known() {
+            rollout.progress.done += 1;
+            rollout.progress.done_s += second.saturating_sub(device.offered_at);
+        }
+        let failed = after == Outcome::Failed;
+        if failed && before != after {
+            rollout.first_failure[is.wave as usize].get_or_insert(second);
+        }
+        if after.is_known() || before.is_known() {
+            let key = |outcome, facts: &DeploymentFacts| match outcome {
+                Outcome::Failed => facts.reason.as_ref().map(|r| r.code),
+                _ => None,
+            };
+            if before.is_known() {
+                let count = rollout
+                    .samples
+                    .entry((device.group, key(before, &was)))
+                    .or_default();
+                *count = count.saturating_sub(1);
+            }
+            if after.is_known() {
+                *rollout
+                    .samples
+                    .entry((device.group, key(after, &is)))
+                    .or_default() += 1;
+            }
+        }
+        if is.state == DeploymentState::RolledBack {
+            device.quarantine.insert(is.leg.clone());
+        }
+        device.deployments.insert(rollout_id, is);
+        true
+    }
+
+    /// Takes a report, as the server does.
+    pub(crate) fn report(
+        &mut self,
+        device: &mut Device,
+        report: &Report,
+        now: Timestamp,
+        second: u64,
+    ) {
+        device.release.clone_from(&report.release);
+        device.image = report.image;
+        let goal = device
+            .deployments
+            .iter()
+            .find(|(_, d)| d.id == report.deployment)
+            .and_then(|(id, _)| self.rollout(*id))
+            .map(|r| r.goal.clone());
+        let leg_done = report.state == DeploymentState::Succeeded
+            && report.release.is_some()
+            && report.release != goal;
+        let event = if leg_done {
+            DeploymentEvent::LegDone
+        } else {
+            DeploymentEvent::Reported(report.state)
+        };
+        self.happen(
+            device,
+            report.deployment,
+            event,
+            report.reason.clone(),
+            now,
+            second,
+        );
+    }
+
+    /// Known outcomes by what devices have in common.
+    pub(crate) fn samples(&self, index: usize, groups: &[Group]) -> Vec<Sample> {
+        self.rollouts[index]
+            .samples
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|((group, reason), count)| {
+                let spec = &groups[usize::from(*group)];
+                Sample {
+                    region: spec.region.clone(),
+                    platform: spec.platform.to_string(),
+                    model: spec.labels.get("model").cloned().unwrap_or_default(),
+                    from: Some(spec.release.clone()),
+                    reason: *reason,
+                    count: *count,
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,346 @@
+//! Scenario files.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+use tidegate_domain::rollout::Wave;
+use tidegate_domain::selector::Selector;
+use tidegate_protocol::{Platform, Region, Timestamp, Version};
+use tidegate_server::http::dto::{PolicyBody, WaveBody};
+use tidegate_server::service::presets;
+
+/// Why a scenario cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("the scenario cannot be run: {0}")]
+pub struct ScenarioError(pub String);
+
+fn wrong(what: impl std::fmt::Display) -> ScenarioError {
+    ScenarioError(what.to_string())
+}
+
+/// Most devices of a scenario.
+const MAX_DEVICES: u32 = 1_000_000;
+/// The longest scenario, in seconds.
+const MAX_LENGTH: u64 = 30 * 86_400;
+
+/// A whole scenario.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it shows, in a sentence.
+    pub intent: String,
+    /// Of chance.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// When it begins, RFC 3339.
+    #[serde(deserialize_with = "instant")]
+    pub start: Timestamp,
+    /// How long it runs.
+    #[serde(deserialize_with = "length")]
+    pub duration: u64,
+    /// How often devices check in, before jitter.
+    #[serde(deserialize_with = "length")]
+    pub poll: u64,
+    /// Whether the naive strategy is run beside it: everybody at once, whole images, no resuming,
+    /// no look at the battery, no second slot: the device stands still until it is done.
+    #[serde(default)]
+    pub beside_naive: bool,
+    /// The releases.
+    pub release: Vec<ReleaseSpec>,
+    /// The devices, in groups.
+    pub devices: Vec<Group>,
+    /// What breaks.
+    #[serde(default)]
+    pub failure: Vec<Failure>,
+    /// The rollouts.
+    pub rollout: Vec<RolloutSpec>,
+    /// What people do, and what befalls the control plane.
+    #[serde(default)]
+    pub event: Vec<Event>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// A release.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseSpec {
+    /// Its version.
+    pub version: Version,
+    /// Bytes of the whole image.
+    pub bytes: u64,
+    /// Whether it may not be skipped.
+    #[serde(default)]
+    pub stepping_stone: bool,
+    /// Bytes of a delta, by the release that it starts from.
+    #[serde(default)]
+    pub delta: BTreeMap<Version, u64>,
+}
+
+/// Devices that are alike.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// How many.
+    pub count: u32,
+    /// Where they stand.
+    pub region: Region,
+    /// What they run at first.
+    pub release: Version,
+    /// What they are.
+    #[serde(default = "platform")]
+    pub platform: Platform,
+    /// Their labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Bytes a second that their link carries.
+    pub rate: u64,
+    /// How long their link stays up on average; always up without it.
+    #[serde(default, deserialize_with = "length")]
+    pub up: u64,
+    /// How long it stays down on average.
+    #[serde(default, deserialize_with = "length")]
+    pub down: u64,
+    /// Share whose link costs by the byte, in percent.
+    #[serde(default)]
+    pub metered_percent: u32,
+    /// Share that starts below 20 % on battery, in percent.
+    #[serde(default)]
+    pub low_percent: u32,
+    /// How long such a device needs until it has charged, on average; never, without it.
+    #[serde(default, deserialize_with = "length")]
+    pub charges_after: u64,
+    /// Share that is switched off for the whole scenario, in percent.
+    #[serde(default)]
+    pub off_percent: u32,
+    /// How long installing takes.
+    #[serde(default = "half_a_minute", deserialize_with = "length")]
+    pub install: u64,
+    /// How long a restart takes until the health is known.
+    #[serde(default = "half_a_minute", deserialize_with = "length")]
+    pub restart: u64,
+}
+
+fn platform() -> Platform {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    "linux-x86_64".parse().expect("a platform")
+}
+
+fn half_a_minute() -> u64 {
+    30
+}
+
+/// What breaks on some devices.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// With which release.
+    pub release: Version,
+    /// On which devices.
+    #[serde(default, deserialize_with = "selector")]
+    pub selector: Selector,
+    /// Share whose health check fails, in percent.
+    #[serde(default)]
+    pub unhealthy_percent: f64,
+    /// Share that takes the update and is never heard of again, in percent.
+    #[serde(default)]
+    pub silent_percent: f64,
+    /// Share that turns bad each hour, in percent.
+    #[serde(default)]
+    pub per_hour_percent: f64,
+}
+
+impl Failure {
+    /// A share in millionths.
+    pub(crate) fn millionths(percent: f64) -> u32 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of at most 100 percent, rounded"
+        )]
+        let parts = (percent.clamp(0.0, 100.0) * 10_000.0).round() as u32;
+        parts
+    }
+}
+
+/// A rollout.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RolloutSpec {
+    /// When it starts, from the beginning.
+    #[serde(default, deserialize_with = "length")]
+    pub at: u64,
+    /// What it brings.
+    pub release: Version,
+    /// A preset, as in the API.
+    pub preset: Option<String>,
+    /// The regions of the preset, in order.
+    #[serde(default)]
+    pub regions: Vec<Region>,
+    /// The size of its batches.
+    pub batch: Option<String>,
+    /// Its waves, where there is no preset.
+    #[serde(default)]
+    pub wave: Vec<WaveBody>,
+    /// The rollback window.
+    #[serde(default = "half_an_hour", deserialize_with = "length")]
+    pub rollback_window: u64,
+    /// How often a device may try.
+    #[serde(default = "ten")]
+    pub max_attempts: u32,
+    /// How long a device may be silent before its deployment is given up.
+    #[serde(default = "day", deserialize_with = "length")]
+    pub timeout: u64,
+    /// How it goes on and when it stops, as in the API.
+    #[serde(flatten)]
+    pub policy: PolicyBody,
+}
+
+fn half_an_hour() -> u64 {
+    1_800
+}
+
+fn ten() -> u32 {
+    10
+}
+
+fn day() -> u64 {
+    86_400
+}
+
+/// Something that somebody does, or that befalls the control plane.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// When, from the beginning.
+    #[serde(deserialize_with = "length")]
+    pub at: u64,
+    /// What.
+    #[serde(rename = "do")]
+    pub what: What,
+    /// Which rollout, from 0.
+    #[serde(default)]
+    pub rollout: usize,
+    /// How long, where that matters.
+    #[serde(default, deserialize_with = "length")]
+    pub lasts: u64,
+    /// Which devices, for a hold.
+    #[serde(default, deserialize_with = "selector")]
+    pub selector: Selector,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A person pauses a rollout.
+    Pause,
+    /// A person lets it go on.
+    Resume,
+    /// A person halts it.
+    Halt,
+    /// A person rolls it back.
+    Rollback,
+    /// A person holds some devices back.
+    Hold,
+    /// A person follows the suggestion of a hold, lets the rollout go on, and lifts what failed.
+    HoldSuggested,
+    /// The leader is lost; another one takes over after so long.
+    LeaderLost,
+    /// The control plane's clock goes back by so much.
+    ClockBack,
+}
+
+impl Scenario {
+    /// Reads a scenario.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        let scenario: Self = toml::from_str(text).map_err(wrong)?;
+        let devices: u64 = scenario.devices.iter().map(|g| u64::from(g.count)).sum();
+        if devices == 0 || devices > u64::from(MAX_DEVICES) {
+            return Err(wrong(format!("{devices} devices: 1 to {MAX_DEVICES}")));
+        }
+        if scenario.duration == 0 || scenario.duration > MAX_LENGTH || scenario.poll == 0 {
+            return Err(wrong("duration: up to 30 days; poll: from a second"));
+        }
+        if let Some(group) = scenario.devices.iter().find(|g| g.rate == 0) {
+            return Err(wrong(format!("devices of {}: a rate from 1", group.region)));
+        }
+        if let Some(event) = scenario
+            .event
+            .iter()
+            .find(|e| e.rollout >= scenario.rollout.len())
+        {
+            return Err(wrong(format!("there is no rollout {}", event.rollout)));
+        }
+        Ok(scenario)
+    }
+}
+
+impl RolloutSpec {
+    /// Its waves; `devices` counts those of each region.
+    pub(crate) fn waves(
+        &self,
+        devices: &BTreeMap<Region, u64>,
+    ) -> Result<(Vec<Wave>, PolicyBody), ScenarioError> {
+        let Some(name) = &self.preset else {
+            let waves = self
+                .wave
+                .iter()
+                .map(|w| {
+                    Ok(Wave {
+                        name: w.name.clone(),
+                        selector: w.selector.parse().map_err(wrong)?,
+                        size: w.size.parse().map_err(wrong)?,
+                    })
+                })
+                .collect::<Result<_, ScenarioError>>()?;
+            return Ok((waves, PolicyBody::default()));
+        };
+        let preset = presets::find(name).map_err(wrong)?;
+        let batch = self
+            .batch
+            .as_deref()
+            .unwrap_or("5000")
+            .parse()
+            .map_err(wrong)?;
+        let waves = preset.waves(&self.regions, batch, devices).map_err(wrong)?;
+        Ok((waves, preset.policy))
+    }
+}
+
+/// A rollout's rules, where a preset says what it does not.
+pub(crate) fn policy(
+    body: &PolicyBody,
+    preset: PolicyBody,
+) -> Result<tidegate_server::store::policy::Policy, ScenarioError> {
+    body.clone().or(preset).policy().map_err(wrong)
+}
+
+fn length<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(serde::de::Error::custom("a length like 90s, 30m, 4h, 2d")),
+    };
+    let number: u64 = digits.parse().map_err(serde::de::Error::custom)?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| serde::de::Error::custom("that is too long"))
+}
+
+fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    let text = String::deserialize(from)?;
+    let at: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+    Ok(Timestamp::from_secs(at.as_second()))
+}
+
+fn selector<'de, D: Deserializer<'de>>(from: D) -> Result<Selector, D::Error> {
+    String::deserialize(from)?
+        .parse()
+        .map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,282 @@
+//! What a scenario came to: the timeline and the table.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use tidegate_domain::rollout::{Outcome as Counts, Tally};
+
+use crate::control::Control;
+use crate::device::Device;
+use crate::scenario::Scenario;
+
+/// A line of the timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) second: u64,
+    pub(crate) text: String,
+}
+
+/// What was measured on the way.
+pub(crate) struct Measured {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) peak: (u64, u64),
+    pub(crate) check_ins: u64,
+    pub(crate) offers_after_halt: u64,
+    pub(crate) halted_at: Option<u64>,
+    pub(crate) last_back: Option<u64>,
+}
+
+/// A region at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Region {
+    /// Its devices.
+    pub devices: u64,
+    /// Those that were exposed.
+    pub exposed: u64,
+    /// Those that run the last rollout's release.
+    pub on_goal: u64,
+    /// Those that failed, or went back by themselves.
+    pub failed: u64,
+    /// Those that were sent back.
+    pub returned: u64,
+    /// Those that took the update and were not heard of again.
+    pub lost: u64,
+}
+
+/// What a scenario came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    intent: String,
+    lines: Vec<Line>,
+    /// By region.
+    pub regions: BTreeMap<String, Region>,
+    /// The states of the rollouts at the end.
+    pub states: Vec<String>,
+    /// Devices that were ever offered a release.
+    pub exposed: u64,
+    /// The first failure, in seconds from the beginning.
+    pub first_failure: Option<u64>,
+    /// When the first rollout was stopped.
+    pub halted_at: Option<u64>,
+    /// When the last device was back.
+    pub last_back: Option<u64>,
+    /// Check-ins in the fullest second, and which that was.
+    pub peak: (u64, u64),
+    /// All check-ins.
+    pub check_ins: u64,
+    /// How long a device stood still on average, in seconds.
+    pub stood_still: u64,
+    /// Bytes that the links carried.
+    pub bytes: u64,
+    /// Devices that came to the goal more than once.
+    pub flips: u64,
+    /// Offers that were made after a rollout was stopped.
+    pub offers_after_halt: u64,
+    /// The naive strategy, where it was run beside it.
+    pub naive: Option<Box<Outcome>>,
+}
+
+pub(crate) fn collect(
+    scenario: &Scenario,
+    control: &Control,
+    devices: &[Device],
+    measured: Measured,
+) -> Outcome {
+    let mut regions: BTreeMap<String, Region> = BTreeMap::new();
+    let goal = control.rollouts.last().map(|r| r.goal.clone());
+    let last = control.rollouts.last().map(|r| r.id);
+    for device in devices {
+        let spec = &scenario.devices[usize::from(device.group)];
+        let region = regions.entry(spec.region.to_string()).or_default();
+        region.devices += 1;
+        if !device.dead && device.runs() == goal.as_ref() {
+            region.on_goal += 1;
+        }
+        let Some(deployment) = last.and_then(|id| device.deployments.get(&id)) else {
+            continue;
+        };
+        region.exposed += 1;
+        match Counts::of(deployment, u32::MAX) {
+            Counts::Failed => region.failed += 1,
+            Counts::Returned => region.returned += 1,
+            _ if device.dead => region.lost += 1,
+            _ => {}
+        }
+    }
+    let exposed: Tally = control
+        .rollouts
+        .iter()
+        .flat_map(|r| r.tallies.iter().copied())
+        .sum();
+    // A device that still stands still at the end does so until the end.
+    let stood_still: u64 = devices
+        .iter()
+        .map(|d| {
+            let open = d.stopped_at.map_or(0, |since| scenario.duration - since);
+            d.stood_still + open
+        })
+        .sum();
+    Outcome {
+        intent: scenario.intent.clone(),
+        lines: measured.lines,
+        regions,
+        states: control
+            .rollouts
+            .iter()
+            .map(|r| format!("{} {}: {}", r.goal, r.state, r.reason))
+            .collect(),
+        exposed: exposed.exposed(),
+        first_failure: control
+            .rollouts
+            .iter()
+            .filter_map(|r| r.first_failure[r.breached?])
+            .min(),
+        halted_at: measured.halted_at,
+        last_back: measured.last_back,
+        peak: measured.peak,
+        check_ins: measured.check_ins,
+        stood_still: stood_still / (devices.len() as u64).max(1),
+        bytes: devices.iter().map(|d| d.bytes).sum(),
+        flips: devices.iter().filter(|d| d.arrivals > 1).count() as u64,
+        offers_after_halt: measured.offers_after_halt,
+        naive: None,
+    }
+}
+
+/// Days, hours, minutes and seconds.
+fn clock(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    format!(
+        "{days}d {:02}:{:02}:{:02}",
+        rest / 3_600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+impl Outcome {
+    /// All regions together.
+    pub fn total(&self) -> Region {
+        let mut total = Region::default();
+        for region in self.regions.values() {
+            total.devices += region.devices;
+            total.exposed += region.exposed;
+            total.on_goal += region.on_goal;
+            total.failed += region.failed;
+            total.returned += region.returned;
+            total.lost += region.lost;
+        }
+        total
+    }
+
+    /// The share of devices on the goal, in hundredths of a percent.
+    pub fn share_on_goal(&self) -> u64 {
+        let total = self.total();
+        total.on_goal * 10_000 / total.devices.max(1)
+    }
+
+    fn figures(&self) -> Vec<(String, String)> {
+        let share = self.share_on_goal();
+        let still = self.stood_still * 10 / 60;
+        let mut list = vec![
+            (
+                "on the new release".into(),
+                format!("{}.{:02} %", share / 100, share % 100),
+            ),
+            ("exposed".into(), self.exposed.to_string()),
+        ];
+        let since = |from: Option<u64>, to: Option<u64>| {
+            from.zip(to)
+                .map(|(from, to)| format!("{} s", to.saturating_sub(from)))
+        };
+        let mut push = |what: &str, value: Option<String>| {
+            if let Some(value) = value {
+                list.push((what.into(), value));
+            }
+        };
+        push("stopped at", self.halted_at.map(clock));
+        push(
+            "first failure to stop",
+            since(self.first_failure, self.halted_at),
+        );
+        push(
+            "stop to last device back",
+            since(
+                self.halted_at,
+                self.last_back.filter(|back| Some(*back) >= self.halted_at),
+            ),
+        );
+        list.extend([
+            (
+                "stood still, mean per device".into(),
+                format!("{}.{} min", still / 10, still % 10),
+            ),
+            ("fetched".into(), format!("{} MB", self.bytes / 1_000_000)),
+            (
+                "check-ins".into(),
+                format!(
+                    "{}, at most {} in a second ({})",
+                    self.check_ins,
+                    self.peak.0,
+                    clock(self.peak.1)
+                ),
+            ),
+            (
+                "devices that came to the release twice".into(),
+                self.flips.to_string(),
+            ),
+            (
+                "offers after a stop".into(),
+                self.offers_after_halt.to_string(),
+            ),
+        ]);
+        list
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", self.intent)?;
+        for line in &self.lines {
+            writeln!(f, "{}  {}", clock(line.second), line.text)?;
+        }
+        writeln!(f)?;
+        for state in &self.states {
+            writeln!(f, "{state}")?;
+        }
+        writeln!(
+            f,
+            "\n{:10} {:>8} {:>8} {:>8} {:>8} {:>10} {:>6}",
+            "REGION", "DEVICES", "EXPOSED", "ON NEW", "FAILED", "SENT BACK", "LOST"
+        )?;
+        let all = ("all".to_owned(), self.total());
+        let regions = self.regions.iter().map(|(n, r)| (n.clone(), *r));
+        for (name, r) in regions.chain([all]) {
+            writeln!(
+                f,
+                "{name:10} {:>8} {:>8} {:>8} {:>8} {:>10} {:>6}",
+                r.devices, r.exposed, r.on_goal, r.failed, r.returned, r.lost
+            )?;
+        }
+        writeln!(f)?;
+        let beside = self.naive.as_ref().map(|n| n.figures()).unwrap_or_default();
+        let of_naive = |what: &str| {
+            beside
+                .iter()
+                .find(|(name, _)| name == what)
+                .map_or_else(String::new, |(_, value)| value.clone())
+        };
+        if self.naive.is_some() {
+            writeln!(
+                f,
+                "{:40} {:34} all at once, whole, no resume",
+                "", "Tidegate"
+            )?;
+        }
+        for (what, value) in self.figures() {
+            let line = format!("{what:40} {value:34} {}", of_naive(&what));
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
