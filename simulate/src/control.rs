@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_domain::admission::{
-    ArtifactPlan, Candidate, DeploymentFacts, Metered, Offer, ProductPlan, ReleasePlan,
-    RolloutPlan, WavePlan, not_concerned,
+    ArtifactPlan, Candidate, Metered, ProductPlan, ReleasePlan, RolloutPlan, WavePlan,
+    not_concerned,
 };
-use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::ring::{Frontier, Place, Ring};
 use tidegate_domain::rollout::{
-    Action, Lag, Outcome, Plan, Population, Progress, RolloutEvent, RolloutState, RolloutView,
-    Sample, Stratum, Tally, Wave, WaveProgress, WaveSize, WaveState, WaveView, check, plan,
+    Action, Lag, Plan, Population, Progress, RolloutEvent, RolloutState, RolloutView, Stratum,
+    Tally, Wave, WaveProgress, WaveSize, WaveState, WaveView, check, plan,
 };
 use tidegate_protocol::{
-    DeploymentId, DeploymentState, Explained, Image, Reason, Region, Report, RolloutId, Sha256,
-    Stage, Timestamp, Version,
+    Explained, Image, Reason, Region, RolloutId, Sha256, Stage, Timestamp, Version,
 };
 use tidegate_server::store::policy::Policy;
 
@@ -36,13 +34,13 @@ pub(crate) struct Rollout {
     pub(crate) waves: Vec<(Wave, WaveProgress)>,
     pub(crate) policy: Policy,
     pub(crate) window_s: u32,
-    max_attempts: u32,
+    pub(crate) max_attempts: u32,
     pub(crate) timeout: u64,
     pub(crate) progress: Progress,
     pub(crate) tallies: Vec<Tally>,
     pub(crate) strata: Vec<Stratum>,
     pub(crate) lag: Lag,
-    samples: BTreeMap<(u16, Option<Reason>), u64>,
+    pub(crate) samples: BTreeMap<(u16, Option<Reason>), u64>,
     /// The first failure of each wave.
     pub(crate) first_failure: Vec<Option<u64>>,
     /// The wave whose gate stopped it.
@@ -55,7 +53,7 @@ pub(crate) struct Control {
     pub(crate) plan: ProductPlan,
     pub(crate) rollouts: Vec<Rollout>,
     poll: Duration,
-    next_deployment: u128,
+    pub(crate) next_deployment: u128,
 }
 
 /// An image for a release: any distinct bytes will do.
@@ -394,161 +392,5 @@ impl Control {
         }
         self.publish();
         Ok(())
-    }
-
-    /// Writes an offer, if there is room: what the database does.
-    pub(crate) fn offer(
-        &mut self,
-        device: &mut Device,
-        offer: &Offer,
-        now: Timestamp,
-        second: u64,
-    ) -> Option<DeploymentId> {
-        let rollout = self.rollouts.iter_mut().find(|r| r.id == offer.rollout)?;
-        let (was, facts) = match device.deployments.get(&offer.rollout) {
-            Some(previous) => {
-                let was = Outcome::of(previous, rollout.max_attempts);
-                (Some(was), previous.again(offer.leg.clone(), now))
-            }
-            None => {
-                if rollout.progress.room() == 0 {
-                    return None;
-                }
-                rollout.progress.exposed += 1;
-                device.offered_at = second;
-                rollout.progress.last_offer = Some(now);
-                self.next_deployment += 1;
-                let facts = DeploymentFacts {
-                    id: DeploymentId::from_random(self.next_deployment.to_be_bytes()),
-                    wave: offer.wave,
-                    state: DeploymentState::Offered,
-                    from: device.release.clone(),
-                    leg: offer.leg.clone(),
-                    reason: None,
-                    attempts: 1,
-                    took: false,
-                    failures: BTreeMap::new(),
-                    updated_at: now,
-                };
-                (None, facts)
-            }
-        };
-        rollout.tallies[facts.wave as usize].moved(was, Outcome::Waiting);
-        let id = facts.id;
-        device.deployments.insert(offer.rollout, facts);
-        Some(id)
-    }
-
-    /// Moves a deployment; whether it took the event.
-    pub(crate) fn happen(
-        &mut self,
-        device: &mut Device,
-        id: DeploymentId,
-        event: DeploymentEvent,
-        reason: Option<Explained>,
-        now: Timestamp,
-        second: u64,
-    ) -> bool {
-        let found = device.deployments.iter().find(|(_, d)| d.id == id);
-        let Some((rollout_id, was)) = found.map(|(r, d)| (*r, d.clone())) else {
-            return false;
-        };
-        let Some(rollout) = self.rollouts.iter_mut().find(|r| r.id == rollout_id) else {
-            return false;
-        };
-        let Ok(is) = was.after(event, reason, now) else {
-            return false;
-        };
-        let (before, after) = (
-            Outcome::of(&was, rollout.max_attempts),
-            Outcome::of(&is, rollout.max_attempts),
-        );
-        rollout.tallies[is.wave as usize].moved(Some(before), after);
-        if after.is_known() && !before.is_known() {
-            rollout.progress.done += 1;
-            rollout.progress.done_s += second.saturating_sub(device.offered_at);
-        }
-        let failed = after == Outcome::Failed;
-        if failed && before != after {
-            rollout.first_failure[is.wave as usize].get_or_insert(second);
-        }
-        if after.is_known() || before.is_known() {
-            let key = |outcome, facts: &DeploymentFacts| match outcome {
-                Outcome::Failed => facts.reason.as_ref().map(|r| r.code),
-                _ => None,
-            };
-            if before.is_known() {
-                let count = rollout
-                    .samples
-                    .entry((device.group, key(before, &was)))
-                    .or_default();
-                *count = count.saturating_sub(1);
-            }
-            if after.is_known() {
-                *rollout
-                    .samples
-                    .entry((device.group, key(after, &is)))
-                    .or_default() += 1;
-            }
-        }
-        if is.state == DeploymentState::RolledBack {
-            device.quarantine.insert(is.leg.clone());
-        }
-        device.deployments.insert(rollout_id, is);
-        true
-    }
-
-    /// Takes a report, as the server does.
-    pub(crate) fn report(
-        &mut self,
-        device: &mut Device,
-        report: &Report,
-        now: Timestamp,
-        second: u64,
-    ) {
-        device.release.clone_from(&report.release);
-        device.image = report.image;
-        let goal = device
-            .deployments
-            .iter()
-            .find(|(_, d)| d.id == report.deployment)
-            .and_then(|(id, _)| self.rollout(*id))
-            .map(|r| r.goal.clone());
-        let leg_done = report.state == DeploymentState::Succeeded
-            && report.release.is_some()
-            && report.release != goal;
-        let event = if leg_done {
-            DeploymentEvent::LegDone
-        } else {
-            DeploymentEvent::Reported(report.state)
-        };
-        self.happen(
-            device,
-            report.deployment,
-            event,
-            report.reason.clone(),
-            now,
-            second,
-        );
-    }
-
-    /// Known outcomes by what devices have in common.
-    pub(crate) fn samples(&self, index: usize, groups: &[Group]) -> Vec<Sample> {
-        self.rollouts[index]
-            .samples
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|((group, reason), count)| {
-                let spec = &groups[usize::from(*group)];
-                Sample {
-                    region: spec.region.clone(),
-                    platform: spec.platform.to_string(),
-                    model: spec.labels.get("model").cloned().unwrap_or_default(),
-                    from: Some(spec.release.clone()),
-                    reason: *reason,
-                    count: *count,
-                }
-            })
-            .collect()
     }
 }

@@ -12,12 +12,16 @@
 //! | `chance` | seeded chance |
 //! | `device` | one device: its agent, its link, its battery |
 //! | `control` | the control plane without a database |
+//! | `ledger` | what it writes down |
+//! | `round` | what one device does |
 //! | `world` | time, and what happens in it |
 //! | `sheet` | the timeline and the table |
 
 mod chance;
 mod control;
 mod device;
+mod ledger;
+mod round;
 pub mod scenario;
 mod sheet;
 mod world;

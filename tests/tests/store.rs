@@ -300,8 +300,11 @@ async fn people_suite(tx: &mut Tx, r: &Rollout) {
         created_by: "t".into(),
     };
     holds::insert(tx, &hold).await.unwrap();
-    assert_eq!(holds::open(tx).await.unwrap(), [hold.clone()]);
-    assert_eq!(holds::page(tx, "", "app", 5).await.unwrap(), [hold.clone()]);
+    assert_eq!(holds::open(tx).await.unwrap(), std::slice::from_ref(&hold));
+    assert_eq!(
+        holds::page(tx, "", "app", 5).await.unwrap(),
+        std::slice::from_ref(&hold)
+    );
     assert!(holds::lift(tx, hold.hold.id, "t", NOW).await.unwrap());
     assert!(!holds::lift(tx, hold.hold.id, "t", NOW).await.unwrap());
     assert!(holds::open(tx).await.unwrap().is_empty());
@@ -329,7 +332,7 @@ async fn people_suite(tx: &mut Tx, r: &Rollout) {
     let end = Timestamp::from_micros(i64::MAX);
     assert_eq!(
         incidents::page(tx, end, "", 5).await.unwrap(),
-        [incident.clone()]
+        std::slice::from_ref(&incident)
     );
     assert!(incidents::close(tx, incident.id, NOW).await.unwrap());
     assert_eq!(incidents::open_of(tx, r.id).await.unwrap(), None);

@@ -66,7 +66,7 @@ impl Window {
     }
 
     /// Seconds into the opening that covers a wall-clock time; `None` when it is closed.
-    fn into_opening(&self, wall: i64) -> Option<i64> {
+    fn since_opening(&self, wall: i64) -> Option<i64> {
         [0, 1].into_iter().find_map(|back| {
             let day = (wall.div_euclid(DAY) - back).rem_euclid(7);
             let since = (wall - day * DAY - self.hours.0).rem_euclid(WEEK);
@@ -76,13 +76,13 @@ impl Window {
 
     /// Whether it is open at an instant.
     pub fn is_open(&self, now: Timestamp) -> bool {
-        self.into_opening(self.wall(now).0).is_some()
+        self.since_opening(self.wall(now).0).is_some()
     }
 
     /// When the present opening began; `None` when it is closed, or has been open for as long as
     /// anyone remembers (openings that touch are one).
     pub fn opened(&self, now: Timestamp) -> Option<Timestamp> {
-        let into = self.into_opening(self.wall(now).0)?;
+        let into = self.since_opening(self.wall(now).0)?;
         let at = now.minus(Duration::from_secs(u64::try_from(into).unwrap_or(0)));
         (!self.is_open(at.minus(Duration::from_secs(1)))).then_some(at)
     }
@@ -90,7 +90,7 @@ impl Window {
     /// Whether it is open, and when that changes.
     pub fn at(&self, now: Timestamp) -> Opening {
         let (wall, offset) = self.wall(now);
-        let open = self.into_opening(wall).is_some();
+        let open = self.since_opening(wall).is_some();
         // The answer can change where the wall shows an edge, under the offset of now or of a
         // later one, and where the offset itself changes; the first such instant is the change.
         let start = now.as_secs();
@@ -341,9 +341,10 @@ mod tests {
                     break;
                 }
             }
-            match opening.changes {
-                Some(change) => prop_assert_eq!(change, t, "{}", text),
-                None => prop_assert_eq!(w.is_open(t), opening.open, "{}", text),
+            if let Some(change) = opening.changes {
+                prop_assert_eq!(change, t, "{}", text);
+            } else {
+                prop_assert_eq!(w.is_open(t), opening.open, "{}", text);
             }
         }
     }

@@ -150,7 +150,8 @@ fn insert(response: &mut Response, name: &'static str, value: &str) {
 
 /// RFC 9110 5.6.7.
 fn http_date(at: Timestamp) -> String {
-    jiff::Timestamp::from_second(at.as_secs())
-        .map(|t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
-        .unwrap_or_else(|_| time(at))
+    jiff::Timestamp::from_second(at.as_secs()).map_or_else(
+        |_| time(at),
+        |t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string(),
+    )
 }

@@ -14,6 +14,7 @@ use super::extract::{Body, Reader, Releaser, Segments, parse};
 use super::rollouts::{if_match, view};
 use crate::app::App;
 use crate::service::access::Operator;
+use crate::service::approvals::Wish;
 use crate::service::presets;
 use crate::store::changes::ChangeKind;
 use crate::store::policy::Policy;
@@ -42,11 +43,14 @@ pub(super) async fn widen(
     headers: &HeaderMap,
     body: &OrderBody,
 ) -> ApiResult<Response> {
-    let revision = if_match(headers)?;
-    let reason = body.reason.trim();
-    let ordered = app
-        .widen(by, id, kind, policy, reason, revision, body.dry_run)
-        .await?;
+    let wish = Wish {
+        kind,
+        policy,
+        reason: body.reason.trim().to_owned(),
+        revision: if_match(headers)?,
+        dry_run: body.dry_run,
+    };
+    let ordered = app.widen(by, id, wish).await?;
     Ok(view(RolloutView::from(ordered)))
 }
 

@@ -32,6 +32,21 @@ pub struct Waiting {
     pub given_by: BTreeSet<String>,
 }
 
+/// Something that widens a rollout, as it is asked for.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// What.
+    pub kind: ChangeKind,
+    /// The new rules, for an edit.
+    pub policy: Option<Policy>,
+    /// Why.
+    pub reason: String,
+    /// The revision that the caller looked at, where it matters to them.
+    pub revision: Option<i64>,
+    /// Only say what would be.
+    pub dry_run: bool,
+}
+
 /// What a plan is made of: its hash is what people approve.
 #[derive(Serialize)]
 struct PlanText<'a> {
@@ -149,12 +164,15 @@ impl App {
         &self,
         by: &Operator,
         id: RolloutId,
-        kind: ChangeKind,
-        policy: Option<Policy>,
-        reason: &str,
-        revision: Option<i64>,
-        dry_run: bool,
+        wish: Wish,
     ) -> Result<Ordered, ServiceError> {
+        let Wish {
+            kind,
+            policy,
+            reason,
+            revision,
+            dry_run,
+        } = wish;
         let now = self.now();
         let mut tx = self.db.write().await?;
         let (rollout, waves) = read(&mut tx, id).await?;
@@ -198,7 +216,7 @@ impl App {
         }
         if needed == 0 {
             drop(tx);
-            return self.apply(by, id, kind, policy, reason, revision).await;
+            return self.apply(by, id, kind, policy, &reason, revision).await;
         }
         let change = Change {
             id: ChangeId::from_random(random::bytes()),
@@ -434,11 +452,7 @@ fn proposed(rollout: &Rollout, change: &Change) -> Result<Policy, ServiceError> 
     if change.body.is_empty() {
         return Ok(rollout.policy.clone());
     }
-    Ok(Policy::from_column(
-        &change.body,
-        0,
-        rollout.policy.gate.clone(),
-    )?)
+    Ok(Policy::from_column(&change.body, 0, &rollout.policy.gate)?)
 }
 
 /// Who wrote the plan: who made the rollout, and whoever edited it.

@@ -3,29 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_domain::admission::{Decision, Metered, Verdict};
+use tidegate_domain::admission::{Decision, Verdict};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentId, DeploymentState, DeviceId, Explained, MAX_WAIT_S,
-    ProblemCode, Reason, ReportBatch, ReportsAccepted, Timestamp, Version,
+    CheckIn, CheckInAnswer, DeploymentId, DeploymentState, DeviceId, Explained, MAX_WAIT_S, Reason,
+    ReportBatch, ReportsAccepted, Timestamp,
 };
-use tidegate_trust::ImagePath;
-use tidegate_trust::assignment::{Action, Draft, Payload, Terms};
+use tidegate_trust::assignment::Action;
 
 use super::ServiceError;
-use super::fleet::{DeviceEntry, DeviceState, Room};
-use super::plan::PlanSnapshot;
+use super::assign::Task;
+use super::fleet::{DeviceEntry, Room};
 use super::writer::{Write, Written};
 use crate::app::App;
-
-/// What a device is to do, before it is signed.
-struct Task {
-    deployment: DeploymentId,
-    release: Version,
-    action: Action,
-    window_s: u32,
-    switch_within_s: Option<u32>,
-}
 
 /// One answer to a check-in, and what to wait for when it says nothing new.
 struct Answered {
@@ -360,60 +350,6 @@ impl App {
         })
     }
 
-    /// Signs an assignment: one image of the offline-signed role, for this device and nonce.
-    fn assign(
-        &self,
-        plan: &PlanSnapshot,
-        state: &DeviceState,
-        request: &CheckIn,
-        task: &Task,
-    ) -> Result<String, ServiceError> {
-        let device = &state.device;
-        let missing = || {
-            ServiceError::refuse(
-                ProblemCode::Conflict,
-                format!(
-                    "release {} has no artifact for {}",
-                    task.release, device.platform
-                ),
-            )
-        };
-        let artifact = plan
-            .artifact(&device.product, &task.release, &device.platform)
-            .ok_or_else(missing)?;
-        // What a rollout spares a metered link, a damaged delta does not bring about either.
-        let deltas_only = request.metered
-            && task.action == Action::Install
-            && state.deployments.iter().any(|(rollout, d)| {
-                d.id == task.deployment
-                    && plan
-                        .rollouts
-                        .get(rollout)
-                        .is_some_and(|(r, _)| r.policy.metered == Metered::DeltasOnly)
-            });
-        let draft = Draft {
-            counter: request.counter.saturating_add(1),
-            time: self.now(),
-            path: ImagePath {
-                role: tidegate_trust::RoleName::new(device.product.clone(), device.channel),
-                release: task.release.clone(),
-                platform: device.platform.clone(),
-            },
-            image: artifact.image,
-            terms: Terms {
-                device: device.id,
-                nonce: request.nonce.clone(),
-                action: task.action,
-                deployment: task.deployment,
-                window_s: task.window_s,
-                switch_within_s: task.switch_within_s,
-                payloads: payloads(plan, artifact.image.sha256, request.image, deltas_only),
-            },
-        };
-        let signed = draft.sign(&self.keys.director)?;
-        Ok(String::from_utf8_lossy(&signed.to_bytes()).into_owned())
-    }
-
     /// Takes reports; they are acknowledged after their commit.
     pub async fn take_reports(
         &self,
@@ -443,39 +379,4 @@ enum Next {
     NoRoom,
     Cancel(DeploymentId),
     Task(Task),
-}
-
-/// The ways to fetch an image, best first: a delta from what is installed if it is the smallest,
-/// then the full payloads, smallest first.
-fn payloads(
-    plan: &PlanSnapshot,
-    image: tidegate_protocol::Sha256,
-    installed: Option<tidegate_protocol::Sha256>,
-    deltas_only: bool,
-) -> Vec<Payload> {
-    let mut list: Vec<Payload> = plan
-        .payloads
-        .get(&image)
-        .into_iter()
-        .flatten()
-        .filter(|p| (p.from.is_none() && !deltas_only) || (p.from.is_some() && p.from == installed))
-        .map(|p| Payload {
-            manifest: p.manifest.sha256,
-            manifest_length: p.manifest.length,
-            from: p.from,
-            bytes: p.bytes,
-        })
-        .collect();
-    list.sort_by_key(|p| p.bytes);
-    // What is larger than a full payload is of no use, and the last one needs no old image.
-    if let Some(first_full) = list.iter().position(|p| p.from.is_none()) {
-        let mut index = 0;
-        list.retain(|p| {
-            let keep = index <= first_full || p.from.is_none();
-            index += 1;
-            keep
-        });
-    }
-    list.truncate(4);
-    list
 }

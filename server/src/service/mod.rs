@@ -3,6 +3,7 @@
 pub mod access;
 pub mod aggregate;
 pub mod approvals;
+mod assign;
 pub mod checkin;
 pub mod devices;
 pub mod execute;

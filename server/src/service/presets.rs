@@ -119,22 +119,22 @@ fn of_region(
     } else {
         wave.size.parse().map_err(ServiceError::invalid)?
     };
-    let batches = match size {
+    let pieces = match size {
         WaveSize::Count(count) if batched => devices.div_ceil(count.max(1)),
         WaveSize::Share(share) if batched => u64::from(10_000u32.div_ceil(share.get().max(1))),
         _ => 1,
     }
     .max(1);
-    Ok((1..=batches)
+    Ok((1..=pieces)
         .map(|number| Wave {
             name: wave
                 .name
                 .replace("{region}", region.as_str())
-                .replace("{batches}", &batches.to_string())
+                .replace("{batches}", &pieces.to_string())
                 .replace("{batch}", &number.to_string()),
             selector: Selector::region(region),
             // The last batch takes who is left, those who joined meanwhile included.
-            size: if batched && number == batches {
+            size: if batched && number == pieces {
                 WaveSize::All
             } else {
                 size

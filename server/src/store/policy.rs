@@ -113,7 +113,7 @@ impl Policy {
 
     /// From its column. `start` and `gate` are the columns of rollouts made before there were
     /// policies; where the text says nothing, they count.
-    pub fn from_column(text: &str, start: u64, gate: Gate) -> Result<Self, StoreError> {
+    pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Self, StoreError> {
         let row: Row = json("policy", text)?;
         let bad = |what: String| StoreError::BadRow {
             column: "policy",
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_policy_survives_its_column_and_an_empty_one_has_the_old_columns() {
-        let mut policy = Policy::from_column("{}", 8, gate()).unwrap();
+        let mut policy = Policy::from_column("{}", 8, &gate()).unwrap();
         assert_eq!(policy.pace, Pace::Evidence { start: 8 });
         assert_eq!(policy.gate, gate());
         assert_eq!(policy.battery_wait, BATTERY_WAIT);
@@ -220,9 +220,9 @@ mod tests {
         policy.gate.compare = true;
         policy.gate.on_breach = OnBreach::HaltAndRollBack;
         assert_eq!(
-            Policy::from_column(&policy.to_column(), 0, gate()).unwrap(),
+            Policy::from_column(&policy.to_column(), 0, &gate()).unwrap(),
             policy
         );
-        assert!(Policy::from_column(r#"{"window":"never"}"#, 0, gate()).is_err());
+        assert!(Policy::from_column(r#"{"window":"never"}"#, 0, &gate()).is_err());
     }
 }

@@ -395,7 +395,7 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
         generation: row.get("generation")?,
         revision: row.get("revision")?,
         salt: Ring::from_random(row.unsigned("salt")?),
-        policy: Policy::from_column(&policy, start, gate)?,
+        policy: Policy::from_column(&policy, start, &gate)?,
         released: row.unsigned("released")?,
         extended_s: row.unsigned("extended_s")?,
         frozen: row.get::<i64>("frozen")? == 1,

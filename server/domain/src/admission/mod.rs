@@ -257,7 +257,7 @@ fn consider<T: Trace>(
         });
         refusal.map_or(Ok(()), |refusal| Err((depth, refusal)))
     };
-    let plain = |refusal: Option<Explained>| refusal.map(NotNow::from);
+    let always = |refusal: Option<Explained>| refusal.map(NotNow::from);
 
     let newer = match device.release {
         Some(release) if release == goal => Some(Reason::UpToDate.into()),
@@ -267,7 +267,7 @@ fn consider<T: Trace>(
         )),
         _ => None,
     };
-    check("version", plain(newer), &|| {
+    check("version", always(newer), &|| {
         format!("{goal} is newer than what runs")
     })?;
 
@@ -277,7 +277,7 @@ fn consider<T: Trace>(
         .map_or(Stage::Withdrawn, |r| r.stage);
     check(
         "channel",
-        plain(stage_refusal(plan, device, goal, stage)),
+        always(stage_refusal(plan, device, goal, stage)),
         &|| format!("channel {} takes {stage}", device.channel),
     )?;
 
@@ -286,7 +286,7 @@ fn consider<T: Trace>(
         .filter(|(_, w)| w.selector.matches(device.selectable()))
         .collect();
     let refusal = mine.is_empty().then(|| Reason::SelectorMismatch.into());
-    check("selector", plain(refusal), &|| {
+    check("selector", always(refusal), &|| {
         format!("selected by {} waves", mine.len())
     })?;
 
@@ -294,9 +294,9 @@ fn consider<T: Trace>(
         .quarantine
         .contains(goal)
         .then(|| Explained::new(Reason::Quarantined, format!("{goal}; a person can lift it")));
-    check("quarantine", plain(refusal), &|| "not kept from it".into())?;
+    check("quarantine", always(refusal), &|| "not kept from it".into())?;
 
-    check("hold", plain(moment::held(plan, device, goal)), &|| {
+    check("hold", always(moment::held(plan, device, goal)), &|| {
         "no hold concerns it".into()
     })?;
 
@@ -310,7 +310,7 @@ fn consider<T: Trace>(
             Some(Reason::RolloutNotStarted)
         }
     };
-    check("rollout", plain(refusal.map(Into::into)), &|| {
+    check("rollout", always(refusal.map(Into::into)), &|| {
         format!("rollout is {}", rollout.state)
     })?;
 
@@ -327,7 +327,7 @@ fn consider<T: Trace>(
     )?;
 
     let refusal = moment::metered_out(rollout, device);
-    check("link", plain(refusal), &|| {
+    check("link", always(refusal), &|| {
         if device.metered {
             "metered"
         } else {
@@ -341,7 +341,7 @@ fn consider<T: Trace>(
         .iter()
         .find(|(_, w)| w.state != WaveState::Pending && w.frontier.admits(place));
     let refusal = admitted.is_none().then(|| wave_refusal(&mine));
-    let passed = check("wave", plain(refusal), &|| {
+    let passed = check("wave", always(refusal), &|| {
         admitted.map_or_else(String::new, |(_, w)| format!("admitted by wave {}", w.name))
     });
     if let Err(refused) = passed {
@@ -358,7 +358,7 @@ fn consider<T: Trace>(
     }
 
     let path = way_to(plan, device, goal, rollout.whole_for(device));
-    check("path", plain(path.as_ref().err().cloned()), &|| {
+    check("path", always(path.as_ref().err().cloned()), &|| {
         path.as_ref().map(legs_text).unwrap_or_default()
     })?;
     let Ok(path) = path else {
@@ -366,7 +366,7 @@ fn consider<T: Trace>(
     };
     let leg = path.legs.first().unwrap_or(goal).clone();
     let refusal = moment::held(plan, device, &leg).filter(|_| leg != *goal);
-    check("hold on the way", plain(refusal), &|| {
+    check("hold on the way", always(refusal), &|| {
         format!("{leg} is not held")
     })?;
 
@@ -389,7 +389,7 @@ fn consider<T: Trace>(
     // A device that tries again is exposed already.
     let places = room(rollout.id);
     let refusal = (places == 0 && previous.is_none()).then(|| Reason::PaceLimit.into());
-    check("pace", plain(refusal), &|| format!("room for {places}"))?;
+    check("pace", always(refusal), &|| format!("room for {places}"))?;
 
     Ok(Offer {
         rollout: rollout.id,

@@ -67,7 +67,7 @@ impl fmt::Display for Evidence {
 
 /// The binary logarithm of `x / 2^32`, for `x >= 2^32`; rounded down by less than 2^-31.
 fn log2(x: u128) -> i128 {
-    let whole = 127 - x.leading_zeros() - FRAC;
+    let whole = x.ilog2() - FRAC;
     // The mantissa in [1, 2) with 62 fractional bits, so that its square fits.
     let mut mantissa = if whole + FRAC >= 62 {
         x >> (whole + FRAC - 62)
@@ -87,16 +87,16 @@ fn log2(x: u128) -> i128 {
 
 /// `2^-d` for `d >= 0` in 32 fractional bits, rounded down: a Taylor sum of positive terms.
 fn exp2_of_minus(d: i128) -> i128 {
+    // ln 2, (ln 2)^2 / 2, (ln 2)^3 / 6 in 32 fractional bits.
+    const TERMS: [i128; 3] = [2_977_044_471, 1_031_764_990, 238_388_332];
     let whole = (d + ONE - 1) >> FRAC;
     let f = (whole << FRAC) - d;
     if whole > 64 {
         return 0;
     }
-    // ln 2, (ln 2)^2 / 2, (ln 2)^3 / 6 in 32 fractional bits.
-    let (a, b, c) = (2_977_044_471, 1_031_764_990, 238_388_332);
     let square = (f * f) >> FRAC;
     let cube = (square * f) >> FRAC;
-    (ONE + ((a * f + b * square + c * cube) >> FRAC)) >> whole
+    (ONE + ((TERMS[0] * f + TERMS[1] * square + TERMS[2] * cube) >> FRAC)) >> whole
 }
 
 /// Odds `2^(j/4)` in 32 fractional bits, rounded up.

@@ -70,51 +70,13 @@ impl Gate {
     pub fn look(&self, waves: &[Tally], strata: &[Stratum]) -> Option<Breach> {
         let silence = self.max_silent < BasisPoints::ALL;
         let quarters = 4 - u64::from(silence) - u64::from(self.compare);
-        self.test_each(waves, quarters, |tally| self.failing(tally))
+        test_each(waves, quarters, |tally| self.failing(tally))
             .or_else(|| {
                 silence
-                    .then(|| self.test_each(waves, 1, |tally| self.falling_silent(tally)))
+                    .then(|| test_each(waves, 1, |tally| self.falling_silent(tally)))
                     .flatten()
             })
             .or_else(|| self.worse_than_before(waves, strata))
-    }
-
-    fn test_each(
-        &self,
-        waves: &[Tally],
-        quarters: u64,
-        test: impl Fn(&Tally) -> Option<(Evidence, String)>,
-    ) -> Option<Breach> {
-        let whole: Tally = waves.iter().copied().sum();
-        let exposed: Vec<usize> = (0..waves.len())
-            .filter(|i| waves[*i].exposed() > 0)
-            .collect();
-        let single = waves.len() < 2;
-        let enough = Evidence::of(
-            FALSE_HALT_ONE_IN * 4 * if single { 3 } else { 4 },
-            quarters * 3,
-        );
-        if let Some((found, text)) = test(&whole)
-            && found >= enough
-        {
-            // Shown where most of it happens.
-            let wave = exposed
-                .iter()
-                .copied()
-                .max_by_key(|i| waves[*i].failed() + waves[*i].silent())
-                .unwrap_or(0);
-            let text = format!("{text}; evidence {found}, {enough} is enough");
-            return Some(Breach { wave, text });
-        }
-        exposed.into_iter().filter(|i| *i > 0).find_map(|wave| {
-            let i = wave as u64;
-            let enough = Evidence::of(FALSE_HALT_ONE_IN * 16 * i * (i + 1), quarters);
-            let (found, text) = test(&waves[wave])?;
-            (found >= enough).then(|| Breach {
-                wave,
-                text: format!("{text}; evidence {found}, {enough} is enough"),
-            })
-        })
     }
 
     fn failing(&self, tally: &Tally) -> Option<(Evidence, String)> {
@@ -172,6 +134,44 @@ impl Gate {
             )
         })
     }
+}
+
+/// One test over the whole rollout, and one over each later wave, each with its share of the budget.
+fn test_each(
+    waves: &[Tally],
+    quarters: u64,
+    check: impl Fn(&Tally) -> Option<(Evidence, String)>,
+) -> Option<Breach> {
+    let whole: Tally = waves.iter().copied().sum();
+    let exposed: Vec<usize> = (0..waves.len())
+        .filter(|i| waves[*i].exposed() > 0)
+        .collect();
+    let single = waves.len() < 2;
+    let enough = Evidence::of(
+        FALSE_HALT_ONE_IN * 4 * if single { 3 } else { 4 },
+        quarters * 3,
+    );
+    if let Some((found, text)) = check(&whole)
+        && found >= enough
+    {
+        // Shown where most of it happens.
+        let wave = exposed
+            .iter()
+            .copied()
+            .max_by_key(|i| waves[*i].failed() + waves[*i].silent())
+            .unwrap_or(0);
+        let text = format!("{text}; evidence {found}, {enough} is enough");
+        return Some(Breach { wave, text });
+    }
+    exposed.into_iter().filter(|i| *i > 0).find_map(|wave| {
+        let i = wave as u64;
+        let enough = Evidence::of(FALSE_HALT_ONE_IN * 16 * i * (i + 1), quarters);
+        let (found, text) = check(&waves[wave])?;
+        (found >= enough).then(|| Breach {
+            wave,
+            text: format!("{text}; evidence {found}, {enough} is enough"),
+        })
+    })
 }
 
 #[cfg(test)]

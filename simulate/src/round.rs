@@ -1,0 +1,405 @@
+//! What one device does: its rounds with the control plane, and what its agent is busy with.
+
+use tidegate_agent::fsm::{self, Effect, Job, Phase, step};
+use tidegate_domain::admission::{Verdict, decide};
+use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::rollout::RolloutState;
+use tidegate_protocol::{DeploymentId, DeploymentState, Explained, Reason, Timestamp, Version};
+use tidegate_trust::assignment::{Action, Payload};
+
+use crate::control::image;
+use crate::device::Busy;
+use crate::scenario::Failure;
+use crate::world::{Page, World};
+
+impl<'a> World<'a> {
+    /// A device asks, if it can.
+    pub(crate) fn check_in(&mut self, index: usize) {
+        let spec = self.group(index);
+        let device = &mut self.devices[index];
+        if device.next_check_in != self.now || device.dead {
+            return;
+        }
+        if let Err(up) = device.link.at(spec, self.now) {
+            self.plan_check_in(index, up);
+            return;
+        }
+        self.check_ins += 1;
+        device.last_seen = self.now;
+        let now = self.at();
+        let device = &mut self.devices[index];
+        device.low_since = if device.battery(self.now).is_low() {
+            device.low_since.or(Some(now))
+        } else {
+            None
+        };
+        while let Some(report) = self.devices[index].record.outbox.first().cloned() {
+            let device = &mut self.devices[index];
+            self.control.report(device, &report, now, self.now);
+            self.feed(index, fsm::Event::Acknowledged(report.seq));
+            self.dirty = true;
+        }
+        let asks_again = self.answer(index, now);
+        let poll = self.scenario.poll;
+        let device = &mut self.devices[index];
+        // A tenth of jitter, as the agent has it.
+        let mut next = self.now + poll + device.chance.below(poll / 10 + 1);
+        if !device.record.outbox.is_empty() {
+            next = self.now + 1;
+        } else if let Some(again) = asks_again {
+            next = next.min(self.now + again.since(now).as_secs() + 1);
+        }
+        self.plan_check_in(index, next);
+    }
+
+    /// Decides what the device is told and lets its agent hear it; when it should ask again.
+    fn answer(&mut self, index: usize, now: Timestamp) -> Option<Timestamp> {
+        let spec = self.group(index);
+        let control = &self.control;
+        let room = |id| control.room(id);
+        let device = &self.devices[index];
+        let facts = device.facts(spec, self.now);
+        let decision = decide(&control.plan, &facts, now, &room, &mut ());
+        match decision.verdict {
+            Verdict::Nothing => {}
+            Verdict::Offer(offer) => {
+                let state = self.control.rollout(offer.rollout).map(|r| r.state);
+                if !state.is_some_and(RolloutState::offers) {
+                    self.offers_after_halt += 1;
+                }
+                let device = &mut self.devices[index];
+                if let Some(id) = self.control.offer(device, &offer, now, self.now) {
+                    self.dirty = true;
+                    let job = self.job(index, id, Action::Install, &offer.leg, offer.window_s);
+                    self.assign(index, job, offer.switch_within_s);
+                }
+            }
+            Verdict::Repeat {
+                deployment,
+                leg,
+                window_s,
+                switch_within_s,
+                ..
+            } => {
+                let knows = self.devices[index]
+                    .record
+                    .status()
+                    .is_some_and(|(id, state, _)| {
+                        id == deployment && state != DeploymentState::Deferred
+                    });
+                if !knows {
+                    let job = self.job(index, deployment, Action::Install, &leg, window_s);
+                    self.assign(index, job, switch_within_s);
+                }
+            }
+            Verdict::Return { deployment, to, .. } => {
+                let device = &mut self.devices[index];
+                let order = DeploymentEvent::ReturnOrdered;
+                let why = Some(decision.reason);
+                self.dirty |= self
+                    .control
+                    .happen(device, deployment, order, why, now, self.now);
+                let job = self.job(index, deployment, Action::Rollback, &to, 0);
+                self.assign(index, job, None);
+            }
+            Verdict::Stuck { deployment } => {
+                let device = &mut self.devices[index];
+                let order = DeploymentEvent::CannotReturn;
+                self.control.happen(
+                    device,
+                    deployment,
+                    order,
+                    Some(decision.reason),
+                    now,
+                    self.now,
+                );
+                self.dirty = true;
+            }
+            Verdict::Cancel { deployment, .. } => {
+                let device = &mut self.devices[index];
+                let order = DeploymentEvent::Cancelled;
+                self.control.happen(
+                    device,
+                    deployment,
+                    order,
+                    Some(decision.reason),
+                    now,
+                    self.now,
+                );
+                self.dirty = true;
+                self.feed(index, fsm::Event::CalledOff(deployment));
+                if self.devices[index].record.phase == Phase::Idle {
+                    self.devices[index].operation += 1;
+                    self.devices[index].busy = None;
+                }
+            }
+        }
+        decision.again
+    }
+
+    fn job(
+        &mut self,
+        index: usize,
+        deployment: DeploymentId,
+        action: Action,
+        to: &Version,
+        window_s: u32,
+    ) -> Option<Job> {
+        let spec = self.scenario.release.iter().find(|r| r.version == *to)?;
+        let own = image(&self.scenario.release, to)?;
+        let device = &self.devices[index];
+        let delta = device
+            .runs()
+            .and_then(|runs| spec.delta.get(runs))
+            .filter(|_| !self.naive);
+        let bytes = delta.copied().unwrap_or(spec.bytes);
+        let payload = Payload {
+            manifest: own.sha256,
+            manifest_length: 1_000,
+            from: None,
+            bytes,
+        };
+        Some(Job {
+            deployment,
+            action,
+            target: fsm::Installed {
+                release: to.clone(),
+                image: own,
+                health: None,
+            },
+            window_s,
+            switch_within_s: None,
+            payloads: vec![payload],
+            payload: 0,
+            slot: device.record.inactive(),
+            bytes: 0,
+            min_release: None,
+        })
+    }
+
+    fn assign(&mut self, index: usize, job: Option<Job>, switch_within_s: Option<u32>) {
+        let Some(mut job) = job else { return };
+        job.switch_within_s = switch_within_s.filter(|_| !self.naive);
+        self.devices[index].switch_by = job.switch_within_s.map(|s| self.now + u64::from(s));
+        self.counter += 1;
+        let counter = self.counter;
+        self.feed(index, fsm::Event::Assigned(Box::new(job), counter));
+    }
+
+    /// Lets the agent's machine step, and begins what it asks for.
+    fn feed(&mut self, index: usize, event: fsm::Event) {
+        let record = std::mem::take(&mut self.devices[index].record);
+        let (record, effects) = step(record, event);
+        self.devices[index].record = record;
+        for effect in effects {
+            self.begin(index, effect);
+        }
+    }
+
+    fn begin(&mut self, index: usize, effect: Effect) {
+        let spec = self.group(index);
+        let end = self.scenario.duration;
+        let now = self.now;
+        let naive = self.naive;
+        let (busy, length) = match effect {
+            Effect::Download(job) => {
+                let bytes = job.payloads.first().map_or(0, |p| p.bytes);
+                let device = &mut self.devices[index];
+                if naive {
+                    device.stopped_at.get_or_insert(now);
+                }
+                match device.link.carries(spec, now, bytes, !naive, end) {
+                    Some((done, carried)) => {
+                        device.bytes += carried;
+                        (Busy::Downloading, done - now)
+                    }
+                    // Not within the scenario: it goes on until its end.
+                    None => (Busy::Downloading, end + 1),
+                }
+            }
+            Effect::Stage(_) => (Busy::Staging, spec.install),
+            Effect::Switch(_) => {
+                self.devices[index].stopped_at.get_or_insert(now);
+                return;
+            }
+            Effect::CheckHealth(_) => (Busy::Restarting, spec.restart),
+            Effect::Return(_) => {
+                self.devices[index].stopped_at.get_or_insert(now);
+                (Busy::Returning, spec.restart)
+            }
+            Effect::DropDownload => return,
+        };
+        self.occupy(index, busy, length);
+    }
+
+    fn occupy(&mut self, index: usize, busy: Busy, length: u64) {
+        let device = &mut self.devices[index];
+        device.operation += 1;
+        device.busy = Some(busy);
+        let (operation, ends) = (device.operation, self.now + length.max(1));
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        self.write(ends, Page::Ends(number, operation));
+    }
+
+    fn failure(&self, index: usize, release: &Version) -> Option<&'a Failure> {
+        let spec = self.group(index);
+        let facts = self.devices[index].facts(spec, self.now);
+        self.scenario
+            .failure
+            .iter()
+            .find(|f| f.release == *release && f.selector.matches(facts.selectable()))
+    }
+
+    /// What a device was busy with has ended.
+    pub(crate) fn ends(&mut self, index: usize, operation: u32) {
+        let device = &mut self.devices[index];
+        if device.operation != operation || device.dead {
+            return;
+        }
+        let Some(busy) = device.busy.take() else {
+            return;
+        };
+        match busy {
+            Busy::Downloading => {
+                let bytes = device.bytes;
+                self.feed(index, fsm::Event::Downloaded { bytes });
+            }
+            Busy::Staging => {
+                let late = device.switch_by.is_some_and(|by| self.now >= by);
+                let event = if late {
+                    fsm::Event::StagedTooLate
+                } else {
+                    fsm::Event::Staged
+                };
+                self.feed(index, event);
+            }
+            Busy::Restarting => self.started(index),
+            Busy::Returning => {
+                let ordered = matches!(
+                    &device.record.phase,
+                    Phase::Returning { reason, .. } if reason.code == Reason::RollbackOrdered
+                );
+                self.runs_again(index);
+                self.feed(index, fsm::Event::Returned);
+                if ordered {
+                    self.last_back = Some(self.now);
+                }
+                self.plan_turning_bad(index);
+            }
+            Busy::Window => {
+                let window = match &device.record.phase {
+                    Phase::Probation { job, .. } => job.window_s,
+                    _ => 0,
+                };
+                self.feed(index, fsm::Event::WindowPassed(window));
+            }
+        }
+        // There is something to tell.
+        if !self.devices[index].record.outbox.is_empty() {
+            self.plan_check_in(index, self.now + 1);
+        }
+    }
+
+    fn runs_again(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        if let Some(since) = device.stopped_at.take() {
+            device.stood_still += self.now - since;
+        }
+    }
+
+    /// A version has started: it is healthy, or not, or the device is never heard of again.
+    fn started(&mut self, index: usize) {
+        let release = self.devices[index].runs().cloned();
+        if let Phase::Trial { job, .. } = &self.devices[index].record.phase
+            && job.action == Action::Rollback
+        {
+            self.last_back = Some(self.now);
+        }
+        let failure = release
+            .as_ref()
+            .and_then(|r| self.failure(index, r))
+            .cloned();
+        let device = &mut self.devices[index];
+        if let Some(failure) = failure {
+            if device
+                .chance
+                .happens(Failure::millionths(failure.silent_percent))
+            {
+                device.dead = true;
+                return;
+            }
+            if device
+                .chance
+                .happens(Failure::millionths(failure.unhealthy_percent))
+            {
+                let reason = Explained::from(Reason::HealthFailed);
+                self.feed(index, fsm::Event::Unhealthy(reason));
+                return;
+            }
+        }
+        self.runs_again(index);
+        self.feed(index, fsm::Event::Healthy);
+        let device = &mut self.devices[index];
+        let goal = self
+            .control
+            .rollouts
+            .iter()
+            .any(|r| Some(&r.goal) == release.as_ref());
+        if goal && !device.was_on_goal {
+            device.arrivals += 1;
+        }
+        device.was_on_goal = goal;
+        let window = match &device.record.phase {
+            Phase::Probation { job, .. } => Some(job.window_s),
+            _ => None,
+        };
+        if let Some(window) = window {
+            self.occupy(index, Busy::Window, u64::from(window));
+        }
+        self.plan_turning_bad(index);
+    }
+
+    /// A device may turn bad late, on whatever it runs.
+    pub(crate) fn plan_turning_bad(&mut self, index: usize) {
+        let Some(release) = self.devices[index].runs().cloned() else {
+            return;
+        };
+        let Some(failure) = self.failure(index, &release) else {
+            return;
+        };
+        let hourly = u64::from(Failure::millionths(failure.per_hour_percent));
+        if hourly == 0 {
+            return;
+        }
+        let mean = 3_600 * 1_000_000 / hourly;
+        let when = self.now + self.devices[index].chance.memoryless(mean);
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let release = self
+            .scenario
+            .release
+            .iter()
+            .position(|r| r.version == release);
+        let release = u8::try_from(release.unwrap_or(0)).unwrap_or(0);
+        self.write(when, Page::TurnsBad(number, release));
+    }
+
+    pub(crate) fn turns_bad(&mut self, index: usize, release: u8) {
+        let device = &self.devices[index];
+        let runs = self
+            .scenario
+            .release
+            .get(usize::from(release))
+            .map(|r| &r.version);
+        if device.dead || device.runs() != runs {
+            return;
+        }
+        self.turned_bad.resize(self.control.rollouts.len(), (0, 0));
+        for (number, rollout) in self.control.rollouts.iter().enumerate() {
+            if Some(&rollout.goal) == runs {
+                self.turned_bad[number].0 += 1;
+            } else if !device.deployments.contains_key(&rollout.id) {
+                self.turned_bad[number].1 += 1;
+            }
+        }
+    }
+}
