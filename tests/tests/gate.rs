@@ -145,7 +145,7 @@ impl Drop for Nginx {
 /// The configuration of `docs/version-gate.md`, with the addresses of this test.
 fn configuration(dir: &Path, gate: &str, business: &str, listen: u16) -> String {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/version-gate.md");
-    let page = std::fs::read_to_string(page).unwrap();
+    let page = std::fs::read_to_string(page).expect("docs/version-gate.md can be read");
     let server = page
         .split("```nginx\n")
         .nth(1)

@@ -75,17 +75,16 @@ async fn one_command_takes_a_release_back_and_the_answer_is_the_sheet() {
 async fn outside_the_window_devices_return_by_a_download_and_a_signed_bar_keeps_them() {
     let server = Server::start().await;
     let (devices, trees) = fleet(&server, 1);
-    server
+    let id = server
         .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 0 }))
         .await;
-    server.all_run("1.1.0").await;
-    let sheet = server
-        .post(
-            "/api/v1/products/app/releases/1.1.0/rollback",
-            json!({ "reason": "r" }),
-        )
+    server.rollout_is(&id, "completed").await;
+    let path = "/api/v1/products/app/releases/1.1.0/rollback";
+    let dry = server
+        .post(path, json!({ "reason": "r", "dry_run": true }))
         .await;
-    assert_eq!(sheet["sheet"]["outside_window"], 2);
+    assert_eq!(dry["sheet"]["outside_window"], 2);
+    server.post(path, json!({ "reason": "r" })).await;
     server.all_run("1.0.0").await;
     for device in &devices {
         assert_eq!(device.installed().as_deref(), Some("1.0.0"));

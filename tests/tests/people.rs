@@ -138,7 +138,7 @@ async fn widening_needs_other_people_and_an_edit_voids_what_they_said() {
     let ann = token(&server, "ann", "release_manager").await;
     let bob = token(&server, "bob", "admin").await;
     let body = json!({
-        "product": "app", "release": "1.1.0", "soak_s": 0,
+        "product": "app", "release": "1.1.0", "soak_s": 0, "window_s": 0,
         "waves": [{ "name": "all", "selector": "" }],
     });
     let (_, draft) = server

@@ -195,6 +195,10 @@ fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
         } else {
             State::Succeeded
         };
+        // The same bytes under another name: from now on they are called that.
+        if let Some(slot) = record.active {
+            record.set_slot(slot, Some(job.target.clone()));
+        }
         record.report(job.deployment, state, None, 0);
         return Vec::new();
     }

@@ -84,6 +84,18 @@ fn states(record: &Record) -> Vec<State> {
 }
 
 #[test]
+fn the_same_bytes_under_another_version_need_no_update_and_get_its_name() {
+    let record = device();
+    let mut same = job(&record, 7, Action::Install, 60);
+    same.target.image = image(0);
+    let (record, effects) = step(record, Event::Assigned(same, 1));
+    assert!(effects.is_empty());
+    let report = record.outbox.last().unwrap();
+    assert_eq!(report.state, State::Succeeded);
+    assert_eq!(report.release, Some("1.7.0".parse().unwrap()));
+}
+
+#[test]
 fn what_is_ready_after_its_window_waits_for_the_next_one_and_needs_no_second_download() {
     let record = device();
     let offer = install(&record, 1);
