@@ -162,6 +162,9 @@ pub(crate) struct ServeArgs {
     /// Most requests at once, held check-ins included; beyond that the answer is 429.
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub(crate) max_requests: usize,
+    /// Over how long held check-ins are answered when the plan changes and many are held.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub(crate) wake_ramp: Duration,
     /// Memory that one delta build may take, in MiB; larger images get no delta.
     #[arg(long, default_value_t = 2_048, value_name = "MIB")]
     pub(crate) delta_memory: u64,

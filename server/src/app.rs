@@ -101,6 +101,23 @@ impl App {
         self.builder.notified().await;
     }
 
+    /// The present plan.
+    pub fn plan(&self) -> Arc<crate::service::plan::PlanSnapshot> {
+        self.fleet.plan()
+    }
+
+    /// How long the database needs to answer at all: the median of a few tries.
+    pub async fn round_trip(&self) -> Result<Duration, ServiceError> {
+        let mut tries = Vec::new();
+        for _ in 0..9 {
+            let began = std::time::Instant::now();
+            drop(self.db.read().await?);
+            tries.push(began.elapsed());
+        }
+        tries.sort_unstable();
+        Ok(tries[tries.len() / 2])
+    }
+
     /// How many statements this server has run.
     pub fn statements_run(&self) -> u64 {
         self.db.statements_run()

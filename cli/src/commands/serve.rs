@@ -36,6 +36,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
         data: data.clone(),
         devices: DeviceSettings {
             poll: args.poll.max(Duration::from_secs(1)),
+            wake_ramp: args.wake_ramp,
             ..DeviceSettings::default()
         },
         jobs: JobSettings {

@@ -113,7 +113,7 @@ impl App {
     }
 
     /// Now and then: counts the silent, and who turned bad on the new and on the old release.
-    async fn look(&self, watch: &mut Watch) -> Result<(), ServiceError> {
+    pub async fn look(&self, watch: &mut Watch) -> Result<(), ServiceError> {
         let now = self.now();
         let last = watch.looked;
         if last.is_some_and(|at| now.since(at) < LOOK && at <= now) {

@@ -38,7 +38,7 @@ fn stretches(from: u64, salt: Ring) -> Vec<(u64, u64)> {
 
 impl App {
     /// Counts the devices that a wave takes, and finds the frontier that admits them.
-    pub(super) async fn population(
+    pub async fn population(
         &self,
         plan: &PlanSnapshot,
         rollout: &Rollout,
