@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_domain::rollout::{Outcome, Progress, RolloutView, Stratum, Tally, WaveView};
-use tidegate_protocol::RolloutId;
+use tidegate_protocol::{RolloutId, Timestamp};
 
 use super::ServiceError;
 use crate::app::App;
@@ -93,20 +93,20 @@ impl App {
     ) -> Result<RolloutView, ServiceError> {
         let counts = aggregates::tallies_of(tx, rollout.id).await?;
         let tallies = by_rollout(&counts).remove(&rollout.id).unwrap_or_default();
-        let quiet = self.read_quiet(tx, rollout).await?;
+        let before = BTreeMap::from([(rollout.id, self.silent_before(rollout))]);
+        let quiet = self
+            .fleet
+            .quiet(&before)
+            .remove(&rollout.id)
+            .unwrap_or_default();
         let progress = aggregates::progress_of(tx, rollout.id).await?;
         let strata = read_strata(tx, rollout).await?;
         Ok(self.view(rollout, waves, &tallies, &quiet, progress, strata))
     }
 
-    /// Who of a rollout is silent now.
-    pub(super) async fn read_quiet(
-        &self,
-        tx: &mut Tx,
-        rollout: &Rollout,
-    ) -> Result<Quiet, StoreError> {
-        let before = self.now().minus(rollout.policy.gate.silent_after);
-        aggregates::quiet(tx, rollout.id, before).await
+    /// Since when somebody of a rollout must have been unheard of to be silent now.
+    pub(super) fn silent_before(&self, rollout: &Rollout) -> Timestamp {
+        self.now().minus(rollout.policy.gate.silent_after)
     }
 }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use tidegate_domain::approval::{ApprovalRefusal, Request};
-use tidegate_domain::rollout::{Pace, RolloutEvent, RolloutState, WaveState};
+use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveState};
 use tidegate_protocol::{ChangeId, ProblemCode, RolloutId, Timestamp};
 
 use super::ServiceError;
 use super::access::Operator;
 use super::rollouts::{Ordered, read, rollout_event, same_revision};
+use super::widening::widens;
 use crate::app::App;
 use crate::random;
 use crate::store::changes::{self, Change, ChangeKind, ChangeState};
@@ -87,36 +88,6 @@ fn plan_hash(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind, policy: &Po
     };
     let bytes = serde_json::to_vec(&text).unwrap_or_default();
     tidegate_delta::sha256(&bytes).to_string()
-}
-
-/// Whether a policy lets more happen than another one does. What cannot be compared widens.
-pub fn widens(old: &Policy, new: &Policy) -> bool {
-    let (a, b) = (&old.gate, &new.gate);
-    let looser_gate = b.max_failure > a.max_failure
-        || b.min_failures > a.min_failures
-        || b.min_success < a.min_success
-        || b.min_sample < a.min_sample
-        || b.max_silent > a.max_silent
-        || b.silent_after > a.silent_after
-        || (a.compare && !b.compare)
-        || b.soak < a.soak;
-    let faster = match (old.pace, new.pace) {
-        (Pace::Evidence { start: a }, Pace::Evidence { start: b }) => b > a,
-        (a, b) => a != b,
-    };
-    let more = |old: Option<u64>, new: Option<u64>| match (old, new) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(old), Some(new)) => new > old,
-    };
-    looser_gate
-        || faster
-        || more(old.limits.max_in_flight, new.limits.max_in_flight)
-        || more(old.limits.per_minute, new.limits.per_minute)
-        || (old.windows != new.windows && !old.windows.is_empty())
-        || new.battery_wait < old.battery_wait
-        || new.metered < old.metered
-        || (old.by_hand && !new.by_hand)
 }
 
 impl App {

@@ -120,14 +120,19 @@ impl App {
             return Ok(());
         }
         let snapshot = self.fleet.plan();
-        watch.quiet.clear();
+        let before = snapshot
+            .rollouts
+            .iter()
+            .filter(|(_, (rollout, _))| acts(rollout.state))
+            .map(|(id, (rollout, _))| (*id, self.silent_before(rollout)))
+            .collect();
+        watch.quiet = self.fleet.quiet(&before);
         for (id, (rollout, waves)) in &snapshot.rollouts {
-            if !acts(rollout.state) {
-                continue;
-            }
-            let mut tx = self.db.read().await?;
-            let quiet = self.read_quiet(&mut tx, rollout).await?;
             let comparing = rollout.policy.gate.compare && rollout.state == RolloutState::Running;
+            let mut tx = match last {
+                Some(_) if comparing => self.db.read().await?,
+                _ => continue,
+            };
             if let Some(since) = last.filter(|at| comparing && *at < now) {
                 let (bad_new, bad_old) =
                     aggregates::turned_bad(&mut tx, &rollout.product, *id, since, now).await?;
@@ -147,7 +152,6 @@ impl App {
                     tx.commit().await?;
                 }
             }
-            watch.quiet.insert(*id, quiet);
         }
         watch.looked = Some(now);
         Ok(())

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts};
-use tidegate_domain::rollout::Progress;
-use tidegate_protocol::{DeploymentStatus, DeviceId, RolloutId, Timestamp, Version};
+use tidegate_domain::rollout::{Outcome, Progress};
+use tidegate_protocol::{
+    DeploymentState, DeploymentStatus, DeviceId, RolloutId, Timestamp, Version,
+};
 use tokio::sync::{Notify, watch};
 
+use super::aggregate::Quiet;
 use super::plan::PlanSnapshot;
 use crate::store::devices::{self, Device};
 use crate::store::{Db, StoreError, aggregates, deployments};
@@ -19,6 +22,8 @@ pub struct Fleet {
     devices: RwLock<HashMap<DeviceId, Arc<DeviceEntry>>>,
     plan: ArcSwap<PlanSnapshot>,
     rooms: ArcSwap<BTreeMap<RolloutId, Arc<Room>>>,
+    /// Devices that take an update, or are in their rollback window: whose silence matters.
+    watched: Mutex<BTreeSet<DeviceId>>,
     reloading: tokio::sync::Mutex<()>,
     version: watch::Sender<u64>,
 }
@@ -80,7 +85,20 @@ pub struct DeviceState {
     pub dirty: bool,
 }
 
+/// As what a deployment is watched for silence, if it is.
+fn watched_as(deployment: &DeploymentFacts) -> Option<Outcome> {
+    match deployment.state {
+        DeploymentState::Installing | DeploymentState::Verifying => Some(Outcome::Taking),
+        DeploymentState::Probation => Some(Outcome::Probation),
+        _ => None,
+    }
+}
+
 impl DeviceState {
+    fn is_watched(&self) -> bool {
+        self.deployments.values().any(|d| watched_as(d).is_some())
+    }
+
     /// As the domain sees it.
     pub fn facts(&self) -> DeviceFacts<'_> {
         DeviceFacts {
@@ -147,6 +165,11 @@ impl Fleet {
             }
         }
         let plan = PlanSnapshot::load(&mut tx).await?;
+        let watched = states
+            .iter()
+            .filter(|(_, state)| state.is_watched())
+            .map(|(id, _)| *id)
+            .collect();
         let devices = states
             .into_iter()
             .map(|(id, state)| {
@@ -171,6 +194,7 @@ impl Fleet {
             devices: RwLock::new(devices),
             plan: ArcSwap::from_pointee(plan),
             rooms: ArcSwap::from_pointee(rooms),
+            watched: Mutex::new(watched),
             reloading: tokio::sync::Mutex::default(),
             version: watch::Sender::new(0),
         })
@@ -294,7 +318,50 @@ impl Fleet {
             .map(|d| (d.rollout, d.facts))
             .collect();
         state.quarantine = quarantine.into_iter().collect();
+        let is_watched = state.is_watched();
+        drop(state);
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_watched {
+            watched.insert(id);
+        } else {
+            watched.remove(&id);
+        }
         Ok(())
+    }
+
+    /// Who of some rollouts took the update and was last heard of before a time: by wave, and
+    /// whether they are still taking it or in their window. Looks at those alone whom it may
+    /// concern, in memory, where heartbeats are newest.
+    pub fn quiet(&self, before: &BTreeMap<RolloutId, Timestamp>) -> BTreeMap<RolloutId, Quiet> {
+        let watched: Vec<DeviceId> = {
+            let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            watched.iter().copied().collect()
+        };
+        let mut counts: BTreeMap<(RolloutId, u32, Outcome), u64> = BTreeMap::new();
+        for entry in watched.into_iter().filter_map(|id| self.device(id)) {
+            let state = entry.lock();
+            for (rollout, deployment) in &state.deployments {
+                let Some(outcome) = watched_as(deployment) else {
+                    continue;
+                };
+                if before
+                    .get(rollout)
+                    .is_some_and(|at| state.device.last_seen < *at)
+                {
+                    *counts
+                        .entry((*rollout, deployment.wave, outcome))
+                        .or_default() += 1;
+                }
+            }
+        }
+        let mut quiet: BTreeMap<RolloutId, Quiet> = BTreeMap::new();
+        for ((rollout, wave, outcome), count) in counts {
+            quiet
+                .entry(rollout)
+                .or_default()
+                .push((wave, outcome, count));
+        }
+        quiet
     }
 
     /// Takes over heartbeats that other replicas wrote.

@@ -18,6 +18,7 @@ pub mod rollouts;
 pub mod schedule;
 pub mod session;
 pub mod trust;
+mod widening;
 pub mod writer;
 
 mod error;

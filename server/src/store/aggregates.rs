@@ -22,10 +22,6 @@ statements! {
     KNOWN = "SELECT region, platform, model, from_release, outcome, reason, CAST(SUM(count) AS BIGINT) AS n FROM tally
              WHERE rollout_id = $1 AND outcome IN ('probation', 'succeeded', 'failed')
              GROUP BY region, platform, model, from_release, outcome, reason";
-    QUIET = "SELECT d.wave AS wave, d.outcome AS outcome, COUNT(*) AS n
-             FROM deployment d JOIN device v ON v.id = d.device_id
-             WHERE d.rollout_id = $1 AND d.outcome IN ('taking', 'probation') AND v.last_seen < $2
-             GROUP BY d.wave, d.outcome";
     BEGIN = "INSERT INTO progress (rollout_id, exposed, granted, granted_at, last_offer_at, done, done_s)
              VALUES ($1, 0, 0, NULL, NULL, 0, 0)";
     PROGRESS = "SELECT p.* FROM progress p JOIN rollout r ON r.id = p.rollout_id
@@ -154,24 +150,6 @@ pub async fn samples(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Sample>, Sto
                 .then(|| reason.parse().unwrap_or(Reason::HealthFailed)),
             count: row.unsigned("n")?,
         })
-    })
-    .await
-}
-
-/// Devices of a rollout that took the update and were last heard of before a time: by wave, and
-/// whether they are still taking it or in their window.
-pub async fn quiet(
-    tx: &mut Tx,
-    rollout: RolloutId,
-    before: Timestamp,
-) -> Result<Vec<(u32, Outcome, u64)>, StoreError> {
-    let args = args![rollout.to_string(), before.as_micros()];
-    tx.all("count the silent", QUIET, args, |row| {
-        Ok((
-            row.unsigned("wave")?,
-            row.parse("outcome")?,
-            row.unsigned("n")?,
-        ))
     })
     .await
 }
