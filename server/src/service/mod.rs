@@ -10,6 +10,7 @@ pub mod execute;
 pub mod fleet;
 pub mod holds;
 pub mod incidents;
+mod lifecycle;
 pub mod plan;
 pub mod population;
 pub mod presets;
