@@ -9,9 +9,11 @@
 //! | `gate` | whether that lets the rollout go on |
 //! | `pace` | how many devices may be in flight |
 //! | `planner` | what to do now, and why no more |
+//! | `checker` | what must hold of every plan |
 //! | `forecast` | when it will be finished |
 //! | `cluster` | which devices carry the failures |
 
+mod checker;
 mod cluster;
 pub mod evidence;
 mod forecast;
@@ -23,13 +25,14 @@ mod state;
 mod tally;
 mod wave;
 
+pub use checker::check;
 pub use cluster::{Cluster, Sample, find_cluster};
 pub use evidence::{Evidence, Stratum};
 pub use forecast::{Forecast, forecast};
 pub use gate::{Breach, FALSE_HALT_ONE_IN, Gate, OnBreach};
 pub use lag::Lag;
 pub use pace::{Limits, NO_LIMIT, Pace, Progress};
-pub use planner::{Action, Plan, Population, RolloutView, WaveView, check, plan};
+pub use planner::{Action, Plan, Population, RolloutView, WaveView, plan};
 pub use state::{RolloutEvent, RolloutRefusal, RolloutState};
 pub use tally::{Outcome, Tally};
 pub use wave::{Wave, WaveProgress, WaveSize, WaveSizeError, WaveState};

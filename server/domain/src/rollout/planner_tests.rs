@@ -1,7 +1,7 @@
 //! Tests of [`super::plan`].
 
 use super::super::gate::tests::gate;
-use super::super::{Outcome, WaveSize};
+use super::super::{Outcome, WaveSize, check};
 use super::*;
 use crate::ring::Ring;
 use proptest::prelude::*;
