@@ -17,6 +17,8 @@ ALTER TABLE rollout ADD COLUMN released BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE rollout ADD COLUMN extended_s BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE rollout ADD COLUMN frozen BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE rollout ADD COLUMN starts_at BIGINT;
+-- Failed and silent devices by wave that a person has seen and let pass.
+ALTER TABLE rollout ADD COLUMN excused TEXT NOT NULL DEFAULT '{}';
 
 ALTER TABLE wave ADD COLUMN quota BIGINT NOT NULL DEFAULT 0;
 -- A wave under way is counted anew; its frontier stays.

@@ -38,6 +38,8 @@ pub(crate) struct Rollout {
     pub(crate) timeout: u64,
     pub(crate) progress: Progress,
     pub(crate) tallies: Vec<Tally>,
+    /// What a person has seen and let pass.
+    pub(crate) excused: Vec<(u64, u64)>,
     pub(crate) strata: Vec<Stratum>,
     pub(crate) lag: Lag,
     pub(crate) samples: BTreeMap<(u16, Option<Reason>), u64>,
@@ -163,6 +165,7 @@ impl Control {
             samples: BTreeMap::new(),
             first_failure: vec![None; spec_waves],
             breached: None,
+            excused: vec![(0, 0); spec_waves],
         });
         self.publish();
         Ok(())
@@ -222,10 +225,12 @@ impl Control {
                 .waves
                 .iter()
                 .zip(&r.tallies)
-                .map(|((wave, progress), tally)| WaveView {
+                .zip(&r.excused)
+                .map(|(((wave, progress), tally), excused)| WaveView {
                     wave: wave.clone(),
                     progress: *progress,
                     tally: *tally,
+                    excused: *excused,
                 })
                 .collect(),
             gate: r.policy.gate.clone(),
@@ -383,6 +388,11 @@ impl Control {
             .apply(event)
             .map_err(|e| ScenarioError(e.to_string()))?;
         if event == RolloutEvent::Resume {
+            rollout.excused = rollout
+                .tallies
+                .iter()
+                .map(|t| (t.failed(), t.silent()))
+                .collect();
             for (_, progress) in &mut rollout.waves {
                 if progress.state == WaveState::Failed {
                     progress.state = WaveState::Running;

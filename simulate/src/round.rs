@@ -102,6 +102,14 @@ impl<'a> World<'a> {
                 let job = self.job(index, deployment, Action::Rollback, &to, 0);
                 self.assign(index, job, None);
             }
+            Verdict::Left { deployment } => {
+                let device = &mut self.devices[index];
+                let order = DeploymentEvent::Superseded;
+                let why = Some(decision.reason);
+                self.control
+                    .happen(device, deployment, order, why, now, self.now);
+                self.dirty = true;
+            }
             Verdict::Stuck { deployment } => {
                 let device = &mut self.devices[index];
                 let order = DeploymentEvent::CannotReturn;

@@ -20,6 +20,8 @@ fn wrong(what: impl std::fmt::Display) -> ScenarioError {
 
 /// Most devices of a scenario.
 const MAX_DEVICES: u32 = 1_000_000;
+/// Most bytes of a release: a tebibyte.
+const MAX_BYTES: u64 = 1 << 40;
 /// The longest scenario, in seconds.
 const MAX_LENGTH: u64 = 30 * 86_400;
 
@@ -262,6 +264,31 @@ impl Scenario {
         }
         if scenario.duration == 0 || scenario.duration > MAX_LENGTH || scenario.poll == 0 {
             return Err(wrong("duration: up to 30 days; poll: from a second"));
+        }
+        let known = |version: &Version| scenario.release.iter().any(|r| r.version == *version);
+        let mut named = scenario
+            .devices
+            .iter()
+            .map(|g| &g.release)
+            .chain(scenario.rollout.iter().map(|r| &r.release))
+            .chain(scenario.failure.iter().map(|f| &f.release));
+        if let Some(version) = named.find(|v| !known(v)) {
+            return Err(wrong(format!("{version} is used, and is no release of it")));
+        }
+        if let Some(release) = scenario.release.iter().find(|r| r.bytes > MAX_BYTES) {
+            let text = format!("{}: at most {MAX_BYTES} bytes", release.version);
+            return Err(wrong(text));
+        }
+        let share = |percent: f64| (0.0..=100.0).contains(&percent);
+        if let Some(failure) = scenario.failure.iter().find(|f| {
+            !(share(f.unhealthy_percent) && share(f.silent_percent) && share(f.per_hour_percent))
+        }) {
+            let text = format!("failures of {}: percents from 0 to 100", failure.release);
+            return Err(wrong(text));
+        }
+        if let Some(event) = scenario.event.iter().find(|e| e.at > scenario.duration) {
+            let text = format!("an event at {} s is after the end", event.at);
+            return Err(wrong(text));
         }
         if let Some(group) = scenario.devices.iter().find(|g| g.rate == 0) {
             return Err(wrong(format!("devices of {}: a rate from 1", group.region)));

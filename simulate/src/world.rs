@@ -2,9 +2,7 @@
 
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::hold::Hold;
-use tidegate_domain::rollout::{
-    Outcome as Counts, RolloutEvent, RolloutState, Stratum, find_cluster, forecast,
-};
+use tidegate_domain::rollout::{RolloutEvent, RolloutState, Stratum, find_cluster, forecast};
 use tidegate_domain::selector::Selector;
 use tidegate_protocol::{DeploymentState, Explained, HoldId, Reason, Timestamp};
 
@@ -288,10 +286,6 @@ impl<'a> World<'a> {
                     cluster.others_finished
                 ));
                 self.hold(event.rollout, cluster.selector);
-                // What has failed is known and dealt with: the gate begins anew.
-                for tally in &mut self.control.rollouts[event.rollout].tallies {
-                    *tally = tally.with(Counts::Failed, 0);
-                }
                 RolloutEvent::Resume
             }
         };

@@ -109,9 +109,16 @@ async fn the_gate_says_who_may_connect_and_where_the_others_are_to_go() {
     .await;
 
     // Rubbish is refused, and what is not there is not there.
-    assert_eq!(ask("new", &[]).await.status(), 400);
+    for no_version in ["new", "", "1"] {
+        let answer = ask(no_version, &[]).await;
+        assert_eq!(answer.status(), 426, "{no_version:?}");
+        assert_eq!(answer.headers()["tidegate-go-to"], "3.0.0");
+    }
+    assert_eq!(ask("v3.0.0", &able).await.status(), 204);
+    let ancient = ask("3.0.0", &[("tidegate-client-tls", "SSLv3")]).await;
+    assert_eq!(ancient.headers()["tidegate-reason"], "client_tls_too_old");
     assert_eq!(
-        ask("3.0.0", &[("tidegate-client-tls", "SSLv3")])
+        ask("3.0.0", &[("tidegate-client-tls", "fast")])
             .await
             .status(),
         400

@@ -292,3 +292,29 @@ async fn no_replica_offers_after_a_halt_was_acknowledged() {
     .await;
     assert_eq!(first.deployments(&id).await.len(), exposed);
 }
+
+/// Two rollouts on the same devices: taking the older one back concerns nobody who has moved on,
+/// and cuts nobody off.
+#[tokio::test]
+async fn taking_an_older_rollout_back_leaves_those_alone_who_have_moved_on() {
+    let server = Server::start().await;
+    let (devices, _) = fleet(&server, 1);
+    let first = server
+        .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 0 }))
+        .await;
+    server.rollout_is(&first, "completed").await;
+    server.publish(&[("1.2.0", true)]);
+    server
+        .roll_out("1.2.0", &["NA", "EU"], json!({ "window_s": 600 }))
+        .await;
+    on(&server, "1.2.0").await;
+    let path = format!("/api/v1/rollouts/{first}/rollback");
+    let sheet = server.post(&path, json!({ "reason": "old" })).await;
+    assert_eq!(sheet["sheet"]["still_on_it"], 0, "{sheet}");
+    server.rollout_is(&first, "rolled_back").await;
+    for device in &devices {
+        assert_eq!(device.installed().as_deref(), Some("1.2.0"));
+    }
+    // Nobody was refused anything by the database.
+    assert!(!server.log().contains("UNIQUE"), "{}", server.log());
+}

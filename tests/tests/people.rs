@@ -265,6 +265,13 @@ async fn a_preview_shows_devices_bytes_and_paths_and_changes_nothing() {
         "the deadline has passed"
     );
     assert_eq!(server.get("/api/v1/rollouts").await["items"], json!([]));
+    // What is called like nothing is refused, so that nobody believes to have set it.
+    let typo =
+        json!({ "product": "app", "release": "1.1.0", "preset": "all-at-once", "max_inflight": 1 });
+    let (status, answer) = server
+        .call("POST", "/api/v1/rollouts", Some(typo), &server.token)
+        .await;
+    assert_eq!(status, 400, "{answer}");
 }
 
 #[tokio::test]
@@ -294,4 +301,75 @@ async fn a_rollout_starts_by_itself_at_its_time() {
         &server.token,
     );
     assert_eq!(early.await.0, 400);
+}
+
+#[tokio::test]
+async fn a_suggested_hold_and_a_resume_let_the_rest_go_on() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true)]);
+    // A release that does not start where the label of the device's name says x2.
+    let tree = tidegate_tests::application(server.dir.path(), "1.1.0", true);
+    let check = "#!/bin/sh\ncase \"$TIDEGATE_DEVICE_NAME\" in x2*) exit 1;; esac\n";
+    std::fs::write(tree.join("health.sh"), check).unwrap();
+    server.publish_tree(&tree, "1.1.0", &[]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let mut devices = Vec::new();
+    for (model, count) in [("x1", 6), ("x2", 4)] {
+        let label = format!("model={model}");
+        let token = server.cli(&[
+            "device",
+            "join-token",
+            "--product",
+            "app",
+            "--uses",
+            "99",
+            "--label",
+            &label,
+        ]);
+        for number in 0..count {
+            let name = format!("{model}-{number}");
+            let mut device = Device::enrol(
+                server.dir.path(),
+                &name,
+                &server.url,
+                token.trim(),
+                "NA",
+                installed,
+            );
+            device.run();
+            devices.push(device);
+        }
+    }
+    let id = server
+        .roll_out(
+            "1.1.0",
+            &["NA"],
+            json!({ "pace_start": 10, "min_failures": 4 }),
+        )
+        .await;
+    server.rollout_is(&id, "halted").await;
+    let why = eventually("the failures have a model in common", async || {
+        let why = server.get(&format!("/api/v1/rollouts/{id}/why")).await;
+        (why["suggested_hold"]["selector"] == "model=x2").then_some(why)
+    })
+    .await;
+    assert_eq!(why["suggested_hold"]["failed"], 4);
+    server.cli(&[
+        "hold",
+        "create",
+        "app",
+        "--release",
+        "1.1.0",
+        "--selector",
+        "model=x2",
+        "--reason",
+        "r",
+    ]);
+    server.cli(&["rollout", "resume", &id, "--reason", "x2 is held"]);
+    eventually("the others are on 1.1.0", async || {
+        let on = |d: &&Device| d.installed().as_deref() == Some("1.1.0");
+        (devices.iter().filter(on).count() == 6).then_some(())
+    })
+    .await;
+    server.rollout_is(&id, "completed").await;
 }

@@ -169,6 +169,7 @@ fn rollout(n: u8) -> Rollout {
         extended_s: 0,
         frozen: false,
         starts_at: None,
+        excused: BTreeMap::new(),
         window_s: 1_800,
         max_attempts: 3,
         timeout_s: 60,

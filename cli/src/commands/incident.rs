@@ -161,6 +161,7 @@ pub(crate) fn describe(i: &IncidentView) -> String {
             s.failed_by_themselves.to_string(),
         ],
         ["called off".into(), s.called_off.to_string()],
+        ["run another release by now".into(), s.moved_on.to_string()],
         ["silent".into(), s.silent.to_string()],
     ];
     for (reason, count) in &s.cannot_return {

@@ -78,6 +78,7 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
         RolloutCommand::Edit(args) => {
             let body = EditBody {
                 policy: policy(&args.policy)?,
+                unknown: std::collections::BTreeMap::new(),
                 reason: args.reason.clone(),
                 dry_run: args.dry_run,
             };
@@ -171,10 +172,12 @@ pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<()
 }
 
 async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliError> {
+    // Looked at before anything is made.
+    let at = args.at.as_deref().map(later).transpose()?;
     let order = OrderBody {
         reason: String::new(),
         dry_run: args.dry_run,
-        at: args.at.clone(),
+        at,
     };
     let id = if let Some(id) = &args.id {
         id.clone()
@@ -230,6 +233,7 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
             .unwrap_or_default(),
         batch: args.batch.clone().filter(|_| args.preset.is_some()),
         policy: policy(&args.policy)?,
+        unknown: std::collections::BTreeMap::new(),
         window_s: Some(seconds(args.rollback_window)),
         max_attempts: Some(args.max_attempts),
         timeout_s: Some(seconds(args.timeout)),
@@ -282,10 +286,26 @@ fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {
             Some((region, window)) => {
                 body.region_windows.insert(region.into(), window.into());
             }
+            None if body.window.is_some() => {
+                return Err(CliError::Failed(
+                    "--window: one for everybody, and one for each region as REGION=\"...\"".into(),
+                ));
+            }
             None => body.window = Some(text.clone()),
         }
     }
     Ok(body)
+}
+
+/// A time that is still to come, as it is or as a length of time from now.
+fn later(text: &str) -> Result<String, CliError> {
+    let text = deadline(text);
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) if at > jiff::Timestamp::now() => Ok(text),
+        _ => Err(CliError::Failed(format!(
+            "--at {text}: a time that is still to come, like 2026-12-01T18:00:00Z or 4h"
+        ))),
+    }
 }
 
 /// A time as it is, or a length of time from now.
@@ -428,8 +448,14 @@ pub(crate) fn describe(r: &RolloutView) -> String {
         table(head, rows.collect())
     );
     let f = &r.forecast;
-    let ended = matches!(r.state.as_str(), "completed" | "rolled_back" | "cancelled");
-    if !ended {
+    let goes_on = matches!(
+        r.state.as_str(),
+        "draft" | "scheduled" | "awaiting_approval" | "running"
+    );
+    if let Some(at) = r.starts_at.as_ref().filter(|_| r.state == "scheduled") {
+        text += &format!("\n\nstarts by itself at {at}");
+    }
+    if goes_on {
         let finish = f
             .finish
             .as_deref()

@@ -210,6 +210,7 @@ async fn start(
             pace_start: Some(4),
             ..PolicyBody::default()
         },
+        unknown: BTreeMap::new(),
         window_s: Some(window_s),
         max_attempts: None,
         timeout_s: None,

@@ -79,6 +79,8 @@ pub fn apply(state: State, event: DeploymentEvent) -> Result<State, DeploymentRe
                 State::Superseded
             })
         }
+        // It was to be called back, and had moved on by then.
+        E::Superseded if state == State::Succeeded => Ok(State::Superseded),
         // A device of a completed rollout can be called back too.
         E::ReturnOrdered if state.has_switched() && state != State::RollingBack => {
             Ok(State::RollingBack)
@@ -242,6 +244,7 @@ mod tests {
                 };
                 match event {
                     E::Reported(reported) => assert_eq!(next, *reported),
+                    E::Superseded if *state == State::Succeeded => {}
                     E::Cancelled | E::TimedOut | E::Superseded => {
                         assert!(
                             !state.has_switched() && !state.is_final(),

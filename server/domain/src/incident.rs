@@ -16,6 +16,8 @@ pub struct Exposed<'a> {
     pub silent: bool,
     /// How long the old version is kept after a healthy start.
     pub rollback_window: Duration,
+    /// Whether it still runs what the deployment brought.
+    pub runs_it: bool,
     /// Whether there is a way back once the old version is no longer kept.
     pub way_back: Result<(), Reason>,
 }
@@ -39,6 +41,8 @@ pub enum Standing {
     FailedByItself,
     /// Called off before it switched.
     CalledOff,
+    /// Runs another release by now.
+    MovedOn,
     /// On the new version, and cannot go back.
     CannotReturn(Reason),
 }
@@ -57,6 +61,7 @@ pub fn standing(device: &Exposed<'_>) -> Standing {
         S::TimedOut if deployment.took => Standing::Switching,
         S::Probation if deployment.from.is_some() => Standing::InsideWindow,
         S::Probation => Standing::CannotReturn(Reason::NoPreviousSlot),
+        S::Succeeded if !device.runs_it => Standing::MovedOn,
         S::Succeeded => or_stuck(Standing::OutsideWindow),
         S::RollingBack => Standing::Returning,
         S::RolledBack if deployment.came_back_by_itself() => Standing::FailedByItself,
@@ -93,6 +98,8 @@ pub struct Sheet {
     pub failed_by_themselves: u64,
     /// Called off before they switched.
     pub called_off: u64,
+    /// Run another release by now.
+    pub moved_on: u64,
     /// Cannot go back, by reason.
     pub cannot_return: BTreeMap<Reason, u64>,
     /// Of all of these, those that run the release or may, and have missed their check-in.
@@ -117,6 +124,7 @@ impl Sheet {
             Standing::Returned => &mut self.returned,
             Standing::FailedByItself => &mut self.failed_by_themselves,
             Standing::CalledOff => &mut self.called_off,
+            Standing::MovedOn => &mut self.moved_on,
             Standing::CannotReturn(reason) => self.cannot_return.entry(reason).or_default(),
         };
         *count += 1;
@@ -170,6 +178,7 @@ mod tests {
         Exposed {
             deployment,
             silent: false,
+            runs_it: true,
             rollback_window: Duration::from_mins(30),
             way_back: Ok(()),
         }

@@ -11,6 +11,8 @@ use crate::admission::ProductPlan;
 /// A TLS version, as servers name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tls {
+    /// SSL 3.0 or older.
+    Ssl,
     /// TLS 1.0.
     V1_0,
     /// TLS 1.1.
@@ -32,6 +34,7 @@ impl FromStr for Tls {
     /// As nginx writes `$ssl_protocol`.
     fn from_str(text: &str) -> Result<Self, TlsError> {
         match text {
+            "SSLv2" | "SSLv3" => Ok(Self::Ssl),
             "TLSv1" => Ok(Self::V1_0),
             "TLSv1.1" => Ok(Self::V1_1),
             "TLSv1.2" => Ok(Self::V1_2),
@@ -44,6 +47,7 @@ impl FromStr for Tls {
 impl fmt::Display for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ssl => "SSLv3",
             Self::V1_0 => "TLSv1",
             Self::V1_1 => "TLSv1.1",
             Self::V1_2 => "TLSv1.2",

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tidegate_domain::version_gate::{Client, TurnedAway, Welcome, admit};
-use tidegate_protocol::{ProductName, Timestamp, Version};
+use tidegate_protocol::{Explained, ProductName, Reason, Stage, Timestamp, Version};
 use utoipa::IntoParams;
 
 use super::dto::{TurnedAwayView, time};
@@ -48,12 +48,16 @@ pub(crate) struct GateParams {
               (status = 426, description = "It may not", body = TurnedAwayView)))]
 pub(crate) async fn ask(
     State(app): State<Arc<App>>,
-    Segments((product, version)): Segments<(String, String)>,
+    Segments(segments): Segments<Vec<String>>,
     Params(params): Params<GateParams>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let product: ProductName = parse(&product)?;
-    let version: Version = parse(&version)?;
+    let mut segments = segments.into_iter();
+    let product: ProductName = parse(&segments.next().unwrap_or_default())?;
+    // Nothing where a client names no version: `/v1/gate/{product}/`.
+    let version = segments.next().unwrap_or_default();
+    let named = version.trim().trim_start_matches('v');
+    let version: Option<Version> = named.parse().ok();
     let text = |name: &HeaderName| {
         headers
             .get(name)
@@ -61,8 +65,10 @@ pub(crate) async fn ask(
             .map(str::trim)
             .filter(|v| !v.is_empty())
     };
+    // A client that names no version that can be read is older than all that can.
+    let judged = version.clone().unwrap_or(Version::new(0, 0, 0));
     let client = Client {
-        version: &version,
+        version: &judged,
         tls: match text(&TLS) {
             Some(text) => Some(parse(text)?),
             None => None,
@@ -84,7 +90,26 @@ pub(crate) async fn ask(
         return Err(ServiceError::not_found(format!("product {product}")).into());
     };
     let product_plan = plan.product(&product);
-    let mut response = match admit(product_plan, &product_plan.gate, &client, app.now()) {
+    let verdict = admit(product_plan, &product_plan.gate, &client, app.now());
+    let mut response = match verdict {
+        Ok(_) if version.is_none() => {
+            let newest = product_plan
+                .releases
+                .iter()
+                .rev()
+                .find(|(_, r)| r.stage == Stage::Ga)
+                .map(|(version, _)| version.clone());
+            let detail = format!(
+                "{:?} is no version",
+                named.chars().take(40).collect::<String>()
+            );
+            let away = TurnedAway {
+                reason: Explained::new(Reason::ClientTooOld, detail),
+                go_to: newest,
+                first: None,
+            };
+            turned_away(&away, &settings.upgrade_url, deny)
+        }
         Ok(welcome) => welcomed(&welcome),
         Err(away) => turned_away(&away, &settings.upgrade_url, deny),
     };

@@ -134,6 +134,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let (api, doc) = api().split_for_parts();
     let doc: Arc<str> = doc.to_json().unwrap_or_default().into();
     let limited = api
+        .route("/v1/gate/{product}/", axum::routing::get(gate::ask))
         .route("/metadata/{file}", axum::routing::get(trust::file))
         .route("/healthz", axum::routing::get(health::healthz))
         .route("/readyz", axum::routing::get(health::readyz))

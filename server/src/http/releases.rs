@@ -253,6 +253,14 @@ pub(crate) async fn put_settings(
         let text = "capabilities: at most 32 names of 1 to 60 letters, digits, '-', '_' and '.'";
         return Err(ServiceError::invalid(text).into());
     }
+    let url = body.upgrade_url.trim();
+    let web = ["https://", "http://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme));
+    if !url.is_empty() && (!web || url.chars().any(|c| c.is_control() || c.is_whitespace())) {
+        let text = "upgrade_url: an address that begins with https:// or http://";
+        return Err(ServiceError::invalid(text).into());
+    }
     if body.approvals > 10 {
         return Err(ServiceError::invalid("approvals: 0 to 10").into());
     }

@@ -8,14 +8,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidegate_domain::rollout::{RolloutEvent, Wave};
-use tidegate_protocol::{Region, RolloutId, Timestamp};
+use tidegate_protocol::{DeploymentState, Region, RolloutId, Timestamp};
 
 use super::dto::{
     DeploymentView, EventView, IncidentView, OrderBody, Page, RollbackBody, RolloutBody,
     RolloutView, WaveBody, WhyRolloutView, instant,
 };
 use super::error::{ApiError, ApiResult};
-use super::extract::{Body, Params, Reader, Releaser, Responder, Segments, parse};
+use super::extract::{Body, Params, Reader, Releaser, Responder, Segments, parse, parse_opt};
 use super::page::{PageParams, respond};
 use super::widen::widen;
 use crate::app::App;
@@ -102,8 +102,22 @@ pub(crate) async fn create(
     Ok((status, view(RolloutView::new(standing, dry_run))).into_response())
 }
 
+/// Refuses fields that mean nothing.
+pub(super) fn no_unknown(
+    unknown: &std::collections::BTreeMap<String, serde_json::Value>,
+) -> Result<(), ApiError> {
+    match unknown.keys().next() {
+        None => Ok(()),
+        Some(name) => {
+            let name: String = name.chars().take(60).collect();
+            Err(ServiceError::invalid(format!("there is no field {name:?}")).into())
+        }
+    }
+}
+
 /// The rollout that a body asks for; a preset needs to know how many devices a region has.
 fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
+    no_unknown(&body.unknown)?;
     let (product, version) = (parse(&body.product)?, parse(&body.release)?);
     let mut policy = body.policy.clone();
     let mut waves = body
@@ -371,6 +385,7 @@ pub(crate) async fn deployments(
 ) -> ApiResult<Response> {
     let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
     let (after, state) = (page.position()?, page.state.unwrap_or_default());
+    let _: Option<DeploymentState> = parse_opt(Some(&state))?;
     let mut tx = app.db.read().await?;
     if rollouts::one(&mut tx, rollout).await?.is_none() {
         return Err(ServiceError::not_found(format!("rollout {rollout}")).into());

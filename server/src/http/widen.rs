@@ -11,7 +11,7 @@ use tidegate_protocol::RolloutId;
 use super::dto::{ApproveBody, EditBody, OrderBody, PolicyBody, PresetView, RolloutView};
 use super::error::ApiResult;
 use super::extract::{Body, Reader, Releaser, Segments, parse};
-use super::rollouts::{if_match, view};
+use super::rollouts::{if_match, no_unknown, view};
 use crate::app::App;
 use crate::service::access::Operator;
 use crate::service::approvals::Wish;
@@ -89,6 +89,7 @@ pub(crate) async fn edit(
     headers: HeaderMap,
     Body(body): Body<EditBody>,
 ) -> ApiResult<Response> {
+    no_unknown(&body.unknown)?;
     let id: RolloutId = parse(&id)?;
     let present = app.rollout(id).await?.rollout.policy;
     let policy = body.policy.or(PolicyBody::from(&present)).policy()?;

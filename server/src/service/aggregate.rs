@@ -64,6 +64,7 @@ impl App {
                     wave: row.wave.clone(),
                     progress: row.progress,
                     tally,
+                    excused: rollout.excused.get(&index).copied().unwrap_or_default(),
                 }
             })
             .collect();

@@ -149,6 +149,11 @@ impl App {
         let (rollout, waves) = read(&mut tx, id).await?;
         same_revision(&rollout, revision)?;
         check(&rollout, &waves, kind)?;
+        if kind == ChangeKind::Resume && rollout.state == RolloutState::Running {
+            // It runs: nothing is asked for, and what somebody else asked for stays.
+            let standing = self.standing(&mut tx, rollout, waves).await?;
+            return Ok(Ordered { standing, dry_run });
+        }
         let after = policy.as_ref().unwrap_or(&rollout.policy).clone();
         let started = !matches!(
             rollout.state,

@@ -315,6 +315,12 @@ impl App {
                     }
                 }
             }
+            Verdict::Left { deployment } => {
+                let order = Write::Order(deployment, DeploymentEvent::Superseded, reason);
+                self.writer.write(device, order).await?;
+                // What it is to do besides is looked at anew.
+                None
+            }
             Verdict::Stuck { deployment } => {
                 let order = Write::Order(deployment, DeploymentEvent::CannotReturn, reason);
                 self.writer.write(device, order).await?;

@@ -49,6 +49,17 @@ impl App {
             created_at: now,
             created_by: by.name.clone(),
         };
+        if let Some(release) = &row.hold.release
+            && !self
+                .fleet
+                .plan()
+                .product(&row.product)
+                .releases
+                .contains_key(release)
+        {
+            let what = format!("release {release} of {}", row.product);
+            return Err(ServiceError::not_found(what));
+        }
         let concerned = self
             .fleet
             .devices()

@@ -109,6 +109,26 @@ impl App {
             // The refusal names the state that speaks against it.
             first.state.apply(order)?;
         }
+        if order == RolloutEvent::Halt {
+            let would = Incident {
+                id: IncidentId::from_random([0; 16]),
+                product: first.product.clone(),
+                version: first.version.clone(),
+                selector: selector.clone(),
+                rollouts: concerned.iter().map(|r| r.id).collect(),
+                reason: String::new(),
+                opened_at: self.now(),
+                opened_by: String::new(),
+                closed_at: None,
+            };
+            // A selector that selects nobody is a slip of the pen, and would halt everybody.
+            if self.sheet(&would).0.exposed == 0 {
+                return Err(ServiceError::refuse(
+                    ProblemCode::Conflict,
+                    format!("no device that was exposed has {selector}; nothing was ordered"),
+                ));
+            }
+        }
         let mut ordered = Vec::new();
         // The orders first: each is one short transaction, and nothing else may hold them up.
         for rollout in &concerned {
@@ -276,6 +296,7 @@ impl App {
                 let device = Exposed {
                     deployment,
                     silent: state.device.last_seen < quiet_before,
+                    runs_it: state.device.release.as_ref() == Some(&deployment.leg),
                     rollback_window: windows.get(id).copied().unwrap_or_default(),
                     way_back: back,
                 };
@@ -283,7 +304,10 @@ impl App {
                 let standing = standing(&device);
                 if !matches!(
                     standing,
-                    Standing::Returned | Standing::FailedByItself | Standing::CalledOff
+                    Standing::Returned
+                        | Standing::FailedByItself
+                        | Standing::CalledOff
+                        | Standing::MovedOn
                 ) {
                     worst.push(Worst {
                         device: state.device.id,
@@ -381,7 +405,9 @@ fn rank(standing: Standing) -> u8 {
         Standing::InsideWindow => 3,
         Standing::Returning => 4,
         Standing::BeforeSwitch => 5,
-        Standing::FailedByItself | Standing::Returned | Standing::CalledOff => 6,
+        Standing::FailedByItself | Standing::Returned | Standing::CalledOff | Standing::MovedOn => {
+            6
+        }
     }
 }
 
@@ -396,6 +422,7 @@ pub fn standing_word(standing: Standing) -> String {
         Standing::Returned => "returned".into(),
         Standing::FailedByItself => "failed_by_itself".into(),
         Standing::CalledOff => "called_off".into(),
+        Standing::MovedOn => "moved_on".into(),
         Standing::CannotReturn(reason) => format!("cannot_return: {reason}"),
     }
 }

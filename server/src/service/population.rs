@@ -204,7 +204,6 @@ impl App {
             as_planned: rollout_plan(rollout, waves),
             waves,
             members: Vec::new(),
-            ways: BTreeMap::new(),
             preview: Preview::default(),
         };
         for entry in self.fleet.devices() {
@@ -254,8 +253,7 @@ struct Counting<'a> {
     rollout: &'a Rollout,
     as_planned: tidegate_domain::admission::RolloutPlan,
     waves: &'a [WaveRow],
-    members: Vec<(Place, Region, Vec<usize>)>,
-    ways: BTreeMap<Way, u64>,
+    members: Vec<(Place, Region, Vec<usize>, Way)>,
     preview: Preview,
 }
 
@@ -283,7 +281,7 @@ impl Counting<'_> {
             *self.preview.blocked.entry(reason).or_default() += 1;
             return;
         }
-        match way_to(
+        let way = match way_to(
             self.product,
             &facts,
             goal,
@@ -291,13 +289,15 @@ impl Counting<'_> {
         ) {
             Ok(path) => {
                 let from = facts.release.cloned();
-                let way = (from, facts.platform.clone(), path.legs, path.bytes);
-                *self.ways.entry(way).or_default() += 1;
+                (from, facts.platform.clone(), path.legs, path.bytes)
             }
             Err(refusal) => {
                 *self.preview.blocked.entry(refusal.code).or_default() += 1;
                 return;
             }
+        };
+        if facts.deployments.values().any(|d| !d.state.is_final()) {
+            *self.preview.waiting.entry(Reason::InProgress).or_default() += 1;
         }
         if facts.battery.is_low() {
             *self.preview.waiting.entry(Reason::BatteryLow).or_default() += 1;
@@ -308,12 +308,14 @@ impl Counting<'_> {
             .by_region
             .entry(facts.region.clone())
             .or_default() += 1;
-        self.members.push((place, facts.region.clone(), selected));
+        self.members
+            .push((place, facts.region.clone(), selected, way));
     }
 
     fn finish(mut self) -> Preview {
         self.members.sort_by_key(|(place, ..)| *place);
         let mut taken = vec![false; self.members.len()];
+        let mut ways: BTreeMap<Way, u64> = BTreeMap::new();
         for (index, row) in self.waves.iter().enumerate() {
             let mine: Vec<usize> = (0..self.members.len())
                 .filter(|i| self.members[*i].2.contains(&index))
@@ -326,12 +328,13 @@ impl Counting<'_> {
                 .take(usize::try_from(quota).unwrap_or(usize::MAX))
             {
                 taken[member] = true;
+                *ways.entry(self.members[member].3.clone()).or_default() += 1;
                 *regions.entry(self.members[member].1.clone()).or_default() += 1;
             }
             self.preview.waves.push(quota);
             self.preview.waves_by_region.push(regions);
         }
-        for ((from, platform, legs, bytes), devices) in self.ways {
+        for ((from, platform, legs, bytes), devices) in ways {
             self.preview.bytes += bytes.saturating_mul(devices);
             self.preview.paths.push(PathCount {
                 from,

@@ -126,6 +126,7 @@ impl App {
             extended_s: 0,
             frozen: false,
             starts_at: None,
+            excused: BTreeMap::new(),
             window_s: new.window_s,
             max_attempts: new.max_attempts,
             timeout_s: new.timeout_s,
@@ -278,6 +279,15 @@ impl App {
             }
             if order == RolloutEvent::Resume {
                 reopen_failed_waves(&mut tx, &rollout, &waves).await?;
+                if rollout.state == RolloutState::Halted {
+                    // Whoever resumes has seen what failed: the gate judges what comes now.
+                    let view = self.read_view(&mut tx, &rollout, &waves).await?;
+                    let seen = (0u32..)
+                        .zip(&view.waves)
+                        .map(|(i, w)| (i, (w.tally.failed(), w.tally.silent())))
+                        .collect();
+                    rollouts::excuse(&mut tx, rollout.id, &seen).await?;
+                }
             }
             let why = if reason.is_empty() {
                 String::new()

@@ -1,5 +1,6 @@
 //! Rollouts and their waves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_domain::BasisPoints;
@@ -36,6 +37,7 @@ statements! {
     SET_STARTS = "UPDATE rollout SET starts_at = $2 WHERE id = $1";
     SET_POLICY = "UPDATE rollout SET policy = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
     RELEASE_WAVE = "UPDATE rollout SET released = released + 1, revision = revision + 1 WHERE id = $1 AND revision = $2";
+    EXCUSE = "UPDATE rollout SET excused = $2 WHERE id = $1";
     KEEP = "UPDATE rollout SET extended_s = extended_s + $2, frozen = $3, revision = revision + 1 WHERE id = $1";
     SET_WAVE = "UPDATE wave SET state = $3, frontier = $4, started_at = $5, soak_started_at = $6, ended_at = $7, quota = $8
                 WHERE rollout_id = $1 AND idx = $2 AND frontier <= $4";
@@ -72,6 +74,8 @@ pub struct Rollout {
     pub frozen: bool,
     /// When it is to start by itself.
     pub starts_at: Option<Timestamp>,
+    /// Failed and silent devices by wave that a person has seen and let pass.
+    pub excused: BTreeMap<u32, (u64, u64)>,
     /// The rollback window after a healthy start, in seconds.
     pub window_s: u32,
     /// How often a device may try.
@@ -324,6 +328,17 @@ pub async fn set_starts(tx: &mut Tx, id: RolloutId, at: Timestamp) -> Result<(),
     .await
 }
 
+/// Notes which failed and silent devices of each wave a person has seen and let pass.
+pub async fn excuse(
+    tx: &mut Tx,
+    id: RolloutId,
+    excused: &BTreeMap<u32, (u64, u64)>,
+) -> Result<(), StoreError> {
+    let text = serde_json::to_string(excused).unwrap_or_default();
+    tx.run_one("excuse failures", EXCUSE, args![id.to_string(), text])
+        .await
+}
+
 /// Gives a rollout another policy, if it still has the revision; whether it had.
 pub async fn set_policy(
     tx: &mut Tx,
@@ -375,6 +390,7 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
     let reason: String = row.get("reason")?;
     let start: u64 = row.unsigned("pace_start")?;
     let policy: String = row.get("policy")?;
+    let excused: String = row.get("excused")?;
     let gate = Gate {
         max_failure: share("max_failure_bp")?,
         min_failures: row.unsigned("min_failures")?,
@@ -400,6 +416,7 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
         extended_s: row.unsigned("extended_s")?,
         frozen: row.get::<i64>("frozen")? == 1,
         starts_at: row.time_opt("starts_at")?,
+        excused: json("excused", &excused)?,
         window_s: row.unsigned("window_s")?,
         max_attempts: row.unsigned("max_attempts")?,
         timeout_s: row.unsigned("timeout_s")?,

@@ -124,6 +124,37 @@ fn decide_ongoing(
             )
         };
         let switched = state.has_switched() || unheard;
+        if back && state == DeploymentState::Succeeded {
+            if device.release != Some(&deployment.leg) {
+                // It has moved on to something else: there is nothing to take back.
+                trace.step(Some(rollout.id), "rollback", true, standing);
+                return Some(Decision {
+                    verdict: Verdict::Left {
+                        deployment: deployment.id,
+                    },
+                    reason: Reason::Superseded.into(),
+                    again: None,
+                    rollout: Some(rollout.id),
+                });
+            }
+            // One thing at a time: what another rollout has begun on it is called off first.
+            let other = device
+                .deployments
+                .iter()
+                .find(|(_, d)| !d.state.is_final() && !d.state.has_switched());
+            if let Some((other, busy)) = other {
+                trace.step(Some(*other), "called off for a rollback", false, standing);
+                return Some(Decision {
+                    verdict: Verdict::Cancel {
+                        rollout: *other,
+                        deployment: busy.id,
+                    },
+                    reason: Reason::CancelOrdered.into(),
+                    again: None,
+                    rollout: Some(*other),
+                });
+            }
+        }
         if state == DeploymentState::RollingBack || (back && switched) {
             trace.step(Some(rollout.id), "rollback", false, standing);
             return Some(return_order(plan, rollout, deployment, device));

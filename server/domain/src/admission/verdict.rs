@@ -36,6 +36,11 @@ pub enum Verdict {
         /// Which deployment.
         deployment: DeploymentId,
     },
+    /// The device was to return and runs something else by now.
+    Left {
+        /// Which deployment.
+        deployment: DeploymentId,
+    },
     /// The device was to return and cannot.
     Stuck {
         /// Which deployment.

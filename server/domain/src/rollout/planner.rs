@@ -25,6 +25,16 @@ pub struct WaveView {
     pub progress: WaveProgress,
     /// What became of the devices that it exposed.
     pub tally: Tally,
+    /// Failed and silent devices that a person has seen and let pass, by resuming after a halt:
+    /// the gate judges what happens from then on.
+    pub excused: (u64, u64),
+}
+
+impl WaveView {
+    /// What the gate judges.
+    fn judged(&self) -> Tally {
+        self.tally.excusing(self.excused.0, self.excused.1)
+    }
 }
 
 /// A rollout as the planner sees it: aggregates, no rows.
@@ -237,7 +247,7 @@ fn plan_return(rollout: &RolloutView) -> Plan {
 /// Every wave that has exposed a device is watched, the passed ones included: a release can turn
 /// out bad late.
 fn breach(rollout: &RolloutView) -> Option<Plan> {
-    let tallies: Vec<Tally> = rollout.waves.iter().map(|w| w.tally).collect();
+    let tallies: Vec<Tally> = rollout.waves.iter().map(WaveView::judged).collect();
     let breach = rollout.gate.look(&tallies, &rollout.strata)?;
     Some(breached(rollout, breach.wave, &breach.text))
 }
@@ -342,6 +352,7 @@ fn plan_wave(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
         wave,
         progress,
         tally,
+        ..
     } = &rollout.waves[index];
     let (name, quota) = (&wave.name, progress.quota.max(tally.exposed()));
     let limited = match grant(rollout, index, now) {
@@ -407,11 +418,7 @@ fn plan_wave(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
 }
 
 fn plan_soak(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
-    let WaveView {
-        wave,
-        progress,
-        tally,
-    } = &rollout.waves[index];
+    let WaveView { wave, progress, .. } = &rollout.waves[index];
     // Devices of the wave that come back online meanwhile are taken along.
     if let Ok(action) = grant(rollout, index, now) {
         return Plan::act(action, Explained::new(Reason::WaveSoaking, &wave.name));
@@ -429,7 +436,7 @@ fn plan_soak(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
         );
         return Plan::wait(Explained::new(Reason::WaveSoaking, text));
     }
-    match rollout.gate.too_few_healthy(tally) {
+    match rollout.gate.too_few_healthy(&rollout.waves[index].judged()) {
         Some(text) => breached(rollout, index, &text),
         None => Plan::act(
             Action::Pass(index),

@@ -17,6 +17,7 @@ pub(crate) fn wave(name: &str, size: &str, members: u64) -> WaveView {
         },
         progress: WaveProgress::pending(members),
         tally: Tally::default(),
+        excused: (0, 0),
     }
 }
 
@@ -204,6 +205,26 @@ fn a_breach_late_in_a_passed_or_completed_rollout_halts_too() {
         settle(&mut r, NOW);
         assert_eq!(r.state, RolloutState::Halted);
     }
+}
+
+#[test]
+fn what_a_person_has_seen_and_let_pass_does_not_halt_again_and_what_comes_then_does() {
+    let mut r = rollout(vec![wave("NA", "all", 50)]);
+    r.waves[0].progress.state = WaveState::Running;
+    r.waves[0].tally = Tally::default()
+        .with(Outcome::Succeeded, 2)
+        .with(Outcome::Failed, 2);
+    r.progress.exposed = 4;
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::Halted);
+    r.state = RolloutState::Running;
+    r.waves[0].progress.state = WaveState::Running;
+    r.waves[0].excused = (2, 0);
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::Running);
+    r.waves[0].tally.add(Outcome::Failed, 2);
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::Halted);
 }
 
 #[test]

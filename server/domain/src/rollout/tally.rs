@@ -107,6 +107,22 @@ impl Tally {
         self
     }
 
+    /// A copy without failures and silence that a person has seen and let pass.
+    pub fn excusing(mut self, failed: u64, silent: u64) -> Self {
+        let failures = &mut self.counts[Outcome::Failed as usize];
+        *failures = failures.saturating_sub(failed);
+        let lost = &mut self.counts[Outcome::Silent as usize];
+        let known = silent.min(*lost);
+        *lost -= known;
+        let mut rest = silent - known;
+        for quiet in [&mut self.quiet_taking, &mut self.quiet_probation] {
+            let less = rest.min(*quiet);
+            *quiet -= less;
+            rest -= less;
+        }
+        self
+    }
+
     /// Moves one deployment from an outcome to another.
     pub fn moved(&mut self, from: Option<Outcome>, to: Outcome) {
         if let Some(from) = from {

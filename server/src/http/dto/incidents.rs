@@ -48,6 +48,9 @@ pub struct SheetView {
     pub failed_by_themselves: u64,
     /// Called off before they switched.
     pub called_off: u64,
+    /// Run another release by now.
+    #[serde(default)]
+    pub moved_on: u64,
     /// Cannot go back, by reason.
     pub cannot_return: BTreeMap<String, u64>,
     /// Of those that run the release or may, how many have missed their check-in.
@@ -72,6 +75,7 @@ impl From<&Sheet> for SheetView {
             returned: s.returned,
             failed_by_themselves: s.failed_by_themselves,
             called_off: s.called_off,
+            moved_on: s.moved_on,
             cannot_return: s
                 .cannot_return
                 .iter()

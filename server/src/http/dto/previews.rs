@@ -138,6 +138,10 @@ pub struct EditBody {
     /// What is to be different; what is left out stays.
     #[serde(flatten)]
     pub policy: PolicyBody,
+    /// What no rule is called: refused, so that nobody believes to have set it.
+    #[serde(flatten, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(ignore)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
     /// Why.
     #[serde(default)]
     pub reason: String,

@@ -1,5 +1,7 @@
 //! Rollouts and what happens in them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tidegate_domain::rollout::{Outcome, Tally};
 use utoipa::ToSchema;
@@ -49,6 +51,10 @@ pub struct RolloutBody {
     /// How it goes on and when it stops.
     #[serde(flatten)]
     pub policy: PolicyBody,
+    /// What no rule is called: refused, so that nobody believes to have set it.
+    #[serde(flatten, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(ignore)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
     /// The rollback window after a healthy start, in seconds; 1,800 by default.
     pub window_s: Option<u32>,
     /// How often a device may try, whatever the reasons; 10 by default. Each reason has a budget of
