@@ -1,6 +1,7 @@
 //! The driver: asks the server, steps the machine, performs what it asks for, journal first.
 
 mod server;
+mod words;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,6 +21,7 @@ use crate::health::{self, Surroundings};
 use crate::journal::{Journal, JournalError};
 use crate::log;
 use crate::trust_store::TrustStore;
+use words::describe;
 
 /// What stops the agent. Everything else is reported and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -461,23 +463,4 @@ fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, TransportError> {
 fn jittered(base: Duration) -> Duration {
     let tenth = u64::try_from(base.as_millis() / 10).unwrap_or(u64::MAX);
     base + Duration::from_millis(rand::random_range(0..=tenth))
-}
-
-fn describe(phase: &Phase) -> String {
-    match phase {
-        Phase::Idle => "idle".into(),
-        Phase::Downloading { job } => format!("downloading {}", job.target.release),
-        Phase::Staging { job } => format!("installing {}", job.target.release),
-        Phase::Staged { job } => {
-            format!("{} is ready and waits for its window", job.target.release)
-        }
-        Phase::Trial { job, tries } => format!("trying {} (start {tries})", job.target.release),
-        Phase::Probation { job, .. } => {
-            format!(
-                "healthy on {}, {} s to go back",
-                job.target.release, job.window_s
-            )
-        }
-        Phase::Returning { reason, .. } => format!("going back: {reason}"),
-    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod operator;
 pub(crate) mod release;
 pub(crate) mod rollout;
+mod rules;
 pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod watch;

@@ -1,14 +1,15 @@
 //! `rollout` and `rollback`.
 
 use tidegate_server::http::dto::{
-    ApproveBody, DeploymentView, EditBody, EventView, IncidentView, OrderBody, PolicyBody,
-    PresetView, PreviewView, RollbackBody, RolloutBody, RolloutView, WaveBody, WhyRolloutView,
+    ApproveBody, DeploymentView, EditBody, EventView, IncidentView, OrderBody, PresetView,
+    PreviewView, RollbackBody, RolloutBody, RolloutView, WaveBody, WhyRolloutView,
 };
 
 use super::Context;
+use super::rules::{later, policy};
 use super::watch::{self, Until};
 use crate::api::Api;
-use crate::args::{OrderArgs, PolicyArgs, RollbackArgs, RolloutCommand, StartArgs};
+use crate::args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
 use crate::error::CliError;
 use crate::output::{show, table};
 
@@ -249,84 +250,6 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
         body.waves = batches(&args.regions, size, &counted)?;
     }
     Ok(body)
-}
-
-/// The rules that options name; what they do not name is left to the server.
-fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {
-    let share = |option: &str, text: &Option<String>| {
-        text.as_deref()
-            .map(|text| basis_points(option, text))
-            .transpose()
-    };
-    let seconds = |d: Option<std::time::Duration>| d.map(|d| d.as_secs());
-    let mut body = PolicyBody {
-        max_failure_bp: share("--max-failure", &args.max_failure)?,
-        min_failures: args.min_failures,
-        min_success_bp: share("--min-success", &args.min_success)?,
-        min_sample: args.min_sample,
-        max_silent_bp: share("--max-silent", &args.max_silent)?,
-        silent_after_s: seconds(args.silent_after),
-        compare: args.compare,
-        soak_s: seconds(args.soak),
-        on_breach: args.on_breach.clone(),
-        pace: args.pace.clone(),
-        pace_start: args.pace_start,
-        pace_factor: args.pace_factor,
-        pace_every_s: seconds(args.pace_every),
-        max_in_flight: args.max_in_flight,
-        per_minute: args.per_minute,
-        deadline: args.deadline.as_deref().map(deadline),
-        battery_wait_s: seconds(args.battery_wait),
-        metered: args.metered.clone(),
-        by_hand: args.by_hand,
-        ..PolicyBody::default()
-    };
-    for text in &args.window {
-        match text.split_once('=') {
-            Some((region, window)) => {
-                body.region_windows.insert(region.into(), window.into());
-            }
-            None if body.window.is_some() => {
-                return Err(CliError::Failed(
-                    "--window: one for everybody, and one for each region as REGION=\"...\"".into(),
-                ));
-            }
-            None => body.window = Some(text.clone()),
-        }
-    }
-    Ok(body)
-}
-
-/// A time that is still to come, as it is or as a length of time from now.
-fn later(text: &str) -> Result<String, CliError> {
-    let text = deadline(text);
-    match text.parse::<jiff::Timestamp>() {
-        Ok(at) if at > jiff::Timestamp::now() => Ok(text),
-        _ => Err(CliError::Failed(format!(
-            "--at {text}: a time that is still to come, like 2026-12-01T18:00:00Z or 4h"
-        ))),
-    }
-}
-
-/// A time as it is, or a length of time from now.
-fn deadline(text: &str) -> String {
-    let from_now = crate::args::duration(text)
-        .ok()
-        .and_then(|length| jiff::Timestamp::now().checked_add(length).ok());
-    from_now.map_or_else(|| text.to_owned(), |at| at.to_string())
-}
-
-/// Percent with up to two decimals, as hundredths.
-fn basis_points(option: &str, text: &str) -> Result<u32, CliError> {
-    let bad = || CliError::Failed(format!("{option} {text}: a percentage like 2 or 0.5"));
-    let size: tidegate_domain::rollout::WaveSize = match text.trim_end_matches('%') {
-        "0" => return Ok(0),
-        number => format!("{number}%").parse().map_err(|_| bad())?,
-    };
-    match size {
-        tidegate_domain::rollout::WaveSize::Share(share) => Ok(share.get()),
-        _ => Err(bad()),
-    }
 }
 
 fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {

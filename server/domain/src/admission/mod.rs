@@ -4,6 +4,7 @@ mod concern;
 mod facts;
 mod moment;
 mod paths;
+mod retry;
 mod verdict;
 
 pub use concern::{Candidate, not_concerned};
@@ -12,21 +13,14 @@ pub use facts::{
     RolloutPlan, SignedPolicy, WavePlan,
 };
 pub use paths::{way_back, way_to};
+pub use retry::back_off;
 pub use verdict::{Decision, Offer, Step, Trace, Verdict};
-
-use std::time::Duration;
 
 use tidegate_protocol::{DeploymentState, Explained, Reason, RolloutId, Stage, Timestamp};
 
 use crate::rollout::{RolloutState, WaveState};
 use moment::NotNow;
-
-/// How long a device waits after it has failed so often for one reason: the reason's own time,
-/// doubled with each failure, at most an hour.
-pub fn back_off(reason: Reason, failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(7);
-    Duration::from_secs((u64::from(reason.back_off_s()) << doublings).min(3_600))
-}
+use retry::attempts_refusal;
 
 /// Decides what a device is told. Costs no more than a look at each rollout of its product.
 /// `room` says how many more devices a rollout may expose now.
@@ -478,54 +472,6 @@ fn wave_refusal(mine: &[(u32, &WavePlan)]) -> Explained {
             Explained::new(Reason::WaveNotStarted, format!("wave {}", wave.name))
         }
         (None, None) => Reason::SelectorMismatch.into(),
-    }
-}
-
-fn attempts_refusal(
-    previous: &DeploymentFacts,
-    rollout: &RolloutPlan,
-    now: Timestamp,
-) -> Option<NotNow> {
-    let refuse = |text: String| Some(Explained::new(Reason::AttemptsExhausted, text).into());
-    match previous.state {
-        DeploymentState::Failed | DeploymentState::TimedOut => {
-            let reason = previous
-                .reason
-                .as_ref()
-                .map_or(Reason::TimedOut, |r| r.code);
-            let failures = previous.failures.get(&reason).copied().unwrap_or(1);
-            if !reason.retryable() {
-                return refuse(format!("not repeated: {}", reason.text()));
-            }
-            if previous.attempts >= rollout.max_attempts {
-                return refuse(format!("{} of {}", previous.attempts, rollout.max_attempts));
-            }
-            if failures >= reason.retry_budget() {
-                let text = format!("{failures} of {}: {}", reason.retry_budget(), reason.text());
-                return refuse(text);
-            }
-            let wait = back_off(reason, failures);
-            let waited = now.since(previous.updated_at);
-            (waited < wait).then(|| {
-                let text = format!("{} of {} s", waited.as_secs(), wait.as_secs());
-                NotNow {
-                    reason: Explained::new(Reason::BackOff, text),
-                    again: Some(previous.updated_at.plus(wait)),
-                }
-            })
-        }
-        // The rollout was resumed after it had called the device off.
-        DeploymentState::Cancelled | DeploymentState::Superseded => None,
-        // Succeeded, yet it runs something else: someone changed it by hand.
-        DeploymentState::Succeeded => None,
-        DeploymentState::RolledBack => Some(Explained::from(Reason::Quarantined).into()),
-        DeploymentState::Offered
-        | DeploymentState::Deferred
-        | DeploymentState::Downloading
-        | DeploymentState::Installing
-        | DeploymentState::Verifying
-        | DeploymentState::Probation
-        | DeploymentState::RollingBack => Some(Explained::from(Reason::InProgress).into()),
     }
 }
 

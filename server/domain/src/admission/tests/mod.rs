@@ -4,6 +4,7 @@ mod moment;
 
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tidegate_protocol::{
     Battery, Channel, DeploymentId, Image, Platform, Region, RolloutId, Sha256,
 };

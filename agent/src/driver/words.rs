@@ -1,0 +1,22 @@
+//! What the log says of a phase.
+
+use crate::fsm::Phase;
+
+pub(super) fn describe(phase: &Phase) -> String {
+    match phase {
+        Phase::Idle => "idle".into(),
+        Phase::Downloading { job } => format!("downloading {}", job.target.release),
+        Phase::Staging { job } => format!("installing {}", job.target.release),
+        Phase::Staged { job } => {
+            format!("{} is ready and waits for its window", job.target.release)
+        }
+        Phase::Trial { job, tries } => format!("trying {} (start {tries})", job.target.release),
+        Phase::Probation { job, .. } => {
+            format!(
+                "healthy on {}, {} s to go back",
+                job.target.release, job.window_s
+            )
+        }
+        Phase::Returning { reason, .. } => format!("going back: {reason}"),
+    }
+}
