@@ -1,4 +1,4 @@
-//! The agent's command line: `enroll`, `run`, `status`.
+//! The agent's command line: `enroll`, `run`, `status`, `recover`, `new-key`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use tidegate_protocol::Label;
 use tidegate_trust::Health;
 
 use crate::archive_slots::Slots;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::driver::Driver;
 use crate::enrol::{self, Request};
 use crate::journal::Journal;
@@ -35,6 +35,8 @@ USAGE
   tidegate-agent enroll --server URL --token TOKEN --product NAME [options]
   tidegate-agent run     [--state DIR]
   tidegate-agent status  [--state DIR] [--json]
+  tidegate-agent recover --token TOKEN [--state DIR]   fetch a lost root of trust again
+  tidegate-agent new-key [--state DIR]                 make a new device key with the next round
 
 ENROLL
   --server URL          the control plane: http://host:port or https://host:port
@@ -52,6 +54,7 @@ ENROLL
   --health-timeout S    how long a health check may take; 30 by default
   --restart-cmd CMD     restarts what runs, after each switch (split at spaces)
   --battery-file FILE   says the charge, like \"80 mains\" or \"14 battery\"
+  --clock-trusted       the clock is set by a trusted source: expiry is judged by it alone
   --metered             the link costs by the byte
   --health-every S      how often what runs is checked outside of updates; 300 by default
 
@@ -77,6 +80,22 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let config = enrol::enrol(*request).await.map_err(|e| log::chain(&e))?;
             Ok(format!("enrolled as {} ({})\n", config.device, config.name))
         })),
+        Ok(Command::Recover { state, token }) => finish(block_on(async {
+            enrol::recover(&state, &token)
+                .await
+                .map_err(|e| log::chain(&e))
+        })),
+        Ok(Command::NewKey { state }) => finish(
+            Config::load(&state)
+                .and_then(|_| config::next_identity(&state))
+                .map_err(|e| log::chain(&e))
+                .map(|key| {
+                    format!(
+                        "the key {} takes its place with the next round of the agent\n",
+                        key.public()
+                    )
+                }),
+        ),
         Ok(Command::Run { state, with_stdin }) => finish(block_on(run(state, with_stdin))),
     }
 }
@@ -184,6 +203,8 @@ enum Command {
     Enroll(Box<Request>),
     Run { state: PathBuf, with_stdin: bool },
     Status { state: PathBuf, json: bool },
+    Recover { state: PathBuf, token: String },
+    NewKey { state: PathBuf },
 }
 
 /// Options as they come; which of them a command needs is checked afterwards.
@@ -193,6 +214,7 @@ struct Options {
     json: bool,
     with_stdin: bool,
     metered: bool,
+    clock_trusted: bool,
     values: BTreeMap<&'static str, String>,
     labels: BTreeMap<String, String>,
 }
@@ -225,6 +247,7 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
             Long("state") => options.state = Some(parser.value()?.into()),
             Long("json") => options.json = true,
             Long("metered") => options.metered = true,
+            Long("clock-trusted") => options.clock_trusted = true,
             Long("exit-with-stdin") => options.with_stdin = true,
             Long("label") => {
                 let label: Label = parser.value()?.parse()?;
@@ -256,9 +279,18 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
             state,
             json: options.json,
         }),
+        Some("recover") => Ok(Command::Recover {
+            state,
+            token: options
+                .values
+                .remove("token")
+                .or_else(|| std::env::var("TIDEGATE_JOIN_TOKEN").ok())
+                .ok_or("recover needs --token")?,
+        }),
+        Some("new-key") => Ok(Command::NewKey { state }),
         Some("enroll") => request(options, state).map(|r| Command::Enroll(Box::new(r))),
         Some(other) => Err(format!("there is no command {other:?}").into()),
-        None => Err("name a command: enroll, run or status".into()),
+        None => Err("name a command: enroll, run, status, recover or new-key".into()),
     }
 }
 
@@ -309,6 +341,7 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         battery_file: value("battery-file").map(PathBuf::from),
         health_every_s: typed(value("health-every"))?.unwrap_or(300),
         metered: options.metered,
+        clock_trusted: options.clock_trusted,
         labels: options.labels,
         state,
     })

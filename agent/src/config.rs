@@ -40,6 +40,9 @@ pub struct Config {
     /// Whether the link costs by the byte.
     #[serde(default)]
     pub metered: bool,
+    /// Whether the clock is set by a trusted source: then expiry is judged by it alone.
+    #[serde(default)]
+    pub clock_trusted: bool,
     /// How often what runs is checked outside of updates, in seconds.
     #[serde(default = "five_minutes")]
     pub health_every_s: u32,
@@ -51,6 +54,7 @@ fn five_minutes() -> u32 {
 
 const FILE: &str = "agent.json";
 const IDENTITY: &str = "identity.pem";
+const NEXT_IDENTITY: &str = "identity.next.pem";
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -117,21 +121,42 @@ impl Config {
 
 /// The device's key: made on the device, never leaves it.
 pub fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
-    let path = state.join(IDENTITY);
+    read_or_make(&state.join(IDENTITY))
+}
+
+fn read_or_make(path: &Path) -> Result<SecretKey, ConfigError> {
     let malformed = |e: tidegate_trust::KeyError| ConfigError::Malformed {
-        path: path.clone(),
+        path: path.to_owned(),
         what: e.to_string(),
     };
-    match fs::read_to_string(&path) {
+    match fs::read_to_string(path) {
         Ok(pem) => SecretKey::from_pem(&pem).map_err(malformed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let key = SecretKey::from_seed(rand::random());
             let pem = key.to_pem().map_err(malformed)?;
-            durable::replace(&path, pem.as_bytes(), true).map_err(io_at(&path))?;
+            durable::replace(path, pem.as_bytes(), true).map_err(io_at(path))?;
             Ok(key)
         }
-        Err(e) => Err(io_at(&path)(e)),
+        Err(e) => Err(io_at(path)(e)),
     }
+}
+
+/// The key that is to take the identity's place; made when there is none yet.
+pub(crate) fn next_identity(state: &Path) -> Result<SecretKey, ConfigError> {
+    read_or_make(&state.join(NEXT_IDENTITY))
+}
+
+/// Whether a change of the key was begun.
+pub(crate) fn has_next_identity(state: &Path) -> bool {
+    state.join(NEXT_IDENTITY).exists()
+}
+
+/// Puts the next key in the identity's place; the server knows it already.
+pub(crate) fn take_next_identity(state: &Path) -> Result<(), ConfigError> {
+    let path = state.join(NEXT_IDENTITY);
+    fs::rename(&path, state.join(IDENTITY))
+        .and_then(|()| durable::sync_dir(state))
+        .map_err(io_at(&path))
 }
 
 /// Keeps a second agent off a state directory for as long as it lives.

@@ -1,7 +1,7 @@
 //! Joining a fleet.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_protocol::{
@@ -17,7 +17,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::fsm::{Installed, Record, SlotId};
 use crate::journal::{Journal, JournalError};
 use crate::platform;
-use crate::trust_store::TrustStore;
+use crate::trust_store::{TrustStore, TrustStoreError};
 
 /// What a person says when a device joins.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ pub(crate) struct Request {
     pub restart: Option<Health>,
     pub battery_file: Option<PathBuf>,
     pub(crate) metered: bool,
+    pub(crate) clock_trusted: bool,
     pub(crate) health_every_s: u32,
 }
 
@@ -53,6 +54,8 @@ pub(crate) enum EnrolError {
     Journal(#[from] JournalError),
     #[error("the installed version cannot be taken over")]
     Slot(#[from] SlotError),
+    #[error("the signed files cannot be kept")]
+    Trust(#[from] TrustStoreError),
     #[error("the state directory cannot be written")]
     Io(#[from] std::io::Error),
     #[error(
@@ -99,17 +102,13 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         .ok()?;
     let enrolled: Enrolled =
         serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
-    // The token pins the root: nothing else that the server says is believed before that.
-    let root = enrolled.root.into_bytes();
-    if tidegate_delta::sha256(&root) != token.root {
-        return Err(EnrolError::WrongRoot);
-    }
-    RootRole::check(&root)?;
-    let files = TrustedFiles {
-        root,
-        ..TrustedFiles::default()
-    };
+    let files = pinned_root(enrolled.root, &token)?;
     TrustStore::open(&request.state)?.save(&TrustedFiles::default(), &files)?;
+    // Nothing was seen yet: what the token says stands in for it.
+    let mut journal = Journal::open(&request.state)?;
+    let mut record = journal.record().clone();
+    record.floors = token.backstop.floors(enrolled.channel);
+    journal.write(record)?;
     let config = Config {
         server: request.server,
         device: enrolled.device,
@@ -122,11 +121,60 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         restart: request.restart,
         battery_file: request.battery_file,
         metered: request.metered,
+        clock_trusted: request.clock_trusted,
         health_every_s: request.health_every_s,
     };
     // Last: with it the device is enrolled.
     config.save(&request.state)?;
     Ok(config)
+}
+
+/// Fetches the root of trust that a join token pins, for a device that has lost its own. Its
+/// floors are in the journal and stay; the token is not used up.
+pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolError> {
+    let token: JoinToken = token.parse()?;
+    let config = Config::load(state)?;
+    let _lock = config::lock(state)?;
+    let store = TrustStore::open(state)?;
+    if store.load().is_ok() {
+        return Ok("the root of trust is whole; nothing is changed\n".into());
+    }
+    let key = config::identity(state)?;
+    let mut client = Client::new(&config.server, config.ca_file.as_deref())?;
+    let body = Enrol {
+        token: token.to_string(),
+        public_key: key.public().to_string(),
+        name: config.name,
+        product: config.product,
+        platform: config.platform,
+        region: None,
+        channel: None,
+        labels: BTreeMap::new(),
+        release: None,
+        image: None,
+    };
+    let body = serde_json::to_vec(&body).map_err(|e| TransportError::Malformed(e.to_string()))?;
+    let answer = send_signed(&mut client, &key, paths::ENROL, body)
+        .await?
+        .ok()?;
+    let enrolled: Enrolled =
+        serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
+    let root = pinned_root(enrolled.root, &token)?;
+    store.save(&TrustedFiles::default(), &root)?;
+    Ok("the root of trust is there again; start the agent\n".into())
+}
+
+/// The token pins the root: nothing else that the server says is believed before that.
+fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrolError> {
+    let root = root.into_bytes();
+    if tidegate_delta::sha256(&root) != token.root {
+        return Err(EnrolError::WrongRoot);
+    }
+    RootRole::check(&root)?;
+    Ok(TrustedFiles {
+        root,
+        ..TrustedFiles::default()
+    })
 }
 
 fn adopt(request: &Request) -> Result<Option<Image>, EnrolError> {

@@ -1,4 +1,9 @@
-//! The signed files that the device keeps, byte for byte.
+//! The signed files that the device keeps, byte for byte, each in two checksummed copies.
+//!
+//! What a damaged copy held is in the other one. When both copies of anything but the root are
+//! damaged the file is fetched again: the version floors are in the journal, so that nothing
+//! older is taken in its place. Without a root there is nobody to believe: the agent stops, and
+//! `tidegate-agent recover` fetches the root that a join token pins.
 
 use std::fs;
 use std::io;
@@ -8,6 +13,7 @@ use tidegate_trust::size_limit;
 use tidegate_trust::verify::TrustedFiles;
 
 use crate::durable;
+use crate::failpoint;
 
 /// The folder of the signed files.
 #[derive(Debug, Clone)]
@@ -15,39 +21,56 @@ pub struct TrustStore {
     dir: PathBuf,
 }
 
+/// Why the signed files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustStoreError {
+    /// Reading or writing failed.
+    #[error("the signed files in {0}")]
+    Io(PathBuf, #[source] io::Error),
+    /// Nothing is left to start from.
+    #[error(
+        "both copies of the root of trust in {0} are gone or damaged; nothing is changed. Run \
+         `tidegate-agent recover --token TOKEN` with a fresh join token of this product"
+    )]
+    NoRoot(PathBuf),
+}
+
+/// The two copies. The first is written first: where they differ, it is the newer one.
+const COPIES: [&str; 2] = ["1", "2"];
+
 impl TrustStore {
     /// The store below a state directory; makes the folder.
-    pub fn open(state: &Path) -> io::Result<Self> {
+    pub fn open(state: &Path) -> Result<Self, TrustStoreError> {
         let dir = state.join("trust");
-        fs::create_dir_all(&dir)?;
+        fs::create_dir_all(&dir).map_err(|e| TrustStoreError::Io(dir.clone(), e))?;
         Ok(Self { dir })
     }
 
     /// What was kept.
-    pub fn load(&self) -> io::Result<TrustedFiles> {
+    pub fn load(&self) -> Result<TrustedFiles, TrustStoreError> {
         let root = self
-            .read("root.json", size_limit::ROOT)?
-            .unwrap_or_default();
+            .read("root", size_limit::ROOT)?
+            .ok_or_else(|| TrustStoreError::NoRoot(self.dir.clone()))?;
         Ok(TrustedFiles {
             root,
-            timestamp: self.read("timestamp.json", size_limit::TIMESTAMP)?,
-            snapshot: self.read("snapshot.json", size_limit::SNAPSHOT)?,
-            targets: self.read("targets.json", size_limit::TARGETS)?,
-            role: self.read("role.json", size_limit::ROLE)?,
+            timestamp: self.read("timestamp", size_limit::TIMESTAMP)?,
+            snapshot: self.read("snapshot", size_limit::SNAPSHOT)?,
+            targets: self.read("targets", size_limit::TARGETS)?,
+            role: self.read("role", size_limit::ROLE)?,
         })
     }
 
     /// Keeps files that have been verified; those that have not changed are not written.
-    pub fn save(&self, old: &TrustedFiles, new: &TrustedFiles) -> io::Result<()> {
+    pub fn save(&self, old: &TrustedFiles, new: &TrustedFiles) -> Result<(), TrustStoreError> {
         // Roots first: what they vouch for must never be kept without them.
         if new.root != old.root {
-            self.write("root.json", &new.root)?;
+            self.write("root", &new.root)?;
         }
         for (name, old, new) in [
-            ("timestamp.json", &old.timestamp, &new.timestamp),
-            ("snapshot.json", &old.snapshot, &new.snapshot),
-            ("targets.json", &old.targets, &new.targets),
-            ("role.json", &old.role, &new.role),
+            ("timestamp", &old.timestamp, &new.timestamp),
+            ("snapshot", &old.snapshot, &new.snapshot),
+            ("targets", &old.targets, &new.targets),
+            ("role", &old.role, &new.role),
         ] {
             if let Some(bytes) = new
                 && old != new
@@ -58,20 +81,116 @@ impl TrustStore {
         Ok(())
     }
 
-    fn read(&self, name: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
-        use io::Read as _;
-        match fs::File::open(self.dir.join(name)) {
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                file.take(limit as u64).read_to_end(&mut bytes)?;
-                Ok(Some(bytes))
+    fn path(&self, name: &str, copy: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{copy}"))
+    }
+
+    /// The first whole copy; a damaged one is made good from it.
+    fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, TrustStoreError> {
+        let mut whole = None;
+        let mut damaged = Vec::new();
+        for copy in COPIES {
+            let path = self.path(name, copy);
+            match read_copy(&path, limit).map_err(|e| TrustStoreError::Io(path.clone(), e))? {
+                Copy::Whole(bytes) => {
+                    whole.get_or_insert(bytes);
+                }
+                Copy::Damaged => damaged.push(path),
+                Copy::Absent => {}
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        }
+        for path in damaged {
+            crate::log::line(&format!("{} is damaged", path.display()));
+            if let Some(bytes) = &whole {
+                durable::replace(&path, &checksummed(bytes), false)
+                    .map_err(|e| TrustStoreError::Io(path, e))?;
+            }
+        }
+        Ok(whole)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrustStoreError> {
+        let text = checksummed(bytes);
+        for copy in COPIES {
+            let path = self.path(name, copy);
+            failpoint::point("a copy of a signed file");
+            durable::replace(&path, &text, false).map_err(|e| TrustStoreError::Io(path, e))?;
+        }
+        Ok(())
+    }
+}
+
+enum Copy {
+    Whole(Vec<u8>),
+    Damaged,
+    Absent,
+}
+
+/// SHA-256 in hexadecimal, a line break, the bytes.
+fn checksummed(bytes: &[u8]) -> Vec<u8> {
+    let mut text = tidegate_delta::sha256(bytes).to_string().into_bytes();
+    text.push(b'\n');
+    text.extend_from_slice(bytes);
+    text
+}
+
+fn read_copy(path: &Path, limit: usize) -> io::Result<Copy> {
+    use io::Read as _;
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Absent),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(limit as u64 + 65).read_to_end(&mut text)?;
+    let whole = text
+        .split_at_checked(65)
+        .filter(|(sum, bytes)| **sum == checksummed(bytes)[..65])
+        .map(|(_, bytes)| bytes.to_vec());
+    Ok(whole.map_or(Copy::Damaged, Copy::Whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(root: &[u8], role: &[u8]) -> TrustedFiles {
+        TrustedFiles {
+            root: root.to_vec(),
+            role: Some(role.to_vec()),
+            ..TrustedFiles::default()
         }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        durable::replace(&self.dir.join(name), bytes, false)
+    #[test]
+    fn either_copy_is_enough_and_the_other_is_made_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TrustStore::open(dir.path()).unwrap();
+        let kept = files(b"root", b"role");
+        store.save(&TrustedFiles::default(), &kept).unwrap();
+        for copy in COPIES {
+            for damage in [&b""[..], b"rubbish", &checksummed(b"root")[..67]] {
+                fs::write(store.path("root", copy), damage).unwrap();
+                assert_eq!(store.load().unwrap(), kept);
+                assert_eq!(fs::read(store.path("root", copy)).unwrap(), checksummed(b"root"));
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_root_the_store_says_so_and_other_files_count_as_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TrustStore::open(dir.path()).unwrap();
+        store
+            .save(&TrustedFiles::default(), &files(b"root", b"role"))
+            .unwrap();
+        for copy in COPIES {
+            fs::write(store.path("role", copy), "rubbish").unwrap();
+        }
+        assert_eq!(store.load().unwrap().role, None);
+        for copy in COPIES {
+            fs::remove_file(store.path("root", copy)).unwrap();
+        }
+        assert!(matches!(store.load(), Err(TrustStoreError::NoRoot(_))));
     }
 }

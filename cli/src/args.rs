@@ -7,6 +7,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::keys::Access;
+use crate::keys::holder::Profile;
+use crate::keys::secret::Unlock;
+
 /// Moves a fleet from one release to the next, safely, and back again within minutes.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 100)]
@@ -244,20 +248,223 @@ pub(crate) struct KeysDir {
         value_name = "DIR"
     )]
     pub(crate) keys: PathBuf,
+    /// A file whose first line is the passphrase of the keys; TIDEGATE_KEY_PASSPHRASE holds it
+    /// otherwise, or a person is asked.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Sign as this holder only.
+    #[arg(long = "as", value_name = "HOLDER")]
+    pub(crate) holder: Option<String>,
+}
+
+impl KeysDir {
+    /// The folder, and how its keys are opened.
+    pub(crate) fn access(&self) -> Access {
+        self.access_new(&NewKeys::default())
+    }
+
+    /// The same, where new keys may lie in the clear.
+    pub(crate) fn access_new(&self, new: &NewKeys) -> Access {
+        Access {
+            dir: self.keys.clone(),
+            unlock: Unlock {
+                file: self.passphrase_file.clone(),
+                text: std::env::var("TIDEGATE_KEY_PASSPHRASE").ok(),
+                none: new.no_passphrase,
+            },
+            holder: self.holder.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct NewKeys {
+    /// Write new private keys in the clear: for machines that sign by themselves, and for trying
+    /// out.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub(crate) no_passphrase: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// Keep the Ed25519 key in a PKCS#11 token: its library, for example
+    /// /usr/lib/softhsm/libsofthsm2.so.
+    #[arg(long, value_name = "LIBRARY", required = false)]
+    pub(crate) pkcs11_module: PathBuf,
+    /// The token's label; the holder's name by default.
+    #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
+    pub(crate) token_label: Option<String>,
+    /// A file with the token's PIN; asked for by default.
+    #[arg(long, value_name = "FILE", requires = "pkcs11_module")]
+    pub(crate) pin_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CeremonyArgs {
+    #[command(flatten)]
+    pub(crate) dir: KeysDir,
+    #[command(flatten)]
+    pub(crate) new: NewKeys,
+    /// A holder of root and targets; give it once for each, three by default.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) holder: Vec<String>,
+    /// How many of them must sign; more than half by default (2 of 3).
+    #[arg(long, value_name = "PEOPLE")]
+    pub(crate) threshold: Option<u32>,
+    /// A product whose channels are delegated at once; may be repeated.
+    #[arg(long)]
+    pub(crate) product: Vec<String>,
+    /// A holder of the stable channels; the holders of root by default.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) release_holder: Vec<String>,
+    /// How many of them must sign for stable; 2 by default.
+    #[arg(long, value_name = "PEOPLE")]
+    pub(crate) stable_threshold: Option<u32>,
+    /// Who signs the alpha and beta channels alone; the first release holder by default.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) canary_holder: Option<String>,
+    /// Make the keys of holders who are not there yet on this machine.
+    #[arg(long)]
+    pub(crate) here: bool,
+    /// The server's public keys from `keys online --export`, for a machine without a network.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) online: Option<PathBuf>,
+    /// Which algorithms new keys are for.
+    #[arg(long, default_value = "hybrid")]
+    pub(crate) profile: Profile,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// Make the offline keys, sign root and targets, and hand the public parts to the server.
+    /// For trying out: make every key for one person, sign root and targets, and hand the public
+    /// parts to the server.
     Init {
         #[command(flatten)]
         dir: KeysDir,
-        /// Also make the keys of a product; may be repeated.
+        #[command(flatten)]
+        new: NewKeys,
+        /// Also make the roles of a product; may be repeated.
         #[arg(long)]
         product: Vec<String>,
+        /// Which algorithms the keys are for.
+        #[arg(long, default_value = "hybrid")]
+        profile: Profile,
     },
-    /// Show which keys and signed files there are.
+    /// Make the first root with several people, step by step; run it again to go on.
+    Ceremony(Box<CeremonyArgs>),
+    /// Make a person's keys.
+    New {
+        /// How the others call you: a name.
+        name: String,
+        #[command(flatten)]
+        dir: KeysDir,
+        #[command(flatten)]
+        new: NewKeys,
+        /// Which algorithms the keys are for.
+        #[arg(long, default_value = "hybrid")]
+        profile: Profile,
+        #[command(flatten)]
+        token: Option<TokenArgs>,
+    },
+    /// Let people sign a role: root, targets, or <product>-<alpha|beta|stable>.
+    Add {
+        /// The role.
+        role: String,
+        /// Their public key files, or names of holders in the folder.
+        #[arg(required = true)]
+        holders: Vec<PathBuf>,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Say how many people must sign a role.
+    Threshold {
+        /// The role.
+        role: String,
+        /// How many.
+        people: u32,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Put one person's keys in the place of another's.
+    Rotate {
+        /// The role.
+        role: String,
+        /// The holder who goes.
+        old: String,
+        /// The public key file of who comes, or a name in the folder.
+        new: PathBuf,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Let a person sign a role no more.
+    Remove {
+        /// The role.
+        role: String,
+        /// The holder who goes.
+        name: String,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Put the server's online keys into the drafts of root and targets; after a theft, too.
+    Online {
+        #[command(flatten)]
+        dir: KeysDir,
+        /// Only write them to a file, for a machine without a network.
+        #[arg(long, value_name = "FILE")]
+        export: Option<PathBuf>,
+        /// Take them from such a file.
+        #[arg(long, value_name = "FILE", conflicts_with = "export")]
+        import: Option<PathBuf>,
+    },
+    /// Sign what waits: the folder's drafts, or files that others sent. Shows it first.
+    Sign {
+        /// Files that others sent.
+        files: Vec<PathBuf>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Take over the signatures of files that others have signed.
+    Merge {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Sign a role again as it is, with a later expiry.
+    Renew {
+        /// The role.
+        role: String,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Throw a draft away.
+    Drop {
+        /// The role.
+        role: String,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Hand to the server what it does not have yet: files in force, and drafts.
+    Push {
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Take over from the server what others have signed, drafts included.
+    Fetch {
+        #[command(flatten)]
+        dir: KeysDir,
+        /// SHA-256 of the first root, for a folder that has none yet. Not from the server.
+        #[arg(long, value_name = "SHA256")]
+        root: Option<String>,
+    },
+    /// Show who may sign what, what waits, and which keys are here; or what a file says.
     Show {
+        /// A file to show.
+        file: Option<PathBuf>,
         #[command(flatten)]
         dir: KeysDir,
     },
@@ -282,6 +489,42 @@ pub(crate) enum ReleaseCommand {
         /// Only say what would be.
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Add your signature to what waits for it: a release on its way to a channel that needs
+    /// several people. Shows it first; promotes the release when it was the last one.
+    Sign {
+        /// The product.
+        product: String,
+        /// The release; every draft of the product by default.
+        release: Option<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Sign what devices may install at all: the lowest release, releases at the end of their
+    /// life, a word to people. The server cannot contradict it.
+    Policy {
+        /// The product.
+        product: String,
+        /// The channel; all by default.
+        #[arg(long)]
+        channel: Option<String>,
+        /// No release below this one is installed any more.
+        #[arg(long, value_name = "VERSION")]
+        min_release: Option<String>,
+        /// A release that is installed no more; may be repeated.
+        #[arg(long, value_name = "VERSION")]
+        eol: Vec<String>,
+        /// A release that may be installed again; may be repeated.
+        #[arg(long, value_name = "VERSION")]
+        not_eol: Vec<String>,
+        /// A word to people.
+        #[arg(long)]
+        notice: Option<String>,
         #[command(flatten)]
         dir: KeysDir,
     },
@@ -352,6 +595,9 @@ pub(crate) struct PublishArgs {
     /// The oldest release that it may be installed over.
     #[arg(long, value_name = "VERSION")]
     pub(crate) min_from: Option<String>,
+    /// The oldest agent that can install it.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) min_agent: Option<String>,
     /// It may not be skipped on the way to later releases.
     #[arg(long)]
     pub(crate) stepping_stone: bool,

@@ -20,6 +20,10 @@ pub(crate) struct Metrics {
     pub devices: Gauge,
     /// Statements run.
     pub statements: Gauge,
+    /// Devices isolated because their identity was used twice.
+    pub clones: Counter,
+    /// Seconds until the first of the signed files expires.
+    pub metadata_expires_s: Gauge,
     /// Requests answered with a status of 500 or above.
     pub failures: Counter,
     /// Requests answered.
@@ -48,6 +52,16 @@ impl Metrics {
             self.devices.clone(),
         );
         registry.register("statements", "SQL statements run", self.statements.clone());
+        registry.register(
+            "device_clones",
+            "Devices isolated because their identity was used twice",
+            self.clones.clone(),
+        );
+        registry.register(
+            "metadata_expires_seconds",
+            "Seconds until the first of the signed files expires",
+            self.metadata_expires_s.clone(),
+        );
         registry.register(
             "failures",
             "Requests answered with 5xx",

@@ -172,7 +172,7 @@ impl Server {
     /// the tree of each.
     pub fn publish(&self, releases: &[(&str, bool)]) -> Vec<PathBuf> {
         if !self.keys().exists() {
-            self.cli(&["keys", "init"]);
+            self.cli(&["keys", "init", "--no-passphrase"]);
         }
         releases
             .iter()

@@ -293,7 +293,7 @@ async fn health_readiness_and_the_document_are_served() {
 #[tokio::test]
 async fn a_release_goes_forward_only_and_skipping_needs_a_reason() {
     let server = Server::start().await;
-    server.cli(&["keys", "init"]);
+    server.cli(&["keys", "init", "--no-passphrase"]);
     let tree = tidegate_tests::application(server.dir.path(), "1.0.0", true);
     let tree = tree.display().to_string();
     let publish = [

@@ -244,7 +244,7 @@ async fn a_rollout_is_not_complete_before_the_last_window_has_closed_and_the_gat
  {
     let server = Server::start().await;
     let dir = server.dir.path();
-    server.cli(&["keys", "init"]);
+    server.cli(&["keys", "init", "--no-passphrase"]);
     let old = tidegate_tests::application(dir, "1.0.0", true);
     server.publish_tree(&old, "1.0.0", &[]);
     // Healthy until a file outside says otherwise.

@@ -1,5 +1,6 @@
 //! The driver: asks the server, steps the machine, performs what it asks for, journal first.
 
+mod identity;
 mod server;
 mod words;
 
@@ -20,7 +21,7 @@ use crate::fsm::{Effect, Event, Installed, Job, Medium, Phase, SlotId, step};
 use crate::health::{self, Surroundings};
 use crate::journal::{Journal, JournalError};
 use crate::log;
-use crate::trust_store::TrustStore;
+use crate::trust_store::{TrustStore, TrustStoreError};
 use words::describe;
 
 /// What stops the agent. Everything else is reported and tried again.
@@ -37,7 +38,7 @@ pub enum DriverError {
     Slots(#[from] SlotError),
     /// The signed files cannot be read or written.
     #[error("the signed files cannot be read or written")]
-    Trust(#[from] std::io::Error),
+    Trust(#[from] TrustStoreError),
     /// The server's address or certificates cannot be used.
     #[error("the server cannot be addressed")]
     Transport(#[from] TransportError),
@@ -442,6 +443,9 @@ impl Driver {
         }
         if let Some(seconds) = answer.keep_previous_s {
             self.handle(Event::KeepPrevious(seconds)).await?;
+        }
+        if answer.new_key || config::has_next_identity(&self.state) {
+            self.change_key().await?;
         }
         if let Some(text) = &answer.assignment {
             self.take_assignment(text, &nonce).await?;

@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentStatus, ReportBatch, ReportsAccepted, SESSION_SCHEME,
-    SessionGranted, paths,
+    paths,
 };
-use tidegate_trust::RoleName;
+use tidegate_trust::{RoleName, sign_report};
 use tidegate_trust::assignment::{self, Clock, Situation};
 use tidegate_trust::verify::{Refresh, Trusted};
 
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode};
 use crate::client::TransportError;
-use crate::enrol::send_signed;
 use crate::fsm::{Event, Installed, Job, step};
 use crate::platform;
 
@@ -27,6 +26,10 @@ impl Driver {
                 .iter()
                 .take(ReportBatch::MAX)
                 .cloned()
+                .collect();
+            let reports = reports
+                .into_iter()
+                .map(|report| sign_report(&self.key, self.config.device, report))
                 .collect();
             let body = encode(&ReportBatch { reports })?;
             let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
@@ -88,7 +91,7 @@ impl Driver {
         path: &str,
         body: Vec<u8>,
         deadline: Duration,
-    ) -> Result<T, TransportError> {
+    ) -> Result<T, RoundError> {
         for renewed in [false, true] {
             let ticket = match (&self.ticket, renewed) {
                 (Some(ticket), false) => ticket.clone(),
@@ -108,33 +111,17 @@ impl Driver {
             }
             let bytes = answer.ok()?;
             return serde_json::from_slice(&bytes)
-                .map_err(|e| TransportError::Malformed(e.to_string()));
+                .map_err(|e| TransportError::Malformed(e.to_string()).into());
         }
-        Err(TransportError::Malformed(
-            "the server refuses the session that it granted".into(),
-        ))
+        Err(TransportError::Malformed("the server refuses the session that it granted".into()).into())
     }
 
-    async fn open_session(&mut self) -> Result<String, TransportError> {
-        let body = serde_json::json!({ "device": self.config.device })
-            .to_string()
-            .into_bytes();
-        let answer = send_signed(&mut self.client, &self.key, paths::SESSION, body)
-            .await?
-            .ok()?;
-        let granted: SessionGranted = serde_json::from_slice(&answer)
-            .map_err(|e| TransportError::Malformed(e.to_string()))?;
-        self.ticket = Some(granted.ticket.clone());
-        Ok(granted.ticket)
-    }
-
-    /// What the device knows of the time: a clock behind the floor is no clock.
+    /// What the device knows of the time.
     fn clock(&self) -> Clock {
-        let (now, floor) = (platform::now(), self.journal.record().time_floor);
-        if now >= floor {
-            Clock::Sane(now)
-        } else {
-            Clock::Floor(floor)
+        Clock {
+            shows: platform::now(),
+            floor: self.journal.record().time_floor,
+            strict: self.config.clock_trusted,
         }
     }
 
@@ -142,7 +129,9 @@ impl Driver {
     async fn refresh(&mut self) -> Result<Trusted, RoundError> {
         let kept = self.trust.load().map_err(DriverError::from)?;
         let role = RoleName::new(self.config.product.clone(), self.config.channel);
-        let mut refresh = Refresh::start(kept.clone(), role, self.clock().now())?;
+        let record = self.journal.record();
+        let (floors, past) = (record.floors.clone(), record.time_floor);
+        let mut refresh = Refresh::start(kept.clone(), floors, role, past)?;
         let result = async {
             while let Some(wanted) = refresh.request() {
                 let path = format!("{}{}", paths::METADATA, wanted.file);
@@ -164,6 +153,9 @@ impl Driver {
         self.trust
             .save(&kept, refresh.files())
             .map_err(DriverError::from)?;
+        let mut record = self.journal.record().clone();
+        record.floors = refresh.floors().clone();
+        self.journal.write(record).map_err(DriverError::from)?;
         result?;
         Ok(refresh.finish()?)
     }
@@ -176,6 +168,7 @@ impl Driver {
     ) -> Result<(), RoundError> {
         let trusted = self.refresh().await?;
         let record = self.journal.record();
+        let agent = crate::VERSION.parse().ok();
         let situation = Situation {
             device: self.config.device,
             platform: &self.config.platform,
@@ -184,6 +177,7 @@ impl Driver {
             installed: record.running().map(|i| &i.release),
             floor: record.floor.as_ref(),
             clock: self.clock(),
+            agent: agent.as_ref(),
         };
         let accepted = assignment::verify(&trusted, text.as_bytes(), &situation)?;
         let time_floor = trusted.time_floor()?.max(record.time_floor);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{
     DeploymentId, DeploymentState, Explained, Image, Report, Sha256, Timestamp, Version,
 };
-use tidegate_trust::Health;
+use tidegate_trust::{Floors, Health};
 use tidegate_trust::assignment::{Action, Payload};
 
 /// One of the two places for a version.
@@ -141,6 +141,13 @@ pub struct Record {
     pub floor: Option<Version>,
     /// The newest time that an offline key has vouched for.
     pub time_floor: Timestamp,
+    /// The newest versions of signed metadata that were seen, and under whose keys.
+    #[serde(default)]
+    pub floors: Floors,
+    /// The number of the last signed request: two machines with one identity give themselves
+    /// away by it.
+    #[serde(default)]
+    pub requests: u64,
     /// The number of the last report made.
     pub report_seq: u64,
     /// Reports that the server has not acknowledged.
@@ -166,6 +173,8 @@ impl Record {
             counter: 0,
             floor: None,
             time_floor: Timestamp::ZERO,
+            floors: Floors::default(),
+            requests: 0,
             report_seq: 0,
             outbox: Vec::new(),
         }
@@ -245,6 +254,7 @@ impl Record {
             release: running.map(|i| i.release.clone()),
             image: running.map(|i| i.image.sha256),
             bytes_downloaded: bytes,
+            signature: None,
         };
         if self.outbox.len() >= MAX_OUTBOX {
             self.outbox.remove(0);

@@ -1,10 +1,12 @@
 //! What each command does.
 
+pub(crate) mod ceremony;
 pub(crate) mod device;
 pub(crate) mod incident;
 pub(crate) mod keys;
 pub(crate) mod operator;
 pub(crate) mod release;
+pub(crate) mod signing;
 pub(crate) mod rollout;
 mod rules;
 pub(crate) mod serve;

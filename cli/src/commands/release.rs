@@ -13,12 +13,12 @@ use tidegate_server::http::dto::{
 };
 use tidegate_trust::{Health, ImageFacts, ImagePath, RoleName};
 
-use super::Context;
+use super::{Context, signing};
 use crate::api::Api;
 use crate::args::{PublishArgs, ReleaseCommand};
 use crate::error::CliError;
-use crate::keys::Offline;
-use crate::output::{bytes, bytes_bar, show, table};
+use crate::keys::{Access, Offline, Outcome};
+use crate::output::{bytes, bytes_bar, line, show, table};
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, CliError> {
     text.parse()
@@ -44,14 +44,22 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                 dry_run,
             };
             if !dry_run {
-                sign_for(
+                let waiting = sign_for(
                     &api,
-                    &dir.keys,
+                    &dir.access(),
                     &parse(&product)?,
                     &parse(&release)?,
                     parse(&to)?,
                 )
                 .await?;
+                if !waiting.is_empty() {
+                    line(&format!(
+                        "{}\n  next, by another holder: tidegate release sign {product} {release}\n  \
+                         then: tidegate release promote {product} {release} --to {to}",
+                        waiting.join("\n")
+                    ));
+                    return Ok(());
+                }
             }
             let path = format!("/api/v1/products/{product}/releases/{release}/promote");
             let release: ReleaseView = api.post(&path, &body).await?;
@@ -59,6 +67,33 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                 let would = if dry_run { "would be" } else { "is" };
                 format!("{} {} {would} {}", r.product, r.version, r.stage)
             })
+        }
+        ReleaseCommand::Sign {
+            product,
+            release,
+            yes,
+            dir,
+        } => {
+            let release = release.as_deref().map(parse).transpose()?;
+            signing::sign(&api, &dir.access(), &parse(&product)?, release, yes).await
+        }
+        ReleaseCommand::Policy {
+            product,
+            channel,
+            min_release,
+            eol,
+            not_eol,
+            notice,
+            dir,
+        } => {
+            let change = signing::PolicyChange {
+                channel: channel.as_deref().map(parse).transpose()?,
+                min_release: min_release.as_deref().map(parse).transpose()?,
+                eol: eol.iter().map(|v| parse(v)).collect::<Result<_, _>>()?,
+                not_eol: not_eol.iter().map(|v| parse(v)).collect::<Result<_, _>>()?,
+                notice,
+            };
+            signing::policy(&api, &dir.access(), &parse(&product)?, &change).await
         }
         ReleaseCommand::Eol {
             product,
@@ -228,6 +263,7 @@ async fn publish(context: &Context, api: &Api, args: PublishArgs) -> Result<(), 
         },
         notes: args.notes,
         min_from: args.min_from.as_deref().map(parse).transpose()?,
+        min_agent: args.min_agent.as_deref().map(parse).transpose()?,
         stepping_stone: args.stepping_stone,
         allow_rollback: !args.no_rollback,
         health: args.health_cmd.as_ref().map(|command| Health {
@@ -235,8 +271,15 @@ async fn publish(context: &Context, api: &Api, args: PublishArgs) -> Result<(), 
             timeout_s: u32::try_from(args.health_timeout.as_secs()).unwrap_or(u32::MAX),
         }),
     };
-    let artifact = publish_release(api, &args.dir.keys, &spec).await?;
-    show(context.format, &artifact, |a| {
+    let published = publish_release(api, &args.dir.access(), &spec).await?;
+    if let Outcome::Waiting { .. } = published.signatures {
+        line(&format!(
+            "{}\n  next, by another holder: tidegate release sign {}",
+            published.signatures.describe(&format!("{}-alpha", spec.product)),
+            spec.product
+        ));
+    }
+    show(context.format, &published.artifact, |a| {
         let (product, release) = (&spec.product, &spec.release);
         format!(
             "{product} {release} for {} is published: {}, sha256 {}\n  next: tidegate release promote {product} {release} --to alpha",
@@ -255,24 +298,31 @@ pub(crate) struct Publication {
     pub(crate) platform: Platform,
     pub(crate) notes: String,
     pub(crate) min_from: Option<Version>,
+    pub(crate) min_agent: Option<Version>,
     pub(crate) stepping_stone: bool,
     pub(crate) allow_rollback: bool,
     pub(crate) health: Option<Health>,
 }
 
+/// A release that was published.
+pub(crate) struct Published {
+    pub(crate) artifact: ArtifactView,
+    pub(crate) signatures: Outcome,
+}
+
 /// Packs, signs, uploads. Whatever step it is cut at, it may be run again.
 pub(crate) async fn publish_release(
     api: &Api,
-    keys: &Path,
+    access: &Access,
     spec: &Publication,
-) -> Result<ArtifactView, CliError> {
+) -> Result<Published, CliError> {
     let Publication {
         product,
         release,
         platform,
         ..
     } = spec;
-    let mut offline = Offline::open(keys)?;
+    let mut offline = Offline::open(access)?;
     offline.pull(api).await?;
     let path = spec.path.clone();
     let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path))
@@ -292,11 +342,14 @@ pub(crate) async fn publish_release(
         hw: vec![platform.clone()],
         format: ImageFacts::TAR.into(),
         min_from: spec.min_from.clone(),
+        min_agent: spec.min_agent.clone(),
         stepping_stone: spec.stepping_stone,
         allow_rollback: spec.allow_rollback,
         health: spec.health.clone(),
     };
-    offline.list_image(&listed, &facts)?;
+    let signatures = offline
+        .list_image(&listed, &facts)?
+        .unwrap_or(Outcome::Complete);
     // Also when it was listed before: that may not have reached the server.
     if !changed.contains(&role.to_string()) {
         changed.push(role.to_string());
@@ -321,8 +374,13 @@ pub(crate) async fn publish_release(
         platform: platform.to_string(),
         sha256: image.sha256.to_string(),
     };
-    api.post(&format!("{releases}/{release}/artifacts"), &body)
-        .await
+    let artifact = api
+        .post(&format!("{releases}/{release}/artifacts"), &body)
+        .await?;
+    Ok(Published {
+        artifact,
+        signatures,
+    })
 }
 
 async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), CliError> {
@@ -340,19 +398,22 @@ async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), 
     Ok(())
 }
 
-/// Signs a release for every channel that takes the stage it is to have.
+/// Signs a release for every channel that takes the stage it is to have. Gives a line for each
+/// channel that still waits for other people.
 pub(crate) async fn sign_for(
     api: &Api,
-    keys: &Path,
+    access: &Access,
     product: &ProductName,
     release: &Version,
     to: Stage,
-) -> Result<(), CliError> {
+) -> Result<Vec<String>, CliError> {
+    let mut waiting = Vec::new();
     if to.channels().is_empty() {
-        return Ok(());
+        return Ok(waiting);
     }
-    let mut offline = Offline::open(keys)?;
+    let mut offline = Offline::open(access)?;
     offline.pull(api).await?;
+    offline.pull_drafts(api).await?;
     // What the publisher signed, never what the server says.
     let images = offline.images(&RoleName::new(product.clone(), Channel::Alpha), release);
     if images.is_empty() {
@@ -371,8 +432,12 @@ pub(crate) async fn sign_for(
             };
             offline.list_image(&path, facts)?;
         }
+        if let outcome @ Outcome::Waiting { .. } = offline.standing(&role.to_string())? {
+            waiting.push(outcome.describe(&role.to_string()));
+        }
         changed.push(role.to_string());
     }
     // Also what was signed before: that may not have reached the server.
-    offline.push(api, &changed).await
+    offline.push(api, &changed).await?;
+    Ok(waiting)
 }

@@ -19,7 +19,9 @@ use crate::args::{DemoArgs, Format};
 use crate::commands::release::{Publication, publish_release, sign_for};
 use crate::commands::watch::{self, Until};
 use crate::error::CliError;
-use crate::keys::Offline;
+use crate::keys::holder::Profile;
+use crate::keys::secret::Unlock;
+use crate::keys::{Access, Offline};
 use crate::output::{line, table};
 use process::{Agents, Server};
 
@@ -59,8 +61,15 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
     let api = Api::new(&server.url, token.trim())?;
     say(&format!("the control plane serves {}", server.url));
 
-    let keys = dir.join("keys");
-    Offline::init(&keys, &api).await?;
+    let keys = Access {
+        dir: dir.join("keys"),
+        unlock: Unlock {
+            none: true,
+            ..Unlock::default()
+        },
+        holder: None,
+    };
+    Offline::init(&keys, Profile::Hybrid, &api).await?;
     say("offline keys made; the server has only their public halves");
     for (version, tree) in &versions {
         publish(&api, &keys, version, tree).await?;
@@ -114,7 +123,7 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn publish(api: &Api, keys: &Path, version: &str, tree: &Path) -> Result<(), CliError> {
+async fn publish(api: &Api, keys: &Access, version: &str, tree: &Path) -> Result<(), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
     let product: ProductName = PRODUCT
         .parse()
@@ -132,6 +141,7 @@ async fn publish(api: &Api, keys: &Path, version: &str, tree: &Path) -> Result<(
         platform,
         notes: String::new(),
         min_from: None,
+        min_agent: None,
         stepping_stone: false,
         allow_rollback: true,
         health: Some(Health {

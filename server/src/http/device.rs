@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeviceId, Enrol, NONCE_HEADER, ProblemCode, ReportBatch,
-    ReportsAccepted,
+    CheckIn, CheckInAnswer, Enrol, KeyChange, NONCE_HEADER, ProblemCode, ReportBatch,
+    ReportsAccepted, SessionRequest,
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
 
@@ -108,11 +108,6 @@ pub(crate) async fn enrol(
     .await
 }
 
-#[derive(Deserialize)]
-struct SessionRequest {
-    device: DeviceId,
-}
-
 /// Opens a session. The request is signed like an enrolment.
 #[utoipa::path(post, path = "/device/v1/session", tag = "device", request_body = Object,
     responses((status = 200, description = "A ticket", body = Object),
@@ -132,7 +127,32 @@ pub(crate) async fn session(
         &uri,
         &headers,
         &body,
-        async |request: SessionRequest, signer| app.grant_session(request.device, &signer).await,
+        async |request: SessionRequest, signer| app.grant_session(&request, &signer).await,
+    )
+    .await
+}
+
+/// Makes a device known by another key. The request is signed by the present one like an
+/// enrolment; the new one signs the change.
+#[utoipa::path(post, path = "/device/v1/key", tag = "device", request_body = Object,
+    responses((status = 200, description = "The key from now on", body = Object),
+              (status = 401, description = "Sign with the nonce of this answer")))]
+pub(crate) async fn change_key(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&error),
+    };
+    signed(
+        &app,
+        &uri,
+        &headers,
+        &body,
+        async |request: KeyChange, signer| app.change_device_key(&request, &signer).await,
     )
     .await
 }

@@ -11,7 +11,9 @@ use tidegate_protocol::{DeviceId, Label};
 
 use super::dto::{DeviceView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView};
 use super::error::{ApiError, ApiResult};
-use super::extract::{Administrator, Body, Params, Reader, Releaser, Segments, parse, parse_opt};
+use super::extract::{
+    Administrator, Body, Params, Reader, Releaser, Responder, Segments, parse, parse_opt,
+};
 use super::page::{PageParams, respond};
 use crate::app::App;
 use crate::service::ServiceError;
@@ -96,7 +98,39 @@ pub(crate) async fn revoke(
     Ok(Json(look(&app, id)?))
 }
 
-/// Lets a revoked device take part again.
+/// Keeps a device from everything but the way back, until it is readmitted.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/isolate", tag = "devices",
+    security(("token" = ["respond"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn isolate(
+    State(app): State<Arc<App>>,
+    Responder(by): Responder,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.isolate_device(&by, id, &reason(&body.reason)?).await?;
+    Ok(Json(look(&app, id)?))
+}
+
+/// Asks a device to make itself a new key; it does so with its next check-in.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/new-key", tag = "devices",
+    security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn new_key(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.want_new_key(&by, id, &reason(&body.reason)?).await?;
+    Ok(Json(look(&app, id)?))
+}
+
+/// Lets a revoked or isolated device take part again. Its signed requests are counted anew.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/readmit", tag = "devices",
     security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
     request_body = ReasonBody,

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use tidegate_trust::UploadedFile;
 
-use super::dto::{MetadataBody, TrustView};
+use super::dto::{DraftBody, DraftView, MetadataBody, TrustView};
 use super::error::ApiResult;
 use super::extract::{Body, Reader, Releaser, Segments};
 use crate::app::App;
@@ -52,6 +52,33 @@ pub(crate) async fn upload_metadata(
         })
         .collect();
     Ok(Json(app.upload_metadata(&by, &files).await?))
+}
+
+/// Files that still wait for signatures.
+#[utoipa::path(get, path = "/api/v1/trust/drafts", tag = "trust", security(("token" = ["read"])),
+    responses((status = 200, description = "Each draft and who has signed it", body = [DraftView])))]
+pub(crate) async fn drafts(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+) -> ApiResult<Json<Vec<DraftView>>> {
+    let drafts = app.drafts().await?;
+    Ok(Json(drafts.into_iter().map(DraftView::from).collect()))
+}
+
+/// Takes a file that carries some of its signatures; when there are enough, it is in force.
+#[utoipa::path(post, path = "/api/v1/trust/drafts", tag = "trust", security(("token" = ["release"])),
+    request_body = DraftBody,
+    responses((status = 200, description = "The draft after it", body = DraftView)))]
+pub(crate) async fn upload_draft(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Body(body): Body<DraftBody>,
+) -> ApiResult<Json<DraftView>> {
+    let file = UploadedFile {
+        role: body.role,
+        bytes: body.body.into_bytes(),
+    };
+    Ok(Json(app.upload_draft(&by, &file, &body.purpose).await?.into()))
 }
 
 /// Serves a signed file by its name. Versioned names never change; `timestamp.json` does.

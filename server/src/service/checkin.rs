@@ -10,6 +10,7 @@ use tidegate_protocol::{
     ReportBatch, ReportsAccepted, Timestamp,
 };
 use tidegate_trust::assignment::Action;
+use tidegate_trust::{PublicKey, verify_report};
 
 use super::ServiceError;
 use super::assign::Task;
@@ -157,6 +158,18 @@ impl App {
         entry: &DeviceEntry,
         request: &CheckIn,
     ) -> Result<Answered, ServiceError> {
+        let mut answered = self.orders(device, entry, request).await?;
+        answered.answer.new_key = entry.lock().device.new_key;
+        answered.news |= answered.answer.new_key;
+        Ok(answered)
+    }
+
+    async fn orders(
+        &self,
+        device: DeviceId,
+        entry: &DeviceEntry,
+        request: &CheckIn,
+    ) -> Result<Answered, ServiceError> {
         let mut reason = Explained::from(Reason::NoRollout);
         let keep = self.keep_previous(entry, request);
         for _ in 0..TRIES {
@@ -233,6 +246,7 @@ impl App {
             assignment: None,
             cancel: None,
             keep_previous_s,
+            new_key: false,
         }
     }
 
@@ -366,6 +380,7 @@ impl App {
             let text = format!("at most {} reports at once", ReportBatch::MAX);
             return Err(ServiceError::invalid(text));
         }
+        self.check_signatures(device, &batch)?;
         self.metrics.reports.inc_by(batch.reports.len() as u64);
         match self
             .writer
@@ -377,6 +392,25 @@ impl App {
                 Err(ServiceError::invalid("reports were not taken"))
             }
         }
+    }
+}
+
+impl App {
+    /// A result counts only under the signature of the device that it is about.
+    fn check_signatures(&self, device: DeviceId, batch: &ReportBatch) -> Result<(), ServiceError> {
+        let entry = self
+            .fleet
+            .device(device)
+            .ok_or_else(|| ServiceError::not_found("such device"))?;
+        let key = entry.lock().device.public_key.clone();
+        let key: PublicKey = key.parse().map_err(ServiceError::invalid)?;
+        for report in &batch.reports {
+            verify_report(&key, device, report).map_err(|_| {
+                let seq = report.seq;
+                ServiceError::invalid(format!("report {seq} is not signed by this device"))
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use tidegate_protocol::{
     ProductName, Region, Sha256, Version,
 };
 use tidegate_trust::http_signature::Signer;
-use tidegate_trust::{JoinToken, RoleName};
+use tidegate_trust::{Backstop, JoinToken, Repository, RoleName};
 
 use super::access::Operator;
 use super::{ServiceError, event};
@@ -47,6 +47,22 @@ pub struct WhyDevice {
     pub steps: Vec<Step>,
 }
 
+/// The versions that are current when a token is made: a new device takes nothing older.
+fn backstop(repository: &Repository, product: &ProductName) -> Backstop {
+    let role = |channel: &Channel| {
+        let name = RoleName::new(product.clone(), *channel);
+        repository.role(&name).map_or(0, |role| role.version)
+    };
+    Backstop {
+        targets: repository.targets().map_or(0, |(version, _)| version),
+        roles: [
+            role(&Channel::Alpha),
+            role(&Channel::Beta),
+            role(&Channel::Stable),
+        ],
+    }
+}
+
 fn secret_hash(secret: &[u8; 32]) -> Sha256 {
     tidegate_delta::sha256(secret)
 }
@@ -70,6 +86,7 @@ impl App {
             id: JoinTokenId::from_random(random::bytes()),
             secret: random::bytes(),
             root,
+            backstop: backstop(&plan.trust.repository, &new.product),
         };
         let mut tx = self.db.write().await?;
         if !products::product_exists(&mut tx, &new.product).await? {
@@ -220,6 +237,8 @@ impl App {
             ring: Ring::from_random(random::bits()),
             public_key: request.public_key.clone(),
             active: true,
+            isolated: String::new(),
+            new_key: false,
             release: request.release.clone(),
             image: request.image,
             agent_version: String::new(),
@@ -244,7 +263,37 @@ impl App {
     ) -> Result<(), ServiceError> {
         let what = if active { "readmitted" } else { "revoked" };
         self.change_device(by, id, format!("{what}: {reason}"), async |tx| {
-            devices::set_active(tx, id, active).await
+            if active {
+                devices::readmit(tx, id).await
+            } else {
+                devices::set_active(tx, id, false).await
+            }
+        })
+        .await
+    }
+
+    /// Keeps a device from everything but the way back until it is readmitted.
+    pub async fn isolate_device(
+        &self,
+        by: &Operator,
+        id: DeviceId,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        self.change_device(by, id, format!("isolated: {reason}"), async |tx| {
+            devices::set_isolated(tx, id, reason).await
+        })
+        .await
+    }
+
+    /// Asks a device to make itself a new key.
+    pub async fn want_new_key(
+        &self,
+        by: &Operator,
+        id: DeviceId,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        self.change_device(by, id, format!("asked for a new key: {reason}"), async |tx| {
+            devices::want_new_key(tx, id).await
         })
         .await
     }

@@ -103,6 +103,7 @@ impl DeviceState {
     pub fn facts(&self) -> DeviceFacts<'_> {
         DeviceFacts {
             active: self.device.active,
+            isolated: !self.device.isolated.is_empty(),
             platform: &self.device.platform,
             region: &self.device.region,
             channel: self.device.channel,

@@ -6,6 +6,7 @@ pub mod approvals;
 mod assign;
 pub mod checkin;
 pub mod devices;
+pub mod drafts;
 pub mod execute;
 pub mod fleet;
 pub mod holds;

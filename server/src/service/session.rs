@@ -5,12 +5,17 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tidegate_protocol::{DeviceId, ProblemCode, SessionGranted, Timestamp};
+use tidegate_protocol::{
+    DeviceId, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest, Timestamp,
+};
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer, verify_request};
+use tidegate_trust::{PublicKey, key_change};
 
-use super::ServiceError;
+use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
+use crate::store::devices::{self, Numbered};
+use crate::store::events::{self, EventKind, NewEvent};
 
 /// How long a nonce that the server handed out may be used, in seconds.
 const NONCE_LIFE_S: i64 = 300;
@@ -109,38 +114,140 @@ impl App {
     /// Grants a session to the device whose key signed.
     pub async fn grant_session(
         &self,
-        device: DeviceId,
+        request: &SessionRequest,
         signer: &Signer,
     ) -> Result<SessionGranted, ServiceError> {
+        let device = request.device;
+        self.known_signer(device, &signer.key).await?;
+        self.take_number(device, request.counter, signer).await?;
+        let session = self.settings.devices.session;
+        let expires = self.now().plus(session);
+        Ok(SessionGranted {
+            ticket: self
+                .tickets
+                .ticket(device, &signer.key.to_string(), expires),
+            expires_in_s: u32::try_from(session.as_secs()).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Whether a device has this key, and may take part.
+    async fn known_signer(&self, device: DeviceId, key: &PublicKey) -> Result<(), ServiceError> {
         let unknown = || {
             ServiceError::refuse(
                 ProblemCode::Unauthenticated,
                 "no device of this id has this key; enrol again",
             )
         };
-        if self.fleet.device(device).is_none() {
-            // It may have joined through another replica a moment ago.
+        let key = key.to_string();
+        let is_known = || {
+            let entry = self.fleet.device(device)?;
+            let known = entry.lock().device.public_key == key;
+            known.then_some(entry)
+        };
+        if is_known().is_none() {
+            // It may have joined, or changed its key, through another replica a moment ago.
             self.fleet.reload_device(&self.db, device).await?;
         }
-        let entry = self.fleet.device(device).ok_or_else(unknown)?;
+        let entry = is_known().ok_or_else(unknown)?;
         let state = entry.lock();
-        if state.device.public_key != signer.key.to_string() {
-            return Err(unknown());
-        }
         if !state.device.active {
             return Err(ServiceError::refuse(
                 ProblemCode::DeviceRevoked,
                 "the device is revoked",
             ));
         }
-        let session = self.settings.devices.session;
-        let expires = self.now().plus(session);
-        Ok(SessionGranted {
-            ticket: self
-                .tickets
-                .ticket(device, &state.device.public_key, expires),
-            expires_in_s: u32::try_from(session.as_secs()).unwrap_or(u32::MAX),
-        })
+        Ok(())
+    }
+
+    /// Takes the number of a signed request. The same request again is refused. A number that
+    /// another request has used means that two machines have one identity, or that one was put
+    /// back to an older state: the device is isolated until a person has looked.
+    async fn take_number(
+        &self,
+        device: DeviceId,
+        number: u64,
+        signer: &Signer,
+    ) -> Result<(), ServiceError> {
+        let mut tx = self.db.write().await?;
+        match devices::take_request(&mut tx, device, number, &signer.nonce).await? {
+            Numbered::New => {
+                tx.commit().await?;
+                return Ok(());
+            }
+            Numbered::Repeated => {
+                return Err(ServiceError::refuse(
+                    ProblemCode::Unauthenticated,
+                    "this request was used before; sign another",
+                ));
+            }
+            Numbered::Forked => {}
+        }
+        let known = devices::one(&mut tx, device).await?;
+        if known.is_some_and(|d| d.active && d.isolated.is_empty()) {
+            let why = format!(
+                "its signed request {number} came twice: two machines have this identity, or one \
+                 was put back to an older state"
+            );
+            devices::set_isolated(&mut tx, device, &why).await?;
+            let event = NewEvent {
+                device: Some(device),
+                ..event(EventKind::Device, "planner", format!("isolated: {why}"))
+            };
+            events::append(&mut tx, &self.origin, self.now(), &event).await?;
+            tx.commit().await?;
+            self.metrics.clones.inc();
+            tracing::warn!(%device, "{why}");
+            self.fleet.reload_device(&self.db, device).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a device another key. The request is signed by the present key; or, when its answer
+    /// was lost, by the new one.
+    pub async fn change_device_key(
+        &self,
+        change: &KeyChange,
+        signer: &Signer,
+    ) -> Result<KeyChanged, ServiceError> {
+        let device = change.device;
+        self.known_signer(device, &signer.key).await?;
+        let new: PublicKey = change.public_key.parse().map_err(ServiceError::invalid)?;
+        let done = KeyChanged {
+            public_key: new.to_string(),
+        };
+        if signer.key == new {
+            return Ok(done);
+        }
+        let proof = hex::decode(&change.proof).unwrap_or_default();
+        let statement = key_change(device, change.counter, &signer.key, &new);
+        new.verify(&statement, &proof).map_err(|_| {
+            ServiceError::refuse(
+                ProblemCode::Unauthenticated,
+                "the new key has not signed the change",
+            )
+        })?;
+        self.take_number(device, change.counter, signer).await?;
+        let mut tx = self.db.write().await?;
+        if devices::by_key(&mut tx, &done.public_key).await?.is_some()
+            || !devices::set_key(&mut tx, device, &signer.key.to_string(), &done.public_key).await?
+        {
+            return Err(ServiceError::refuse(
+                ProblemCode::Conflict,
+                "the key is another device's, or was changed just now",
+            ));
+        }
+        let event = NewEvent {
+            device: Some(device),
+            ..event(
+                EventKind::Device,
+                format!("device {device}"),
+                "has a new key; its sessions have ended",
+            )
+        };
+        events::append(&mut tx, &self.origin, self.now(), &event).await?;
+        tx.commit().await?;
+        self.fleet.reload_device(&self.db, device).await?;
+        Ok(done)
     }
 
     /// Which device bears a ticket. Revocation bites here, at the next request.

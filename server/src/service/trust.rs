@@ -113,8 +113,12 @@ impl TrustState {
     }
 }
 
-fn is_online(role: &str) -> bool {
+pub(super) fn is_online(role: &str) -> bool {
     matches!(role, "snapshot" | "timestamp" | "director")
+}
+
+pub(super) fn signed_by_server(role: &str) -> ServiceError {
+    ServiceError::invalid(format!("{role} is signed by the server"))
 }
 
 fn file_name(role: &str, version: u64) -> String {
@@ -142,10 +146,7 @@ impl App {
         let mut taken = Vec::new();
         for upload in uploads {
             if is_online(&upload.role) {
-                return Err(ServiceError::invalid(format!(
-                    "{} is signed by the server",
-                    upload.role
-                )));
+                return Err(signed_by_server(&upload.role));
             }
             if let Some(version) = state.repository.accept(upload, now)? {
                 let file = MetadataFile {
@@ -155,6 +156,7 @@ impl App {
                     body: upload.bytes.clone(),
                 };
                 trust::insert(&mut tx, &file, now).await?;
+                trust::drop_draft(&mut tx, &upload.role, version).await?;
                 taken.push(format!("{} v{version}", upload.role));
             }
         }

@@ -363,6 +363,8 @@ async fn write_reports(
         // Each number is taken once: a report whose acknowledgement was lost comes again.
         if devices::take_report(tx, device, report.seq).await? {
             write_report(tx, device, report, now, max_attempts, gathered).await?;
+            let statement = serde_json::to_string(report).unwrap_or_default();
+            deployments::set_statement(tx, report.deployment, device, &statement).await?;
         }
     }
     Ok(Written::Acknowledged(

@@ -20,6 +20,8 @@ statements! {
                AND NOT EXISTS (SELECT 1 FROM deployment o WHERE o.device_id = deployment.device_id AND o.active = 1)";
     UPDATE = "UPDATE deployment SET state = $3, active = $4, leg = $5, reason = $6, detail = $7, bytes_downloaded = $8, updated_at = $9, took = $10, failures = $11, outcome = $12
               WHERE id = $1 AND state = $2";
+    SET_STATEMENT = "UPDATE deployment SET statement = $3 WHERE id = $1 AND device_id = $2";
+    STATEMENT = "SELECT statement FROM deployment WHERE id = $1";
     ONE = "SELECT * FROM deployment WHERE id = $1";
     OF_DEVICE = "SELECT * FROM deployment WHERE device_id = $1 ORDER BY updated_at DESC";
     PAGE = "SELECT * FROM deployment
@@ -238,6 +240,27 @@ pub async fn silent(
         args![now.as_micros(), limit],
         read,
     )
+    .await
+}
+
+/// Keeps what a device signed about a deployment of its own.
+pub async fn set_statement(
+    tx: &mut Tx,
+    id: DeploymentId,
+    device: DeviceId,
+    statement: &str,
+) -> Result<(), StoreError> {
+    let args = args![id.to_string(), device.to_string(), statement];
+    tx.run("keep a statement", SET_STATEMENT, args)
+        .await
+        .map(drop)
+}
+
+/// What the device signed about a deployment; empty when it has not reported.
+pub async fn statement(tx: &mut Tx, id: DeploymentId) -> Result<Option<String>, StoreError> {
+    tx.optional("read a statement", STATEMENT, args![id.to_string()], |row| {
+        row.get("statement")
+    })
     .await
 }
 

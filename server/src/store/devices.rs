@@ -33,6 +33,12 @@ statements! {
     HEARTBEAT = "UPDATE device SET last_seen = $2, agent_version = $3, battery_percent = $4, power = $5, flushed_at = $6, metered = $7, low_since = $8, unhealthy_at = $9
                  WHERE id = $1 AND last_seen <= $2";
     SET_ACTIVE = "UPDATE device SET active = $2 WHERE id = $1";
+    SET_ISOLATED = "UPDATE device SET isolated = $2 WHERE id = $1";
+    READMIT = "UPDATE device SET active = 1, isolated = '', requests = 0, request_nonce = '' WHERE id = $1";
+    TAKE_REQUEST = "UPDATE device SET requests = $2, request_nonce = $3 WHERE id = $1 AND requests < $2 AND active = 1";
+    REQUESTS = "SELECT requests, request_nonce FROM device WHERE id = $1";
+    WANT_KEY = "UPDATE device SET new_key = 1 WHERE id = $1 AND active = 1";
+    SET_KEY = "UPDATE device SET public_key = $3, new_key = 0 WHERE id = $1 AND public_key = $2";
     TAKE_REPORT = "UPDATE device SET report_seq = $2 WHERE id = $1 AND report_seq < $2 AND active = 1";
     REPORT_SEQ = "SELECT report_seq FROM device WHERE id = $1";
     SET_RUNS = "UPDATE device SET release = $2, image = $3 WHERE id = $1";
@@ -66,6 +72,10 @@ pub struct Device {
     pub public_key: String,
     /// Whether it may take part.
     pub active: bool,
+    /// Why it is kept from everything but the way back; empty when it is not.
+    pub isolated: String,
+    /// Whether it is to make itself a new key.
+    pub new_key: bool,
     /// What runs on it.
     pub release: Option<Version>,
     /// The image of what runs on it.
@@ -245,6 +255,65 @@ pub async fn set_active(tx: &mut Tx, id: DeviceId, active: bool) -> Result<bool,
         == 1)
 }
 
+/// Keeps a device from everything but the way back, with a reason; whether there is such a device.
+pub async fn set_isolated(tx: &mut Tx, id: DeviceId, why: &str) -> Result<bool, StoreError> {
+    let args = args![id.to_string(), why];
+    Ok(tx.run("isolate a device", SET_ISOLATED, args).await? == 1)
+}
+
+/// Lets a device take part again; its signed requests are counted anew.
+pub async fn readmit(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
+    let args = args![id.to_string()];
+    Ok(tx.run("readmit a device", READMIT, args).await? == 1)
+}
+
+/// What became of the number of a signed request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbered {
+    /// It is the highest so far.
+    New,
+    /// It is the very request that was taken before.
+    Repeated,
+    /// Another request had this number, or a higher one: two machines count, or one was put back.
+    Forked,
+}
+
+/// Takes the number of a signed request.
+pub async fn take_request(
+    tx: &mut Tx,
+    id: DeviceId,
+    number: u64,
+    nonce: &str,
+) -> Result<Numbered, StoreError> {
+    let signed = i64::try_from(number).unwrap_or(i64::MAX);
+    let args = args![id.to_string(), signed, nonce];
+    if tx.run("take a request", TAKE_REQUEST, args).await? == 1 {
+        return Ok(Numbered::New);
+    }
+    let known = tx
+        .optional("read a request", REQUESTS, args![id.to_string()], |row| {
+            let at: u64 = row.unsigned("requests")?;
+            Ok((at, row.get::<String>("request_nonce")?))
+        })
+        .await?;
+    Ok(match known {
+        Some((at, used)) if at == number && used == nonce => Numbered::Repeated,
+        _ => Numbered::Forked,
+    })
+}
+
+/// Asks a device to make itself a new key.
+pub async fn want_new_key(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
+    let args = args![id.to_string()];
+    Ok(tx.run("ask for a new key", WANT_KEY, args).await? == 1)
+}
+
+/// Puts a new key in the place of the present one; whether that was the present one.
+pub async fn set_key(tx: &mut Tx, id: DeviceId, old: &str, new: &str) -> Result<bool, StoreError> {
+    let args = args![id.to_string(), old, new];
+    Ok(tx.run("change a device's key", SET_KEY, args).await? == 1)
+}
+
 /// Takes a report's number; whether it is new. Holds the device's row until the transaction ends.
 pub async fn take_report(tx: &mut Tx, id: DeviceId, seq: u64) -> Result<bool, StoreError> {
     let seq = i64::try_from(seq).unwrap_or(i64::MAX);
@@ -335,6 +404,8 @@ fn read(row: &Row) -> Result<Device, StoreError> {
         ring: Ring::from_random(row.unsigned("ring")?),
         public_key: row.get("public_key")?,
         active: row.get::<i64>("active")? == 1,
+        isolated: row.get("isolated")?,
+        new_key: row.get::<i64>("new_key")? == 1,
         release: row.parse_opt("release")?,
         image: row.parse_opt("image")?,
         agent_version: row.get("agent_version")?,

@@ -16,6 +16,10 @@ statements! {
     FILE = "SELECT role, version, sha256, body FROM metadata WHERE role = $1 AND version = $2";
     ROOT_BY_HASH = "SELECT role, version, sha256, body FROM metadata WHERE role = 'root' AND sha256 = $1";
     PRUNE = "DELETE FROM metadata WHERE role = $1 AND version < $2";
+    PUT_DRAFT = "INSERT INTO metadata_draft (role, version, body, purpose, created_at, created_by) VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (role) DO UPDATE SET version = $2, body = $3, purpose = $4, created_at = $5, created_by = $6";
+    DRAFTS = "SELECT role, version, body, purpose, created_at, created_by FROM metadata_draft ORDER BY role";
+    DROP_DRAFT = "DELETE FROM metadata_draft WHERE role = $1 AND version <= $2";
     INSERT_JOIN = "INSERT INTO join_token (id, secret_sha256, root_sha256, product, region, channel, labels, uses_left, expires_at, created_at, created_by)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     JOIN_TOKEN = "SELECT * FROM join_token WHERE id = $1";
@@ -110,6 +114,60 @@ pub async fn root_by_hash(tx: &mut Tx, sha256: Sha256) -> Result<Option<Metadata
 pub async fn prune(tx: &mut Tx, role: &str, before: u64) -> Result<(), StoreError> {
     let before = i64::try_from(before).unwrap_or(i64::MAX);
     tx.run("prune metadata", PRUNE, args![role, before])
+        .await
+        .map(drop)
+}
+
+/// A signed file that still waits for signatures.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Its role.
+    pub role: String,
+    /// The version that it is to have.
+    pub version: u64,
+    /// The file with the signatures so far.
+    pub body: Vec<u8>,
+    /// What it is for, in a person's words.
+    pub purpose: String,
+    /// When its newest signature came.
+    pub created_at: Timestamp,
+    /// Whose token brought it.
+    pub created_by: String,
+}
+
+/// Stores the draft of a role; it takes the place of an older one.
+pub async fn put_draft(tx: &mut Tx, draft: &Draft) -> Result<(), StoreError> {
+    let version = i64::try_from(draft.version).unwrap_or(i64::MAX);
+    let args = args![
+        draft.role.as_str(),
+        version,
+        draft.body.clone(),
+        draft.purpose.as_str(),
+        draft.created_at.as_micros(),
+        draft.created_by.as_str(),
+    ];
+    tx.run_one("store a draft", PUT_DRAFT, args).await
+}
+
+/// Every draft, by role.
+pub async fn drafts(tx: &mut Tx) -> Result<Vec<Draft>, StoreError> {
+    tx.all("read drafts", DRAFTS, args![], |row| {
+        Ok(Draft {
+            role: row.get("role")?,
+            version: row.unsigned("version")?,
+            body: row.get("body")?,
+            purpose: row.get("purpose")?,
+            created_at: Timestamp::from_micros(row.get("created_at")?),
+            created_by: row.get("created_by")?,
+        })
+    })
+    .await
+}
+
+/// Drops the draft of a role up to a version: it is complete, or overtaken.
+pub async fn drop_draft(tx: &mut Tx, role: &str, version: u64) -> Result<(), StoreError> {
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    tx.run("drop a draft", DROP_DRAFT, args![role, version])
         .await
         .map(drop)
 }

@@ -52,6 +52,36 @@ pub struct Enrolled {
     pub root: String,
 }
 
+/// A device's request for a session, signed by its key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionRequest {
+    /// Which device.
+    pub device: DeviceId,
+    /// One more than in any signed request before. A number that was used already is a repeated
+    /// request, or a second machine with this identity.
+    pub counter: u64,
+}
+
+/// A device's request to be known by another key. It is signed by the present one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// Which device.
+    pub device: DeviceId,
+    /// One more than in any signed request before.
+    pub counter: u64,
+    /// The new Ed25519 public key, 32 bytes in hexadecimal.
+    pub public_key: String,
+    /// The new key's signature over the change, in hexadecimal: proof that the device has it.
+    pub proof: String,
+}
+
+/// Answer to a [`KeyChange`], given after it is committed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyChanged {
+    /// The key that the device is known by from now on.
+    pub public_key: String,
+}
+
 /// Answer to a session request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionGranted {
@@ -126,4 +156,7 @@ pub struct CheckInAnswer {
     /// rollback window, or froze pruning. It never shortens the window.
     #[serde(default)]
     pub keep_previous_s: Option<u32>,
+    /// Whether the device is to make itself a new key.
+    #[serde(default)]
+    pub new_key: bool,
 }

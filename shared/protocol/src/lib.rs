@@ -24,7 +24,10 @@ mod version;
 
 pub use battery::{Battery, Power};
 pub use chain::error_chain;
-pub use checkin::{CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, SessionGranted};
+pub use checkin::{
+    CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, KeyChange, KeyChanged,
+    SessionGranted, SessionRequest,
+};
 pub use deployment::DeploymentState;
 pub use digest::{ParseDigestError, Sha256};
 pub use id::{
@@ -46,6 +49,8 @@ pub mod paths {
     pub const ENROL: &str = "/device/v1/enroll";
     /// POST: a signed request for a session ticket.
     pub const SESSION: &str = "/device/v1/session";
+    /// POST: a signed announcement of the device's next key.
+    pub const KEY: &str = "/device/v1/key";
     /// POST: report facts, hear what to do.
     pub const CHECK_IN: &str = "/device/v1/checkin";
     /// POST: what happened on the device, numbered.

@@ -41,6 +41,8 @@ pub enum Reason {
     Held,
     WindowClosed,
     DeviceRevoked,
+    /// The device is kept from everything but the way back: its identity is in doubt.
+    DeviceIsolated,
     // What a gate waits for.
     WaveInFlight,
     WaveSoaking,
@@ -107,6 +109,7 @@ crate::words!(Reason("reason") {
     Held = "held",
     WindowClosed = "window_closed",
     DeviceRevoked = "device_revoked",
+    DeviceIsolated = "device_isolated",
     WaveInFlight = "wave_in_flight",
     WaveSoaking = "wave_soaking",
     WaveReachesOut = "wave_reaches_out",
@@ -214,6 +217,7 @@ impl Reason {
             Self::Held => "a hold keeps this device from the release",
             Self::WindowClosed => "the maintenance window is closed",
             Self::DeviceRevoked => "the device is revoked",
+            Self::DeviceIsolated => "the device is isolated: its identity is in doubt",
             Self::WaveInFlight => "devices of the wave are still updating",
             Self::WaveSoaking => "the wave soaks before anything more happens",
             Self::WaveReachesOut => "devices of the wave are online but not updated yet",

@@ -26,6 +26,10 @@ pub struct Report {
     /// Bytes fetched from the network for this deployment up to then.
     #[serde(default)]
     pub bytes_downloaded: u64,
+    /// The device's Ed25519 signature over all of the above and its id, in hexadecimal: a result
+    /// that neither side can deny.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// Body of a report request.

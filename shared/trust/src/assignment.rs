@@ -1,15 +1,17 @@
 //! The assignment: one device, one image, one action, signed online, checked against what was
 //! signed offline.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sigstore_tuf::metadata::{Metadata, Targets};
 use tidegate_protocol::{DeploymentId, DeviceId, Image, Platform, Sha256, Timestamp, Version};
 
 use crate::role::{self, ImagePath};
 use crate::verify::Trusted;
 use crate::{
-    ImageFacts, SPEC_VERSION, SecretKey, Signed, TrustError, from_jiff, lifetime, sign, size_limit,
+    ImageFacts, SPEC_VERSION, SecretKey, Signed, TrustError, from_jiff, lifetime, quorum, sign,
+    size_limit,
 };
 
 /// How errors name the document.
@@ -117,24 +119,40 @@ pub struct Situation<'a> {
     pub installed: Option<&'a Version>,
     /// The oldest release that it may ever install again.
     pub floor: Option<&'a Version>,
-    /// Its clock, where it has one that is not behind its floor; otherwise the floor.
+    /// What it knows of the time.
     pub clock: Clock,
+    /// The version of its agent.
+    pub agent: Option<&'a Version>,
 }
 
 /// What a device knows of the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clock {
-    /// A clock that is at or after the floor.
-    Sane(Timestamp),
-    /// No clock, or one behind the floor, which is given.
-    Floor(Timestamp),
+pub struct Clock {
+    /// What its clock shows.
+    pub shows: Timestamp,
+    /// The newest time that an offline key has vouched for: it is certainly later than this.
+    pub floor: Timestamp,
+    /// Whether its owner vouches for the clock (it is set by a trusted source). Then expiry is
+    /// judged by it alone.
+    pub strict: bool,
 }
 
 impl Clock {
-    /// The time that metadata is checked against before an assignment is there.
-    pub fn now(self) -> Timestamp {
-        match self {
-            Clock::Sane(at) | Clock::Floor(at) => at,
+    /// How far ahead of the server a clock may be before it is taken to be wrong.
+    const AHEAD: Duration = Duration::from_hours(24);
+
+    /// The time of a decision, given the time that a fresh answer of the server claims. A clock
+    /// behind the floor, or more than a day ahead of the server, is wrong: 1970 and 2100 strand
+    /// nobody. A server that lies about the past keeps expired files in use, which it could do as
+    /// well by not answering; versions never fall. One that lies about the future is refused.
+    pub fn decide(self, claimed: Timestamp) -> Timestamp {
+        if self.strict {
+            return self.shows.max(self.floor);
+        }
+        if self.shows >= self.floor && self.shows <= claimed.plus(Self::AHEAD) {
+            self.shows
+        } else {
+            claimed.max(self.floor)
         }
     }
 }
@@ -166,11 +184,7 @@ pub fn verify(
             limit: size_limit::ASSIGNMENT,
         });
     }
-    let document =
-        Metadata::<Targets>::from_slice(bytes).map_err(|source| TrustError::Metadata {
-            file: FILE.into(),
-            source,
-        })?;
+    let document = quorum::parse_targets(FILE, bytes)?;
     // 4. Signed by the director that the fresh offline targets name.
     trusted.verify_director(&document)?;
     let signed = document.into_signed();
@@ -210,14 +224,11 @@ pub fn verify(
             format!("it must offer 1 to {MAX_PAYLOADS} payloads"),
         ));
     }
-    // 5. A machine without a clock takes the time of the fresh assignment, for this decision
-    // only: the nonce proves that it is an answer, not a recording.
-    let now = match situation.clock {
-        Clock::Sane(at) => at,
-        Clock::Floor(floor) => floor.max(time),
-    };
+    // 5. A machine without a believable clock takes the time of the fresh assignment, for this
+    // decision only: the nonce proves that it is an answer, not a recording.
+    let now = situation.clock.decide(time);
     trusted.check_expiry(now)?;
-    if expires < now {
+    if expires <= now {
         return Err(TrustError::Metadata {
             file: FILE.into(),
             source: sigstore_tuf::Error::Expired {
@@ -258,6 +269,14 @@ pub fn verify(
             path,
             format!("format {:?} is not known", facts.format),
         ));
+    }
+    if let (Some(needed), Some(agent)) = (&facts.min_agent, situation.agent)
+        && agent < needed
+    {
+        return Err(TrustError::AgentTooOld {
+            image: facts.release.clone(),
+            needed: needed.clone(),
+        });
     }
     check_order(trusted, facts, terms.action, situation)?;
     Ok(Accepted {
@@ -315,6 +334,9 @@ fn check_order(
                     needed: needed.clone(),
                 });
             }
+            if let Some(stone) = skipped_stone(role, situation.platform, installed, &image) {
+                return Err(TrustError::SkipsSteppingStone { image, stone });
+            }
         }
         Action::Rollback => {
             let from = ImagePath {
@@ -332,4 +354,22 @@ fn check_order(
         }
     }
     Ok(())
+}
+
+/// The oldest stepping stone between two releases that this platform could be led over.
+fn skipped_stone(
+    role: &crate::ProductRole,
+    platform: &Platform,
+    installed: &Version,
+    image: &Version,
+) -> Option<Version> {
+    role.images
+        .iter()
+        .filter(|(path, facts)| facts.stepping_stone && path.platform == *platform)
+        .map(|(path, _)| &path.release)
+        .filter(|stone| *stone > installed && *stone < image)
+        .filter(|stone| !role.policy.eol.contains(stone))
+        .filter(|stone| role.policy.min_release.as_ref().is_none_or(|min| *stone >= min))
+        .min()
+        .cloned()
 }

@@ -38,6 +38,16 @@ pub enum TrustError {
         /// What is wrong with it.
         what: String,
     },
+    /// Older than what this device has seen, whatever the kept files say.
+    #[error("{file} is version {got}; this device has seen {floor}")]
+    BelowVersionFloor {
+        /// Which file.
+        file: String,
+        /// Its version.
+        got: u64,
+        /// The newest version seen.
+        floor: u64,
+    },
     /// The `director` role must list no images.
     #[error("the director role lists images itself")]
     DirectorListsImages,
@@ -79,6 +89,22 @@ pub enum TrustError {
         /// What was assigned.
         image: Version,
         /// The oldest release that it can replace.
+        needed: Version,
+    },
+    /// A release that may not be skipped lies in between.
+    #[error("{image} may not be installed before {stone}, which is a stepping stone")]
+    SkipsSteppingStone {
+        /// What was assigned.
+        image: Version,
+        /// What has to come first.
+        stone: Version,
+    },
+    /// Needs a newer agent.
+    #[error("{image} needs agent {needed} or newer")]
+    AgentTooOld {
+        /// What was assigned.
+        image: Version,
+        /// The oldest agent that can install it.
         needed: Version,
     },
     /// Below the floor that this device or the policy sets.
@@ -123,7 +149,7 @@ impl TrustError {
             | Self::TooLarge { file, .. }
             | Self::Missing(file)
             | Self::Field { file, .. } => file == crate::assignment::FILE,
-            Self::TooManyRoots | Self::DirectorListsImages => false,
+            Self::TooManyRoots | Self::DirectorListsImages | Self::BelowVersionFloor { .. } => false,
             _ => true,
         }
     }

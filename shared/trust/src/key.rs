@@ -17,6 +17,15 @@ pub enum KeyError {
     /// Not a public key.
     #[error("not an Ed25519 public key: 64 hexadecimal digits of a point of full order")]
     Public,
+    /// Not an ML-DSA-65 public key.
+    #[error("not an ML-DSA-65 public key in PEM (RFC 9881)")]
+    MlDsaPublic,
+    /// A kind of key that this version does not know.
+    #[error("keys of kind {0} are not known to this version")]
+    Kind(String),
+    /// Where the key is kept, signing failed.
+    #[error("the key's keeper: {0}")]
+    Keeper(String),
     /// The signature does not match.
     #[error("the signature does not match")]
     Signature,

@@ -14,22 +14,33 @@ pub mod verify;
 
 mod document;
 mod error;
+mod floors;
 mod join;
 mod key;
+mod ml_dsa;
 mod provider;
+mod quorum;
+mod report;
 mod repository;
 mod role;
+mod role_key;
+mod strict;
+mod top;
 
 pub use document::{Signed, sign};
 pub use error::TrustError;
-pub use join::{JoinToken, JoinTokenError};
+pub use floors::{Floor, Floors};
+pub use join::{Backstop, JoinToken, JoinTokenError};
 pub use key::{KeyError, PublicKey, SecretKey};
+pub use ml_dsa::{MlDsaPublic, MlDsaSecret};
+pub use quorum::{Holder, Quorum, signed_by};
+pub use report::{key_change, sign_report, verify_report};
 pub use repository::{
     FileFacts, Repository, UploadedFile, signed_version, snapshot_body, timestamp_body,
 };
-pub use role::{
-    Delegation, Health, ImageFacts, ImagePath, Policy, ProductRole, RoleName, RootRole, TopTargets,
-};
+pub use role::{Health, ImageFacts, ImagePath, Policy, ProductRole, RoleName};
+pub use role_key::{KeyKind, RoleKey, RoleSigner};
+pub use top::{DIRECTOR, Delegation, RootRole, TOP_ROLES, TopTargets};
 
 use tidegate_protocol::Timestamp;
 
@@ -82,6 +93,14 @@ pub(crate) fn to_jiff(at: Timestamp) -> jiff::Timestamp {
     } else {
         jiff::Timestamp::MAX
     })
+}
+
+/// The moment after `now`: the core takes metadata that expires exactly now for good, and the
+/// specification (5.3.10 and its like) does not.
+pub(crate) fn expiry_check(now: Timestamp) -> jiff::Timestamp {
+    let now = to_jiff(now);
+    now.checked_add(jiff::SignedDuration::from_nanos(1))
+        .unwrap_or(now)
 }
 
 pub(crate) fn from_jiff(at: jiff::Timestamp) -> Timestamp {

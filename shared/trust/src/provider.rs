@@ -1,4 +1,5 @@
-//! The cryptography behind the verification core: ed25519-dalek's strict verification and sha2.
+//! The cryptography behind the verification core: ed25519-dalek's strict verification, ml-dsa and
+//! sha2.
 //!
 //! Keys and schemes that it does not know are refused one by one; the core then goes on to the
 //! next signature, so that metadata may carry keys of a later kind.
@@ -42,13 +43,16 @@ impl CryptoProvider for Provider {
         data: &[u8],
         signature: &[u8],
     ) -> sigstore_crypto::Result<()> {
-        if scheme != SigningScheme::Ed25519 {
-            return Err(Error::UnsupportedAlgorithm(format!("{scheme:?}")));
-        }
-        hex::encode(spki_pubkey_bytes)
-            .parse::<crate::PublicKey>()
-            .and_then(|key| key.verify(data, signature))
-            .map_err(|e| Error::Verification(e.to_string()))
+        let verified = match scheme {
+            SigningScheme::Ed25519 => hex::encode(spki_pubkey_bytes)
+                .parse::<crate::PublicKey>()
+                .and_then(|key| key.verify(data, signature)),
+            // The core has put TAP 21's prefix before the data.
+            SigningScheme::MlDsa65 => crate::ml_dsa::MlDsaPublic::from_bytes(spki_pubkey_bytes)
+                .and_then(|key| key.verify(data, signature)),
+            _ => return Err(Error::UnsupportedAlgorithm(format!("{scheme:?}"))),
+        };
+        verified.map_err(|e| Error::Verification(e.to_string()))
     }
 
     fn verify_prehashed(

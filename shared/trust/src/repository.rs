@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use sigstore_tuf::TrustedMetadataSet;
-use sigstore_tuf::metadata::{Metadata, Targets};
+use sigstore_tuf::metadata::Targets;
 use tidegate_protocol::{Sha256, Timestamp};
 
-use crate::role::{DIRECTOR, ImagePath};
-use crate::{ImageFacts, ProductRole, RoleName, RootRole, SPEC_VERSION, TrustError, provider};
+use crate::role::ImagePath;
+use crate::{
+    DIRECTOR, ImageFacts, ProductRole, Quorum, RoleKey, RoleName, RootRole, SPEC_VERSION, Signed,
+    TOP_ROLES, TopTargets, TrustError, provider, quorum, top,
+};
 use crate::{from_jiff, size_limit};
 
 /// A metadata file that a person's CLI made and signed.
@@ -138,6 +141,7 @@ impl Repository {
             Some((_, current)) => {
                 let mut set = TrustedMetadataSet::from_root(current).map_err(refuse)?;
                 set.update_root(bytes).map_err(refuse)?;
+                top::check_root_keys(set.root())?;
                 set.root().version
             }
         };
@@ -164,7 +168,7 @@ impl Repository {
             source,
         };
         let root = TrustedMetadataSet::from_root(root).map_err(refuse)?;
-        let parsed = Metadata::<Targets>::from_slice(bytes).map_err(refuse)?;
+        let parsed = quorum::parse_targets(file, bytes)?;
         let keys = root
             .root()
             .role("targets")
@@ -191,6 +195,7 @@ impl Repository {
                 "it does not delegate the director role",
             ));
         }
+        check_delegations(&new)?;
         let version = new.version;
         self.targets = Some((bytes.to_vec(), new));
         Ok(Some(version))
@@ -222,7 +227,7 @@ impl Repository {
             file: file.clone(),
             source,
         };
-        let parsed = Metadata::<Targets>::from_slice(bytes).map_err(refuse)?;
+        let parsed = quorum::parse_targets(&file, bytes)?;
         parsed
             .verify_threshold(keys, &role.role_keys(), &file)
             .map_err(refuse)?;
@@ -280,6 +285,91 @@ impl Repository {
             .is_some_and(|(_, t)| delegation(t, &name.to_string()).is_some())
     }
 
+    /// The offline quorum of a role, as the newest accepted files name it.
+    pub fn quorum(&self, role: &str) -> Result<Quorum, TrustError> {
+        let none = || TrustError::field(role, "no such role");
+        if TOP_ROLES.contains(&role) {
+            let (_, root) = self.root.as_ref().ok_or_else(none)?;
+            let root = RootRole::from_bytes(root)?;
+            return root.quorum(role).cloned().ok_or_else(none);
+        }
+        let (bytes, _) = self.targets.as_ref().ok_or_else(none)?;
+        let targets = TopTargets::from_bytes(bytes)?;
+        let delegation = targets.delegation(role).ok_or_else(none)?;
+        Ok(delegation.quorum.clone())
+    }
+
+    /// The keys whose signatures a draft of a role may carry: those of the role, and for a root
+    /// those of the new one too. Refuses a draft that is not the next version, or says something
+    /// that must not be signed.
+    pub fn draft_keys(&self, role: &str, draft: &Signed) -> Result<Vec<RoleKey>, TrustError> {
+        let version = draft.body()["version"].as_u64().unwrap_or(0);
+        let present = self.version(role);
+        let next = if role == "root" {
+            version == present + 1
+        } else {
+            version > present
+        };
+        if !next {
+            return Err(TrustError::field(
+                role,
+                format!("the draft is version {version}; {present} is there: begin anew from it"),
+            ));
+        }
+        let mut keys: Vec<RoleKey> = Vec::new();
+        if role != "root" || present > 0 {
+            keys.extend(self.quorum(role)?.keys().cloned());
+        }
+        let bytes = draft.to_bytes();
+        match role {
+            "root" => {
+                let root = RootRole::from_bytes(&bytes)?;
+                root.check_quorums()?;
+                for key in root.root.keys() {
+                    if !keys.contains(key) {
+                        keys.push(key.clone());
+                    }
+                }
+            }
+            "targets" => TopTargets::from_bytes(&bytes)?.check()?,
+            name => {
+                let parsed = quorum::parse_targets(name, &bytes)?;
+                ProductRole::from_targets(&name.parse()?, parsed.signed())?;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The bytes of a file that people sign, as accepted last.
+    pub fn bytes(&self, role: &str) -> Option<&[u8]> {
+        match role {
+            "root" => self.root().map(|(_, bytes)| bytes),
+            "targets" => self.targets().map(|(_, bytes)| bytes),
+            name => {
+                let name: RoleName = name.parse().ok()?;
+                self.roles.get(&name).map(|(bytes, _)| bytes.as_slice())
+            }
+        }
+    }
+
+    /// The product-channel roles that are there.
+    pub fn roles(&self) -> impl Iterator<Item = &ProductRole> {
+        self.roles.values().map(|(_, role)| role)
+    }
+
+    /// The version of a file that people sign; 0 when there is none.
+    pub fn version(&self, role: &str) -> u64 {
+        match role {
+            "root" => self.root().map_or(0, |(version, _)| version),
+            "targets" => self.targets().map_or(0, |(version, _)| version),
+            name => name
+                .parse()
+                .ok()
+                .and_then(|name| self.role(&name))
+                .map_or(0, |role| role.version),
+        }
+    }
+
     /// What a role says of one image.
     pub fn image(&self, path: &ImagePath) -> Option<&ImageFacts> {
         self.role(&path.role)?.images.get(path)
@@ -310,6 +400,35 @@ pub(crate) fn delegation<'a>(
         .iter()
         .find(|role| role.name == name)
         .map(|role| (&block.keys, role))
+}
+
+/// Every role that `targets` names: a name of its own, distinct keys, and no more roles than a
+/// client will look at.
+fn check_delegations(targets: &Targets) -> Result<(), TrustError> {
+    let file = "targets.json";
+    let Some(block) = &targets.delegations else {
+        return Ok(());
+    };
+    let mut names = std::collections::BTreeSet::new();
+    for role in &block.roles {
+        if role.name != DIRECTOR {
+            role.name.parse::<RoleName>()?;
+        }
+        if !names.insert(&role.name) {
+            return Err(TrustError::field(
+                file,
+                format!("it delegates {} twice", role.name),
+            ));
+        }
+        if role.threshold == 0 {
+            return Err(TrustError::field(
+                file,
+                format!("{} asks for no signature", role.name),
+            ));
+        }
+        quorum::check_distinct(file, &role.name, &role.keyids, &block.keys)?;
+    }
+    Ok(())
 }
 
 fn check_size(file: &str, bytes: &[u8], limit: usize) -> Result<(), TrustError> {

@@ -6,13 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sigstore_tuf::metadata::{Metadata, Root, TargetFile, Targets};
+use sigstore_tuf::metadata::{TargetFile, Targets};
 use tidegate_protocol::{Channel, Image, Platform, ProductName, Timestamp, Version};
 
-use crate::{PublicKey, SPEC_VERSION, TrustError, from_jiff};
-
-/// Name of the delegated role that signs assignments.
-pub(crate) const DIRECTOR: &str = "director";
+use crate::{SPEC_VERSION, TrustError, from_jiff};
 
 /// The role of one product and channel, for example `app-stable`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +118,9 @@ pub struct ImageFacts {
     /// The oldest release that it may be installed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_from: Option<Version>,
+    /// The oldest agent that can install it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_agent: Option<Version>,
     /// Whether it may not be skipped on the way to a later release.
     #[serde(default)]
     pub stepping_stone: bool,
@@ -196,6 +196,12 @@ pub struct ProductRole {
 }
 
 impl ProductRole {
+    /// Reads a role's own file; signatures are not judged.
+    pub fn from_bytes(name: &RoleName, bytes: &[u8]) -> Result<Self, TrustError> {
+        let parsed = crate::quorum::parse_targets(&name.to_string(), bytes)?;
+        Self::from_targets(name, parsed.signed())
+    }
+
     /// Reads a role that has been verified.
     pub fn from_targets(name: &RoleName, targets: &Targets) -> Result<Self, TrustError> {
         let file = name.to_string();
@@ -266,200 +272,4 @@ pub(crate) fn issued(
     text.parse::<jiff::Timestamp>()
         .map(from_jiff)
         .map_err(|e| TrustError::field(file, format!("x-issued: {e}")))
-}
-
-/// Who may sign one role that `targets` delegates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delegation {
-    /// The role's name.
-    pub name: String,
-    /// Its keys.
-    pub keys: Vec<PublicKey>,
-    /// How many must sign.
-    pub threshold: u32,
-    /// The paths that it may speak for.
-    pub paths: Vec<String>,
-}
-
-impl Delegation {
-    /// The delegation of a product-channel role to one key.
-    pub fn product(role: &RoleName, key: PublicKey) -> Self {
-        Self {
-            name: role.to_string(),
-            keys: vec![key],
-            threshold: 1,
-            paths: vec![role.paths()],
-        }
-    }
-
-    /// The delegation of assignments.
-    pub fn director(key: PublicKey) -> Self {
-        Self {
-            name: DIRECTOR.into(),
-            keys: vec![key],
-            threshold: 1,
-            paths: vec!["director/*".into()],
-        }
-    }
-}
-
-/// The top-level `targets` role: delegations, no images.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopTargets {
-    /// Its version.
-    pub version: u64,
-    /// When it was signed.
-    pub issued: Timestamp,
-    /// When it ends.
-    pub expires: Timestamp,
-    /// Who may sign what, in order.
-    pub delegations: Vec<Delegation>,
-}
-
-impl TopTargets {
-    /// Reads its own file, made by [`TopTargets::body`]. Keys of unknown kinds are refused here:
-    /// an editor that drops them would lose them.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrustError> {
-        let file = "targets.json";
-        let signed = Metadata::<Targets>::from_slice(bytes)
-            .map_err(|source| TrustError::Metadata {
-                file: file.into(),
-                source,
-            })?
-            .into_signed();
-        let mut delegations = Vec::new();
-        if let Some(block) = &signed.delegations {
-            for role in &block.roles {
-                let keys = role
-                    .keyids
-                    .iter()
-                    .map(|id| {
-                        block
-                            .keys
-                            .get(id)
-                            .and_then(|key| key.keyval.public.parse().ok())
-                            .ok_or_else(|| {
-                                TrustError::field(
-                                    file,
-                                    format!("key {id} of {} is not an Ed25519 key", role.name),
-                                )
-                            })
-                    })
-                    .collect::<Result<_, _>>()?;
-                delegations.push(Delegation {
-                    name: role.name.clone(),
-                    keys,
-                    threshold: u32::try_from(role.threshold).unwrap_or(u32::MAX),
-                    paths: role.paths.clone().unwrap_or_default(),
-                });
-            }
-        }
-        Ok(Self {
-            version: signed.version,
-            issued: issued(file, &signed.extra)?,
-            expires: from_jiff(signed.expires),
-            delegations,
-        })
-    }
-
-    /// The body to sign.
-    pub fn body(&self) -> Value {
-        let mut keys = Map::new();
-        for key in self.delegations.iter().flat_map(|d| &d.keys) {
-            keys.insert(key.key_id(), key.to_tuf());
-        }
-        let roles: Vec<Value> = self
-            .delegations
-            .iter()
-            .map(|d| {
-                json!({
-                    "name": d.name,
-                    "keyids": d.keys.iter().map(PublicKey::key_id).collect::<Vec<_>>(),
-                    "threshold": d.threshold,
-                    "terminating": true,
-                    "paths": d.paths,
-                })
-            })
-            .collect();
-        json!({
-            "_type": "targets",
-            "spec_version": SPEC_VERSION,
-            "version": self.version,
-            "expires": self.expires.to_string(),
-            "targets": {},
-            "delegations": { "keys": keys, "roles": roles },
-            "x-issued": self.issued.to_string(),
-        })
-    }
-}
-
-/// The `root` role: the keys of the four top roles.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootRole {
-    /// Its version.
-    pub version: u64,
-    /// When it ends.
-    pub expires: Timestamp,
-    /// Keys of `root`, offline.
-    pub root: Vec<PublicKey>,
-    /// Keys of `targets`, offline.
-    pub targets: Vec<PublicKey>,
-    /// The server's key for `snapshot`.
-    pub snapshot: PublicKey,
-    /// The server's key for `timestamp`.
-    pub timestamp: PublicKey,
-}
-
-impl RootRole {
-    /// The body to sign. The offline roles need one signature each.
-    pub fn body(&self) -> Value {
-        let mut keys = Map::new();
-        let mut role = |members: &[PublicKey]| {
-            for key in members {
-                keys.insert(key.key_id(), key.to_tuf());
-            }
-            json!({
-                "keyids": members.iter().map(PublicKey::key_id).collect::<Vec<_>>(),
-                "threshold": 1,
-            })
-        };
-        let roles = json!({
-            "root": role(&self.root),
-            "targets": role(&self.targets),
-            "snapshot": role(&[self.snapshot]),
-            "timestamp": role(&[self.timestamp]),
-        });
-        json!({
-            "_type": "root",
-            "spec_version": SPEC_VERSION,
-            "version": self.version,
-            "expires": self.expires.to_string(),
-            "consistent_snapshot": true,
-            "keys": keys,
-            "roles": roles,
-        })
-    }
-
-    /// Whether a root's bytes are a root signed by its own keys.
-    pub fn check(bytes: &[u8]) -> Result<(), TrustError> {
-        crate::provider::install();
-        if bytes.len() > crate::size_limit::ROOT {
-            return Err(TrustError::TooLarge {
-                file: "root.json".into(),
-                length: bytes.len(),
-                limit: crate::size_limit::ROOT,
-            });
-        }
-        let refuse = |source| TrustError::Metadata {
-            file: "root.json".into(),
-            source,
-        };
-        let root = Metadata::<Root>::from_slice(bytes).map_err(refuse)?;
-        let keys = root
-            .signed()
-            .role("root")
-            .ok_or_else(|| TrustError::field("root.json", "it has no root role"))?;
-        root.verify_threshold(&root.signed().keys, keys, "root")
-            .map_err(refuse)
-    }
 }

@@ -6,10 +6,12 @@
 
 use sigstore_tuf::metadata::{Metadata, Targets};
 use sigstore_tuf::{Error, TrustedMetadataSet};
-use tidegate_protocol::Timestamp;
+use tidegate_protocol::{Sha256, Timestamp};
 
-use crate::role::DIRECTOR;
-use crate::{ProductRole, RoleName, TrustError, provider, role, size_limit, to_jiff};
+use crate::{
+    DIRECTOR, Floors, ProductRole, RoleName, TrustError, expiry_check, provider, quorum, role,
+    size_limit, strict, top,
+};
 
 /// The verified files that a device keeps, byte for byte as received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,23 +53,49 @@ enum Step {
 pub struct Refresh {
     set: TrustedMetadataSet,
     files: TrustedFiles,
-    role: RoleName,
+    floors: Floors,
+    /// `None`: only the top roles.
+    role: Option<RoleName>,
     now: Timestamp,
     step: Step,
 }
 
 impl Refresh {
-    /// Begins with the files kept from last time. The root must be there: it came with the
-    /// enrolment and was pinned by the join token.
-    pub fn start(files: TrustedFiles, role: RoleName, now: Timestamp) -> Result<Self, TrustError> {
+    /// Begins with the files kept from last time, and the floors of what was seen. The root must
+    /// be there: it came with the enrolment and was pinned by the join token. `now` is a time
+    /// that is certainly past: expiry is judged again, with the time of the decision, by
+    /// [`Trusted::check_expiry`].
+    pub fn start(
+        files: TrustedFiles,
+        floors: Floors,
+        role: RoleName,
+        now: Timestamp,
+    ) -> Result<Self, TrustError> {
+        Self::begin(files, floors, Some(role), now)
+    }
+
+    /// Refreshes the four top roles alone.
+    pub fn top(files: TrustedFiles, floors: Floors, now: Timestamp) -> Result<Self, TrustError> {
+        Self::begin(files, floors, None, now)
+    }
+
+    fn begin(
+        files: TrustedFiles,
+        floors: Floors,
+        role: Option<RoleName>,
+        now: Timestamp,
+    ) -> Result<Self, TrustError> {
         provider::install();
+        strict::check("root.json", &files.root)?;
         let set = TrustedMetadataSet::from_root(&files.root).map_err(refuse("root.json"))?;
+        top::check_root_keys(set.root())?;
         let step = Step::Root {
             left: size_limit::ROOT_STEPS,
         };
         Ok(Self {
             set,
             files,
+            floors,
             role,
             now,
             step,
@@ -87,7 +115,10 @@ impl Refresh {
                 (format!("{version}.snapshot.json"), size_limit::SNAPSHOT)
             }
             Step::Targets => (self.pinned("targets")?, size_limit::TARGETS),
-            Step::Role => (self.pinned(&self.role.to_string())?, size_limit::ROLE),
+            Step::Role => (
+                self.pinned(&self.role.as_ref()?.to_string())?,
+                size_limit::ROLE,
+            ),
             Step::Done => return None,
         };
         Some(Request {
@@ -121,13 +152,17 @@ impl Refresh {
                 limit: request.limit,
             });
         }
+        if let Some(bytes) = &bytes {
+            strict::check(&request.file, bytes)?;
+        }
         match (self.step, bytes) {
             (Step::Root { .. }, None) => self.begin_timestamp(),
             (Step::Root { left }, Some(bytes)) => {
                 let left = left.checked_sub(1).ok_or(TrustError::TooManyRoots)?;
-                self.set
-                    .update_root(&bytes)
-                    .map_err(refuse(&request.file))?;
+                let mut next = self.set.clone();
+                next.update_root(&bytes).map_err(refuse(&request.file))?;
+                top::check_root_keys(next.root())?;
+                self.set = next;
                 self.files.root = bytes;
                 self.step = Step::Root { left };
                 Ok(())
@@ -135,16 +170,11 @@ impl Refresh {
             (_, None) => Err(TrustError::Missing(request.file)),
             (Step::Timestamp, Some(bytes)) => self.take_timestamp(bytes),
             (Step::Snapshot, Some(bytes)) => {
-                self.set
-                    .update_snapshot(&bytes, to_jiff(self.now))
-                    .map_err(refuse(&request.file))?;
-                self.files.snapshot = Some(bytes);
+                self.take_snapshot(&request.file, bytes)?;
                 self.begin_targets()
             }
             (Step::Targets, Some(bytes)) => {
-                self.set
-                    .update_targets(&bytes, to_jiff(self.now))
-                    .map_err(refuse(&request.file))?;
+                self.take_targets(&request.file, &bytes)?;
                 self.files.targets = Some(bytes);
                 self.begin_role()
             }
@@ -158,12 +188,29 @@ impl Refresh {
         }
     }
 
+    /// Who signs a top role now, as a digest.
+    fn keys_of(&self, role: &str) -> Sha256 {
+        let root = self.set.root();
+        root.role(role).map_or(Sha256::from_bytes([0; 32]), |keys| {
+            quorum::digest(&keys.keyids, keys.threshold, &root.keys)
+        })
+    }
+
     /// 3b. The root is current: it must not have expired; what was kept sets the version
     /// floors even when it has expired meanwhile. Files that a new root no longer vouches for
     /// set no floor (recovery from a stolen online key).
     fn begin_timestamp(&mut self) -> Result<(), TrustError> {
+        let root = self.set.root().version;
+        if root < self.floors.root {
+            return Err(TrustError::BelowVersionFloor {
+                file: "root.json".into(),
+                got: root,
+                floor: self.floors.root,
+            });
+        }
+        self.floors.root = root;
         self.set
-            .check_root_expired(to_jiff(self.now))
+            .check_root_expired(expiry_check(self.now))
             .map_err(refuse("root.json"))?;
         let any_time = jiff::Timestamp::MIN;
         if let Some(bytes) = &self.files.timestamp
@@ -177,26 +224,38 @@ impl Refresh {
     }
 
     fn take_timestamp(&mut self, bytes: Vec<u8>) -> Result<(), TrustError> {
-        let now = to_jiff(self.now);
-        match self.set.update_timestamp(&bytes, now) {
-            Ok(()) => self.files.timestamp = Some(bytes),
+        let (now, file) = (expiry_check(self.now), "timestamp.json");
+        let keys = self.keys_of("timestamp");
+        let mut next = self.set.clone();
+        match next.update_timestamp(&bytes, now) {
+            Ok(()) => {
+                let version = next.timestamp().map_or(0, |t| t.version);
+                self.floors.timestamp.check(file, version, keys)?;
+                self.floors.timestamp = self.floors.timestamp.raised(version, keys);
+                self.set = next;
+                self.files.timestamp = Some(bytes);
+            }
             // No news; what is kept must still be fresh.
-            Err(Error::EqualVersion { .. }) => {
+            Err(Error::EqualVersion { version, .. }) => {
+                self.floors.timestamp.check(file, version, keys)?;
                 self.set
                     .check_timestamp_expired(now)
-                    .map_err(refuse("timestamp.json"))?;
+                    .map_err(refuse(file))?;
             }
-            Err(error) => return Err(refuse("timestamp.json")(error)),
+            Err(error) => return Err(refuse(file)(error)),
         }
         let wanted = self
             .set
             .timestamp()
             .and_then(|t| t.snapshot_meta())
             .map(|m| m.version);
-        if wanted.is_none() {
-            return Err(TrustError::field("timestamp.json", "it pins no snapshot"));
-        }
-        if wanted == self.set.snapshot().map(|s| s.version) {
+        let Some(wanted) = wanted else {
+            return Err(TrustError::field(file, "it pins no snapshot"));
+        };
+        self.floors
+            .snapshot
+            .check("snapshot.json", wanted, self.keys_of("snapshot"))?;
+        if Some(wanted) == self.set.snapshot().map(|s| s.version) {
             self.set
                 .check_snapshot_expired(now)
                 .map_err(refuse("snapshot.json"))?;
@@ -205,6 +264,20 @@ impl Refresh {
             self.step = Step::Snapshot;
             Ok(())
         }
+    }
+
+    /// 3c.
+    fn take_snapshot(&mut self, file: &str, bytes: Vec<u8>) -> Result<(), TrustError> {
+        self.set
+            .update_snapshot(&bytes, expiry_check(self.now))
+            .map_err(refuse(file))?;
+        let version = self.set.snapshot().map_or(0, |s| s.version);
+        self.floors.snapshot = self
+            .floors
+            .snapshot
+            .raised(version, self.keys_of("snapshot"));
+        self.files.snapshot = Some(bytes);
+        Ok(())
     }
 
     /// 3d. A kept file is used again when it is exactly the pinned one.
@@ -216,20 +289,42 @@ impl Refresh {
                 "it does not pin targets.json",
             ));
         }
-        if let Some(bytes) = &self.files.targets
-            && self.set.update_targets(bytes, to_jiff(self.now)).is_ok()
+        if let Some(bytes) = self.files.targets.clone()
+            && self.take_targets("targets.json", &bytes).is_ok()
         {
             return self.begin_role();
         }
         Ok(())
     }
 
+    fn take_targets(&mut self, file: &str, bytes: &[u8]) -> Result<(), TrustError> {
+        let keys = self.keys_of("targets");
+        let mut next = self.set.clone();
+        let targets = next
+            .update_targets(bytes, expiry_check(self.now))
+            .map_err(refuse(file))?;
+        let version = targets.version;
+        self.floors.targets.check(file, version, keys)?;
+        if let Some(block) = &targets.delegations {
+            for role in &block.roles {
+                quorum::check_distinct(file, &role.name, &role.keyids, &block.keys)?;
+            }
+        }
+        self.floors.targets = self.floors.targets.raised(version, keys);
+        self.set = next;
+        Ok(())
+    }
+
     fn begin_role(&mut self) -> Result<(), TrustError> {
+        let Some(role) = &self.role else {
+            self.step = Step::Done;
+            return Ok(());
+        };
         self.step = Step::Role;
         if self.request().is_none() {
             return Err(TrustError::field(
                 "snapshot.json",
-                format!("it does not pin {}.json", self.role),
+                format!("it does not pin {role}.json"),
             ));
         }
         if let Some(bytes) = self.files.role.clone()
@@ -242,11 +337,38 @@ impl Refresh {
 
     /// 3e.
     fn take_role(&mut self, bytes: &[u8]) -> Result<(), TrustError> {
-        let name = self.role.to_string();
-        self.set
-            .update_delegated_targets(bytes, &name, "targets", to_jiff(self.now))
-            .map_err(refuse(&format!("{name}.json")))?;
+        let Some(name) = self.role.as_ref().map(ToString::to_string) else {
+            return Ok(());
+        };
+        let file = format!("{name}.json");
+        let mut next = self.set.clone();
+        let version = next
+            .update_delegated_targets(bytes, &name, "targets", expiry_check(self.now))
+            .map_err(refuse(&file))?
+            .version;
+        let keys = self.set.targets_role("targets").and_then(|targets| {
+            let (keys, role) = crate::repository::delegation(targets, &name)?;
+            Some(quorum::digest(&role.keyids, role.threshold, keys))
+        });
+        let keys = keys.unwrap_or(Sha256::from_bytes([0; 32]));
+        self.floors.role.check(&file, version, keys)?;
+        self.floors.role = self.floors.role.raised(version, keys);
+        self.set = next;
         Ok(())
+    }
+
+    /// The floors after what was verified so far.
+    pub fn floors(&self) -> &Floors {
+        &self.floors
+    }
+
+    /// The verified top roles, once nothing more is wanted: for clients that walk the delegations
+    /// themselves.
+    pub fn into_set(self) -> Result<TrustedMetadataSet, TrustError> {
+        match self.request() {
+            Some(request) => Err(TrustError::Missing(request.file)),
+            None => Ok(self.set),
+        }
     }
 
     /// The files verified so far: worth keeping even when a later step was refused.
@@ -256,10 +378,11 @@ impl Refresh {
 
     /// The verified repository, once nothing more is wanted.
     pub fn finish(self) -> Result<Trusted, TrustError> {
-        if let Some(request) = self.request() {
-            return Err(TrustError::Missing(request.file));
-        }
-        Trusted::new(self.set, &self.role)
+        let role = self
+            .role
+            .clone()
+            .ok_or_else(|| TrustError::Missing("a product-channel role".into()))?;
+        Trusted::new(self.into_set()?, &role)
     }
 }
 
@@ -287,7 +410,8 @@ impl Trusted {
     /// The newest time that an offline key has vouched for: a floor for the device's clock.
     pub fn time_floor(&self) -> Result<Timestamp, TrustError> {
         let targets = self.targets()?;
-        Ok(role::issued("targets.json", &targets.extra)?.max(self.role.issued))
+        let floor = role::issued("targets.json", &targets.extra)?.max(self.role.issued);
+        Ok(top::root_issued(self.set.root()).map_or(floor, |root| root.max(floor)))
     }
 
     fn targets(&self) -> Result<&Targets, TrustError> {
@@ -318,7 +442,7 @@ impl Trusted {
 
     /// 5. Everything that the decision rests on must be unexpired at `now`.
     pub fn check_expiry(&self, now: Timestamp) -> Result<(), TrustError> {
-        let now = to_jiff(now);
+        let now = expiry_check(now);
         self.set
             .check_root_expired(now)
             .map_err(refuse("root.json"))?;
@@ -339,7 +463,7 @@ impl Trusted {
         if targets.expires < now {
             return Err(expired("targets.json", targets.expires));
         }
-        let role = to_jiff(self.role.expires);
+        let role = crate::to_jiff(self.role.expires);
         if role < now {
             return Err(expired(&format!("{}.json", self.role.name), role));
         }

@@ -176,6 +176,8 @@ pub struct DeploymentFacts {
 pub struct DeviceFacts<'a> {
     /// Whether it may take part.
     pub active: bool,
+    /// Whether it is kept from everything but the way back.
+    pub isolated: bool,
     /// Its platform.
     pub platform: &'a Platform,
     /// Its region.

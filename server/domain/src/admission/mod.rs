@@ -44,7 +44,14 @@ pub fn decide(
             device.channel, device.region
         )
     });
-    if let Some(decision) = decide_ongoing(plan, device, now, trace) {
+    let ongoing = decide_ongoing(plan, device, now, trace);
+    // The way back stays open; nothing else is told to a device whose identity is in doubt.
+    let onward = |d: &Decision| matches!(d.verdict, Verdict::Repeat { .. } | Verdict::Nothing);
+    if device.isolated && ongoing.as_ref().is_none_or(onward) {
+        trace.step(None, "isolation", false, || "isolated".into());
+        return nothing(Reason::DeviceIsolated);
+    }
+    if let Some(decision) = ongoing {
         return decision;
     }
     // The reason that is shown is the one of the rollout in which the device came furthest.

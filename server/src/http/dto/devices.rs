@@ -54,6 +54,8 @@ pub struct DeviceView {
     pub labels: BTreeMap<String, String>,
     /// Whether it may take part.
     pub active: bool,
+    /// Why it is kept from everything but the way back; absent when it is not.
+    pub isolated: Option<String>,
     /// Whether it was heard of lately.
     pub online: bool,
     /// What runs on it.
@@ -93,6 +95,7 @@ impl DeviceView {
             channel: device.channel.to_string(),
             labels: device.labels.clone(),
             active: device.active,
+            isolated: Some(device.isolated.clone()).filter(|why| !why.is_empty()),
             online,
             release: device.release.as_ref().map(ToString::to_string),
             image: device.image.map(|i| i.to_string()),

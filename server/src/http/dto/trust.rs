@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::service::drafts::DraftStanding;
+
 /// One signed file.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct MetadataFileBody {
@@ -30,4 +32,59 @@ pub struct TrustView {
     pub versions: BTreeMap<String, u64>,
     /// SHA-256 of the newest root.
     pub root_sha256: Option<String>,
+}
+
+/// A file that still waits for signatures.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DraftBody {
+    /// `root`, `targets` or the name of a product-channel role.
+    pub role: String,
+    /// The file with the signatures so far, as text.
+    pub body: String,
+    /// What it is for, in a person's words.
+    #[serde(default)]
+    pub purpose: String,
+}
+
+/// A draft, as people see it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DraftView {
+    /// Its role.
+    pub role: String,
+    /// The version that it is to have.
+    pub version: u64,
+    /// The file with the signatures so far, as text.
+    pub body: String,
+    /// What it is for.
+    pub purpose: String,
+    /// The holders who have signed.
+    pub signed_by: Vec<String>,
+    /// All who may sign.
+    pub holders: Vec<String>,
+    /// How many must sign.
+    pub people: u32,
+    /// Whether it is complete and in force.
+    pub complete: bool,
+    /// When its newest signature came.
+    pub created_at: String,
+    /// Whose token brought it.
+    pub created_by: String,
+}
+
+impl From<DraftStanding> for DraftView {
+    fn from(standing: DraftStanding) -> Self {
+        let draft = standing.draft;
+        Self {
+            role: draft.role,
+            version: draft.version,
+            body: String::from_utf8_lossy(&draft.body).into_owned(),
+            purpose: draft.purpose,
+            signed_by: standing.signed_by,
+            holders: standing.holders,
+            people: standing.people,
+            complete: standing.complete,
+            created_at: draft.created_at.to_string(),
+            created_by: draft.created_by,
+        }
+    }
 }

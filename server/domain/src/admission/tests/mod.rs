@@ -105,6 +105,7 @@ struct Device {
     metered: bool,
     room: u64,
     active: bool,
+    isolated: bool,
 }
 
 impl Device {
@@ -122,6 +123,7 @@ impl Device {
             metered: false,
             room: 5,
             active: true,
+            isolated: false,
         }
     }
 
@@ -152,6 +154,7 @@ impl Device {
     fn ask_at(&self, plan: &ProductPlan, now: Timestamp) -> Decision {
         let facts = DeviceFacts {
             active: self.active,
+            isolated: self.isolated,
             platform: &self.platform,
             region: &self.region,
             channel: self.channel,

@@ -1,242 +1,16 @@
 //! The whole chain: people sign offline, the server online, a device checks both. Every refusal
 //! of an assignment is a case of its own.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
-
-use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tidegate_protocol::{
-    Channel, DeploymentId, DeviceId, Image, Platform, Sha256, Timestamp, Version,
-};
-use tidegate_trust::assignment::{self, Action, Clock, Draft, Payload, Situation, Terms};
-use tidegate_trust::verify::{Refresh, Trusted, TrustedFiles};
+use tidegate_protocol::{Channel, DeviceId, Timestamp};
+use tidegate_trust::assignment::{Action, Clock};
+use tidegate_trust::verify::Refresh;
 use tidegate_trust::{
-    Delegation, FileFacts, ImageFacts, ImagePath, Policy, ProductRole, Repository, RoleName,
-    RootRole, SecretKey, TopTargets, TrustError, UploadedFile, lifetime, sign, snapshot_body,
+    FileFacts, Floors, Policy, TopTargets, TrustError, lifetime, sign, snapshot_body,
     timestamp_body,
 };
 
-const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-const NONCE: &str = "00112233";
-
-fn key(n: u8) -> SecretKey {
-    SecretKey::from_seed([n; 32])
-}
-
-fn v(text: &str) -> Version {
-    text.parse().unwrap()
-}
-
-fn role() -> RoleName {
-    RoleName::new("app".parse().unwrap(), Channel::Stable)
-}
-
-fn path(release: &str) -> ImagePath {
-    ImagePath {
-        role: role(),
-        release: v(release),
-        platform: platform(),
-    }
-}
-
-fn platform() -> Platform {
-    "linux-x86_64".parse().unwrap()
-}
-
-fn image(release: &str) -> Image {
-    Image {
-        sha256: tidegate_test_digest(release),
-        length: 1_000,
-    }
-}
-
-fn tidegate_test_digest(text: &str) -> Sha256 {
-    FileFacts::of(1, text.as_bytes()).sha256
-}
-
-fn facts(release: &str) -> ImageFacts {
-    ImageFacts {
-        image: image(release),
-        release: v(release),
-        hw: vec![platform()],
-        format: ImageFacts::TAR.into(),
-        min_from: None,
-        stepping_stone: false,
-        allow_rollback: true,
-        health: None,
-    }
-}
-
-/// A server with everything that it serves, by file name.
-struct Server {
-    repository: Repository,
-    files: BTreeMap<String, Vec<u8>>,
-    online: u64,
-}
-
-impl Server {
-    fn new() -> Self {
-        let mut server = Self {
-            repository: Repository::default(),
-            files: BTreeMap::new(),
-            online: 0,
-        };
-        let root = RootRole {
-            version: 1,
-            expires: NOW.plus(lifetime::ROOT),
-            root: vec![key(1).public()],
-            targets: vec![key(2).public()],
-            snapshot: key(10).public(),
-            timestamp: key(11).public(),
-        };
-        server
-            .upload("root", &sign(root.body(), &[&key(1)]).unwrap().to_bytes())
-            .unwrap();
-        let targets = TopTargets {
-            version: 1,
-            issued: NOW,
-            expires: NOW.plus(lifetime::TARGETS),
-            delegations: vec![
-                Delegation::product(&role(), key(3).public()),
-                Delegation::director(key(12).public()),
-            ],
-        };
-        server
-            .upload(
-                "targets",
-                &sign(targets.body(), &[&key(2)]).unwrap().to_bytes(),
-            )
-            .unwrap();
-        server.publish(1, &["1.0.0", "1.1.0"], Policy::default());
-        server
-    }
-
-    fn product(version: u64, releases: &[&str], policy: Policy) -> ProductRole {
-        ProductRole {
-            name: role(),
-            version,
-            issued: NOW,
-            expires: NOW.plus(lifetime::ROLE),
-            policy,
-            images: releases.iter().map(|r| (path(r), facts(r))).collect(),
-        }
-    }
-
-    fn publish(&mut self, version: u64, releases: &[&str], policy: Policy) {
-        let body = Self::product(version, releases, policy).body();
-        self.upload("app-stable", &sign(body, &[&key(3)]).unwrap().to_bytes())
-            .unwrap();
-        self.sign_online();
-    }
-
-    fn upload(&mut self, name: &str, bytes: &[u8]) -> Result<(), TrustError> {
-        let file = UploadedFile {
-            role: name.into(),
-            bytes: bytes.to_vec(),
-        };
-        if let Some(version) = self.repository.accept(&file, NOW)? {
-            self.files
-                .insert(format!("{version}.{name}.json"), bytes.to_vec());
-        }
-        Ok(())
-    }
-
-    fn sign_online(&mut self) {
-        self.online += 1;
-        let pins = self.repository.pins();
-        let snapshot = snapshot_body(self.online, NOW.plus(lifetime::SNAPSHOT), &pins);
-        let snapshot = sign(snapshot, &[&key(10)]).unwrap().to_bytes();
-        let facts = FileFacts::of(self.online, &snapshot);
-        let timestamp = timestamp_body(self.online, NOW.plus(lifetime::TIMESTAMP), facts);
-        let timestamp = sign(timestamp, &[&key(11)]).unwrap().to_bytes();
-        self.files
-            .insert(format!("{}.snapshot.json", self.online), snapshot);
-        self.files.insert("timestamp.json".into(), timestamp);
-    }
-
-    fn refresh(
-        &self,
-        files: TrustedFiles,
-        now: Timestamp,
-    ) -> Result<(Trusted, TrustedFiles), TrustError> {
-        let mut refresh = Refresh::start(files, role(), now)?;
-        while let Some(request) = refresh.request() {
-            refresh.answer(self.files.get(&request.file).cloned())?;
-        }
-        let files = refresh.files().clone();
-        Ok((refresh.finish()?, files))
-    }
-
-    fn first(&self) -> TrustedFiles {
-        TrustedFiles {
-            root: self.files["1.root.json"].clone(),
-            ..TrustedFiles::default()
-        }
-    }
-
-    fn trusted(&self) -> Trusted {
-        self.refresh(self.first(), NOW).unwrap().0
-    }
-}
-
-fn draft(release: &str) -> Draft {
-    Draft {
-        counter: 8,
-        time: NOW,
-        path: path(release),
-        image: image(release),
-        terms: Terms {
-            device: DeviceId::from_random([9; 16]),
-            nonce: NONCE.into(),
-            action: Action::Install,
-            deployment: DeploymentId::from_random([4; 16]),
-            window_s: 60,
-            switch_within_s: None,
-            payloads: vec![Payload {
-                manifest: image(release).sha256,
-                manifest_length: 10,
-                from: None,
-                bytes: 10,
-            }],
-        },
-    }
-}
-
-fn check(draft: &Draft) -> Result<assignment::Accepted, TrustError> {
-    check_with(
-        &Server::new().trusted(),
-        &draft.sign(&key(12)).unwrap().to_bytes(),
-        "1.0.0",
-    )
-}
-
-fn check_with(
-    trusted: &Trusted,
-    bytes: &[u8],
-    installed: &str,
-) -> Result<assignment::Accepted, TrustError> {
-    check_in(trusted, bytes, installed, None, Clock::Sane(NOW))
-}
-
-fn check_in(
-    trusted: &Trusted,
-    bytes: &[u8],
-    installed: &str,
-    floor: Option<&str>,
-    clock: Clock,
-) -> Result<assignment::Accepted, TrustError> {
-    let (platform, installed, floor) = (platform(), v(installed), floor.map(v));
-    let situation = Situation {
-        device: DeviceId::from_random([9; 16]),
-        platform: &platform,
-        nonce: NONCE,
-        counter: 7,
-        installed: Some(&installed),
-        floor: floor.as_ref(),
-        clock,
-    };
-    assignment::verify(trusted, bytes, &situation)
-}
+use crate::common::*;
 
 #[test]
 fn a_device_takes_what_was_signed_offline_and_assigned_online() {
@@ -257,7 +31,7 @@ fn a_fleet_rollback_to_a_listed_release_is_taken() {
 fn a_second_refresh_asks_for_no_more_than_the_next_root_and_the_timestamp() {
     let server = Server::new();
     let (_, files) = server.refresh(server.first(), NOW).unwrap();
-    let mut refresh = Refresh::start(files, role(), NOW).unwrap();
+    let mut refresh = Refresh::start(files, Floors::default(), role(), NOW).unwrap();
     let mut asked = Vec::new();
     while let Some(request) = refresh.request() {
         asked.push(request.file.clone());
@@ -484,7 +258,7 @@ fn anything_below_the_devices_floor_or_the_policys() {
         &bytes,
         "1.1.0",
         Some("1.1.0"),
-        Clock::Sane(NOW),
+        sane(NOW),
     );
     assert!(matches!(refused, Err(TrustError::BelowFloor { .. })));
     let policy = Policy {
@@ -501,7 +275,11 @@ fn anything_below_the_devices_floor_or_the_policys() {
 #[test]
 fn a_machine_without_a_clock_takes_a_fresh_answer_and_no_lying_future() {
     let server = Server::new();
-    let floor = Clock::Floor(Timestamp::ZERO);
+    let floor = Clock {
+        shows: Timestamp::ZERO,
+        floor: Timestamp::from_secs(1),
+        strict: false,
+    };
     let bytes = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
     assert!(check_in(&server.trusted(), &bytes, "1.0.0", None, floor).is_ok());
     let mut future = draft("1.1.0");

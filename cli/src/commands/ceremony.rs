@@ -1,0 +1,283 @@
+//! `keys ceremony`: the first root, step by step, with people who may sit at different machines.
+//!
+//! Every step looks at the folder and does what is missing. When something has to come from
+//! somebody else it says what, and ends; run again, it goes on from there.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use tidegate_protocol::{Channel, ProductName};
+use tidegate_trust::{Delegation, Quorum, RoleName};
+
+use super::Context;
+use crate::args::CeremonyArgs;
+use crate::error::CliError;
+use crate::keys::exchange::OnlineKeys;
+use crate::keys::holder::{self, Profile};
+use crate::keys::{Access, Offline, Outcome, now, write_private};
+use crate::output::line;
+
+/// What was decided at the beginning: `ceremony.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Plan {
+    holders: Vec<String>,
+    threshold: u32,
+    products: Vec<String>,
+    release_holders: Vec<String>,
+    stable_threshold: u32,
+    canary_holder: String,
+    hybrid: bool,
+}
+
+/// Runs as far as it can.
+pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), CliError> {
+    let access = args.dir.access_new(&args.new);
+    let plan = plan(&access, &args)?;
+    let mut offline = Offline::open_any(&access)?;
+    if offline.repository().targets().is_some() && offline.draft("targets")?.is_none() {
+        line("the ceremony is over: root and targets are in force. `tidegate keys show`");
+        return Ok(());
+    }
+    let mut people = plan.holders.clone();
+    for name in plan.release_holders.iter().chain([&plan.canary_holder]) {
+        if !people.contains(name) {
+            people.push(name.clone());
+        }
+    }
+    // 1. Everybody's public keys.
+    let mut missing = Vec::new();
+    for name in &people {
+        let file = holder::public_path(&access.dir, name);
+        if file.exists() {
+            continue;
+        }
+        if args.here {
+            let profile = if plan.hybrid {
+                Profile::Hybrid
+            } else {
+                Profile::Ed25519
+            };
+            let made = holder::make(&access.dir, name, profile, None, &access.unlock)?;
+            log(&access, &format!("keys of {name} made here: {}", made.fingerprint()))?;
+        } else {
+            missing.push((name.clone(), file));
+        }
+    }
+    if !missing.is_empty() {
+        let mut text = String::from("waits for public keys:\n");
+        for (name, file) in &missing {
+            let _ = writeln!(
+                text,
+                "  {name}: on their machine `tidegate keys new {name}`; bring holders/{name}.json to {}",
+                file.display()
+            );
+        }
+        text += "then run this again (--here makes them on this machine)";
+        line(&text);
+        return Ok(());
+    }
+    // 2. The server's keys.
+    if offline.draft("root")?.is_none() && offline.repository().root().is_none() {
+        let online = match &args.online {
+            Some(path) => serde_json::from_slice(&std::fs::read(path)?)
+                .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?,
+            None => OnlineKeys::ask(&context.api()?).await?,
+        };
+        lay_down(&access, &mut offline, &plan, &online)?;
+    }
+    // 3. Signatures.
+    for role in ["root", "targets"] {
+        if let Some(mut draft) = offline.draft(role)? {
+            let signed = offline.sign_with_own(role, &mut draft)?;
+            let outcome = offline.settle(role, &draft, "the ceremony")?;
+            log(
+                &access,
+                &format!("{role}: signed here by {}", signed.join(", ")),
+            )?;
+            line(&outcome.describe(role));
+            if let Outcome::Waiting { .. } = outcome {
+                line(&format!(
+                    "  carry {} to the others: `tidegate keys sign FILE` there, `tidegate keys merge FILE` \
+                     here, then run this again",
+                    access.dir.join("drafts").join(format!("{role}.json")).display()
+                ));
+                return Ok(());
+            }
+        }
+    }
+    finish(&access, &offline, &plan)
+}
+
+fn plan(access: &Access, args: &CeremonyArgs) -> Result<Plan, CliError> {
+    let path = access.dir.join("ceremony.json");
+    let stored: Option<Plan> = match std::fs::read(&path) {
+        Ok(bytes) => Some(
+            serde_json::from_slice(&bytes)
+                .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?,
+        ),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e.into()),
+    };
+    if let Some(plan) = stored {
+        return Ok(plan);
+    }
+    let mut holders = args.holder.clone();
+    if holders.is_empty() {
+        holders = ask_names("Who holds root and targets? Three names, for example alice bob carol: ")?;
+    }
+    let count = u32::try_from(holders.len()).unwrap_or(u32::MAX);
+    // 2 of 3; more than half where there are more.
+    let threshold = args.threshold.unwrap_or(count / 2 + 1);
+    let release_holders = if args.release_holder.is_empty() {
+        holders.clone()
+    } else {
+        args.release_holder.clone()
+    };
+    let releases = u32::try_from(release_holders.len()).unwrap_or(u32::MAX);
+    let canary_holder = args
+        .canary_holder
+        .clone()
+        .or_else(|| release_holders.first().cloned())
+        .unwrap_or_default();
+    for product in &args.product {
+        product
+            .parse::<ProductName>()
+            .map_err(|e| CliError::Failed(e.to_string()))?;
+    }
+    let plan = Plan {
+        holders,
+        threshold,
+        products: args.product.clone(),
+        stable_threshold: args.stable_threshold.unwrap_or(releases.min(2)),
+        release_holders,
+        canary_holder,
+        hybrid: args.profile == Profile::Hybrid,
+    };
+    let text = serde_json::to_vec_pretty(&plan).map_err(|e| CliError::failed("JSON", &e))?;
+    write_private(&path, &text)?;
+    log(
+        access,
+        &format!(
+            "the ceremony begins: root and targets {} of {} ({}), stable channels {} of {} ({}), \
+             canary {}, {}",
+            plan.threshold,
+            plan.holders.len(),
+            plan.holders.join(", "),
+            plan.stable_threshold,
+            plan.release_holders.len(),
+            plan.release_holders.join(", "),
+            plan.canary_holder,
+            if plan.hybrid {
+                "Ed25519 and ML-DSA-65"
+            } else {
+                "Ed25519"
+            }
+        ),
+    )?;
+    Ok(plan)
+}
+
+fn ask_names(question: &str) -> Result<Vec<String>, CliError> {
+    use std::io::{BufRead as _, IsTerminal as _, Write as _};
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::Hinted(
+            "nobody is there to say who the holders are".into(),
+            "--holder NAME, three times".into(),
+        ));
+    }
+    eprint!("{question}");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    let names: Vec<String> = answer
+        .split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|n| !n.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if names.is_empty() {
+        return Err(CliError::Failed("no names".into()));
+    }
+    Ok(names)
+}
+
+/// The drafts of root and targets, unsigned.
+fn lay_down(
+    access: &Access,
+    offline: &mut Offline,
+    plan: &Plan,
+    online: &OnlineKeys,
+) -> Result<(), CliError> {
+    let read = |names: &[String]| -> Result<Vec<_>, CliError> {
+        names
+            .iter()
+            .map(|name| holder::read_public(&holder::public_path(&access.dir, name)))
+            .collect()
+    };
+    let refuse = |e: tidegate_trust::TrustError| CliError::failed("the plan", &e);
+    let top = Quorum::of_people(read(&plan.holders)?, plan.threshold);
+    top.check("root and targets").map_err(refuse)?;
+    let stable = Quorum::of_people(read(&plan.release_holders)?, plan.stable_threshold);
+    stable.check("stable").map_err(refuse)?;
+    let canary = Quorum::one(
+        read(std::slice::from_ref(&plan.canary_holder))?
+            .pop()
+            .ok_or_else(|| CliError::Failed("nobody signs canaries".into()))?,
+    );
+    for role in ["root", "targets"] {
+        let quorum = top.clone();
+        offline.edit_quorum(role, move |q| {
+            *q = quorum;
+            Ok(())
+        })?;
+    }
+    offline.edit_online(online)?;
+    for product in &plan.products {
+        let product: ProductName = product
+            .parse()
+            .map_err(|e: tidegate_protocol::NameError| CliError::Failed(e.to_string()))?;
+        for channel in Channel::ALL {
+            let role = RoleName::new(product.clone(), *channel);
+            let quorum = if *channel == Channel::Stable {
+                stable.clone()
+            } else {
+                canary.clone()
+            };
+            let quorum = Delegation::product(&role, quorum).quorum;
+            offline.edit_quorum(&role.to_string(), move |q| {
+                *q = quorum;
+                Ok(())
+            })?;
+        }
+    }
+    log(access, "root and targets are laid down")
+}
+
+fn finish(access: &Access, offline: &Offline, plan: &Plan) -> Result<(), CliError> {
+    let Some((version, root)) = offline.repository().root() else {
+        return Err(CliError::Failed("the root is not in force".into()));
+    };
+    let hash = tidegate_delta::sha256(root);
+    log(
+        access,
+        &format!("root v{version} and targets are in force; SHA-256 of root: {hash}"),
+    )?;
+    line(&format!(
+        "the ceremony is over. SHA-256 of root v{version}: {hash}\n  everybody notes it; \
+         the transcript is {}\n  next: `tidegate keys push` on a machine that reaches the server",
+        access.dir.join("ceremony.md").display()
+    ));
+    if plan.products.is_empty() {
+        line("  then `tidegate keys add PRODUCT-stable HOLDER ...` for each product and channel");
+    }
+    Ok(())
+}
+
+/// A line of the transcript.
+fn log(access: &Access, text: &str) -> Result<(), CliError> {
+    let path = access.dir.join("ceremony.md");
+    let mut transcript = std::fs::read_to_string(&path).unwrap_or_else(|_| {
+        "# Key ceremony\n\nEach line is written when its step is done.\n\n".to_owned()
+    });
+    let _ = writeln!(transcript, "- {} {text}", now());
+    write_private(&path, transcript.as_bytes())
+}

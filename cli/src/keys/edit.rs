@@ -1,0 +1,335 @@
+//! Changes of signed files: who may sign what, products, images, policies.
+
+use std::collections::BTreeMap;
+
+use tidegate_protocol::{Channel, ProductName, Version};
+use tidegate_trust::{
+    DIRECTOR, Delegation, Holder, ImageFacts, ImagePath, Policy, ProductRole, Quorum, RoleName,
+    RootRole, TOP_ROLES, TopTargets, lifetime,
+};
+
+use super::exchange::OnlineKeys;
+use super::{Access, Offline, Outcome, holder, now, trust};
+use crate::api::Api;
+use crate::error::CliError;
+use crate::keys::holder::Profile;
+
+/// Who signs top roles in a folder of one person.
+pub(crate) const OWNER: &str = "owner";
+/// Who signs releases in a folder of one person.
+pub(crate) const RELEASES: &str = "releases";
+
+impl Offline {
+    /// For trying out: one person holds every key, and the server gets the public halves.
+    pub(crate) async fn init(
+        access: &Access,
+        profile: Profile,
+        api: &Api,
+    ) -> Result<Self, CliError> {
+        let server: tidegate_server::http::dto::TrustView = api.get("/api/v1/trust").await?;
+        let mut offline = Self::open_any(access)?;
+        if offline.repository().root().is_none() {
+            if let Some(root) = server.root_sha256 {
+                return Err(CliError::Hinted(
+                    format!("the server trusts a root already (sha256 {})", &root[..12]),
+                    "use the folder of its keys with --keys; a new root would strand its devices"
+                        .into(),
+                ));
+            }
+            for name in [OWNER, RELEASES] {
+                if !holder::is_here(&access.dir, name) {
+                    holder::make(&access.dir, name, profile, None, &access.unlock)?;
+                }
+            }
+            let owner = holder::read_public(&holder::public_path(&access.dir, OWNER))?;
+            let online = OnlineKeys::ask(api).await?;
+            offline.change_root("the first root", |root| {
+                root.root = Quorum::one(owner.clone());
+                root.targets = Quorum::one(owner);
+                set_online(root, &online)
+            })?;
+            offline.change_targets("the first delegations", |targets| {
+                set_director(targets, &online)
+            })?;
+        }
+        offline
+            .push(api, &["root".into(), "targets".into()])
+            .await?;
+        Ok(offline)
+    }
+
+    /// The root to be changed: the draft where there is one, else the next version.
+    fn next_root(&self) -> Result<RootRole, CliError> {
+        let version = self.repository().version("root") + 1;
+        let mut root = match (self.draft("root")?, self.repository().bytes("root")) {
+            (Some(draft), _) => RootRole::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?,
+            (None, Some(bytes)) => RootRole::from_bytes(bytes).map_err(|e| trust(&e))?,
+            (None, None) => RootRole {
+                version,
+                issued: now(),
+                expires: now(),
+                root: Quorum::default(),
+                targets: Quorum::default(),
+                snapshot: Quorum::default(),
+                timestamp: Quorum::default(),
+            },
+        };
+        root.version = version;
+        root.issued = now();
+        root.expires = now().plus(lifetime::ROOT);
+        Ok(root)
+    }
+
+    fn next_targets(&self) -> Result<TopTargets, CliError> {
+        let mut targets = match (self.draft("targets")?, self.repository().bytes("targets")) {
+            (Some(draft), _) => TopTargets::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?,
+            (None, Some(bytes)) => TopTargets::from_bytes(bytes).map_err(|e| trust(&e))?,
+            (None, None) => TopTargets {
+                version: 0,
+                issued: now(),
+                expires: now(),
+                delegations: Vec::new(),
+            },
+        };
+        targets.version = self.repository().version("targets") + 1;
+        targets.issued = now();
+        targets.expires = now().plus(lifetime::TARGETS);
+        Ok(targets)
+    }
+
+    /// Changes the root and signs it with the keys that are here.
+    pub(crate) fn change_root(
+        &mut self,
+        purpose: &str,
+        change: impl FnOnce(&mut RootRole) -> Result<(), CliError>,
+    ) -> Result<Outcome, CliError> {
+        let mut root = self.next_root()?;
+        change(&mut root)?;
+        root.check_quorums().map_err(|e| trust(&e))?;
+        self.propose("root", root.body(), purpose)
+    }
+
+    /// Changes the delegations and signs them with the keys that are here.
+    pub(crate) fn change_targets(
+        &mut self,
+        purpose: &str,
+        change: impl FnOnce(&mut TopTargets) -> Result<(), CliError>,
+    ) -> Result<Outcome, CliError> {
+        let mut targets = self.next_targets()?;
+        change(&mut targets)?;
+        targets.check().map_err(|e| trust(&e))?;
+        self.propose("targets", targets.body(), purpose)
+    }
+
+    /// Lays a change of a quorum down as an unsigned draft: the steps of a ceremony come one by
+    /// one, and half way through they need not make sense yet.
+    pub(crate) fn edit_quorum(
+        &mut self,
+        role: &str,
+        change: impl FnOnce(&mut Quorum) -> Result<(), tidegate_trust::TrustError>,
+    ) -> Result<&'static str, CliError> {
+        if TOP_ROLES.contains(&role) {
+            let mut root = self.next_root()?;
+            let quorum = root
+                .quorum_mut(role)
+                .ok_or_else(|| CliError::Failed(format!("there is no role {role}")))?;
+            change(quorum).map_err(|e| trust(&e))?;
+            self.lay_down("root", root.body())?;
+            return Ok("root");
+        }
+        let mut targets = self.next_targets()?;
+        if targets.delegation(role).is_none() {
+            targets.delegations.push(if role == DIRECTOR {
+                Delegation {
+                    name: role.to_owned(),
+                    quorum: Quorum::default(),
+                    paths: vec!["director/*".into()],
+                }
+            } else {
+                let name: RoleName = role.parse().map_err(|_| {
+                    CliError::Failed(format!(
+                        "{role}: a role is root, targets, snapshot, timestamp, director, or \
+                         <product>-<alpha|beta|stable>"
+                    ))
+                })?;
+                Delegation::product(&name, Quorum::default())
+            });
+        }
+        let delegation = targets
+            .delegation_mut(role)
+            .ok_or_else(|| CliError::Failed(format!("there is no role {role}")))?;
+        change(&mut delegation.quorum).map_err(|e| trust(&e))?;
+        self.lay_down("targets", targets.body())?;
+        Ok("targets")
+    }
+
+    /// Puts the server's keys into the drafts of root and targets.
+    pub(crate) fn edit_online(&mut self, online: &OnlineKeys) -> Result<(), CliError> {
+        let mut root = self.next_root()?;
+        set_online(&mut root, online)?;
+        self.lay_down("root", root.body())?;
+        let mut targets = self.next_targets()?;
+        set_director(&mut targets, online)?;
+        self.lay_down("targets", targets.body())
+    }
+
+    fn lay_down(&self, role: &str, body: serde_json::Value) -> Result<(), CliError> {
+        let draft = tidegate_trust::Signed::unsigned(body);
+        super::write_private(&self.path("drafts", role), &draft.to_bytes())
+    }
+
+    /// Signs a role again as it is, with a later expiry.
+    pub(crate) fn renew(&mut self, role: &str) -> Result<Outcome, CliError> {
+        match role {
+            "root" => self.change_root("renewed", |_| Ok(())),
+            "targets" => self.change_targets("renewed", |_| Ok(())),
+            name => {
+                let name: RoleName = name.parse().map_err(|e| trust(&e))?;
+                self.sign_role(&name, "renewed", |_| {})
+            }
+        }
+    }
+
+    /// Makes the roles of a product; gives the changed roles, nothing when they are there. In a
+    /// folder of one person the releases' key signs them all; otherwise people must have said who.
+    pub(crate) fn add_product(&mut self, product: &ProductName) -> Result<Vec<String>, CliError> {
+        let missing: Vec<RoleName> = Channel::ALL
+            .iter()
+            .map(|channel| RoleName::new(product.clone(), *channel))
+            .filter(|role| !self.repository().delegates(role))
+            .collect();
+        let mut changed = Vec::new();
+        if !missing.is_empty() {
+            let path = holder::public_path(self.dir(), RELEASES);
+            if !holder::is_here(self.dir(), RELEASES) {
+                return Err(CliError::Hinted(
+                    format!("nobody may sign releases of {product} yet"),
+                    format!(
+                        "for each channel: `tidegate keys add {product}-stable HOLDER.json ...` and \
+                         `keys threshold`, then `keys sign` by the holders of targets, `keys push`"
+                    ),
+                ));
+            }
+            let releases = holder::read_public(&path)?;
+            self.change_targets(&format!("product {product}"), |targets| {
+                for role in &missing {
+                    let quorum = Quorum::one(releases.clone());
+                    targets.delegations.push(Delegation::product(role, quorum));
+                }
+                Ok(())
+            })?;
+            changed.push("targets".to_owned());
+        }
+        for channel in Channel::ALL {
+            let role = RoleName::new(product.clone(), *channel);
+            if self.repository().role(&role).is_none() && self.draft(&role.to_string())?.is_none() {
+                self.sign_role(&role, "an empty role", |_| {})?;
+                changed.push(role.to_string());
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Signs a product-channel role anew with a change, on top of a draft that waits.
+    pub(crate) fn sign_role(
+        &mut self,
+        name: &RoleName,
+        purpose: &str,
+        change: impl FnOnce(&mut ProductRole),
+    ) -> Result<Outcome, CliError> {
+        let mut role = self.next_role(name)?;
+        let before = self.purpose(&name.to_string());
+        change(&mut role);
+        role.version = self.repository().version(&name.to_string()) + 1;
+        role.issued = now();
+        role.expires = now().plus(lifetime::ROLE);
+        let purpose = if before.is_empty() {
+            purpose.to_owned()
+        } else {
+            format!("{before}; {purpose}")
+        };
+        self.propose(&name.to_string(), role.body(), &purpose)
+    }
+
+    /// A role as it will be: with the draft, where there is one.
+    pub(crate) fn next_role(&self, name: &RoleName) -> Result<ProductRole, CliError> {
+        if let Some(draft) = self.draft(&name.to_string())? {
+            return ProductRole::from_bytes(name, &draft.to_bytes()).map_err(|e| trust(&e));
+        }
+        let present = self.repository().role(name).cloned();
+        Ok(present.unwrap_or_else(|| ProductRole {
+            name: name.clone(),
+            version: 0,
+            issued: now(),
+            expires: now(),
+            policy: Policy::default(),
+            images: BTreeMap::new(),
+        }))
+    }
+
+    /// Lists an image in a role; `None` when it is listed so already.
+    pub(crate) fn list_image(
+        &mut self,
+        path: &ImagePath,
+        facts: &ImageFacts,
+    ) -> Result<Option<Outcome>, CliError> {
+        let next = self.next_role(&path.role)?;
+        match next.images.get(path) {
+            Some(listed) if listed == facts => {
+                let role = path.role.to_string();
+                return Ok(match self.draft(&role)? {
+                    // In the draft, which may lack our signature.
+                    Some(mut draft) => {
+                        self.sign_with_own(&role, &mut draft)?;
+                        Some(self.settle(&role, &draft, &self.purpose(&role))?)
+                    }
+                    None => None,
+                });
+            }
+            Some(listed) if listed.image != facts.image => {
+                return Err(CliError::Hinted(
+                    format!("{path} is signed already, with other bytes"),
+                    "a release never changes: publish it under a new version".into(),
+                ));
+            }
+            _ => {}
+        }
+        let purpose = format!("{} {}", path.release, path.platform);
+        self.sign_role(&path.role, &purpose, |role| {
+            role.images.insert(path.clone(), facts.clone());
+        })
+        .map(Some)
+    }
+
+    /// What a role says of a release's images.
+    pub(crate) fn images(
+        &self,
+        role: &RoleName,
+        release: &Version,
+    ) -> Vec<(ImagePath, ImageFacts)> {
+        self.repository()
+            .role(role)
+            .into_iter()
+            .flat_map(|r| &r.images)
+            .filter(|(path, _)| path.release == *release)
+            .map(|(path, facts)| (path.clone(), facts.clone()))
+            .collect()
+    }
+}
+
+fn set_online(root: &mut RootRole, online: &OnlineKeys) -> Result<(), CliError> {
+    for role in ["snapshot", "timestamp"] {
+        if let Some(quorum) = root.quorum_mut(role) {
+            let name = format!("server-{role}");
+            *quorum = Quorum::one(Holder::machine(&name, online.key(role)?));
+        }
+    }
+    Ok(())
+}
+
+fn set_director(targets: &mut TopTargets, online: &OnlineKeys) -> Result<(), CliError> {
+    let delegation = Delegation::director(online.key(DIRECTOR)?);
+    targets.delegations.retain(|d| d.name != DIRECTOR);
+    targets.delegations.push(delegation);
+    Ok(())
+}

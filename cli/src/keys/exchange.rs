@@ -1,0 +1,156 @@
+//! Signed files on their way between a folder and the server. What comes is believed only as far
+//! as it verifies from the folder's own root.
+
+use std::collections::BTreeMap;
+
+use tidegate_server::http::dto::{
+    DraftBody, DraftView, MetadataBody, MetadataFileBody, TrustView,
+};
+use tidegate_trust::{PublicKey, Signed, signed_version};
+
+use super::{Offline, read_if_there, trust};
+use crate::api::Api;
+use crate::error::CliError;
+
+/// The server's three online keys.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct OnlineKeys(BTreeMap<String, String>);
+
+impl OnlineKeys {
+    /// Asks the server for them.
+    pub(crate) async fn ask(api: &Api) -> Result<Self, CliError> {
+        let server: TrustView = api.get("/api/v1/trust").await?;
+        Ok(Self(server.online_keys))
+    }
+
+    /// The key of one role.
+    pub(crate) fn key(&self, role: &str) -> Result<PublicKey, CliError> {
+        self.0
+            .get(role)
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| CliError::Failed(format!("the server names no {role} key")))
+    }
+}
+
+impl Offline {
+    /// Takes over what others have signed since.
+    pub(crate) async fn pull(&mut self, api: &Api) -> Result<(), CliError> {
+        let server: TrustView = api.get("/api/v1/trust").await?;
+        let mut roles: Vec<(String, u64)> = server.versions.into_iter().collect();
+        roles.retain(|(role, _)| !matches!(role.as_str(), "snapshot" | "timestamp" | "director"));
+        roles.sort_by_key(|(role, _)| super::rank(role));
+        for (role, newest) in roles {
+            let have = self.repository.version(&role);
+            // Roots are followed one by one, others taken at once.
+            let first = if role == "root" { have + 1 } else { newest };
+            for version in first..=newest {
+                if version > have {
+                    let path = format!("/metadata/{version}.{role}.json");
+                    if let Some(bytes) = api.get_bytes(&path).await? {
+                        self.take(&role, bytes)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over the drafts that wait on the server; signatures come together with ours.
+    pub(crate) async fn pull_drafts(&mut self, api: &Api) -> Result<Vec<DraftView>, CliError> {
+        let drafts: Vec<DraftView> = api.get("/api/v1/trust/drafts").await?;
+        for draft in &drafts {
+            let theirs =
+                Signed::from_bytes(&draft.role, draft.body.as_bytes()).map_err(|e| trust(&e))?;
+            self.merge(&draft.role, &theirs, &draft.purpose)?;
+        }
+        Ok(drafts)
+    }
+
+    /// Takes over the signatures of another copy of a draft. One that is newer than ours, or of
+    /// which we have none, is kept as it is.
+    pub(crate) fn merge(
+        &mut self,
+        role: &str,
+        theirs: &Signed,
+        purpose: &str,
+    ) -> Result<super::Outcome, CliError> {
+        let keys = self.draft_keys(role, theirs)?;
+        let mut merged = Signed::unsigned(theirs.body().clone());
+        merged.merge(theirs, &keys).map_err(|e| trust(&e))?;
+        if let Some(ours) = self.draft(role)? {
+            if ours.body() == theirs.body() {
+                merged.merge(&ours, &keys).map_err(|e| trust(&e))?;
+            } else if ours.body()["version"].as_u64() >= theirs.body()["version"].as_u64()
+                && !ours.valid_signers(&keys).map_err(|e| trust(&e))?.is_empty()
+            {
+                return Err(CliError::Hinted(
+                    format!("this folder has another signed draft of {role}"),
+                    format!("agree on one of them; `tidegate keys drop {role}` throws ours away"),
+                ));
+            }
+        }
+        let purpose = if purpose.is_empty() {
+            self.purpose(role)
+        } else {
+            purpose.to_owned()
+        };
+        self.settle(role, &merged, &purpose)
+    }
+
+    /// Hands over what the server does not have yet of these roles: files in force, then drafts.
+    pub(crate) async fn push(&self, api: &Api, roles: &[String]) -> Result<(), CliError> {
+        let server: TrustView = api.get("/api/v1/trust").await?;
+        let mut files = Vec::new();
+        let mut roles = roles.to_vec();
+        roles.sort_by_key(|role| super::rank(role));
+        for role in &roles {
+            let known = server.versions.get(role).copied().unwrap_or(0);
+            if role == "root" {
+                let newest = self.repository.version("root");
+                for version in known + 1..=newest {
+                    let path = self.dir().join(format!("metadata/roots/{version}.json"));
+                    if let Some(bytes) = read_if_there(&path)? {
+                        files.push(file_body(role, &bytes));
+                    }
+                }
+            } else if let Some(bytes) = self.stored(role)?
+                && signed_version(&bytes).unwrap_or(0) >= known
+            {
+                files.push(file_body(role, &bytes));
+            }
+        }
+        if !files.is_empty() {
+            let _: BTreeMap<String, u64> = api
+                .post("/api/v1/trust/metadata", &MetadataBody { files })
+                .await?;
+        }
+        for role in &roles {
+            if let Some(draft) = self.draft(role)? {
+                let body = DraftBody {
+                    role: role.clone(),
+                    body: String::from_utf8_lossy(&draft.to_bytes()).into_owned(),
+                    purpose: self.purpose(role),
+                };
+                let _: DraftView = api.post("/api/v1/trust/drafts", &body).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that this folder has.
+    pub(crate) async fn push_all(&self, api: &Api) -> Result<(), CliError> {
+        let mut roles = self.names("metadata")?;
+        roles.extend(self.names("drafts")?);
+        roles.dedup();
+        roles.sort();
+        roles.dedup();
+        self.push(api, &roles).await
+    }
+}
+
+fn file_body(role: &str, bytes: &[u8]) -> MetadataFileBody {
+    MetadataFileBody {
+        role: role.to_owned(),
+        body: String::from_utf8_lossy(bytes).into_owned(),
+    }
+}

@@ -1,0 +1,373 @@
+//! The offline side of trust: keys and signed files in a folder that never leaves its owner.
+//!
+//! ```text
+//! tidegate-keys/private/NAME.pem      private keys of NAME, encrypted PKCS#8; or NAME.token.json
+//! tidegate-keys/holders/NAME.json     public keys of NAME: what is handed on
+//! tidegate-keys/metadata/ROLE.json    in force; metadata/roots/N.json is the whole chain
+//! tidegate-keys/drafts/ROLE.json      waits for signatures; ROLE.txt says what for
+//! ```
+
+pub(crate) mod edit;
+pub(crate) mod exchange;
+pub(crate) mod holder;
+pub(crate) mod secret;
+pub(crate) mod token;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use tidegate_protocol::Timestamp;
+use tidegate_trust::{Quorum, Repository, RoleKey, RootRole, Signed, UploadedFile, signed_by};
+
+use crate::error::CliError;
+use holder::Keyring;
+use secret::Unlock;
+
+/// Which folder, how its keys are opened, and as whom.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Access {
+    pub(crate) dir: PathBuf,
+    pub(crate) unlock: Unlock,
+    /// Sign as this holder only.
+    pub(crate) holder: Option<String>,
+}
+
+/// A folder of keys and signed files.
+pub(crate) struct Offline {
+    access: Access,
+    repository: Repository,
+    open: BTreeMap<String, Keyring>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It has all its signatures and is in force in this folder.
+    Complete,
+    /// It lies in `drafts` and waits for others.
+    Waiting {
+        /// Who has signed.
+        signed_by: Vec<String>,
+        /// How many must.
+        people: u32,
+    },
+}
+
+impl Outcome {
+    /// A line for people.
+    pub(crate) fn describe(&self, role: &str) -> String {
+        match self {
+            Self::Complete => format!("{role} has all its signatures"),
+            Self::Waiting { signed_by, people } => format!(
+                "{role} waits for signatures: {} of {people} people so far ({})",
+                signed_by.len(),
+                if signed_by.is_empty() {
+                    "none".into()
+                } else {
+                    signed_by.join(", ")
+                }
+            ),
+        }
+    }
+}
+
+/// Now, in whole seconds: that is what the files can say.
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_secs(Timestamp::ZERO.plus(since).as_secs())
+}
+
+fn trust(error: &tidegate_trust::TrustError) -> CliError {
+    CliError::failed("signed metadata", error)
+}
+
+/// Writes a file that only its owner may read, whole or not at all; makes its folder.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
+    let dir = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).map_err(failed)?;
+    // Temporary files are private from the start.
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(CliError::Failed(format!("{}: {e}", path.display()))),
+    }
+}
+
+/// The order in which files vouch for each other.
+fn rank(role: &str) -> u8 {
+    match role {
+        "root" => 0,
+        "targets" => 1,
+        _ => 2,
+    }
+}
+
+impl Offline {
+    /// Opens a folder that must hold a root; its files are verified from the root down.
+    pub(crate) fn open(access: &Access) -> Result<Self, CliError> {
+        let offline = Self::open_any(access)?;
+        if offline.repository.root().is_none() {
+            return Err(CliError::Hinted(
+                format!("{} holds no root of trust", access.dir.display()),
+                "`tidegate keys ceremony` (or `keys init` for trying out), `tidegate keys fetch` \
+                 where others have made one, or name the folder with --keys"
+                    .into(),
+            ));
+        }
+        Ok(offline)
+    }
+
+    /// Opens a folder, whatever it holds so far.
+    pub(crate) fn open_any(access: &Access) -> Result<Self, CliError> {
+        let mut offline = Self {
+            access: access.clone(),
+            repository: Repository::default(),
+            open: BTreeMap::new(),
+        };
+        for role in offline.names("metadata")? {
+            if let Some(bytes) = offline.stored(&role)? {
+                let file = UploadedFile { role, bytes };
+                offline
+                    .repository
+                    .accept(&file, Timestamp::ZERO)
+                    .map_err(|e| trust(&e))?;
+            }
+        }
+        Ok(offline)
+    }
+
+    /// What is in force in this folder.
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.access.dir
+    }
+
+    fn path(&self, place: &str, role: &str) -> PathBuf {
+        self.access.dir.join(place).join(format!("{role}.json"))
+    }
+
+    /// The roles with a file in `metadata` or `drafts`, in the order in which they vouch.
+    pub(crate) fn names(&self, place: &str) -> Result<Vec<String>, CliError> {
+        let entries = match fs::read_dir(self.access.dir.join(place)) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e.into()),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            names.extend(name.strip_suffix(".json").map(str::to_owned));
+        }
+        names.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
+        Ok(names)
+    }
+
+    fn stored(&self, role: &str) -> Result<Option<Vec<u8>>, CliError> {
+        read_if_there(&self.path("metadata", role))
+    }
+
+    /// A draft of this folder.
+    pub(crate) fn draft(&self, role: &str) -> Result<Option<Signed>, CliError> {
+        read_if_there(&self.path("drafts", role))?
+            .map(|bytes| Signed::from_bytes(role, &bytes))
+            .transpose()
+            .map_err(|e| trust(&e))
+    }
+
+    /// What a draft is for.
+    pub(crate) fn purpose(&self, role: &str) -> String {
+        fs::read_to_string(self.path("drafts", role).with_extension("txt")).unwrap_or_default()
+    }
+
+    /// Who must sign a role: as in force, or as a first root says of itself.
+    pub(crate) fn quorum(&self, role: &str) -> Result<Quorum, CliError> {
+        match (role, self.draft(role)?) {
+            ("root", Some(draft)) if self.repository.root().is_none() => {
+                let root = RootRole::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?;
+                Ok(root.root)
+            }
+            ("targets", _) if self.repository.root().is_none() => {
+                let draft = self.draft("root")?.ok_or_else(|| {
+                    CliError::Failed("there is no root yet that says who signs targets".into())
+                })?;
+                let root = RootRole::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?;
+                Ok(root.targets)
+            }
+            _ => self.repository.quorum(role).map_err(|e| trust(&e)),
+        }
+    }
+
+    /// Keys whose signatures a draft may carry; refuses a draft that must not be signed.
+    pub(crate) fn draft_keys(&self, role: &str, draft: &Signed) -> Result<Vec<RoleKey>, CliError> {
+        if role == "targets" && self.repository.root().is_none() {
+            return Ok(self.quorum(role)?.keys().cloned().collect());
+        }
+        self.repository
+            .draft_keys(role, draft)
+            .map_err(|e| trust(&e))
+    }
+
+    /// Puts a change forward: signs it with the keys that are here, and keeps it in force or as a
+    /// draft.
+    pub(crate) fn propose(
+        &mut self,
+        role: &str,
+        body: serde_json::Value,
+        purpose: &str,
+    ) -> Result<Outcome, CliError> {
+        let mut draft = Signed::unsigned(body);
+        self.sign_with_own(role, &mut draft)?;
+        self.settle(role, &draft, purpose)
+    }
+
+    /// Signs with the holders whose keys are here, as many as are needed.
+    pub(crate) fn sign_with_own(
+        &mut self,
+        role: &str,
+        draft: &mut Signed,
+    ) -> Result<Vec<String>, CliError> {
+        let keys = self.draft_keys(role, draft)?;
+        let names = match &self.access.holder {
+            Some(name) => vec![name.clone()],
+            None => holder::all_here(&self.access.dir)?,
+        };
+        let mut signed = Vec::new();
+        for name in names {
+            let public = holder::public_path(&self.access.dir, &name);
+            let may = holder::read_public(&public)?
+                .keys
+                .iter()
+                .any(|k| keys.contains(k));
+            if !may {
+                if self.access.holder.is_some() {
+                    return Err(CliError::Failed(format!("{name} is not a holder of {role}")));
+                }
+                continue;
+            }
+            for signer in self.keyring(&name)?.signers() {
+                if keys.contains(&signer.role_key()) {
+                    draft.add_signature(signer).map_err(|e| trust(&e))?;
+                }
+            }
+            signed.push(name);
+            if self.is_complete(role, draft) {
+                break;
+            }
+        }
+        Ok(signed)
+    }
+
+    fn keyring(&mut self, name: &str) -> Result<&Keyring, CliError> {
+        if !self.open.contains_key(name) {
+            let keyring = holder::open(&self.access.dir, name, &self.access.unlock)?;
+            let public = holder::read_public(&holder::public_path(&self.access.dir, name))?;
+            if keyring.holder != public {
+                return Err(CliError::Failed(format!(
+                    "the private and the public keys of {name} do not belong together"
+                )));
+            }
+            self.open.insert(name.to_owned(), keyring);
+        }
+        self.open
+            .get(name)
+            .ok_or_else(|| CliError::Failed(format!("no keys of {name}")))
+    }
+
+    fn is_complete(&self, role: &str, draft: &Signed) -> bool {
+        let file = UploadedFile {
+            role: role.to_owned(),
+            bytes: draft.to_bytes(),
+        };
+        self.repository
+            .clone()
+            .accept(&file, Timestamp::ZERO)
+            .is_ok()
+    }
+
+    /// Keeps a draft: in force when it has its signatures, otherwise among the drafts.
+    pub(crate) fn settle(
+        &mut self,
+        role: &str,
+        draft: &Signed,
+        purpose: &str,
+    ) -> Result<Outcome, CliError> {
+        let path = self.path("drafts", role);
+        let bytes = draft.to_bytes();
+        if self.is_complete(role, draft) {
+            self.take(role, bytes)?;
+            return Ok(Outcome::Complete);
+        }
+        write_private(&path, &bytes)?;
+        write_private(&path.with_extension("txt"), purpose.as_bytes())?;
+        self.standing(role)
+    }
+
+    /// How far a draft has come.
+    pub(crate) fn standing(&self, role: &str) -> Result<Outcome, CliError> {
+        let Some(draft) = self.draft(role)? else {
+            return Ok(Outcome::Complete);
+        };
+        let quorum = self.quorum(role)?;
+        Ok(Outcome::Waiting {
+            signed_by: signed_by(role, &draft.to_bytes(), &quorum).map_err(|e| trust(&e))?,
+            people: quorum.people(),
+        })
+    }
+
+    /// Takes a complete file into force; a draft that it overtakes goes.
+    pub(crate) fn take(&mut self, role: &str, bytes: Vec<u8>) -> Result<(), CliError> {
+        let file = UploadedFile {
+            role: role.to_owned(),
+            bytes,
+        };
+        let version = self
+            .repository
+            .accept(&file, Timestamp::ZERO)
+            .map_err(|e| trust(&e))?;
+        if let (Some(version), "root") = (version, role) {
+            let place = self.access.dir.join("metadata/roots");
+            write_private(&place.join(format!("{version}.json")), &file.bytes)?;
+        }
+        write_private(&self.path("metadata", role), &file.bytes)?;
+        let overtaken = self.draft(role)?.is_some_and(|draft| {
+            draft.body()["version"].as_u64().unwrap_or(0) <= self.repository.version(role)
+        });
+        if overtaken {
+            self.drop_draft(role)?;
+        }
+        Ok(())
+    }
+
+    /// Throws a draft away.
+    pub(crate) fn drop_draft(&self, role: &str) -> Result<(), CliError> {
+        let path = self.path("drafts", role);
+        for path in [path.with_extension("txt"), path] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

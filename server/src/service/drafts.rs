@@ -1,0 +1,127 @@
+//! Signed files that still wait for signatures: how people who sit apart sign one file.
+//!
+//! The server carries drafts and counts signatures for people to see. It cannot add one: what it
+//! gives to devices is what their own check accepts.
+
+use tidegate_trust::{Quorum, Signed, UploadedFile, signed_by};
+
+use super::access::Operator;
+use super::trust::{TrustState, is_online, signed_by_server};
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::store::events::{self, EventKind};
+use crate::store::trust::{self, Draft};
+
+/// A draft and who has signed it.
+#[derive(Debug, Clone)]
+pub struct DraftStanding {
+    /// The draft.
+    pub draft: Draft,
+    /// The holders who have signed.
+    pub signed_by: Vec<String>,
+    /// All who may.
+    pub holders: Vec<String>,
+    /// How many must.
+    pub people: u32,
+    /// Whether it was complete, and is in force now.
+    pub complete: bool,
+}
+
+impl App {
+    /// Every draft with its signatures.
+    pub async fn drafts(&self) -> Result<Vec<DraftStanding>, ServiceError> {
+        let drafts = trust::drafts(&mut self.db.read().await?).await?;
+        let plan = self.fleet.plan();
+        drafts
+            .into_iter()
+            // A role that is delegated no more has no holders to wait for.
+            .filter_map(|draft| {
+                let quorum = plan.trust.repository.quorum(&draft.role).ok()?;
+                Some(standing(draft, &quorum, false))
+            })
+            .collect()
+    }
+
+    /// Takes a draft with at least one signature of its role's holders; signatures come together
+    /// with those of the draft that is there. When there are enough, it is in force.
+    pub async fn upload_draft(
+        &self,
+        by: &Operator,
+        file: &UploadedFile,
+        purpose: &str,
+    ) -> Result<DraftStanding, ServiceError> {
+        if is_online(&file.role) {
+            return Err(signed_by_server(&file.role));
+        }
+        let now = self.now();
+        let mut signed = Signed::from_bytes(&file.role, &file.bytes)?;
+        let mut tx = self.db.write().await?;
+        trust::lock(&mut tx).await?;
+        let state = TrustState::load(&mut tx).await?;
+        let keys = state.repository.draft_keys(&file.role, &signed)?;
+        if signed.valid_signers(&keys)?.is_empty() {
+            return Err(ServiceError::invalid(format!(
+                "no holder of {} has signed this draft",
+                file.role
+            )));
+        }
+        let there = trust::drafts(&mut tx).await?;
+        let there = there.into_iter().find(|d| d.role == file.role);
+        let mut purpose: String = purpose.chars().take(300).collect();
+        if let Some(there) = &there {
+            let old = Signed::from_bytes(&there.role, &there.body)?;
+            if old.body() == signed.body() {
+                signed.merge(&old, &keys)?;
+                if purpose.is_empty() {
+                    purpose.clone_from(&there.purpose);
+                }
+            }
+        }
+        // Signatures of strangers are not handed on.
+        let mut clean = Signed::unsigned(signed.body().clone());
+        clean.merge(&signed, &keys)?;
+        let body = clean.to_bytes();
+        let version = clean.body()["version"].as_u64().unwrap_or(0);
+        let quorum = state.repository.quorum(&file.role)?;
+        let draft = Draft {
+            role: file.role.clone(),
+            version,
+            body: body.clone(),
+            purpose,
+            created_at: now,
+            created_by: by.name.clone(),
+        };
+        let complete = UploadedFile {
+            role: file.role.clone(),
+            bytes: body,
+        };
+        if state.repository.clone().accept(&complete, now).is_ok() {
+            drop(tx);
+            self.upload_metadata(by, &[complete]).await?;
+            return standing(draft, &quorum, true);
+        }
+        trust::put_draft(&mut tx, &draft).await?;
+        let standing = standing(draft, &quorum, false)?;
+        let text = format!(
+            "draft {} v{version}: signed by {} of {} people ({})",
+            file.role,
+            standing.signed_by.len(),
+            standing.people,
+            standing.signed_by.join(", ")
+        );
+        let event = event(EventKind::Trust, by.actor(), text);
+        events::append(&mut tx, &self.origin, now, &event).await?;
+        tx.commit().await?;
+        Ok(standing)
+    }
+}
+
+fn standing(draft: Draft, quorum: &Quorum, complete: bool) -> Result<DraftStanding, ServiceError> {
+    Ok(DraftStanding {
+        signed_by: signed_by(&draft.role, &draft.body, quorum)?,
+        holders: quorum.holders.iter().map(|h| h.name.clone()).collect(),
+        people: quorum.people(),
+        draft,
+        complete,
+    })
+}

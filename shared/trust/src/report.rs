@@ -1,0 +1,77 @@
+//! What a device signs beside its requests: results, and a change of its key.
+
+use tidegate_protocol::{DeviceId, Report};
+
+use crate::{KeyError, PublicKey, SecretKey};
+
+/// The bytes under a report's signature: a line that says what it is and whose, then the report's
+/// canonical JSON without the signature.
+fn statement(device: DeviceId, report: &Report) -> Vec<u8> {
+    let unsigned = Report {
+        signature: None,
+        ..report.clone()
+    };
+    let value = serde_json::to_value(&unsigned).unwrap_or_default();
+    let canonical = sigstore_tuf::canonical_json::to_canonical_bytes(&value).unwrap_or_default();
+    let mut bytes = format!("tidegate-report-v1 {device}\n").into_bytes();
+    bytes.extend_from_slice(&canonical);
+    bytes
+}
+
+/// Signs a report.
+pub fn sign_report(key: &SecretKey, device: DeviceId, report: Report) -> Report {
+    let signature = Some(hex::encode(key.sign(&statement(device, &report))));
+    Report {
+        signature,
+        ..report
+    }
+}
+
+/// Checks a report's signature.
+pub fn verify_report(key: &PublicKey, device: DeviceId, report: &Report) -> Result<(), KeyError> {
+    let signature = report
+        .signature
+        .as_deref()
+        .and_then(|text| hex::decode(text).ok())
+        .ok_or(KeyError::Signature)?;
+    key.verify(&statement(device, report), &signature)
+}
+
+/// The bytes that a device's new key signs, so that nobody announces a key that is another's.
+pub fn key_change(device: DeviceId, counter: u64, old: &PublicKey, new: &PublicKey) -> Vec<u8> {
+    format!("tidegate-key-change-v1 {device} {counter} {old} {new}").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_protocol::{DeploymentId, DeploymentState};
+
+    #[test]
+    fn a_report_is_bound_to_device_key_and_every_field() {
+        let device = DeviceId::from_random([1; 16]);
+        let key = SecretKey::from_seed([2; 32]);
+        let report = Report {
+            seq: 7,
+            deployment: DeploymentId::from_random([3; 16]),
+            state: DeploymentState::Succeeded,
+            reason: None,
+            release: Some("1.2.3".parse().unwrap()),
+            image: None,
+            bytes_downloaded: 5,
+            signature: None,
+        };
+        let signed = sign_report(&key, device, report.clone());
+        verify_report(&key.public(), device, &signed).unwrap();
+        assert!(verify_report(&key.public(), device, &report).is_err());
+        let other = SecretKey::from_seed([4; 32]).public();
+        assert!(verify_report(&other, device, &signed).is_err());
+        let elsewhere = DeviceId::from_random([9; 16]);
+        assert!(verify_report(&key.public(), elsewhere, &signed).is_err());
+        let changed = Report {
+            state: DeploymentState::RolledBack,
+            ..signed
+        };
+        assert!(verify_report(&key.public(), device, &changed).is_err());
+    }
+}

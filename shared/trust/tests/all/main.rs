@@ -1,0 +1,5 @@
+//! Everything that the trust crate is asked from outside.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod chain;
+mod common;
