@@ -114,6 +114,8 @@ fn device(n: u8) -> Device {
         ring: Ring::from_random(u64::MAX),
         public_key: format!("key-{n}"),
         active: true,
+        isolated: String::new(),
+        new_key: false,
         release: Some("1.0.0".parse().unwrap()),
         image: Some(Sha256::from_bytes([n; 32])),
         agent_version: String::new(),

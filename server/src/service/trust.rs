@@ -160,6 +160,7 @@ impl App {
                 taken.push(format!("{} v{version}", upload.role));
             }
         }
+        state.repository.check_chain()?;
         if !taken.is_empty() {
             self.sign_online(&mut tx, &state, now).await?;
             let text = format!("signed metadata taken: {}", taken.join(", "));

@@ -48,9 +48,6 @@ pub enum TrustError {
         /// The newest version seen.
         floor: u64,
     },
-    /// The `director` role must list no images.
-    #[error("the director role lists images itself")]
-    DirectorListsImages,
     /// Not exactly one image in an assignment.
     #[error("the assignment names {0} images, not one")]
     NotOneImage(usize),
@@ -149,7 +146,7 @@ impl TrustError {
             | Self::TooLarge { file, .. }
             | Self::Missing(file)
             | Self::Field { file, .. } => file == crate::assignment::FILE,
-            Self::TooManyRoots | Self::DirectorListsImages | Self::BelowVersionFloor { .. } => false,
+            Self::TooManyRoots | Self::BelowVersionFloor { .. } => false,
             _ => true,
         }
     }

@@ -23,6 +23,10 @@ pub struct Floor {
 impl Floor {
     /// Refuses a version below it.
     pub(crate) fn check(self, file: &str, version: u64, keys: Sha256) -> Result<(), TrustError> {
+        // The specification counts from 1.
+        if version == 0 {
+            return Err(TrustError::field(file, "it has version 0"));
+        }
         let holds = self.keys.is_none_or(|known| known == keys);
         if holds && version < self.version {
             return Err(TrustError::BelowVersionFloor {
@@ -81,6 +85,7 @@ mod tests {
         assert!(floor.check("x", 6, key(1)).is_err());
         floor.check("x", 7, key(1)).unwrap();
         floor.check("x", 1, key(2)).unwrap();
+        assert!(floor.check("x", 0, key(2)).is_err());
         assert_eq!(floor.raised(1, key(2)).version, 1);
     }
 

@@ -285,6 +285,43 @@ impl Repository {
             .is_some_and(|(_, t)| delegation(t, &name.to_string()).is_some())
     }
 
+    /// Whether every file that is there is still signed as the files above it ask. A change of
+    /// holders must come together with the files that they sign anew: devices would refuse the
+    /// old ones.
+    pub fn check_chain(&self) -> Result<(), TrustError> {
+        let unsigned = |role: &str, source: sigstore_tuf::Error| {
+            TrustError::field(
+                role,
+                format!(
+                    "the newest {role}.json is not signed as its new holders' threshold asks \
+                     ({source}): sign it anew (`tidegate keys renew {role}`) and hand both over \
+                     together"
+                ),
+            )
+        };
+        let (Some((_, root)), Some((bytes, targets))) = (&self.root, &self.targets) else {
+            return Ok(());
+        };
+        let root = TrustedMetadataSet::from_root(root).map_err(|source| TrustError::Metadata {
+            file: "root.json".into(),
+            source,
+        })?;
+        if let Some(keys) = root.root().role("targets") {
+            quorum::parse_targets("targets.json", bytes)?
+                .verify_threshold(&root.root().keys, keys, "targets")
+                .map_err(|e| unsigned("targets", e))?;
+        }
+        for (name, (bytes, _)) in &self.roles {
+            let name = name.to_string();
+            if let Some((keys, role)) = delegation(targets, &name) {
+                quorum::parse_targets(&name, bytes)?
+                    .verify_threshold(keys, &role.role_keys(), &name)
+                    .map_err(|e| unsigned(&name, e))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The offline quorum of a role, as the newest accepted files name it.
     pub fn quorum(&self, role: &str) -> Result<Quorum, TrustError> {
         let none = || TrustError::field(role, "no such role");

@@ -387,10 +387,16 @@ impl Refresh {
 }
 
 /// What a device trusts after a complete refresh.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Trusted {
     set: TrustedMetadataSet,
     role: ProductRole,
+}
+
+impl std::fmt::Debug for Trusted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Trusted({} v{})", self.role.name, self.role.version)
+    }
 }
 
 impl Trusted {

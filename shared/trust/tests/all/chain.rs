@@ -189,7 +189,7 @@ refused! {
     a_replayed_nonce: |d| d.terms.nonce = "ffff".into() => TrustError::WrongNonce,
     an_old_counter: |d| d.counter = 7 => TrustError::WrongCounter { .. },
     a_counter_that_jumps: |d| d.counter = u64::MAX => TrustError::WrongCounter { .. },
-    an_expired_assignment: |d| d.time = Timestamp::from_secs(1_700_000_000)
+    an_expired_assignment: |d| d.time = Timestamp::from_secs(NOW.as_secs() - 7_200)
         => TrustError::Metadata { source: sigstore_tuf::Error::Expired { .. }, .. },
     another_channels_path: |d| d.path.role.channel = Channel::Alpha => TrustError::PathOutsideRole(_),
     another_platforms_image: |d| d.path.platform = "windows-x86_64".parse().unwrap()

@@ -249,3 +249,84 @@ pub(crate) fn check_in(
     };
     assignment::verify(trusted, bytes, &situation)
 }
+
+/// What a thief of the online keys adds to a repository.
+impl Server {
+    /// Serves these bytes as a version of a role, pinned by signed snapshot and timestamp.
+    pub(crate) fn serve_as_thief(&mut self, role: &str, version: u64, bytes: &[u8]) {
+        self.files
+            .insert(format!("{version}.{role}.json"), bytes.to_vec());
+        let mut pins = self.repository.pins();
+        pins.insert(role.into(), FileFacts::of(version, bytes));
+        self.pin(&pins);
+    }
+
+    /// Signs snapshot and timestamp over these pins.
+    pub(crate) fn pin(&mut self, pins: &BTreeMap<String, FileFacts>) {
+        self.online += 1;
+        let snapshot = snapshot_body(self.online, NOW.plus(lifetime::SNAPSHOT), pins);
+        let snapshot = sign(snapshot, &[&key(10)]).unwrap().to_bytes();
+        self.serve_snapshot(&snapshot, FileFacts::of(self.online, &snapshot));
+    }
+
+    /// Serves a snapshot and a timestamp that pins it with these facts.
+    pub(crate) fn serve_snapshot(&mut self, snapshot: &[u8], facts: FileFacts) {
+        self.files
+            .insert(format!("{}.snapshot.json", facts.version), snapshot.to_vec());
+        let body = timestamp_body(self.online, NOW.plus(lifetime::TIMESTAMP), facts);
+        self.serve_timestamp(body);
+    }
+
+    /// Serves a timestamp with this body.
+    pub(crate) fn serve_timestamp(&mut self, body: serde_json::Value) {
+        let bytes = sign(body, &[&key(11)]).unwrap().to_bytes();
+        self.files.insert("timestamp.json".into(), bytes);
+    }
+
+    /// What a new device makes of it.
+    pub(crate) fn look(&self) -> Result<Trusted, TrustError> {
+        self.refresh(self.first(), NOW).map(|(trusted, _)| trusted)
+    }
+
+    /// What a device that has seen `files` makes of it.
+    pub(crate) fn look_again(&self, files: &TrustedFiles) -> Result<Trusted, TrustError> {
+        self.refresh(files.clone(), NOW).map(|(trusted, _)| trusted)
+    }
+
+    /// What a device keeps that has looked.
+    pub(crate) fn seen(&self) -> TrustedFiles {
+        self.refresh(self.first(), NOW).unwrap().1
+    }
+
+    /// Signs new delegations with the targets key and takes them in.
+    pub(crate) fn delegate(&mut self, delegations: Vec<Delegation>) -> Result<(), TrustError> {
+        let version = self.repository.version("targets") + 1;
+        let body = targets(version, delegations).body();
+        self.upload("targets", &sign(body, &[&key(2)]).unwrap().to_bytes())?;
+        self.sign_online();
+        Ok(())
+    }
+}
+
+/// A root of this repository with another version.
+pub(crate) fn root(version: u64) -> RootRole {
+    RootRole {
+        version,
+        issued: NOW,
+        expires: NOW.plus(lifetime::ROOT),
+        root: one("root", 1),
+        targets: one("targets", 2),
+        snapshot: one("snapshot", 10),
+        timestamp: one("timestamp", 11),
+    }
+}
+
+/// Delegations under this repository's `targets`.
+pub(crate) fn targets(version: u64, delegations: Vec<Delegation>) -> TopTargets {
+    TopTargets {
+        version,
+        issued: NOW,
+        expires: NOW.plus(lifetime::TARGETS),
+        delegations,
+    }
+}

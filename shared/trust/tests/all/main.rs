@@ -3,3 +3,6 @@
 
 mod chain;
 mod common;
+mod hostile_assignment;
+mod hostile_metadata;
+mod properties;

@@ -1,0 +1,155 @@
+//! Attacks on assignments, A32 to A38 of `docs/security-model.md`, by whoever holds the director's
+//! key or used to.
+
+use serde_json::json;
+use tidegate_protocol::Timestamp;
+use tidegate_trust::assignment::{Action, Clock};
+use tidegate_trust::{Delegation, Policy, TrustError, lifetime, sign};
+
+use crate::common::*;
+
+#[test]
+fn a32_the_key_of_a_director_who_was_replaced() {
+    let mut server = Server::new();
+    server
+        .delegate(vec![
+            Delegation::product(&role(), one("releases", 3)),
+            Delegation::director(key(13).public()),
+        ])
+        .unwrap();
+    let trusted = server.look().unwrap();
+    let old = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    assert!(check_with(&trusted, &old, "1.0.0").is_err());
+    let new = draft("1.1.0").sign(&key(13)).unwrap().to_bytes();
+    check_with(&trusted, &new, "1.0.0").unwrap();
+}
+
+#[test]
+fn a33_images_that_the_director_lists_itself() {
+    let mut body = Server::product(1, &["6.6.6"], Policy::default()).body();
+    body["x-policy"] = json!({});
+    let bytes = sign(body, &[&key(12)]).unwrap().to_bytes();
+    let mut server = Server::new();
+    server.serve_as_thief("director", 1, &bytes);
+    let trusted = server.look().unwrap();
+    let order = draft("6.6.6").sign(&key(12)).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&trusted, &order, "1.0.0"),
+        Err(TrustError::NotListed(_))
+    ));
+}
+
+#[test]
+fn a34_a_counter_at_the_end_of_its_range_locks_nobody_out() {
+    let trusted = Server::new().look().unwrap();
+    let mut order = draft("1.1.0");
+    order.counter = u64::MAX;
+    let bytes = order.sign(&key(12)).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&trusted, &bytes, "1.0.0"),
+        Err(TrustError::WrongCounter { expected: 8, .. })
+    ));
+    // The device goes on counting from where it was.
+    let bytes = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    check_with(&trusted, &bytes, "1.0.0").unwrap();
+}
+
+#[test]
+fn a35_an_assignment_that_is_good_for_years() {
+    let trusted = Server::new().look().unwrap();
+    let signed = draft("1.1.0").sign(&key(12)).unwrap();
+    let mut body = signed.body().clone();
+    body["expires"] = json!(NOW.plus(lifetime::ROOT).to_string());
+    let bytes = sign(body, &[&key(12)]).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&trusted, &bytes, "1.0.0"),
+        Err(TrustError::TooLongLived)
+    ));
+}
+
+#[test]
+fn a36_of_two_assignments_at_once_one_counts() {
+    let trusted = Server::new().look().unwrap();
+    let first = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    let accepted = check_with(&trusted, &first, "1.0.0").unwrap();
+    // The device writes the counter down before it acts; the other one is refused then.
+    assert_eq!(accepted.counter, 8);
+    let mut other = draft("1.1.0");
+    other.counter = accepted.counter;
+    let bytes = other.sign(&key(12)).unwrap().to_bytes();
+    let platform = platform();
+    let situation = tidegate_trust::assignment::Situation {
+        device: other.terms.device,
+        platform: &platform,
+        nonce: NONCE,
+        counter: accepted.counter,
+        installed: None,
+        floor: None,
+        clock: sane(NOW),
+        agent: None,
+    };
+    assert!(matches!(
+        tidegate_trust::assignment::verify(&trusted, &bytes, &situation),
+        Err(TrustError::WrongCounter { expected: 9, .. })
+    ));
+}
+
+#[test]
+fn a38_the_release_that_runs_already() {
+    let trusted = Server::new().look().unwrap();
+    for action in [Action::Install, Action::Rollback] {
+        let mut order = draft("1.1.0");
+        order.terms.action = action;
+        let bytes = order.sign(&key(12)).unwrap().to_bytes();
+        assert!(matches!(
+            check_with(&trusted, &bytes, "1.1.0"),
+            Err(TrustError::AlreadyInstalled(_))
+        ));
+    }
+}
+
+#[test]
+fn a_stepping_stone_cannot_be_skipped_by_the_server() {
+    let mut server = Server::new();
+    let mut product = Server::product(2, &["1.0.0", "1.1.0", "2.0.0"], Policy::default());
+    product.images.get_mut(&path("1.1.0")).unwrap().stepping_stone = true;
+    let bytes = sign(product.body(), &[&key(3)]).unwrap().to_bytes();
+    server.upload("app-stable", &bytes).unwrap();
+    server.sign_online();
+    let trusted = server.look().unwrap();
+    let order = draft("2.0.0").sign(&key(12)).unwrap().to_bytes();
+    assert!(matches!(
+        check_with(&trusted, &order, "1.0.0"),
+        Err(TrustError::SkipsSteppingStone { .. })
+    ));
+    check_with(&trusted, &order, "1.1.0").unwrap();
+    let stone = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    check_with(&trusted, &stone, "1.0.0").unwrap();
+}
+
+#[test]
+fn a48_wrong_clocks_strand_nobody() {
+    let trusted = Server::new().look().unwrap();
+    let bytes = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    let floor = Timestamp::from_secs(NOW.as_secs() - 1_000);
+    for (year, shows) in [
+        (1970, Timestamp::ZERO),
+        (2001, Timestamp::from_secs(1_000_000_000)),
+        (2100, Timestamp::from_secs(4_102_444_800)),
+    ] {
+        let clock = Clock {
+            shows,
+            floor,
+            strict: false,
+        };
+        check_in(&trusted, &bytes, "1.0.0", None, clock)
+            .unwrap_or_else(|e| panic!("a clock in {year}: {e}"));
+    }
+    // An owner who vouches for the clock gets what it says.
+    let strict = Clock {
+        shows: Timestamp::from_secs(4_102_444_800),
+        floor,
+        strict: true,
+    };
+    assert!(check_in(&trusted, &bytes, "1.0.0", None, strict).is_err());
+}
