@@ -1,8 +1,6 @@
 //! HTTP for the agent: one kept connection, bounded reads, deadlines.
 
-use std::io::BufReader;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +10,10 @@ use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::tls::{TlsClock, connector};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -132,10 +131,14 @@ pub struct Client {
 
 impl Client {
     /// A client for a server; `ca_file` stands in for the public certificate authorities.
-    pub fn new(server: &str, ca_file: Option<&Path>) -> Result<Self, TransportError> {
+    pub fn new(
+        server: &str,
+        ca_file: Option<&Path>,
+        clock: TlsClock,
+    ) -> Result<Self, TransportError> {
         let address = Address::parse(server)?;
         let tls = if address.tls {
-            Some(connector(ca_file)?)
+            Some(connector(ca_file, clock)?)
         } else {
             None
         };
@@ -371,30 +374,6 @@ where
         let _ = connection.await;
     });
     Ok(sender)
-}
-
-fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, TransportError> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            use rustls::pki_types::CertificateDer;
-            use rustls::pki_types::pem::PemObject as _;
-            let refuse = |e: String| TransportError::Authority(path.display().to_string(), e);
-            let file = std::fs::File::open(path).map_err(|e| refuse(e.to_string()))?;
-            for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
-                let certificate = certificate.map_err(|e| refuse(e.to_string()))?;
-                roots.add(certificate).map_err(|e| refuse(e.to_string()))?;
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| TransportError::Authority("TLS".into(), e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_protocol::{
-    Channel, Enrol, Enrolled, Image, NONCE_HEADER, Platform, ProductName, Region, Version, paths,
+    Channel, Enrol, Enrolled, Image, NONCE_HEADER, Platform, ProductName, Region, Timestamp, Version, paths,
 };
 use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tidegate_trust::verify::TrustedFiles;
@@ -17,6 +17,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::fsm::{Installed, Record, SlotId};
 use crate::journal::{Journal, JournalError};
 use crate::platform;
+use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
 
 /// What a person says when a device joins.
@@ -83,7 +84,12 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
     }
     let key = config::identity(&request.state)?;
     let adopted = adopt(&request)?;
-    let mut client = Client::new(&request.server, request.ca_file.as_deref())?;
+    // Nothing has vouched for a time yet.
+    let clock = TlsClock {
+        floor: Timestamp::ZERO,
+        trusted: request.clock_trusted,
+    };
+    let mut client = Client::new(&request.server, request.ca_file.as_deref(), clock)?;
     let body = Enrol {
         token: token.to_string(),
         public_key: key.public().to_string(),
@@ -140,7 +146,11 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
         return Ok("the root of trust is whole; nothing is changed\n".into());
     }
     let key = config::identity(state)?;
-    let mut client = Client::new(&config.server, config.ca_file.as_deref())?;
+    let clock = TlsClock {
+        floor: Journal::open(state)?.record().time_floor,
+        trusted: config.clock_trusted,
+    };
+    let mut client = Client::new(&config.server, config.ca_file.as_deref(), clock)?;
     let body = Enrol {
         token: token.to_string(),
         public_key: key.public().to_string(),

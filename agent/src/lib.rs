@@ -17,6 +17,7 @@ pub mod fsm;
 pub mod health;
 pub mod journal;
 pub mod platform;
+pub mod tls;
 pub mod trust_store;
 
 mod cli;

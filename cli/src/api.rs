@@ -1,5 +1,6 @@
 //! The API, as the command line calls it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -21,7 +22,25 @@ pub(crate) struct Api {
 impl Api {
     /// A client for a server.
     pub(crate) fn new(server: &str, token: &str) -> Result<Self, CliError> {
-        let http = reqwest::Client::builder()
+        Self::with_authority(server, token, None)
+    }
+
+    /// A client for a server with a certificate authority of its own.
+    pub(crate) fn with_authority(
+        server: &str,
+        token: &str,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, CliError> {
+        let mut builder = reqwest::Client::builder();
+        if let Some(path) = ca_file {
+            let failed = |e: &dyn std::fmt::Display| {
+                CliError::Failed(format!("{}: {e}", path.display()))
+            };
+            let pem = std::fs::read(path).map_err(|e| failed(&e))?;
+            let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| failed(&e))?;
+            builder = builder.tls_certs_only(roots);
+        }
+        let http = builder
             .connect_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none())
             .build()

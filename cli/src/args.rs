@@ -35,6 +35,9 @@ pub(crate) struct Global {
         value_name = "TOKEN"
     )]
     pub(crate) token: Option<String>,
+    /// The server's certificate authority (PEM); the machine's by default.
+    #[arg(long, global = true, env = "TIDEGATE_CA_FILE", value_name = "PEM")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Results as a table for people or as JSON with the API's field names.
     #[arg(short, long, global = true, default_value = "table")]
     pub(crate) output: Format,
@@ -151,6 +154,15 @@ pub(crate) struct ServeArgs {
     /// Where people and devices reach it.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = "127.0.0.1:8420")]
     pub(crate) listen: SocketAddr,
+    /// Serve TLS with this certificate chain (PEM); renewed files are taken up by themselves.
+    #[arg(long, env = "TIDEGATE_TLS_CERT", value_name = "PEM", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, env = "TIDEGATE_TLS_KEY", value_name = "PEM", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Let clients connect that know only TLS 1.2.
+    #[arg(long, env = "TIDEGATE_TLS12")]
+    pub(crate) tls12: bool,
     /// Where Prometheus reaches /metrics; nowhere by default.
     #[arg(long, env = "TIDEGATE_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<SocketAddr>,
@@ -254,7 +266,7 @@ pub(crate) struct KeysDir {
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Sign as this holder only.
     #[arg(long = "as", value_name = "HOLDER")]
-    pub(crate) holder: Option<String>,
+    pub(crate) sign_as: Option<String>,
 }
 
 impl KeysDir {
@@ -272,7 +284,7 @@ impl KeysDir {
                 text: std::env::var("TIDEGATE_KEY_PASSPHRASE").ok(),
                 none: new.no_passphrase,
             },
-            holder: self.holder.clone(),
+            holder: self.sign_as.clone(),
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::error::CliError;
 pub(crate) struct Profile {
     pub(crate) server: Option<String>,
     pub(crate) token: Option<String>,
+    #[serde(default)]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 fn path() -> Option<PathBuf> {

@@ -23,6 +23,7 @@ use crate::service::writer::{self, Writer};
 use tidegate_protocol::error_chain;
 
 use crate::service::ServiceError;
+use crate::tls::{TlsError, TlsListener};
 use crate::store::{Db, StoreError, events, operators};
 use crate::{http, jobs, random};
 
@@ -62,6 +63,9 @@ pub enum StartError {
         "cannot listen on {0}: {1}; is another server running there? choose another with --listen"
     )]
     Listen(SocketAddr, std::io::Error),
+    /// TLS cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data folder cannot be written.
     #[error("cannot write {0}: {1}")]
     Data(String, std::io::Error),
@@ -192,7 +196,13 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let writing = tokio::spawn(writer::run(app.clone(), queue));
     jobs::spawn(&app, &tasks);
     let router = http::router(app.clone());
-    tasks.spawn(serve(listener, router, app.stopping.clone()));
+    match &app.settings.tls {
+        None => tasks.spawn(serve(listener, router, app.stopping.clone())),
+        Some(tls) => {
+            let listener = TlsListener::start(listener, tls.clone(), app.stopping.clone())?;
+            tasks.spawn(serve(listener, router, app.stopping.clone()))
+        }
+    };
     if let Some(listener) = metrics_listener {
         tasks.spawn(serve(
             listener,
@@ -236,9 +246,11 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         .map_err(|e| StartError::Listen(address, e))
 }
 
-async fn serve(listener: TcpListener, router: axum::Router, stopping: CancellationToken) {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let result = axum::serve(listener, service)
+async fn serve<L>(listener: L, router: axum::Router, stopping: CancellationToken)
+where
+    L: axum::serve::Listener<Addr: std::fmt::Debug>,
+{
+    let result = axum::serve(listener, router)
         .with_graceful_shutdown(stopping.cancelled_owned())
         .await;
     if let Err(error) = result {

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::tls::TlsSettings;
 
 /// Everything that a server is told.
 #[derive(Clone)]
 pub struct Settings {
     /// Where people and devices reach it.
     pub listen: SocketAddr,
+    /// How TLS is served; `None` for plain HTTP behind something that does.
+    pub tls: Option<TlsSettings>,
     /// Where Prometheus reaches `/metrics`; `None` for nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// `sqlite:PATH` or `postgres://...`. May hold a password: never logged.
@@ -107,6 +110,7 @@ impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings")
             .field("listen", &self.listen)
+            .field("tls", &self.tls)
             .field("metrics_listen", &self.metrics_listen)
             .field("blobs", &self.blobs)
             .field("data", &self.data)

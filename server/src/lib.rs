@@ -11,6 +11,7 @@ pub mod config;
 pub mod http;
 pub mod service;
 pub mod store;
+pub mod tls;
 
 mod app;
 mod jobs;

@@ -20,6 +20,7 @@ const ROUNDS: u32 = 20;
 fn settings(url: &str, dir: &std::path::Path) -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
         metrics_listen: None,
         database: url.into(),
         blobs: BlobSettings::Folder(dir.join("blobs")),

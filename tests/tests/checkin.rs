@@ -28,6 +28,7 @@ fn request(device: &serde_json::Value) -> CheckIn {
 fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
         database: format!("sqlite:{}", data.join("tidegate.db").display()),
         blobs: BlobSettings::Folder(data.join("blobs")),

@@ -21,6 +21,7 @@ use crate::fsm::{Effect, Event, Installed, Job, Medium, Phase, SlotId, step};
 use crate::health::{self, Surroundings};
 use crate::journal::{Journal, JournalError};
 use crate::log;
+use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
 use words::describe;
 
@@ -93,12 +94,17 @@ impl Driver {
     pub fn open(state: &Path) -> Result<Self, DriverError> {
         let config = Config::load(state)?;
         let lock = config::lock(state)?;
+        let journal = Journal::open(state)?;
+        let clock = TlsClock {
+            floor: journal.record().time_floor,
+            trusted: config.clock_trusted,
+        };
         Ok(Self {
             key: config::identity(state)?,
-            journal: Journal::open(state)?,
+            journal,
             slots: Slots::open(state)?,
             trust: TrustStore::open(state)?,
-            client: Client::new(&config.server, config.ca_file.as_deref())?,
+            client: Client::new(&config.server, config.ca_file.as_deref(), clock)?,
             state: state.to_owned(),
             config,
             ticket: None,

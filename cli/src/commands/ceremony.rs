@@ -35,8 +35,7 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
     let plan = plan(&access, &args)?;
     let mut offline = Offline::open_any(&access)?;
     if offline.repository().targets().is_some() && offline.draft("targets")?.is_none() {
-        line("the ceremony is over: root and targets are in force. `tidegate keys show`");
-        return Ok(());
+        return finish(&access, &offline, &plan);
     }
     let mut people = plan.holders.clone();
     for name in plan.release_holders.iter().chain([&plan.canary_holder]) {
@@ -90,10 +89,10 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
         if let Some(mut draft) = offline.draft(role)? {
             let signed = offline.sign_with_own(role, &mut draft)?;
             let outcome = offline.settle(role, &draft, "the ceremony")?;
-            log(
-                &access,
-                &format!("{role}: signed here by {}", signed.join(", ")),
-            )?;
+            if !signed.is_empty() {
+                let text = format!("{role}: signed here by {}", signed.join(", "));
+                log(&access, &text)?;
+            }
             line(&outcome.describe(role));
             if let Outcome::Waiting { .. } = outcome {
                 line(&format!(
@@ -257,14 +256,15 @@ fn finish(access: &Access, offline: &Offline, plan: &Plan) -> Result<(), CliErro
         return Err(CliError::Failed("the root is not in force".into()));
     };
     let hash = tidegate_delta::sha256(root);
-    log(
-        access,
-        &format!("root v{version} and targets are in force; SHA-256 of root: {hash}"),
-    )?;
+    let done = format!("root v{version} and targets are in force; SHA-256 of root: {hash}");
+    let transcript = std::fs::read_to_string(transcript(access)).unwrap_or_default();
+    if !transcript.contains(&done) {
+        log(access, &done)?;
+    }
     line(&format!(
         "the ceremony is over. SHA-256 of root v{version}: {hash}\n  everybody notes it; \
          the transcript is {}\n  next: `tidegate keys push` on a machine that reaches the server",
-        access.dir.join("ceremony.md").display()
+        self::transcript(access).display()
     ));
     if plan.products.is_empty() {
         line("  then `tidegate keys add PRODUCT-stable HOLDER ...` for each product and channel");
@@ -272,9 +272,21 @@ fn finish(access: &Access, offline: &Offline, plan: &Plan) -> Result<(), CliErro
     Ok(())
 }
 
+fn transcript(access: &Access) -> std::path::PathBuf {
+    access.dir.join("ceremony.md")
+}
+
+/// A line of the transcript, where a ceremony keeps one.
+pub(crate) fn note(access: &Access, text: &str) -> Result<(), CliError> {
+    if transcript(access).exists() {
+        log(access, text)?;
+    }
+    Ok(())
+}
+
 /// A line of the transcript.
 fn log(access: &Access, text: &str) -> Result<(), CliError> {
-    let path = access.dir.join("ceremony.md");
+    let path = transcript(access);
     let mut transcript = std::fs::read_to_string(&path).unwrap_or_else(|_| {
         "# Key ceremony\n\nEach line is written when its step is done.\n\n".to_owned()
     });

@@ -93,7 +93,9 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
             for path in files {
                 let (role, draft) = read_draft(&path)?;
                 let outcome = offline.merge(&role, &draft, "")?;
-                line(&outcome.describe(&role));
+                let text = outcome.describe(&role);
+                ceremony::note(&dir.access(), &format!("merged {}: {text}", path.display()))?;
+                line(&text);
             }
             Ok(())
         }
@@ -159,7 +161,7 @@ fn place(token: TokenArgs, name: &str) -> Result<TokenPlace, CliError> {
 
 /// A public key file, or the name of a holder whose file is in the folder.
 fn public_file(dir: &Path, path: &Path) -> Result<Holder, CliError> {
-    if !path.exists() {
+    if !path.is_file() {
         let named = holder::public_path(dir, &path.to_string_lossy());
         if named.exists() {
             return holder::read_public(&named);

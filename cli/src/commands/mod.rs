@@ -13,6 +13,8 @@ pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod watch;
 
+use std::path::PathBuf;
+
 use crate::api::Api;
 use crate::args::{Format, Global};
 use crate::error::CliError;
@@ -22,6 +24,7 @@ use crate::profile::Profile;
 pub(crate) struct Context {
     server: String,
     token: String,
+    ca_file: Option<PathBuf>,
     pub(crate) format: Format,
 }
 
@@ -36,12 +39,13 @@ impl Context {
         Self {
             server: server.unwrap_or_else(|| "http://127.0.0.1:8420".into()),
             token: token.unwrap_or_default(),
+            ca_file: global.ca_file.clone().or(profile.ca_file),
             format: global.output,
         }
     }
 
     /// The API.
     pub(crate) fn api(&self) -> Result<Api, CliError> {
-        Api::new(&self.server, &self.token)
+        Api::with_authority(&self.server, &self.token, self.ca_file.as_deref())
     }
 }

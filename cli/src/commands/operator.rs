@@ -1,5 +1,7 @@
 //! `login`, `whoami`, `token`.
 
+use std::path::Path;
+
 use serde_json::json;
 use tidegate_server::http::dto::{TokenBody, TokenView, WhoamiView};
 
@@ -11,15 +13,17 @@ use crate::output::{line, show, table};
 use crate::profile::Profile;
 
 /// Remembers a server and a token, once the server has accepted it.
-pub(crate) async fn login(args: LoginArgs) -> Result<(), CliError> {
+pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(), CliError> {
     let token = std::fs::read_to_string(&args.token_file)
         .map_err(|e| CliError::Failed(format!("{}: {e}", args.token_file.display())))?;
     let token = token.trim().to_owned();
-    let api = Api::new(&args.server, &token)?;
+    let ca_file = ca_file.map(std::path::absolute).transpose()?;
+    let api = Api::with_authority(&args.server, &token, ca_file.as_deref())?;
     let who: WhoamiView = api.get("/api/v1/whoami").await?;
     let profile = Profile {
         server: Some(api.server().to_owned()),
         token: Some(token),
+        ca_file,
     };
     let path = profile.save()?;
     line(&format!(

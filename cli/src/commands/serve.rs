@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidegate_server::clock::Clock;
 use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
 use tidegate_server::store::Db;
+use tidegate_server::tls::TlsSettings;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -27,6 +28,14 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
     let data = &args.database.data;
     Ok(Settings {
         listen: args.listen,
+        tls: match (&args.tls_cert, &args.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsSettings {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                allow_tls12: args.tls12,
+            }),
+            _ => None,
+        },
         metrics_listen: args.metrics_listen,
         database: database(&args.database)?,
         blobs: match &args.blobs {
@@ -72,16 +81,17 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
     start_log(args.log_format);
     let settings = settings(&args)?;
     let token_file = settings.data.join("admin.token");
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let running = tidegate_server::start(settings)
         .await
         .map_err(|e| CliError::failed("the server does not start", &e))?;
-    crate::output::line(&format!("tidegate serves http://{}", running.address));
+    crate::output::line(&format!("tidegate serves {scheme}://{}", running.address));
     if let Some(metrics) = running.metrics_address {
         crate::output::line(&format!("metrics on http://{metrics}/metrics"));
     }
     if running.first_token.is_some() {
         crate::output::line(&format!(
-            "first start: an administrator's token is in {}\n  next: tidegate login http://{} --token-file {}",
+            "first start: an administrator's token is in {}\n  next: tidegate login {scheme}://{} --token-file {}",
             token_file.display(),
             running.address,
             token_file.display(),

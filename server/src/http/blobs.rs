@@ -45,6 +45,25 @@ pub(crate) async fn put(
     }))
 }
 
+/// Serves an image under the names that other TUF clients ask for: the hash before the last
+/// segment of the path (python-tuf, the specification), or before the first one (tough).
+pub(crate) async fn target(
+    state: State<Arc<App>>,
+    Segments(path): Segments<String>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let hash = [last, path.as_str()]
+        .into_iter()
+        .filter_map(|name| name.split_once('.'))
+        .map(|(hash, _)| hash)
+        .find(|hash| hash.parse::<Sha256>().is_ok())
+        .ok_or_else(|| {
+            ServiceError::not_found("an image: ask for <path>/<sha256>.<name>".to_owned())
+        })?;
+    get(state, Segments(hash.to_owned()), headers).await
+}
+
 /// Serves a blob or a range of it. Content-addressed: it may be cached for ever, by anyone.
 pub(crate) async fn get(
     State(app): State<Arc<App>>,

@@ -159,6 +159,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     // Uploads and downloads take as long as they take.
     let unlimited = Router::new()
         .route("/blobs/{sha256}", axum::routing::get(blobs::get))
+        .route("/targets/{*path}", axum::routing::get(blobs::target))
         .route("/api/v1/blobs/{sha256}", axum::routing::put(blobs::put));
     limited
         .merge(unlimited)

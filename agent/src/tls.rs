@@ -1,0 +1,173 @@
+//! TLS towards the server, on machines whose clock may be wrong.
+//!
+//! A certificate is judged by the machine's clock when that can be believed: not before the newest
+//! time that an offline key has vouched for, and not half a year after it, when every signed role
+//! would have ended. Otherwise it is judged at a time of its own validity. What it protects is
+//! privacy; what the device does is authenticated by signatures of its own.
+
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tidegate_protocol::Timestamp;
+use tokio_rustls::TlsConnector;
+
+use crate::client::TransportError;
+
+/// What is known of the time when a connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsClock {
+    /// The newest time that an offline key has vouched for; the epoch when there is none.
+    pub floor: Timestamp,
+    /// Whether the owner vouches for the machine's clock.
+    pub trusted: bool,
+}
+
+impl TlsClock {
+    /// How far after the floor a clock is believed: the life of a signed role.
+    const AHEAD: Duration = tidegate_trust::lifetime::ROLE;
+
+    fn believes(self, now: UnixTime) -> bool {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let floor = self.floor.as_secs();
+        self.trusted
+            || floor == 0
+            || (now >= floor && now <= self.floor.plus(Self::AHEAD).as_secs())
+    }
+}
+
+/// Judges certificates as the public authorities, or the given one, ask; at a believable time.
+#[derive(Debug)]
+struct Verifier {
+    inner: Arc<WebPkiServerVerifier>,
+    clock: TlsClock,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let mut at = now;
+        // One certificate of the chain after the other may be outside of its time.
+        for _ in 0..8 {
+            let result = self.inner.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                at,
+            );
+            at = match &result {
+                Err(rustls::Error::InvalidCertificate(_)) if self.clock.believes(now) => {
+                    return result;
+                }
+                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                    not_before,
+                    ..
+                })) => *not_before,
+                Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                    not_after,
+                    ..
+                })) => *not_after,
+                _ => return result,
+            };
+        }
+        Err(rustls::Error::InvalidCertificate(CertificateError::Expired))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// ring is the smallest provider; the other one knows post-quantum key exchange.
+fn provider() -> rustls::crypto::CryptoProvider {
+    #[cfg(feature = "post-quantum")]
+    return rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "post-quantum"))]
+    rustls::crypto::ring::default_provider()
+}
+
+/// A connector; `ca_file` stands in for the public certificate authorities.
+pub(crate) fn connector(
+    ca_file: Option<&Path>,
+    clock: TlsClock,
+) -> Result<TlsConnector, TransportError> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            use rustls::pki_types::pem::PemObject as _;
+            let refuse = |e: String| TransportError::Authority(path.display().to_string(), e);
+            let file = std::fs::File::open(path).map_err(|e| refuse(e.to_string()))?;
+            for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
+                let certificate = certificate.map_err(|e| refuse(e.to_string()))?;
+                roots.add(certificate).map_err(|e| refuse(e.to_string()))?;
+            }
+        }
+    }
+    let failed = |e: &dyn std::fmt::Display| TransportError::Authority("TLS".into(), e.to_string());
+    let provider = Arc::new(provider());
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|e| failed(&e))?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| failed(&e))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { inner, clock }))
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_believed_near_the_floor_or_on_the_owners_word() {
+        let floor = Timestamp::from_secs(1_800_000_000);
+        let at = |secs: u64| UnixTime::since_unix_epoch(Duration::from_secs(secs));
+        let clock = TlsClock {
+            floor,
+            trusted: false,
+        };
+        assert!(!clock.believes(at(0)));
+        assert!(clock.believes(at(1_800_000_000)));
+        assert!(clock.believes(at(1_810_000_000)));
+        assert!(!clock.believes(at(4_102_444_800)));
+        let trusted = TlsClock {
+            trusted: true,
+            ..clock
+        };
+        assert!(trusted.believes(at(4_102_444_800)));
+    }
+}

@@ -1,0 +1,216 @@
+//! TLS: rustls with X25519MLKEM768 first, 1.3, and 1.2 where it is asked for.
+//!
+//! The agent's messages are signed by themselves; TLS keeps them private, today's recordings from
+//! tomorrow's quantum computers included.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+/// How TLS is served.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// A PEM file with the certificate chain, the server's own first.
+    pub certificate: PathBuf,
+    /// A PEM file with its private key.
+    pub key: PathBuf,
+    /// Whether clients that know only TLS 1.2 may connect.
+    pub allow_tls12: bool,
+}
+
+/// Why TLS cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{0}: {1}")]
+    File(String, String),
+    /// Certificate and key do not fit, or are of a kind that is not served.
+    #[error("certificate and key: {0}")]
+    Config(#[from] rustls::Error),
+}
+
+/// How long a handshake may take: a client that dawdles holds a place that others need.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way at once; who comes beyond waits for a place.
+const AT_ONCE: usize = 1_024;
+/// How often the certificate's files are looked at.
+const RELOAD: Duration = Duration::from_mins(1);
+
+/// The certificate as it is on disk now: renewed ones are taken up without a restart.
+#[derive(Debug)]
+struct Current {
+    settings: TlsSettings,
+    key: ArcSwap<CertifiedKey>,
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.load_full())
+    }
+}
+
+impl TlsSettings {
+    fn load(&self) -> Result<CertifiedKey, TlsError> {
+        let bad = |path: &PathBuf, e: &dyn std::fmt::Display| {
+            TlsError::File(path.display().to_string(), e.to_string())
+        };
+        let chain = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|e| bad(&self.certificate, &e))?;
+        if chain.is_empty() {
+            return Err(bad(&self.certificate, &"it holds no certificate"));
+        }
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|e| bad(&self.key, &e))?;
+        Ok(CertifiedKey::from_der(
+            chain,
+            key,
+            &aws_lc_rs::default_provider(),
+        )?)
+    }
+
+    fn modified(&self) -> Vec<Option<std::time::SystemTime>> {
+        [&self.certificate, &self.key]
+            .into_iter()
+            .map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok())
+            .collect()
+    }
+}
+
+/// Accepts TLS connections; handshakes run side by side.
+pub struct TlsListener {
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    address: SocketAddr,
+}
+
+impl TlsListener {
+    /// Serves TLS on a listener until `stopping`.
+    pub fn start(
+        listener: TcpListener,
+        settings: TlsSettings,
+        stopping: CancellationToken,
+    ) -> Result<Self, TlsError> {
+        let current = Arc::new(Current {
+            key: ArcSwap::from_pointee(settings.load()?),
+            settings,
+        });
+        let acceptor = TlsAcceptor::from(Arc::new(config(&current)?));
+        let address = listener
+            .local_addr()
+            .map_err(|e| TlsError::File("listener".into(), e.to_string()))?;
+        let (sender, ready) = mpsc::channel(64);
+        tokio::spawn(reload(current, stopping.clone()));
+        tokio::spawn(async move {
+            stopping
+                .run_until_cancelled(accept(listener, acceptor, sender))
+                .await;
+        });
+        Ok(Self { ready, address })
+    }
+}
+
+fn config(current: &Arc<Current>) -> Result<ServerConfig, TlsError> {
+    let versions: &[&rustls::SupportedProtocolVersion] = if current.settings.allow_tls12 {
+        &[&rustls::version::TLS13, &rustls::version::TLS12]
+    } else {
+        &[&rustls::version::TLS13]
+    };
+    let mut provider = aws_lc_rs::default_provider();
+    // The server chooses: the hybrid group before all others.
+    provider.kx_groups = vec![
+        aws_lc_rs::kx_group::X25519MLKEM768,
+        aws_lc_rs::kx_group::X25519,
+        aws_lc_rs::kx_group::SECP256R1,
+        aws_lc_rs::kx_group::SECP384R1,
+    ];
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(current.clone());
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+async fn reload(current: Arc<Current>, stopping: CancellationToken) {
+    let mut seen = current.settings.modified();
+    let mut ticks = tokio::time::interval(RELOAD);
+    while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+        let now = current.settings.modified();
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        match current.settings.load() {
+            Ok(key) => {
+                current.key.store(Arc::new(key));
+                tracing::info!("the renewed certificate is in use");
+            }
+            // The one in use goes on.
+            Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    sender: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, for example: it passes.
+                tracing::warn!(%error, "accepting a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, sender) = (acceptor.clone(), sender.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let _ = stream.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+            }
+        });
+    }
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.ready.recv().await {
+            Some(accepted) => accepted,
+            // The accepting task has ended: the server stops.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
