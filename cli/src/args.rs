@@ -427,6 +427,9 @@ pub(crate) enum KeysCommand {
         /// Take them from such a file.
         #[arg(long, value_name = "FILE", conflicts_with = "export")]
         import: Option<PathBuf>,
+        /// Let the server make itself new ones first: it may have been stolen. Says why.
+        #[arg(long, value_name = "REASON", conflicts_with = "import")]
+        rotate: Option<String>,
     },
     /// Sign what waits: the folder's drafts, or files that others sent. Shows it first.
     Sign {
@@ -1019,7 +1022,24 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Let a revoked device take part again.
+    /// Keep a device from everything but the way back, until it is readmitted: its identity is in
+    /// doubt.
+    Isolate {
+        /// Its id or name.
+        device: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Ask a device to make itself a new key; it does so with its next check-in.
+    NewKey {
+        /// Its id or name.
+        device: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a revoked or isolated device take part again.
     Readmit {
         /// Its id or name.
         device: String,

@@ -17,14 +17,13 @@ use crate::metrics::Metrics;
 use crate::service::access::{Access, bootstrap};
 use crate::service::execute::Watch;
 use crate::service::fleet::Fleet;
-use crate::service::session::TicketKey;
-use crate::service::trust::OnlineKeys;
+use crate::service::secrets::Secrets;
 use crate::service::writer::{self, Writer};
 use tidegate_protocol::error_chain;
 
 use crate::service::ServiceError;
 use crate::tls::{TlsError, TlsListener};
-use crate::store::{Db, StoreError, events, operators};
+use crate::store::{Db, StoreError, events};
 use crate::{http, jobs, random};
 
 /// The parts of one server.
@@ -34,8 +33,6 @@ pub struct App {
     pub(crate) blobs: Blobs,
     pub(crate) fleet: Fleet,
     pub(crate) access: Access,
-    pub(crate) keys: OnlineKeys,
-    pub(crate) tickets: TicketKey,
     pub(crate) writer: Writer,
     pub(crate) metrics: Metrics,
     /// Names this replica in events and leases.
@@ -156,8 +153,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let token_file = settings.data.join("admin.token");
     // Written before it is committed: a token that nobody could read would lock everybody out.
     let first_token = bootstrap(&db, now, |secret| write_secret(&token_file, secret)).await?;
-    let keys = OnlineKeys::load(&db, now).await?;
-    let tickets = load_ticket_key(&db, now).await?;
+    Secrets::ensure(&db, now).await?;
     let access = Access::default();
     access.reload(&db).await?;
     // The cursor first: what is committed while the fleet loads is read twice, never missed.
@@ -180,8 +176,6 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         blobs,
         fleet,
         access,
-        keys,
-        tickets,
         writer,
         metrics: Metrics::default(),
         stopping: CancellationToken::new(),
@@ -256,14 +250,6 @@ where
     if let Err(error) = result {
         tracing::error!(%error, "the listener failed");
     }
-}
-
-async fn load_ticket_key(db: &Db, now: Timestamp) -> Result<TicketKey, StartError> {
-    let mut tx = db.write().await?;
-    let fresh = TicketKey::fresh_hex();
-    let (hex, _) = operators::secret_or_insert(&mut tx, "ticket-key", &fresh, now).await?;
-    tx.commit().await?;
-    TicketKey::from_hex(&hex).ok_or_else(|| StartError::Service("the ticket key is damaged".into()))
 }
 
 /// Writes a secret so that only its owner may read it.

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub statements: Gauge,
     /// Devices isolated because their identity was used twice.
     pub clones: Counter,
+    /// Times that a device began to refuse what it was told.
+    pub refusals: Counter,
     /// Seconds until the first of the signed files expires.
     pub metadata_expires_s: Gauge,
     /// Requests answered with a status of 500 or above.
@@ -56,6 +58,11 @@ impl Metrics {
             "device_clones",
             "Devices isolated because their identity was used twice",
             self.clones.clone(),
+        );
+        registry.register(
+            "device_refusals",
+            "Times that a device began to refuse what it was told",
+            self.refusals.clone(),
         );
         registry.register(
             "metadata_expires_seconds",

@@ -19,6 +19,7 @@ fn request(device: &serde_json::Value) -> CheckIn {
         metered: false,
         healthy: None,
         battery: tidegate_protocol::Battery::default(),
+        refused: None,
         deployment: None,
     }
 }

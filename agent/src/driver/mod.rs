@@ -86,6 +86,8 @@ pub struct Driver {
     switch_by: Option<(DeploymentId, Instant)>,
     /// Whether what runs was healthy when it was last checked, and when that was.
     healthy: Option<(bool, Instant)>,
+    /// Why the last assignment was refused, to be told with the next check-in.
+    refused: Option<Explained>,
     _lock: File,
 }
 
@@ -111,6 +113,7 @@ impl Driver {
             counted: Instant::now(),
             switch_by: None,
             healthy: None,
+            refused: None,
             _lock: lock,
         })
     }
@@ -454,7 +457,12 @@ impl Driver {
             self.change_key().await?;
         }
         if let Some(text) = &answer.assignment {
-            self.take_assignment(text, &nonce).await?;
+            let taken = self.take_assignment(text, &nonce).await;
+            self.refused = match &taken {
+                Err(RoundError::Trust(error)) => Some(error.explained()),
+                _ => None,
+            };
+            taken?;
             // There is something to tell.
             return Ok(Duration::ZERO);
         }

@@ -68,6 +68,7 @@ impl Driver {
             image: running.map(|i| i.image.sha256),
             metered: self.config.metered,
             healthy: self.healthy.map(|(healthy, _)| healthy),
+            refused: self.refused.clone(),
             battery: platform::battery(self.config.battery_file.as_deref()),
             deployment: record
                 .status()

@@ -81,6 +81,12 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
         DeviceCommand::Revoke { device, reason } => {
             change(context, &api, &device, "revoke", &ReasonBody { reason }).await
         }
+        DeviceCommand::Isolate { device, reason } => {
+            change(context, &api, &device, "isolate", &ReasonBody { reason }).await
+        }
+        DeviceCommand::NewKey { device, reason } => {
+            change(context, &api, &device, "new-key", &ReasonBody { reason }).await
+        }
         DeviceCommand::Readmit { device, reason } => {
             change(context, &api, &device, "readmit", &ReasonBody { reason }).await
         }
@@ -172,6 +178,16 @@ fn describe(d: &DeviceView) -> String {
             } else {
                 "no: revoked".into()
             },
+        ),
+        (
+            "isolated",
+            d.isolated.clone().unwrap_or_else(|| "no".into()),
+        ),
+        (
+            "refused",
+            d.refused
+                .as_ref()
+                .map_or_else(|| "nothing".into(), |r| r.text.clone()),
         ),
         (
             "runs",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tidegate_protocol::ProductName;
+use tidegate_server::http::dto::{ReasonBody, TrustView};
 use tidegate_trust::{Holder, RootRole, Signed, TopTargets};
 
 use super::Context;
@@ -86,7 +87,17 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
             dir,
             export,
             import,
-        } => online(context, &dir.access(), export, import).await,
+            rotate,
+        } => {
+            if let Some(reason) = rotate {
+                let body = ReasonBody { reason };
+                let _: TrustView = context
+                    .api()?
+                    .post("/api/v1/trust/rotate-online", &body)
+                    .await?;
+            }
+            online(context, &dir.access(), export, import).await
+        }
         KeysCommand::Sign { files, yes, dir } => sign(&dir.access(), &files, yes),
         KeysCommand::Merge { files, dir } => {
             let mut offline = Offline::open_any(&dir.access())?;

@@ -164,7 +164,7 @@ pub(crate) async fn lift_quarantine(
     Ok(Json(look(&app, id)?))
 }
 
-fn reason(text: &str) -> Result<String, ApiError> {
+pub(crate) fn reason(text: &str) -> Result<String, ApiError> {
     let text: String = text.trim().chars().take(300).collect();
     if text.is_empty() {
         return Err(ServiceError::invalid("give a reason: others will want to know").into());

@@ -95,6 +95,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(gate::ask))
         .routes(routes!(trust::get_trust, trust::upload_metadata))
         .routes(routes!(trust::drafts, trust::upload_draft))
+        .routes(routes!(trust::rotate_online))
         .routes(routes!(rollouts::list, rollouts::create))
         .routes(routes!(rollouts::get, widen::edit))
         .routes(routes!(rollouts::why))

@@ -9,9 +9,10 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use tidegate_trust::UploadedFile;
 
-use super::dto::{DraftBody, DraftView, MetadataBody, TrustView};
+use super::devices::reason;
+use super::dto::{DraftBody, DraftView, MetadataBody, ReasonBody, TrustView};
 use super::error::ApiResult;
-use super::extract::{Body, Reader, Releaser, Segments};
+use super::extract::{Administrator, Body, Reader, Releaser, Segments};
 use crate::app::App;
 
 /// What the server signs with, and what it holds.
@@ -21,17 +22,23 @@ pub(crate) async fn get_trust(
     State(app): State<Arc<App>>,
     _by: Reader,
 ) -> ApiResult<Json<TrustView>> {
+    Ok(Json(view(&app)))
+}
+
+fn view(app: &App) -> TrustView {
     let plan = app.fleet.plan();
-    Ok(Json(TrustView {
-        online_keys: app
-            .keys
+    TrustView {
+        online_keys: plan
+            .trust
+            .secrets
+            .newest()
             .public()
             .into_iter()
             .map(|(role, key)| (role.to_owned(), key.to_string()))
             .collect(),
         versions: plan.trust.versions.clone(),
         root_sha256: plan.trust.root().map(|(_, hash)| hash.to_string()),
-    }))
+    }
 }
 
 /// Takes offline-signed files, all or none, and signs the repository anew.
@@ -79,6 +86,20 @@ pub(crate) async fn upload_draft(
         bytes: body.body.into_bytes(),
     };
     Ok(Json(app.upload_draft(&by, &file, &body.purpose).await?.into()))
+}
+
+/// Makes new online keys and a new ticket key, when the server may have been stolen. The keys sign
+/// from the moment at which root and targets name them; every session is opened anew.
+#[utoipa::path(post, path = "/api/v1/trust/rotate-online", tag = "trust",
+    security(("token" = ["administer"])), request_body = ReasonBody,
+    responses((status = 200, description = "The new public keys", body = TrustView)))]
+pub(crate) async fn rotate_online(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<TrustView>> {
+    app.rotate_online(&by, &reason(&body.reason)?).await?;
+    Ok(Json(view(&app)))
 }
 
 /// Serves a signed file by its name. Versioned names never change; `timestamp.json` does.

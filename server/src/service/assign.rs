@@ -70,7 +70,7 @@ impl App {
                 payloads: payloads(plan, artifact.image.sha256, request.image, deltas_only),
             },
         };
-        let signed = draft.sign(&self.keys.director)?;
+        let signed = draft.sign(&plan.trust.keys.director)?;
         Ok(String::from_utf8_lossy(&signed.to_bytes()).into_owned())
     }
 }

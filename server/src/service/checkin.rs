@@ -12,11 +12,12 @@ use tidegate_protocol::{
 use tidegate_trust::assignment::Action;
 use tidegate_trust::{PublicKey, verify_report};
 
-use super::ServiceError;
+use super::{ServiceError, event};
 use super::assign::Task;
 use super::fleet::{DeviceEntry, Room};
 use super::writer::{Write, Written};
 use crate::app::App;
+use crate::store::events::{self, EventKind, NewEvent};
 
 /// One answer to a check-in, and what to wait for when it says nothing new.
 struct Answered {
@@ -121,7 +122,7 @@ impl App {
         entry: &DeviceEntry,
         request: &CheckIn,
     ) -> Result<(), ServiceError> {
-        let (id, runs_other) = {
+        let (id, runs_other, news) = {
             let mut state = entry.lock();
             state.device.last_seen = self.now();
             state.device.agent_version = request.agent_version.chars().take(40).collect();
@@ -138,17 +139,39 @@ impl App {
                 state.device.unhealthy_at = Some(now);
             }
             state.healthy = request.healthy;
+            let refused = request.refused.clone().map(Explained::bounded);
+            let news = refused.clone().filter(|_| refused != state.refused);
+            state.refused = refused;
             state.status = request.deployment;
             state.dirty = true;
             let runs_other =
                 state.device.release != request.release || state.device.image != request.image;
-            (state.device.id, runs_other)
+            (state.device.id, runs_other, news)
         };
+        if let Some(refused) = news {
+            self.note_refusal(id, &refused).await?;
+        }
         if runs_other {
             let write = Write::Runs(request.release.clone(), request.image);
             self.writer.write(id, write).await?;
         }
         Ok(())
+    }
+
+    /// A device that refuses what it is told says so to people, once a reason.
+    async fn note_refusal(&self, device: DeviceId, refused: &Explained) -> Result<(), ServiceError> {
+        self.metrics.refusals.inc();
+        let mut tx = self.db.write().await?;
+        let event = NewEvent {
+            device: Some(device),
+            ..event(
+                EventKind::Device,
+                format!("device {device}"),
+                format!("refuses what it is told: {refused}"),
+            )
+        };
+        events::append(&mut tx, &self.origin, self.now(), &event).await?;
+        Ok(tx.commit().await?)
     }
 
     /// One answer, and whether it says something new.

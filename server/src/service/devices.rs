@@ -346,7 +346,17 @@ impl App {
         let plan = self.fleet.plan();
         let mut steps = Vec::new();
         let places = |rollout| self.fleet.places(rollout);
-        let decision = entry.lock().decide(&plan, &places, self.now(), &mut steps);
+        let state = entry.lock();
+        let decision = state.decide(&plan, &places, self.now(), &mut steps);
+        if let Some(refused) = &state.refused {
+            steps.push(Step {
+                rollout: decision.rollout,
+                check: "the device's own check",
+                passed: false,
+                found: refused.to_string(),
+            });
+        }
+        drop(state);
         Ok(WhyDevice {
             reason: decision.reason,
             steps,

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use arc_swap::ArcSwap;
 use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts};
 use tidegate_domain::rollout::{Outcome, Progress};
-use tidegate_protocol::{
-    DeploymentState, DeploymentStatus, DeviceId, RolloutId, Timestamp, Version,
-};
+use tidegate_protocol::{DeploymentState, DeploymentStatus, DeviceId, Explained, RolloutId, Timestamp, Version};
 use tokio::sync::{Notify, watch};
 
 use super::aggregate::Quiet;
@@ -81,6 +79,8 @@ pub struct DeviceState {
     pub status: Option<DeploymentStatus>,
     /// Whether it last found what runs healthy.
     pub healthy: Option<bool>,
+    /// Why it refused what it was told last.
+    pub refused: Option<Explained>,
     /// Whether a heartbeat waits to be written.
     pub dirty: bool,
 }
@@ -395,6 +395,7 @@ fn new_state(device: Device) -> DeviceState {
         quarantine: BTreeSet::new(),
         status: None,
         healthy: None,
+        refused: None,
         dirty: false,
     }
 }

@@ -18,6 +18,7 @@ pub mod presets;
 pub mod releases;
 pub mod rollouts;
 pub mod schedule;
+pub mod secrets;
 pub mod session;
 pub mod trust;
 mod widening;

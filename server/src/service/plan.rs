@@ -20,7 +20,7 @@ use crate::store::{StoreError, Tx, aggregates, holds};
 use super::trust::TrustState;
 
 /// Everything but the devices, as of one transaction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PlanSnapshot {
     fleet: FleetPlan,
     /// Rollouts of the plan with their waves.

@@ -24,6 +24,12 @@ const NONCE_LIFE_S: i64 = 300;
 #[derive(Clone)]
 pub struct TicketKey([u8; 32]);
 
+impl std::fmt::Debug for TicketKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TicketKey")
+    }
+}
+
 impl TicketKey {
     /// From its stored form.
     pub fn from_hex(text: &str) -> Option<Self> {
@@ -92,7 +98,7 @@ impl TicketKey {
 impl App {
     /// A nonce for a signed request.
     pub fn fresh_nonce(&self) -> String {
-        self.tickets.nonce(self.now())
+        self.fleet.plan().trust.secrets.tickets.nonce(self.now())
     }
 
     /// Checks the signature and the nonce of a request; says which key signed.
@@ -105,7 +111,7 @@ impl App {
         let headers = headers.ok_or_else(|| needed("the request is not signed"))?;
         let signer = verify_request(headers, request)
             .map_err(|e| ServiceError::refuse(ProblemCode::Unauthenticated, e.to_string()))?;
-        if !self.tickets.nonce_is_fresh(&signer.nonce, self.now()) {
+        if !self.fleet.plan().trust.secrets.tickets.nonce_is_fresh(&signer.nonce, self.now()) {
             return Err(needed("the nonce is not one of this server's, or too old"));
         }
         Ok(signer)
@@ -124,6 +130,10 @@ impl App {
         let expires = self.now().plus(session);
         Ok(SessionGranted {
             ticket: self
+                .fleet
+                .plan()
+                .trust
+                .secrets
                 .tickets
                 .ticket(device, &signer.key.to_string(), expires),
             expires_in_s: u32::try_from(session.as_secs()).unwrap_or(u32::MAX),
@@ -266,7 +276,10 @@ impl App {
         let expires: i64 = until.parse().map_err(|_| refused())?;
         let entry = self.fleet.device(device).ok_or_else(refused)?;
         let state = entry.lock();
-        if !self
+        let plan = self.fleet.plan();
+        if !plan
+            .trust
+            .secrets
             .tickets
             .check("session", &[id, &state.device.public_key, until], tag)
             || expires <= self.now().as_secs()

@@ -5,66 +5,21 @@ use std::sync::Arc;
 
 use tidegate_protocol::{ProblemCode, Sha256, Timestamp};
 use tidegate_trust::{
-    FileFacts, PublicKey, Repository, SecretKey, UploadedFile, lifetime, sign, signed_version,
+    FileFacts, Repository, SecretKey, Signed, UploadedFile, lifetime, sign, signed_version,
     snapshot_body, timestamp_body,
 };
 
 use super::access::Operator;
+pub use super::secrets::OnlineKeys;
+use super::secrets::Secrets;
 use super::{ServiceError, event};
 use crate::app::App;
-use crate::random;
 use crate::store::events::{self, EventKind};
 use crate::store::trust::{self, MetadataFile};
-use crate::store::{Db, StoreError, Tx, operators};
-
-/// The server's own keys.
-#[derive(Debug)]
-pub struct OnlineKeys {
-    /// Signs `snapshot`.
-    pub snapshot: SecretKey,
-    /// Signs `timestamp`.
-    pub timestamp: SecretKey,
-    /// Signs assignments.
-    pub director: SecretKey,
-}
-
-impl OnlineKeys {
-    /// Reads the keys that all replicas share; the first one makes them.
-    pub async fn load(db: &Db, now: Timestamp) -> Result<Self, ServiceError> {
-        let mut tx = db.write().await?;
-        let mut keys = Vec::new();
-        for role in ["snapshot", "timestamp", "director"] {
-            let fresh = SecretKey::from_seed(random::bytes())
-                .to_pem()
-                .map_err(|e| ServiceError::invalid(format!("making the {role} key: {e}")))?;
-            let name = format!("online-key-{role}");
-            let (pem, _) = operators::secret_or_insert(&mut tx, &name, &fresh, now).await?;
-            let key = SecretKey::from_pem(&pem)
-                .map_err(|e| ServiceError::invalid(format!("reading the {role} key: {e}")))?;
-            keys.push(key);
-        }
-        tx.commit().await?;
-        let [snapshot, timestamp, director] = <[SecretKey; 3]>::try_from(keys)
-            .map_err(|_| ServiceError::invalid("three online keys"))?;
-        Ok(Self {
-            snapshot,
-            timestamp,
-            director,
-        })
-    }
-
-    /// Their public halves, by role.
-    pub fn public(&self) -> BTreeMap<&'static str, PublicKey> {
-        BTreeMap::from([
-            ("snapshot", self.snapshot.public()),
-            ("timestamp", self.timestamp.public()),
-            ("director", self.director.public()),
-        ])
-    }
-}
+use crate::store::{StoreError, Tx};
 
 /// The newest signed files, parsed and ready to serve.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TrustState {
     /// The offline-signed part.
     pub repository: Repository,
@@ -72,13 +27,24 @@ pub struct TrustState {
     pub files: HashMap<String, Arc<Vec<u8>>>,
     /// The newest version of each role.
     pub versions: BTreeMap<String, u64>,
+    /// The secrets of the server.
+    pub secrets: Secrets,
+    /// The online keys that the files name.
+    pub keys: OnlineKeys,
 }
 
 impl TrustState {
     /// Reads the newest files. Those that no longer verify (someone tampered with the database)
     /// are left out: they would be refused by devices as well.
     pub async fn load(tx: &mut Tx) -> Result<Self, StoreError> {
-        let mut state = Self::default();
+        let secrets = Secrets::load(tx).await?;
+        let mut state = Self {
+            repository: Repository::default(),
+            files: HashMap::new(),
+            versions: BTreeMap::new(),
+            keys: secrets.newest().clone(),
+            secrets,
+        };
         let mut files = trust::current(tx).await?;
         // The order in which they vouch for each other.
         files.sort_by_key(|f| match f.role.as_str() {
@@ -102,6 +68,7 @@ impl TrustState {
                 .files
                 .insert(file_name(&file.role, file.version), Arc::new(file.body));
         }
+        state.keys = state.secrets.active(&state.repository);
         Ok(state)
     }
 
@@ -161,6 +128,8 @@ impl App {
             }
         }
         state.repository.check_chain()?;
+        // A root may have named new ones.
+        state.keys = state.secrets.active(&state.repository);
         if !taken.is_empty() {
             self.sign_online(&mut tx, &state, now).await?;
             let text = format!("signed metadata taken: {}", taken.join(", "));
@@ -215,7 +184,10 @@ impl App {
             .files
             .get(&file_name("director", next("director") - 1));
         let director = match director {
-            Some(body) if expires_after(body, now.plus(lifetime::SNAPSHOT)) => {
+            Some(body)
+                if expires_after(body, now.plus(lifetime::SNAPSHOT))
+                    && is_signed_by(body, &state.keys.director) =>
+            {
                 FileFacts::of(next("director") - 1, body)
             }
             _ => {
@@ -227,19 +199,19 @@ impl App {
                     "expires": now.plus(lifetime::SNAPSHOT * 4).to_string(),
                     "targets": {},
                 });
-                let bytes = sign(body, &[&self.keys.director])?.to_bytes();
+                let bytes = sign(body, &[&state.keys.director])?.to_bytes();
                 store(tx, "director", version, &bytes, now).await?
             }
         };
         pins.insert("director".into(), director);
         let version = next("snapshot");
         let body = snapshot_body(version, now.plus(lifetime::SNAPSHOT), &pins);
-        let snapshot = sign(body, &[&self.keys.snapshot])?.to_bytes();
+        let snapshot = sign(body, &[&state.keys.snapshot])?.to_bytes();
         let facts = store(tx, "snapshot", version, &snapshot, now).await?;
         trust::prune(tx, "snapshot", version.saturating_sub(KEEP_ONLINE)).await?;
         let version = next("timestamp");
         let body = timestamp_body(version, now.plus(lifetime::TIMESTAMP), facts);
-        let timestamp = sign(body, &[&self.keys.timestamp])?.to_bytes();
+        let timestamp = sign(body, &[&state.keys.timestamp])?.to_bytes();
         store(tx, "timestamp", version, &timestamp, now).await?;
         trust::prune(tx, "timestamp", version).await?;
         Ok(())
@@ -281,6 +253,13 @@ async fn store(
     };
     trust::insert(tx, &file, now).await?;
     Ok(facts)
+}
+
+/// Whether a signed file carries a signature of this key.
+fn is_signed_by(body: &[u8], key: &SecretKey) -> bool {
+    Signed::from_bytes("director.json", body)
+        .and_then(|signed| signed.valid_signers(&[key.public().into()]))
+        .is_ok_and(|signers| !signers.is_empty())
 }
 
 /// Whether a signed file is good beyond a time. RFC 3339 in UTC with whole seconds, as we write

@@ -14,6 +14,8 @@ statements! {
     INSERT_SECRET = "INSERT INTO secret (name, value, created_at) VALUES ($1, $2, $3)
                      ON CONFLICT (name) DO NOTHING";
     SECRET = "SELECT value FROM secret WHERE name = $1";
+    SECRETS = "SELECT name, value FROM secret";
+    PUT_SECRET = "UPDATE secret SET value = $2, created_at = $3 WHERE name = $1";
     IDEMPOTENT = "SELECT request_sha256, response FROM idempotency WHERE key = $1";
     REMEMBER = "INSERT INTO idempotency (key, request_sha256, response, created_at)
                 VALUES ($1, $2, $3, $4)";
@@ -102,6 +104,25 @@ pub async fn secret_or_insert(
             count: 0,
         })?;
     Ok((value, inserted))
+}
+
+/// Every secret with its name.
+pub async fn secrets(tx: &mut Tx) -> Result<Vec<(String, String)>, StoreError> {
+    tx.all("read secrets", SECRETS, args![], |row| {
+        Ok((row.get("name")?, row.get("value")?))
+    })
+    .await
+}
+
+/// Puts another secret in the place of one that is there.
+pub async fn put_secret(
+    tx: &mut Tx,
+    name: &str,
+    value: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let args = args![name, value, now.as_micros()];
+    tx.run_one("replace a secret", PUT_SECRET, args).await
 }
 
 /// What was answered to a create with this key: fingerprint of the request, response.

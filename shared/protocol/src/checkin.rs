@@ -135,6 +135,10 @@ pub struct CheckIn {
     /// The deployment that the device is working on.
     #[serde(default)]
     pub deployment: Option<DeploymentStatus>,
+    /// Why the device refused what it was told last: signatures, versions, expiry, floors. Absent
+    /// once it has accepted something.
+    #[serde(default)]
+    pub refused: Option<Explained>,
 }
 
 /// Answer to a check-in.

@@ -56,6 +56,8 @@ pub struct DeviceView {
     pub active: bool,
     /// Why it is kept from everything but the way back; absent when it is not.
     pub isolated: Option<String>,
+    /// Why it refused what it was told last; absent once it has accepted something.
+    pub refused: Option<ReasonView>,
     /// Whether it was heard of lately.
     pub online: bool,
     /// What runs on it.
@@ -95,6 +97,7 @@ impl DeviceView {
             channel: device.channel.to_string(),
             labels: device.labels.clone(),
             active: device.active,
+            refused: state.refused.as_ref().map(ReasonView::from),
             isolated: Some(device.isolated.clone()).filter(|why| !why.is_empty()),
             online,
             release: device.release.as_ref().map(ToString::to_string),
