@@ -1,7 +1,7 @@
 //! HTTP for the agent: one kept connection, bounded reads, deadlines.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -19,6 +19,38 @@ use crate::tls::{TlsClock, connector};
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long the peer may be silent while bytes are expected.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// A download that drips: each byte comes in time, and the end never does. What was fetched is
+/// kept, and the next try goes on from there, perhaps over a better way.
+struct MinimumRate {
+    since: Instant,
+    bytes: usize,
+}
+
+impl MinimumRate {
+    /// Over this long ...
+    const WINDOW: Duration = Duration::from_mins(5);
+    /// ... at least so many bytes: 13 bytes a second, less than any modem.
+    const BYTES: usize = 4_096;
+
+    fn begin(now: Instant) -> Self {
+        Self {
+            since: now,
+            bytes: 0,
+        }
+    }
+
+    /// Counts bytes; whether they come fast enough.
+    fn goes_on(&mut self, now: Instant, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if now.duration_since(self.since) < Self::WINDOW {
+            return true;
+        }
+        let enough = self.bytes >= Self::BYTES;
+        *self = Self::begin(now);
+        enough
+    }
+}
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -243,6 +275,7 @@ impl Client {
                 return Err(refused(status, b"while fetching a blob"));
             }
         };
+        let mut rate = MinimumRate::begin(Instant::now());
         loop {
             let frame = tokio::time::timeout(SILENCE, incoming.frame()).await;
             let frame = match frame {
@@ -254,6 +287,10 @@ impl Client {
                 Ok(Some(frame)) => frame.map_err(|e| self.broken(&e))?,
             };
             if let Ok(data) = frame.into_data() {
+                if !rate.goes_on(Instant::now(), data.len()) {
+                    self.connection = None;
+                    return Err(TransportError::Timeout);
+                }
                 if let Err(error) = take(at, &data) {
                     self.connection = None;
                     return Ok(Err(error));
@@ -379,6 +416,21 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a28_a_byte_now_and_then_is_no_download() {
+        let begin = Instant::now();
+        let mut rate = MinimumRate::begin(begin);
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        for second in (0..300).step_by(29) {
+            assert!(rate.goes_on(at(second), 1));
+        }
+        assert!(!rate.goes_on(at(300), 1));
+        // A slow link that carries a little is enough.
+        for second in 300..1_200 {
+            assert!(rate.goes_on(at(second), 30));
+        }
+    }
 
     #[test]
     fn only_plain_http_addresses_are_taken() {

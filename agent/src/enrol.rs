@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_protocol::{
-    Channel, Enrol, Enrolled, Image, NONCE_HEADER, Platform, ProductName, Region, Timestamp, Version, paths,
+    Channel, Enrol, Enrolled, Image, NONCE_HEADER, Platform, ProductName, Region, Timestamp,
+    Version, paths,
 };
 use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tidegate_trust::verify::TrustedFiles;

@@ -172,7 +172,10 @@ mod tests {
             for damage in [&b""[..], b"rubbish", &checksummed(b"root")[..67]] {
                 fs::write(store.path("root", copy), damage).unwrap();
                 assert_eq!(store.load().unwrap(), kept);
-                assert_eq!(fs::read(store.path("root", copy)).unwrap(), checksummed(b"root"));
+                assert_eq!(
+                    fs::read(store.path("root", copy)).unwrap(),
+                    checksummed(b"root")
+                );
             }
         }
     }

@@ -33,9 +33,8 @@ impl Api {
     ) -> Result<Self, CliError> {
         let mut builder = reqwest::Client::builder();
         if let Some(path) = ca_file {
-            let failed = |e: &dyn std::fmt::Display| {
-                CliError::Failed(format!("{}: {e}", path.display()))
-            };
+            let failed =
+                |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", path.display()));
             let pem = std::fs::read(path).map_err(|e| failed(&e))?;
             let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| failed(&e))?;
             builder = builder.tls_certs_only(roots);

@@ -155,10 +155,20 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = "127.0.0.1:8420")]
     pub(crate) listen: SocketAddr,
     /// Serve TLS with this certificate chain (PEM); renewed files are taken up by themselves.
-    #[arg(long, env = "TIDEGATE_TLS_CERT", value_name = "PEM", requires = "tls_key")]
+    #[arg(
+        long,
+        env = "TIDEGATE_TLS_CERT",
+        value_name = "PEM",
+        requires = "tls_key"
+    )]
     pub(crate) tls_cert: Option<PathBuf>,
     /// The certificate's private key (PEM).
-    #[arg(long, env = "TIDEGATE_TLS_KEY", value_name = "PEM", requires = "tls_cert")]
+    #[arg(
+        long,
+        env = "TIDEGATE_TLS_KEY",
+        value_name = "PEM",
+        requires = "tls_cert"
+    )]
     pub(crate) tls_key: Option<PathBuf>,
     /// Let clients connect that know only TLS 1.2.
     #[arg(long, env = "TIDEGATE_TLS12")]

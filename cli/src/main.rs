@@ -57,7 +57,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Demo(args) => demo::run(args).await,
         Command::Login(args) => {
             commands::operator::login(args, cli.global.ca_file.as_deref()).await
-        },
+        }
         Command::Whoami => commands::operator::whoami(&context).await,
         Command::Token(command) => commands::operator::token(&context, command).await,
         Command::Keys(command) => commands::keys::run(&context, command).await,

@@ -22,8 +22,8 @@ use crate::service::writer::{self, Writer};
 use tidegate_protocol::error_chain;
 
 use crate::service::ServiceError;
-use crate::tls::{TlsError, TlsListener};
 use crate::store::{Db, StoreError, events};
+use crate::tls::{TlsError, TlsListener};
 use crate::{http, jobs, random};
 
 /// The parts of one server.

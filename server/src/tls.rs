@@ -75,8 +75,7 @@ impl TlsSettings {
         if chain.is_empty() {
             return Err(bad(&self.certificate, &"it holds no certificate"));
         }
-        let key =
-            PrivateKeyDer::from_pem_file(&self.key).map_err(|e| bad(&self.key, &e))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| bad(&self.key, &e))?;
         Ok(CertifiedKey::from_der(
             chain,
             key,

@@ -30,6 +30,8 @@ pub struct Server {
     database: Database,
     data: PathBuf,
     port: u16,
+    /// Further options of `serve`.
+    options: Vec<String>,
 }
 
 impl Server {
@@ -39,8 +41,13 @@ impl Server {
     }
 
     /// Starts one on a database.
-    #[expect(clippy::unused_async, reason = "like everything else of a server")]
     pub async fn start_on(database: Database) -> Self {
+        Self::start_with(database, &[]).await
+    }
+
+    /// Starts one with further options; it may serve TLS then.
+    #[expect(clippy::unused_async, reason = "like everything else of a server")]
+    pub async fn start_with(database: Database, options: &[&str]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
@@ -52,6 +59,7 @@ impl Server {
             database,
             data,
             port: 0,
+            options: options.iter().map(ToString::to_string).collect(),
             dir,
         };
         server.launch();
@@ -71,6 +79,7 @@ impl Server {
             database: self.database.clone(),
             data: self.data.clone(),
             port: 0,
+            options: self.options.clone(),
             dir,
         };
         server.launch();
@@ -90,6 +99,7 @@ impl Server {
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--data")
             .arg(&self.data)
+            .args(&self.options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
@@ -103,7 +113,7 @@ impl Server {
             .unwrap();
         self.url = first.trim().rsplit(' ').next().unwrap_or_default().into();
         assert!(
-            self.url.starts_with("http://"),
+            self.url.starts_with("http"),
             "the server did not start: {}",
             self.log()
         );

@@ -233,12 +233,15 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     // What the thief carries off: the database, the keys in it, every file.
     let files = metadata_of(&server).await;
     let artifact = |release: &str| -> Image {
-        let view: Value = serde_json::from_str(&server.cli(&[
-            "-o", "json", "release", "get", "app", release,
-        ]))
-        .unwrap();
+        let view: Value =
+            serde_json::from_str(&server.cli(&["-o", "json", "release", "get", "app", release]))
+                .unwrap();
         Image {
-            sha256: view["artifacts"][0]["sha256"].as_str().unwrap().parse().unwrap(),
+            sha256: view["artifacts"][0]["sha256"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap(),
             length: view["artifacts"][0]["length"].as_u64().unwrap(),
         }
     };
@@ -350,7 +353,11 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
                 loot.order = Some(order("6.6.6", own, Action::Install));
             })
             .await;
-        assert_eq!(refused.code.as_str(), "metadata_refused", "{role}: {refused}");
+        assert_eq!(
+            refused.code.as_str(),
+            "metadata_refused",
+            "{role}: {refused}"
+        );
     }
 
     // With the genuine files: an image that they do not list, a listed path with other bytes, and
@@ -417,10 +424,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     }
     let report = eventually("the device reports the failure", async || {
         let loot = thief.loot.lock().unwrap();
-        loot.reports
-            .iter()
-            .find(|r| r.state.is_final())
-            .cloned()
+        loot.reports.iter().find(|r| r.state.is_final()).cloned()
     })
     .await;
     assert_eq!(report.state.as_str(), "failed", "{report:?}");
@@ -436,7 +440,10 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     serving.abort();
     let _ = serving.await;
     device.kill();
-    assert_eq!(RootRole::from_bytes(&files["1.root.json"]).unwrap().version, 1);
+    assert_eq!(
+        RootRole::from_bytes(&files["1.root.json"]).unwrap().version,
+        1
+    );
     server.restart();
     recover_online_keys(&server);
     device.run();

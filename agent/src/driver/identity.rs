@@ -7,6 +7,7 @@ use super::{Driver, DriverError, RoundError, encode};
 use crate::client::TransportError;
 use crate::config;
 use crate::enrol::send_signed;
+use crate::failpoint;
 use crate::log;
 
 impl Driver {
@@ -46,7 +47,9 @@ impl Driver {
         } else {
             by_old?;
         }
+        failpoint::point("the server knows the new key");
         config::take_next_identity(&self.state).map_err(DriverError::from)?;
+        failpoint::point("the new key is in place");
         self.key = next;
         self.ticket = None;
         log::line("has a new key");

@@ -435,6 +435,10 @@ impl Driver {
 
     /// One round with the server: reports up, orders down. Gives the time to the next one.
     async fn round(&mut self) -> Result<Duration, RoundError> {
+        // First: the server may know the next key already, and the present one no more.
+        if config::has_next_identity(&self.state) {
+            self.change_key().await?;
+        }
         self.send_reports().await?;
         // In probation the request is held no longer than to the next health check.
         let wait = match &self.journal.record().phase {
@@ -453,7 +457,7 @@ impl Driver {
         if let Some(seconds) = answer.keep_previous_s {
             self.handle(Event::KeepPrevious(seconds)).await?;
         }
-        if answer.new_key || config::has_next_identity(&self.state) {
+        if answer.new_key {
             self.change_key().await?;
         }
         if let Some(text) = &answer.assignment {

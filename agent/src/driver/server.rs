@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentStatus, ReportBatch, ReportsAccepted, SESSION_SCHEME,
-    paths,
+    CheckIn, CheckInAnswer, DeploymentStatus, ReportBatch, ReportsAccepted, SESSION_SCHEME, paths,
 };
-use tidegate_trust::{RoleName, sign_report};
 use tidegate_trust::assignment::{self, Clock, Situation};
 use tidegate_trust::verify::{Refresh, Trusted};
+use tidegate_trust::{RoleName, sign_report};
 
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode};
 use crate::client::TransportError;
@@ -114,7 +113,10 @@ impl Driver {
             return serde_json::from_slice(&bytes)
                 .map_err(|e| TransportError::Malformed(e.to_string()).into());
         }
-        Err(TransportError::Malformed("the server refuses the session that it granted".into()).into())
+        Err(
+            TransportError::Malformed("the server refuses the session that it granted".into())
+                .into(),
+        )
     }
 
     /// What the device knows of the time.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{
     DeploymentId, DeploymentState, Explained, Image, Report, Sha256, Timestamp, Version,
 };
-use tidegate_trust::{Floors, Health};
 use tidegate_trust::assignment::{Action, Payload};
+use tidegate_trust::{Floors, Health};
 
 /// One of the two places for a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,7 +57,10 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
                 Profile::Ed25519
             };
             let made = holder::make(&access.dir, name, profile, None, &access.unlock)?;
-            log(&access, &format!("keys of {name} made here: {}", made.fingerprint()))?;
+            log(
+                &access,
+                &format!("keys of {name} made here: {}", made.fingerprint()),
+            )?;
         } else {
             missing.push((name.clone(), file));
         }
@@ -98,7 +101,11 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
                 line(&format!(
                     "  carry {} to the others: `tidegate keys sign FILE` there, `tidegate keys merge FILE` \
                      here, then run this again",
-                    access.dir.join("drafts").join(format!("{role}.json")).display()
+                    access
+                        .dir
+                        .join("drafts")
+                        .join(format!("{role}.json"))
+                        .display()
                 ));
                 return Ok(());
             }
@@ -122,7 +129,8 @@ fn plan(access: &Access, args: &CeremonyArgs) -> Result<Plan, CliError> {
     }
     let mut holders = args.holder.clone();
     if holders.is_empty() {
-        holders = ask_names("Who holds root and targets? Three names, for example alice bob carol: ")?;
+        holders =
+            ask_names("Who holds root and targets? Three names, for example alice bob carol: ")?;
     }
     let count = u32::try_from(holders.len()).unwrap_or(u32::MAX);
     // 2 of 3; more than half where there are more.

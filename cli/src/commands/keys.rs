@@ -81,7 +81,9 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
         }
         KeysCommand::Remove { role, name, dir } => {
             let mut offline = Offline::open_any(&dir.access())?;
-            edit(&mut offline, &role, |quorum, role| quorum.remove(role, &name))
+            edit(&mut offline, &role, |quorum, role| {
+                quorum.remove(role, &name)
+            })
         }
         KeysCommand::Online {
             dir,
@@ -122,9 +124,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
             line("the server has what this folder has");
             Ok(())
         }
-        KeysCommand::Fetch { dir, root } => {
-            fetch(context, &dir.access(), root.as_deref()).await
-        }
+        KeysCommand::Fetch { dir, root } => fetch(context, &dir.access(), root.as_deref()).await,
         KeysCommand::Show { dir, file } => match file {
             Some(path) => {
                 line(&describe_file(&path)?);
@@ -208,7 +208,10 @@ async fn online(
     if let Some(path) = export {
         let text = serde_json::to_vec_pretty(&keys).map_err(|e| CliError::failed("JSON", &e))?;
         std::fs::write(&path, text)?;
-        line(&format!("the server's public keys are in {}", path.display()));
+        line(&format!(
+            "the server's public keys are in {}",
+            path.display()
+        ));
         return Ok(());
     }
     Offline::open_any(access)?.edit_online(&keys)?;

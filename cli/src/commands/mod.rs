@@ -6,10 +6,10 @@ pub(crate) mod incident;
 pub(crate) mod keys;
 pub(crate) mod operator;
 pub(crate) mod release;
-pub(crate) mod signing;
 pub(crate) mod rollout;
 mod rules;
 pub(crate) mod serve;
+pub(crate) mod signing;
 pub(crate) mod simulate;
 pub(crate) mod watch;
 

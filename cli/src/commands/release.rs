@@ -275,7 +275,9 @@ async fn publish(context: &Context, api: &Api, args: PublishArgs) -> Result<(), 
     if let Outcome::Waiting { .. } = published.signatures {
         line(&format!(
             "{}\n  next, by another holder: tidegate release sign {}",
-            published.signatures.describe(&format!("{}-alpha", spec.product)),
+            published
+                .signatures
+                .describe(&format!("{}-alpha", spec.product)),
             spec.product
         ));
     }

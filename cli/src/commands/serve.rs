@@ -81,7 +81,11 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
     start_log(args.log_format);
     let settings = settings(&args)?;
     let token_file = settings.data.join("admin.token");
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let running = tidegate_server::start(settings)
         .await
         .map_err(|e| CliError::failed("the server does not start", &e))?;

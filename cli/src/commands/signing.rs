@@ -35,7 +35,11 @@ pub(crate) async fn sign(
         }
         let changes = changes(&offline, &name, &next)?;
         super::keys::confirm_text(
-            &format!("{role} version {}, for: {}\n{changes}", next.version, offline.purpose(&role)),
+            &format!(
+                "{role} version {}, for: {}\n{changes}",
+                next.version,
+                offline.purpose(&role)
+            ),
             yes,
         )?;
         if offline.sign_with_own(&role, &mut draft)?.is_empty() {
@@ -61,11 +65,7 @@ pub(crate) async fn sign(
 /// What a draft changes, against what is in force. A draft that takes over an image under a name
 /// that the alpha channel knows with other bytes is refused: the second person signs what the
 /// first one published.
-fn changes(
-    offline: &Offline,
-    name: &RoleName,
-    next: &ProductRole,
-) -> Result<String, CliError> {
+fn changes(offline: &Offline, name: &RoleName, next: &ProductRole) -> Result<String, CliError> {
     let present = offline.repository().role(name);
     let published = RoleName::new(name.product.clone(), Channel::Alpha);
     let published = offline.repository().role(&published);
@@ -176,12 +176,19 @@ fn check(change: &PolicyChange, role: &ProductRole) -> Result<(), CliError> {
         ));
     }
     if let Some(min) = &change.min_release
-        && role.policy.min_release.as_ref().is_some_and(|old| min < old)
+        && role
+            .policy
+            .min_release
+            .as_ref()
+            .is_some_and(|old| min < old)
     {
         return Err(CliError::Failed(format!(
             "the lowest release of {} is {} already; devices that have seen it go no lower",
             role.name,
-            role.policy.min_release.as_ref().map_or_else(String::new, ToString::to_string)
+            role.policy
+                .min_release
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string)
         )));
     }
     Ok(())

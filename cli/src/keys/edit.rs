@@ -240,7 +240,7 @@ impl Offline {
         let mut role = self.next_role(name)?;
         let before = self.purpose(&name.to_string());
         change(&mut role);
-        role.version = self.repository().version(&name.to_string()) + 1;
+        role.version = self.version(&name.to_string()) + 1;
         role.issued = now();
         role.expires = now().plus(lifetime::ROLE);
         let purpose = if before.is_empty() {
@@ -255,6 +255,9 @@ impl Offline {
     pub(crate) fn next_role(&self, name: &RoleName) -> Result<ProductRole, CliError> {
         if let Some(draft) = self.draft(&name.to_string())? {
             return ProductRole::from_bytes(name, &draft.to_bytes()).map_err(|e| trust(&e));
+        }
+        if let Some(bytes) = self.stale.get(&name.to_string()) {
+            return ProductRole::from_bytes(name, bytes).map_err(|e| trust(&e));
         }
         let present = self.repository().role(name).cloned();
         Ok(present.unwrap_or_else(|| ProductRole {

@@ -136,10 +136,8 @@ pub(crate) fn all_here(dir: &Path) -> Result<Vec<String>, CliError> {
 
 /// Reads a public file.
 pub(crate) fn read_public(path: &Path) -> Result<Holder, CliError> {
-    let bytes =
-        fs::read(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
-    Holder::from_file(&bytes)
-        .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))
+    let bytes = fs::read(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    Holder::from_file(&bytes).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))
 }
 
 /// Opens a holder's private keys.

@@ -19,7 +19,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use tidegate_protocol::Timestamp;
-use tidegate_trust::{Quorum, Repository, RoleKey, RootRole, Signed, UploadedFile, signed_by};
+use tidegate_trust::{
+    Quorum, Repository, RoleKey, RootRole, Signed, UploadedFile, signed_by, signed_version,
+};
 
 use crate::error::CliError;
 use holder::Keyring;
@@ -39,6 +41,8 @@ pub(crate) struct Offline {
     access: Access,
     repository: Repository,
     open: BTreeMap<String, Keyring>,
+    /// Role files that their new holders have not signed yet.
+    stale: BTreeMap<String, Vec<u8>>,
 }
 
 /// What became of a change.
@@ -140,14 +144,19 @@ impl Offline {
             access: access.clone(),
             repository: Repository::default(),
             open: BTreeMap::new(),
+            stale: BTreeMap::new(),
         };
         for role in offline.names("metadata")? {
             if let Some(bytes) = offline.stored(&role)? {
                 let file = UploadedFile { role, bytes };
-                offline
-                    .repository
-                    .accept(&file, Timestamp::ZERO)
-                    .map_err(|e| trust(&e))?;
+                match offline.repository.accept(&file, Timestamp::ZERO) {
+                    Ok(_) => {}
+                    // Its holders have changed and it is not signed anew yet.
+                    Err(_) if rank(&file.role) == 2 && offline.repository.targets().is_some() => {
+                        offline.stale.insert(file.role, file.bytes);
+                    }
+                    Err(error) => return Err(trust(&error)),
+                }
             }
         }
         Ok(offline)
@@ -156,6 +165,12 @@ impl Offline {
     /// What is in force in this folder.
     pub(crate) fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// The version of a role here, signed well or waiting for its new holders.
+    pub(crate) fn version(&self, role: &str) -> u64 {
+        let stale = self.stale.get(role).and_then(|b| signed_version(b));
+        stale.unwrap_or(0).max(self.repository.version(role))
     }
 
     /// The folder.
@@ -261,7 +276,9 @@ impl Offline {
                 .any(|k| keys.contains(k));
             if !may {
                 if self.access.holder.is_some() {
-                    return Err(CliError::Failed(format!("{name} is not a holder of {role}")));
+                    return Err(CliError::Failed(format!(
+                        "{name} is not a holder of {role}"
+                    )));
                 }
                 continue;
             }

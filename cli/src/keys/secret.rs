@@ -21,10 +21,7 @@ pub(crate) struct Unlock {
 
 impl Unlock {
     /// The passphrase for a new key; `None` where it is to lie in the clear.
-    pub(crate) fn new_passphrase(
-        &self,
-        name: &str,
-    ) -> Result<Option<Zeroizing<String>>, CliError> {
+    pub(crate) fn new_passphrase(&self, name: &str) -> Result<Option<Zeroizing<String>>, CliError> {
         if self.none {
             return Ok(None);
         }
@@ -129,8 +126,8 @@ pub(crate) fn open(
             if passphrase.is_none() {
                 passphrase = Some(unlock.passphrase(name)?);
             }
-            let sealed = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
-                .map_err(|e| bad(&e))?;
+            let sealed =
+                EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(|e| bad(&e))?;
             sealed
                 .decrypt(passphrase.as_ref().map_or("", |p| p.as_str()))
                 .map_err(|_| CliError::Failed(format!("the passphrase of {name} is wrong")))?

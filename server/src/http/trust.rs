@@ -85,7 +85,9 @@ pub(crate) async fn upload_draft(
         role: body.role,
         bytes: body.body.into_bytes(),
     };
-    Ok(Json(app.upload_draft(&by, &file, &body.purpose).await?.into()))
+    Ok(Json(
+        app.upload_draft(&by, &file, &body.purpose).await?.into(),
+    ))
 }
 
 /// Makes new online keys and a new ticket key, when the server may have been stolen. The keys sign

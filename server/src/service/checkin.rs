@@ -12,10 +12,10 @@ use tidegate_protocol::{
 use tidegate_trust::assignment::Action;
 use tidegate_trust::{PublicKey, verify_report};
 
-use super::{ServiceError, event};
 use super::assign::Task;
 use super::fleet::{DeviceEntry, Room};
 use super::writer::{Write, Written};
+use super::{ServiceError, event};
 use crate::app::App;
 use crate::store::events::{self, EventKind, NewEvent};
 
@@ -159,7 +159,11 @@ impl App {
     }
 
     /// A device that refuses what it is told says so to people, once a reason.
-    async fn note_refusal(&self, device: DeviceId, refused: &Explained) -> Result<(), ServiceError> {
+    async fn note_refusal(
+        &self,
+        device: DeviceId,
+        refused: &Explained,
+    ) -> Result<(), ServiceError> {
         self.metrics.refusals.inc();
         let mut tx = self.db.write().await?;
         let event = NewEvent {

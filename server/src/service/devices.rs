@@ -292,9 +292,12 @@ impl App {
         id: DeviceId,
         reason: &str,
     ) -> Result<(), ServiceError> {
-        self.change_device(by, id, format!("asked for a new key: {reason}"), async |tx| {
-            devices::want_new_key(tx, id).await
-        })
+        self.change_device(
+            by,
+            id,
+            format!("asked for a new key: {reason}"),
+            async |tx| devices::want_new_key(tx, id).await,
+        )
         .await
     }
 

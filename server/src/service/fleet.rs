@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use arc_swap::ArcSwap;
 use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts};
 use tidegate_domain::rollout::{Outcome, Progress};
-use tidegate_protocol::{DeploymentState, DeploymentStatus, DeviceId, Explained, RolloutId, Timestamp, Version};
+use tidegate_protocol::{
+    DeploymentState, DeploymentStatus, DeviceId, Explained, RolloutId, Timestamp, Version,
+};
 use tokio::sync::{Notify, watch};
 
 use super::aggregate::Quiet;

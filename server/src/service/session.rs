@@ -111,7 +111,14 @@ impl App {
         let headers = headers.ok_or_else(|| needed("the request is not signed"))?;
         let signer = verify_request(headers, request)
             .map_err(|e| ServiceError::refuse(ProblemCode::Unauthenticated, e.to_string()))?;
-        if !self.fleet.plan().trust.secrets.tickets.nonce_is_fresh(&signer.nonce, self.now()) {
+        if !self
+            .fleet
+            .plan()
+            .trust
+            .secrets
+            .tickets
+            .nonce_is_fresh(&signer.nonce, self.now())
+        {
             return Err(needed("the nonce is not one of this server's, or too old"));
         }
         Ok(signer)
@@ -129,13 +136,11 @@ impl App {
         let session = self.settings.devices.session;
         let expires = self.now().plus(session);
         Ok(SessionGranted {
-            ticket: self
-                .fleet
-                .plan()
-                .trust
-                .secrets
-                .tickets
-                .ticket(device, &signer.key.to_string(), expires),
+            ticket: self.fleet.plan().trust.secrets.tickets.ticket(
+                device,
+                &signer.key.to_string(),
+                expires,
+            ),
             expires_in_s: u32::try_from(session.as_secs()).unwrap_or(u32::MAX),
         })
     }

@@ -258,9 +258,12 @@ pub async fn set_statement(
 
 /// What the device signed about a deployment; empty when it has not reported.
 pub async fn statement(tx: &mut Tx, id: DeploymentId) -> Result<Option<String>, StoreError> {
-    tx.optional("read a statement", STATEMENT, args![id.to_string()], |row| {
-        row.get("statement")
-    })
+    tx.optional(
+        "read a statement",
+        STATEMENT,
+        args![id.to_string()],
+        |row| row.get("statement"),
+    )
     .await
 }
 

@@ -369,7 +369,12 @@ fn skipped_stone(
         .map(|(path, _)| &path.release)
         .filter(|stone| *stone > installed && *stone < image)
         .filter(|stone| !role.policy.eol.contains(stone))
-        .filter(|stone| role.policy.min_release.as_ref().is_none_or(|min| *stone >= min))
+        .filter(|stone| {
+            role.policy
+                .min_release
+                .as_ref()
+                .is_none_or(|min| *stone >= min)
+        })
         .min()
         .cloned()
 }

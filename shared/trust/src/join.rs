@@ -54,7 +54,9 @@ pub struct JoinToken {
 
 /// The text is not a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a join token: it has the form tgj2_<id>_<secret>_<root hash>_<versions>; copy it whole")]
+#[error(
+    "not a join token: it has the form tgj2_<id>_<secret>_<root hash>_<versions>; copy it whole"
+)]
 pub struct JoinTokenError;
 
 impl fmt::Display for JoinToken {

@@ -98,7 +98,12 @@ mod tests {
 
     #[test]
     fn only_json_that_reads_in_one_way_is_taken() {
-        let good: [&[u8]; 4] = [b"{}", b" [1, -2, \"a\", null, true] ", b"0", b"{\"a\":{\"a\":1}}"];
+        let good: [&[u8]; 4] = [
+            b"{}",
+            b" [1, -2, \"a\", null, true] ",
+            b"0",
+            b"{\"a\":{\"a\":1}}",
+        ];
         for text in good {
             check("x", text).unwrap();
         }
@@ -115,7 +120,11 @@ mod tests {
             deep.as_bytes(),
         ];
         for text in bad {
-            assert!(check("x", text).is_err(), "{}", String::from_utf8_lossy(text));
+            assert!(
+                check("x", text).is_err(),
+                "{}",
+                String::from_utf8_lossy(text)
+            );
         }
     }
 }

@@ -224,7 +224,12 @@ impl RootRole {
         // Whoever stole the server must not find an offline key on it.
         for online in [&self.snapshot, &self.timestamp] {
             for key in online.keys() {
-                if self.root.keys().chain(self.targets.keys()).any(|k| k == key) {
+                if self
+                    .root
+                    .keys()
+                    .chain(self.targets.keys())
+                    .any(|k| k == key)
+                {
                     return Err(TrustError::field(
                         "root.json",
                         "an online key of the server is listed for an offline role too",

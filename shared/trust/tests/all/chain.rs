@@ -253,13 +253,7 @@ fn anything_below_the_devices_floor_or_the_policys() {
     order.terms.action = Action::Rollback;
     let bytes = order.sign(&key(12)).unwrap().to_bytes();
     let mut server = Server::new();
-    let refused = check_in(
-        &server.trusted(),
-        &bytes,
-        "1.1.0",
-        Some("1.1.0"),
-        sane(NOW),
-    );
+    let refused = check_in(&server.trusted(), &bytes, "1.1.0", Some("1.1.0"), sane(NOW));
     assert!(matches!(refused, Err(TrustError::BelowFloor { .. })));
     let policy = Policy {
         min_release: Some(v("1.1.0")),

@@ -271,8 +271,10 @@ impl Server {
 
     /// Serves a snapshot and a timestamp that pins it with these facts.
     pub(crate) fn serve_snapshot(&mut self, snapshot: &[u8], facts: FileFacts) {
-        self.files
-            .insert(format!("{}.snapshot.json", facts.version), snapshot.to_vec());
+        self.files.insert(
+            format!("{}.snapshot.json", facts.version),
+            snapshot.to_vec(),
+        );
         let body = timestamp_body(self.online, NOW.plus(lifetime::TIMESTAMP), facts);
         self.serve_timestamp(body);
     }

@@ -112,7 +112,11 @@ fn a38_the_release_that_runs_already() {
 fn a_stepping_stone_cannot_be_skipped_by_the_server() {
     let mut server = Server::new();
     let mut product = Server::product(2, &["1.0.0", "1.1.0", "2.0.0"], Policy::default());
-    product.images.get_mut(&path("1.1.0")).unwrap().stepping_stone = true;
+    product
+        .images
+        .get_mut(&path("1.1.0"))
+        .unwrap()
+        .stepping_stone = true;
     let bytes = sign(product.body(), &[&key(3)]).unwrap().to_bytes();
     server.upload("app-stable", &bytes).unwrap();
     server.sign_online();

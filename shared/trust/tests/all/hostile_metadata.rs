@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tidegate_protocol::Timestamp;
 use tidegate_trust::verify::Refresh;
 use tidegate_trust::{
-    Delegation, FileFacts, Floors, Holder, Policy, PublicKey, Quorum, RoleName, RootRole,
-    RoleSigner, TrustError, UploadedFile, lifetime, sign, snapshot_body, timestamp_body,
+    Delegation, FileFacts, Floors, Holder, Policy, PublicKey, Quorum, RoleName, RoleSigner,
+    RootRole, TrustError, UploadedFile, lifetime, sign, snapshot_body, timestamp_body,
 };
 
 use crate::common::*;
@@ -182,7 +182,9 @@ fn a07_versions_of_zero_and_beyond_the_range() {
             continue;
         };
         let mut server = Server::new();
-        server.files.insert("timestamp.json".into(), signed.to_bytes());
+        server
+            .files
+            .insert("timestamp.json".into(), signed.to_bytes());
         assert!(server.look().is_err(), "{version}");
     }
     // The largest root version has no successor, and none is asked for.
@@ -227,7 +229,8 @@ fn a10_json_that_reads_in_two_ways_or_exhausts_the_reader() {
     assert_ne!(good, twice);
     let bad: Vec<Vec<u8>> = vec![
         twice.into_bytes(),
-        good.replacen("\"version\":2", "\"version\":2.0", 1).into_bytes(),
+        good.replacen("\"version\":2", "\"version\":2.0", 1)
+            .into_bytes(),
         good.replacen("\"version\":2", "\"version\":2,\"version\":2", 1)
             .into_bytes(),
         format!("\u{feff}{good}").into_bytes(),
@@ -294,8 +297,7 @@ fn server_at(online: u64) -> Server {
 }
 
 fn floors_of(server: &Server) -> Floors {
-    let mut refresh =
-        Refresh::start(server.first(), Floors::default(), role(), NOW).unwrap();
+    let mut refresh = Refresh::start(server.first(), Floors::default(), role(), NOW).unwrap();
     while let Some(request) = refresh.request() {
         refresh
             .answer(server.files.get(&request.file).cloned())
@@ -446,7 +448,16 @@ fn a19_versions_pushed_to_the_end_are_undone_by_new_keys() {
 
 #[test]
 fn a20_roles_with_names_that_lead_elsewhere() {
-    for name in ["root", "../x", "a/b", "/etc", "", "app", "app-", "app-stable/../x"] {
+    for name in [
+        "root",
+        "../x",
+        "a/b",
+        "/etc",
+        "",
+        "app",
+        "app-",
+        "app-stable/../x",
+    ] {
         let mut delegations = stable(one("releases", 3));
         delegations.push(Delegation {
             name: name.into(),
@@ -473,8 +484,7 @@ fn a21_delegations_in_circles_and_by_the_thousand() {
     let mut server = Server::new();
     server.serve_as_thief("app-stable", 2, &bytes);
     let mut asked = 0;
-    let mut refresh =
-        Refresh::start(server.first(), Floors::default(), role(), NOW).unwrap();
+    let mut refresh = Refresh::start(server.first(), Floors::default(), role(), NOW).unwrap();
     while let Some(request) = refresh.request() {
         asked += 1;
         assert!(asked < 10, "it goes round in circles");
@@ -578,10 +588,12 @@ fn a25_weak_keys_and_signatures_in_another_spelling() {
     let bytes = sign(body, &[&key(2)]).unwrap().to_bytes();
     let mut server = Server::new();
     server.serve_as_thief("targets", 2, &bytes);
-    let zero = json!({ "signed": wished(), "signatures": [{ "keyid": id, "sig": weak.repeat(2) }] });
-    server
-        .files
-        .insert("1.app-stable.json".into(), serde_json::to_vec(&zero).unwrap());
+    let zero =
+        json!({ "signed": wished(), "signatures": [{ "keyid": id, "sig": weak.repeat(2) }] });
+    server.files.insert(
+        "1.app-stable.json".into(),
+        serde_json::to_vec(&zero).unwrap(),
+    );
     assert!(server.look().is_err());
     // The scalar plus the group's order is the same scalar in another spelling.
     let message = b"message";

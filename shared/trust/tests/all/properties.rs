@@ -24,15 +24,20 @@ struct Served {
 }
 
 fn served() -> impl Strategy<Value = Served> {
-    (1..4u64, any::<bool>(), 1..6u64, 1..6u64, prop::bool::weighted(0.2)).prop_map(
-        |(role, forged, snapshot, timestamp, lost)| Served {
+    (
+        1..4u64,
+        any::<bool>(),
+        1..6u64,
+        1..6u64,
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(role, forged, snapshot, timestamp, lost)| Served {
             role,
             forged,
             snapshot,
             timestamp,
             lost,
-        },
-    )
+        })
 }
 
 /// Releases that the offline keys listed up to a role version.

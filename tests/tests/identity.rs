@@ -1,0 +1,308 @@
+//! Who a device is: copies give themselves away, keys change, who is isolated or revoked is told
+//! nothing more, and a lost root is found again.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use serde_json::json;
+use tidegate_tests::{Device, Server, eventually};
+
+async fn scene() -> (Server, Device) {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let device = Device::enrol(
+        server.dir.path(),
+        "plc",
+        &server.url,
+        &token,
+        "NA",
+        installed,
+    );
+    (server, device)
+}
+
+async fn shown(server: &Server, device: &Device) -> serde_json::Value {
+    server
+        .get(&format!("/api/v1/devices/{}", device.id()))
+        .await
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a56_a_copied_device_gives_itself_away_and_is_isolated() {
+    let (server, mut device) = scene().await;
+    let mut clone = Device::blank(server.dir.path(), "clone");
+    copy(&device.state, &clone.state);
+    device.run();
+    eventually("the device is seen", async || {
+        let log = server.get("/api/v1/devices").await;
+        log["items"][0]["agent_version"]
+            .as_str()
+            .filter(|v| !v.is_empty())
+            .map(drop)
+    })
+    .await;
+    clone.run();
+    let view = eventually("the copy is noticed", async || {
+        let view = shown(&server, &device).await;
+        view["isolated"].is_string().then_some(view)
+    })
+    .await;
+    assert!(
+        view["isolated"].as_str().unwrap().contains("two machines"),
+        "{view}"
+    );
+    assert_eq!(view["reason"]["code"], "device_isolated");
+    // Neither of them is told to install anything.
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    let why = server
+        .get(&format!("/api/v1/devices/{}/why", device.id()))
+        .await;
+    assert_eq!(why["reason"]["code"], "device_isolated");
+    clone.kill();
+    server.cli(&[
+        "device",
+        "readmit",
+        "plc",
+        "--reason",
+        "the copy is destroyed",
+    ]);
+    device.settles_on("1.1.0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_changes_its_key_when_asked_and_the_old_one_is_worth_nothing() {
+    let (server, mut device) = scene().await;
+    let mut thief = Device::blank(server.dir.path(), "thief");
+    copy(&device.state, &thief.state);
+    device.run();
+    let old = std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
+    server.cli(&["device", "new-key", "plc", "--reason", "yearly"]);
+    eventually("the key changes", async || {
+        let new = std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
+        (new != old).then_some(())
+    })
+    .await;
+    thief.run();
+    eventually("the old key is refused", async || {
+        thief
+            .log()
+            .contains("no device of this id has this key")
+            .then_some(())
+    })
+    .await;
+    assert!(shown(&server, &device).await["isolated"].is_null());
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    device.settles_on("1.1.0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_change_cut_at_any_step_ends_with_one_key() {
+    let (server, _) = scene().await;
+    let token = server.join_token();
+    // The points at which the agent can be killed while it changes its key are its first.
+    for at in 1..=6 {
+        let name = format!("plc-{at}");
+        let mut device = Device::enrol(server.dir.path(), &name, &server.url, &token, "NA", None);
+        let output = std::process::Command::new(tidegate_tests::binary("tidegate-agent"))
+            .args(["new-key", "--state"])
+            .arg(&device.state)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        device.run_with(&[("TIDEGATE_CRASH_AT", &at.to_string())]);
+        eventually("it is killed or through", async || {
+            let through = !device.state.join("identity.next.pem").exists();
+            (device.ended().is_some() || through).then_some(())
+        })
+        .await;
+        device.kill();
+        device.run();
+        eventually("the key is changed", async || {
+            (!device.state.join("identity.next.pem").exists()).then_some(())
+        })
+        .await;
+        eventually("the device is heard of", async || {
+            let view = shown(&server, &device).await;
+            let heard = view["agent_version"]
+                .as_str()
+                .is_some_and(|v| !v.is_empty());
+            (heard && view["isolated"].is_null()).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_device_is_told_nothing_until_it_is_readmitted() {
+    let (server, mut device) = scene().await;
+    device.run();
+    server.cli(&[
+        "device",
+        "isolate",
+        "plc",
+        "--reason",
+        "its cabinet was opened",
+    ]);
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    eventually("it is online and isolated", async || {
+        let view = shown(&server, &device).await;
+        (view["online"] == true && view["reason"]["code"] == "device_isolated").then_some(())
+    })
+    .await;
+    assert_eq!(device.installed().as_deref(), Some("1.0.0"));
+    server.cli(&[
+        "device",
+        "readmit",
+        "plc",
+        "--reason",
+        "it was the electrician",
+    ]);
+    device.settles_on("1.1.0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a49_a_lost_root_stops_the_agent_and_is_found_again_without_losing_the_floors() {
+    let (server, mut device) = scene().await;
+    device.run();
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    device.settles_on("1.1.0").await;
+    device.kill();
+    let trust = device.state.join("trust");
+    // One copy is made good from the other, in silence.
+    std::fs::write(trust.join("root.1"), "rubbish").unwrap();
+    for name in ["timestamp", "snapshot", "targets", "role"] {
+        for copy in ["1", "2"] {
+            std::fs::write(trust.join(format!("{name}.{copy}")), "rubbish").unwrap();
+        }
+    }
+    server.publish(&[("1.2.0", true)]);
+    device.run();
+    server.roll_out("1.2.0", &["NA"], json!({})).await;
+    device.settles_on("1.2.0").await;
+    device.kill();
+    for copy in ["1", "2"] {
+        std::fs::remove_file(trust.join(format!("root.{copy}"))).unwrap();
+    }
+    server.publish(&[("1.3.0", true)]);
+    device.run();
+    server.roll_out("1.3.0", &["NA"], json!({})).await;
+    eventually("the agent stops", async || device.ended()).await;
+    assert!(
+        device.log().contains("tidegate-agent recover"),
+        "{}",
+        device.log()
+    );
+    let token = server.join_token();
+    let recover = |token: &str| {
+        std::process::Command::new(tidegate_tests::binary("tidegate-agent"))
+            .args(["recover", "--token", token, "--state"])
+            .arg(&device.state)
+            .output()
+            .unwrap()
+    };
+    let refused = recover("tgj2_nonsense");
+    assert!(!refused.status.success());
+    let done = recover(&token);
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    device.run();
+    device.settles_on("1.3.0").await;
+}
+
+#[tokio::test]
+async fn a60_signed_requests_cannot_be_used_twice_and_results_must_be_signed() {
+    use tidegate_protocol::{DeploymentId, DeploymentState, Report, SessionRequest, paths};
+    use tidegate_trust::SecretKey;
+    use tidegate_trust::http_signature::{RequestFacts, sign_request};
+
+    let (server, device) = scene().await;
+    let pem = std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
+    let key = SecretKey::from_pem(&pem).unwrap();
+    let http = reqwest::Client::new();
+    let post = async |path: &str, body: Vec<u8>, headers: Vec<(&str, String)>| {
+        let mut request = http.post(format!("{}{path}", server.url)).body(body);
+        request = request.header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.send().await.unwrap()
+    };
+    let body = serde_json::to_vec(&SessionRequest {
+        device: device.id().parse().unwrap(),
+        counter: 1,
+    })
+    .unwrap();
+    let first = post(paths::SESSION, body.clone(), vec![]).await;
+    let nonce = first.headers()["tidegate-nonce"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let authority = server.url.trim_start_matches("http://");
+    let sign = |path: &str, query: &str| {
+        let facts = RequestFacts {
+            method: "POST",
+            authority,
+            path,
+            query,
+            body: &body,
+        };
+        let signed = sign_request(&key, &facts, 1_700_000_000, &nonce);
+        vec![
+            ("content-digest", signed.content_digest),
+            ("signature-input", signed.signature_input),
+            ("signature", signed.signature),
+        ]
+    };
+    // Without the digest, or with another query than was signed.
+    let mut stripped = sign(paths::SESSION, "");
+    stripped.remove(0);
+    assert_eq!(
+        post(paths::SESSION, body.clone(), stripped).await.status(),
+        401
+    );
+    let other = sign(paths::SESSION, "");
+    let path = format!("{}?a=1", paths::SESSION);
+    assert_eq!(post(&path, body.clone(), other).await.status(), 401);
+    // Once it is good, the second time it is not, and nobody is isolated for it.
+    let granted = post(paths::SESSION, body.clone(), sign(paths::SESSION, "")).await;
+    assert_eq!(granted.status(), 200);
+    let ticket: serde_json::Value = granted.json().await.unwrap();
+    let again = post(paths::SESSION, body.clone(), sign(paths::SESSION, "")).await;
+    assert_eq!(again.status(), 401);
+    assert!(shown(&server, &device).await["isolated"].is_null());
+    // A result that the device has not signed.
+    let report = Report {
+        seq: 1,
+        deployment: DeploymentId::from_random([1; 16]),
+        state: DeploymentState::Succeeded,
+        reason: None,
+        release: Some("6.6.6".parse().unwrap()),
+        image: None,
+        bytes_downloaded: 0,
+        signature: None,
+    };
+    let batch = serde_json::to_vec(&json!({ "reports": [report] })).unwrap();
+    let session = format!("Tidegate-Session {}", ticket["ticket"].as_str().unwrap());
+    let refused = post(paths::REPORTS, batch, vec![("authorization", session)]).await;
+    assert_eq!(refused.status(), 400);
+    assert!(
+        refused
+            .text()
+            .await
+            .unwrap()
+            .contains("not signed by this device")
+    );
+    assert_eq!(shown(&server, &device).await["release"], "1.0.0");
+}
