@@ -304,3 +304,58 @@ impl<R: Read> Read for Hashing<R> {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(dir: &Path, name: &str, text: &str) -> PathBuf {
+        let tree = dir.join(name);
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("VERSION"), text).unwrap();
+        tree
+    }
+
+    /// A verified image in slot A, and the handle through which it was written.
+    fn written(slots: &Slots, dir: &Path) -> (File, Image) {
+        let folder = tree(dir, "good", "good");
+        let image = slots.adopt(SlotId::A, &folder).unwrap();
+        durable::remove_tree(&slots.tree(SlotId::A)).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(slots.artifact(SlotId::A))
+            .unwrap();
+        (file, image)
+    }
+
+    #[test]
+    fn a46_what_is_installed_is_the_file_that_was_verified_whatever_stands_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let slots = Slots::open(dir.path()).unwrap();
+        let (file, image) = written(&slots, dir.path());
+        // Another file, or a link to one, takes the name between writing and unpacking.
+        let evil = dir.path().join("evil.tar");
+        let mut packed = File::create(&evil).unwrap();
+        archive::pack(&tree(dir.path(), "bad", "evil"), &mut packed).unwrap();
+        let path = slots.artifact(SlotId::A);
+        fs::remove_file(&path).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&evil, &path).unwrap();
+        slots.unpack(SlotId::A, &file, image).unwrap();
+        let found = fs::read_to_string(slots.tree(SlotId::A).join("VERSION")).unwrap();
+        assert_eq!(found, "good");
+    }
+
+    #[test]
+    fn a46_bytes_changed_under_the_same_handle_are_found_when_they_are_read_again() {
+        use std::io::{Seek as _, SeekFrom};
+        let dir = tempfile::tempdir().unwrap();
+        let slots = Slots::open(dir.path()).unwrap();
+        let (mut file, image) = written(&slots, dir.path());
+        file.seek(SeekFrom::Start(512)).unwrap();
+        file.write_all(b"evil").unwrap();
+        let result = slots.unpack(SlotId::A, &file, image);
+        assert!(matches!(result, Err(SlotError::WrongImage)), "{result:?}");
+    }
+}

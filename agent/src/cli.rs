@@ -1,6 +1,6 @@
 //! The agent's command line: `enroll`, `run`, `status`, `recover`, `new-key`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -211,13 +211,12 @@ enum Command {
 #[derive(Default)]
 struct Options {
     state: Option<PathBuf>,
-    json: bool,
-    with_stdin: bool,
-    metered: bool,
-    clock_trusted: bool,
+    flags: BTreeSet<&'static str>,
     values: BTreeMap<&'static str, String>,
     labels: BTreeMap<String, String>,
 }
+
+const FLAGS: &[&str] = &["json", "metered", "clock-trusted", "exit-with-stdin"];
 
 const VALUES: &[&str] = &[
     "server",
@@ -245,15 +244,15 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("state") => options.state = Some(parser.value()?.into()),
-            Long("json") => options.json = true,
-            Long("metered") => options.metered = true,
-            Long("clock-trusted") => options.clock_trusted = true,
-            Long("exit-with-stdin") => options.with_stdin = true,
             Long("label") => {
                 let label: Label = parser.value()?.parse()?;
                 options.labels.insert(label.key, label.value);
             }
             Long(name) => {
+                if let Some(flag) = FLAGS.iter().find(|f| **f == name) {
+                    options.flags.insert(flag);
+                    continue;
+                }
                 let Some(name) = VALUES.iter().find(|v| **v == name) else {
                     return Err(Long(name).unexpected());
                 };
@@ -273,11 +272,11 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
     match command.as_deref() {
         Some("run") => Ok(Command::Run {
             state,
-            with_stdin: options.with_stdin,
+            with_stdin: options.flags.contains("exit-with-stdin"),
         }),
         Some("status") => Ok(Command::Status {
             state,
-            json: options.json,
+            json: options.flags.contains("json"),
         }),
         Some("recover") => Ok(Command::Recover {
             state,
@@ -340,8 +339,8 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         restart: command(value("restart-cmd")),
         battery_file: value("battery-file").map(PathBuf::from),
         health_every_s: typed(value("health-every"))?.unwrap_or(300),
-        metered: options.metered,
-        clock_trusted: options.clock_trusted,
+        metered: options.flags.contains("metered"),
+        clock_trusted: options.flags.contains("clock-trusted"),
         labels: options.labels,
         state,
     })

@@ -81,8 +81,13 @@ async fn a27_less_than_was_announced_or_headers_without_an_end_are_no_answer() {
 
 #[tokio::test]
 async fn a29_a_redirect_is_not_followed_and_headers_cannot_be_smuggled() {
-    for place in ["http://127.0.0.1:1/", "https://example.com/", "file:///etc/passwd"] {
-        let answer = format!("HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\n\r\n");
+    for place in [
+        "http://127.0.0.1:1/",
+        "https://example.com/",
+        "file:///etc/passwd",
+    ] {
+        let answer =
+            format!("HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\n\r\n");
         let mut client = answers(answer.into(), Vec::new()).await;
         let result = get(&mut client, 100).await;
         assert!(
@@ -93,12 +98,26 @@ async fn a29_a_redirect_is_not_followed_and_headers_cannot_be_smuggled() {
     let mut client = answers("HTTP/1.1 200 OK\r\n\r\n".into(), Vec::new()).await;
     let headers = [("x-a", "b\r\nx-evil: c")];
     let sent = client
-        .send(Method::GET, "/x", &headers, Vec::new(), 10, Duration::from_secs(5))
+        .send(
+            Method::GET,
+            "/x",
+            &headers,
+            Vec::new(),
+            10,
+            Duration::from_secs(5),
+        )
         .await;
     assert!(matches!(sent, Err(TransportError::Malformed(_))));
     let path = "/x HTTP/1.1\r\nx-evil: c\r\n";
     let sent = client
-        .send(Method::GET, path, &[], Vec::new(), 10, Duration::from_secs(5))
+        .send(
+            Method::GET,
+            path,
+            &[],
+            Vec::new(),
+            10,
+            Duration::from_secs(5),
+        )
         .await;
     assert!(matches!(sent, Err(TransportError::Malformed(_))));
 }
@@ -112,9 +131,8 @@ async fn a30_another_range_than_was_asked_for_is_refused() {
         ("", "206 Partial Content", false),
         ("bytes 100-199/200", "500 Oh", false),
     ] {
-        let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-range: {range}\r\ncontent-length: 3\r\n\r\nabc"
-        );
+        let answer =
+            format!("HTTP/1.1 {status}\r\ncontent-range: {range}\r\ncontent-length: 3\r\n\r\nabc");
         let mut client = answers(answer.into(), Vec::new()).await;
         let mut taken = Vec::new();
         let result = client

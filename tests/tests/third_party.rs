@@ -139,7 +139,7 @@ fn requests_are_signed_as_another_implementation_of_rfc_9421_reads_them() {
         let mark = if query.is_empty() { "" } else { "?" };
         let url = format!("http://tide.example:8420{path}{mark}{query}");
         let request = json!({
-            "method": "POST", "url": url, "body_hex": hex(body),
+            "method": "POST", "url": url, "body_hex": hex::encode(body),
             "public_key_hex": key.public().to_string(),
             "headers": {
                 "Content-Digest": ours.content_digest,
@@ -152,7 +152,7 @@ fn requests_are_signed_as_another_implementation_of_rfc_9421_reads_them() {
         changed["url"] = json!(url.replace("v1", "v2"));
         assert!(!signatures(&python, "verify", &changed).0, "{path}");
         let theirs = json!({
-            "method": "POST", "url": url, "body_hex": hex(body), "created": 1_700_000_000,
+            "method": "POST", "url": url, "body_hex": hex::encode(body), "created": 1_700_000_000,
             "nonce": "nonce-1", "seed_hex": "09".repeat(32),
         });
         let (ok, text) = signatures(&python, "sign", &theirs);
@@ -173,16 +173,6 @@ fn requests_are_signed_as_another_implementation_of_rfc_9421_reads_them() {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len() / 2)
-        .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
-        .collect()
-}
-
 fn vector(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(scripts().join(name)).unwrap()).unwrap()
 }
@@ -191,9 +181,9 @@ fn vector(name: &str) -> Value {
 fn rfc_9421_appendix_b26_is_reproduced() {
     let vector = vector("rfc9421_b26.json");
     let text = |name: &str| vector[name].as_str().unwrap().to_owned();
-    let seed: [u8; 32] = unhex(&text("seed_hex")).try_into().unwrap();
+    let seed: [u8; 32] = hex::decode(text("seed_hex")).unwrap().try_into().unwrap();
     let signature = SecretKey::from_seed(seed).sign(text("signature_base").as_bytes());
-    assert_eq!(hex(&signature), text("signature_hex"));
+    assert_eq!(hex::encode(signature), text("signature_hex"));
 }
 
 #[test]
@@ -202,10 +192,10 @@ fn an_ml_dsa_signature_of_openssl_verifies_here() {
     let text = |name: &str| vector[name].as_str().unwrap().to_owned();
     let key = RoleKey::from_tuf(&vector["key"]).unwrap();
     assert_eq!(key.key_id(), text("keyid"));
-    let canonical = unhex(&text("canonical_hex"));
-    key.verify(&canonical, &unhex(&text("signature_hex")))
+    let canonical = hex::decode(text("canonical_hex")).unwrap();
+    key.verify(&canonical, &hex::decode(text("signature_hex")).unwrap())
         .unwrap();
-    let seed: [u8; 32] = unhex(&text("seed_hex")).try_into().unwrap();
+    let seed: [u8; 32] = hex::decode(text("seed_hex")).unwrap().try_into().unwrap();
     let secret = MlDsaSecret::from_seed(seed);
     assert_eq!(secret.role_key(), key);
 }

@@ -77,19 +77,16 @@ pub(crate) fn make(
     }
     let mut signers: Vec<Box<dyn RoleSigner>> = Vec::new();
     let mut pems = Vec::new();
-    match token {
-        Some(place) => {
-            let place = place.make()?;
-            let text = serde_json::to_vec_pretty(&place)
-                .map_err(|e| CliError::failed("writing the token's place", &e))?;
-            write_private(&token_path(dir, name), &text)?;
-            signers.push(Box::new(place.open()?));
-        }
-        None => {
-            let key = SecretKey::from_seed(rand::random());
-            pems.push(Zeroizing::new(key.to_pem().map_err(|e| key_error(&e))?));
-            signers.push(Box::new(key));
-        }
+    if let Some(place) = token {
+        let place = place.make()?;
+        let text = serde_json::to_vec_pretty(&place)
+            .map_err(|e| CliError::failed("writing the token's place", &e))?;
+        write_private(&token_path(dir, name), &text)?;
+        signers.push(Box::new(place.open()?));
+    } else {
+        let key = SecretKey::from_seed(rand::random());
+        pems.push(Zeroizing::new(key.to_pem().map_err(|e| key_error(&e))?));
+        signers.push(Box::new(key));
     }
     if profile == Profile::Hybrid {
         let key = MlDsaSecret::from_seed(rand::random());

@@ -247,8 +247,8 @@ fn take(
 fn matches(bytes: &[u8], target: &TargetFile) -> bool {
     let known: BTreeMap<&str, String> = target
         .hashes
-        .iter()
-        .filter_map(|(name, _)| match name.as_str() {
+        .keys()
+        .filter_map(|name| match name.as_str() {
             "sha256" => Some((name.as_str(), hex::encode(sha2::Sha256::digest(bytes)))),
             "sha384" => Some((name.as_str(), hex::encode(sha2::Sha384::digest(bytes)))),
             "sha512" => Some((name.as_str(), hex::encode(sha2::Sha512::digest(bytes)))),

@@ -577,6 +577,12 @@ fn a24_hashes_that_nobody_knows() {
     // Keys of unknown kinds: `keys_of_an_unknown_kind_are_tolerated_but_never_counted`.
 }
 
+/// The order of the group, little-endian.
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
 #[test]
 fn a25_weak_keys_and_signatures_in_another_spelling() {
     // A point of small order verifies anything under lax rules.
@@ -598,10 +604,6 @@ fn a25_weak_keys_and_signatures_in_another_spelling() {
     // The scalar plus the group's order is the same scalar in another spelling.
     let message = b"message";
     let mut signature = key(3).sign(message);
-    const ORDER: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
-        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
-    ];
     let mut carry = 0u16;
     for (byte, order) in signature[32..].iter_mut().zip(ORDER) {
         let sum = u16::from(*byte) + u16::from(order) + carry;
