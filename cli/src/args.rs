@@ -91,6 +91,12 @@ pub(crate) enum Command {
     /// Devices: look, ask why, let join.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Say what needs attention: files near their expiry, keys in the clear, drafts that wait,
+    /// devices that refuse.
+    Doctor {
+        #[command(flatten)]
+        dir: KeysDir,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.

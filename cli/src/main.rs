@@ -60,6 +60,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Whoami => commands::operator::whoami(&context).await,
         Command::Token(command) => commands::operator::token(&context, command).await,
+        Command::Doctor { dir } => commands::doctor::run(&context, &dir).await,
         Command::Keys(command) => commands::keys::run(&context, command).await,
         Command::Release(command) => commands::release::run(&context, command).await,
         Command::Rollout(command) => commands::rollout::run(&context, command).await,

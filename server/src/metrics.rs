@@ -1,9 +1,18 @@
 //! What Prometheus sees.
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+/// Which signed file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RoleLabel {
+    /// Its role.
+    pub role: String,
+}
 
 /// The counters of one server.
 #[derive(Debug, Default)]
@@ -24,8 +33,8 @@ pub(crate) struct Metrics {
     pub clones: Counter,
     /// Times that a device began to refuse what it was told.
     pub refusals: Counter,
-    /// Seconds until the first of the signed files expires.
-    pub metadata_expires_s: Gauge,
+    /// Seconds until each of the signed files expires; negative when it has.
+    pub metadata_expires_s: Family<RoleLabel, Gauge>,
     /// Requests answered with a status of 500 or above.
     pub failures: Counter,
     /// Requests answered.
@@ -66,7 +75,7 @@ impl Metrics {
         );
         registry.register(
             "metadata_expires_seconds",
-            "Seconds until the first of the signed files expires",
+            "Seconds until the newest signed file of a role expires; negative when it has",
             self.metadata_expires_s.clone(),
         );
         registry.register(

@@ -2,6 +2,7 @@
 
 pub(crate) mod ceremony;
 pub(crate) mod device;
+pub(crate) mod doctor;
 pub(crate) mod incident;
 pub(crate) mod keys;
 pub(crate) mod operator;

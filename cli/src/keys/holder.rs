@@ -111,6 +111,12 @@ pub(crate) fn is_here(dir: &Path, name: &str) -> bool {
     private_path(dir, name).exists() || token_path(dir, name).exists()
 }
 
+/// Whether a holder's private keys are written in the clear.
+pub(crate) fn lies_open(dir: &Path, name: &str) -> Result<bool, CliError> {
+    let text = super::read_if_there(&private_path(dir, name))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text).contains("BEGIN PRIVATE KEY"))
+}
+
 /// The names of the holders whose private keys are here.
 pub(crate) fn all_here(dir: &Path) -> Result<Vec<String>, CliError> {
     let entries = match fs::read_dir(dir.join("private")) {

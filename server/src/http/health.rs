@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use serde_json::json;
 
 use crate::app::App;
+use crate::metrics::RoleLabel;
 
 /// Whether the process runs: nothing else is asked.
 pub(crate) async fn healthz() -> impl IntoResponse {
@@ -39,6 +40,14 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     app.metrics
         .statements
         .set(i64::try_from(app.statements_run()).unwrap_or(i64::MAX));
+    for (role, at) in app.fleet.plan().trust.expiries() {
+        let left = at.as_secs().saturating_sub(app.now().as_secs());
+        let label = RoleLabel { role };
+        app.metrics
+            .metadata_expires_s
+            .get_or_create(&label)
+            .set(left);
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.metrics.render())
 }

@@ -37,6 +37,12 @@ fn view(app: &App) -> TrustView {
             .map(|(role, key)| (role.to_owned(), key.to_string()))
             .collect(),
         versions: plan.trust.versions.clone(),
+        expires: plan
+            .trust
+            .expiries()
+            .into_iter()
+            .map(|(role, at)| (role, at.to_string()))
+            .collect(),
         root_sha256: plan.trust.root().map(|(_, hash)| hash.to_string()),
     }
 }

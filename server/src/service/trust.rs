@@ -72,6 +72,19 @@ impl TrustState {
         Ok(state)
     }
 
+    /// When the newest file of each role expires.
+    pub fn expiries(&self) -> BTreeMap<String, Timestamp> {
+        self.versions
+            .iter()
+            .filter_map(|(role, version)| {
+                let file = self.files.get(&file_name(role, *version))?;
+                let file: serde_json::Value = serde_json::from_slice(file).ok()?;
+                let at: jiff::Timestamp = file["signed"]["expires"].as_str()?.parse().ok()?;
+                Some((role.clone(), Timestamp::from_micros(at.as_microsecond())))
+            })
+            .collect()
+    }
+
     /// The newest root's version and hash.
     pub fn root(&self) -> Option<(u64, Sha256)> {
         self.repository

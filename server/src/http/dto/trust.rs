@@ -30,6 +30,9 @@ pub struct TrustView {
     pub online_keys: BTreeMap<String, String>,
     /// Newest version of each role.
     pub versions: BTreeMap<String, u64>,
+    /// When the newest file of each role expires.
+    #[serde(default)]
+    pub expires: BTreeMap<String, String>,
     /// SHA-256 of the newest root.
     pub root_sha256: Option<String>,
 }

@@ -1,0 +1,229 @@
+//! `doctor`: what needs a person's attention before it becomes an incident.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tidegate_protocol::Timestamp;
+use tidegate_server::http::dto::{DeviceView, DraftView, TrustView};
+
+use super::Context;
+use crate::args::KeysDir;
+use crate::error::CliError;
+use crate::keys::{Offline, holder, now};
+use crate::output::{show, table};
+
+const DAY: u64 = 86_400;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    Ok,
+    Warning,
+    Critical,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    level: Level,
+    check: String,
+    found: String,
+    next: String,
+}
+
+/// How long before its end a file has to be signed again: people need time to meet, the server
+/// signs its own by itself.
+fn notice(role: &str) -> (Duration, &'static str) {
+    match role {
+        "root" | "targets" => (Duration::from_secs(60 * DAY), "tidegate keys renew"),
+        "timestamp" => (
+            Duration::from_hours(6),
+            "the server signs it each hour: is one of them leading?",
+        ),
+        "snapshot" | "director" => (
+            Duration::from_secs(DAY),
+            "the server signs it by itself: is one of them leading?",
+        ),
+        _ => (Duration::from_secs(30 * DAY), "tidegate keys renew"),
+    }
+}
+
+/// Looks at the server, and at the keys folder where there is one.
+pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError> {
+    let api = context.api()?;
+    let mut findings = Vec::new();
+    let mut add = |level, check: &str, found: String, next: &str| {
+        findings.push(Finding {
+            level,
+            check: check.to_owned(),
+            found,
+            next: next.to_owned(),
+        });
+    };
+    let trust: TrustView = api.get("/api/v1/trust").await?;
+    add(Level::Ok, "server", "it answers".into(), "");
+    if trust.root_sha256.is_none() {
+        add(
+            Level::Critical,
+            "root of trust",
+            "there is none: nothing can be published".into(),
+            "tidegate keys ceremony, or keys init for trying out",
+        );
+    }
+    for (role, expires) in &trust.expires {
+        let (early, next) = notice(role);
+        let (level, found) = judge(expires, early);
+        add(level, &format!("{role}.json"), found, next);
+    }
+    let drafts: Vec<DraftView> = api.get("/api/v1/trust/drafts").await?;
+    for draft in drafts {
+        let found = format!(
+            "version {} waits: signed by {} of {} people, for {}",
+            draft.version,
+            draft.signed_by.len(),
+            draft.people,
+            draft.purpose
+        );
+        let next = "tidegate release sign PRODUCT, or keys fetch and keys sign";
+        add(Level::Warning, &draft.role, found, next);
+    }
+    let devices: Vec<DeviceView> = api.all("/api/v1/devices").await?;
+    let refusing = devices.iter().filter(|d| d.refused.is_some()).count();
+    let isolated = devices.iter().filter(|d| d.isolated.is_some()).count();
+    for (count, check, next) in [
+        (
+            refusing,
+            "devices that refuse what they are told",
+            "tidegate device show DEVICE says why",
+        ),
+        (
+            isolated,
+            "isolated devices",
+            "tidegate device show DEVICE says why; device readmit",
+        ),
+    ] {
+        let level = if count == 0 {
+            Level::Ok
+        } else {
+            Level::Critical
+        };
+        add(level, check, format!("{count} of {}", devices.len()), next);
+    }
+    folder(dir, &trust, &mut add)?;
+    let worst = findings.iter().map(|f| f.level).max();
+    show(context.format, &findings, |findings| {
+        let rows = findings
+            .iter()
+            .map(|f| {
+                let level = match f.level {
+                    Level::Ok => "ok",
+                    Level::Warning => "warning",
+                    Level::Critical => "CRITICAL",
+                };
+                let next = if f.level == Level::Ok { "" } else { &f.next };
+                [level.into(), f.check.clone(), f.found.clone(), next.into()]
+            })
+            .collect();
+        table(["", "CHECK", "FOUND", "NEXT"], rows)
+    })?;
+    if worst == Some(Level::Critical) {
+        return Err(CliError::Failed("something is critical; see above".into()));
+    }
+    Ok(())
+}
+
+fn judge(expires: &str, early: Duration) -> (Level, String) {
+    let Ok(at) = expires.parse::<jiff::Timestamp>() else {
+        return (
+            Level::Critical,
+            format!("its expiry cannot be read: {expires}"),
+        );
+    };
+    let at = Timestamp::from_micros(at.as_microsecond());
+    let left = at.since(now());
+    let text = if left >= Duration::from_secs(2 * DAY) {
+        format!("good for {} days, to {expires}", left.as_secs() / DAY)
+    } else {
+        format!("good for {} h, to {expires}", left.as_secs() / 3_600)
+    };
+    if left.is_zero() {
+        (Level::Critical, format!("expired at {expires}"))
+    } else if left < early {
+        (Level::Warning, text)
+    } else {
+        (Level::Ok, text)
+    }
+}
+
+/// What can be said of a keys folder: nothing is opened, no passphrase asked for.
+fn folder(
+    dir: &KeysDir,
+    trust: &TrustView,
+    add: &mut impl FnMut(Level, &str, String, &str),
+) -> Result<(), CliError> {
+    let access = dir.access();
+    if !access.dir.exists() {
+        return Ok(());
+    }
+    for name in holder::all_here(&access.dir)? {
+        if holder::lies_open(&access.dir, &name)? {
+            add(
+                Level::Warning,
+                "keys at rest",
+                format!("the private keys of {name} lie in the clear"),
+                "make new ones with a passphrase, and tidegate keys rotate",
+            );
+        }
+    }
+    let offline = Offline::open_any(&access)?;
+    let Some((_, root)) = offline.repository().root() else {
+        return Ok(());
+    };
+    let hash = tidegate_delta::sha256(root).to_string();
+    let same = trust.root_sha256.as_ref() == Some(&hash);
+    if !same
+        && offline.repository().version("root") >= trust.versions.get("root").copied().unwrap_or(0)
+    {
+        add(
+            Level::Critical,
+            "root of trust",
+            "the server's root is not the one of this folder".into(),
+            "tidegate keys push, unless somebody has put another root there: docs/recovery.md",
+        );
+    }
+    for role in ["root", "targets"] {
+        let quorum = offline.quorum(role)?;
+        if quorum.people() < 2 {
+            add(
+                Level::Warning,
+                role,
+                "one person signs it alone".into(),
+                "good for trying out; tidegate keys ceremony for a fleet",
+            );
+        }
+        if !quorum.holders.iter().all(tidegate_trust::Holder::is_hybrid) {
+            add(
+                Level::Warning,
+                role,
+                "not all of its holders sign with ML-DSA".into(),
+                "tidegate keys rotate to hybrid keys, when every client can read them",
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_soon_is_a_warning_and_what_has_ended_is_critical() {
+        let at = |days: u64| now().plus(Duration::from_secs(days * DAY)).to_string();
+        let early = Duration::from_secs(30 * DAY);
+        assert_eq!(judge(&at(40), early).0, Level::Ok);
+        assert_eq!(judge(&at(20), early).0, Level::Warning);
+        assert_eq!(judge("2020-01-01T00:00:00Z", early).0, Level::Critical);
+        assert_eq!(judge("tomorrow", early).0, Level::Critical);
+    }
+}
