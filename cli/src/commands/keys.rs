@@ -3,19 +3,19 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use tidegate_protocol::ProductName;
 use tidegate_server::http::dto::{ReasonBody, TrustView};
-use tidegate_trust::{Holder, RootRole, Signed, TopTargets};
+use tidegate_trust::{Holder, Signed};
 
 use super::Context;
 use super::ceremony;
+use super::keys_show::{describe, describe_file, read_draft, show_folder};
 use crate::args::{KeysCommand, TokenArgs};
 use crate::error::CliError;
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::token::TokenPlace;
-use crate::keys::{Access, Offline, Outcome, holder};
-use crate::output::{line, show, table};
+use crate::keys::{Access, Offline, holder};
+use crate::output::line;
 
 /// The offline keys.
 pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), CliError> {
@@ -308,103 +308,6 @@ pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
     }
 }
 
-/// A draft on its way, and the role that it is of.
-fn read_draft(path: &Path) -> Result<(String, Signed), CliError> {
-    let bytes =
-        std::fs::read(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
-    let draft = Signed::from_bytes(&path.display().to_string(), &bytes)
-        .map_err(|e| CliError::failed("reading a draft", &e))?;
-    let body = draft.body();
-    let images = body["targets"].as_object();
-    let role = match body["_type"].as_str() {
-        Some("root") => "root".to_owned(),
-        Some("targets") if body.get("delegations").is_some() => "targets".to_owned(),
-        // The paths say which product and channel; an empty role is known by its file name.
-        Some("targets") => match images.and_then(|i| i.keys().next()) {
-            Some(image) => image.splitn(3, '/').take(2).collect::<Vec<_>>().join("-"),
-            None => path
-                .file_stem()
-                .map(|s| s.to_string_lossy().into_owned())
-                .unwrap_or_default(),
-        },
-        _ => {
-            return Err(CliError::Failed(format!(
-                "{} is no root, targets or role that people sign",
-                path.display()
-            )));
-        }
-    };
-    Ok((role, draft))
-}
-
-fn describe_file(path: &Path) -> Result<String, CliError> {
-    if let Ok(holder) = holder::read_public(path) {
-        let kinds = if holder.is_hybrid() {
-            "Ed25519 and ML-DSA-65"
-        } else {
-            "Ed25519"
-        };
-        return Ok(format!(
-            "public keys of {} ({kinds}): {}",
-            holder.name,
-            holder.fingerprint()
-        ));
-    }
-    let (role, draft) = read_draft(path)?;
-    describe(&role, &draft)
-}
-
-/// What a file says, in full: this is what a person puts their name to.
-fn describe(role: &str, draft: &Signed) -> Result<String, CliError> {
-    let body = draft.body();
-    let failed = |e: tidegate_trust::TrustError| CliError::failed("reading a draft", &e);
-    let text = |name: &str| body[name].as_str().unwrap_or("-").to_owned();
-    let mut lines = vec![format!(
-        "{role} version {}, issued {}, expires {}",
-        body["version"],
-        text("x-issued"),
-        text("expires")
-    )];
-    let mut quorum = |name: &str, quorum: &tidegate_trust::Quorum| {
-        lines.push(format!(
-            "  {name}: {} of {} people",
-            quorum.people(),
-            quorum.holders.len()
-        ));
-        for holder in &quorum.holders {
-            lines.push(format!("    {}  {}", holder.name, holder.fingerprint()));
-        }
-    };
-    match role {
-        "root" => {
-            let root = RootRole::from_bytes(&draft.to_bytes()).map_err(failed)?;
-            for name in tidegate_trust::TOP_ROLES {
-                if let Some(found) = root.quorum(name) {
-                    quorum(name, found);
-                }
-            }
-        }
-        "targets" => {
-            let targets = TopTargets::from_bytes(&draft.to_bytes()).map_err(failed)?;
-            for delegation in &targets.delegations {
-                quorum(&delegation.name, &delegation.quorum);
-            }
-        }
-        _ => {
-            let images = body["targets"].as_object();
-            for (path, image) in images.into_iter().flatten() {
-                lines.push(format!(
-                    "  {path}  {} bytes  sha256 {}",
-                    image["length"],
-                    image["hashes"]["sha256"].as_str().unwrap_or("-")
-                ));
-            }
-            lines.push(format!("  policy {}", body["x-policy"]));
-        }
-    }
-    Ok(lines.join("\n"))
-}
-
 /// Begins, or brings up to date, a folder from what a server has: by a root whose hash a person
 /// was told.
 async fn fetch(context: &Context, access: &Access, root: Option<&str>) -> Result<(), CliError> {
@@ -434,90 +337,4 @@ async fn fetch(context: &Context, access: &Access, root: Option<&str>) -> Result
     offline.pull(&api).await?;
     offline.pull_drafts(&api).await?;
     show_folder(context, access)
-}
-
-#[derive(Serialize)]
-struct RoleRow {
-    role: String,
-    version: u64,
-    expires: String,
-    people: String,
-    holders: Vec<String>,
-    draft: Option<String>,
-}
-
-fn show_folder(context: &Context, access: &Access) -> Result<(), CliError> {
-    let offline = Offline::open_any(access)?;
-    let mut roles = offline.names("metadata")?;
-    for role in offline.names("drafts")? {
-        if !roles.contains(&role) {
-            roles.push(role);
-        }
-    }
-    let mut rows = Vec::new();
-    for role in roles {
-        let quorum = offline.quorum(&role);
-        let (people, holders) = match &quorum {
-            Ok(q) => (
-                format!("{} of {}", q.people(), q.holders.len()),
-                q.holders.iter().map(|h| h.name.clone()).collect(),
-            ),
-            Err(_) => ("-".into(), Vec::new()),
-        };
-        let expires = offline
-            .repository()
-            .bytes(&role)
-            .and_then(|b| serde_json::from_slice::<serde_json::Value>(b).ok())
-            .and_then(|v| v["signed"]["expires"].as_str().map(str::to_owned));
-        let draft = match (offline.draft(&role)?, &quorum) {
-            (None, _) => None,
-            (Some(draft), Ok(_)) => match offline.standing(&role)? {
-                Outcome::Waiting { signed_by, people } => Some(format!(
-                    "v{} signed by {} of {people} {}",
-                    draft.body()["version"],
-                    signed_by.len(),
-                    signed_by.join(", ")
-                )),
-                Outcome::Complete => None,
-            },
-            (Some(draft), Err(_)) => Some(format!("v{}", draft.body()["version"])),
-        };
-        rows.push(RoleRow {
-            version: offline.repository().version(&role),
-            expires: expires.unwrap_or_else(|| "-".into()),
-            role,
-            people,
-            holders,
-            draft,
-        });
-    }
-    let here = holder::all_here(&access.dir)?.join(", ");
-    let root = offline
-        .repository()
-        .root()
-        .map(|(version, bytes)| format!("v{version} {}", tidegate_delta::sha256(bytes)));
-    show(context.format, &rows, |rows| {
-        let cells = rows
-            .iter()
-            .map(|r| {
-                [
-                    r.role.clone(),
-                    r.version.to_string(),
-                    r.expires.clone(),
-                    r.people.clone(),
-                    r.holders.join(", "),
-                    r.draft.clone().unwrap_or_else(|| "-".into()),
-                ]
-            })
-            .collect();
-        format!(
-            "{}\n\nprivate keys here: {}\nroot of trust: {}",
-            table(
-                ["ROLE", "VERSION", "EXPIRES", "PEOPLE", "HOLDERS", "DRAFT"],
-                cells
-            ),
-            if here.is_empty() { "none" } else { &here },
-            root.as_deref().unwrap_or("none")
-        )
-    })
 }

@@ -5,6 +5,7 @@ pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod incident;
 pub(crate) mod keys;
+mod keys_show;
 pub(crate) mod operator;
 pub(crate) mod release;
 pub(crate) mod rollout;

@@ -18,6 +18,7 @@ mod floors;
 mod join;
 mod key;
 mod ml_dsa;
+mod online;
 mod provider;
 mod quorum;
 mod report;
@@ -26,6 +27,7 @@ mod role;
 mod role_key;
 mod strict;
 mod top;
+mod trusted;
 
 pub use document::{Signed, sign};
 pub use error::TrustError;
@@ -33,11 +35,10 @@ pub use floors::{Floor, Floors};
 pub use join::{Backstop, JoinToken, JoinTokenError};
 pub use key::{KeyError, PublicKey, SecretKey};
 pub use ml_dsa::{MlDsaPublic, MlDsaSecret};
+pub use online::{FileFacts, signed_version, snapshot_body, timestamp_body};
 pub use quorum::{Holder, Quorum, signed_by};
 pub use report::{key_change, sign_report, verify_report};
-pub use repository::{
-    FileFacts, Repository, UploadedFile, signed_version, snapshot_body, timestamp_body,
-};
+pub use repository::{Repository, UploadedFile};
 pub use role::{Health, ImageFacts, ImagePath, Policy, ProductRole, RoleName};
 pub use role_key::{KeyKind, RoleKey, RoleSigner};
 pub use top::{DIRECTOR, Delegation, RootRole, TOP_ROLES, TopTargets};

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
 use sigstore_tuf::TrustedMetadataSet;
 use sigstore_tuf::metadata::Targets;
-use tidegate_protocol::{Sha256, Timestamp};
+use tidegate_protocol::Timestamp;
 
 use crate::role::ImagePath;
 use crate::{
-    DIRECTOR, ImageFacts, ProductRole, Quorum, RoleKey, RoleName, RootRole, SPEC_VERSION, Signed,
+    DIRECTOR, FileFacts, ImageFacts, ProductRole, Quorum, RoleKey, RoleName, RootRole, Signed,
     TOP_ROLES, TopTargets, TrustError, provider, quorum, top,
 };
 use crate::{from_jiff, size_limit};
@@ -22,76 +21,6 @@ pub struct UploadedFile {
     pub role: String,
     /// The signed file.
     pub bytes: Vec<u8>,
-}
-
-/// What `snapshot` and `timestamp` pin of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileFacts {
-    /// Its version.
-    pub version: u64,
-    /// Its length in bytes.
-    pub length: u64,
-    /// Its SHA-256.
-    pub sha256: Sha256,
-}
-
-impl FileFacts {
-    /// The facts of a file.
-    pub fn of(version: u64, bytes: &[u8]) -> Self {
-        let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes);
-        Self {
-            version,
-            length: bytes.len() as u64,
-            sha256: Sha256::from_bytes(digest.into()),
-        }
-    }
-
-    fn to_json(self) -> Value {
-        json!({
-            "version": self.version,
-            "length": self.length,
-            "hashes": { "sha256": self.sha256.to_string() },
-        })
-    }
-}
-
-/// The body of `snapshot`: what every targets file is.
-pub fn snapshot_body(
-    version: u64,
-    expires: Timestamp,
-    files: &BTreeMap<String, FileFacts>,
-) -> Value {
-    let meta: Map<String, Value> = files
-        .iter()
-        .map(|(role, facts)| (format!("{role}.json"), facts.to_json()))
-        .collect();
-    json!({
-        "_type": "snapshot",
-        "spec_version": SPEC_VERSION,
-        "version": version,
-        "expires": expires.to_string(),
-        "meta": meta,
-    })
-}
-
-/// The body of `timestamp`: which snapshot is current.
-pub fn timestamp_body(version: u64, expires: Timestamp, snapshot: FileFacts) -> Value {
-    json!({
-        "_type": "timestamp",
-        "spec_version": SPEC_VERSION,
-        "version": version,
-        "expires": expires.to_string(),
-        "meta": { "snapshot.json": snapshot.to_json() },
-    })
-}
-
-/// The version written in a signed file, unverified.
-pub fn signed_version(bytes: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Value>(bytes)
-        .ok()?
-        .get("signed")?
-        .get("version")?
-        .as_u64()
 }
 
 /// The newest offline-signed files that were accepted, parsed.

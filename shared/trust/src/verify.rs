@@ -4,13 +4,12 @@
 //! until nothing is wanted. Steps are numbered as in `docs/security-model.md`:
 //! 3a root chain, 3b timestamp, 3c snapshot, 3d targets, 3e the device's product-channel role.
 
-use sigstore_tuf::metadata::{Metadata, Targets};
 use sigstore_tuf::{Error, TrustedMetadataSet};
 use tidegate_protocol::{Sha256, Timestamp};
 
+pub use crate::trusted::Trusted;
 use crate::{
-    DIRECTOR, Floors, ProductRole, RoleName, TrustError, expiry_check, provider, quorum, role,
-    size_limit, strict, top,
+    Floors, RoleName, TrustError, expiry_check, provider, quorum, size_limit, strict, top,
 };
 
 /// The verified files that a device keeps, byte for byte as received.
@@ -386,98 +385,7 @@ impl Refresh {
     }
 }
 
-/// What a device trusts after a complete refresh.
-#[derive(Clone)]
-pub struct Trusted {
-    set: TrustedMetadataSet,
-    role: ProductRole,
-}
-
-impl std::fmt::Debug for Trusted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Trusted({} v{})", self.role.name, self.role.version)
-    }
-}
-
-impl Trusted {
-    fn new(set: TrustedMetadataSet, name: &RoleName) -> Result<Self, TrustError> {
-        let targets = set
-            .targets_role(&name.to_string())
-            .ok_or_else(|| TrustError::Missing(format!("{name}.json")))?;
-        let role = ProductRole::from_targets(name, targets)?;
-        Ok(Self { set, role })
-    }
-
-    /// The device's product-channel role.
-    pub fn role(&self) -> &ProductRole {
-        &self.role
-    }
-
-    /// The newest time that an offline key has vouched for: a floor for the device's clock.
-    pub fn time_floor(&self) -> Result<Timestamp, TrustError> {
-        let targets = self.targets()?;
-        let floor = role::issued("targets.json", &targets.extra)?.max(self.role.issued);
-        Ok(top::root_issued(self.set.root()).map_or(floor, |root| root.max(floor)))
-    }
-
-    fn targets(&self) -> Result<&Targets, TrustError> {
-        self.set
-            .targets_role("targets")
-            .ok_or_else(|| TrustError::Missing("targets.json".into()))
-    }
-
-    /// 4. Checks the director's signatures of an assignment against the fresh offline targets.
-    pub(crate) fn verify_director(&self, document: &Metadata<Targets>) -> Result<(), TrustError> {
-        let (keys, role) =
-            crate::repository::delegation(self.targets()?, DIRECTOR).ok_or_else(|| {
-                TrustError::field("targets.json", "it does not delegate the director role")
-            })?;
-        document
-            .verify_threshold(keys, &role.role_keys(), DIRECTOR)
-            .map_err(refuse(crate::assignment::FILE))
-    }
-
-    /// Whether the delegation of the role allows it to speak for a path.
-    pub(crate) fn role_may_speak_for(&self, path: &str) -> Result<bool, TrustError> {
-        let name = self.role.name.to_string();
-        let (_, role) = crate::repository::delegation(self.targets()?, &name).ok_or_else(|| {
-            TrustError::field("targets.json", format!("it does not delegate {name}"))
-        })?;
-        role.matches_path(path).map_err(refuse("targets.json"))
-    }
-
-    /// 5. Everything that the decision rests on must be unexpired at `now`.
-    pub fn check_expiry(&self, now: Timestamp) -> Result<(), TrustError> {
-        let now = expiry_check(now);
-        self.set
-            .check_root_expired(now)
-            .map_err(refuse("root.json"))?;
-        self.set
-            .check_timestamp_expired(now)
-            .map_err(refuse("timestamp.json"))?;
-        self.set
-            .check_snapshot_expired(now)
-            .map_err(refuse("snapshot.json"))?;
-        let expired = |file: &str, expires: jiff::Timestamp| TrustError::Metadata {
-            file: file.into(),
-            source: Error::Expired {
-                role: file.into(),
-                expires,
-            },
-        };
-        let targets = self.targets()?;
-        if targets.expires < now {
-            return Err(expired("targets.json", targets.expires));
-        }
-        let role = crate::to_jiff(self.role.expires);
-        if role < now {
-            return Err(expired(&format!("{}.json", self.role.name), role));
-        }
-        Ok(())
-    }
-}
-
-fn refuse(file: &str) -> impl FnOnce(Error) -> TrustError {
+pub(crate) fn refuse(file: &str) -> impl FnOnce(Error) -> TrustError {
     let file = file.to_owned();
     move |source| TrustError::Metadata { file, source }
 }
