@@ -1029,6 +1029,8 @@ pub(crate) enum DeviceCommand {
         /// For how long.
         #[arg(long, default_value = "1d", value_parser = duration)]
         valid: Duration,
+        #[command(flatten)]
+        dir: KeysDir,
     },
     /// Shut a device out from its next request on.
     Revoke {

@@ -182,3 +182,41 @@ fn the_reasons_page_explains_every_reason() {
         );
     }
 }
+
+#[test]
+fn each_attack_in_the_security_model_has_its_test() {
+    let root = root();
+    let page = std::fs::read_to_string(root.join("docs/security-model.md")).unwrap();
+    let mut files = Vec::new();
+    for dir in ["agent", "cli", "server", "shared", "tests"] {
+        sources(&root.join(dir), &mut files);
+    }
+    let code: String = files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    let mut numbers = Vec::new();
+    for line in page.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, number, _, _, tests, _] = cells[..] else {
+            continue;
+        };
+        let Some(number) = number.strip_prefix('A').and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
+        numbers.push(number);
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "A{number} names no test");
+        for name in names {
+            let name = name.rsplit("::").next().unwrap();
+            let written = [format!("fn {name}("), format!("    {name}: |")];
+            assert!(
+                written.iter().any(|text| code.contains(text)),
+                "A{number}: there is no test {name}"
+            );
+        }
+    }
+    // Those about context, approvals, client certificates and the log are said to be elsewhere.
+    let missing: Vec<u32> = (1..=68).filter(|n| !numbers.contains(n)).collect();
+    assert_eq!(missing, [59, 61, 62]);
+}

@@ -432,49 +432,6 @@ impl Driver {
             || self.check_health(&installed).await.is_ok();
         self.healthy = Some((healthy, Instant::now()));
     }
-
-    /// One round with the server: reports up, orders down. Gives the time to the next one.
-    async fn round(&mut self) -> Result<Duration, RoundError> {
-        // First: the server may know the next key already, and the present one no more.
-        if config::has_next_identity(&self.state) {
-            self.change_key().await?;
-        }
-        self.send_reports().await?;
-        // In probation the request is held no longer than to the next health check.
-        let wait = match &self.journal.record().phase {
-            Phase::Probation { job, .. } => {
-                let left = probation_check(job.window_s).saturating_sub(self.counted.elapsed());
-                u16::try_from(left.as_secs())
-                    .unwrap_or(MAX_WAIT_S)
-                    .clamp(1, MAX_WAIT_S)
-            }
-            _ => MAX_WAIT_S,
-        };
-        let (answer, nonce) = self.check_in(wait).await?;
-        if let Some(cancel) = answer.cancel {
-            self.handle(Event::CalledOff(cancel)).await?;
-        }
-        if let Some(seconds) = answer.keep_previous_s {
-            self.handle(Event::KeepPrevious(seconds)).await?;
-        }
-        if answer.new_key {
-            self.change_key().await?;
-        }
-        if let Some(text) = &answer.assignment {
-            let taken = self.take_assignment(text, &nonce).await;
-            self.refused = match &taken {
-                Err(RoundError::Trust(error)) => Some(error.explained()),
-                _ => None,
-            };
-            taken?;
-            // There is something to tell.
-            return Ok(Duration::ZERO);
-        }
-        if !self.journal.record().outbox.is_empty() {
-            return Ok(Duration::ZERO);
-        }
-        Ok(Duration::from_secs(u64::from(answer.poll_after_s.max(1))))
-    }
 }
 
 fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, TransportError> {

@@ -4,18 +4,63 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentStatus, ReportBatch, ReportsAccepted, SESSION_SCHEME, paths,
+    CheckIn, CheckInAnswer, DeploymentStatus, MAX_WAIT_S, ReportBatch, ReportsAccepted,
+    SESSION_SCHEME, paths,
 };
 use tidegate_trust::assignment::{self, Clock, Situation};
 use tidegate_trust::verify::{Refresh, Trusted};
 use tidegate_trust::{RoleName, sign_report};
 
-use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode};
+use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
 use crate::client::TransportError;
-use crate::fsm::{Event, Installed, Job, step};
+use crate::config;
+use crate::fsm::{Event, Installed, Job, Phase, step};
 use crate::platform;
 
 impl Driver {
+    /// One round with the server: reports up, orders down. Gives the time to the next one.
+    pub(super) async fn round(&mut self) -> Result<Duration, RoundError> {
+        // First: the server may know the next key already, and the present one no more.
+        if config::has_next_identity(&self.state) {
+            self.change_key().await?;
+        }
+        self.send_reports().await?;
+        // In probation the request is held no longer than to the next health check.
+        let wait = match &self.journal.record().phase {
+            Phase::Probation { job, .. } => {
+                let left = probation_check(job.window_s).saturating_sub(self.counted.elapsed());
+                u16::try_from(left.as_secs())
+                    .unwrap_or(MAX_WAIT_S)
+                    .clamp(1, MAX_WAIT_S)
+            }
+            _ => MAX_WAIT_S,
+        };
+        let (answer, nonce) = self.check_in(wait).await?;
+        if let Some(cancel) = answer.cancel {
+            self.handle(Event::CalledOff(cancel)).await?;
+        }
+        if let Some(seconds) = answer.keep_previous_s {
+            self.handle(Event::KeepPrevious(seconds)).await?;
+        }
+        if answer.new_key {
+            self.change_key().await?;
+        }
+        if let Some(text) = &answer.assignment {
+            let taken = self.take_assignment(text, &nonce).await;
+            self.refused = match &taken {
+                Err(RoundError::Trust(error)) => Some(error.explained()),
+                _ => None,
+            };
+            taken?;
+            // There is something to tell.
+            return Ok(Duration::ZERO);
+        }
+        if !self.journal.record().outbox.is_empty() {
+            return Ok(Duration::ZERO);
+        }
+        Ok(Duration::from_secs(u64::from(answer.poll_after_s.max(1))))
+    }
+
     pub(super) async fn send_reports(&mut self) -> Result<(), RoundError> {
         while !self.journal.record().outbox.is_empty() {
             let reports: Vec<_> = self
@@ -51,10 +96,7 @@ impl Driver {
         Ok(self.journal.write(record)?)
     }
 
-    pub(super) async fn check_in(
-        &mut self,
-        wait: u16,
-    ) -> Result<(CheckInAnswer, String), RoundError> {
+    pub(super) async fn check_in(&mut self, wait: u16) -> Result<(CheckInAnswer, String), RoundError> {
         let nonce = hex::encode(rand::random::<[u8; 32]>());
         let record = self.journal.record();
         let running = record.running();
@@ -164,11 +206,7 @@ impl Driver {
     }
 
     /// Checks an assignment in the numbered order and hands it to the machine.
-    pub(super) async fn take_assignment(
-        &mut self,
-        text: &str,
-        nonce: &str,
-    ) -> Result<(), RoundError> {
+    async fn take_assignment(&mut self, text: &str, nonce: &str) -> Result<(), RoundError> {
         let trusted = self.refresh().await?;
         let record = self.journal.record();
         let agent = crate::VERSION.parse().ok();

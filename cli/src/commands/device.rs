@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use tidegate_protocol::{DeviceId, Label};
+
 use tidegate_server::http::dto::{
     DeviceView, JoinTokenBody, JoinTokenView, LiftBody, ReasonBody, WhyView,
 };
+use tidegate_trust::JoinToken;
 
 use super::Context;
 use crate::api::Api;
 use crate::args::DeviceCommand;
 use crate::error::CliError;
+use crate::keys::{Access, Offline};
 use crate::output::{show, table};
 
 /// Devices.
@@ -59,6 +62,7 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
             label,
             uses,
             valid,
+            dir,
         } => {
             let mut labels = BTreeMap::new();
             for text in label {
@@ -76,6 +80,7 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
                 valid_s: Some(valid.as_secs()),
             };
             let token: JoinTokenView = api.post("/api/v1/join-tokens", &body).await?;
+            check_root(&api, &dir.access(), &token.token).await?;
             show(context.format, &token, |t| t.token.clone())
         }
         DeviceCommand::Revoke { device, reason } => {
@@ -102,6 +107,34 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
             change(context, &api, &device, "lift-quarantine", &body).await
         }
     }
+}
+
+/// New devices trust what a token pins. Where a folder with the root of trust is at hand, a server
+/// that pins another root is found out before the token is handed to anybody.
+async fn check_root(api: &Api, access: &Access, token: &str) -> Result<(), CliError> {
+    let token: JoinToken = token
+        .parse()
+        .map_err(|e: tidegate_trust::JoinTokenError| CliError::Failed(e.to_string()))?;
+    let mut offline = Offline::open_any(access)?;
+    if offline.repository().root().is_none() {
+        return Ok(());
+    }
+    offline.pull(api).await?;
+    let ours = offline
+        .repository()
+        .root()
+        .map(|(_, root)| tidegate_delta::sha256(root));
+    if ours == Some(token.root) {
+        return Ok(());
+    }
+    Err(CliError::Hinted(
+        "the server pins another root of trust than the one in your keys folder: devices would \
+         trust somebody else's keys. The token is not shown"
+            .into(),
+        "docs/recovery.md: the server may be stolen. If the folder is of another server, name none \
+         with --keys"
+            .into(),
+    ))
 }
 
 async fn change(

@@ -118,6 +118,9 @@ struct RoleRow {
 }
 
 pub(super) fn show_folder(context: &Context, access: &Access) -> Result<(), CliError> {
+    if !access.dir.exists() {
+        Offline::open(access)?;
+    }
     let offline = Offline::open_any(access)?;
     let mut roles = offline.names("metadata")?;
     for role in offline.names("drafts")? {

@@ -130,7 +130,7 @@ impl Offline {
         if offline.repository.root().is_none() {
             return Err(CliError::Hinted(
                 format!("{} holds no root of trust", access.dir.display()),
-                "`tidegate keys ceremony` (or `keys init` for trying out), `tidegate keys fetch` \
+                "`tidegate keys ceremony` (or `tidegate keys init` for trying out), `tidegate keys fetch` \
                  where others have made one, or name the folder with --keys"
                     .into(),
             ));

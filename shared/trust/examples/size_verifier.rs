@@ -1,0 +1,52 @@
+//! The same with the whole verifier: a refresh of files from a folder and the check of an
+//! assignment from standard input. The difference is what the verifier adds to an agent.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use sha2::Digest as _;
+use tidegate_protocol::{DeviceId, Timestamp};
+use tidegate_trust::assignment::{self, Clock, Situation};
+use tidegate_trust::verify::{Refresh, TrustedFiles};
+use tidegate_trust::{Floors, TrustError};
+
+fn main() {
+    let mut bytes = Vec::new();
+    let _ = std::io::stdin().take(1 << 20).read_to_end(&mut bytes);
+    let value: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    println!("{value:?} {:?}", sha2::Sha256::digest(&bytes));
+    let folder = std::env::args().nth(1).unwrap_or_default();
+    println!("{:?}", verify(Path::new(&folder), &bytes));
+}
+
+fn verify(folder: &Path, bytes: &[u8]) -> Result<assignment::Accepted, TrustError> {
+    let read = |name: &str| std::fs::read(folder.join(name)).ok();
+    let first = TrustedFiles {
+        root: read("1.root.json").unwrap_or_default(),
+        ..TrustedFiles::default()
+    };
+    let role = "app-stable".parse()?;
+    let mut refresh = Refresh::start(first, Floors::default(), role, Timestamp::ZERO)?;
+    while let Some(request) = refresh.request() {
+        refresh.answer(read(&request.file))?;
+    }
+    let trusted = refresh.finish()?;
+    let platform = "linux-x86_64"
+        .parse()
+        .map_err(|_| TrustError::Missing("platform".into()))?;
+    let situation = Situation {
+        device: DeviceId::from_random([0; 16]),
+        platform: &platform,
+        nonce: "",
+        counter: 0,
+        installed: None,
+        floor: None,
+        clock: Clock {
+            shows: Timestamp::ZERO,
+            floor: Timestamp::ZERO,
+            strict: false,
+        },
+        agent: None,
+    };
+    assignment::verify(&trusted, bytes, &situation)
+}
