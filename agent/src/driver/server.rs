@@ -96,7 +96,10 @@ impl Driver {
         Ok(self.journal.write(record)?)
     }
 
-    pub(super) async fn check_in(&mut self, wait: u16) -> Result<(CheckInAnswer, String), RoundError> {
+    pub(super) async fn check_in(
+        &mut self,
+        wait: u16,
+    ) -> Result<(CheckInAnswer, String), RoundError> {
         let nonce = hex::encode(rand::random::<[u8; 32]>());
         let record = self.journal.record();
         let running = record.running();

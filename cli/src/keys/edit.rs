@@ -60,7 +60,7 @@ impl Offline {
 
     /// The root to be changed: the draft where there is one, else the next version.
     fn next_root(&self) -> Result<RootRole, CliError> {
-        let version = self.repository().version("root") + 1;
+        let version = self.repository().version("root").saturating_add(1);
         let mut root = match (self.draft("root")?, self.repository().bytes("root")) {
             (Some(draft), _) => RootRole::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?,
             (None, Some(bytes)) => RootRole::from_bytes(bytes).map_err(|e| trust(&e))?,
@@ -91,7 +91,7 @@ impl Offline {
                 delegations: Vec::new(),
             },
         };
-        targets.version = self.repository().version("targets") + 1;
+        targets.version = self.repository().version("targets").saturating_add(1);
         targets.issued = now();
         targets.expires = now().plus(lifetime::TARGETS);
         Ok(targets)
@@ -240,7 +240,7 @@ impl Offline {
         let mut role = self.next_role(name)?;
         let before = self.purpose(&name.to_string());
         change(&mut role);
-        role.version = self.version(&name.to_string()) + 1;
+        role.version = self.version(&name.to_string()).saturating_add(1);
         role.issued = now();
         role.expires = now().plus(lifetime::ROLE);
         let purpose = if before.is_empty() {

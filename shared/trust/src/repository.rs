@@ -272,7 +272,8 @@ impl Repository {
         let version = draft.body()["version"].as_u64().unwrap_or(0);
         let present = self.version(role);
         let next = if role == "root" {
-            version == present + 1
+            // The last version has no successor.
+            present.checked_add(1) == Some(version)
         } else {
             version > present
         };

@@ -13,7 +13,7 @@ use crate::hold::Hold;
 use crate::ring::{Frontier, Ring};
 use crate::selector::Selector;
 use crate::window::Windows;
-use tidegate_protocol::{HoldId, Version};
+use tidegate_protocol::{DeploymentState, HoldId, Version};
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
