@@ -306,3 +306,55 @@ async fn a60_signed_requests_cannot_be_used_twice_and_results_must_be_signed() {
     );
     assert_eq!(shown(&server, &device).await["release"], "1.0.0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_server_is_told_of_a_device_counts_on_all_of_them() {
+    let Some(cluster) = tidegate_tests::Cluster::start().await else {
+        return;
+    };
+    let first = Server::start_on(tidegate_tests::Database::Postgres(cluster.url())).await;
+    let second = first.replica();
+    let trees = first.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let token = first.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    // The device speaks with the second server, people with the first.
+    let mut device = Device::enrol(
+        first.dir.path(),
+        "plc",
+        &second.url,
+        &token,
+        "NA",
+        installed,
+    );
+    device.run();
+    first.cli(&[
+        "device",
+        "isolate",
+        "plc",
+        "--reason",
+        "its cabinet was opened",
+    ]);
+    first.roll_out("1.1.0", &["NA"], json!({})).await;
+    eventually("the second server isolates it", async || {
+        let view = shown(&second, &device).await;
+        (view["reason"]["code"] == "device_isolated").then_some(())
+    })
+    .await;
+    // Online keys and tickets change under a running fleet.
+    first.cli(&["keys", "online", "--rotate", "a drill"]);
+    first.cli(&["keys", "sign", "--yes"]);
+    first.cli(&["keys", "push"]);
+    first.cli(&[
+        "device",
+        "readmit",
+        "plc",
+        "--reason",
+        "it was the electrician",
+    ]);
+    device.settles_on("1.1.0").await;
+    first.cli(&["device", "revoke", "plc", "--reason", "scrapped"]);
+    eventually("the second server refuses it", async || {
+        device.log().contains("device_revoked").then_some(())
+    })
+    .await;
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidegate_domain::admission::{Decision, Verdict};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentId, DeploymentState, DeviceId, Explained, MAX_WAIT_S, Reason,
-    ReportBatch, ReportsAccepted, Timestamp,
+    CheckIn, CheckInAnswer, DeploymentId, DeploymentState, DeviceId, Explained, MAX_WAIT_S,
+    ProblemCode, Reason, ReportBatch, ReportsAccepted, Timestamp,
 };
 use tidegate_trust::assignment::Action;
 use tidegate_trust::{PublicKey, verify_report};
@@ -68,6 +68,11 @@ impl App {
         self.note_heartbeat(&entry, request).await?;
         loop {
             watch.mark_unchanged();
+            // From here on a change is heard, also one that comes while the answer is made.
+            let changed = entry.changed.notified();
+            if !entry.lock().device.active {
+                return Err(revoked());
+            }
             let Answered {
                 answer,
                 news,
@@ -93,6 +98,7 @@ impl App {
                     changed.is_ok()
                 }
                 () = freed => true,
+                () = changed => true,
                 () = tokio::time::sleep_until(moment.unwrap_or(deadline)) => moment.is_some(),
                 () = self.stopping.cancelled() => false,
             };
@@ -420,6 +426,11 @@ impl App {
             }
         }
     }
+}
+
+/// The refusal of a device that is shut out.
+pub(super) fn revoked() -> ServiceError {
+    ServiceError::refuse(ProblemCode::DeviceRevoked, "the device is revoked")
 }
 
 impl App {

@@ -66,6 +66,8 @@ impl Room {
 /// One device; locked for as long as a few assignments take, never across an await.
 pub struct DeviceEntry {
     state: Mutex<DeviceState>,
+    /// Told when a person changed something about it: its held check-in need not run out.
+    pub changed: Notify,
 }
 
 /// What is known of a device.
@@ -180,6 +182,7 @@ impl Fleet {
                     id,
                     Arc::new(DeviceEntry {
                         state: Mutex::new(state),
+                        changed: Notify::new(),
                     }),
                 )
             })
@@ -306,11 +309,15 @@ impl Fleet {
             let fresh = || {
                 Arc::new(DeviceEntry {
                     state: Mutex::new(new_state(device.clone())),
+                    changed: Notify::new(),
                 })
             };
             map.entry(id).or_insert_with(fresh).clone()
         };
         let mut state = entry.lock();
+        let standing = |d: &Device| (d.active, d.isolated.clone(), d.new_key);
+        let changed = standing(&state.device) != standing(&device)
+            || !state.quarantine.iter().eq(quarantine.iter());
         let newer_heartbeat = state.dirty.then(|| state.device.clone());
         state.device = device;
         if let Some(heard) = newer_heartbeat {
@@ -323,6 +330,9 @@ impl Fleet {
         state.quarantine = quarantine.into_iter().collect();
         let is_watched = state.is_watched();
         drop(state);
+        if changed {
+            entry.changed.notify_waiters();
+        }
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if is_watched {
             watched.insert(id);

@@ -11,6 +11,7 @@ use tidegate_protocol::{
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer, verify_request};
 use tidegate_trust::{PublicKey, key_change};
 
+use super::checkin::revoked;
 use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
@@ -166,10 +167,7 @@ impl App {
         let entry = is_known().ok_or_else(unknown)?;
         let state = entry.lock();
         if !state.device.active {
-            return Err(ServiceError::refuse(
-                ProblemCode::DeviceRevoked,
-                "the device is revoked",
-            ));
+            return Err(revoked());
         }
         Ok(())
     }
@@ -292,10 +290,7 @@ impl App {
             return Err(refused());
         }
         if !state.device.active {
-            return Err(ServiceError::refuse(
-                ProblemCode::DeviceRevoked,
-                "the device is revoked",
-            ));
+            return Err(revoked());
         }
         Ok(device)
     }
