@@ -143,7 +143,7 @@ async fn run(state: PathBuf, with_stdin: bool) -> Result<String, String> {
 
 fn status(state: &std::path::Path, json: bool) -> Result<String, String> {
     let config = Config::load(state).map_err(|e| log::chain(&e))?;
-    let journal = Journal::open(state).map_err(|e| log::chain(&e))?;
+    let journal = Journal::open_enrolled(state).map_err(|e| log::chain(&e))?;
     let record = journal.record();
     let running = record.running();
     let current = Slots::open(state).map_err(|e| log::chain(&e))?.current();

@@ -115,6 +115,9 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
     let mut journal = Journal::open(&request.state)?;
     let mut record = journal.record().clone();
     record.floors = token.backstop.floors(enrolled.channel);
+    // People vouched for this time when they signed the root.
+    let issued = RootRole::from_bytes(&files.root).map(|root| root.issued);
+    record.time_floor = record.time_floor.max(issued.unwrap_or(Timestamp::ZERO));
     journal.write(record)?;
     let config = Config {
         server: request.server,
@@ -148,7 +151,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
     }
     let key = config::identity(state)?;
     let clock = TlsClock {
-        floor: Journal::open(state)?.record().time_floor,
+        floor: Journal::open_enrolled(state)?.record().time_floor,
         trusted: config.clock_trusted,
     };
     let mut client = Client::new(&config.server, config.ca_file.as_deref(), clock)?;

@@ -26,6 +26,12 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
+    /// An enrolled device has lost it.
+    #[error(
+        "both copies of the journal in {0} are gone, though the device is enrolled; nothing is \
+         changed. Restore one of them, or enrol this device anew in an empty state directory"
+    )]
+    Gone(PathBuf),
     /// Neither copy can be read.
     #[error(
         "both copies of the journal in {0} are damaged; nothing is changed. Restore one of them, or \
@@ -54,6 +60,16 @@ pub struct Journal {
 const MAX_BYTES: u64 = 1 << 20;
 
 impl Journal {
+    /// Reads the journal of a device that is enrolled: one that is gone is not begun anew, because
+    /// that would forget the floors.
+    pub fn open_enrolled(dir: &Path) -> Result<Self, JournalError> {
+        let journal = Self::open(dir)?;
+        if journal.write == 0 {
+            return Err(JournalError::Gone(dir.to_owned()));
+        }
+        Ok(journal)
+    }
+
     /// Reads the journal of a state directory; begins one where there is none.
     pub fn open(dir: &Path) -> Result<Self, JournalError> {
         let mut newest: Option<Numbered> = None;
@@ -180,6 +196,10 @@ mod tests {
     #[test]
     fn a_journal_of_which_nothing_is_left_stops_the_agent() {
         let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            Journal::open_enrolled(dir.path()),
+            Err(JournalError::Gone(_))
+        ));
         Journal::open(dir.path()).unwrap().write(record(1)).unwrap();
         fs::write(dir.path().join("journal.b"), "rubbish").unwrap();
         assert!(matches!(

@@ -1,8 +1,8 @@
 //! TLS towards the server, on machines whose clock may be wrong.
 //!
 //! A certificate is judged by the machine's clock when that can be believed: not before the newest
-//! time that an offline key has vouched for, and not half a year after it, when every signed role
-//! would have ended. Otherwise it is judged at a time of its own validity. What it protects is
+//! time that an offline key has vouched for, and not two years after it, when everything that was
+//! signed would have ended. Otherwise it is judged at a time of its own validity. What it protects is
 //! privacy; what the device does is authenticated by signatures of its own.
 
 use std::io::BufReader;
@@ -31,8 +31,9 @@ pub struct TlsClock {
 }
 
 impl TlsClock {
-    /// How far after the floor a clock is believed: the life of a signed role.
-    const AHEAD: Duration = tidegate_trust::lifetime::ROLE;
+    /// How far after the floor a clock is believed: the life of a root, after which nothing that
+    /// was signed before is good any more.
+    const AHEAD: Duration = tidegate_trust::lifetime::ROOT;
 
     fn believes(self, now: UnixTime) -> bool {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

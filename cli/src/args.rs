@@ -465,10 +465,13 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Sign a role again as it is, with a later expiry.
+    /// Sign a role again as it is, with a later expiry. Shows it first.
     Renew {
         /// The role.
         role: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         dir: KeysDir,
     },

@@ -145,7 +145,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
     // The S3 client and PostgreSQL over TLS share one provider. An error means it is there.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    std::fs::create_dir_all(&settings.data)
+    create_private(&settings.data)
         .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
     let db = Db::open(&settings.database).await?;
     let blobs = Blobs::open(&settings.blobs).map_err(ServiceError::from)?;
@@ -250,6 +250,18 @@ where
     if let Err(error) = result {
         tracing::error!(%error, "the listener failed");
     }
+}
+
+/// Makes the data folder so that only its owner may look into it: the online keys are there.
+pub fn create_private(path: &std::path::Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        builder.mode(0o700);
+    }
+    builder.create(path)
 }
 
 /// Writes a secret so that only its owner may read it.

@@ -18,4 +18,4 @@ mod jobs;
 mod metrics;
 mod random;
 
-pub use app::{Running, StartError, start};
+pub use app::{Running, StartError, create_private, start};

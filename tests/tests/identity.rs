@@ -79,6 +79,56 @@ async fn a56_a_copied_device_gives_itself_away_and_is_isolated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a49_a_device_put_back_from_an_image_holds_nothing_up_once_it_is_readmitted() {
+    let (server, mut device) = scene().await;
+    let image = server.dir.path().join("image");
+    copy(&device.state, &image);
+    device.run();
+    let rollout = server
+        .roll_out("1.1.0", &["NA"], json!({ "window_s": 3_600 }))
+        .await;
+    eventually("the device is in its window", async || {
+        let list = server.deployments(&rollout).await;
+        (list.first()?["state"] == "probation").then_some(())
+    })
+    .await;
+    device.kill();
+    std::fs::remove_dir_all(&device.state).unwrap();
+    copy(&image, &device.state);
+    device.run();
+    eventually("it is noticed", async || {
+        shown(&server, &device).await["isolated"]
+            .is_string()
+            .then_some(())
+    })
+    .await;
+    server.cli(&[
+        "device",
+        "readmit",
+        "plc",
+        "--reason",
+        "its disk was restored",
+    ]);
+    eventually("its deployment ends", async || {
+        let list = server.deployments(&rollout).await;
+        (list.first()?["state"] == "rolled_back").then_some(())
+    })
+    .await;
+    // Without any journal it stops rather than beginning anew.
+    device.kill();
+    for name in ["journal.a", "journal.b"] {
+        let _ = std::fs::remove_file(device.state.join(name));
+    }
+    device.run();
+    eventually("the agent stops", async || device.ended()).await;
+    assert!(
+        device.log().contains("both copies of the journal"),
+        "{}",
+        device.log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_changes_its_key_when_asked_and_the_old_one_is_worth_nothing() {
     let (server, mut device) = scene().await;
     let mut thief = Device::blank(server.dir.path(), "thief");

@@ -253,6 +253,61 @@ async fn a_policy_is_signed_and_a_slip_of_the_finger_is_refused() {
 }
 
 #[tokio::test]
+async fn a_file_that_somebody_changed_by_hand_is_never_signed_again() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let path = server.dir.path().join("keys/metadata/app-alpha.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let images = file["signed"]["targets"].as_object_mut().unwrap();
+    let (name, image) = images.iter().next().unwrap();
+    let (name, image) = (name.replace("1.0.0", "6.6.6"), image.clone());
+    images.insert(name, image);
+    std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
+    for arguments in [
+        &["keys", "renew", "app-alpha", "--yes"][..],
+        &["keys", "push"],
+        &["keys", "show"],
+        &["release", "policy", "app", "--notice", "x"],
+    ] {
+        let (code, out, error) = server.cli_raw(arguments);
+        assert_ne!(code, 0, "{arguments:?}: {out}");
+        assert!(error.contains("app-alpha.json does not verify"), "{error}");
+    }
+    // What it was can be fetched again.
+    std::fs::remove_file(&path).unwrap();
+    server.cli(&["keys", "fetch"]);
+    let (_, _, error) = server.cli_raw(&["keys", "renew", "app-alpha"]);
+    assert!(error.contains("no terminal"), "{error}");
+    let shown = server.cli(&["keys", "renew", "app-alpha", "--yes"]);
+    assert!(
+        shown.contains("app/alpha/1.0.0") && !shown.contains("6.6.6"),
+        "{shown}"
+    );
+    // A threshold that cannot be met is refused when it is written, and rubbish is bounded.
+    for arguments in [
+        &["keys", "threshold", "root", "0"][..],
+        &["keys", "threshold", "app-stable", "2"],
+        &["keys", "merge", "/dev/zero"],
+        &["keys", "show", "/dev/zero"],
+    ] {
+        let (code, out, _) = server.cli_raw(arguments);
+        assert_ne!(code, 0, "{arguments:?}: {out}");
+    }
+    std::fs::write(server.dir.path().join("keys/drafts/root.json"), "zz").unwrap_or_else(|_| {
+        std::fs::create_dir_all(server.dir.path().join("keys/drafts")).unwrap();
+        std::fs::write(server.dir.path().join("keys/drafts/root.json"), "zz").unwrap();
+    });
+    let (_, _, error) = server.cli_raw(&["keys", "push"]);
+    assert!(
+        error.contains("drafts/root.json") && error.contains("keys drop root"),
+        "{error}"
+    );
+    server.cli(&["keys", "drop", "root"]);
+    server.cli(&["keys", "push"]);
+}
+
+#[tokio::test]
 async fn a_token_of_hardware_signs() {
     const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
     if !Path::new(MODULE).exists() {

@@ -96,16 +96,19 @@ impl Driver {
     pub fn open(state: &Path) -> Result<Self, DriverError> {
         let config = Config::load(state)?;
         let lock = config::lock(state)?;
-        let journal = Journal::open(state)?;
+        let journal = Journal::open_enrolled(state)?;
         let clock = TlsClock {
             floor: journal.record().time_floor,
             trusted: config.clock_trusted,
         };
+        // Without a root there is nobody to believe: said at once, not at the first order.
+        let trust = TrustStore::open(state)?;
+        trust.load()?;
         Ok(Self {
             key: config::identity(state)?,
             journal,
             slots: Slots::open(state)?,
-            trust: TrustStore::open(state)?,
+            trust,
             client: Client::new(&config.server, config.ca_file.as_deref(), clock)?,
             state: state.to_owned(),
             config,

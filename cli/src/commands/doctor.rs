@@ -70,6 +70,10 @@ pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError
             "tidegate keys ceremony, or keys init for trying out",
         );
     }
+    for problem in &trust.problems {
+        let next = "restore the database; tidegate keys push from a good folder; docs/recovery.md";
+        add(Level::Critical, "stored files", problem.clone(), next);
+    }
     for (role, expires) in &trust.expires {
         let (early, next) = notice(role);
         let (level, found) = judge(expires, early);
@@ -166,6 +170,14 @@ fn folder(
         return Ok(());
     }
     for name in holder::all_here(&access.dir)? {
+        if holder::others_may_read(&access.dir, &name) {
+            add(
+                Level::Warning,
+                "keys at rest",
+                format!("others on this machine may read the private keys of {name}"),
+                "chmod 600; rotate them if somebody may have",
+            );
+        }
         if holder::lies_open(&access.dir, &name)? {
             add(
                 Level::Warning,

@@ -58,9 +58,9 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
         }
         KeysCommand::Threshold { role, people, dir } => {
             let mut offline = Offline::open_any(&dir.access())?;
-            edit(&mut offline, &role, |quorum, _| {
+            edit(&mut offline, &role, |quorum, role| {
                 quorum.set_people(people);
-                Ok(())
+                quorum.check(role)
             })
         }
         KeysCommand::Rotate {
@@ -76,13 +76,14 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
                 quorum.remove(role, &old)?;
                 quorum.add(role, holder)?;
                 quorum.set_people(people);
-                Ok(())
+                quorum.check(role)
             })
         }
         KeysCommand::Remove { role, name, dir } => {
             let mut offline = Offline::open_any(&dir.access())?;
             edit(&mut offline, &role, |quorum, role| {
-                quorum.remove(role, &name)
+                quorum.remove(role, &name)?;
+                quorum.check(role)
             })
         }
         KeysCommand::Online {
@@ -112,12 +113,24 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
             }
             Ok(())
         }
-        KeysCommand::Renew { role, dir } => {
-            let outcome = Offline::open(&dir.access())?.renew(&role)?;
+        KeysCommand::Renew { role, yes, dir } => {
+            let mut offline = Offline::open(&dir.access())?;
+            let next = offline.next_body(&role)?;
+            confirm(&role, &Signed::unsigned(next), yes)?;
+            let outcome = offline.renew(&role)?;
             line(&outcome.describe(&role));
             Ok(())
         }
-        KeysCommand::Drop { role, dir } => Offline::open_any(&dir.access())?.drop_draft(&role),
+        KeysCommand::Drop { role, dir } => {
+            // Not opened: a draft that cannot be read is thrown away too.
+            let gone = crate::keys::drop_draft(&dir.keys, &role)?;
+            line(&if gone {
+                format!("the draft of {role} is gone")
+            } else {
+                format!("there is no draft of {role}")
+            });
+            Ok(())
+        }
         KeysCommand::Push { dir } => {
             let offline = Offline::open_any(&dir.access())?;
             offline.push_all(&context.api()?).await?;
@@ -215,7 +228,10 @@ async fn online(
         return Ok(());
     }
     Offline::open_any(access)?.edit_online(&keys)?;
-    line("the drafts of root and targets name the server's keys");
+    line(
+        "the drafts of root and targets name the server's keys. Next: `tidegate keys sign` by their \
+         holders, then `keys push`",
+    );
     Ok(())
 }
 
@@ -294,7 +310,7 @@ pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
     if !std::io::stdin().is_terminal() {
         return Err(CliError::Hinted(
             "there is no terminal to ask whether to sign this".into(),
-            "look at it with `tidegate keys show FILE`, then `keys sign --yes`".into(),
+            "look at it, then repeat the command with --yes".into(),
         ));
     }
     eprint!("Sign this? Type yes: ");
@@ -311,6 +327,13 @@ pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
 /// Begins, or brings up to date, a folder from what a server has: by a root whose hash a person
 /// was told.
 async fn fetch(context: &Context, access: &Access, root: Option<&str>) -> Result<(), CliError> {
+    if let Some(root) = root
+        && root.parse::<tidegate_protocol::Sha256>().is_err()
+    {
+        return Err(CliError::Failed(
+            "--root takes the 64 digits that the ceremony's transcript shows".into(),
+        ));
+    }
     let api = context.api()?;
     let mut offline = Offline::open_any(access)?;
     if offline.repository().root().is_none() {

@@ -12,8 +12,8 @@ use crate::output::{show, table};
 
 /// A draft on its way, and the role that it is of.
 pub(super) fn read_draft(path: &Path) -> Result<(String, Signed), CliError> {
-    let bytes =
-        std::fs::read(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    let bytes = crate::keys::read_bounded(path)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
     let draft = Signed::from_bytes(&path.display().to_string(), &bytes)
         .map_err(|e| CliError::failed("reading a draft", &e))?;
     let body = draft.body();

@@ -15,7 +15,7 @@ use crate::args::{DatabaseArgs, HealthcheckArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
 
 fn database(args: &DatabaseArgs) -> Result<String, CliError> {
-    std::fs::create_dir_all(&args.data)
+    tidegate_server::create_private(&args.data)
         .map_err(|e| CliError::Failed(format!("{}: {e}", args.data.display())))?;
     Ok(args
         .database

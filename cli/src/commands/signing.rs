@@ -130,6 +130,10 @@ pub(crate) async fn policy(
             continue;
         }
         let name = RoleName::new(product.clone(), *channel);
+        if !offline.may_sign(&name.to_string())? {
+            line(&format!("{name} is left alone: no key here may sign it"));
+            continue;
+        }
         let next = offline.next_role(&name)?;
         check(change, &next)?;
         let outcome = offline.sign_role(&name, "policy", |role| {

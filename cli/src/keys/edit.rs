@@ -178,6 +178,18 @@ impl Offline {
         super::write_private(&self.path("drafts", role), &draft.to_bytes())
     }
 
+    /// What `renew` would sign.
+    pub(crate) fn next_body(&self, role: &str) -> Result<serde_json::Value, CliError> {
+        Ok(match role {
+            "root" => self.next_root()?.body(),
+            "targets" => self.next_targets()?.body(),
+            name => {
+                let name: RoleName = name.parse().map_err(|e| trust(&e))?;
+                self.next_role(&name)?.body()
+            }
+        })
+    }
+
     /// Signs a role again as it is, with a later expiry.
     pub(crate) fn renew(&mut self, role: &str) -> Result<Outcome, CliError> {
         match role {

@@ -117,6 +117,20 @@ pub(crate) fn lies_open(dir: &Path, name: &str) -> Result<bool, CliError> {
     Ok(String::from_utf8_lossy(&text).contains("BEGIN PRIVATE KEY"))
 }
 
+/// Whether others on this machine may read a holder's private keys.
+pub(crate) fn others_may_read(dir: &Path, name: &str) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::metadata(private_path(dir, name)).is_ok_and(|m| m.permissions().mode() & 0o077 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (dir, name);
+        false
+    }
+}
+
 /// The names of the holders whose private keys are here.
 pub(crate) fn all_here(dir: &Path) -> Result<Vec<String>, CliError> {
     let entries = match fs::read_dir(dir.join("private")) {
@@ -139,7 +153,8 @@ pub(crate) fn all_here(dir: &Path) -> Result<Vec<String>, CliError> {
 
 /// Reads a public file.
 pub(crate) fn read_public(path: &Path) -> Result<Holder, CliError> {
-    let bytes = fs::read(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    let bytes = super::read_bounded(path)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
     Holder::from_file(&bytes).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))
 }
 

@@ -107,11 +107,25 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
-    match fs::read(path) {
+    match read_bounded(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(CliError::Failed(format!("{}: {e}", path.display()))),
     }
+}
+
+/// Reads a file that others may have sent: no more than a signed file can have.
+pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    const LIMIT: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(LIMIT + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(std::io::Error::other("it is larger than any signed file"));
+    }
+    Ok(bytes)
 }
 
 /// The order in which files vouch for each other.
@@ -152,14 +166,70 @@ impl Offline {
                 match offline.repository.accept(&file, Timestamp::ZERO) {
                     Ok(_) => {}
                     // Its holders have changed and it is not signed anew yet.
-                    Err(_) if rank(&file.role) == 2 && offline.repository.targets().is_some() => {
+                    Err(error) if error.lacks_signatures() && offline.was_good(&file)? => {
                         offline.stale.insert(file.role, file.bytes);
                     }
-                    Err(error) => return Err(trust(&error)),
+                    Err(error) => {
+                        let path = offline.path("metadata", &file.role);
+                        return Err(CliError::Hinted(
+                            format!("{} does not verify: {error}", path.display()),
+                            "it is damaged, or somebody changed it. Look into it; then delete it and \
+                             `tidegate keys fetch` (--root SHA256 where root.json is gone)"
+                                .into(),
+                        ));
+                    }
                 }
             }
         }
         Ok(offline)
+    }
+
+    /// Whether a role file was signed well under delegations that were in force here before.
+    fn was_good(&self, file: &UploadedFile) -> Result<bool, CliError> {
+        let Some((newest, root)) = self.repository.root() else {
+            return Ok(false);
+        };
+        // The root in force, and the one before it, which has signed it.
+        let mut roots = vec![root.to_vec()];
+        let path = self
+            .access
+            .dir
+            .join(format!("metadata/roots/{}.json", newest.saturating_sub(1)));
+        if let Some(before) = read_if_there(&path)? {
+            let mut chain = Repository::default();
+            let linked = [before.clone(), root.to_vec()].into_iter().all(|bytes| {
+                let role = "root".to_owned();
+                chain
+                    .accept(&UploadedFile { role, bytes }, Timestamp::ZERO)
+                    .is_ok()
+            });
+            roots.extend(linked.then_some(before));
+        }
+        let newest = self.repository.version("targets");
+        let versions = (1..=newest)
+            .rev()
+            .flat_map(|v| roots.iter().map(move |r| (v, r)));
+        for (version, root) in versions {
+            let path = self
+                .access
+                .dir
+                .join(format!("metadata/targets/{version}.json"));
+            let Some(targets) = read_if_there(&path)? else {
+                continue;
+            };
+            let mut before = Repository::default();
+            let chain = [("root", root.clone()), ("targets", targets)];
+            let good = chain.into_iter().all(|(role, bytes)| {
+                let role = role.to_owned();
+                before
+                    .accept(&UploadedFile { role, bytes }, Timestamp::ZERO)
+                    .is_ok()
+            });
+            if good && before.accept(file, Timestamp::ZERO).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is in force in this folder.
@@ -204,10 +274,16 @@ impl Offline {
 
     /// A draft of this folder.
     pub(crate) fn draft(&self, role: &str) -> Result<Option<Signed>, CliError> {
-        read_if_there(&self.path("drafts", role))?
+        let path = self.path("drafts", role);
+        read_if_there(&path)?
             .map(|bytes| Signed::from_bytes(role, &bytes))
             .transpose()
-            .map_err(|e| trust(&e))
+            .map_err(|e| {
+                CliError::Hinted(
+                    format!("{}: {e}", path.display()),
+                    format!("`tidegate keys drop {role}` throws it away"),
+                )
+            })
     }
 
     /// What a draft is for.
@@ -288,11 +364,27 @@ impl Offline {
                 }
             }
             signed.push(name);
-            if self.is_complete(role, draft) {
+            if self.is_complete(role, draft)? {
                 break;
             }
         }
         Ok(signed)
+    }
+
+    /// Whether a holder whose keys are here may sign a role.
+    pub(crate) fn may_sign(&self, role: &str) -> Result<bool, CliError> {
+        let quorum = self.quorum(role)?;
+        for name in holder::all_here(&self.access.dir)? {
+            let public = holder::read_public(&holder::public_path(&self.access.dir, &name))?;
+            if public
+                .keys
+                .iter()
+                .any(|key| quorum.keys().any(|k| k == key))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn keyring(&mut self, name: &str) -> Result<&Keyring, CliError> {
@@ -311,15 +403,24 @@ impl Offline {
             .ok_or_else(|| CliError::Failed(format!("no keys of {name}")))
     }
 
-    fn is_complete(&self, role: &str, draft: &Signed) -> bool {
+    fn is_complete(&self, role: &str, draft: &Signed) -> Result<bool, CliError> {
         let file = UploadedFile {
             role: role.to_owned(),
             bytes: draft.to_bytes(),
         };
-        self.repository
-            .clone()
-            .accept(&file, Timestamp::ZERO)
-            .is_ok()
+        match self.repository.clone().accept(&file, Timestamp::ZERO) {
+            Ok(_) => Ok(true),
+            Err(error) if error.lacks_signatures() => Ok(false),
+            // It waits for the root above it.
+            Err(tidegate_trust::TrustError::Missing(_)) => Ok(false),
+            // No signature would make it good.
+            Err(error) => Err(CliError::Hinted(
+                format!("the draft of {role}: {error}"),
+                format!(
+                    "`tidegate keys drop {role}` throws it away; begin anew from what is there"
+                ),
+            )),
+        }
     }
 
     /// Keeps a draft: in force when it has its signatures, otherwise among the drafts.
@@ -331,7 +432,7 @@ impl Offline {
     ) -> Result<Outcome, CliError> {
         let path = self.path("drafts", role);
         let bytes = draft.to_bytes();
-        if self.is_complete(role, draft) {
+        if self.is_complete(role, draft)? {
             self.take(role, bytes)?;
             return Ok(Outcome::Complete);
         }
@@ -362,8 +463,14 @@ impl Offline {
             .repository
             .accept(&file, Timestamp::ZERO)
             .map_err(|e| trust(&e))?;
-        if let (Some(version), "root") = (version, role) {
-            let place = self.access.dir.join("metadata/roots");
+        // Every root for those who follow the chain; every targets to know what was good once.
+        let kept = match role {
+            "root" => Some("metadata/roots"),
+            "targets" => Some("metadata/targets"),
+            _ => None,
+        };
+        if let (Some(version), Some(place)) = (version, kept) {
+            let place = self.access.dir.join(place);
             write_private(&place.join(format!("{version}.json")), &file.bytes)?;
         }
         write_private(&self.path("metadata", role), &file.bytes)?;
@@ -371,20 +478,22 @@ impl Offline {
             draft.body()["version"].as_u64().unwrap_or(0) <= self.repository.version(role)
         });
         if overtaken {
-            self.drop_draft(role)?;
+            drop_draft(&self.access.dir, role)?;
         }
         Ok(())
     }
+}
 
-    /// Throws a draft away.
-    pub(crate) fn drop_draft(&self, role: &str) -> Result<(), CliError> {
-        let path = self.path("drafts", role);
-        for path in [path.with_extension("txt"), path] {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-                _ => {}
-            }
+/// Throws a draft away; whether there was one.
+pub(crate) fn drop_draft(dir: &Path, role: &str) -> Result<bool, CliError> {
+    let path = dir.join("drafts").join(format!("{role}.json"));
+    let mut gone = false;
+    for path in [path.with_extension("txt"), path] {
+        match fs::remove_file(&path) {
+            Ok(()) => gone = true,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e.into()),
         }
-        Ok(())
     }
+    Ok(gone)
 }

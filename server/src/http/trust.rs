@@ -37,6 +37,7 @@ fn view(app: &App) -> TrustView {
             .map(|(role, key)| (role.to_owned(), key.to_string()))
             .collect(),
         versions: plan.trust.versions.clone(),
+        problems: plan.trust.problems.clone(),
         expires: plan
             .trust
             .expiries()

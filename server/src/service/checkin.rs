@@ -13,7 +13,7 @@ use tidegate_trust::assignment::Action;
 use tidegate_trust::{PublicKey, verify_report};
 
 use super::assign::Task;
-use super::fleet::{DeviceEntry, Room};
+use super::fleet::{DeviceEntry, DeviceState, Room};
 use super::writer::{Write, Written};
 use super::{ServiceError, event};
 use crate::app::App;
@@ -128,7 +128,7 @@ impl App {
         entry: &DeviceEntry,
         request: &CheckIn,
     ) -> Result<(), ServiceError> {
-        let (id, runs_other, news) = {
+        let (id, runs_other, news, back) = {
             let mut state = entry.lock();
             state.device.last_seen = self.now();
             state.device.agent_version = request.agent_version.chars().take(40).collect();
@@ -152,8 +152,21 @@ impl App {
             state.dirty = true;
             let runs_other =
                 state.device.release != request.release || state.device.image != request.image;
-            (state.device.id, runs_other, news)
+            let back = request
+                .deployment
+                .is_none()
+                .then(|| put_back(&state, request));
+            (state.device.id, runs_other, news, back.flatten())
         };
+        if let Some(deployment) = back {
+            let reason = Explained::new(
+                Reason::DeviceIsolated,
+                "it runs the release from before and knows nothing of this: it was put back",
+            );
+            let event = DeploymentEvent::Reported(DeploymentState::RolledBack);
+            let write = Write::Order(deployment, event, reason);
+            self.writer.write(id, write).await?;
+        }
         if let Some(refused) = news {
             self.note_refusal(id, &refused).await?;
         }
@@ -426,6 +439,18 @@ impl App {
             }
         }
     }
+}
+
+/// A deployment that has switched this device as far as anybody here knows, while the device itself
+/// is idle and runs the release from before. Reports come before check-ins, so that this is no
+/// matter of time: its disk was put back to an older state.
+fn put_back(state: &DeviceState, request: &CheckIn) -> Option<DeploymentId> {
+    let open = state
+        .deployments
+        .values()
+        .find(|d| !d.state.is_final() && d.state.has_switched())?;
+    (request.release.is_some() && request.release == open.from && state.device.isolated.is_empty())
+        .then_some(open.id)
 }
 
 /// The refusal of a device that is shut out.

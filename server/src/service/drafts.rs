@@ -95,10 +95,15 @@ impl App {
             role: file.role.clone(),
             bytes: body,
         };
-        if state.repository.clone().accept(&complete, now).is_ok() {
-            drop(tx);
-            self.upload_metadata(by, &[complete]).await?;
-            return standing(draft, &quorum, true);
+        match state.repository.clone().accept(&complete, now) {
+            Ok(_) => {
+                drop(tx);
+                self.upload_metadata(by, &[complete]).await?;
+                return standing(draft, &quorum, true);
+            }
+            Err(error) if error.lacks_signatures() => {}
+            // No signature would make it good.
+            Err(error) => return Err(error.into()),
         }
         trust::put_draft(&mut tx, &draft).await?;
         let standing = standing(draft, &quorum, false)?;

@@ -31,6 +31,8 @@ pub struct TrustState {
     pub secrets: Secrets,
     /// The online keys that the files name.
     pub keys: OnlineKeys,
+    /// What is wrong with what is stored: devices would refuse it.
+    pub problems: Vec<String>,
 }
 
 impl TrustState {
@@ -44,6 +46,7 @@ impl TrustState {
             versions: BTreeMap::new(),
             keys: secrets.newest().clone(),
             secrets,
+            problems: Vec::new(),
         };
         let mut files = trust::current(tx).await?;
         // The order in which they vouch for each other.
@@ -62,6 +65,10 @@ impl TrustState {
                 // Expiry is for devices to judge: an expired role is still what is there.
                 if let Err(error) = state.repository.accept(&upload, Timestamp::ZERO) {
                     tracing::error!(role = file.role, %error, "stored metadata does not verify");
+                    let role = &file.role;
+                    state
+                        .problems
+                        .push(format!("the stored {role} does not verify: {error}"));
                 }
             }
             state
@@ -69,7 +76,30 @@ impl TrustState {
                 .insert(file_name(&file.role, file.version), Arc::new(file.body));
         }
         state.keys = state.secrets.active(&state.repository);
+        state.look_for_problems();
         Ok(state)
+    }
+
+    /// What is missing, or does not belong together.
+    fn look_for_problems(&mut self) {
+        if self.repository.root().is_none() {
+            return;
+        }
+        if self.repository.targets().is_none() {
+            self.problems.push("there is no targets file".into());
+            return;
+        }
+        for (role, key) in self.keys.public() {
+            let named = self
+                .repository
+                .quorum(role)
+                .is_ok_and(|quorum| quorum.keys().any(|k| *k == key.into()));
+            if !named {
+                self.problems.push(format!(
+                    "root and targets do not name the server's {role} key: `tidegate keys online`"
+                ));
+            }
+        }
     }
 
     /// When the newest file of each role expires.

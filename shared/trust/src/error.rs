@@ -139,6 +139,17 @@ impl TrustError {
         }
     }
 
+    /// Whether nothing but signatures is missing.
+    pub fn lacks_signatures(&self) -> bool {
+        matches!(
+            self,
+            Self::Metadata {
+                source: sigstore_tuf::Error::ThresholdNotMet { .. },
+                ..
+            }
+        )
+    }
+
     /// Whether the assignment, not the repository, was refused.
     fn is_about_assignment(&self) -> bool {
         match self {

@@ -30,6 +30,9 @@ pub struct TrustView {
     pub online_keys: BTreeMap<String, String>,
     /// Newest version of each role.
     pub versions: BTreeMap<String, u64>,
+    /// What is wrong with the stored files and the server's own keys; nothing when all is well.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// When the newest file of each role expires.
     #[serde(default)]
     pub expires: BTreeMap<String, String>,
