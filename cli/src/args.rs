@@ -394,7 +394,7 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         token: Option<TokenArgs>,
     },
-    /// Let people sign a role: root, targets, or <product>-<alpha|beta|stable>.
+    /// Let people sign a role: root, targets, or one such as `desk-stable`.
     Add {
         /// The role.
         role: String,

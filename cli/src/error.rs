@@ -57,6 +57,10 @@ impl CliError {
     pub(crate) fn next_step(&self) -> Option<String> {
         match self {
             Self::Hinted(_, next) => Some(next.clone()),
+            Self::Unreachable { cause, .. } if cause.contains("certificate") => Some(
+                "--ca-file names the server's certificate authority; is this machine's clock right?"
+                    .into(),
+            ),
             Self::Unreachable { .. } => Some(
                 "start it with `tidegate serve`, or name another one with --server or `tidegate login`"
                     .into(),

@@ -86,6 +86,8 @@ pub struct Driver {
     switch_by: Option<(DeploymentId, Instant)>,
     /// Whether what runs was healthy when it was last checked, and when that was.
     healthy: Option<(bool, Instant)>,
+    /// Whether the server has said that this device is isolated.
+    isolated: bool,
     /// Why the last assignment was refused, to be told with the next check-in.
     refused: Option<Explained>,
     _lock: File,
@@ -116,6 +118,7 @@ impl Driver {
             counted: Instant::now(),
             switch_by: None,
             healthy: None,
+            isolated: false,
             refused: None,
             _lock: lock,
         })

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentStatus, MAX_WAIT_S, ReportBatch, ReportsAccepted,
+    CheckIn, CheckInAnswer, DeploymentStatus, MAX_WAIT_S, Reason, ReportBatch, ReportsAccepted,
     SESSION_SCHEME, paths,
 };
 use tidegate_trust::assignment::{self, Clock, Situation};
@@ -36,6 +36,15 @@ impl Driver {
             _ => MAX_WAIT_S,
         };
         let (answer, nonce) = self.check_in(wait).await?;
+        let isolated = answer.reason.code == Reason::DeviceIsolated;
+        if isolated != self.isolated {
+            crate::log::line(if isolated {
+                "the server has isolated this device: its identity came twice, or a person did it"
+            } else {
+                "this device is not isolated any more"
+            });
+            self.isolated = isolated;
+        }
         if let Some(cancel) = answer.cancel {
             self.handle(Event::CalledOff(cancel)).await?;
         }

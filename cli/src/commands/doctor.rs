@@ -128,7 +128,7 @@ pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError
                 [level.into(), f.check.clone(), f.found.clone(), next.into()]
             })
             .collect();
-        table(["", "CHECK", "FOUND", "NEXT"], rows)
+        table(["LEVEL", "CHECK", "FOUND", "NEXT"], rows)
     })?;
     if worst == Some(Level::Critical) {
         return Err(CliError::Failed("something is critical; see above".into()));

@@ -65,6 +65,7 @@ impl App {
         let hold = Duration::from_secs(u64::from(request.wait.min(MAX_WAIT_S)));
         let deadline = tokio::time::Instant::now() + hold;
         let mut watch = self.fleet.watch();
+        let mut about_it = false;
         self.note_heartbeat(&entry, request).await?;
         loop {
             watch.mark_unchanged();
@@ -79,7 +80,8 @@ impl App {
                 again,
                 room,
             } = self.answer(device, &entry, request).await?;
-            if news || self.stopping.is_cancelled() {
+            // A person changed something about this device: it comes again with fresh facts.
+            if news || about_it || self.stopping.is_cancelled() {
                 return Ok(answer);
             }
             // A moment that lies within the hold is waited for here.
@@ -98,7 +100,10 @@ impl App {
                     changed.is_ok()
                 }
                 () = freed => true,
-                () = changed => true,
+                () = changed => {
+                    about_it = true;
+                    true
+                }
                 () = tokio::time::sleep_until(moment.unwrap_or(deadline)) => moment.is_some(),
                 () = self.stopping.cancelled() => false,
             };
