@@ -7,10 +7,9 @@ use tidegate_domain::admission::{Decision, Verdict};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentId, DeploymentState, DeviceId, Explained, MAX_WAIT_S,
-    ProblemCode, Reason, ReportBatch, ReportsAccepted, Timestamp,
+    ProblemCode, Reason, Timestamp,
 };
 use tidegate_trust::assignment::Action;
-use tidegate_trust::{PublicKey, verify_report};
 
 use super::assign::Task;
 use super::fleet::{DeviceEntry, DeviceState, Room};
@@ -420,30 +419,6 @@ impl App {
             }
         })
     }
-
-    /// Takes reports; they are acknowledged after their commit.
-    pub async fn take_reports(
-        &self,
-        device: DeviceId,
-        batch: ReportBatch,
-    ) -> Result<ReportsAccepted, ServiceError> {
-        if batch.reports.len() > ReportBatch::MAX {
-            let text = format!("at most {} reports at once", ReportBatch::MAX);
-            return Err(ServiceError::invalid(text));
-        }
-        self.check_signatures(device, &batch)?;
-        self.metrics.reports.inc_by(batch.reports.len() as u64);
-        match self
-            .writer
-            .write(device, Write::Reports(batch.reports))
-            .await?
-        {
-            Written::Acknowledged(acknowledged) => Ok(ReportsAccepted { acknowledged }),
-            Written::Offered(_) | Written::NoRoom | Written::Outdated | Written::Done => {
-                Err(ServiceError::invalid("reports were not taken"))
-            }
-        }
-    }
 }
 
 /// A deployment that has switched this device as far as anybody here knows, while the device itself
@@ -461,25 +436,6 @@ fn put_back(state: &DeviceState, request: &CheckIn) -> Option<DeploymentId> {
 /// The refusal of a device that is shut out.
 pub(super) fn revoked() -> ServiceError {
     ServiceError::refuse(ProblemCode::DeviceRevoked, "the device is revoked")
-}
-
-impl App {
-    /// A result counts only under the signature of the device that it is about.
-    fn check_signatures(&self, device: DeviceId, batch: &ReportBatch) -> Result<(), ServiceError> {
-        let entry = self
-            .fleet
-            .device(device)
-            .ok_or_else(|| ServiceError::not_found("such device"))?;
-        let key = entry.lock().device.public_key.clone();
-        let key: PublicKey = key.parse().map_err(ServiceError::invalid)?;
-        for report in &batch.reports {
-            verify_report(&key, device, report).map_err(|_| {
-                let seq = report.seq;
-                ServiceError::invalid(format!("report {seq} is not signed by this device"))
-            })?;
-        }
-        Ok(())
-    }
 }
 
 enum Next {

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod population;
 pub mod presets;
 pub mod releases;
+pub mod reports;
 pub mod rollouts;
 pub mod schedule;
 pub mod secrets;
