@@ -9,13 +9,13 @@
 
 pub(crate) mod edit;
 pub(crate) mod exchange;
+mod files;
 pub(crate) mod holder;
 pub(crate) mod secret;
 pub(crate) mod token;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use tidegate_protocol::Timestamp;
@@ -24,6 +24,8 @@ use tidegate_trust::{
 };
 
 use crate::error::CliError;
+use files::read_if_there;
+pub(crate) use files::{drop_draft, read_bounded, write_private};
 use holder::Keyring;
 use secret::Unlock;
 
@@ -87,45 +89,6 @@ pub(crate) fn now() -> Timestamp {
 
 fn trust(error: &tidegate_trust::TrustError) -> CliError {
     CliError::failed("signed metadata", error)
-}
-
-/// Writes a file that only its owner may read, whole or not at all; makes its folder.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
-    let dir = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).map_err(failed)?;
-    // Temporary files are private from the start.
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
-    match read_bounded(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(CliError::Failed(format!("{}: {e}", path.display()))),
-    }
-}
-
-/// Reads a file that others may have sent: no more than a signed file can have.
-pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    const LIMIT: u64 = 1 << 20;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(LIMIT + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(std::io::Error::other("it is larger than any signed file"));
-    }
-    Ok(bytes)
 }
 
 /// The order in which files vouch for each other.
@@ -482,18 +445,4 @@ impl Offline {
         }
         Ok(())
     }
-}
-
-/// Throws a draft away; whether there was one.
-pub(crate) fn drop_draft(dir: &Path, role: &str) -> Result<bool, CliError> {
-    let path = dir.join("drafts").join(format!("{role}.json"));
-    let mut gone = false;
-    for path in [path.with_extension("txt"), path] {
-        match fs::remove_file(&path) {
-            Ok(()) => gone = true,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(gone)
 }
