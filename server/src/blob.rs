@@ -138,6 +138,8 @@ impl Blobs {
             to: whole,
             payload: whole,
             window_log: 0,
+            memory: 0,
+            work: 0,
             chunks: list,
         })
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use crate::bspatch::BsPatch;
+use crate::engine::payload::{Assembler, Sink as FrameSink};
 use crate::{Encoding, Hasher, Image, Limits, Manifest, ManifestError, sha256};
 
 /// Random access to the old image.
@@ -20,6 +21,12 @@ impl ReadAt for [u8] {
             .ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(self.get(from..end).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for &T {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_exact_at(buf, offset)
     }
 }
 
@@ -86,19 +93,33 @@ pub enum ApplyError {
     /// The old image cannot be read.
     #[error("the old image cannot be read")]
     ReadOld(#[source] io::Error),
+    /// What an apply before this one has written cannot be read.
+    #[error("the part of the new image that is there cannot be read")]
+    ReadKept(#[source] io::Error),
     /// The new image cannot be written.
     #[error("the new image cannot be written")]
     Write(#[source] io::Error),
 }
 
+/// The beginning of the new image that an apply before this one has written.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    /// The bytes.
+    pub bytes: &'a dyn ReadAt,
+    /// How many of them there are.
+    pub length: u64,
+}
+
 /// Where the new image goes: hashes what passes and stops at the promised length.
-pub(crate) struct Output<W> {
+pub(crate) struct Output<'a, W> {
     inner: W,
     hasher: Hasher,
     length: u64,
+    /// What is there already is not written again.
+    kept: Option<Kept<'a>>,
 }
 
-impl<W: Write> Output<W> {
+impl<W: Write> Output<'_, W> {
     pub(crate) fn room(&self) -> u64 {
         self.length - self.hasher.length()
     }
@@ -107,15 +128,82 @@ impl<W: Write> Output<W> {
         if bytes.len() as u64 > self.room() {
             return Err(ApplyError::TooLong);
         }
-        self.inner.write_all(bytes).map_err(ApplyError::Write)?;
+        let there = self
+            .kept
+            .map_or(0, |k| k.length.saturating_sub(self.hasher.length()));
+        let there = usize::try_from(there).map_or(bytes.len(), |there| there.min(bytes.len()));
+        self.compare(&bytes[..there])?;
+        self.inner
+            .write_all(&bytes[there..])
+            .map_err(ApplyError::Write)?;
         self.hasher.update(bytes);
         Ok(())
+    }
+
+    /// What is kept and made again must be the same: it is not written over.
+    fn compare(&self, bytes: &[u8]) -> Result<(), ApplyError> {
+        let Some(kept) = self.kept else {
+            return Ok(());
+        };
+        let mut at = self.hasher.length();
+        let mut buffer = [0; 4096];
+        for piece in bytes.chunks(buffer.len()) {
+            let there = &mut buffer[..piece.len()];
+            kept.bytes
+                .read_exact_at(there, at)
+                .map_err(ApplyError::ReadKept)?;
+            if there != piece {
+                return Err(ApplyError::WrongImage);
+            }
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes the next bytes from what is kept; `false` if it does not have them all.
+    fn take_kept(&mut self, length: u64) -> Result<bool, ApplyError> {
+        let Some(kept) = self.kept else {
+            return Ok(false);
+        };
+        let mut at = self.hasher.length();
+        let end = at.saturating_add(length);
+        if end > kept.length || length > self.room() {
+            return Ok(false);
+        }
+        let mut buffer = vec![0; 32 << 10];
+        while at < end {
+            let count = usize::try_from(end - at)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            let piece = &mut buffer[..count];
+            kept.bytes
+                .read_exact_at(piece, at)
+                .map_err(ApplyError::ReadKept)?;
+            self.hasher.update(piece);
+            at += count as u64;
+        }
+        Ok(true)
+    }
+}
+
+impl<W: Write> FrameSink for Output<'_, W> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
+        self.write(bytes)
+    }
+
+    fn kept(&mut self, length: u64) -> Result<bool, ApplyError> {
+        self.take_kept(length)
+    }
+
+    fn frame_done(&mut self) -> Result<(), ApplyError> {
+        self.inner.flush().map_err(ApplyError::Write)
     }
 }
 
 enum Sink<'a, W> {
-    Plain(Output<W>),
+    Plain(Output<'a, W>),
     Patch(Box<BsPatch<'a, W>>),
+    Engine(Box<Assembler<'a>>, Output<'a, W>),
 }
 
 impl<W: Write> Sink<'_, W> {
@@ -123,6 +211,7 @@ impl<W: Write> Sink<'_, W> {
         match self {
             Sink::Plain(output) => output.write(bytes),
             Sink::Patch(patch) => patch.push(bytes),
+            Sink::Engine(assembler, output) => assembler.push(bytes, output),
         }
     }
 }
@@ -170,11 +259,26 @@ impl<'a, W: Write> Applier<'a, W> {
         out: W,
         limits: &Limits,
     ) -> Result<Self, ApplyError> {
+        Self::resuming(manifest, old, None, out, limits)
+    }
+
+    /// Goes on with an apply that was cut: `kept` is what it has written, and `out` takes what
+    /// follows. The payload is given from its begin; of `quick` and `dense` what made the kept
+    /// frames is not decoded again. What is kept counts only in the end, when the whole image is
+    /// the promised one: on [`ApplyError::WrongImage`] begin anew without it.
+    pub fn resuming(
+        manifest: &'a Manifest,
+        old: Option<&'a dyn ReadAt>,
+        kept: Option<Kept<'a>>,
+        out: W,
+        limits: &Limits,
+    ) -> Result<Self, ApplyError> {
         manifest.check(limits)?;
         let output = Output {
             inner: out,
             hasher: Hasher::new(),
             length: manifest.to.length,
+            kept,
         };
         let decoder = match manifest.encoding {
             Encoding::Raw => Decoder::Plain(Guard {
@@ -188,6 +292,17 @@ impl<'a, W: Write> Applier<'a, W> {
                 };
                 let patch = BsPatch::new(old, from.length, output);
                 zstd_decoder(Sink::Patch(Box::new(patch)), limits)?
+            }
+            Encoding::Quick | Encoding::Dense => {
+                let (Some(old), Some(from)) = (old, manifest.from) else {
+                    return Err(ApplyError::NoOldImage);
+                };
+                let memory = limits.max_memory;
+                let assembler = Assembler::new(old, from.length, manifest.to.length, memory)?;
+                Decoder::Plain(Guard {
+                    sink: Sink::Engine(Box::new(assembler), output),
+                    error: None,
+                })
             }
         };
         Ok(Self {
@@ -255,6 +370,10 @@ impl<'a, W: Write> Applier<'a, W> {
         let output = match guard.sink {
             Sink::Plain(output) => output,
             Sink::Patch(patch) => patch.finish()?,
+            Sink::Engine(assembler, output) => {
+                assembler.finish()?;
+                output
+            }
         };
         let made: Image = output.hasher.finish();
         if made != self.manifest.to {

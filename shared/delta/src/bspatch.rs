@@ -28,11 +28,11 @@ pub(crate) struct BsPatch<'a, W> {
     seek: i64,
     state: State,
     window: Vec<u8>,
-    pub(crate) output: Output<W>,
+    pub(crate) output: Output<'a, W>,
 }
 
 impl<'a, W: Write> BsPatch<'a, W> {
-    pub(crate) fn new(old: &'a dyn ReadAt, old_length: u64, output: Output<W>) -> Self {
+    pub(crate) fn new(old: &'a dyn ReadAt, old_length: u64, output: Output<'a, W>) -> Self {
         Self {
             old,
             old_length,
@@ -85,7 +85,7 @@ impl<'a, W: Write> BsPatch<'a, W> {
     }
 
     /// The stream may end only between two blocks.
-    pub(crate) fn finish(self) -> Result<Output<W>, ApplyError> {
+    pub(crate) fn finish(self) -> Result<Output<'a, W>, ApplyError> {
         match self.state {
             State::Control { filled: 0 } => Ok(self.output),
             State::Control { .. } | State::Add { .. } | State::Copy { .. } => Err(

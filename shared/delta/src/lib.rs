@@ -15,16 +15,23 @@
 //! allocated. The crate is useful on its own; it knows no network.
 
 pub mod archive;
+pub mod container;
 
 mod apply;
 mod bspatch;
+mod engine;
 mod limits;
 mod make;
+#[cfg(feature = "make")]
+mod maker;
 mod manifest;
 
-pub use apply::{Applier, ApplyError, ReadAt};
+pub use apply::{Applier, ApplyError, Kept, ReadAt};
+pub use engine::sample::decode_sample;
 pub use limits::Limits;
 pub use make::{ChunkWriter, MakeError, make_bsdiff, make_full, make_raw};
+#[cfg(feature = "make")]
+pub use maker::{DeltaOptions, make_delta};
 pub use manifest::{Chunk, Encoding, FORMAT, Manifest, ManifestError};
 
 use sha2::Digest as _;

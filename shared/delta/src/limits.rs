@@ -13,6 +13,8 @@ pub struct Limits {
     pub max_chunks: usize,
     /// Largest manifest, in bytes of JSON.
     pub max_manifest: usize,
+    /// Most memory that decoding may take, in bytes, without the chunk that the caller holds.
+    pub max_memory: u64,
 }
 
 impl Limits {
@@ -22,6 +24,10 @@ impl Limits {
     pub const DELTA_CHUNK: u32 = 1 << 20;
     /// The window that the makers use: 8 MiB, which leaves room within 16 MiB.
     pub const WINDOW_LOG: u32 = 23;
+    /// What decoding a zstd stream with [`Limits::WINDOW_LOG`] takes, in bytes.
+    pub const STREAM_MEMORY: u64 = (1 << Self::WINDOW_LOG) + (2 << 20);
+    /// What a controller gives to applying, in bytes: 16 MiB with one chunk of a delta.
+    pub const MEMORY: u64 = (16 << 20) - Self::DELTA_CHUNK as u64;
 }
 
 impl Default for Limits {
@@ -33,6 +39,7 @@ impl Default for Limits {
             max_window_log: Self::WINDOW_LOG,
             max_chunks: 20_000,
             max_manifest: 4 << 20,
+            max_memory: Self::MEMORY,
         }
     }
 }

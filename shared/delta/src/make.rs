@@ -10,6 +10,12 @@ pub enum MakeError {
     /// Reading the image or writing the payload failed.
     #[error("making a payload failed")]
     Io(#[from] io::Error),
+    /// Deltas of `quick` and `dense` are for images below 2 GiB.
+    #[error("images of 2 GiB and more have no delta; publish the full image")]
+    TooLarge,
+    /// It was told to stop.
+    #[error("making the payload was cancelled")]
+    Cancelled,
 }
 
 /// zstd level of the makers: 19 is what `zstd --ultra` leaves to the patient; 12 is within 3 %
@@ -86,6 +92,8 @@ pub fn make_raw(image: &mut impl Read) -> Result<Manifest, MakeError> {
         to: whole,
         payload: whole,
         window_log: 0,
+        memory: 0,
+        work: 0,
         chunks,
     })
 }
@@ -112,6 +120,8 @@ pub fn make_full(image: &mut impl Read, out: impl Write) -> Result<Manifest, Mak
         to: hasher.finish(),
         payload,
         window_log: Limits::WINDOW_LOG,
+        memory: Limits::STREAM_MEMORY,
+        work: 0,
         chunks,
     })
 }
@@ -136,6 +146,8 @@ pub fn make_bsdiff(old: &[u8], new: &[u8], out: impl Write) -> Result<Manifest, 
         },
         payload,
         window_log: Limits::WINDOW_LOG,
+        memory: Limits::STREAM_MEMORY,
+        work: 0,
         chunks,
     })
 }

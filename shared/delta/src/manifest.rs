@@ -1,37 +1,13 @@
 //! The manifest: what a payload's chunks are and what they make.
 
 use serde::{Deserialize, Serialize};
+pub use tidegate_protocol::Encoding;
 use tidegate_protocol::{Image, Sha256};
 
 use crate::{Limits, sha256};
 
 /// Version of the manifest and of the encodings that it names.
 pub const FORMAT: u32 = 1;
-
-/// How a payload encodes its image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Encoding {
-    /// The image's own bytes. Needs nothing made ahead: available the moment it is uploaded.
-    Raw,
-    /// The image as one zstd frame.
-    Full,
-    /// A bsdiff control stream against the old image, as one zstd frame.
-    Bsdiff,
-}
-
-tidegate_protocol::words!(Encoding("encoding") {
-    Raw = "raw",
-    Full = "full",
-    Bsdiff = "bsdiff",
-});
-
-impl Encoding {
-    /// Whether it needs the old image.
-    pub fn is_delta(self) -> bool {
-        self == Self::Bsdiff
-    }
-}
 
 /// One piece of the payload blob: the pieces follow each other without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +35,13 @@ pub struct Manifest {
     pub payload: Image,
     /// zstd window that decoding needs, as a power of two; 0 where none is needed.
     pub window_log: u32,
+    /// Memory that decoding takes, in bytes, without the chunk that the caller holds.
+    #[serde(default)]
+    pub memory: u64,
+    /// What decoding costs beside copying, in bits coded by models: a device knows how many of
+    /// those it does in a second.
+    #[serde(default)]
+    pub work: u64,
     /// The chunks in order.
     pub chunks: Vec<Chunk>,
 }
@@ -128,6 +111,9 @@ impl Manifest {
         }
         if self.window_log > limits.max_window_log {
             return Err(ManifestError::OverLimit("zstd window"));
+        }
+        if self.memory > limits.max_memory {
+            return Err(ManifestError::OverLimit("memory"));
         }
         if self.chunks.iter().any(|c| c.length > limits.max_chunk) {
             return Err(ManifestError::OverLimit("chunk length"));

@@ -103,6 +103,24 @@ pub struct DeploymentStatus {
     pub window_left_s: Option<u32>,
 }
 
+/// What a device can do with payloads. A server takes what is missing for least.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abilities {
+    /// Encodings that it applies, by name. A name that the server does not know is passed over;
+    /// none at all means those of agents that did not tell: `raw`, `full`, `bsdiff`.
+    #[serde(default)]
+    pub encodings: Vec<String>,
+    /// Memory that decoding may take, in KiB; 0 where that is not told: 12 MiB.
+    #[serde(default)]
+    pub memory_kib: u32,
+    /// Thousands of bits that its models decode in a second, measured; 0 where it is not told.
+    #[serde(default)]
+    pub kilobits: u32,
+    /// Bytes a second of its last download; 0 where there was none.
+    #[serde(default)]
+    pub link: u64,
+}
+
 /// A device's check-in: facts up, orders down.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CheckIn {
@@ -128,6 +146,9 @@ pub struct CheckIn {
     /// Whether the device's link costs by the byte.
     #[serde(default)]
     pub metered: bool,
+    /// What it can do with payloads.
+    #[serde(default)]
+    pub abilities: Abilities,
     /// Whether what runs was found healthy when it was last checked; absent where there is no
     /// health check.
     #[serde(default)]

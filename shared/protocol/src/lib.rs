@@ -12,6 +12,7 @@ mod chain;
 mod checkin;
 mod deployment;
 mod digest;
+mod encoding;
 mod id;
 mod image;
 mod name;
@@ -25,11 +26,12 @@ mod version;
 pub use battery::{Battery, Power};
 pub use chain::error_chain;
 pub use checkin::{
-    CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, KeyChange, KeyChanged,
+    Abilities, CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, KeyChange, KeyChanged,
     SessionGranted, SessionRequest,
 };
 pub use deployment::DeploymentState;
 pub use digest::{ParseDigestError, Sha256};
+pub use encoding::Encoding;
 pub use id::{
     ChangeId, DeploymentId, DeviceId, HoldId, IncidentId, JobId, JoinTokenId, ParseIdError,
     RolloutId, TokenId,

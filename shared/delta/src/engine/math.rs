@@ -1,0 +1,113 @@
+//! The logistic functions of the mixing models, as constant tables made by integer arithmetic
+//! alone: a patch must decode to the same bytes on every processor.
+//!
+//! Probabilities have 16 bits (1 to 65,535 of 65,536). The stretched domain counts 1/256 nat,
+//! from -[`LIMIT`] to [`LIMIT`].
+
+/// Largest stretched value: 12 nats.
+pub(crate) const LIMIT: i32 = 3071;
+
+/// e^(-1/256) as a fraction of 2^62.
+const STEP: u128 = 4_593_706_758_521_714_574;
+
+/// `SQUASH[x]` is 65536 / (1 + e^(-x/256)), for x from 0.
+const SQUASH: [u16; LIMIT as usize + 1] = squash_table();
+/// The same for all x from -[`LIMIT`], with one more at the end.
+static SQUASH_ALL: [u16; 2 * LIMIT as usize + 2] = squash_all();
+/// ln(p / (1 - p)) * 256 for p below 2048 of 65,536.
+static STRETCH_LOW: [i16; 2048] = stretch_low();
+/// The same for p / 16.
+static STRETCH: [i16; 4096] = stretch_table();
+
+const fn squash_table() -> [u16; LIMIT as usize + 1] {
+    let mut table = [0u16; LIMIT as usize + 1];
+    let one: u128 = 1 << 62;
+    let mut power = one;
+    let mut x = 0;
+    while x < table.len() {
+        let value = ((one << 16) + u128::midpoint(one, power)) / (one + power);
+        table[x] = if value > 65_535 { 65_535 } else { value as u16 };
+        power = (power * STEP) >> 62;
+        x += 1;
+    }
+    table
+}
+
+const fn squash_const(x: i32) -> i32 {
+    if x >= 0 {
+        squash_table_at(x as usize)
+    } else {
+        65_536 - squash_table_at((-x) as usize)
+    }
+}
+
+const fn squash_all() -> [u16; 2 * LIMIT as usize + 2] {
+    let mut table = [0u16; 2 * LIMIT as usize + 2];
+    let mut index = 0;
+    while index < table.len() {
+        let p = squash_const(index as i32 - LIMIT);
+        table[index] = if p > 65_535 { 65_535 } else { p as u16 };
+        index += 1;
+    }
+    table
+}
+
+const fn squash_table_at(x: usize) -> i32 {
+    SQUASH[if x > LIMIT as usize {
+        LIMIT as usize
+    } else {
+        x
+    }] as i32
+}
+
+const fn stretch_low() -> [i16; 2048] {
+    let mut table = [0i16; 2048];
+    let mut x = -LIMIT;
+    let mut p = 0;
+    while p < table.len() {
+        while x < LIMIT && squash_const(x) < p as i32 {
+            x += 1;
+        }
+        table[p] = x as i16;
+        p += 1;
+    }
+    table
+}
+
+const fn stretch_table() -> [i16; 4096] {
+    let mut table = [0i16; 4096];
+    let mut x = -LIMIT;
+    let mut p = 0;
+    while p < table.len() {
+        while x < LIMIT && squash_const(x) < (p as i32) * 16 + 8 {
+            x += 1;
+        }
+        table[p] = x as i16;
+        p += 1;
+    }
+    table
+}
+
+/// The probability, 1 to 65,535, of a stretched value.
+#[inline]
+pub(crate) fn squash(x: i32) -> i32 {
+    i32::from(SQUASH_ALL[(x.clamp(-LIMIT, LIMIT) + LIMIT) as usize])
+}
+
+/// [`stretch`] to within a sixteenth of a percent, without a branch.
+#[inline]
+pub(crate) fn stretch_coarse(p: u16) -> i16 {
+    STRETCH[usize::from(p >> 4)]
+}
+
+/// The stretched value of a probability from 0 to 65,535.
+#[inline]
+pub(crate) fn stretch(p: i32) -> i32 {
+    if p < 2048 {
+        i32::from(STRETCH_LOW[p.max(0) as usize])
+    } else if p >= 65_536 - 2048 {
+        -i32::from(STRETCH_LOW[(65_535 - p).max(0) as usize])
+    } else {
+        i32::from(STRETCH[(p >> 4) as usize & 4095])
+    }
+}

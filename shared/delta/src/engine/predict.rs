@@ -1,0 +1,168 @@
+//! Following references: where an old reference leads in the new image, and which bytes say so.
+
+use super::covers::CoverMap;
+use super::layout::{Layout, Region, Space, space_at};
+use super::refs::{self, Form, Reference};
+
+/// Where an old reference was seen to lead in the new image.
+#[derive(Debug)]
+struct Learned {
+    /// Old offset, new offset, how often it was confirmed.
+    entries: Vec<(u32, u32, u8)>,
+}
+
+impl Learned {
+    const LOG: u32 = 16;
+
+    fn new() -> Self {
+        Self {
+            entries: vec![(u32::MAX, 0, 0); 1 << Self::LOG],
+        }
+    }
+
+    #[inline]
+    fn slot(old: u32) -> usize {
+        (old.wrapping_mul(0x9E37_79B1) >> (32 - Self::LOG)) as usize
+    }
+
+    #[inline]
+    fn get(&self, old: u32) -> Option<(u32, u8)> {
+        let (key, new, sure) = self.entries[Self::slot(old)];
+        (key == old).then_some((new, sure))
+    }
+
+    #[inline]
+    fn put(&mut self, old: u32, new: u32) {
+        let entry = &mut self.entries[Self::slot(old)];
+        *entry = if entry.0 == old && entry.1 == new {
+            (old, new, (entry.2 + 1).min(7))
+        } else {
+            (old, new, 0)
+        };
+    }
+}
+
+/// One answer to what a reference becomes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guess {
+    /// The bytes, as many as the form is wide.
+    pub(crate) bytes: [u8; 8],
+    /// The new offset that they lead to.
+    pub(crate) to: u32,
+    /// What it rests on: 0 a copy near by, 1 a copy, 2 and more what was learned, and how often.
+    pub(crate) source: u8,
+}
+
+/// A reference in a copy, with what it may become.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) reference: Reference,
+    /// The old bytes.
+    pub(crate) old: [u8; 8],
+    /// The likelier one.
+    pub(crate) first: Guess,
+    /// From what was learned and from the copies, where both say something.
+    pub(crate) both: Option<(Guess, Guess)>,
+    /// Whether the copies have its old destination itself: 0 or 1; 2 where they say nothing.
+    pub(crate) exact: u8,
+}
+
+/// Follows references.
+#[derive(Debug)]
+pub(crate) struct Predictor<'a> {
+    layout: &'a Layout,
+    map: &'a CoverMap,
+    learned: Learned,
+    old_hint: usize,
+    new_hint: usize,
+}
+
+impl<'a> Predictor<'a> {
+    pub(crate) fn new(layout: &'a Layout, map: &'a CoverMap) -> Self {
+        Self {
+            layout,
+            map,
+            learned: Learned::new(),
+            old_hint: 0,
+            new_hint: 0,
+        }
+    }
+
+    /// The region that holds an old offset.
+    pub(crate) fn region_at(&self, offset: u32) -> Region {
+        self.layout.region_at(offset)
+    }
+
+    /// The reference that begins at `window[here]`, which is at `offset` of the old image and is
+    /// to be copied to `position` of the new one, if `left` bytes are enough for it.
+    #[inline]
+    pub(crate) fn find(
+        &mut self,
+        window: &[u8],
+        here: usize,
+        offset: u32,
+        region: &Region,
+        position: u32,
+        left: u32,
+    ) -> Option<Found> {
+        let inside = offset.wrapping_sub(region.start);
+        if left < 4 || !refs::may_begin(window, here, inside, region.kind) {
+            return None;
+        }
+        let space = space_at(&self.layout.old, offset, &mut self.old_hint)?;
+        let reference = refs::find(window, here, offset, region, &self.layout.records, space)?;
+        let width = reference.form.width();
+        if width as u32 > left {
+            return None;
+        }
+        let space = space_at(&self.layout.new, position, &mut self.new_hint)?;
+        let mut old = [0; 8];
+        old[..width].copy_from_slice(&window[here..here + width]);
+        let guess = |to: u32, source: u8| {
+            let bytes = refs::write(reference.form, old, position, to, space)?;
+            Some(Guess { bytes, to, source })
+        };
+        let learned = self
+            .learned
+            .get(reference.to)
+            .and_then(|(to, sure)| guess(to, 2 + sure));
+        let mapped = self
+            .map
+            .map(reference.to)
+            .and_then(|(to, exact)| guess(to, u8::from(exact)));
+        Some(Found {
+            reference,
+            old,
+            first: learned.or(mapped)?,
+            both: learned.zip(mapped),
+            exact: mapped.map_or(2, |m| m.source),
+        })
+    }
+
+    /// Remembers what a reference became.
+    pub(crate) fn learn(&mut self, found: &Found, bytes: [u8; 8], position: u32) {
+        let width = found.reference.form.width();
+        let known = [Some(found.first), found.both.map(|b| b.1)];
+        let known = known
+            .into_iter()
+            .flatten()
+            .find(|g| g.bytes[..width] == bytes[..width])
+            .map(|g| g.to);
+        let to = known.or_else(|| {
+            let space = self.new_space(position)?;
+            refs::read(found.reference.form, bytes, position, space)
+        });
+        if let Some(to) = to {
+            self.learned.put(found.reference.to, to);
+        }
+    }
+
+    fn new_space(&mut self, position: u32) -> Option<&'a Space> {
+        space_at(&self.layout.new, position, &mut self.new_hint)
+    }
+}
+
+/// A small number for a form, for contexts.
+pub(crate) fn form_class(form: Form) -> u32 {
+    form.index() as u32
+}

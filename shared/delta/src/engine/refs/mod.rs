@@ -1,0 +1,237 @@
+//! References: where they stand in old bytes, what they mean, and how they are written anew.
+//!
+//! What is found depends on bytes near by and on addresses alone, so that a copy may begin
+//! anywhere. A find that is none costs little: the model learns how often predictions hold.
+
+mod arm;
+mod write;
+mod x86;
+
+pub(crate) use write::{read, write};
+
+use super::layout::{Field, Kind, Record, Region, Space};
+use arm::{arm, arm64, thumb};
+use x86::x86;
+
+/// How a reference is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// 32-bit distance from the end of an x86-64 instruction, `tail` bytes behind the field.
+    Rel32 { tail: u8 },
+    /// AArch64 `B`, `BL`: 26 bits of words.
+    Branch26,
+    /// AArch64 `B.cond`, `CBZ`, `LDR` (literal): 19 bits of words.
+    Branch19,
+    /// AArch64 `ADR`: 21 bits.
+    Adr,
+    /// AArch64 `ADRP`: pages.
+    Page,
+    /// AArch64 `ADD`: the low 12 bits of an address.
+    Low12,
+    /// AArch64 `LDR`, `STR`: the low 12 bits, in units of 2^scale bytes.
+    Low12Scaled { scale: u8 },
+    /// Thumb-2 `BL`, `B.W`.
+    ThumbBranch,
+    /// ARM `B`, `BL`: 24 bits of words.
+    ArmBranch,
+    /// A pointer of 32 bits plus a base.
+    Abs32 { old_base: u64, new_base: u64 },
+    /// A pointer of 64 bits plus a base.
+    Abs64 { old_base: u64, new_base: u64 },
+    /// A 32-bit distance from the field itself.
+    Self32,
+}
+
+/// A reference in old bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reference {
+    pub(crate) form: Form,
+    /// What it refers to, as an offset in the old image, perhaps virtual.
+    pub(crate) to: u32,
+    /// Bits of the address that the offset does not carry (the Thumb bit).
+    pub(crate) extra: u8,
+}
+
+impl Form {
+    /// Bytes that it takes.
+    pub(crate) fn width(self) -> usize {
+        match self {
+            Form::Abs64 { .. } => 8,
+            _ => 4,
+        }
+    }
+
+    /// A small number for contexts.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Form::Rel32 { .. } => 0,
+            Form::Branch26 => 1,
+            Form::Branch19 => 2,
+            Form::Adr => 3,
+            Form::Page => 4,
+            Form::Low12 => 5,
+            Form::Low12Scaled { .. } => 6,
+            Form::ThumbBranch => 7,
+            Form::ArmBranch => 8,
+            Form::Abs32 { .. } => 9,
+            Form::Abs64 { .. } => 10,
+            Form::Self32 => 11,
+        }
+    }
+}
+
+/// Bytes before and after a place that finding looks at.
+pub(crate) const BEFORE: usize = 72;
+/// See [`BEFORE`].
+pub(crate) const AFTER: usize = 72;
+
+fn u16_at(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at + 2)
+        .map_or(0, |b| u32::from(u16::from_le_bytes([b[0], b[1]])))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at + 4)
+        .map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+fn sign(value: u32, bits: u32) -> i64 {
+    i64::from((value << (32 - bits)) as i32 >> (32 - bits))
+}
+
+/// Whether a reference could begin at `bytes[at]`: a cheap look that spares most of the search.
+#[inline]
+pub(crate) fn may_begin(bytes: &[u8], at: usize, inside: u32, kind: Kind) -> bool {
+    match kind {
+        Kind::Plain | Kind::Text => false,
+        Kind::X86 => {
+            let (b1, b2) = (bytes[at - 1], bytes[at - 2]);
+            b1 & 0xFE == 0xE8 || b1 & 0xC7 == 0x05 || b1 & 0xF0 == 0x80 && b2 == 0x0F
+        }
+        Kind::Thumb => inside.is_multiple_of(2),
+        Kind::Words64 => inside.is_multiple_of(8),
+        Kind::Arm64 | Kind::Arm | Kind::Words32 | Kind::Relative32 => inside.is_multiple_of(4),
+        Kind::Records(_) => true,
+    }
+}
+
+/// The reference that begins at `bytes[at]`, which is at `offset` of the old image, in `region`.
+/// `bytes` should have [`BEFORE`] bytes before and [`AFTER`] behind; missing ones are zero.
+pub(crate) fn find(
+    bytes: &[u8],
+    at: usize,
+    offset: u32,
+    region: &Region,
+    records: &[Record],
+    space: &Space,
+) -> Option<Reference> {
+    let inside = offset - region.start;
+    let end = region.end;
+    match region.kind {
+        Kind::Plain | Kind::Text => None,
+        Kind::X86 => x86(bytes, at, offset, end, space),
+        Kind::Arm64 => (inside.is_multiple_of(4) && end - offset >= 4)
+            .then(|| arm64(bytes, at, offset, space))
+            .flatten(),
+        Kind::Thumb => {
+            if !inside.is_multiple_of(2) || end - offset < 4 {
+                return None;
+            }
+            thumb(bytes, at, offset, space).or_else(|| {
+                inside
+                    .is_multiple_of(4)
+                    .then(|| pointer32(bytes, at, 0, 0, space))
+                    .flatten()
+            })
+        }
+        Kind::Arm => {
+            if !inside.is_multiple_of(4) || end - offset < 4 {
+                return None;
+            }
+            arm(bytes, at, offset, space).or_else(|| pointer32(bytes, at, 0, 0, space))
+        }
+        Kind::Words32 => (inside.is_multiple_of(4) && end - offset >= 4)
+            .then(|| pointer32(bytes, at, 0, 0, space))
+            .flatten(),
+        Kind::Words64 => (inside.is_multiple_of(8) && end - offset >= 8)
+            .then(|| pointer64(bytes, at, 0, 0, space))
+            .flatten(),
+        Kind::Relative32 => {
+            if !inside.is_multiple_of(4) || end - offset < 4 {
+                return None;
+            }
+            let here = space.address_of(offset)?;
+            let value = u32_at(bytes, at);
+            if value == 0 {
+                return None;
+            }
+            let to = space.offset_of(here.wrapping_add_signed(i64::from(value as i32)))?;
+            Some(Reference {
+                form: Form::Self32,
+                to,
+                extra: 0,
+            })
+        }
+        Kind::Records(index) => {
+            let record = records.get(usize::from(index))?;
+            let place = (inside % u32::from(record.stride)) as u8;
+            let field = record.fields.iter().find(|f| f.at == place)?;
+            if end - offset < u32::from(field.width) {
+                return None;
+            }
+            field_at(bytes, at, *field, space)
+        }
+    }
+}
+
+fn field_at(bytes: &[u8], at: usize, field: Field, space: &Space) -> Option<Reference> {
+    if field.width == 8 {
+        pointer64(bytes, at, field.old_base, field.new_base, space)
+    } else {
+        pointer32(bytes, at, field.old_base, field.new_base, space)
+    }
+}
+
+fn pointer32(
+    bytes: &[u8],
+    at: usize,
+    old_base: u64,
+    new_base: u64,
+    space: &Space,
+) -> Option<Reference> {
+    let value = u32_at(bytes, at);
+    if value == 0 {
+        return None;
+    }
+    let to = space.offset_of(u64::from(value).wrapping_add(old_base))?;
+    Some(Reference {
+        form: Form::Abs32 { old_base, new_base },
+        to,
+        extra: 0,
+    })
+}
+
+fn pointer64(
+    bytes: &[u8],
+    at: usize,
+    old_base: u64,
+    new_base: u64,
+    space: &Space,
+) -> Option<Reference> {
+    let value = u64_at(bytes, at);
+    if value == 0 {
+        return None;
+    }
+    let to = space.offset_of(value.wrapping_add(old_base))?;
+    Some(Reference {
+        form: Form::Abs64 { old_base, new_base },
+        to,
+        extra: 0,
+    })
+}

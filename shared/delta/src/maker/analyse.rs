@@ -1,0 +1,408 @@
+//! Finding executables and their parts, on the maker's side only. What is not recognised, or
+//! contradicts itself, is plain bytes: a worse delta, never a wrong one.
+
+use object::{
+    Architecture, BinaryFormat, Object as _, ObjectSection as _, ObjectSegment as _, SectionKind,
+};
+
+use crate::engine::layout::{Field, Kind, Record, Region, Segment, Space};
+
+/// An executable in an image.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Executable {
+    /// What it is called, to find its like in the other image.
+    pub(crate) name: String,
+    /// Its addresses.
+    pub(crate) space: Space,
+    /// Memory without bytes: address and length.
+    pub(crate) beyond: Vec<(u64, u32)>,
+    /// Its parts, sorted.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A part of an executable.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Its name, to find its like.
+    pub(crate) name: String,
+    /// Where it begins in the image.
+    pub(crate) start: u32,
+    /// Where it ends.
+    pub(crate) end: u32,
+    /// How references look in it.
+    pub(crate) shape: Shape,
+}
+
+/// Like [`Kind`], with one image's bases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Any but records.
+    Simple(Kind),
+    /// Stride; for each field its place, width and base.
+    Records(u8, Vec<(u8, u8, u64)>),
+}
+
+/// Finds the executables of an image.
+pub(crate) fn analyse(image: &[u8]) -> Vec<Executable> {
+    let mut found = Vec::new();
+    if let Some(members) = super::containers::tar_members(image) {
+        for (name, start, end) in members {
+            one(&image[start..end], start as u32, &name, &mut found);
+        }
+    } else {
+        one(image, 0, "", &mut found);
+    }
+    found
+}
+
+fn one(bytes: &[u8], start: u32, name: &str, found: &mut Vec<Executable>) {
+    let mut executable = Executable {
+        name: name.to_owned(),
+        space: Space {
+            start,
+            end: start + bytes.len() as u32,
+            segments: Vec::new(),
+        },
+        ..Executable::default()
+    };
+    let known = object_file(bytes, start, &mut executable)
+        || super::firmware::cortex_m(bytes, start, &mut executable)
+        || super::firmware::arm64_kernel(bytes, start, &mut executable);
+    if known {
+        tidy(&mut executable);
+    } else {
+        let kind = if is_text(bytes) {
+            Kind::Text
+        } else {
+            Kind::Plain
+        };
+        executable.parts.push(Part {
+            name: String::new(),
+            start,
+            end: start + bytes.len() as u32,
+            shape: Shape::Simple(kind),
+        });
+    }
+    found.push(executable);
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let sample = &bytes[..bytes.len().min(4096)];
+    !sample.is_empty()
+        && sample
+            .iter()
+            .filter(|&&b| b >= 0x80 || b >= 0x20 && b != 0x7F || matches!(b, b'\n' | b'\r' | b'\t'))
+            .count()
+            * 100
+            >= sample.len() * 98
+}
+
+/// Sorts, and drops what overlaps.
+fn tidy(executable: &mut Executable) {
+    executable.space.segments.sort_by_key(|s| s.offset);
+    let mut end = 0;
+    executable.space.segments.retain(|s| {
+        let fits = s.length > 0
+            && s.offset >= end
+            && s.offset
+                .checked_add(s.length)
+                .is_some_and(|e| e <= executable.space.end);
+        if fits {
+            end = s.offset + s.length;
+        }
+        fits
+    });
+    executable.parts.sort_by_key(|p| p.start);
+    let mut end = 0;
+    executable.parts.retain(|p| {
+        let fits = p.start < p.end && p.start >= end && p.end <= executable.space.end;
+        if fits {
+            end = p.end;
+        }
+        fits
+    });
+}
+
+fn object_file(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
+    let Ok(file) = object::File::parse(bytes) else {
+        return false;
+    };
+    for segment in file.segments() {
+        let (offset, size) = segment.file_range();
+        if size > 0 {
+            out.space.segments.push(Segment {
+                offset: start.wrapping_add(offset as u32),
+                length: size as u32,
+                address: segment.address(),
+            });
+        }
+        if segment.size() > size {
+            out.beyond.push((
+                segment.address() + size,
+                (segment.size() - size).min(1 << 30) as u32,
+            ));
+        }
+    }
+    let wide = file.is_64();
+    let code = match file.architecture() {
+        Architecture::X86_64 => Kind::X86,
+        Architecture::Aarch64 => Kind::Arm64,
+        Architecture::Arm => Kind::Thumb,
+        _ => Kind::Plain,
+    };
+    let words = if wide { Kind::Words64 } else { Kind::Words32 };
+    let image_base = if file.format() == BinaryFormat::Pe {
+        file.relative_address_base()
+    } else {
+        0
+    };
+    for section in file.sections() {
+        let Some((offset, size)) = section.file_range() else {
+            continue;
+        };
+        let name = section.name().unwrap_or("").to_owned();
+        let executable = section.kind() == SectionKind::Text;
+        let (mut from, end) = (
+            start.wrapping_add(offset as u32),
+            start.wrapping_add((offset + size) as u32),
+        );
+        let address = section.address();
+        let shape = match name.as_str() {
+            _ if executable => Shape::Simple(code),
+            ".eh_frame_hdr" => {
+                from = from.wrapping_add(12);
+                Shape::Records(8, vec![(0, 4, address), (4, 4, address)])
+            }
+            ".eh_frame" => Shape::Simple(Kind::Relative32),
+            ".rela.dyn" | ".rela.plt" if wide => Shape::Records(24, vec![(0, 8, 0), (16, 8, 0)]),
+            ".dynsym" | ".symtab" if wide => Shape::Records(24, vec![(8, 8, 0)]),
+            ".pdata" if file.format() == BinaryFormat::Pe => Shape::Records(
+                12,
+                vec![(0, 4, image_base), (4, 4, image_base), (8, 4, image_base)],
+            ),
+            ".gopclntab" => {
+                match go_table(&bytes[offset as usize..(offset + size) as usize], &file) {
+                    Some((table_at, table_end, text, functions)) => {
+                        from = start.wrapping_add((offset + table_at) as u32);
+                        out.parts.push(Part {
+                            name: "go functions".to_owned(),
+                            start: from,
+                            end: start.wrapping_add((offset + table_end) as u32),
+                            shape: Shape::Records(
+                                8,
+                                vec![(0, 4, text), (4, 4, address + functions)],
+                            ),
+                        });
+                        continue;
+                    }
+                    None => continue,
+                }
+            }
+            ".data.rel.ro" | ".data" | ".init_array" | ".fini_array" | ".got" | ".got.plt"
+            | ".noptrdata" | ".go.buildinfo" | ".rdata" | "__const" | "__data" | "__got"
+            | ".itablink" | ".typelink" => Shape::Simple(words),
+            ".rodata" if code == Kind::Thumb => Shape::Simple(words),
+            _ => continue,
+        };
+        out.parts.push(Part {
+            name,
+            start: from,
+            end,
+            shape,
+        });
+    }
+    true
+}
+
+/// The function table of Go's line table (since Go 1.20): where it begins and ends in the
+/// section, the address of the text and where functions begin in the section.
+fn go_table(section: &[u8], file: &object::File<'_>) -> Option<(u64, u64, u64, u64)> {
+    let word = |at: usize| -> Option<u64> {
+        Some(u64::from_le_bytes(
+            section.get(at..at + 8)?.try_into().ok()?,
+        ))
+    };
+    let magic = section.get(..4)?;
+    if magic != [0xF1, 0xFF, 0xFF, 0xFF] && magic != [0xF0, 0xFF, 0xFF, 0xFF] {
+        return None;
+    }
+    let count = word(8)?;
+    let mut text = word(24)?;
+    if text == 0 {
+        text = file.section_by_name(".text")?.address();
+    }
+    let functions = word(64)?;
+    let end = functions
+        .checked_add(count.checked_mul(8)?)?
+        .checked_add(4)?;
+    (end <= section.len() as u64).then_some((functions, end, text, functions))
+}
+
+/// What both images' executables say together: the layout, and each image's own regions for
+/// masking.
+#[derive(Debug, Default)]
+pub(crate) struct Paired {
+    pub(crate) layout: crate::engine::layout::Layout,
+    pub(crate) old_regions: Vec<Region>,
+    pub(crate) new_regions: Vec<Region>,
+    pub(crate) new_records: Vec<Record>,
+    /// Whether the new image is an archive.
+    pub(crate) archive: bool,
+}
+
+/// Puts the executables of both images side by side.
+pub(crate) fn pair(
+    old: &[Executable],
+    new: &[Executable],
+    old_length: u32,
+    new_length: u32,
+) -> Paired {
+    let mut layout = crate::engine::layout::Layout::default();
+    let mut new_records: Vec<Record> = Vec::new();
+    let (mut old_regions, mut new_regions) = (Vec::new(), Vec::new());
+    let by_name: std::collections::BTreeMap<&str, &Executable> =
+        new.iter().map(|e| (e.name.as_str(), e)).collect();
+    let (mut old_beyond, mut new_beyond) = (old_length, new_length);
+    let mut new_spaces: std::collections::BTreeMap<u32, Space> = new
+        .iter()
+        .map(|e| (e.space.start, e.space.clone()))
+        .collect();
+    for executable in old {
+        let like = by_name
+            .get(executable.name.as_str())
+            .copied()
+            .or(if old.len() == 1 { new.first() } else { None });
+        let mut space = executable.space.clone();
+        for (index, &(address, length)) in executable.beyond.iter().enumerate() {
+            let Some(end) = old_beyond.checked_add(length) else {
+                break;
+            };
+            space.segments.push(Segment {
+                offset: old_beyond,
+                length,
+                address,
+            });
+            if let Some((like, &(new_address, new_len))) =
+                like.and_then(|l| Some((l, l.beyond.get(index)?)))
+                && let (Some(s), Some(new_end)) = (
+                    new_spaces.get_mut(&like.space.start),
+                    new_beyond.checked_add(new_len),
+                )
+            {
+                s.segments.push(Segment {
+                    offset: new_beyond,
+                    length: new_len,
+                    address: new_address,
+                });
+                layout.beyond.push(crate::engine::covers::Cover {
+                    old: old_beyond,
+                    new: new_beyond,
+                    length: length.min(new_len),
+                });
+                new_beyond = new_end;
+            }
+            old_beyond = end;
+        }
+        for part in &executable.parts {
+            let kind = match &part.shape {
+                Shape::Simple(kind) => *kind,
+                Shape::Records(stride, fields) => {
+                    let other = like
+                        .and_then(|l| l.parts.iter().find(|p| p.name == part.name))
+                        .map(|p| &p.shape);
+                    let record = record(*stride, fields, other);
+                    intern(&mut layout.records, record)
+                }
+            };
+            let region = Region {
+                start: part.start,
+                end: part.end,
+                kind,
+            };
+            old_regions.push(region);
+        }
+        if !space.segments.is_empty() {
+            layout.old.push(space);
+        }
+    }
+    for executable in new {
+        for part in &executable.parts {
+            let kind = match &part.shape {
+                Shape::Simple(kind) => *kind,
+                Shape::Records(stride, fields) => {
+                    let record = record(*stride, fields, None);
+                    intern(&mut new_records, record)
+                }
+            };
+            new_regions.push(Region {
+                start: part.start,
+                end: part.end,
+                kind,
+            });
+        }
+    }
+    layout.new = new_spaces
+        .into_values()
+        .filter(|s| !s.segments.is_empty())
+        .collect();
+    let bytes = |kind: Kind| -> u64 {
+        old_regions
+            .iter()
+            .filter(|r| r.kind == kind)
+            .map(|r| u64::from(r.end - r.start))
+            .sum()
+    };
+    layout.text = bytes(Kind::Text) > bytes(Kind::Plain);
+    let usual = if layout.text { Kind::Text } else { Kind::Plain };
+    for region in old_regions.iter().filter(|r| r.kind != usual) {
+        match layout.regions.last_mut() {
+            // Heads of archive members between two of a kind are as good as of it.
+            Some(last)
+                if last.kind == region.kind
+                    && matches!(region.kind, Kind::Text | Kind::Plain)
+                    && region.start - last.end <= 1536 =>
+            {
+                last.end = region.end;
+            }
+            _ => layout.regions.push(*region),
+        }
+    }
+    Paired {
+        layout,
+        old_regions,
+        new_regions,
+        new_records,
+        archive: new.len() > 1,
+    }
+}
+
+fn record(stride: u8, fields: &[(u8, u8, u64)], other: Option<&Shape>) -> Record {
+    let others = match other {
+        Some(Shape::Records(s, f)) if *s == stride && f.len() == fields.len() => Some(f),
+        _ => None,
+    };
+    Record {
+        stride,
+        fields: fields
+            .iter()
+            .enumerate()
+            .map(|(index, &(at, width, base))| Field {
+                at,
+                width,
+                old_base: base,
+                new_base: others.map_or(base, |o| o[index].2),
+            })
+            .collect(),
+    }
+}
+
+fn intern(records: &mut Vec<Record>, record: Record) -> Kind {
+    let index = records
+        .iter()
+        .position(|r| *r == record)
+        .unwrap_or_else(|| {
+            records.push(record);
+            records.len() - 1
+        });
+    Kind::Records(index as u16)
+}

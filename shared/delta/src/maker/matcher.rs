@@ -1,0 +1,375 @@
+//! Finding copies: the longest common pieces of the masked images by a suffix array, and from
+//! them the covers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::engine::covers::{Cover, RECENT};
+use crate::engine::layout::{Kind, Region};
+
+/// What covers are chosen by, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    /// A copy from elsewhere must explain this many bytes more than going straight on does.
+    pub(crate) gain: usize,
+    /// The same for a copy on a diagonal that was used lately.
+    pub(crate) near: usize,
+    /// Shortest match that is looked at.
+    pub(crate) shortest: usize,
+}
+
+/// What covers are chosen by in each part of the new image.
+#[derive(Debug)]
+pub(crate) struct Choices<'a> {
+    /// Sorted, not overlapping.
+    pub(crate) regions: &'a [Region],
+    pub(crate) text: Choice,
+    /// Code and tables of references.
+    pub(crate) code: Choice,
+    /// Regions of other bytes.
+    pub(crate) plain: Choice,
+    /// What is in no region.
+    pub(crate) between: Choice,
+}
+
+impl Choices<'_> {
+    /// The choice at a place; `hint` is the region looked at last.
+    fn at(&self, place: usize, hint: &mut usize) -> Choice {
+        while self
+            .regions
+            .get(*hint)
+            .is_some_and(|r| r.end as usize <= place)
+        {
+            *hint += 1;
+        }
+        match self
+            .regions
+            .get(*hint)
+            .filter(|r| r.start as usize <= place)
+        {
+            Some(region) if region.kind == Kind::Text => self.text,
+            Some(region) if region.kind != Kind::Plain => self.code,
+            Some(_) => self.plain,
+            None => self.between,
+        }
+    }
+}
+
+/// The suffix array of an image with a table of where each two or three first bytes begin.
+pub(crate) struct Index<'a> {
+    text: &'a [u8],
+    suffixes: Vec<i32>,
+    /// For each key: where its suffixes begin.
+    starts: Vec<u32>,
+    /// Bytes of a key.
+    key: usize,
+}
+
+impl<'a> Index<'a> {
+    /// `None` for an image of 2 GiB and more.
+    pub(crate) fn new(text: &'a [u8]) -> Option<Self> {
+        let mut suffixes = vec![0i32; text.len()];
+        if !text.is_empty() && libsais_rs::libsais(text, &mut suffixes, 0, None) != 0 {
+            return None;
+        }
+        let mut index = Self {
+            text,
+            suffixes,
+            starts: Vec::new(),
+            // The larger table pays from some megabytes on.
+            key: if text.len() < 32 << 20 { 2 } else { 3 },
+        };
+        let mut starts = vec![0u32; (1 << (8 * index.key)) + 1];
+        // Suffixes shorter than a key sort first among those of theirs.
+        for at in 0..text.len() {
+            starts[index.key_of(&text[at..]) + 1] += 1;
+        }
+        for place in 1..starts.len() {
+            starts[place] += starts[place - 1];
+        }
+        index.starts = starts;
+        Some(index)
+    }
+
+    /// The first bytes as a number; those that are missing count as 0.
+    #[inline]
+    fn key_of(&self, bytes: &[u8]) -> usize {
+        (0..self.key).fold(0, |key, at| {
+            key << 8 | usize::from(bytes.get(at).copied().unwrap_or(0))
+        })
+    }
+
+    /// The longest match of a beginning of `wanted`: where and how long; 0 if under three bytes. Of
+    /// equally long ones that which is nearest to `near`, as far as a short look around tells.
+    pub(crate) fn longest(&self, wanted: &[u8], near: usize, shortest: usize) -> (usize, usize) {
+        if wanted.len() < self.key {
+            return (0, 0);
+        }
+        let key = self.key_of(wanted);
+        let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
+        let (mut best, mut best_length, mut best_rank) = (0, 0, 0);
+        let (mut low_common, mut high_common) = (0usize, 0usize);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let at = self.suffixes[middle] as usize;
+            let skip = low_common.min(high_common);
+            let length = skip
+                + common(
+                    &self.text[(at + skip).min(self.text.len())..],
+                    &wanted[skip..],
+                );
+            if length > best_length {
+                (best, best_length, best_rank) = (at, length, middle);
+            }
+            if length == wanted.len() {
+                break;
+            }
+            let greater = self
+                .text
+                .get(at + length)
+                .is_some_and(|&t| t > wanted[length]);
+            if greater {
+                high = middle;
+                high_common = length;
+            } else {
+                low = middle + 1;
+                low_common = length;
+            }
+        }
+        // Where whole pages are alike, any of them will do.
+        if best_length >= shortest && best_length <= 4096 {
+            let wanted = &wanted[..best_length];
+            let same = |rank: usize| {
+                let at = *self.suffixes.get(rank)? as usize;
+                (self.text.get(at..at + best_length)? == wanted).then_some(at)
+            };
+            let ranks = (best_rank + 1..best_rank + LOOK).map_while(same);
+            let before = (best_rank.saturating_sub(LOOK)..best_rank)
+                .rev()
+                .map_while(same);
+            for at in ranks.chain(before) {
+                if at.abs_diff(near) < best.abs_diff(near) {
+                    best = at;
+                }
+            }
+        }
+        (best, best_length)
+    }
+}
+
+/// Neighbours in the suffix array that are looked at for a nearer match.
+const LOOK: usize = 64;
+
+/// How many bytes two slices have in common at their begin.
+#[inline]
+pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
+    let most = a.len().min(b.len());
+    let mut length = 0;
+    while length + 8 <= most {
+        let (mut x, mut y) = ([0; 8], [0; 8]);
+        x.copy_from_slice(&a[length..length + 8]);
+        y.copy_from_slice(&b[length..length + 8]);
+        let different = u64::from_le_bytes(x) ^ u64::from_le_bytes(y);
+        if different != 0 {
+            return length + (different.trailing_zeros() / 8) as usize;
+        }
+        length += 8;
+    }
+    while length < most && a[length] == b[length] {
+        length += 1;
+    }
+    length
+}
+
+/// Longest that a match is followed: nothing changes beyond.
+const CAP: usize = 1 << 16;
+
+/// Chooses covers for `new`; none more once `cancel` is set.
+pub(crate) fn covers(
+    index: &Index<'_>,
+    new: &[u8],
+    choices: &Choices<'_>,
+    cancel: Option<&AtomicBool>,
+) -> Vec<Cover> {
+    let old = index.text;
+    let mut covers: Vec<Cover> = Vec::new();
+    // The copy that goes on: old place minus new place.
+    let mut diagonal: Option<i64> = None;
+    let mut recent: Vec<i64> = Vec::new();
+    let to = new.len();
+    let mut region = 0;
+    let mut begin = 0; // first byte that no finished cover has
+    let mut scan = 0;
+    let mut seed: (usize, usize, usize) = (0, 0, 0); // the current copy's seed: new, old, length
+    let old_at = |diagonal: i64, new_at: usize| -> Option<usize> {
+        let at = new_at as i64 + diagonal;
+        (at >= 0 && (at as usize) < old.len()).then_some(at as usize)
+    };
+    while scan < to {
+        if cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
+            break;
+        }
+        let choice = choices.at(scan, &mut region);
+        let end = (scan + CAP).min(to);
+        // Straight on as long as it is exact.
+        if let Some(at) = diagonal.and_then(|d| old_at(d, scan)) {
+            let run = common(&old[at..], &new[scan..end]);
+            if run >= 16 {
+                scan += run;
+                continue;
+            }
+        }
+        // A copy on a diagonal that was used lately is told in a few bits.
+        let mut best = (0i64, 0usize, 0usize); // score, place, length
+        for &d in &recent {
+            let Some(at) = old_at(d, scan) else { continue };
+            let length = common(&old[at..], &new[scan..end]);
+            let score = length as i64 - choice.near as i64;
+            if Some(d) != diagonal && length >= choice.shortest.min(8) && score > best.0 {
+                best = (score, at, length);
+            }
+        }
+        if best.2 < 32 {
+            let (place, length) = index.longest(
+                &new[scan..end],
+                old_at(diagonal.unwrap_or(0), scan).unwrap_or(0),
+                choice.shortest,
+            );
+            let score = length as i64 - choice.gain as i64;
+            if length >= choice.shortest && score > best.0 {
+                best = (score, place, length);
+            }
+        }
+        let (score, place, length) = best;
+        if score <= 0 {
+            scan += 1;
+            continue;
+        }
+        let other = place as i64 - scan as i64;
+        if diagonal == Some(other) {
+            scan += length;
+            continue;
+        }
+        // What going straight on explains of these bytes.
+        let straight = diagonal.map_or(0, |d| {
+            (scan..scan + length)
+                .filter(|&i| old_at(d, i).is_some_and(|at| old[at] == new[i]))
+                .count()
+        });
+        if score < straight as i64 {
+            scan += 1;
+            continue;
+        }
+        close(
+            old,
+            new,
+            &mut covers,
+            seed,
+            diagonal,
+            &mut begin,
+            Some((scan, place)),
+        );
+        diagonal = Some(other);
+        if let Some(known) = recent.iter().position(|&d| d == other) {
+            recent.remove(known);
+        } else if recent.len() == RECENT {
+            recent.pop();
+        }
+        recent.insert(0, other);
+        seed = (scan, place, length);
+        scan += length;
+    }
+    close(old, new, &mut covers, seed, diagonal, &mut begin, None);
+    covers
+}
+
+/// Finishes the copy on `diagonal`: forward from its seed as far as it pays, and lets the next
+/// one, which begins at `next`, grow backward; where both want the same bytes they share them
+/// where it is best.
+fn close(
+    old: &[u8],
+    new: &[u8],
+    covers: &mut Vec<Cover>,
+    seed: (usize, usize, usize),
+    diagonal: Option<i64>,
+    begin: &mut usize,
+    next: Option<(usize, usize)>,
+) {
+    let limit = next.map_or(new.len(), |n| n.0);
+    let mut end = *begin;
+    if let Some(d) = diagonal {
+        let (seed_new, _, seed_length) = seed;
+        let from = seed_new + seed_length;
+        let (mut score, mut best, mut best_end) = (0i64, 0i64, from);
+        let mut at = from;
+        while at < limit {
+            let place = at as i64 + d;
+            if place < 0 || place as usize >= old.len() {
+                break;
+            }
+            score += if old[place as usize] == new[at] {
+                1
+            } else {
+                -1
+            };
+            at += 1;
+            if score > best {
+                best = score;
+                best_end = at;
+            }
+            if score < best - 256 {
+                break;
+            }
+        }
+        end = best_end;
+    }
+    // How far the next one reaches back.
+    let mut back = limit;
+    if let Some((next_new, next_old)) = next {
+        let (mut score, mut best) = (0i64, 0i64);
+        let mut steps = 1;
+        while steps <= next_new - *begin && steps <= next_old {
+            score += if old[next_old - steps] == new[next_new - steps] {
+                1
+            } else {
+                -1
+            };
+            if score > best {
+                best = score;
+                back = next_new - steps;
+            }
+            if score < best - 256 {
+                break;
+            }
+            steps += 1;
+        }
+        if let Some(d) = diagonal {
+            // The overlap is cut where most bytes are right.
+            if back < end {
+                let next_d = next_old as i64 - next_new as i64;
+                let (mut score, mut best, mut cut) = (0i64, 0i64, back);
+                for (at, byte) in new.iter().enumerate().take(end).skip(back) {
+                    let mine = old.get((at as i64 + d) as usize) == Some(byte);
+                    let theirs = old.get((at as i64 + next_d) as usize) == Some(byte);
+                    score += i64::from(mine) - i64::from(theirs);
+                    if score > best {
+                        best = score;
+                        cut = at + 1;
+                    }
+                }
+                end = cut;
+                back = cut;
+            }
+        }
+    }
+    if let Some(d) = diagonal {
+        let from = *begin;
+        if end > from {
+            covers.push(Cover {
+                old: (from as i64 + d) as u32,
+                new: from as u32,
+                length: (end - from) as u32,
+            });
+        }
+    }
+    *begin = back.max(end);
+}

@@ -1,0 +1,16 @@
+//! Making `quick` and `dense` payloads.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "images are below 4 GiB here, which is checked first"
+)]
+
+mod analyse;
+mod build;
+mod containers;
+mod firmware;
+mod mask;
+mod matcher;
+
+pub use build::{DeltaOptions, make_delta};
