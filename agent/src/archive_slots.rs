@@ -8,11 +8,11 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write as _};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tidegate_delta::archive::{self, ArchiveError};
-use tidegate_delta::{Applier, ApplyError, Hasher, Limits, Manifest, ReadAt};
+use tidegate_delta::{Applier, ApplyError, Hasher, Kept, Limits, Manifest, ReadAt};
 use tidegate_protocol::{Explained, Image, Reason};
 
 use crate::durable;
@@ -161,7 +161,8 @@ impl Slots {
     }
 
     /// Makes a version in a slot from a payload and, for a delta, the artifact in use. Idempotent:
-    /// it begins by emptying the slot. When it returns, every byte is verified and durable.
+    /// it begins by emptying the slot, but for what an attempt at the same image has written:
+    /// there it goes on. When it returns, every byte is verified and durable.
     pub fn stage(
         &self,
         slot: SlotId,
@@ -173,8 +174,8 @@ impl Slots {
         if manifest.to != image {
             return Err(SlotError::WrongImage);
         }
-        self.empty(slot)?;
-        let path = self.artifact(slot);
+        let part = self.part(slot, image);
+        self.empty(slot, Some(&part))?;
         let old = match old {
             Some(old) => {
                 let path = self.artifact(old);
@@ -186,24 +187,30 @@ impl Slots {
         let file = options
             .read(true)
             .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(at(&path))?;
+            .create(true)
+            .truncate(false)
+            .open(&part)
+            .map_err(at(&part))?;
         failpoint::point("artifact opened");
-        apply(
-            manifest,
-            payload,
-            old.as_ref().map(|f| f as &dyn ReadAt),
-            &file,
-        )?;
-        file.sync_all().map_err(at(&path))?;
+        let old = old.as_ref().map(|f| f as &dyn ReadAt);
+        let there = file.metadata().map_err(at(&part))?.len();
+        match apply(manifest, payload, old, &file, there) {
+            // What was there is not what it should be: a power cut may leave anything.
+            Err(SlotError::Apply(ApplyError::WrongImage)) if there > 0 => {
+                apply(manifest, payload, old, &file, 0)?;
+            }
+            other => other?,
+        }
+        file.sync_all().map_err(at(&part))?;
+        let path = self.artifact(slot);
+        fs::rename(&part, &path).map_err(at(&path))?;
         failpoint::point("artifact written");
         self.unpack(slot, &file, image)
     }
 
     /// Takes an installed folder over as a slot: packs it, which gives the base of deltas.
     pub fn adopt(&self, slot: SlotId, folder: &Path) -> Result<Image, SlotError> {
-        self.empty(slot)?;
+        self.empty(slot, None)?;
         let path = self.artifact(slot);
         let file = File::options()
             .read(true)
@@ -226,12 +233,22 @@ impl Slots {
         Ok(image)
     }
 
-    fn empty(&self, slot: SlotId) -> Result<(), SlotError> {
-        let (tree, artifact) = (self.tree(slot), self.artifact(slot));
-        durable::remove_tree(&tree).map_err(at(&tree))?;
-        match fs::remove_file(&artifact) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(&artifact)(e)),
-            _ => {}
+    /// Where an artifact is while it is made: named after what it is to be.
+    fn part(&self, slot: SlotId, image: Image) -> PathBuf {
+        self.dir(slot).join(format!("artifact.{}", image.sha256))
+    }
+
+    /// Removes everything from a slot but the file `keep`.
+    fn empty(&self, slot: SlotId, keep: Option<&Path>) -> Result<(), SlotError> {
+        let dir = self.dir(slot);
+        for entry in fs::read_dir(&dir).map_err(at(&dir))? {
+            let entry = entry.map_err(at(&dir))?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(at(&dir))?);
+            if kind.is_dir() {
+                durable::remove_tree(&path).map_err(at(&path))?;
+            } else if !kind.is_file() || keep != Some(path.as_path()) {
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
         }
         failpoint::point("slot emptied");
         Ok(())
@@ -261,16 +278,38 @@ impl Slots {
     }
 }
 
-/// Feeds the chunks of a payload, each verified before it is decoded.
+/// Makes durable what it has when it is flushed: at the end of each frame.
+struct Durable<'a>(&'a File);
+
+impl Write for Durable<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        failpoint::point("frame written");
+        self.0.sync_data()
+    }
+}
+
+/// Feeds the chunks of a payload, each verified before it is decoded. The first `there` bytes of
+/// `out` are from an attempt before this one.
 fn apply(
     manifest: &Manifest,
     payload: &File,
     old: Option<&dyn ReadAt>,
-    out: &File,
+    mut out: &File,
+    there: u64,
 ) -> Result<(), SlotError> {
     let limits = Limits::default();
-    let writer = BufWriter::with_capacity(256 << 10, out);
-    let mut applier = Applier::new(manifest, old, writer, &limits).map_err(SlotError::Apply)?;
+    let length = there.min(manifest.to.length);
+    let failed = |e| SlotError::Apply(ApplyError::Write(e));
+    out.set_len(length).map_err(failed)?;
+    io::Seek::seek(&mut out, io::SeekFrom::End(0)).map_err(failed)?;
+    let kept = Kept { bytes: out, length };
+    let writer = BufWriter::with_capacity(256 << 10, Durable(out));
+    let mut applier =
+        Applier::resuming(manifest, old, Some(kept), writer, &limits).map_err(SlotError::Apply)?;
     let mut buffer = Vec::new();
     let mut offset = 0;
     for chunk in &manifest.chunks {
@@ -281,9 +320,7 @@ fn apply(
         offset += u64::from(chunk.length);
     }
     let mut writer = applier.finish().map_err(SlotError::Apply)?;
-    writer
-        .flush()
-        .map_err(|e| SlotError::Apply(ApplyError::Write(e)))
+    writer.flush().map_err(failed)
 }
 
 fn rewound(file: &File) -> io::Result<io::BufReader<File>> {
@@ -357,5 +394,50 @@ mod tests {
         file.write_all(b"evil").unwrap();
         let result = slots.unpack(SlotId::A, &file, image);
         assert!(matches!(result, Err(SlotError::WrongImage)), "{result:?}");
+    }
+
+    #[test]
+    fn staging_goes_on_where_an_attempt_was_cut_whatever_it_left() {
+        use tidegate_delta::{DeltaOptions, Encoding, make_delta};
+        let dir = tempfile::tempdir().unwrap();
+        let slots = Slots::open(dir.path()).unwrap();
+        let text = |seed: u64| -> String {
+            let lines: Vec<String> = (0..40_000u64).map(|i| (i * i % seed).to_string()).collect();
+            lines.join("\n")
+        };
+        let old_tree = tree(dir.path(), "old", &text(9_973));
+        let old = slots.adopt(SlotId::A, &old_tree).unwrap();
+        let new_tree = tree(dir.path(), "new", &text(9_967));
+        let new = slots.adopt(SlotId::B, &new_tree).unwrap();
+        let read = |slot| fs::read(slots.artifact(slot)).unwrap();
+        let (old_bytes, new_bytes) = (read(SlotId::A), read(SlotId::B));
+        let mut payload = tempfile::tempfile().unwrap();
+        let options = DeltaOptions {
+            frame: 1 << 16,
+            ..DeltaOptions::new(Encoding::Dense)
+        };
+        let manifest = make_delta(&old_bytes, &new_bytes, &mut payload, &options).unwrap();
+        assert_eq!((manifest.from, manifest.to), (Some(old), new));
+        let half = &new_bytes[..new_bytes.len() / 2];
+        let garbage = vec![7; new_bytes.len() + 5];
+        for left in [&b""[..], half, &new_bytes, &garbage] {
+            slots.empty(SlotId::B, None).unwrap();
+            fs::write(slots.part(SlotId::B, new), left).unwrap();
+            fs::write(
+                slots.dir(SlotId::B).join("artifact.other"),
+                "of another image",
+            )
+            .unwrap();
+            slots
+                .stage(SlotId::B, &manifest, &payload, Some(SlotId::A), new)
+                .unwrap();
+            assert!(read(SlotId::B) == new_bytes);
+            let mut names: Vec<_> = fs::read_dir(slots.dir(SlotId::B))
+                .unwrap()
+                .map(|e| e.unwrap().file_name())
+                .collect();
+            names.sort();
+            assert_eq!(names, ["artifact", "tree"]);
+        }
     }
 }

@@ -81,6 +81,8 @@ pub struct JobSettings {
     pub lease: Duration,
     /// Memory that one delta build may take, in bytes; larger images get no delta.
     pub delta_memory: u64,
+    /// Threads of a delta build.
+    pub delta_threads: usize,
 }
 
 impl Default for DeviceSettings {
@@ -101,6 +103,7 @@ impl Default for JobSettings {
             flush: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             delta_memory: 2 << 30,
+            delta_threads: 1,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The driver: asks the server, steps the machine, performs what it asks for, journal first.
 
+mod abilities;
 mod identity;
 mod server;
 mod words;
@@ -9,7 +10,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
+use tidegate_protocol::{Abilities, DeploymentId, Explained, MAX_WAIT_S, Reason};
 use tidegate_trust::{SecretKey, TrustError};
 
 use crate::archive_slots::{SlotError, Slots};
@@ -88,6 +89,8 @@ pub struct Driver {
     healthy: Option<(bool, Instant)>,
     /// Whether the server has said that this device is isolated.
     isolated: bool,
+    /// What this device can do with payloads.
+    abilities: Abilities,
     /// Why the last assignment was refused, to be told with the next check-in.
     refused: Option<Explained>,
     _lock: File,
@@ -119,6 +122,7 @@ impl Driver {
             switch_by: None,
             healthy: None,
             isolated: false,
+            abilities: abilities::measure(),
             refused: None,
             _lock: lock,
         })
@@ -324,6 +328,7 @@ impl Driver {
         let mut line = self.client.sibling();
         // The artifact and what is unpacked from it.
         let needed = job.target.image.length.saturating_mul(2);
+        let begun = Instant::now();
         let fetching = download.run(&mut line, &payload, needed);
         tokio::pin!(fetching);
         loop {
@@ -331,7 +336,12 @@ impl Driver {
                 biased;
                 result = &mut fetching => {
                     return Ok(match result {
-                        Ok(bytes) => Event::Downloaded { bytes: job.bytes + bytes },
+                        Ok(bytes) => {
+                            if let Some(link) = abilities::link(bytes, begun.elapsed()) {
+                                self.abilities.link = link;
+                            }
+                            Event::Downloaded { bytes: job.bytes + bytes }
+                        }
                         Err(reason) => Event::DownloadFailed(reason),
                     });
                 }

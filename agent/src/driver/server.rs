@@ -120,6 +120,7 @@ impl Driver {
             release: running.map(|i| i.release.clone()),
             image: running.map(|i| i.image.sha256),
             metered: self.config.metered,
+            abilities: self.abilities.clone(),
             healthy: self.healthy.map(|(healthy, _)| healthy),
             refused: self.refused.clone(),
             battery: platform::battery(self.config.battery_file.as_deref()),

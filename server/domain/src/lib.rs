@@ -16,6 +16,7 @@
 //! | [`admission`] | what a device that checks in is told |
 //! | [`incident`] | who is exposed to a bad release, who is back, who cannot go back |
 //! | [`approval`] | who may approve what |
+//! | [`transport`] | which payload a device should fetch |
 //! | [`version_gate`] | whether a client of some version may still connect |
 
 pub mod admission;
@@ -28,6 +29,7 @@ pub mod path;
 pub mod ring;
 pub mod rollout;
 pub mod selector;
+pub mod transport;
 pub mod version_gate;
 pub mod window;
 

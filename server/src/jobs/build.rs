@@ -3,9 +3,12 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_delta::{Manifest, make_bsdiff, make_full};
+use tidegate_delta::{
+    DeltaOptions, Encoding, Limits, Manifest, make_bsdiff, make_delta, make_full,
+};
 use tidegate_protocol::Image;
 
 use crate::app::App;
@@ -22,8 +25,12 @@ use crate::store::products;
 const LEASE: Duration = Duration::from_mins(2);
 const TRIES: u32 = 3;
 const TRY_AGAIN: Duration = Duration::from_secs(30);
-/// The engine holds both images and sixteen bytes of index a byte of the old one.
-const MEMORY_PER_OLD_BYTE: u64 = 17;
+/// The engine holds both images, both again with their references masked, and four bytes of index
+/// for each byte of the old one.
+const MEMORY_PER_OLD_BYTE: u64 = 6;
+const MEMORY_PER_NEW_BYTE: u64 = 2;
+/// Its tables, and the copies and frames that it has coded.
+const MEMORY_BESIDE: u64 = 192 << 20;
 
 pub(super) async fn run(app: Arc<App>) {
     while !app.stopping.is_cancelled() {
@@ -99,7 +106,9 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
     let request: BuildRequest =
         serde_json::from_str(&job.payload).map_err(ServiceError::invalid)?;
     if let Some(from) = request.from {
-        let needed = from.length.saturating_mul(MEMORY_PER_OLD_BYTE) + request.to.length;
+        let needed = from.length.saturating_mul(MEMORY_PER_OLD_BYTE)
+            + request.to.length.saturating_mul(MEMORY_PER_NEW_BYTE)
+            + MEMORY_BESIDE;
         if needed > app.settings.jobs.delta_memory {
             return Ok(Some(format!(
                 "a delta would take {} MiB of memory, more than the {} MiB allowed",
@@ -115,8 +124,12 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
     };
     // A thread of its own: it may take minutes, and must not hold up a stop of the server.
     let (done, result) = tokio::sync::oneshot::channel();
+    let cancel = Arc::new(AtomicBool::new(false));
+    // Dropped with this future: when the lease is lost or the server stops, so does the engine.
+    let _guard = StopOnDrop(cancel.clone());
+    let threads = app.settings.jobs.delta_threads;
     std::thread::spawn(move || {
-        let _ = done.send(make(new, old, request));
+        let _ = done.send(make(new, old, request, threads, &cancel));
     });
     let made = result
         .await
@@ -177,19 +190,39 @@ async fn fetch(app: &App, image: Image) -> Result<File, ServiceError> {
     Ok(file)
 }
 
+/// Tells the engine to stop when nobody waits for it any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn make(
     mut new: File,
     old: Option<File>,
     request: BuildRequest,
+    threads: usize,
+    cancel: &AtomicBool,
 ) -> Result<(Manifest, File), ServiceError> {
     let mut out = temporary()?;
     let writer = BufWriter::new(out.try_clone().map_err(io)?);
     let made = if let (Some(old), Some(from)) = (old, request.from) {
-        make_bsdiff(
-            &read_verified(old, from)?,
-            &read_verified(new, request.to)?,
-            writer,
-        )
+        let (old, new) = (read_verified(old, from)?, read_verified(new, request.to)?);
+        match request.encoding {
+            // What an older program asked for.
+            Encoding::Raw | Encoding::Full | Encoding::Bsdiff => make_bsdiff(&old, &new, writer),
+            encoding @ (Encoding::Quick | Encoding::Dense) => {
+                let options = DeltaOptions {
+                    memory: Limits::MEMORY,
+                    threads,
+                    cancel: Some(cancel),
+                    ..DeltaOptions::new(encoding)
+                };
+                make_delta(&old, &new, writer, &options)
+            }
+        }
     } else {
         new.rewind().map_err(io)?;
         make_full(&mut BufReader::new(new), writer)

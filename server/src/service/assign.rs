@@ -1,7 +1,8 @@
 //! Assignments: what a device is to do, signed for it and for this moment.
 
 use tidegate_domain::admission::Metered;
-use tidegate_protocol::{CheckIn, DeploymentId, ProblemCode, Version};
+use tidegate_domain::transport::{self, Way};
+use tidegate_protocol::{CheckIn, DeploymentId, ProblemCode, Sha256, Version};
 use tidegate_trust::ImagePath;
 use tidegate_trust::assignment::{Action, Draft, Payload, Terms};
 
@@ -67,7 +68,7 @@ impl App {
                 deployment: task.deployment,
                 window_s: task.window_s,
                 switch_within_s: task.switch_within_s,
-                payloads: payloads(plan, artifact.image.sha256, request.image, deltas_only),
+                payloads: payloads(plan, artifact.image.sha256, request, deltas_only),
             },
         };
         let signed = draft.sign(&plan.trust.keys.director)?;
@@ -75,37 +76,36 @@ impl App {
     }
 }
 
-/// The ways to fetch an image, best first: a delta from what is installed if it is the smallest,
-/// then the full payloads, smallest first.
+/// The ways to fetch an image, the one that this device waits least for first.
 fn payloads(
     plan: &PlanSnapshot,
-    image: tidegate_protocol::Sha256,
-    installed: Option<tidegate_protocol::Sha256>,
+    image: Sha256,
+    request: &CheckIn,
     deltas_only: bool,
 ) -> Vec<Payload> {
-    let mut list: Vec<Payload> = plan
-        .payloads
-        .get(&image)
-        .into_iter()
-        .flatten()
-        .filter(|p| (p.from.is_none() && !deltas_only) || (p.from.is_some() && p.from == installed))
-        .map(|p| Payload {
+    let ways = plan.payloads.get(&image).into_iter().flatten().map(|p| {
+        let way = Way {
+            encoding: p.encoding,
+            from: p.from,
+            bytes: p.bytes,
+            memory: p.memory,
+            work: p.work,
+        };
+        let payload = Payload {
             manifest: p.manifest.sha256,
             manifest_length: p.manifest.length,
             from: p.from,
             bytes: p.bytes,
-        })
-        .collect();
-    list.sort_by_key(|p| p.bytes);
-    // What is larger than a full payload is of no use, and the last one needs no old image.
-    if let Some(first_full) = list.iter().position(|p| p.from.is_none()) {
-        let mut index = 0;
-        list.retain(|p| {
-            let keep = index <= first_full || p.from.is_none();
-            index += 1;
-            keep
-        });
-    }
+        };
+        (way, payload)
+    });
+    let mut list = transport::order(
+        ways,
+        &request.abilities,
+        request.image,
+        request.metered,
+        deltas_only,
+    );
     list.truncate(4);
     list
 }

@@ -1,6 +1,7 @@
 //! The fleet in memory: device facts, and the plan, an immutable snapshot that is swapped whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -25,8 +26,13 @@ pub struct Fleet {
     /// Devices that take an update, or are in their rollback window: whose silence matters.
     watched: Mutex<BTreeSet<DeviceId>>,
     reloading: tokio::sync::Mutex<()>,
+    /// One at a time for a device: what was read first must not be put in its place last.
+    reloading_devices: [tokio::sync::Mutex<()>; RELOADS],
     version: watch::Sender<u64>,
 }
+
+/// Devices that can be read anew at the same time.
+const RELOADS: usize = 64;
 
 /// How many more devices a rollout may expose, as this replica knows it. The database has the
 /// last word; this keeps those who would be refused from asking it.
@@ -201,6 +207,7 @@ impl Fleet {
             plan: ArcSwap::from_pointee(plan),
             rooms: ArcSwap::from_pointee(rooms),
             watched: Mutex::new(watched),
+            reloading_devices: [const { tokio::sync::Mutex::const_new(()) }; RELOADS],
             reloading: tokio::sync::Mutex::default(),
             version: watch::Sender::new(0),
         })
@@ -297,6 +304,10 @@ impl Fleet {
 
     /// Reads one device again: another replica changed it, or it has just joined.
     pub async fn reload_device(&self, db: &Db, id: DeviceId) -> Result<(), StoreError> {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let lane = usize::try_from(hasher.finish() % RELOADS as u64).unwrap_or(0);
+        let _turn = self.reloading_devices[lane].lock().await;
         let mut tx = db.read().await?;
         let Some(device) = devices::one(&mut tx, id).await? else {
             return Ok(());

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use std::time::Duration;
-use tidegate_delta::Encoding;
 
 use tidegate_domain::admission::{
     ArtifactPlan, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan, SignedPolicy, WavePlan,
@@ -169,7 +168,8 @@ fn add_artifact(
         full_bytes: full.unwrap_or(artifact.image.length),
         deltas: list
             .iter()
-            .filter(|p| p.encoding == Encoding::Bsdiff)
+            // Largest first: of two from the same image the smaller one stays.
+            .rev()
             .filter_map(|p| Some((p.from?, p.bytes)))
             .collect(),
     };

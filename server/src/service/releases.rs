@@ -1,13 +1,13 @@
 //! Products, releases, artifacts, and the deltas between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tidegate_domain::lifecycle::ReleaseStanding;
 use tidegate_protocol::{
-    Channel, Image, JobId, Platform, ProblemCode, ProductName, Sha256, Stage, Version,
+    Channel, Encoding, Image, JobId, Platform, ProblemCode, ProductName, Sha256, Stage, Version,
 };
 use tidegate_trust::{ImagePath, RoleName};
 
@@ -27,13 +27,21 @@ pub struct BuildRequest {
     pub to: Image,
     /// The image to start from; `None` for a full payload.
     pub from: Option<Image>,
+    /// How it is to encode; jobs of older programs do not say.
+    #[serde(default = "full")]
+    pub encoding: Encoding,
+}
+
+fn full() -> Encoding {
+    Encoding::Full
 }
 
 /// Name of the queue of build jobs.
 pub const BUILD: &str = "build_payload";
 
-/// How many releases back deltas are made from: each of them to the new one, and back.
-const DELTAS_FROM: usize = 5;
+/// From how many releases deltas are made, and back to how many: those that most devices run, and
+/// the newest.
+const DELTAS_FROM: usize = 8;
 
 impl App {
     /// Makes a product; making it again changes nothing.
@@ -131,6 +139,8 @@ impl App {
             encoding: manifest.encoding,
             manifest: self.blobs.put_bytes(manifest.to_bytes()).await?,
             bytes: manifest.payload.length,
+            memory: manifest.memory,
+            work: manifest.work,
         })
     }
 
@@ -209,29 +219,51 @@ impl App {
             .filter(|a| a.product == artifact.product && a.platform == artifact.platform)
             .filter(|a| a.version != artifact.version && a.image != artifact.image)
             .collect();
+        let mut running: HashMap<Sha256, u64> = HashMap::new();
+        for device in self.fleet.devices() {
+            if let Some(image) = device.lock().device.image {
+                *running.entry(image).or_default() += 1;
+            }
+        }
+        // The newest is the one that testers run, however few.
         others.sort_by(|a, b| b.version.cmp(&a.version));
+        let rest = others.split_off(others.len().min(1));
+        let mut rest: Vec<_> = rest
+            .into_iter()
+            .map(|a| (running.get(&a.image.sha256).copied().unwrap_or(0), a))
+            .collect();
+        rest.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        others.extend(rest.into_iter().map(|(_, artifact)| artifact));
         others.truncate(DELTAS_FROM);
         let mut requests = vec![BuildRequest {
             to: artifact.image,
             from: None,
+            encoding: Encoding::Full,
         }];
-        for other in &others {
-            requests.push(BuildRequest {
-                to: artifact.image,
-                from: Some(other.image),
-            });
-        }
-        for other in &others {
-            requests.push(BuildRequest {
-                to: other.image,
-                from: Some(artifact.image),
-            });
+        for encoding in [Encoding::Quick, Encoding::Dense] {
+            for other in &others {
+                requests.push(BuildRequest {
+                    to: artifact.image,
+                    from: Some(other.image),
+                    encoding,
+                });
+            }
+            for other in &others {
+                requests.push(BuildRequest {
+                    to: other.image,
+                    from: Some(artifact.image),
+                    encoding,
+                });
+            }
         }
         for (at, request) in (0..).zip(requests) {
             let from = request
                 .from
                 .map_or_else(String::new, |f| f.sha256.to_string());
-            let subject = format!("{}<{from}", request.to.sha256);
+            let subject = match request.encoding {
+                Encoding::Full => format!("{}<{from}", request.to.sha256),
+                encoding => format!("{}<{from} {encoding}", request.to.sha256),
+            };
             let payload = serde_json::to_string(&request).unwrap_or_default();
             let id = JobId::from_random(random::bytes());
             // A microsecond apart, so that they are done in this order.
@@ -355,12 +387,7 @@ impl App {
                     from: request
                         .from
                         .and_then(|f| names.get(&f.sha256).map(ToString::to_string)),
-                    encoding: if request.from.is_some() {
-                        "bsdiff"
-                    } else {
-                        "full"
-                    }
-                    .into(),
+                    encoding: request.encoding.to_string(),
                     bytes: 0,
                     image_bytes: artifact.image.length,
                     state: if job.state == "failed" {

@@ -35,8 +35,8 @@ statements! {
     INSERT_BLOB = "INSERT INTO blob (sha256, length, created_at) VALUES ($1, $2, $3)
                    ON CONFLICT (sha256) DO NOTHING";
     BLOB = "SELECT sha256, length FROM blob WHERE sha256 = $1";
-    INSERT_PAYLOAD = "INSERT INTO payload (to_sha256, from_sha256, encoding, manifest_sha256, manifest_length, bytes, created_at)
-                      VALUES ($1, $2, $3, $4, $5, $6, $7)
+    INSERT_PAYLOAD = "INSERT INTO payload (to_sha256, from_sha256, encoding, manifest_sha256, manifest_length, bytes, memory, work, created_at)
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                       ON CONFLICT (to_sha256, from_sha256, encoding) DO NOTHING";
     ALL_PAYLOADS = "SELECT * FROM payload ORDER BY bytes";
 }
@@ -108,6 +108,10 @@ pub struct Payload {
     pub manifest: Image,
     /// Bytes to fetch.
     pub bytes: u64,
+    /// Memory that decoding takes, in bytes.
+    pub memory: u64,
+    /// Bits that models decode.
+    pub work: u64,
 }
 
 /// Makes a product; whether it is new.
@@ -365,6 +369,8 @@ pub async fn insert_payload(
                 payload.manifest.sha256.to_string(),
                 length(payload.manifest.length),
                 length(payload.bytes),
+                length(payload.memory),
+                length(payload.work),
                 now.as_micros(),
             ],
         )
@@ -389,6 +395,8 @@ pub async fn all_payloads(tx: &mut Tx) -> Result<Vec<Payload>, StoreError> {
                 length: row.unsigned("manifest_length")?,
             },
             bytes: row.unsigned("bytes")?,
+            memory: row.unsigned("memory")?,
+            work: row.unsigned("work")?,
         })
     })
     .await
