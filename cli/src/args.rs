@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use tidegate_delta::Encoding;
+
 use crate::keys::Access;
 use crate::keys::holder::Profile;
 use crate::keys::secret::Unlock;
@@ -91,6 +93,9 @@ pub(crate) enum Command {
     /// Devices: look, ask why, let join.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Deltas of files, without a server: make, apply, look.
+    #[command(subcommand)]
+    Delta(DeltaCommand),
     /// Say what needs attention: files near their expiry, keys in the clear, drafts that wait,
     /// devices that refuse.
     Doctor {
@@ -101,6 +106,46 @@ pub(crate) enum Command {
     Completions {
         /// Which shell.
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeltaCommand {
+    /// Make a delta from one file to another.
+    Diff {
+        /// The file that the other side has.
+        old: PathBuf,
+        /// The file that it is to get.
+        new: PathBuf,
+        /// Where the delta goes.
+        delta: PathBuf,
+        /// dense (smallest), quick (fastest to apply), bsdiff, or full (needs no old file).
+        #[arg(long, default_value = "dense")]
+        encoding: Encoding,
+        /// Most memory that applying may take, in MiB; from 131 on dense uses large tables.
+        #[arg(long, default_value_t = 16, value_name = "MIB", value_parser = clap::value_parser!(u32).range(12..=4096))]
+        memory: u32,
+        /// Threads that code; by default one a core.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        threads: Option<u16>,
+    },
+    /// Make the new file from the old one and a delta. An apply that was cut goes on where it
+    /// was when it is started again.
+    Apply {
+        /// The file that the delta starts from.
+        old: PathBuf,
+        /// The delta.
+        delta: PathBuf,
+        /// Where the new file goes; it appears only when it is whole and right.
+        new: PathBuf,
+        /// Most memory that it may take, in MiB.
+        #[arg(long, default_value_t = 16, value_name = "MIB", value_parser = clap::value_parser!(u32).range(2..=4096))]
+        memory: u32,
+    },
+    /// Say what is in a delta.
+    Inspect {
+        /// The delta.
+        delta: PathBuf,
     },
 }
 
@@ -200,6 +245,9 @@ pub(crate) struct ServeArgs {
     /// Memory that one delta build may take, in MiB; larger images get no delta.
     #[arg(long, default_value_t = 2_048, value_name = "MIB")]
     pub(crate) delta_memory: u64,
+    /// Threads of a delta build: what is left over serves devices.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) delta_threads: u16,
     /// Log lines as text or as JSON; RUST_LOG chooses which.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,

@@ -70,6 +70,12 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Product(command) => commands::incident::product(&context, command).await,
         Command::Simulate(args) => commands::simulate::run(&args),
         Command::Device(command) => commands::device::run(&context, command).await,
+        Command::Delta(command) => {
+            // It computes for minutes: not on a thread that answers.
+            tokio::task::spawn_blocking(move || commands::delta::run(&context, command))
+                .await
+                .map_err(|e| CliError::Failed(e.to_string()))?
+        }
         Command::Completions { shell } => {
             args::completions(shell);
             Ok(())

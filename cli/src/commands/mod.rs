@@ -1,6 +1,7 @@
 //! What each command does.
 
 pub(crate) mod ceremony;
+pub(crate) mod delta;
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod incident;

@@ -50,6 +50,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
         },
         jobs: JobSettings {
             delta_memory: args.delta_memory << 20,
+            delta_threads: args.delta_threads.into(),
             ..JobSettings::default()
         },
         max_upload: args.max_upload << 20,

@@ -1,0 +1,279 @@
+//! `delta`: make, apply and look at deltas of files, without a server.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+use tidegate_delta::container::{read_head, write_head};
+use tidegate_delta::{
+    Applier, ApplyError, DeltaOptions, Encoding, Hasher, Image, Kept, Limits, Manifest, ReadAt,
+    make_bsdiff, make_delta, make_full,
+};
+use tidegate_protocol::error_chain;
+
+use super::Context;
+use crate::args::DeltaCommand;
+use crate::error::CliError;
+use crate::output::{bytes, bytes_bar, show};
+
+pub(crate) fn run(context: &Context, command: DeltaCommand) -> Result<(), CliError> {
+    match command {
+        DeltaCommand::Diff {
+            old,
+            new,
+            delta,
+            encoding,
+            memory,
+            threads,
+        } => diff(context, [&old, &new, &delta], encoding, memory, threads),
+        DeltaCommand::Apply {
+            old,
+            delta,
+            new,
+            memory,
+        } => apply(context, [&old, &delta, &new], memory),
+        DeltaCommand::Inspect { delta } => {
+            let manifest = head(&delta, &generous())?.1;
+            show(context.format, &view(&manifest), describe)
+        }
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
+    move |e| CliError::Failed(format!("{}: {e}", path.display()))
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> CliError {
+    CliError::Failed(format!("{what}: {}", error_chain(error)))
+}
+
+/// Memory for the decoder, of what the person allows for all.
+fn decoder(memory: u32) -> u64 {
+    (u64::from(memory) << 20) - u64::from(Limits::DELTA_CHUNK)
+}
+
+/// Whatever a file may ask for: nothing is applied.
+fn generous() -> Limits {
+    Limits {
+        max_memory: u64::MAX,
+        max_window_log: 31,
+        ..Limits::default()
+    }
+}
+
+fn head(path: &Path, limits: &Limits) -> Result<(BufReader<File>, Manifest), CliError> {
+    let mut file = BufReader::new(File::open(path).map_err(at(path))?);
+    let manifest =
+        read_head(&mut file, limits).map_err(|e| failed(&path.display().to_string(), &e))?;
+    Ok((file, manifest))
+}
+
+/// What is told of a delta.
+#[derive(Debug, Serialize)]
+struct View {
+    encoding: Encoding,
+    from: Option<Image>,
+    to: Image,
+    payload: Image,
+    chunks: usize,
+    memory: u64,
+    work: u64,
+}
+
+fn view(manifest: &Manifest) -> View {
+    View {
+        encoding: manifest.encoding,
+        from: manifest.from,
+        to: manifest.to,
+        payload: manifest.payload,
+        chunks: manifest.chunks.len(),
+        memory: manifest.memory,
+        work: manifest.work,
+    }
+}
+
+fn describe(view: &View) -> String {
+    let image = |image: &Image| format!("{} {}", image.sha256, bytes(image.length));
+    let from = view.from.as_ref().map_or("nothing".into(), image);
+    let part = if view.to.length == 0 {
+        0.0
+    } else {
+        // For people: two digits are enough.
+        #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+        let part = view.payload.length as f64 * 100.0 / view.to.length as f64;
+        part
+    };
+    format!(
+        "encoding  {}\nfrom      {from}\nto        {}\npayload   {} in {} chunks, {part:.2} % of the image\nmemory    {} to apply\nwork      {} million bits of models",
+        view.encoding,
+        image(&view.to),
+        bytes(view.payload.length),
+        view.chunks,
+        bytes(view.memory + u64::from(Limits::DELTA_CHUNK)),
+        view.work / 1_000_000,
+    )
+}
+
+fn diff(
+    context: &Context,
+    [old, new, delta]: [&PathBuf; 3],
+    encoding: Encoding,
+    memory: u32,
+    threads: Option<u16>,
+) -> Result<(), CliError> {
+    let read = |path: &PathBuf| fs::read(path).map_err(at(path));
+    let dir = delta.parent().filter(|p| !p.as_os_str().is_empty());
+    let dir = dir.unwrap_or(Path::new("."));
+    let mut payload = tempfile::tempfile_in(dir).map_err(at(dir))?;
+    let writer = BufWriter::new(payload.try_clone().map_err(at(delta))?);
+    let made = match encoding {
+        Encoding::Full | Encoding::Raw => make_full(&mut File::open(new).map_err(at(new))?, writer),
+        Encoding::Bsdiff => make_bsdiff(&read(old)?, &read(new)?, writer),
+        Encoding::Quick | Encoding::Dense => {
+            let (old, new) = (read(old)?, read(new)?);
+            let bar = bytes_bar(new.len() as u64, "coding");
+            let progress = |done: u64| bar.set_position(done);
+            let mut options = DeltaOptions::new(encoding);
+            options.memory = decoder(memory);
+            options.threads = threads.map_or_else(
+                || std::thread::available_parallelism().map_or(1, usize::from),
+                usize::from,
+            );
+            options.progress = Some(&progress);
+            let made = make_delta(&old, &new, writer, &options);
+            bar.finish_and_clear();
+            made
+        }
+    };
+    let manifest = made.map_err(|e| failed("no delta was made", &e))?;
+    payload.rewind().map_err(at(delta))?;
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(at(dir))?;
+    write_head(&manifest, &mut file).map_err(|e| failed("no delta was written", &e))?;
+    io::copy(&mut payload, &mut file).map_err(at(delta))?;
+    file.as_file().sync_all().map_err(at(delta))?;
+    file.persist(delta).map_err(|e| at(delta)(e.error))?;
+    show(context.format, &view(&manifest), describe)
+}
+
+/// What was made.
+#[derive(Serialize)]
+struct Applied {
+    to: Image,
+    resumed_at: u64,
+    milliseconds: u128,
+}
+
+/// The name that the new file has while it is made.
+fn part_of(new: &Path) -> PathBuf {
+    let mut name = new.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
+
+fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Result<(), CliError> {
+    let limits = Limits {
+        max_memory: decoder(memory),
+        ..Limits::default()
+    };
+    let (mut payload, manifest) = head(delta, &limits)?;
+    let begin = payload.stream_position().map_err(at(delta))?;
+    let base = File::open(old).map_err(at(old))?;
+    if let Some(from) = manifest.from
+        && image_of(&base).map_err(at(old))? != from
+    {
+        return Err(CliError::Hinted(
+            format!("{} is not what this delta starts from", old.display()),
+            format!("it starts from a file with SHA-256 {}", from.sha256),
+        ));
+    }
+    let part = part_of(new);
+    let started = Instant::now();
+    let mut length = fs::metadata(&part).map_or(0, |m| m.len());
+    loop {
+        match apply_from(&manifest, &base, &mut payload, &part, length, &limits) {
+            Ok(()) => break,
+            // What was there was not ours.
+            Err(ApplyError::WrongImage) if length > 0 => length = 0,
+            Err(error) => return Err(failed("nothing was made", &error)),
+        }
+        payload
+            .seek(io::SeekFrom::Start(begin))
+            .map_err(at(delta))?;
+    }
+    fs::rename(&part, new).map_err(at(new))?;
+    let applied = Applied {
+        to: manifest.to,
+        resumed_at: length,
+        milliseconds: started.elapsed().as_millis(),
+    };
+    show(context.format, &applied, |a| {
+        let resumed = match a.resumed_at {
+            0 => String::new(),
+            at => format!(", {} of them from before", bytes(at)),
+        };
+        format!(
+            "{}: {}{resumed}, in {} ms",
+            new.display(),
+            bytes(a.to.length),
+            a.milliseconds
+        )
+    })
+}
+
+fn image_of(file: &File) -> io::Result<Image> {
+    let mut hasher = Hasher::new();
+    let mut reader = BufReader::with_capacity(256 << 10, file);
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = reader.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+/// Applies with the first `length` bytes of `part` already there.
+fn apply_from(
+    manifest: &Manifest,
+    base: &File,
+    payload: &mut BufReader<File>,
+    part: &Path,
+    length: u64,
+    limits: &Limits,
+) -> Result<(), ApplyError> {
+    let open = || {
+        let mut out = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(part)?;
+        out.set_len(length.min(manifest.to.length))?;
+        out.seek(io::SeekFrom::End(0))?;
+        Ok((out.try_clone()?, out))
+    };
+    let (there, out) = open().map_err(ApplyError::Write)?;
+    let kept = Kept {
+        bytes: &there,
+        length: length.min(manifest.to.length),
+    };
+    let writer = BufWriter::with_capacity(256 << 10, &out);
+    let base: &dyn ReadAt = base;
+    let mut applier = Applier::resuming(manifest, Some(base), Some(kept), writer, limits)?;
+    let mut buffer = Vec::new();
+    for (index, chunk) in manifest.chunks.iter().enumerate() {
+        buffer.resize(chunk.length as usize, 0);
+        payload
+            .read_exact(&mut buffer)
+            .map_err(|_| ApplyError::ChunkCorrupt {
+                index,
+                what: "length",
+            })?;
+        applier.push_chunk(&buffer)?;
+    }
+    applier.finish()?.flush().map_err(ApplyError::Write)?;
+    out.sync_all().map_err(ApplyError::Write)
+}
