@@ -30,6 +30,7 @@ const LIMITS: Limits = Limits {
     max_window_log: 17,
     max_chunks: 8_192,
     max_manifest: 64 << 10,
+    max_memory: 16 << 20,
 };
 
 /// The old image.
@@ -102,6 +103,8 @@ fn payload(flags: u8, rest: &[u8]) {
         to: if has(RAW) { blob } else { unknown },
         payload: blob,
         window_log: 0,
+        memory: 0,
+        work: 0,
         chunks,
     };
     let (result, out) = apply(&manifest, bytes);

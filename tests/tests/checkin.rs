@@ -17,6 +17,7 @@ fn request(device: &serde_json::Value) -> CheckIn {
         release: device["release"].as_str().map(|v| v.parse().unwrap()),
         image: device["image"].as_str().map(|v| v.parse().unwrap()),
         metered: false,
+        abilities: tidegate_protocol::Abilities::default(),
         healthy: None,
         battery: tidegate_protocol::Battery::default(),
         refused: None,

@@ -123,7 +123,7 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
     let open = json!({
         "window_s": 2, "max_failure_bp": 10_000, "min_success_bp": 0, "min_failures": 1_000,
     });
-    server.roll_out("1.1.0", &["NA"], open).await;
+    let id = server.roll_out("1.1.0", &["NA"], open).await;
     for (point, device) in devices.iter_mut().enumerate() {
         device.run_with(&[("TIDEGATE_CRASH_AT", &(point + 1).to_string())]);
     }
@@ -147,7 +147,20 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
             }
             let settled =
                 |d: &Device| d.status()["state"].is_null() && d.installed().as_deref() == Some(end);
-            devices.iter().all(settled).then_some(())
+            // A device that has not begun looks like one that has come back.
+            let over = [
+                "succeeded",
+                "failed",
+                "rolled_back",
+                "timed_out",
+                "cancelled",
+            ];
+            let deployments = server.deployments(&id).await;
+            let ended = deployments.len() == devices.len()
+                && deployments
+                    .iter()
+                    .all(|d| d["state"].as_str().is_some_and(|s| over.contains(&s)));
+            (ended && devices.iter().all(settled)).then_some(())
         },
     )
     .await;

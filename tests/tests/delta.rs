@@ -1,0 +1,100 @@
+//! Deltas of files on the command line, without a server.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::Path;
+use std::process::Command;
+
+use tidegate_tests::binary;
+
+/// Runs `tidegate delta ...`: exit code, standard output, standard error.
+fn delta(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(binary("tidegate"))
+        .arg("delta")
+        .args(arguments)
+        .current_dir(dir)
+        .env("CI", "true")
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// Two files that differ in many places, in a folder of their own.
+fn folder() -> (tempfile::TempDir, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |i: u32| format!("{i} {}\n", i.wrapping_mul(2_654_435_761) >> 9);
+    let old: String = (0..60_000).map(line).collect();
+    let new: String = (0..60_000)
+        .filter(|i| i % 4_001 != 7)
+        .map(|i| line(i + u32::from(i % 997 == 0)))
+        .collect();
+    std::fs::write(dir.path().join("old"), old).unwrap();
+    std::fs::write(dir.path().join("new"), &new).unwrap();
+    (dir, new.into_bytes())
+}
+
+#[test]
+fn a_delta_of_each_encoding_is_made_looked_at_and_applied() {
+    let (dir, new) = folder();
+    let mut sizes = Vec::new();
+    for encoding in ["full", "bsdiff", "quick", "dense"] {
+        let file = format!("{encoding}.delta");
+        let (code, out, err) = delta(
+            dir.path(),
+            &["diff", "old", "new", &file, "--encoding", encoding],
+        );
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains(&format!("encoding  {encoding}")), "{out}");
+        let (code, seen, _) = delta(dir.path(), &["inspect", &file]);
+        assert_eq!((code, seen), (0, out));
+        let (code, _, err) = delta(dir.path(), &["apply", "old", &file, "made"]);
+        assert_eq!(code, 0, "{err}");
+        assert!(std::fs::read(dir.path().join("made")).unwrap() == new);
+        assert!(!dir.path().join("made.part").exists());
+        sizes.push(std::fs::metadata(dir.path().join(&file)).unwrap().len());
+    }
+    // Smallest last.
+    assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+}
+
+#[test]
+fn an_apply_goes_on_and_what_is_wrong_is_said() {
+    let (dir, new) = folder();
+    let made = dir.path().join("made");
+    let (code, _, err) = delta(dir.path(), &["diff", "old", "new", "d"]);
+    assert_eq!(code, 0, "{err}");
+    // A cut apply has left the first half, or what is none.
+    for left in [&new[..new.len() / 2], b"something else"] {
+        std::fs::write(dir.path().join("made.part"), left).unwrap();
+        let (code, _, err) = delta(dir.path(), &["apply", "old", "d", "made"]);
+        assert_eq!(code, 0, "{err}");
+        assert!(std::fs::read(&made).unwrap() == new);
+        std::fs::remove_file(&made).unwrap();
+    }
+    let (code, _, err) = delta(dir.path(), &["apply", "new", "d", "made"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("not what this delta starts from"), "{err}");
+    let (code, _, err) = delta(dir.path(), &["apply", "old", "new", "made"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("no delta file"), "{err}");
+    // Less memory than it needs is refused before anything is done.
+    let (code, _, err) = delta(dir.path(), &["apply", "old", "d", "made", "--memory", "4"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("memory"), "{err}");
+    let mut bytes = std::fs::read(dir.path().join("d")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(dir.path().join("damaged"), &bytes).unwrap();
+    let (code, _, err) = delta(dir.path(), &["apply", "old", "damaged", "made"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("chunk 0"), "{err}");
+    std::fs::write(dir.path().join("cut"), &bytes[..last - 5]).unwrap();
+    let (code, _, err) = delta(dir.path(), &["apply", "old", "cut", "made"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("chunk 0"), "{err}");
+    assert!(!made.exists());
+}
