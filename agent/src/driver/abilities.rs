@@ -17,15 +17,8 @@ pub(super) fn measure() -> Abilities {
     let took = begun.elapsed().as_micros().max(1);
     let kilobits = u128::from(bits) * 1000 / took;
     Abilities {
-        encodings: [
-            Encoding::Raw,
-            Encoding::Full,
-            Encoding::Bsdiff,
-            Encoding::Quick,
-            Encoding::Dense,
-        ]
-        .map(|e| e.as_str().to_owned())
-        .to_vec(),
+        // What the engine of this agent knows it can apply.
+        encodings: Encoding::ALL.iter().map(ToString::to_string).collect(),
         memory_kib: u32::try_from(Limits::default().max_memory >> 10).unwrap_or(u32::MAX),
         kilobits: u32::try_from(kilobits).unwrap_or(u32::MAX),
         link: 0,

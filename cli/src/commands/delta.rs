@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde::Serialize;
 use tidegate_delta::container::{read_head, write_head};
 use tidegate_delta::{
-    Applier, ApplyError, DeltaOptions, Encoding, Hasher, Image, Kept, Limits, Manifest, ReadAt,
-    make_bsdiff, make_delta, make_full,
+    Applier, ApplyError, DeltaOptions, Encoding, Image, Kept, Limits, Manifest, ReadAt,
+    make_bsdiff, make_delta, make_full, make_raw,
 };
 use tidegate_protocol::error_chain;
 
@@ -180,8 +180,9 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
     let (mut payload, manifest) = head(delta, &limits)?;
     let begin = payload.stream_position().map_err(at(delta))?;
     let base = File::open(old).map_err(at(old))?;
+    let image = make_raw(&mut &base).map_err(|e| failed(&old.display().to_string(), &e))?;
     if let Some(from) = manifest.from
-        && image_of(&base).map_err(at(old))? != from
+        && image.to != from
     {
         return Err(CliError::Hinted(
             format!("{} is not what this delta starts from", old.display()),
@@ -190,7 +191,7 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
     }
     let part = part_of(new);
     let started = Instant::now();
-    let mut length = fs::metadata(&part).map_or(0, |m| m.len());
+    let mut length = fs::metadata(&part).map_or(0, |m| m.len().min(manifest.to.length));
     loop {
         match apply_from(&manifest, &base, &mut payload, &part, length, &limits) {
             Ok(()) => break,
@@ -222,19 +223,6 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
     })
 }
 
-fn image_of(file: &File) -> io::Result<Image> {
-    let mut hasher = Hasher::new();
-    let mut reader = BufReader::with_capacity(256 << 10, file);
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = reader.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..read]);
-    }
-}
-
 /// Applies with the first `length` bytes of `part` already there.
 fn apply_from(
     manifest: &Manifest,
@@ -251,14 +239,14 @@ fn apply_from(
             .read(true)
             .write(true)
             .open(part)?;
-        out.set_len(length.min(manifest.to.length))?;
+        out.set_len(length)?;
         out.seek(io::SeekFrom::End(0))?;
         Ok((out.try_clone()?, out))
     };
     let (there, out) = open().map_err(ApplyError::Write)?;
     let kept = Kept {
         bytes: &there,
-        length: length.min(manifest.to.length),
+        length,
     };
     let writer = BufWriter::with_capacity(256 << 10, &out);
     let base: &dyn ReadAt = base;

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_delta::{
-    DeltaOptions, Encoding, Limits, Manifest, make_bsdiff, make_delta, make_full,
-};
+use tidegate_delta::{DeltaOptions, Encoding, Manifest, make_bsdiff, make_delta, make_full};
 use tidegate_protocol::Image;
 
 use crate::app::App;
@@ -215,7 +213,6 @@ fn make(
             Encoding::Raw | Encoding::Full | Encoding::Bsdiff => make_bsdiff(&old, &new, writer),
             encoding @ (Encoding::Quick | Encoding::Dense) => {
                 let options = DeltaOptions {
-                    memory: Limits::MEMORY,
                     threads,
                     cancel: Some(cancel),
                     ..DeltaOptions::new(encoding)

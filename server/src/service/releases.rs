@@ -154,6 +154,8 @@ impl App {
         sha256: Sha256,
     ) -> Result<Artifact, ServiceError> {
         let now = self.now();
+        // Before the transaction: nobody should wait for a walk over the fleet.
+        let running = self.running_images();
         let mut tx = self.db.write().await?;
         let release = products::release(&mut tx, product, version)
             .await?
@@ -192,7 +194,7 @@ impl App {
             ));
         }
         products::insert_artifact(&mut tx, &artifact, now).await?;
-        self.enqueue_builds(&mut tx, &artifact).await?;
+        self.enqueue_builds(&mut tx, &artifact, &running).await?;
         let text = format!("artifact {} of {version} for {platform}", sha256.short());
         events::append(
             &mut tx,
@@ -207,11 +209,23 @@ impl App {
         Ok(artifact)
     }
 
+    /// How many devices run each image.
+    fn running_images(&self) -> HashMap<Sha256, u64> {
+        let mut running = HashMap::new();
+        for device in self.fleet.devices() {
+            if let Some(image) = device.lock().device.image {
+                *running.entry(image).or_default() += 1;
+            }
+        }
+        running
+    }
+
     /// Full payload first, then deltas from the newest releases, then the way back to them.
     async fn enqueue_builds(
         &self,
         tx: &mut crate::store::Tx,
         artifact: &Artifact,
+        running: &HashMap<Sha256, u64>,
     ) -> Result<(), ServiceError> {
         let mut others: Vec<Artifact> = products::all_artifacts(tx)
             .await?
@@ -219,12 +233,6 @@ impl App {
             .filter(|a| a.product == artifact.product && a.platform == artifact.platform)
             .filter(|a| a.version != artifact.version && a.image != artifact.image)
             .collect();
-        let mut running: HashMap<Sha256, u64> = HashMap::new();
-        for device in self.fleet.devices() {
-            if let Some(image) = device.lock().device.image {
-                *running.entry(image).or_default() += 1;
-            }
-        }
         // The newest is the one that testers run, however few.
         others.sort_by(|a, b| b.version.cmp(&a.version));
         let rest = others.split_off(others.len().min(1));

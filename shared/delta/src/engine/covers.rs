@@ -17,6 +17,54 @@ pub(crate) struct Cover {
 /// Diagonals (old place minus new place) that are remembered, the latest first.
 pub(crate) const RECENT: usize = 16;
 
+/// A part of the new image, in order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// A cover, or what the range has of it.
+    Copy(Cover),
+    /// What no cover has, with the whole covers on both sides.
+    Gap {
+        from: u32,
+        to: u32,
+        before: Option<Cover>,
+        after: Option<Cover>,
+    },
+}
+
+/// Goes through the bytes from `from` to `to` of the new image; `covers` are sorted by their
+/// place in it.
+pub(crate) fn walk(covers: &[Cover], from: u32, to: u32) -> impl Iterator<Item = Step> + '_ {
+    let mut at = covers.partition_point(|c| c.new.saturating_add(c.length) <= from);
+    let mut position = from;
+    std::iter::from_fn(move || {
+        if position >= to {
+            return None;
+        }
+        let cover = covers.get(at).copied();
+        let begin = position;
+        Some(match cover {
+            Some(cover) if cover.new <= begin => {
+                position = (cover.new + cover.length).min(to);
+                at += usize::from(position == cover.new + cover.length);
+                Step::Copy(Cover {
+                    old: cover.old + (begin - cover.new),
+                    new: begin,
+                    length: position - begin,
+                })
+            }
+            _ => {
+                position = cover.map_or(to, |c| c.new.min(to));
+                Step::Gap {
+                    from: begin,
+                    to: position,
+                    before: at.checked_sub(1).and_then(|i| covers.get(i)).copied(),
+                    after: cover,
+                }
+            }
+        })
+    })
+}
+
 /// Maps old offsets to new ones: the covers, made disjoint in the old image.
 #[derive(Debug, Default)]
 pub(crate) struct CoverMap {

@@ -1,8 +1,8 @@
 //! Following references: where an old reference leads in the new image, and which bytes say so.
 
 use super::covers::CoverMap;
-use super::layout::{Layout, Region, Space, space_at};
-use super::refs::{self, Form, Reference};
+use super::layout::{Layout, Region, space_at};
+use super::refs::{self, Reference};
 
 /// Where an old reference was seen to lead in the new image.
 #[derive(Debug)]
@@ -149,20 +149,11 @@ impl<'a> Predictor<'a> {
             .find(|g| g.bytes[..width] == bytes[..width])
             .map(|g| g.to);
         let to = known.or_else(|| {
-            let space = self.new_space(position)?;
+            let space = space_at(&self.layout.new, position, &mut self.new_hint)?;
             refs::read(found.reference.form, bytes, position, space)
         });
         if let Some(to) = to {
             self.learned.put(found.reference.to, to);
         }
     }
-
-    fn new_space(&mut self, position: u32) -> Option<&'a Space> {
-        space_at(&self.layout.new, position, &mut self.new_hint)
-    }
-}
-
-/// A small number for a form, for contexts.
-pub(crate) fn form_class(form: Form) -> u32 {
-    form.index() as u32
 }

@@ -8,7 +8,7 @@
 
 use std::io::{self, Read};
 
-use super::covers::{Cover, CoverMap};
+use super::covers::{self, Cover, CoverMap, Step};
 use super::dense::Output;
 use super::layout::{Kind, Layout};
 #[cfg(feature = "make")]
@@ -184,34 +184,14 @@ impl<'a> Quick<'a> {
         out: &mut O,
     ) -> io::Result<()> {
         let mut window = Window::new();
-        let mut position = from;
-        let mut at = self
-            .covers
-            .partition_point(|c| c.new.saturating_add(c.length) <= from);
-        while position < to {
-            let cover = self.covers.get(at).copied();
-            match cover {
-                Some(cover) if cover.new <= position => {
-                    let end = (cover.new + cover.length).min(to);
-                    let skip = position - cover.new;
-                    let part = Cover {
-                        old: cover.old + skip,
-                        new: position,
-                        length: end - position,
-                    };
-                    self.copy(streams, old, part, &mut window, out)?;
-                    position = end;
-                    if position == cover.new + cover.length {
-                        at += 1;
-                    }
-                }
-                _ => {
-                    let end = cover.map_or(to, |c| c.new.min(to));
-                    for position in position..end {
+        for step in covers::walk(self.covers, from, to) {
+            match step {
+                Step::Copy(part) => self.copy(streams, old, part, &mut window, out)?,
+                Step::Gap { from, to, .. } => {
+                    for position in from..to {
                         let byte = streams.byte(LITERALS, out.known(position))?;
                         out.put(byte)?;
                     }
-                    position = end;
                 }
             }
         }

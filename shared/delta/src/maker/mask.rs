@@ -13,7 +13,7 @@ pub(crate) fn masked(
 ) -> Vec<u8> {
     let mut out = image.to_vec();
     let mut hint = 0;
-    let mut labels: Vec<(usize, usize, u32)> = Vec::new();
+    let mut labels: Vec<(usize, u32)> = Vec::new();
     let mut padded = vec![0u8; BEFORE + 65_536 + AFTER];
     for region in regions {
         if matches!(region.kind, Kind::Plain | Kind::Text) {
@@ -75,7 +75,7 @@ pub(crate) fn masked(
                     Form::Rel32 { .. } => out[place..place + 4].fill(0),
                     Form::Abs32 { .. } | Form::Abs64 { .. } | Form::Self32 => {
                         out[place..place + width].fill(0);
-                        labels.push((place, width, found.to));
+                        labels.push((place, found.to));
                     }
                 }
                 i += width;
@@ -85,7 +85,7 @@ pub(crate) fn masked(
     }
     // Pointers get the look of what they point to: a table of blanks would match anywhere.
     let plain = out.clone();
-    for (place, width, to) in labels {
+    for (place, to) in labels {
         let to = to as usize;
         let mut hash = 0x811C_9DC5u32;
         for byte in plain.iter().skip(to).take(20) {
@@ -93,7 +93,6 @@ pub(crate) fn masked(
         }
         let label = hash.to_le_bytes();
         out[place..place + 3].copy_from_slice(&label[1..4]);
-        let _ = width;
     }
     out
 }

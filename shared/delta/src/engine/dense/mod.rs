@@ -9,7 +9,7 @@ mod run;
 use std::io;
 
 use super::coder::Bits;
-use super::covers::{Cover, CoverMap};
+use super::covers::{self, Cover, CoverMap, Step};
 use super::history::History;
 use super::layout::{Kind, Layout, Region};
 use super::model::{ByteModel, EXPECTED, Expected, FLAG_INPUTS, FlagModel, ORDERS};
@@ -184,38 +184,22 @@ impl<'a> Dense<'a> {
         out: &mut O,
     ) -> io::Result<()> {
         let mut window = Window::new();
-        let mut position = from;
-        let mut at = self
-            .covers
-            .partition_point(|c| c.new.saturating_add(c.length) <= from);
-        while position < to {
-            let cover = self.covers.get(at).copied();
-            match cover {
-                Some(cover) if cover.new <= position => {
-                    let end = (cover.new + cover.length).min(to);
-                    let skip = position - cover.new;
-                    let part = Cover {
-                        old: cover.old + skip,
-                        new: position,
-                        length: end - position,
-                    };
-                    self.copy(bits, old, part, &mut window, out)?;
-                    position = end;
-                    if position == cover.new + cover.length {
-                        at += 1;
-                    }
-                }
-                _ => {
-                    let end = cover.map_or(to, |c| c.new.min(to));
-                    let before = at.checked_sub(1).and_then(|i| self.covers.get(i)).copied();
+        for step in covers::walk(self.covers, from, to) {
+            match step {
+                Step::Copy(part) => self.copy(bits, old, part, &mut window, out)?,
+                Step::Gap {
+                    from,
+                    to,
+                    before,
+                    after,
+                } => {
                     let gap = gap::Gap {
-                        from: position,
-                        to: end,
+                        from,
+                        to,
                         before,
-                        after: cover,
+                        after,
                     };
                     self.gap(bits, old, gap, &mut window, out)?;
-                    position = end;
                 }
             }
         }

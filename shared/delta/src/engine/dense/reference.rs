@@ -5,7 +5,7 @@ use std::io;
 use super::{Dense, Output, hashed, mix, run_class};
 use crate::engine::coder::Bits;
 use crate::engine::model::{Expected, FLAG_INPUTS};
-use crate::engine::predict::{Found, Guess, form_class};
+use crate::engine::predict::{Found, Guess};
 
 /// Tag of the contexts of the second guess.
 const SECOND: u32 = 1 << 11;
@@ -40,7 +40,7 @@ impl Dense<'_> {
         real: [u8; 8],
         width: usize,
     ) -> [u8; 8] {
-        let form = form_class(found.reference.form);
+        let form = found.reference.form.index();
         let Guess {
             bytes: first,
             source,
@@ -103,7 +103,7 @@ impl Dense<'_> {
         width: usize,
     ) -> [u8; 8] {
         let guess = found.first.bytes;
-        let form = form_class(found.reference.form);
+        let form = found.reference.form.index();
         let mut bytes = [0u8; 8];
         let mut above = 0u32;
         // Whether the bytes above were as guessed.

@@ -30,11 +30,7 @@ pub(super) fn page_distance(word: u32) -> i64 {
 pub(super) fn arm64(bytes: &[u8], at: usize, offset: u32, space: &Space) -> Option<Reference> {
     let word = u32_at(bytes, at);
     let here = || space.address_of(offset);
-    let found = |form, address: u64| {
-        space
-            .offset_of(address)
-            .map(|to| Reference { form, to, extra: 0 })
-    };
+    let found = |form, address: u64| space.offset_of(address).map(|to| Reference { form, to });
     if word & 0x7C00_0000 == 0x1400_0000 {
         return found(
             Form::Branch26,
@@ -62,7 +58,7 @@ pub(super) fn arm64(bytes: &[u8], at: usize, offset: u32, space: &Space) -> Opti
             if let Some((low, _)) = low12(next)
                 && (next >> 5) & 31 == register
             {
-                return found(Form::Page, page + u64::from(low));
+                return found(Form::Page, page.wrapping_add(u64::from(low)));
             }
         }
         return found(Form::Page, page);
@@ -77,7 +73,7 @@ pub(super) fn arm64(bytes: &[u8], at: usize, offset: u32, space: &Space) -> Opti
             if before & 0x9F00_001F == 0x9000_0000 | register {
                 let page = (here()?.wrapping_sub(4 * back as u64) & !0xFFF)
                     .wrapping_add_signed(page_distance(before) << 12);
-                return found(form, page + u64::from(low));
+                return found(form, page.wrapping_add(u64::from(low)));
             }
         }
     }
@@ -107,7 +103,6 @@ pub(super) fn thumb(bytes: &[u8], at: usize, offset: u32, space: &Space) -> Opti
     Some(Reference {
         form: Form::ThumbBranch,
         to,
-        extra: 0,
     })
 }
 
@@ -125,6 +120,30 @@ pub(super) fn arm(bytes: &[u8], at: usize, offset: u32, space: &Space) -> Option
     Some(Reference {
         form: Form::ArmBranch,
         to,
-        extra: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::layout::Segment;
+    use super::*;
+
+    #[test]
+    fn addresses_at_the_end_of_all_addresses_wrap() {
+        // ADRP x0, here; LDR q0, [x0, #0xFFF0]: beyond the last address.
+        let mut bytes = vec![0; 256];
+        bytes[72..76].copy_from_slice(&0x9000_0000u32.to_le_bytes());
+        bytes[76..80].copy_from_slice(&0x3DFF_FC00u32.to_le_bytes());
+        let space = Space {
+            start: 0,
+            end: 8,
+            segments: vec![Segment {
+                offset: 0,
+                length: 8,
+                address: u64::MAX - 0xFFF,
+            }],
+        };
+        assert_eq!(arm64(&bytes, 72, 0, &space), None);
+        assert_eq!(arm64(&bytes, 76, 4, &space), None);
+    }
 }

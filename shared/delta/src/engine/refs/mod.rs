@@ -48,8 +48,6 @@ pub(crate) struct Reference {
     pub(crate) form: Form,
     /// What it refers to, as an offset in the old image, perhaps virtual.
     pub(crate) to: u32,
-    /// Bits of the address that the offset does not carry (the Thumb bit).
-    pub(crate) extra: u8,
 }
 
 impl Form {
@@ -62,7 +60,7 @@ impl Form {
     }
 
     /// A small number for contexts.
-    pub(crate) fn index(self) -> usize {
+    pub(crate) fn index(self) -> u32 {
         match self {
             Form::Rel32 { .. } => 0,
             Form::Branch26 => 1,
@@ -175,7 +173,6 @@ pub(crate) fn find(
             Some(Reference {
                 form: Form::Self32,
                 to,
-                extra: 0,
             })
         }
         Kind::Records(index) => {
@@ -213,7 +210,6 @@ fn pointer32(
     Some(Reference {
         form: Form::Abs32 { old_base, new_base },
         to,
-        extra: 0,
     })
 }
 
@@ -232,6 +228,5 @@ fn pointer64(
     Some(Reference {
         form: Form::Abs64 { old_base, new_base },
         to,
-        extra: 0,
     })
 }

@@ -66,6 +66,5 @@ pub(super) fn x86(
     Some(Reference {
         form: Form::Rel32 { tail },
         to,
-        extra: 0,
     })
 }
