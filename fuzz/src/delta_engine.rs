@@ -87,7 +87,7 @@ fn assemble(encoding: Encoding, length: u16, rest: &[u8]) -> Option<Vec<u8>> {
         }
         frame = [body, streams.concat()].concat();
     }
-    let mut payload = b"TGd1".to_vec();
+    let mut payload = b"TGd2".to_vec();
     payload.extend(if encoding == Encoding::Dense {
         // The smallest tables: they are made anew for each input.
         [1, 8, 16, 8]

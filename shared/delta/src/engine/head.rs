@@ -4,7 +4,7 @@ use super::dense::Size;
 use super::quick::{self, STREAMS};
 
 /// First bytes of a payload.
-pub(crate) const MAGIC: &[u8; 4] = b"TGd1";
+pub(crate) const MAGIC: &[u8; 4] = b"TGd2";
 /// Bytes of the head.
 pub(crate) const HEAD: usize = 16;
 /// Most coded bytes of an element: what the applier must hold.

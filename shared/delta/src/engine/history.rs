@@ -8,6 +8,14 @@ const SHORTEST: usize = 6;
 /// Longest that a match is verified backward.
 const VERIFIED: usize = 32;
 
+/// log2 of the bytes kept from which on every place is remembered.
+const LARGE: u32 = 22;
+
+/// log2 of the places that are remembered where 2^`log` bytes are kept.
+pub(crate) fn places(log: u32) -> u32 {
+    if log < LARGE { log - 3 } else { log - 2 }
+}
+
 /// The last bytes written.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -26,6 +34,8 @@ pub(crate) struct History {
     /// Hash of the last bytes to the place behind them.
     places: Vec<u32>,
     place_log: u32,
+    /// Of bytes that were foretold one place in so many is remembered.
+    every: usize,
     match_at: usize,
     match_length: usize,
 }
@@ -33,7 +43,7 @@ pub(crate) struct History {
 impl History {
     /// `log`: log2 of the bytes that are kept.
     pub(crate) fn new(log: u32) -> Self {
-        let place_log = log - 4;
+        let place_log = places(log);
         Self {
             ring: vec![0; 1 << log],
             mask: (1 << log) - 1,
@@ -44,9 +54,19 @@ impl History {
             last_word: 0,
             places: vec![0; 1 << place_log],
             place_log,
+            every: if log < LARGE { 2 } else { 1 },
             match_at: 0,
             match_length: 0,
         }
+    }
+
+    /// The word that began so many bytes ago; 0 if it is gone.
+    pub(crate) fn back(&self, back: usize) -> u32 {
+        if back < 4 || back > self.at.min(self.mask) {
+            return 0;
+        }
+        let byte = |i: usize| u32::from(self.ring[(self.at - back + i) & self.mask]);
+        byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24
     }
 
     /// How many bytes the match that is followed has had, 0 for none.
@@ -74,12 +94,12 @@ impl History {
         self.places[place] = self.at as u32;
     }
 
-    /// Takes bytes that were all foretold: cheaper, and remembers each eighth place only.
+    /// Takes bytes that were all foretold: cheaper, and remembers fewer places.
     pub(crate) fn push_all(&mut self, bytes: &[u8]) {
         self.match_length = 0;
         for &byte in bytes {
             self.take(byte);
-            if self.at.is_multiple_of(8) {
+            if self.at.is_multiple_of(self.every) {
                 let place = self.place();
                 self.places[place] = self.at as u32;
             }
@@ -126,6 +146,20 @@ impl History {
             self.match_length = length;
             self.match_at = candidate;
         }
+    }
+
+    /// The byte that was written so many bytes ago, 1 for the last; 0 before the first.
+    pub(crate) fn byte(&self, back: usize) -> u8 {
+        self.ring[self.at.wrapping_sub(back) & self.mask]
+    }
+
+    /// What the match says the next four bytes are, if it is that far behind.
+    pub(crate) fn expected_word(&self) -> Option<u32> {
+        if self.match_length == 0 || self.match_at + 4 > self.at {
+            return None;
+        }
+        let byte = |i: usize| self.ring[(self.match_at + i) & self.mask];
+        Some(u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]))
     }
 
     /// What the match says comes next.

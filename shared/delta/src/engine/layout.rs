@@ -67,6 +67,9 @@ pub(crate) enum Kind {
     Words64,
     /// Aligned 32-bit distances from themselves to their destination.
     Relative32,
+    /// Aligned numbers of 32 bits that name something, such as a type or a symbol: the same number
+    /// mostly becomes the same other number.
+    Numbers32,
     /// Records of a fixed length with fields; the index of a [`Record`].
     Records(u16),
 }

@@ -71,6 +71,7 @@ fn kind_code(kind: Kind) -> u64 {
         Kind::Words32 => 6,
         Kind::Words64 => 7,
         Kind::Relative32 => 8,
+        Kind::Numbers32 => 9,
         Kind::Records(index) => 16 + u64::from(index),
     }
 }
@@ -86,6 +87,7 @@ fn kind(code: u64, records: usize) -> Option<Kind> {
         6 => Kind::Words32,
         7 => Kind::Words64,
         8 => Kind::Relative32,
+        9 => Kind::Numbers32,
         16.. => {
             let index = u16::try_from(code - 16).ok()?;
             if usize::from(index) >= records {

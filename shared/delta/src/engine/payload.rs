@@ -1,7 +1,7 @@
 //! The payload of `quick` and `dense`: a head, then elements that each say how long they are.
 //!
 //! ```text
-//! head     "TGd1", encoding, log_buckets, log_history, layout, covers (u32), frames (u32)
+//! head     "TGd2", encoding, log_buckets, log_history, layout, covers (u32), frames (u32)
 //! element  coded length (u32), length of what it makes (u32), coded bytes
 //! ```
 //!

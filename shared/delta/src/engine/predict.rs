@@ -2,7 +2,7 @@
 
 use super::covers::CoverMap;
 use super::layout::{Layout, Region, space_at};
-use super::refs::{self, Reference};
+use super::refs::{self, Form, NUMBER, Reference};
 
 /// Where an old reference was seen to lead in the new image.
 #[derive(Debug)]
@@ -73,6 +73,9 @@ pub(crate) struct Predictor<'a> {
     layout: &'a Layout,
     map: &'a CoverMap,
     learned: Learned,
+    /// The last numbers and what became of them.
+    numbers: [(u32, u32); 8],
+    next_number: usize,
     old_hint: usize,
     new_hint: usize,
 }
@@ -83,6 +86,8 @@ impl<'a> Predictor<'a> {
             layout,
             map,
             learned: Learned::new(),
+            numbers: [(0, 0); 8],
+            next_number: 0,
             old_hint: 0,
             new_hint: 0,
         }
@@ -126,16 +131,61 @@ impl<'a> Predictor<'a> {
             .learned
             .get(reference.to)
             .and_then(|(to, sure)| guess(to, 2 + sure));
-        let mapped = self
-            .map
-            .map(reference.to)
-            .and_then(|(to, exact)| guess(to, u8::from(exact)));
+        let mapped = match reference.form {
+            Form::Number => Some((self.shifted(reference.to), false)),
+            _ => self.map.map(reference.to),
+        };
+        let mapped = mapped.and_then(|(to, exact)| guess(to, u8::from(exact)));
         Some(Found {
             reference,
             old,
             first: learned.or(mapped)?,
             both: learned.zip(mapped),
             exact: mapped.map_or(2, |m| m.source),
+        })
+    }
+
+    /// The word of a reference at `position` with its distance made absolute, or `back`: see
+    /// [`refs::absolute`].
+    pub(crate) fn absolute(&mut self, form: Form, word: u32, position: u32, back: bool) -> u32 {
+        match space_at(&self.layout.new, position, &mut self.new_hint) {
+            Some(space) => refs::absolute(form, word, position, space, back),
+            None => word,
+        }
+    }
+
+    /// What the bytes of a reference at `position` lead to.
+    pub(crate) fn read(&mut self, form: Form, bytes: [u8; 8], position: u32) -> Option<u32> {
+        let space = space_at(&self.layout.new, position, &mut self.new_hint)?;
+        refs::read(form, bytes, position, space)
+    }
+
+    /// The bytes at `position` that lead to `to`, written over the old ones.
+    pub(crate) fn write(
+        &mut self,
+        form: Form,
+        old: [u8; 8],
+        position: u32,
+        to: u32,
+    ) -> Option<[u8; 8]> {
+        let space = space_at(&self.layout.new, position, &mut self.new_hint)?;
+        refs::write(form, old, position, to, space)
+    }
+
+    /// The next multiple of 16 addresses, seen from `position`: where a function may begin.
+    pub(crate) fn align(&mut self, to: u32, position: u32) -> u32 {
+        let Some(space) = space_at(&self.layout.new, position, &mut self.new_hint) else {
+            return to;
+        };
+        let address = space.address_of(to).unwrap_or(0) as u32;
+        to.wrapping_add(address.wrapping_neg() & 15)
+    }
+
+    /// A number that was shifted like the nearest of those before.
+    fn shifted(&self, number: u32) -> u32 {
+        let near = self.numbers.iter().min_by_key(|n| n.0.abs_diff(number));
+        near.map_or(number, |&(old, new)| {
+            number.wrapping_add(new.wrapping_sub(old)) | NUMBER
         })
     }
 
@@ -148,12 +198,13 @@ impl<'a> Predictor<'a> {
             .flatten()
             .find(|g| g.bytes[..width] == bytes[..width])
             .map(|g| g.to);
-        let to = known.or_else(|| {
-            let space = space_at(&self.layout.new, position, &mut self.new_hint)?;
-            refs::read(found.reference.form, bytes, position, space)
-        });
+        let to = known.or_else(|| self.read(found.reference.form, bytes, position));
         if let Some(to) = to {
             self.learned.put(found.reference.to, to);
+            if found.reference.form == Form::Number {
+                self.numbers[self.next_number % 8] = (found.reference.to, to);
+                self.next_number = self.next_number.wrapping_add(1);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use object::{
     Architecture, BinaryFormat, Object as _, ObjectSection as _, ObjectSegment as _, SectionKind,
 };
 
+use super::containers::{self, Piece};
 use crate::engine::layout::{Field, Kind, Record, Region, Segment, Space};
 
 /// An executable in an image.
@@ -44,18 +45,78 @@ pub(crate) enum Shape {
 
 /// Finds the executables of an image.
 pub(crate) fn analyse(image: &[u8]) -> Vec<Executable> {
-    let mut found = Vec::new();
-    if let Some(members) = super::containers::tar_members(image) {
-        for (name, start, end) in members {
-            one(&image[start..end], start as u32, &name, &mut found);
+    let Some(members) = containers::members(image) else {
+        return vec![one(image, 0, "")];
+    };
+    let mut found: Vec<Executable> = Vec::new();
+    for member in members {
+        let bytes = member.bytes(image);
+        let executable = match member.pieces[..] {
+            [piece] if piece.inside == 0 => one(&bytes, piece.at as u32, &member.name),
+            _ => scattered(one(&bytes, 0, &member.name), &member.pieces),
+        };
+        // Spaces must not lie in each other: of files whose pieces alternate the first counts.
+        let end = found.last().map_or(0, |last| last.space.end);
+        if executable.space.start >= end {
+            found.push(executable);
         }
-    } else {
-        one(image, 0, "", &mut found);
     }
     found
 }
 
-fn one(bytes: &[u8], start: u32, name: &str, found: &mut Vec<Executable>) {
+/// An executable whose bytes lie in several pieces, in terms of the image.
+fn scattered(executable: Executable, pieces: &[Piece]) -> Executable {
+    // A range of the member, as ranges of the image.
+    let ranges = |from: u32, to: u32| {
+        pieces.iter().filter_map(move |p| {
+            let (begin, end) = (p.inside as u32, (p.inside + p.length) as u32);
+            let (from, to) = (from.max(begin), to.min(end));
+            (from < to).then(|| (from, to, from - begin + p.at as u32))
+        })
+    };
+    let mut out = Executable {
+        space: Space {
+            start: pieces.iter().map(|p| p.at).min().unwrap_or(0) as u32,
+            end: pieces.iter().map(|p| p.at + p.length).max().unwrap_or(0) as u32,
+            segments: Vec::new(),
+        },
+        parts: Vec::new(),
+        ..executable
+    };
+    for segment in &executable.space.segments {
+        for (from, to, at) in ranges(segment.offset, segment.offset + segment.length) {
+            out.space.segments.push(Segment {
+                offset: at,
+                length: to - from,
+                address: segment
+                    .address
+                    .wrapping_add(u64::from(from - segment.offset)),
+            });
+        }
+    }
+    for part in &executable.parts {
+        let stride = match &part.shape {
+            Shape::Records(stride, _) => u32::from(*stride),
+            Shape::Simple(_) => 8,
+        };
+        for (from, to, at) in ranges(part.start, part.end) {
+            // Records and words are counted from where they begin.
+            let skip = (from - part.start).next_multiple_of(stride) - (from - part.start);
+            if from + skip < to {
+                out.parts.push(Part {
+                    name: part.name.clone(),
+                    start: at + skip,
+                    end: at + (to - from),
+                    shape: part.shape.clone(),
+                });
+            }
+        }
+    }
+    tidy(&mut out);
+    out
+}
+
+fn one(bytes: &[u8], start: u32, name: &str) -> Executable {
     let mut executable = Executable {
         name: name.to_owned(),
         space: Space {
@@ -65,9 +126,9 @@ fn one(bytes: &[u8], start: u32, name: &str, found: &mut Vec<Executable>) {
         },
         ..Executable::default()
     };
-    let known = object_file(bytes, start, &mut executable)
-        || super::firmware::cortex_m(bytes, start, &mut executable)
-        || super::firmware::arm64_kernel(bytes, start, &mut executable);
+    let known = super::firmware::arm64_kernel(bytes, start, &mut executable)
+        || object_file(bytes, start, &mut executable)
+        || super::firmware::cortex_m(bytes, start, &mut executable);
     if known {
         tidy(&mut executable);
     } else {
@@ -83,7 +144,7 @@ fn one(bytes: &[u8], start: u32, name: &str, found: &mut Vec<Executable>) {
             shape: Shape::Simple(kind),
         });
     }
-    found.push(executable);
+    executable
 }
 
 fn is_text(bytes: &[u8]) -> bool {
@@ -143,11 +204,20 @@ fn object_file(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
             ));
         }
     }
+    let relocatable = file.kind() == object::ObjectKind::Relocatable;
+    if relocatable {
+        // Sections have no addresses yet: their places in the file are as good.
+        out.space.segments.push(Segment {
+            offset: start,
+            length: bytes.len() as u32,
+            address: 0,
+        });
+    }
     let wide = file.is_64();
     let code = match file.architecture() {
         Architecture::X86_64 => Kind::X86,
         Architecture::Aarch64 => Kind::Arm64,
-        Architecture::Arm => Kind::Thumb,
+        Architecture::Arm => Kind::Arm,
         _ => Kind::Plain,
     };
     let words = if wide { Kind::Words64 } else { Kind::Words32 };
@@ -168,11 +238,39 @@ fn object_file(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
         );
         let address = section.address();
         let shape = match name.as_str() {
+            _ if executable && code == Kind::Arm => {
+                let section = &bytes[offset as usize..(offset + size) as usize];
+                for (begin, end, kind) in super::firmware::arm_or_thumb(section) {
+                    out.parts.push(Part {
+                        name: name.clone(),
+                        start: from + begin as u32,
+                        end: from + end as u32,
+                        shape: Shape::Simple(kind),
+                    });
+                }
+                continue;
+            }
             _ if executable => Shape::Simple(code),
             ".eh_frame_hdr" => {
                 from = from.wrapping_add(12);
                 Shape::Records(8, vec![(0, 4, address), (4, 4, address)])
             }
+            ".BTF" => {
+                let section = &bytes[offset as usize..(offset + size) as usize];
+                let Some((types, types_end)) = btf_types(section) else {
+                    continue;
+                };
+                from = from.wrapping_add(types);
+                out.parts.push(Part {
+                    name,
+                    start: from,
+                    end: from + (types_end - types),
+                    shape: Shape::Simple(Kind::Numbers32),
+                });
+                continue;
+            }
+            ".symtab" if relocatable => Shape::Simple(Kind::Numbers32),
+            _ if relocatable && name.starts_with(".rela.") => Shape::Simple(Kind::Numbers32),
             ".eh_frame" => Shape::Simple(Kind::Relative32),
             ".rela.dyn" | ".rela.plt" if wide => Shape::Records(24, vec![(0, 8, 0), (16, 8, 0)]),
             ".dynsym" | ".symtab" if wide => Shape::Records(24, vec![(8, 8, 0)]),
@@ -201,7 +299,7 @@ fn object_file(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
             ".data.rel.ro" | ".data" | ".init_array" | ".fini_array" | ".got" | ".got.plt"
             | ".noptrdata" | ".go.buildinfo" | ".rdata" | "__const" | "__data" | "__got"
             | ".itablink" | ".typelink" => Shape::Simple(words),
-            ".rodata" if code == Kind::Thumb => Shape::Simple(words),
+            ".rodata" if code == Kind::Arm => Shape::Simple(words),
             _ => continue,
         };
         out.parts.push(Part {
@@ -212,6 +310,18 @@ fn object_file(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
         });
     }
     true
+}
+
+/// Where the types of BTF (the kernel's description of its types) begin and end in it; its
+/// header is a magic number, version, flags, its length, then place and length of the types.
+pub(crate) fn btf_types(bytes: &[u8]) -> Option<(u32, u32)> {
+    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    if bytes.get(..4)? != [0x9F, 0xEB, 1, 0] {
+        return None;
+    }
+    let begin = word(4)?.checked_add(word(8)?)?;
+    let end = begin.checked_add(word(12)?)?;
+    (end as usize <= bytes.len() && begin < end).then_some((begin, end))
 }
 
 /// The function table of Go's line table (since Go 1.20): where it begins and ends in the

@@ -57,23 +57,26 @@ impl DeltaOptions<'_> {
 }
 
 /// Text: a copy must save what telling of it costs, and words are cheap to spell.
-const TEXT: Choice = Choice {
-    gain: 64,
-    near: 24,
-    shortest: 32,
-};
+const TEXT: Choice = choice(64, 24, 32);
 /// Code with its references masked.
-const CODE: Choice = Choice {
-    gain: 12,
-    near: 6,
-    shortest: 12,
-};
+const CODE: Choice = choice(12, 6, 12);
+/// The models of `dense` know instructions, so that telling of a copy must be worth more.
+const X86: Choice = choice(16, 8, 12);
+const ARM: Choice = choice(13, 7, 12);
+/// What is learned in large tables makes instructions cheaper still.
+const X86_LARGE: Choice = choice(18, 8, 14);
+const ARM_LARGE: Choice = choice(16, 8, 12);
+
+const fn choice(gain: usize, near: usize, shortest: usize) -> Choice {
+    Choice {
+        gain,
+        near,
+        shortest,
+    }
+}
+
 /// Other data, which is dear to spell.
-const PLAIN: Choice = Choice {
-    gain: 10,
-    near: 6,
-    shortest: 10,
-};
+const PLAIN: Choice = choice(10, 6, 10);
 
 /// Memory from which on `dense` uses its large tables.
 const LARGE: u64 = 130 << 20;
@@ -111,9 +114,16 @@ pub fn make_delta(
         paired = analyse::Paired::default();
     }
     let layout = paired.layout;
+    let (x86, arm) = match options.encoding {
+        Encoding::Quick => (CODE, CODE),
+        _ if options.memory >= LARGE => (X86_LARGE, ARM_LARGE),
+        _ => (X86, ARM),
+    };
     let choices = Choices {
         regions: &paired.new_regions,
         text: TEXT,
+        x86,
+        arm,
         code: CODE,
         plain: PLAIN,
         // Heads of archive members are text, by and large.

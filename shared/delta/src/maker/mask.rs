@@ -72,7 +72,7 @@ pub(crate) fn masked(
                         out[place + 2] = 0;
                         out[place + 3] &= 0xD0;
                     }
-                    Form::Rel32 { .. } => out[place..place + 4].fill(0),
+                    Form::Rel32 { .. } | Form::Number => out[place..place + 4].fill(0),
                     Form::Abs32 { .. } | Form::Abs64 { .. } | Form::Self32 => {
                         out[place..place + width].fill(0);
                         labels.push((place, found.to));

@@ -23,7 +23,11 @@ pub(crate) struct Choices<'a> {
     /// Sorted, not overlapping.
     pub(crate) regions: &'a [Region],
     pub(crate) text: Choice,
-    /// Code and tables of references.
+    /// x86-64 code.
+    pub(crate) x86: Choice,
+    /// ARM code of 32-bit instructions.
+    pub(crate) arm: Choice,
+    /// Other code, and tables of references.
     pub(crate) code: Choice,
     /// Regions of other bytes.
     pub(crate) plain: Choice,
@@ -46,9 +50,13 @@ impl Choices<'_> {
             .get(*hint)
             .filter(|r| r.start as usize <= place)
         {
-            Some(region) if region.kind == Kind::Text => self.text,
-            Some(region) if region.kind != Kind::Plain => self.code,
-            Some(_) => self.plain,
+            Some(region) => match region.kind {
+                Kind::Text => self.text,
+                Kind::Plain => self.plain,
+                Kind::X86 => self.x86,
+                Kind::Arm64 | Kind::Arm => self.arm,
+                _ => self.code,
+            },
             None => self.between,
         }
     }
@@ -200,6 +208,7 @@ pub(crate) fn covers(
     let mut begin = 0; // first byte that no finished cover has
     let mut scan = 0;
     let mut seed: (usize, usize, usize) = (0, 0, 0); // the current copy's seed: new, old, length
+    let mut reach = Reach::new(seed);
     let old_at = |diagonal: i64, new_at: usize| -> Option<usize> {
         let at = new_at as i64 + diagonal;
         (at >= 0 && (at as usize) < old.len()).then_some(at as usize)
@@ -214,6 +223,20 @@ pub(crate) fn covers(
         if let Some(at) = diagonal.and_then(|d| old_at(d, scan)) {
             let run = common(&old[at..], &new[scan..end]);
             if run >= 16 {
+                if !reach.to(old, new, scan) {
+                    // Too much that differs lies between: a copy of its own on this diagonal.
+                    close(
+                        old,
+                        new,
+                        &mut covers,
+                        seed,
+                        diagonal,
+                        &mut begin,
+                        Some((scan, at)),
+                    );
+                    seed = (scan, at, run);
+                    reach = Reach::new(seed);
+                }
                 scan += run;
                 continue;
             }
@@ -245,12 +268,12 @@ pub(crate) fn covers(
             continue;
         }
         let other = place as i64 - scan as i64;
-        if diagonal == Some(other) {
+        if diagonal == Some(other) && reach.to(old, new, scan) {
             scan += length;
             continue;
         }
         // What going straight on explains of these bytes.
-        let straight = diagonal.map_or(0, |d| {
+        let straight = diagonal.filter(|&d| d != other).map_or(0, |d| {
             (scan..scan + length)
                 .filter(|&i| old_at(d, i).is_some_and(|at| old[at] == new[i]))
                 .count()
@@ -276,10 +299,60 @@ pub(crate) fn covers(
         }
         recent.insert(0, other);
         seed = (scan, place, length);
+        reach = Reach::new(seed);
         scan += length;
     }
     close(old, new, &mut covers, seed, diagonal, &mut begin, None);
     covers
+}
+
+/// So many bytes more wrong than right end a copy.
+const PATIENCE: i64 = 256;
+
+/// How far a copy reaches from its seed: as long as what is right outweighs what is wrong.
+#[derive(Debug)]
+struct Reach {
+    /// Old place minus new place.
+    diagonal: i64,
+    /// First byte of the new image that was not looked at.
+    at: usize,
+    score: i64,
+    best: i64,
+    best_end: usize,
+}
+
+impl Reach {
+    /// Of a seed: place in the new image, in the old one, length.
+    fn new(seed: (usize, usize, usize)) -> Self {
+        let from = seed.0 + seed.2;
+        Self {
+            diagonal: seed.1 as i64 - seed.0 as i64,
+            at: from,
+            score: 0,
+            best: 0,
+            best_end: from,
+        }
+    }
+
+    /// Looks on as far as `limit`; whether the copy reaches there.
+    fn to(&mut self, old: &[u8], new: &[u8], limit: usize) -> bool {
+        while self.at < limit && self.score >= self.best - PATIENCE {
+            let place = self.at as i64 + self.diagonal;
+            if place < 0 || place as usize >= old.len() {
+                return false;
+            }
+            self.score += if old[place as usize] == new[self.at] {
+                1
+            } else {
+                -1
+            };
+            self.at += 1;
+            if self.score > self.best {
+                (self.best, self.best_end) = (self.score, self.at);
+            }
+        }
+        self.at >= limit && self.score >= self.best - PATIENCE
+    }
 }
 
 /// Finishes the copy on `diagonal`: forward from its seed as far as it pays, and lets the next
@@ -296,31 +369,10 @@ fn close(
 ) {
     let limit = next.map_or(new.len(), |n| n.0);
     let mut end = *begin;
-    if let Some(d) = diagonal {
-        let (seed_new, _, seed_length) = seed;
-        let from = seed_new + seed_length;
-        let (mut score, mut best, mut best_end) = (0i64, 0i64, from);
-        let mut at = from;
-        while at < limit {
-            let place = at as i64 + d;
-            if place < 0 || place as usize >= old.len() {
-                break;
-            }
-            score += if old[place as usize] == new[at] {
-                1
-            } else {
-                -1
-            };
-            at += 1;
-            if score > best {
-                best = score;
-                best_end = at;
-            }
-            if score < best - 256 {
-                break;
-            }
-        }
-        end = best_end;
+    if diagonal.is_some() {
+        let mut reach = Reach::new(seed);
+        reach.to(old, new, limit);
+        end = reach.best_end;
     }
     // How far the next one reaches back.
     let mut back = limit;
@@ -337,7 +389,7 @@ fn close(
                 best = score;
                 back = next_new - steps;
             }
-            if score < best - 256 {
+            if score < best - PATIENCE {
                 break;
             }
             steps += 1;
@@ -372,4 +424,41 @@ fn close(
         }
     }
     *begin = back.max(end);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_goes_on_behind_what_was_replaced() {
+        let byte = |i: u32, seed: u32| (i.wrapping_mul(0x9E37_79B1).wrapping_add(seed) >> 21) as u8;
+        let old: Vec<u8> = (0..20_000).map(|i| byte(i, 1)).collect();
+        let mut new = old.clone();
+        for (i, changed) in (5000..6000).zip(&mut new[5000..6000]) {
+            *changed = byte(i, 0x1234_5678) ^ 0x55;
+        }
+        let choice = Choice {
+            gain: 10,
+            near: 6,
+            shortest: 10,
+        };
+        let choices = Choices {
+            regions: &[],
+            text: choice,
+            x86: choice,
+            arm: choice,
+            code: choice,
+            plain: choice,
+            between: choice,
+        };
+        let index = Index::new(&old).expect("an index");
+        let covers = covers(&index, &new, &choices, None);
+        let straight: u32 = covers
+            .iter()
+            .filter(|c| c.old == c.new)
+            .map(|c| c.length)
+            .sum();
+        assert!(straight >= 18_900, "{straight}");
+    }
 }

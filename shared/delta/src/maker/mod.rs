@@ -9,6 +9,7 @@
 mod analyse;
 mod build;
 mod containers;
+mod ext4;
 mod firmware;
 mod mask;
 mod matcher;

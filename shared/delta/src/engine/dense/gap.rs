@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{Dense, Output, hashed, kind_class, mix};
+use super::{Dense, Output, hashed, kind_class, mix, x86};
 use crate::ReadAt;
 use crate::engine::coder::Bits;
 use crate::engine::covers::Cover;
@@ -14,6 +14,9 @@ use crate::engine::window::{BLOCK, Window};
 
 /// How far a copy is thought to go on into the bytes around it; within a block.
 const REACH: usize = BLOCK / 2;
+
+/// Bytes before a gap in which the begin of an instruction is found.
+const SYNC: usize = 24;
 
 /// A gap, or what a frame has of it.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +32,50 @@ pub(super) struct Gap {
 struct Guide {
     bytes: Vec<Option<u8>>,
     kind: Option<Kind>,
+}
+
+/// What the copies on both sides of a gap would give.
+#[derive(Debug)]
+struct Guides {
+    /// The kind of what they copy.
+    kind: Kind,
+    before: Guide,
+    after: Guide,
+    /// Where in the gap the one from behind begins.
+    after_at: usize,
+    /// How well each has done lately.
+    score: [u8; 2],
+}
+
+/// Best score.
+const BEST: u8 = 30;
+
+impl Guides {
+    /// What they say of `N` bytes at a place in the gap.
+    fn at<const N: usize>(&self, at: usize) -> [Option<[u8; N]>; 2] {
+        let after = at.checked_sub(self.after_at);
+        [(&self.before, Some(at)), (&self.after, after)].map(|(guide, at)| {
+            let told = guide.bytes.get(at?..at? + N)?;
+            let mut bytes = [0; N];
+            for (byte, told) in bytes.iter_mut().zip(told) {
+                *byte = (*told)?;
+            }
+            Some(bytes)
+        })
+    }
+
+    /// Judges them by what came.
+    fn judge<T: PartialEq>(&mut self, told: [Option<T>; 2], came: &T, gain: u8, loss: u8) {
+        for (score, guide) in self.score.iter_mut().zip(told) {
+            if let Some(guide) = guide {
+                *score = if guide == *came {
+                    (*score + gain).min(BEST)
+                } else {
+                    *score - *score / loss
+                };
+            }
+        }
+    }
 }
 
 impl Dense<'_> {
@@ -95,14 +142,14 @@ impl Dense<'_> {
     ) -> io::Result<()> {
         let length = (gap.to - gap.from) as usize;
         let reach = length.min(REACH);
-        let forward = match gap.before {
+        let before = match gap.before {
             Some(before) => {
                 let start = i64::from(before.old) + i64::from(gap.from) - i64::from(before.new);
                 self.guide(old, start, gap.from, reach, window)?
             }
             None => Guide::default(),
         };
-        let backward = match gap.after {
+        let after = match gap.after {
             Some(after) => {
                 let from = i64::from(gap.to) - reach as i64;
                 let start = i64::from(after.old) + from - i64::from(after.new);
@@ -110,38 +157,63 @@ impl Dense<'_> {
             }
             None => Guide::default(),
         };
-        let kind = forward
+        let kind = before
             .kind
             .filter(|k| *k != Kind::Plain)
-            .or(backward.kind)
+            .or(after.kind)
             .unwrap_or(Kind::Plain);
-        // How well each guide has done lately.
-        let mut score = [8u8; 2];
-        for i in 0..length {
-            let position = gap.from + i as u32;
-            let ahead = forward.bytes.get(i).copied().flatten();
-            let behind = (i + reach)
-                .checked_sub(length)
-                .and_then(|at| backward.bytes.get(at).copied().flatten());
-            let byte = self.literal(
-                bits,
-                [ahead, behind],
-                score,
-                kind,
-                position,
-                out.known(position),
-            );
-            for (score, guide) in score.iter_mut().zip([ahead, behind]) {
-                if let Some(guide) = guide {
-                    *score = if guide == byte {
-                        (*score + 2).min(30)
-                    } else {
-                        *score * 3 / 4
-                    };
-                }
+        let mut guides = Guides {
+            kind,
+            before,
+            after,
+            after_at: length - reach,
+            score: [8; 2],
+        };
+        let arm = matches!(kind, Kind::Arm64 | Kind::Arm);
+        let mut place = x86::Instructions::default();
+        if kind == Kind::X86 {
+            // Instructions begin somewhere in what is before: following them soon finds where.
+            for back in (1..=SYNC).rev() {
+                place.push(self.history.byte(back));
             }
+        }
+        let mut i = 0;
+        while i < length {
+            let position = gap.from + i as u32;
+            let whole = i + 4 <= length;
+            let destination = (whole && kind == Kind::X86).then(|| place.destination());
+            let destination = destination.flatten();
+            if destination.is_some() || whole && arm && position.is_multiple_of(4) {
+                let told = guides.at::<4>(i).map(|g| g.map(u32::from_le_bytes));
+                let mut real = [0; 4];
+                for (at, byte) in (position..).zip(&mut real) {
+                    *byte = out.known(at);
+                }
+                let real = u32::from_le_bytes(real);
+                let score = guides.score;
+                let word = match destination {
+                    Some(class) => self.destination(bits, class, told, score, position, real),
+                    None => self.instruction(bits, kind, told, score, position, real),
+                };
+                if arm {
+                    guides.judge(told, &word, 8, 2);
+                }
+                for byte in word.to_le_bytes() {
+                    out.put(byte)?;
+                    self.history.push(byte);
+                    place.push(byte);
+                }
+                i += 4;
+                continue;
+            }
+            let told = guides.at::<1>(i).map(|g| g.map(|[byte]| byte));
+            let real = out.known(position);
+            let byte = self.literal(bits, &place, &guides, told, position, real);
+            guides.judge(told, &byte, 2, 4);
             out.put(byte)?;
             self.history.push(byte);
+            place.push(byte);
+            i += 1;
         }
         self.run = 0;
         Ok(())
@@ -151,23 +223,31 @@ impl Dense<'_> {
     fn literal<B: Bits>(
         &mut self,
         bits: &mut B,
-        guides: [Option<u8>; 2],
-        score: [u8; 2],
-        kind: Kind,
+        place: &x86::Instructions,
+        guides: &Guides,
+        told: [Option<u8>; 2],
         position: u32,
         real: u8,
     ) -> u8 {
+        let (kind, score) = (guides.kind, guides.score);
         let class = kind_class(kind);
         let text = kind == Kind::Text;
         let h = &self.history;
         let phase = position & 3;
-        let told = |guide: Option<u8>| guide.map_or(0, |byte| u32::from(byte) | 1 << 8);
-        let (f, b) = (told(guides[0]), told(guides[1]));
+        let of = |guide: Option<u8>| guide.map_or(0, |byte| u32::from(byte) | 1 << 8);
+        let (f, b) = (of(told[0]), of(told[1]));
         let words = if text {
             [
                 mix(h.word, h.last_word),
                 mix(h.word, 1),
                 mix(h.word, h.c4 & 0xFF),
+            ]
+        } else if kind == Kind::X86 {
+            let context = place.context();
+            [
+                mix(context, place.before()),
+                mix(context, h.c4 & 0xFF),
+                mix(context, place.before() & 0xFFFF),
             ]
         } else {
             [
@@ -195,15 +275,19 @@ impl Dense<'_> {
             trust: if guide.is_some() { 1 + score } else { 0 },
         };
         let guesses: [Expected; EXPECTED] = [
-            trust(guides[0], score[0]),
-            trust(guides[1], score[1]),
+            trust(told[0], score[0]),
+            trust(told[1], score[1]),
             h.expected(),
         ];
-        let selector = 16
-            + usize::from(score[0] > 12)
-            + 2 * usize::from(score[1] > 12)
-            + 4 * usize::from(h.matched() > 15)
-            + 8 * usize::from(text);
+        let selector = if kind == Kind::X86 {
+            // What an instruction's byte is tells most about which contexts are right.
+            32 + place.state()
+        } else {
+            16 + usize::from(score[0] > 12)
+                + 2 * usize::from(score[1] > 12)
+                + 4 * usize::from(h.matched() > 15)
+                + 8 * usize::from(text)
+        };
         let last = h.c4 as u8;
         self.bytes
             .code(bits, real, &contexts, guesses, selector, last)

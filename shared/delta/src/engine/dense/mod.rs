@@ -2,15 +2,17 @@
 //! references that are followed, and from what was written before; what is left is coded by
 //! integer context mixing. One text for both directions.
 
+mod code;
 mod gap;
 mod reference;
 mod run;
+mod x86;
 
 use std::io;
 
 use super::coder::Bits;
 use super::covers::{self, Cover, CoverMap, Step};
-use super::history::History;
+use super::history::{self, History};
 use super::layout::{Kind, Layout, Region};
 use super::model::{ByteModel, EXPECTED, Expected, FLAG_INPUTS, FlagModel, ORDERS};
 use super::predict::Predictor;
@@ -50,7 +52,7 @@ impl Size {
     /// Bytes that the models take.
     pub(crate) fn memory(self) -> u64 {
         let tables = (ORDERS as u64 * 32) << self.log_buckets;
-        let history = (1u64 << self.log_history) + (4 << (self.log_history - 4));
+        let history = (1u64 << self.log_history) + (4 << history::places(self.log_history));
         // Flags, learned references, mixers and buffers.
         tables + history + (9 << 18)
     }
@@ -88,7 +90,13 @@ pub(crate) struct Dense<'a> {
     /// How the last runs came out, the newest in bit 0.
     run_hits: u32,
     /// Which references were as foretold, by form, the newest in bit 0.
-    ref_hits: [u32; 12],
+    ref_hits: [u32; 13],
+    /// The last destination that was spelled, by what referred to it.
+    last_spelled: [u32; reference::CLASSES],
+    /// The last two references of tables: old destination, new destination, new place.
+    last_tables: [Option<(u32, u32, u32)>; 2],
+    /// What the order of the table says that the present reference is.
+    strides: [Option<[u8; 8]>; 2],
     /// The last byte that was not as expected: what it became minus what it was.
     last_change: u8,
 }
@@ -128,7 +136,7 @@ fn kind_class(kind: Kind) -> u32 {
         Kind::Arm64 => 3,
         Kind::Thumb => 4,
         Kind::Arm => 5,
-        Kind::Words32 | Kind::Relative32 | Kind::Records(_) => 6,
+        Kind::Words32 | Kind::Relative32 | Kind::Numbers32 | Kind::Records(_) => 6,
         Kind::Words64 => 7,
     }
 }
@@ -169,7 +177,10 @@ impl<'a> Dense<'a> {
             run: 0,
             doubt: 0,
             run_hits: 0,
-            ref_hits: [0; 12],
+            ref_hits: [0; 13],
+            last_spelled: [0; reference::CLASSES],
+            last_tables: [None; 2],
+            strides: [None; 2],
             last_change: 0,
         }
     }

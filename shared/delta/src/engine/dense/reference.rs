@@ -4,8 +4,9 @@ use std::io;
 
 use super::{Dense, Output, hashed, mix, run_class};
 use crate::engine::coder::Bits;
-use crate::engine::model::{Expected, FLAG_INPUTS};
+use crate::engine::model::{EXPECTED, Expected, FLAG_INPUTS};
 use crate::engine::predict::{Found, Guess};
+use crate::engine::refs::Form;
 
 /// Tag of the contexts of the second guess.
 const SECOND: u32 = 1 << 11;
@@ -24,13 +25,50 @@ impl Dense<'_> {
         for (index, byte) in real.iter_mut().enumerate().take(width) {
             *byte = out.known(position + index as u32);
         }
-        let bytes = self.foretold(bits, found, real, width);
+        let form = found.reference.form;
+        let table = matches!(form, Form::Self32 | Form::Abs32 { .. } | Form::Abs64 { .. });
+        self.strides = [None; 2];
+        if table {
+            self.strides = self.strides(found, position);
+        }
+        let bytes = self.foretold(bits, found, real, width, position);
         self.predictor.learn(found, bytes, position);
+        if table {
+            let to = self.predictor.read(form, bytes, position);
+            self.last_tables = [
+                Some((found.reference.to, to.unwrap_or(0), position)),
+                self.last_tables[0],
+            ];
+        }
         for &byte in &bytes[..width] {
             out.put(byte)?;
             self.history.push(byte);
         }
         Ok(())
+    }
+
+    /// What a table says by its order.
+    fn strides(&mut self, found: &Found, position: u32) -> [Option<[u8; 8]>; 2] {
+        let mut out = [None; 2];
+        let form = found.reference.form;
+        if form == Form::Self32
+            && let Some((_, to, at)) = self.last_tables[0]
+        {
+            let back = position.wrapping_sub(at).wrapping_sub(4) as usize;
+            let range = self.history.back(back);
+            let next = to.wrapping_add(range);
+            let aligned = self.predictor.align(next, position);
+            out[0] = self.predictor.write(form, found.old, position, aligned);
+            out[1] = self.predictor.write(form, found.old, position, next);
+            return out;
+        }
+        for (out, last) in out.iter_mut().zip(&self.last_tables) {
+            if let Some((old, new, _)) = *last {
+                let to = new.wrapping_add(found.reference.to).wrapping_sub(old);
+                *out = self.predictor.write(form, found.old, position, to);
+            }
+        }
+        out
     }
 
     fn foretold<B: Bits>(
@@ -39,6 +77,7 @@ impl Dense<'_> {
         found: &Found,
         real: [u8; 8],
         width: usize,
+        position: u32,
     ) -> [u8; 8] {
         let form = found.reference.form.index();
         let Guess {
@@ -91,60 +130,129 @@ impl Dense<'_> {
                 return second;
             }
         }
-        self.spell(bits, found, real, width)
+        self.spell(bits, found, real, width, position)
     }
 
-    /// Codes the bytes of a reference that nothing foretold, the most significant first.
+    /// Codes the bytes of a reference that nothing foretold.
     fn spell<B: Bits>(
         &mut self,
         bits: &mut B,
         found: &Found,
         real: [u8; 8],
         width: usize,
+        position: u32,
     ) -> [u8; 8] {
-        let guess = found.first.bytes;
-        let form = found.reference.form.index();
-        let mut bytes = [0u8; 8];
+        let form = found.reference.form;
+        let c4 = self.history.c4;
+        // Jumps within a function, whose destination is nobody else's.
+        let jump = c4 & 0xFF == 0xE9 || c4 & 0xFFF0 == 0x0F80;
+        let (far, class) = match form {
+            Form::Rel32 { .. } if jump => (false, JUMP),
+            Form::Rel32 { .. } => (true, if c4 & 0xFF == 0xE8 { CALL } else { DATA }),
+            Form::Branch26 => (found.old[3] >> 7 == 1, form.index()),
+            Form::ThumbBranch | Form::ArmBranch | Form::Page => (true, form.index()),
+            _ => (false, form.index()),
+        };
+        let absolute = |dense: &mut Self, bytes: [u8; 8], back: bool| {
+            let value = u64::from_le_bytes(bytes);
+            if !far {
+                return value;
+            }
+            let word = dense.predictor.absolute(form, value as u32, position, back);
+            value & !0xFFFF_FFFF | u64::from(word)
+        };
+        let told = Told {
+            class,
+            to: found.reference.to,
+            guesses: [
+                Some(absolute(self, found.first.bytes, false)),
+                self.strides[0].map(u64::from_le_bytes),
+                self.strides[1].map(u64::from_le_bytes),
+            ],
+            trust: 42,
+            width,
+        };
+        let real = absolute(self, real, false);
+        let spelled = self.spelled(bits, &told, real);
+        absolute(self, spelled.to_le_bytes(), true).to_le_bytes()
+    }
+
+    /// Codes a destination, its most significant byte first.
+    pub(super) fn spelled<B: Bits>(&mut self, bits: &mut B, told: &Told, real: u64) -> u64 {
+        let last = self.last_spelled[told.class as usize];
+        let mut made = 0u64;
         let mut above = 0u32;
-        // Whether the bytes above were as guessed.
-        let mut near = 1u32;
-        for index in (0..width).rev() {
-            let g = u32::from(guess[index]);
+        // Which guesses were right in the bytes above.
+        let mut alive = told.guesses.map(|guess| guess.is_some());
+        for index in (0..told.width).rev() {
+            let byte_of = |value: u64| (value >> (8 * index)) as u8;
+            let g = told.guesses[0].map_or(0, |guess| u32::from(byte_of(guess)));
             let c4 = self.history.c4;
+            let near = u32::from(alive[0]);
             let contexts = hashed(
-                0x5000_0000 + (form * 8 + index as u32) * 16,
+                0x5000_0000 + (told.class * 8 + index as u32) * 16,
                 &[
                     g,
                     g << 8 | above & 255,
                     above,
                     near << 8 | g,
-                    found.reference.to,
-                    c4 & 0xFF_FFFF,
+                    mix(told.to, above),
+                    mix(c4 & 0xFFFF, above),
                     c4 & 0xFF | g << 8,
-                    g << 16 | above & 0xFFFF,
+                    mix(last, above),
                     near << 16 | g << 8 | c4 & 0xFF,
                 ],
             );
-            let guesses = [
-                Expected {
-                    byte: guess[index],
-                    trust: 42 + 2 * index as u8 + near as u8,
-                },
-                Expected::default(),
-                Expected::default(),
-            ];
+            let expected: [Expected; EXPECTED] = std::array::from_fn(|which| {
+                let trust = match which {
+                    0 => told.trust + 2 * index as u8 + near as u8,
+                    _ => 25 + 2 * index as u8,
+                };
+                match told.guesses[which] {
+                    Some(guess) if which == 0 || alive[which] => Expected {
+                        byte: byte_of(guess),
+                        trust,
+                    },
+                    _ => Expected::default(),
+                }
+            });
             let byte = self.bytes.code(
                 bits,
-                real[index],
+                byte_of(real),
                 &contexts,
-                guesses,
+                expected,
                 40 + index,
                 above as u8,
             );
-            bytes[index] = byte;
-            near = u32::from(near == 1 && byte == guess[index]);
+            for (alive, guess) in alive.iter_mut().zip(told.guesses) {
+                *alive &= guess.is_some_and(|guess| byte_of(guess) == byte);
+            }
+            made = made << 8 | u64::from(byte);
             above = above << 8 | u32::from(byte);
         }
-        bytes
+        self.last_spelled[told.class as usize] = above;
+        made
     }
 }
+
+/// What is known of a destination before it is spelled.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// What refers to it, below [`CLASSES`].
+    pub(super) class: u32,
+    /// The old destination, or what else goes with it.
+    pub(super) to: u32,
+    /// What it may be.
+    pub(super) guesses: [Option<u64>; EXPECTED],
+    /// Trust in the first guess before anything is known.
+    pub(super) trust: u8,
+    /// Bytes.
+    pub(super) width: usize,
+}
+
+/// Classes of what refers, beside those of [`Form::index`].
+pub(super) const CALL: u32 = 0;
+const JUMP: u32 = 13;
+pub(super) const DATA: u32 = 14;
+/// How many classes there are.
+pub(super) const CLASSES: usize = 15;

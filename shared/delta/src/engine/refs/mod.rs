@@ -7,7 +7,7 @@ mod arm;
 mod write;
 mod x86;
 
-pub(crate) use write::{read, write};
+pub(crate) use write::{absolute, read, write};
 
 use super::layout::{Field, Kind, Record, Region, Space};
 use arm::{arm, arm64, thumb};
@@ -40,7 +40,14 @@ pub(crate) enum Form {
     Abs64 { old_base: u64, new_base: u64 },
     /// A 32-bit distance from the field itself.
     Self32,
+    /// A number of 32 bits that names something; [`NUMBER`] is added to it to tell it from places.
+    Number,
 }
+
+/// What tells names from offsets, which are smaller.
+pub(crate) const NUMBER: u32 = 1 << 31;
+/// Numbers that are looked up: smaller ones are counts, larger ones flags.
+const NUMBERS: std::ops::Range<u32> = 256..1 << 24;
 
 /// A reference in old bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +81,7 @@ impl Form {
             Form::Abs32 { .. } => 9,
             Form::Abs64 { .. } => 10,
             Form::Self32 => 11,
+            Form::Number => 12,
         }
     }
 }
@@ -114,7 +122,9 @@ pub(crate) fn may_begin(bytes: &[u8], at: usize, inside: u32, kind: Kind) -> boo
         }
         Kind::Thumb => inside.is_multiple_of(2),
         Kind::Words64 => inside.is_multiple_of(8),
-        Kind::Arm64 | Kind::Arm | Kind::Words32 | Kind::Relative32 => inside.is_multiple_of(4),
+        Kind::Arm64 | Kind::Arm | Kind::Words32 | Kind::Relative32 | Kind::Numbers32 => {
+            inside.is_multiple_of(4)
+        }
         Kind::Records(_) => true,
     }
 }
@@ -170,10 +180,23 @@ pub(crate) fn find(
                 return None;
             }
             let to = space.offset_of(here.wrapping_add_signed(i64::from(value as i32)))?;
+            // Lengths look like distances to near by.
+            if (region.start..region.end).contains(&to) {
+                return None;
+            }
             Some(Reference {
                 form: Form::Self32,
                 to,
             })
+        }
+        Kind::Numbers32 => {
+            let value = u32_at(bytes, at);
+            (inside.is_multiple_of(4) && end - offset >= 4 && NUMBERS.contains(&value)).then_some(
+                Reference {
+                    form: Form::Number,
+                    to: NUMBER | value,
+                },
+            )
         }
         Kind::Records(index) => {
             let record = records.get(usize::from(index))?;
