@@ -135,7 +135,8 @@ pub fn make_delta(
         options.stop()?;
         let index = matcher::Index::new(&old_masked).ok_or(MakeError::TooLarge)?;
         options.stop()?;
-        matcher::covers(&index, &new_masked, &choices, options.cancel)
+        let threads = options.threads;
+        matcher::covers(&index, &new_masked, &choices, threads, options.cancel)
     };
     options.stop()?;
     let units = layout.memory().div_ceil(LAYOUT_UNIT) as u8;

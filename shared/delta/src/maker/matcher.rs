@@ -1,7 +1,8 @@
 //! Finding copies: the longest common pieces of the masked images by a suffix array, and from
 //! them the covers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::engine::covers::{Cover, RECENT};
 use crate::engine::layout::{Kind, Region};
@@ -35,7 +36,35 @@ pub(crate) struct Choices<'a> {
     pub(crate) between: Choice,
 }
 
+impl Choice {
+    /// Shortest match from elsewhere that can pay.
+    fn least(&self) -> usize {
+        self.shortest.max(self.gain + 1)
+    }
+}
+
 impl Choices<'_> {
+    /// The shortest match that pays in most of the image.
+    fn usual(&self) -> usize {
+        let mut bytes = [0u64; 4];
+        let choices = [self.text, self.x86, self.arm, self.code];
+        for region in self.regions {
+            let kind = match region.kind {
+                Kind::Plain => continue,
+                Kind::Text => 0,
+                Kind::X86 => 1,
+                Kind::Arm64 | Kind::Arm => 2,
+                _ => 3,
+            };
+            bytes[kind] += u64::from(region.end - region.start);
+        }
+        (0..4)
+            .max_by_key(|&kind| bytes[kind])
+            .filter(|&kind| bytes[kind] > 0)
+            .map_or(self.between, |kind| choices[kind])
+            .least()
+    }
+
     /// The choice at a place; `hint` is the region looked at last.
     fn at(&self, place: usize, hint: &mut usize) -> Choice {
         while self
@@ -62,14 +91,107 @@ impl Choices<'_> {
     }
 }
 
-/// The suffix array of an image with a table of where each two or three first bytes begin.
+/// Most bytes of a gram.
+const LONGEST_GRAM: usize = 24;
+/// One gram in so many is remembered: each match that is longer by as much has one.
+const GRAM_STEP: usize = 4;
+/// Bits of memory for each remembered gram: one in sixteen that is not there seems to be.
+const GRAM_BITS: usize = 16;
+
+/// Which runs of a few bytes, called grams, an image has: a look into memory or two instead of a
+/// search for what is not there.
+#[derive(Debug)]
+pub(crate) struct Grams {
+    length: usize,
+    bits: Vec<u64>,
+}
+
+impl Grams {
+    fn new(text: &[u8], least: usize) -> Self {
+        let length = least.saturating_sub(GRAM_STEP - 1).clamp(4, LONGEST_GRAM);
+        let mut grams = Self {
+            length,
+            bits: vec![0; (text.len() / GRAM_STEP * GRAM_BITS).div_ceil(64).max(1)],
+        };
+        for gram in text.windows(length).step_by(GRAM_STEP) {
+            let place = grams.place(gram);
+            grams.bits[place / 64] |= 1 << (place % 64);
+        }
+        grams
+    }
+
+    #[inline]
+    fn place(&self, gram: &[u8]) -> usize {
+        let word = |bytes: &[u8]| {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            u64::from_le_bytes(word)
+        };
+        let mut hash = 0u64;
+        let mut parts = gram.chunks_exact(8);
+        for part in parts.by_ref() {
+            hash = (hash ^ word(part))
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                .rotate_left(29);
+        }
+        let rest = if gram.len() >= 8 {
+            word(&gram[gram.len() - 8..])
+        } else {
+            word(parts.remainder())
+        };
+        let hash = (hash ^ rest).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        let hash = hash ^ hash >> 32;
+        let hash = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // The high half of the product spreads the hash over all bits.
+        ((u128::from(hash) * (self.bits.len() as u128 * 64)) >> 64) as usize
+    }
+
+    fn has(&self, text: &[u8], at: usize) -> bool {
+        let Some(gram) = text.get(at..at + self.length) else {
+            return false;
+        };
+        let place = self.place(gram);
+        self.bits[place / 64] >> (place % 64) & 1 == 1
+    }
+}
+
+/// Looks into [`Grams`] from place to place, at each gram once.
+#[derive(Debug)]
+struct Looks<'a> {
+    grams: &'a Grams,
+    /// First place that was not looked at.
+    next: usize,
+    /// Last place with a gram that the image may have.
+    last: Option<usize>,
+}
+
+impl Looks<'_> {
+    /// Whether a match of `least` bytes that begins at `at` is possible.
+    #[inline]
+    fn may_match(&mut self, text: &[u8], at: usize, least: usize) -> bool {
+        if least < self.grams.length + GRAM_STEP - 1 {
+            return true;
+        }
+        self.next = self.next.max(at);
+        while self.next < at + GRAM_STEP {
+            if self.grams.has(text, self.next) {
+                self.last = Some(self.next);
+            }
+            self.next += 1;
+        }
+        self.last.is_some_and(|last| last >= at)
+    }
+}
+
+/// Bits of a suffix's begin that a table is kept of.
+const KEY_BITS: usize = 20;
+
+/// The suffix array of an image with a table of where suffixes of each begin are.
 pub(crate) struct Index<'a> {
     text: &'a [u8],
     suffixes: Vec<i32>,
     /// For each key: where its suffixes begin.
     starts: Vec<u32>,
-    /// Bytes of a key.
-    key: usize,
 }
 
 impl<'a> Index<'a> {
@@ -83,13 +205,11 @@ impl<'a> Index<'a> {
             text,
             suffixes,
             starts: Vec::new(),
-            // The larger table pays from some megabytes on.
-            key: if text.len() < 32 << 20 { 2 } else { 3 },
         };
-        let mut starts = vec![0u32; (1 << (8 * index.key)) + 1];
+        let mut starts = vec![0u32; (1 << KEY_BITS) + 1];
         // Suffixes shorter than a key sort first among those of theirs.
         for at in 0..text.len() {
-            starts[index.key_of(&text[at..]) + 1] += 1;
+            starts[Self::key_of(&text[at..]) + 1] += 1;
         }
         for place in 1..starts.len() {
             starts[place] += starts[place - 1];
@@ -100,19 +220,18 @@ impl<'a> Index<'a> {
 
     /// The first bytes as a number; those that are missing count as 0.
     #[inline]
-    fn key_of(&self, bytes: &[u8]) -> usize {
-        (0..self.key).fold(0, |key, at| {
-            key << 8 | usize::from(bytes.get(at).copied().unwrap_or(0))
-        })
+    fn key_of(bytes: &[u8]) -> usize {
+        let byte = |at: usize| usize::from(bytes.get(at).copied().unwrap_or(0));
+        (byte(0) << 16 | byte(1) << 8 | byte(2)) >> (24 - KEY_BITS)
     }
 
     /// The longest match of a beginning of `wanted`: where and how long; 0 if under three bytes. Of
     /// equally long ones that which is nearest to `near`, as far as a short look around tells.
     pub(crate) fn longest(&self, wanted: &[u8], near: usize, shortest: usize) -> (usize, usize) {
-        if wanted.len() < self.key {
+        if wanted.len() < 3 {
             return (0, 0);
         }
-        let key = self.key_of(wanted);
+        let key = Self::key_of(wanted);
         let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
         let (mut best, mut best_length, mut best_rank) = (0, 0, 0);
         let (mut low_common, mut high_common) = (0usize, 0usize);
@@ -191,23 +310,78 @@ pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
 /// Longest that a match is followed: nothing changes beyond.
 const CAP: usize = 1 << 16;
 
-/// Chooses covers for `new`; none more once `cancel` is set.
+/// Bytes of the new image that one thread matches at a time. The covers do not depend on how many
+/// threads there are.
+const BLOCK: usize = 12 << 20;
+
+/// Chooses covers for `new` on several threads; none more once `cancel` is set.
 pub(crate) fn covers(
     index: &Index<'_>,
     new: &[u8],
     choices: &Choices<'_>,
+    threads: usize,
+    cancel: Option<&AtomicBool>,
+) -> Vec<Cover> {
+    let grams = Grams::new(index.text, choices.usual());
+    let blocks = new.len().div_ceil(BLOCK).max(1);
+    let next = AtomicUsize::new(0);
+    let found: Mutex<Vec<Vec<Cover>>> = Mutex::new(vec![Vec::new(); blocks]);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, blocks) {
+            scope.spawn(|| {
+                loop {
+                    let block = next.fetch_add(1, Ordering::Relaxed);
+                    if block >= blocks {
+                        return;
+                    }
+                    let to = new.len().min((block + 1) * BLOCK);
+                    let covers = part(index, &grams, new, (block * BLOCK, to), choices, cancel);
+                    if let Ok(mut found) = found.lock() {
+                        found[block] = covers;
+                    }
+                }
+            });
+        }
+    });
+    let mut covers: Vec<Cover> = Vec::new();
+    for cover in found.into_inner().unwrap_or_default().into_iter().flatten() {
+        match covers.last_mut() {
+            // One that goes on in the next block.
+            Some(last)
+                if last.new + last.length == cover.new && last.old + last.length == cover.old =>
+            {
+                last.length += cover.length;
+            }
+            _ => covers.push(cover),
+        }
+    }
+    covers
+}
+
+/// Chooses covers for a part of `new`.
+fn part(
+    index: &Index<'_>,
+    grams: &Grams,
+    new: &[u8],
+    (from, to): (usize, usize),
+    choices: &Choices<'_>,
     cancel: Option<&AtomicBool>,
 ) -> Vec<Cover> {
     let old = index.text;
+    let mut looks = Looks {
+        grams,
+        next: 0,
+        last: None,
+    };
     let mut covers: Vec<Cover> = Vec::new();
     // The copy that goes on: old place minus new place.
     let mut diagonal: Option<i64> = None;
     let mut recent: Vec<i64> = Vec::new();
-    let to = new.len();
+    let new = &new[..to];
     let mut region = 0;
-    let mut begin = 0; // first byte that no finished cover has
-    let mut scan = 0;
-    let mut seed: (usize, usize, usize) = (0, 0, 0); // the current copy's seed: new, old, length
+    let mut begin = from; // first byte that no finished cover has
+    let mut scan = from;
+    let mut seed: (usize, usize, usize) = (from, 0, 0); // the current copy's seed: new, old, length
     let mut reach = Reach::new(seed);
     let old_at = |diagonal: i64, new_at: usize| -> Option<usize> {
         let at = new_at as i64 + diagonal;
@@ -251,7 +425,7 @@ pub(crate) fn covers(
                 best = (score, at, length);
             }
         }
-        if best.2 < 32 {
+        if best.2 < 32 && looks.may_match(new, scan, choice.least()) {
             let (place, length) = index.longest(
                 &new[scan..end],
                 old_at(diagonal.unwrap_or(0), scan).unwrap_or(0),
@@ -453,7 +627,7 @@ mod tests {
             between: choice,
         };
         let index = Index::new(&old).expect("an index");
-        let covers = covers(&index, &new, &choices, None);
+        let covers = covers(&index, &new, &choices, 2, None);
         let straight: u32 = covers
             .iter()
             .filter(|c| c.old == c.new)
