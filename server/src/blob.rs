@@ -192,6 +192,14 @@ impl Blobs {
             .into_stream())
     }
 
+    /// Deletes a blob; one that is not there is no error.
+    pub async fn delete(&self, sha256: Sha256) -> Result<(), BlobError> {
+        match self.store.delete(&self.path(sha256)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Copies a stored blob into a local file, verified.
     pub async fn fetch(&self, image: Image, into: std::fs::File) -> Result<(), BlobError> {
         let stream = self.stream(image.sha256, 0..image.length).await?;

@@ -1,12 +1,14 @@
 //! Building payloads: full ones and deltas, ahead of need. A rollout never waits for one.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Seek as _};
+use std::io::{BufReader, BufWriter, Read as _, Seek as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_delta::{DeltaOptions, Encoding, Manifest, make_bsdiff, make_delta, make_full};
+use tidegate_delta::{
+    Applier, DeltaOptions, Encoding, Limits, Manifest, ReadAt, make_bsdiff, make_delta, make_full,
+};
 use tidegate_protocol::Image;
 
 use crate::app::App;
@@ -17,7 +19,7 @@ use tidegate_protocol::error_chain;
 use crate::service::ServiceError;
 use crate::store::events::{self, EventKind, NewEvent};
 use crate::store::jobs::{self, Job, Outcome};
-use crate::store::products;
+use crate::store::products::{self, Payload};
 
 /// How long a worker may be silent before another takes its job.
 const LEASE: Duration = Duration::from_mins(2);
@@ -133,21 +135,23 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
         .await
         .map_err(|_| ServiceError::invalid("the builder's thread ended without a word"))?;
     let (manifest, file) = made?;
+    // A device that can apply one delta can apply the other, and `quick` costs it less.
+    let rivals = |p: &Payload| {
+        p.from.is_none()
+            || request.encoding == Encoding::Dense
+                && p.encoding == Encoding::Quick
+                && p.from == request.from.map(|f| f.sha256)
+    };
     let smallest = app
         .fleet
         .plan()
         .payloads
         .get(&request.to.sha256)
-        .and_then(|list| {
-            list.iter()
-                .filter(|p| p.from.is_none())
-                .map(|p| p.bytes)
-                .min()
-        })
+        .and_then(|list| list.iter().filter(|p| rivals(p)).map(|p| p.bytes).min())
         .unwrap_or(request.to.length);
     if manifest.payload.length >= smallest {
         return Ok(Some(format!(
-            "not kept: {} bytes, and the full payload has {smallest}",
+            "not kept: {} bytes, and another payload that costs no more has {smallest}",
             manifest.payload.length
         )));
     }
@@ -217,19 +221,53 @@ fn make(
                     cancel: Some(cancel),
                     ..DeltaOptions::new(encoding)
                 };
-                make_delta(&old, &new, writer, &options)
+                let manifest =
+                    make_delta(&old, &new, writer, &options).map_err(|e| not_made(&e))?;
+                check(&manifest, &old, &mut out)?;
+                Ok(manifest)
             }
         }
     } else {
         new.rewind().map_err(io)?;
         make_full(&mut BufReader::new(new), writer)
     };
-    let manifest = made.map_err(|e| ServiceError::invalid(error_chain(&e)))?;
+    let manifest = made.map_err(|e| not_made(&e))?;
     if manifest.to != request.to {
         return Err(ServiceError::invalid("the stored artifact is damaged"));
     }
     out.rewind().map_err(io)?;
     Ok((manifest, out))
+}
+
+/// Applies what was made, as a device will: a delta that does not make the image is a bug of the
+/// maker, and must not leave here.
+fn check(manifest: &Manifest, old: &[u8], payload: &mut File) -> Result<(), ServiceError> {
+    let wrong = |why: &dyn std::error::Error| {
+        ServiceError::invalid(format!(
+            "the delta does not make the image; please report this: {}",
+            error_chain(why)
+        ))
+    };
+    payload.rewind().map_err(io)?;
+    let limits = Limits::default();
+    let mut applier = Applier::new(
+        manifest,
+        Some(&old as &dyn ReadAt),
+        std::io::sink(),
+        &limits,
+    )
+    .map_err(|e| wrong(&e))?;
+    let mut bytes = Vec::new();
+    for chunk in &manifest.chunks {
+        bytes.resize(chunk.length as usize, 0);
+        payload.read_exact(&mut bytes).map_err(io)?;
+        applier.push_chunk(&bytes).map_err(|e| wrong(&e))?;
+    }
+    applier.finish().map(drop).map_err(|e| wrong(&e))
+}
+
+fn not_made(error: &tidegate_delta::MakeError) -> ServiceError {
+    ServiceError::invalid(error_chain(error))
 }
 
 fn temporary() -> Result<File, ServiceError> {

@@ -55,6 +55,7 @@ pub(super) async fn run(app: Arc<App>) {
                 // A restart signs again: harmless, and the versions rise.
                 next_sign = now.plus(SIGN);
                 super::log("signing again", app.sign_again().await);
+                super::log("collecting deltas", app.collect_deltas().await);
             }
         }
         tokio::select! {

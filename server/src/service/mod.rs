@@ -9,6 +9,7 @@ pub mod devices;
 pub mod drafts;
 pub mod execute;
 pub mod fleet;
+mod garbage;
 pub mod holds;
 pub mod incidents;
 mod lifecycle;

@@ -210,7 +210,7 @@ impl App {
     }
 
     /// How many devices run each image.
-    fn running_images(&self) -> HashMap<Sha256, u64> {
+    pub(super) fn running_images(&self) -> HashMap<Sha256, u64> {
         let mut running = HashMap::new();
         for device in self.fleet.devices() {
             if let Some(image) = device.lock().device.image {

@@ -38,6 +38,7 @@ statements! {
     INSERT_PAYLOAD = "INSERT INTO payload (to_sha256, from_sha256, encoding, manifest_sha256, manifest_length, bytes, memory, work, created_at)
                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                       ON CONFLICT (to_sha256, from_sha256, encoding) DO NOTHING";
+    DELETE_PAYLOAD = "DELETE FROM payload WHERE to_sha256 = $1 AND from_sha256 = $2 AND encoding = $3";
     ALL_PAYLOADS = "SELECT * FROM payload ORDER BY bytes";
 }
 
@@ -376,6 +377,22 @@ pub async fn insert_payload(
         )
         .await?;
     Ok(rows == 1)
+}
+
+/// Takes a delta out of the books.
+pub async fn delete_payload(
+    tx: &mut Tx,
+    to: Sha256,
+    from: Sha256,
+    encoding: Encoding,
+) -> Result<(), StoreError> {
+    tx.run(
+        "delete a payload",
+        DELETE_PAYLOAD,
+        args![to.to_string(), from.to_string(), encoding.as_str()],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Every payload, smallest first.
