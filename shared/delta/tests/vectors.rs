@@ -60,9 +60,8 @@ fn firmware(more: usize) -> Vec<u8> {
         image[at..at + 4].copy_from_slice(&value.to_le_bytes());
     };
     word(&mut image, 0, 0x2000_4000);
-    for index in 1..64 {
-        let to = BASE + starts[index] as u32 + 1;
-        word(&mut image, 4 * index, to);
+    for (index, &start) in starts.iter().enumerate().take(64).skip(1) {
+        word(&mut image, 4 * index, BASE + start as u32 + 1);
     }
     for (index, &start) in starts.iter().enumerate() {
         let end = starts.get(index + 1).copied().unwrap_or(image.len());
@@ -103,7 +102,7 @@ fn functions(new: bool, at: usize, word: &dyn Fn(usize, u32, usize) -> Vec<u8>) 
         let begin = code.len();
         for place in 0..length(index) {
             // A few differ.
-            let edit = u32::from(new && noise(place as u32, index as u32) % 53 == 0);
+            let edit = u32::from(new && noise(place as u32, index as u32).is_multiple_of(53));
             let number = noise(index as u32 * 64 + place as u32, 8 + edit);
             let called = starts[noise(number, 9) as usize % count];
             code.extend(word(at + code.len(), number, called));

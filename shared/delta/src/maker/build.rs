@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::index::Index;
 use super::matcher::{self, Choice, Choices};
+use super::pair::{self, Paired};
 use super::{analyse, mask};
 use crate::engine::coder::Encoder;
 use crate::engine::control;
@@ -104,14 +106,14 @@ pub fn make_delta(
     }
     let mut paired = {
         let (before, after) = (analyse::analyse(old), analyse::analyse(new));
-        analyse::pair(&before, &after, old.len() as u32, new.len() as u32)
+        pair::pair(&before, &after, old.len() as u32, new.len() as u32)
     };
     options.stop()?;
     if layout_wire::write(&paired.layout).len() > MAX_LAYOUT as usize
         || paired.layout.memory() > MAX_LAYOUT_MEMORY
     {
         // So many executables that telling where they are takes too much: plain bytes, then.
-        paired = analyse::Paired::default();
+        paired = Paired::default();
     }
     let layout = paired.layout;
     let (x86, arm) = match options.encoding {
@@ -133,7 +135,7 @@ pub fn make_delta(
         let old_masked = mask::masked(old, &paired.old_regions, &layout.records, &layout.old);
         let new_masked = mask::masked(new, &paired.new_regions, &paired.new_records, &layout.new);
         options.stop()?;
-        let index = matcher::Index::new(&old_masked).ok_or(MakeError::TooLarge)?;
+        let index = Index::new(&old_masked).ok_or(MakeError::TooLarge)?;
         options.stop()?;
         let threads = options.threads;
         matcher::covers(&index, &new_masked, &choices, threads, options.cancel)

@@ -1,9 +1,9 @@
-//! Finding copies: the longest common pieces of the masked images by a suffix array, and from
-//! them the covers.
+//! Choosing covers among the longest common pieces of the masked images.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::index::{Grams, Index, Looks, common};
 use crate::engine::covers::{Cover, RECENT};
 use crate::engine::layout::{Kind, Region};
 
@@ -91,222 +91,6 @@ impl Choices<'_> {
     }
 }
 
-/// Most bytes of a gram.
-const LONGEST_GRAM: usize = 24;
-/// One gram in so many is remembered: each match that is longer by as much has one.
-const GRAM_STEP: usize = 4;
-/// Bits of memory for each remembered gram: one in sixteen that is not there seems to be.
-const GRAM_BITS: usize = 16;
-
-/// Which runs of a few bytes, called grams, an image has: a look into memory or two instead of a
-/// search for what is not there.
-#[derive(Debug)]
-pub(crate) struct Grams {
-    length: usize,
-    bits: Vec<u64>,
-}
-
-impl Grams {
-    fn new(text: &[u8], least: usize) -> Self {
-        let length = least.saturating_sub(GRAM_STEP - 1).clamp(4, LONGEST_GRAM);
-        let mut grams = Self {
-            length,
-            bits: vec![0; (text.len() / GRAM_STEP * GRAM_BITS).div_ceil(64).max(1)],
-        };
-        for gram in text.windows(length).step_by(GRAM_STEP) {
-            let place = grams.place(gram);
-            grams.bits[place / 64] |= 1 << (place % 64);
-        }
-        grams
-    }
-
-    #[inline]
-    fn place(&self, gram: &[u8]) -> usize {
-        let word = |bytes: &[u8]| {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            u64::from_le_bytes(word)
-        };
-        let mut hash = 0u64;
-        let mut parts = gram.chunks_exact(8);
-        for part in parts.by_ref() {
-            hash = (hash ^ word(part))
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                .rotate_left(29);
-        }
-        let rest = if gram.len() >= 8 {
-            word(&gram[gram.len() - 8..])
-        } else {
-            word(parts.remainder())
-        };
-        let hash = (hash ^ rest).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        let hash = hash ^ hash >> 32;
-        let hash = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        // The high half of the product spreads the hash over all bits.
-        ((u128::from(hash) * (self.bits.len() as u128 * 64)) >> 64) as usize
-    }
-
-    fn has(&self, text: &[u8], at: usize) -> bool {
-        let Some(gram) = text.get(at..at + self.length) else {
-            return false;
-        };
-        let place = self.place(gram);
-        self.bits[place / 64] >> (place % 64) & 1 == 1
-    }
-}
-
-/// Looks into [`Grams`] from place to place, at each gram once.
-#[derive(Debug)]
-struct Looks<'a> {
-    grams: &'a Grams,
-    /// First place that was not looked at.
-    next: usize,
-    /// Last place with a gram that the image may have.
-    last: Option<usize>,
-}
-
-impl Looks<'_> {
-    /// Whether a match of `least` bytes that begins at `at` is possible.
-    #[inline]
-    fn may_match(&mut self, text: &[u8], at: usize, least: usize) -> bool {
-        if least < self.grams.length + GRAM_STEP - 1 {
-            return true;
-        }
-        self.next = self.next.max(at);
-        while self.next < at + GRAM_STEP {
-            if self.grams.has(text, self.next) {
-                self.last = Some(self.next);
-            }
-            self.next += 1;
-        }
-        self.last.is_some_and(|last| last >= at)
-    }
-}
-
-/// Bits of a suffix's begin that a table is kept of.
-const KEY_BITS: usize = 20;
-
-/// The suffix array of an image with a table of where suffixes of each begin are.
-pub(crate) struct Index<'a> {
-    text: &'a [u8],
-    suffixes: Vec<i32>,
-    /// For each key: where its suffixes begin.
-    starts: Vec<u32>,
-}
-
-impl<'a> Index<'a> {
-    /// `None` for an image of 2 GiB and more.
-    pub(crate) fn new(text: &'a [u8]) -> Option<Self> {
-        let mut suffixes = vec![0i32; text.len()];
-        if !text.is_empty() && libsais_rs::libsais(text, &mut suffixes, 0, None) != 0 {
-            return None;
-        }
-        let mut index = Self {
-            text,
-            suffixes,
-            starts: Vec::new(),
-        };
-        let mut starts = vec![0u32; (1 << KEY_BITS) + 1];
-        // Suffixes shorter than a key sort first among those of theirs.
-        for at in 0..text.len() {
-            starts[Self::key_of(&text[at..]) + 1] += 1;
-        }
-        for place in 1..starts.len() {
-            starts[place] += starts[place - 1];
-        }
-        index.starts = starts;
-        Some(index)
-    }
-
-    /// The first bytes as a number; those that are missing count as 0.
-    #[inline]
-    fn key_of(bytes: &[u8]) -> usize {
-        let byte = |at: usize| usize::from(bytes.get(at).copied().unwrap_or(0));
-        (byte(0) << 16 | byte(1) << 8 | byte(2)) >> (24 - KEY_BITS)
-    }
-
-    /// The longest match of a beginning of `wanted`: where and how long; 0 if under three bytes. Of
-    /// equally long ones that which is nearest to `near`, as far as a short look around tells.
-    pub(crate) fn longest(&self, wanted: &[u8], near: usize, shortest: usize) -> (usize, usize) {
-        if wanted.len() < 3 {
-            return (0, 0);
-        }
-        let key = Self::key_of(wanted);
-        let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
-        let (mut best, mut best_length, mut best_rank) = (0, 0, 0);
-        let (mut low_common, mut high_common) = (0usize, 0usize);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let at = self.suffixes[middle] as usize;
-            let skip = low_common.min(high_common);
-            let length = skip
-                + common(
-                    &self.text[(at + skip).min(self.text.len())..],
-                    &wanted[skip..],
-                );
-            if length > best_length {
-                (best, best_length, best_rank) = (at, length, middle);
-            }
-            if length == wanted.len() {
-                break;
-            }
-            let greater = self
-                .text
-                .get(at + length)
-                .is_some_and(|&t| t > wanted[length]);
-            if greater {
-                high = middle;
-                high_common = length;
-            } else {
-                low = middle + 1;
-                low_common = length;
-            }
-        }
-        // Where whole pages are alike, any of them will do.
-        if best_length >= shortest && best_length <= 4096 {
-            let wanted = &wanted[..best_length];
-            let same = |rank: usize| {
-                let at = *self.suffixes.get(rank)? as usize;
-                (self.text.get(at..at + best_length)? == wanted).then_some(at)
-            };
-            let ranks = (best_rank + 1..best_rank + LOOK).map_while(same);
-            let before = (best_rank.saturating_sub(LOOK)..best_rank)
-                .rev()
-                .map_while(same);
-            for at in ranks.chain(before) {
-                if at.abs_diff(near) < best.abs_diff(near) {
-                    best = at;
-                }
-            }
-        }
-        (best, best_length)
-    }
-}
-
-/// Neighbours in the suffix array that are looked at for a nearer match.
-const LOOK: usize = 64;
-
-/// How many bytes two slices have in common at their begin.
-#[inline]
-pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
-    let most = a.len().min(b.len());
-    let mut length = 0;
-    while length + 8 <= most {
-        let (mut x, mut y) = ([0; 8], [0; 8]);
-        x.copy_from_slice(&a[length..length + 8]);
-        y.copy_from_slice(&b[length..length + 8]);
-        let different = u64::from_le_bytes(x) ^ u64::from_le_bytes(y);
-        if different != 0 {
-            return length + (different.trailing_zeros() / 8) as usize;
-        }
-        length += 8;
-    }
-    while length < most && a[length] == b[length] {
-        length += 1;
-    }
-    length
-}
-
 /// Longest that a match is followed: nothing changes beyond.
 const CAP: usize = 1 << 16;
 
@@ -322,7 +106,7 @@ pub(crate) fn covers(
     threads: usize,
     cancel: Option<&AtomicBool>,
 ) -> Vec<Cover> {
-    let grams = Grams::new(index.text, choices.usual());
+    let grams = Grams::new(index.text(), choices.usual());
     let blocks = new.len().div_ceil(BLOCK).max(1);
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<Vec<Cover>>> = Mutex::new(vec![Vec::new(); blocks]);
@@ -367,12 +151,8 @@ fn part(
     choices: &Choices<'_>,
     cancel: Option<&AtomicBool>,
 ) -> Vec<Cover> {
-    let old = index.text;
-    let mut looks = Looks {
-        grams,
-        next: 0,
-        last: None,
-    };
+    let old = index.text();
+    let mut looks = Looks::new(grams);
     let mut covers: Vec<Cover> = Vec::new();
     // The copy that goes on: old place minus new place.
     let mut diagonal: Option<i64> = None;

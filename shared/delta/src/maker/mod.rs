@@ -11,7 +11,9 @@ mod build;
 mod containers;
 mod ext4;
 mod firmware;
+mod index;
 mod mask;
 mod matcher;
+mod pair;
 
 pub use build::{DeltaOptions, make_delta};
