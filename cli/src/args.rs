@@ -1024,6 +1024,12 @@ pub(crate) enum ProductCommand {
         /// How many other people must approve what widens a rollout.
         #[arg(long, value_name = "N")]
         approvals: Option<u32>,
+        /// Size of the chunks of deltas made from now on, 64 to 1024: small ones for bad links.
+        #[arg(long, value_name = "KIB")]
+        delta_chunk: Option<u32>,
+        /// Size of the chunks of full payloads made from now on, 64 to 10240.
+        #[arg(long, value_name = "KIB")]
+        full_chunk: Option<u32>,
     },
 }
 

@@ -179,7 +179,7 @@ pub fn seeds() -> Vec<Seed> {
         ("raw", make_raw(&mut &old[..]).expect("it is read")),
         (
             "full",
-            make_full(&mut &old[..], io::sink()).expect("it is compressed"),
+            make_full(&mut &old[..], io::sink(), Limits::FULL_CHUNK).expect("it is compressed"),
         ),
         (
             "delta",

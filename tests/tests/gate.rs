@@ -168,7 +168,7 @@ fn configuration(dir: &Path, gate: &str, business: &str, listen: u16) -> String 
         .join("\n");
     let dir = dir.display();
     format!(
-        "daemon off;\nworker_processes 1;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log;\n\
+        "daemon off;\nmaster_process off;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log;\n\
          events {{ worker_connections 64; }}\nhttp {{\naccess_log off;\n\
          client_body_temp_path {dir}/body;\nproxy_temp_path {dir}/proxy;\n\
          fastcgi_temp_path {dir}/fastcgi;\nuwsgi_temp_path {dir}/uwsgi;\nscgi_temp_path {dir}/scgi;\n\

@@ -407,7 +407,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     let middle = bytes.len() / 2;
     bytes[middle..middle + evil.len()].copy_from_slice(&evil);
     let mut payload = Vec::new();
-    let honest = tidegate_delta::make_full(&mut bytes.as_slice(), &mut payload).unwrap();
+    let honest = tidegate_delta::make_full(&mut bytes.as_slice(), &mut payload, 10 << 20).unwrap();
     // Every chunk is what the manifest says; what comes out is not what was signed.
     let manifest = Manifest { to: next, ..honest }.to_bytes();
     {

@@ -129,7 +129,11 @@ fn diff(
     let mut payload = tempfile::tempfile_in(dir).map_err(at(dir))?;
     let writer = BufWriter::new(payload.try_clone().map_err(at(delta))?);
     let made = match encoding {
-        Encoding::Full | Encoding::Raw => make_full(&mut File::open(new).map_err(at(new))?, writer),
+        Encoding::Full | Encoding::Raw => make_full(
+            &mut File::open(new).map_err(at(new))?,
+            writer,
+            Limits::FULL_CHUNK,
+        ),
         Encoding::Bsdiff => make_bsdiff(&read(old)?, &read(new)?, writer),
         Encoding::Quick | Encoding::Dense => {
             let (old, new) = (read(old)?, read(new)?);

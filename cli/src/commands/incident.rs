@@ -258,6 +258,7 @@ pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), 
 /// Products.
 pub(crate) async fn product(context: &Context, command: ProductCommand) -> Result<(), CliError> {
     let api = context.api()?;
+    let kib = |set: Option<u32>, usual: u32| format!("{} KiB", set.unwrap_or(usual));
     let describe = |s: &SettingsBody| {
         let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".into());
         table(
@@ -268,6 +269,11 @@ pub(crate) async fn product(context: &Context, command: ProductCommand) -> Resul
                 ["needed capabilities".into(), s.capabilities.join(", ")],
                 ["where to upgrade".into(), s.upgrade_url.clone()],
                 ["approvals by other people".into(), s.approvals.to_string()],
+                ["chunks of deltas".into(), kib(s.delta_chunk_kib, 1024)],
+                [
+                    "chunks of full payloads".into(),
+                    kib(s.full_chunk_kib, 10_240),
+                ],
             ],
         )
     };
@@ -284,6 +290,8 @@ pub(crate) async fn product(context: &Context, command: ProductCommand) -> Resul
             capability,
             upgrade_url,
             approvals,
+            delta_chunk,
+            full_chunk,
         } => {
             let path = format!("/api/v1/products/{product}/settings");
             let mut settings: SettingsBody = api.get(&path).await?;
@@ -303,6 +311,8 @@ pub(crate) async fn product(context: &Context, command: ProductCommand) -> Resul
             if let Some(approvals) = approvals {
                 settings.approvals = approvals;
             }
+            settings.delta_chunk_kib = delta_chunk.or(settings.delta_chunk_kib);
+            settings.full_chunk_kib = full_chunk.or(settings.full_chunk_kib);
             let settings: SettingsBody = api.put(&path, &settings).await?;
             show(context.format, &settings, describe)
         }

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::service::ServiceError;
 use crate::service::incidents::TakeBack;
 use crate::store::products::{self, ProductSettings};
+use tidegate_delta::Limits;
 use tidegate_domain::version_gate::Tls;
 
 /// Every product.
@@ -264,16 +265,38 @@ pub(crate) async fn put_settings(
     if body.approvals > 10 {
         return Err(ServiceError::invalid("approvals: 0 to 10").into());
     }
+    for (name, kib, most) in [
+        (
+            "delta_chunk_kib",
+            body.delta_chunk_kib,
+            Limits::DELTA_CHUNK >> 10,
+        ),
+        (
+            "full_chunk_kib",
+            body.full_chunk_kib,
+            Limits::FULL_CHUNK >> 10,
+        ),
+    ] {
+        if kib.is_some_and(|kib| !(LEAST_CHUNK_KIB..=most).contains(&kib)) {
+            let text = format!("{name}: {LEAST_CHUNK_KIB} to {most}");
+            return Err(ServiceError::invalid(text).into());
+        }
+    }
     let settings = ProductSettings {
         min_version: parse_opt(body.min_version.as_deref())?,
         min_tls: tls.map(|t| t.to_string()),
         capabilities: body.capabilities.into_iter().collect(),
         upgrade_url: body.upgrade_url.trim().chars().take(500).collect(),
         approvals: body.approvals,
+        delta_chunk_kib: body.delta_chunk_kib,
+        full_chunk_kib: body.full_chunk_kib,
     };
     app.set_settings(&by, &parse(&product)?, &settings).await?;
     Ok(Json(settings.into()))
 }
+
+/// Smallest chunk, in KiB: each costs a request and 90 bytes of manifest.
+const LEAST_CHUNK_KIB: u32 = 64;
 
 fn is_capability(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);

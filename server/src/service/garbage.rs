@@ -15,12 +15,13 @@ use crate::store::products::{self, Payload};
 /// Deltas that are deleted in one round.
 const ROUND: usize = 100;
 
-/// Whether a delta may still help someone: what it makes is offered, and a device runs what it starts
-/// from, or may come that does. `living` are images of releases that are neither at their end of life
-/// nor withdrawn. Full payloads always are.
+/// Whether a delta may still help someone: a device runs what it starts from, or may come that does,
+/// and what it makes is offered. `living` are images of releases that are neither at their end of
+/// life nor withdrawn; one at its end may still be a stepping stone for those that are there. Full
+/// payloads always are of use.
 fn is_of_use(payload: &Payload, running: &HashSet<Sha256>, living: &HashSet<Sha256>) -> bool {
     payload.from.is_none_or(|from| {
-        living.contains(&payload.to) && (running.contains(&from) || living.contains(&from))
+        running.contains(&from) || living.contains(&from) && living.contains(&payload.to)
     })
 }
 

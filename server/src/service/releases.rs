@@ -30,6 +30,9 @@ pub struct BuildRequest {
     /// How it is to encode; jobs of older programs do not say.
     #[serde(default = "full")]
     pub encoding: Encoding,
+    /// Bytes of a chunk; the default of its kind if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<u32>,
 }
 
 fn full() -> Encoding {
@@ -243,10 +246,16 @@ impl App {
         rest.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
         others.extend(rest.into_iter().map(|(_, artifact)| artifact));
         others.truncate(DELTAS_FROM);
+        let plan = self.fleet.plan();
+        let settings = plan.settings.get(&artifact.product);
+        let bytes = |kib: Option<u32>| kib.map(|kib| kib << 10);
+        let full_chunk = settings.and_then(|s| bytes(s.full_chunk_kib));
+        let chunk = settings.and_then(|s| bytes(s.delta_chunk_kib));
         let mut requests = vec![BuildRequest {
             to: artifact.image,
             from: None,
             encoding: Encoding::Full,
+            chunk: full_chunk,
         }];
         for encoding in [Encoding::Quick, Encoding::Dense] {
             for other in &others {
@@ -254,6 +263,7 @@ impl App {
                     to: artifact.image,
                     from: Some(other.image),
                     encoding,
+                    chunk,
                 });
             }
             for other in &others {
@@ -261,6 +271,7 @@ impl App {
                     to: other.image,
                     from: Some(artifact.image),
                     encoding,
+                    chunk,
                 });
             }
         }

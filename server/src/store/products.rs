@@ -58,6 +58,12 @@ pub struct ProductSettings {
     pub upgrade_url: String,
     /// How many other people must approve what widens a rollout.
     pub approvals: u32,
+    /// Bytes of a chunk of deltas, in KiB; the default is a MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta_chunk_kib: Option<u32>,
+    /// Bytes of a chunk of full payloads, in KiB; the default is 10 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_chunk_kib: Option<u32>,
 }
 
 /// A release as it is stored.

@@ -98,9 +98,14 @@ pub fn make_raw(image: &mut impl Read) -> Result<Manifest, MakeError> {
     })
 }
 
-/// Compresses an image into `out`, in constant memory.
-pub fn make_full(image: &mut impl Read, out: impl Write) -> Result<Manifest, MakeError> {
-    let mut encoder = encoder(ChunkWriter::new(out, Limits::FULL_CHUNK))?;
+/// Compresses an image into `out`, in constant memory, in chunks of `chunk` bytes: at most
+/// [`Limits::FULL_CHUNK`], which devices hold in memory one at a time.
+pub fn make_full(
+    image: &mut impl Read,
+    out: impl Write,
+    chunk: u32,
+) -> Result<Manifest, MakeError> {
+    let mut encoder = encoder(ChunkWriter::new(out, chunk.clamp(1, Limits::FULL_CHUNK)))?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; 128 << 10];
     loop {

@@ -261,6 +261,21 @@ fn frames_that_are_kept_are_not_decoded_again() {
 }
 
 #[test]
+fn chunks_are_as_small_as_asked_for() {
+    let (old, new) = (firmware(2000, 0), firmware(2600, 40));
+    for encoding in BOTH {
+        let options = DeltaOptions {
+            chunk: 1024,
+            ..DeltaOptions::new(encoding)
+        };
+        let (manifest, payload) = make(&old, &new, &options);
+        assert!(manifest.chunks.len() > 2, "{encoding}");
+        assert!(manifest.chunks.iter().all(|c| c.length <= 1024));
+        assert_eq!(apply(&old, &manifest, &payload).unwrap(), new);
+    }
+}
+
+#[test]
 fn a_maker_that_is_told_to_stop_stops() {
     let stop = std::sync::atomic::AtomicBool::new(true);
     let mut options = DeltaOptions::new(Encoding::Dense);

@@ -73,7 +73,7 @@ proptest! {
         prop_assert_eq!(&apply(&raw, &new, &old).unwrap(), &new);
 
         let mut payload = Vec::new();
-        let full = make_full(&mut &new[..], &mut payload).unwrap();
+        let full = make_full(&mut &new[..], &mut payload, Limits::FULL_CHUNK).unwrap();
         prop_assert_eq!(&apply(&full, &payload, &old).unwrap(), &new);
 
         let mut payload = Vec::new();
@@ -138,7 +138,8 @@ fn a_changed_byte_in_a_chunk_is_refused_before_decoding() {
 #[test]
 fn a_payload_that_makes_more_than_promised_is_stopped() {
     let mut payload = Vec::new();
-    let mut manifest = make_full(&mut &vec![0; 1 << 20][..], &mut payload).unwrap();
+    let mut manifest =
+        make_full(&mut &vec![0; 1 << 20][..], &mut payload, Limits::FULL_CHUNK).unwrap();
     manifest.to.length = 1_000;
     let refused = apply(&manifest, &payload, b"");
     assert!(matches!(refused, Err(ApplyError::TooLong)), "{refused:?}");
@@ -147,7 +148,7 @@ fn a_payload_that_makes_more_than_promised_is_stopped() {
 #[test]
 fn a_truncated_payload_is_refused() {
     let mut payload = Vec::new();
-    let manifest = make_full(&mut &vec![3; 1 << 20][..], &mut payload).unwrap();
+    let manifest = make_full(&mut &vec![3; 1 << 20][..], &mut payload, Limits::FULL_CHUNK).unwrap();
     let applier = Applier::new(&manifest, None, Vec::new(), &Limits::default()).unwrap();
     assert!(matches!(
         applier.finish(),
@@ -164,7 +165,7 @@ fn a_window_larger_than_allowed_is_refused() {
     std::io::Write::write_all(&mut encoder, &image).unwrap();
     let payload = encoder.finish().unwrap();
     let described = make_raw(&mut &payload[..]).unwrap();
-    let mut manifest = make_full(&mut &image[..], &mut Vec::new()).unwrap();
+    let mut manifest = make_full(&mut &image[..], &mut Vec::new(), Limits::FULL_CHUNK).unwrap();
     manifest.chunks = described.chunks;
     manifest.payload = described.payload;
     let refused = apply(&manifest, &payload, b"");

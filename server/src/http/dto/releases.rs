@@ -160,6 +160,12 @@ pub struct SettingsBody {
     /// How many other people must approve what widens a rollout.
     #[schema(maximum = 10)]
     pub approvals: u32,
+    /// KiB of a chunk of deltas that are made from now on: small ones for bad links. 1024 if left out.
+    #[schema(minimum = 64, maximum = 1024)]
+    pub delta_chunk_kib: Option<u32>,
+    /// KiB of a chunk of full payloads that are made from now on. 10240 if left out.
+    #[schema(minimum = 64, maximum = 10240)]
+    pub full_chunk_kib: Option<u32>,
 }
 
 impl From<ProductSettings> for SettingsBody {
@@ -170,6 +176,8 @@ impl From<ProductSettings> for SettingsBody {
             capabilities: s.capabilities.into_iter().collect(),
             upgrade_url: s.upgrade_url,
             approvals: s.approvals,
+            delta_chunk_kib: s.delta_chunk_kib,
+            full_chunk_kib: s.full_chunk_kib,
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct DeltaOptions<'a> {
     pub encoding: Encoding,
     /// Most bytes of memory that applying may take: from 130 MiB on, `dense` uses large tables.
     pub memory: u64,
+    /// Bytes of a chunk, which a device verifies before it decodes it and fetches again when it was
+    /// cut: at most [`Limits::DELTA_CHUNK`].
+    pub chunk: u32,
     /// What a frame may cost to decode, in bits coded: what an apply that was cut loses at most.
     /// The default is some seconds of a slow core; small frames make large payloads.
     pub frame: u64,
@@ -43,6 +46,7 @@ impl DeltaOptions<'_> {
         Self {
             encoding,
             memory: Limits::MEMORY,
+            chunk: Limits::DELTA_CHUNK,
             frame: FRAME,
             threads: 1,
             cancel: None,
@@ -158,7 +162,7 @@ pub fn make_delta(
         frames: frames.len() as u32,
         ..head
     };
-    let mut writer = ChunkWriter::new(out, Limits::DELTA_CHUNK);
+    let mut writer = ChunkWriter::new(out, options.chunk.clamp(1, Limits::DELTA_CHUNK));
     writer.write_all(&head.to_bytes())?;
     job.control(&mut writer)?;
     for frame in &frames {

@@ -176,7 +176,7 @@ fn elf_length(bytes: &[u8]) -> Option<usize> {
         .chain(segments)
         .filter_map(|(from, length)| from.checked_add(length));
     let end = usize::try_from(ends.chain([table]).max()?).ok()?;
-    (end <= bytes.len()).then_some(end)
+    (ELF.len()..=bytes.len()).contains(&end).then_some(end)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Files of ext4 file systems: which bytes of the image each has, in which order. Only what is
 //! needed for that is read; anything unusual, and the file is left out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::containers::{Member, Piece};
@@ -21,6 +22,10 @@ const EXTENTS: u64 = 0x8_0000;
 const EXTENT_MAGIC: u64 = 0xF30A;
 /// Largest file that is looked at, in bytes.
 const MOST: u64 = 1 << 30;
+/// Files of which less than one byte in so many is stored are left out.
+const MOST_HOLES: u64 = 64;
+/// Most nodes and extents of all files of a file system: one that leads in circles has an end.
+const MOST_EXTENTS: u64 = 16 << 20;
 /// Most inodes of a file system.
 const MOST_INODES: u64 = 4 << 20;
 
@@ -60,6 +65,8 @@ struct Ext4<'a> {
     inode_size: usize,
     descriptor_size: usize,
     descriptors: usize,
+    /// Extents that may still be read.
+    left: Cell<u64>,
 }
 
 /// What an inode says.
@@ -95,6 +102,7 @@ impl<'a> Ext4<'a> {
                 32
             },
             descriptors: base + (first as usize + 1) * block,
+            left: Cell::new(MOST_EXTENTS),
         };
         // A file system that is cut off, or an old copy of a superblock, is none.
         (system.length() <= image.len() - base && field(0x5A, 2)? == 0).then_some(system)
@@ -154,6 +162,7 @@ impl<'a> Ext4<'a> {
         }
         let (entries, level) = (field(2, 2)? as usize, field(6, 2)?);
         for entry in 1..=entries {
+            self.left.set(self.left.get().checked_sub(1)?);
             let at = 12 * entry;
             if level > 0 {
                 let block = field(at + 4, 4)? | field(at + 8, 2)? << 32;
@@ -193,7 +202,12 @@ impl<'a> Ext4<'a> {
         let all = 1..=u32::try_from(self.inodes).unwrap_or(0);
         all.filter_map(|index| {
             let inode = self.inode(index)?;
-            let fits = inode.mode == 0x8000 && inode.length <= MOST && !inode.pieces.is_empty();
+            let there: usize = inode.pieces.iter().map(|p| p.length).sum();
+            // What is nearly all holes is no program.
+            let fits = inode.mode == 0x8000
+                && inode.length <= MOST
+                && inode.length / MOST_HOLES <= there as u64
+                && there > 0;
             fits.then(|| Member {
                 name: path(&names, index),
                 pieces: inode.pieces,

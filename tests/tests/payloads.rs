@@ -1,0 +1,116 @@
+//! Payloads that the server makes ahead of need, and those that nobody can use any more.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use serde_json::Value;
+use tidegate_tests::{Server, eventually};
+
+/// From which release and to which there are deltas.
+async fn deltas(server: &Server, versions: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for version in versions {
+        let path = format!("/api/v1/products/app/releases/{version}/deltas");
+        let list = server.get(&path).await;
+        for payload in list.as_array().into_iter().flatten() {
+            if let (Some(from), "ready") = (
+                payload["from"].as_str(),
+                payload["state"].as_str().unwrap_or(""),
+            ) {
+                found.push((from.to_owned(), (*version).to_owned()));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[tokio::test]
+async fn deltas_that_nobody_can_use_are_deleted_and_others_stay() {
+    let mut server = Server::start().await;
+    server.publish(&[("1.0.0", true), ("1.1.0", true), ("1.2.0", true)]);
+    let all = ["1.0.0", "1.1.0", "1.2.0"];
+    for version in all {
+        server.built(version).await;
+    }
+    let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    let before = deltas(&server, &all).await;
+    assert!(before.contains(&pair("1.0.0", "1.2.0")), "{before:?}");
+    server.cli(&[
+        "release", "promote", "app", "1.0.0", "--to", "eol", "--reason", "test",
+    ]);
+    // A round of collecting follows when a server begins to lead, then every hour.
+    server.restart();
+    let left = eventually("deltas of 1.0.0 are gone", async || {
+        let left = deltas(&server, &all).await;
+        let gone = !left
+            .iter()
+            .any(|(from, to)| from == "1.0.0" || to == "1.0.0");
+        gone.then_some(left)
+    })
+    .await;
+    assert_eq!(left, [pair("1.1.0", "1.2.0"), pair("1.2.0", "1.1.0")]);
+    // Full payloads stay.
+    let path = "/api/v1/products/app/releases/1.0.0/deltas";
+    let full = |p: &Value| p["from"].is_null() && p["state"] == "ready";
+    let list = server.get(path).await;
+    assert!(list.as_array().into_iter().flatten().any(full), "{list}");
+}
+
+/// The manifests that are stored: encoding and lengths of chunks.
+fn manifests(server: &Server) -> Vec<(String, Vec<u64>)> {
+    let some = server.blob("0000");
+    let folders = some.parent().and_then(|p| p.parent()).unwrap();
+    let mut found = Vec::new();
+    for folder in std::fs::read_dir(folders).unwrap().flatten() {
+        for file in std::fs::read_dir(folder.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let bytes = std::fs::read(file.path()).unwrap();
+            let Ok(manifest) = serde_json::from_slice::<Value>(&bytes) else {
+                continue;
+            };
+            let lengths = manifest["chunks"].as_array().into_iter().flatten();
+            found.push((
+                manifest["encoding"].as_str().unwrap_or("").to_owned(),
+                lengths.map(|c| c["length"].as_u64().unwrap()).collect(),
+            ));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_product_has_the_chunks_that_it_asks_for() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    server.built("1.0.0").await;
+    let whole = |m: &(String, Vec<u64>)| m.0 == "full" && m.1.len() == 1;
+    assert!(manifests(&server).iter().any(whole));
+    let (code, _, err) = server.cli_raw(&["product", "set", "app", "--delta-chunk", "2048"]);
+    assert_ne!(code, 0);
+    assert!(err.contains("delta_chunk_kib: 64 to 1024"), "{err}");
+    let set = [
+        "product",
+        "set",
+        "app",
+        "--delta-chunk",
+        "64",
+        "--full-chunk",
+        "64",
+    ];
+    let shown = server.cli(&set);
+    assert!(shown.contains("64 KiB"), "{shown}");
+    server.publish(&[("1.1.0", true)]);
+    server.built("1.1.0").await;
+    let made = manifests(&server);
+    let cut = |m: &(String, Vec<u64>)| {
+        m.0 == "full" && m.1.len() >= 4 && m.1.iter().all(|&length| length <= 64 << 10)
+    };
+    assert!(made.iter().any(cut), "{made:?}");
+    let delta =
+        |m: &(String, Vec<u64>)| m.0 == "quick" && m.1.iter().all(|&length| length <= 64 << 10);
+    assert!(made.iter().any(delta), "{made:?}");
+}
