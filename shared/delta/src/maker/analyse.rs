@@ -5,7 +5,7 @@ use object::{
     Architecture, BinaryFormat, Object as _, ObjectSection as _, ObjectSegment as _, SectionKind,
 };
 
-use super::containers::{self, Piece};
+use super::containers::{self, Member, Piece};
 use crate::engine::layout::{Kind, Segment, Space};
 
 /// An executable in an image.
@@ -45,8 +45,9 @@ pub(crate) enum Shape {
 
 /// Finds the executables of an image.
 pub(crate) fn analyse(image: &[u8]) -> Vec<Executable> {
-    let Some(members) = containers::members(image) else {
-        return vec![one(image, 0, "")];
+    let members = match inside(image) {
+        Ok(members) => members,
+        Err(whole) => return vec![whole],
     };
     let mut found: Vec<Executable> = Vec::new();
     for member in members {
@@ -62,6 +63,19 @@ pub(crate) fn analyse(image: &[u8]) -> Vec<Executable> {
         }
     }
     found
+}
+
+/// The files in an image; the image itself if it is one thing.
+fn inside(image: &[u8]) -> Result<Vec<Member>, Executable> {
+    if let Some(members) = containers::members(image) {
+        return Ok(members);
+    }
+    let whole = one(image, 0, "");
+    // A kernel has programs in it, too, and is more than they.
+    if !whole.space.segments.is_empty() {
+        return Err(whole);
+    }
+    containers::embedded(image).ok_or(whole)
 }
 
 /// An executable whose bytes lie in several pieces, in terms of the image.

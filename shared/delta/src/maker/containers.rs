@@ -56,15 +56,24 @@ impl Member {
     }
 }
 
-/// The files of an image that holds some: sorted by their first piece. `None` if it holds none.
+/// The files of an archive or a file system. `None` if the image is neither.
 pub(crate) fn members(image: &[u8]) -> Option<Vec<Member>> {
-    let mut members = tar(image)
+    let members = tar(image)
         .or_else(|| cpio(image))
-        .or_else(|| ext4::files(image))
-        .or_else(|| carved(image))?;
+        .or_else(|| ext4::files(image))?;
+    Some(sorted(members))
+}
+
+/// Executables that lie somewhere in an image of an unknown kind. `None` if there are none.
+pub(crate) fn embedded(image: &[u8]) -> Option<Vec<Member>> {
+    carved(image).map(sorted)
+}
+
+/// Sorted by the first piece; what has no bytes is left out.
+fn sorted(mut members: Vec<Member>) -> Vec<Member> {
     members.retain(|m| m.pieces.first().is_some_and(|p| p.length > 0));
     members.sort_by_key(|m| m.pieces[0].at);
-    Some(members)
+    members
 }
 
 /// The regular files of a tar archive.
@@ -133,9 +142,6 @@ const MOST_CARVED: usize = 4096;
 
 /// ELF files that lie somewhere in an image, in one piece each.
 fn carved(image: &[u8]) -> Option<Vec<Member>> {
-    if image.starts_with(ELF) {
-        return None;
-    }
     let mut members = Vec::new();
     let mut at = 0;
     while at + ELF.len() < image.len() && members.len() < MOST_CARVED {
@@ -203,7 +209,9 @@ mod tests {
     }
 
     fn found(image: &[u8]) -> Vec<(String, Vec<u8>)> {
-        let members = members(image).unwrap_or_default();
+        let members = members(image)
+            .or_else(|| embedded(image))
+            .unwrap_or_default();
         members
             .iter()
             .map(|m| (m.name.clone(), m.bytes(image).into_owned()))

@@ -217,6 +217,14 @@ mod tests {
         let mut found = Executable::default();
         found.space.end = image.len() as u32;
         assert!(arm64_kernel(&image, 0, &mut found));
+        // Programs in it (its vDSO) do not hide it.
+        image[0xF0000..0xF0008].copy_from_slice(b"\x7FELF\x02\x01\x01\x00");
+        image[0xF0010] = 3;
+        image[0xF0012] = 0xB7;
+        image[0xF0014] = 1;
+        let all = super::super::analyse::analyse(&image);
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].space.segments.len(), 1);
         assert_eq!(found.space.segments[0].address, 0xFFFF_8000_0800_0000);
         let parts: Vec<(u32, u32)> = found.parts.iter().map(|p| (p.start, p.end)).collect();
         let tables = 0x40000 + 100 * RELOCATION as u32;
