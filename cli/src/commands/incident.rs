@@ -1,6 +1,7 @@
 //! `incident`, `hold` and `product`.
 
 use std::time::Duration;
+use tidegate_delta::Limits;
 
 use tidegate_server::http::dto::{
     HoldBody, HoldView, IncidentSummary, IncidentView, KeepBody, OrderBody, RolloutView,
@@ -258,7 +259,7 @@ pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), 
 /// Products.
 pub(crate) async fn product(context: &Context, command: ProductCommand) -> Result<(), CliError> {
     let api = context.api()?;
-    let kib = |set: Option<u32>, usual: u32| format!("{} KiB", set.unwrap_or(usual));
+    let kib = |set: Option<u32>, usual: u32| format!("{} KiB", set.unwrap_or(usual >> 10));
     let describe = |s: &SettingsBody| {
         let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".into());
         table(
@@ -269,10 +270,13 @@ pub(crate) async fn product(context: &Context, command: ProductCommand) -> Resul
                 ["needed capabilities".into(), s.capabilities.join(", ")],
                 ["where to upgrade".into(), s.upgrade_url.clone()],
                 ["approvals by other people".into(), s.approvals.to_string()],
-                ["chunks of deltas".into(), kib(s.delta_chunk_kib, 1024)],
+                [
+                    "chunks of deltas".into(),
+                    kib(s.delta_chunk_kib, Limits::DELTA_CHUNK),
+                ],
                 [
                     "chunks of full payloads".into(),
-                    kib(s.full_chunk_kib, 10_240),
+                    kib(s.full_chunk_kib, Limits::FULL_CHUNK),
                 ],
             ],
         )

@@ -121,9 +121,34 @@ pub fn order<T>(
     open.into_iter().map(|(_, _, _, what)| what).collect()
 }
 
+/// Whether a delta may still help someone: a device runs what it starts from, or may come that does,
+/// and what it makes is offered. `living` says whether an image is of a release that is neither at
+/// its end of life nor withdrawn; one at its end may still be a stepping stone for those that are
+/// there.
+pub fn is_of_use(
+    from: Sha256,
+    to: Sha256,
+    running: impl Fn(Sha256) -> bool,
+    living: impl Fn(Sha256) -> bool,
+) -> bool {
+    running(from) || living(from) && living(to)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delta_is_of_use_while_someone_runs_its_start_or_both_ends_live() {
+        let (old, new) = (image(1), image(2));
+        let of_use = |runs: bool, lives: [bool; 2]| {
+            is_of_use(old, new, |_| runs, |i| lives[usize::from(i == new)])
+        };
+        assert!(of_use(false, [true, true]));
+        assert!(of_use(true, [false, false]));
+        assert!(!of_use(false, [false, true]));
+        assert!(!of_use(false, [true, false]));
+    }
 
     fn image(byte: u8) -> Sha256 {
         Sha256::from_bytes([byte; 32])

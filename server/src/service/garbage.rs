@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use tidegate_delta::{Limits, Manifest};
+use tidegate_domain::transport::is_of_use;
 use tidegate_protocol::{Sha256, Stage};
 
 use super::event;
@@ -14,16 +15,6 @@ use crate::store::products::{self, Payload};
 
 /// Deltas that are deleted in one round.
 const ROUND: usize = 100;
-
-/// Whether a delta may still help someone: a device runs what it starts from, or may come that does,
-/// and what it makes is offered. `living` are images of releases that are neither at their end of
-/// life nor withdrawn; one at its end may still be a stepping stone for those that are there. Full
-/// payloads always are of use.
-fn is_of_use(payload: &Payload, running: &HashSet<Sha256>, living: &HashSet<Sha256>) -> bool {
-    payload.from.is_none_or(|from| {
-        running.contains(&from) || living.contains(&from) && living.contains(&payload.to)
-    })
-}
 
 impl App {
     /// Deletes deltas that are of no use any more.
@@ -46,7 +37,16 @@ impl App {
         drop(tx);
         let garbage = payloads
             .iter()
-            .filter(|p| !is_of_use(p, &running, &living))
+            .filter(|p| {
+                p.from.is_some_and(|from| {
+                    !is_of_use(
+                        from,
+                        p.to,
+                        |i| running.contains(&i),
+                        |i| living.contains(&i),
+                    )
+                })
+            })
             .take(ROUND);
         let mut deleted = 0u64;
         let mut bytes = 0;
