@@ -324,8 +324,31 @@ impl Server {
     }
 }
 
+impl Server {
+    /// What the server itself says about why nothing happens: a failed test's first question too.
+    fn say_why(&self) {
+        if self.child.is_none() {
+            return;
+        }
+        let rollouts = self.cli_raw(&["rollout", "list"]).1;
+        eprintln!("--- rollouts ---\n{rollouts}");
+        let (_, devices, _) = self.cli_raw(&["device", "list", "-o", "json"]);
+        let devices: Value = serde_json::from_str(&devices).unwrap_or_default();
+        for device in devices["items"].as_array().into_iter().flatten().take(20) {
+            let name = device["name"].as_str().unwrap_or_default();
+            let why = self.cli_raw(&["device", "why", name]).1;
+            eprintln!("--- why {name} ---\n{why}");
+        }
+        let audit = self.cli_raw(&["rollout", "list", "-o", "json"]).1;
+        eprintln!("--- rollouts, whole ---\n{}", &audit[..audit.len().min(8_000)]);
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.say_why();
+        }
         self.kill();
         if std::thread::panicking() {
             eprintln!("--- server log ---\n{}", self.log());

@@ -16,6 +16,8 @@ use tidegate_protocol::{
     Battery, ChangeId, Channel, DeploymentId, DeploymentState, DeviceId, Explained, HoldId,
     IncidentId, JobId, Power, Reason, RolloutId, Sha256, Stage, Timestamp,
 };
+use tidegate_server::service::fleet::Fleet;
+use tidegate_server::service::secrets::Secrets;
 use tidegate_server::store::aggregates::{self, Tallies};
 use tidegate_server::store::changes::{self, Change, ChangeKind, ChangeState};
 use tidegate_server::store::deployments::{self, Deployment};
@@ -398,6 +400,40 @@ async fn people_suite(tx: &mut Tx, r: &Rollout) {
     assert_eq!(due[0].eol, Some((NOW, "call us".into())));
     let before = NOW.minus(Duration::from_secs(1));
     assert!(products::due_eol(tx, before).await.unwrap().is_empty());
+}
+
+/// The plan is read anew when a delta is done or a person acts, the places when the planner
+/// grants some: when both happen at once, an old reading must not stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_places_of_a_rollout_are_those_that_were_granted_last() {
+    let (_dir, db) = sqlite().await;
+    let (app, version) = ("app".parse().unwrap(), "1.1.0".parse().unwrap());
+    let r = rollout(1);
+    let mut tx = db.write().await.unwrap();
+    products::insert_product(&mut tx, &app, NOW).await.unwrap();
+    products::insert_release(&mut tx, &app, &version, "n", "t", NOW)
+        .await
+        .unwrap();
+    rollouts::insert(&mut tx, &r, &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    Secrets::ensure(&db, NOW).await.unwrap();
+    let fleet = Fleet::load(&db).await.unwrap();
+    for granted in 1..=300 {
+        let act = async {
+            let mut tx = db.write().await.unwrap();
+            let was = granted - 1;
+            assert!(
+                aggregates::grant(&mut tx, r.id, was, granted, NOW)
+                    .await
+                    .unwrap()
+            );
+            tx.commit().await.unwrap();
+            fleet.reload_rooms(&db).await.unwrap();
+        };
+        let (plan, ()) = tokio::join!(fleet.reload_plan(&db), act);
+        plan.unwrap();
+        assert_eq!(fleet.places(r.id), granted, "granted {granted}");
+    }
 }
 
 async fn suite(db: &Db) {

@@ -12,7 +12,8 @@ use tidegate_protocol::{
 use tidegate_trust::assignment::Action;
 
 use super::assign::Task;
-use super::fleet::{DeviceEntry, DeviceState, Room};
+use super::fleet::{DeviceEntry, DeviceState};
+use super::room::{Place, Room};
 use super::writer::{Write, Written};
 use super::{ServiceError, event};
 use crate::app::App;
@@ -349,9 +350,13 @@ impl App {
                 switch_within_s,
             })),
             Verdict::Offer(offer) => {
-                let room = self.fleet.room(offer.rollout);
-                if offer.retry_of.is_none() && room.as_ref().is_none_or(|room| !room.take()) {
-                    return Ok(Some(Next::NoRoom));
+                let mut place = None;
+                if offer.retry_of.is_none() {
+                    let room = self.fleet.room(offer.rollout);
+                    place = room.and_then(|room| room.take());
+                    if place.is_none() {
+                        return Ok(Some(Next::NoRoom));
+                    }
                 }
                 let task = Task {
                     deployment: DeploymentId::from_random([0; 16]),
@@ -360,11 +365,11 @@ impl App {
                     window_s: offer.window_s,
                     switch_within_s: offer.switch_within_s,
                 };
-                match self
-                    .writer
-                    .write(device, Write::Offer(Box::new(offer)))
-                    .await?
-                {
+                let offer = Write::Offer(Box::new(offer));
+                let written = self.writer.write(device, offer).await?;
+                // It is counted, or the places are read anew.
+                place.into_iter().for_each(Place::keep);
+                match written {
                     Written::Offered(deployment) => Some(Next::Task(Task { deployment, ..task })),
                     Written::NoRoom => {
                         self.fleet.reload_rooms(&self.db).await?;

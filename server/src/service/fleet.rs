@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -15,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::aggregate::Quiet;
 use super::plan::PlanSnapshot;
+use super::room::Room;
 use crate::store::devices::{self, Device};
 use crate::store::{Db, StoreError, aggregates, deployments};
 
@@ -33,41 +33,6 @@ pub struct Fleet {
 
 /// Devices that can be read anew at the same time.
 const RELOADS: usize = 64;
-
-/// How many more devices a rollout may expose, as this replica knows it. The database has the
-/// last word; this keeps those who would be refused from asking it.
-#[derive(Default)]
-pub struct Room {
-    left: AtomicU64,
-    /// Held check-ins that wait for a place.
-    pub freed: Notify,
-}
-
-/// Held check-ins woken at once when places are granted; what is granted beyond wakes the rest.
-const WAKE: u64 = 1_024;
-
-impl Room {
-    /// Places left.
-    pub fn left(&self) -> u64 {
-        self.left.load(Ordering::Relaxed)
-    }
-
-    /// Takes a place; whether there was one.
-    pub fn take(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
-            .is_ok()
-    }
-
-    /// Sets the places and wakes as many who wait for one.
-    pub fn set(&self, left: u64) {
-        let before = self.left.swap(left, Ordering::Relaxed);
-        match left.saturating_sub(before) {
-            more if more > WAKE => self.freed.notify_waiters(),
-            more => (0..more).for_each(|_| self.freed.notify_one()),
-        }
-    }
-}
 
 /// One device; locked for as long as a few assignments take, never across an await.
 pub struct DeviceEntry {
@@ -223,7 +188,8 @@ impl Fleet {
         self.version.subscribe()
     }
 
-    /// Reads the plan again and swaps it. Reloads take turns, so an older one never wins.
+    /// Reads the plan again and swaps it. Reloads take turns, this one and those of the places, so
+    /// that what was read first is never put in the place of what was read last.
     pub async fn reload_plan(&self, db: &Db) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
         let plan = PlanSnapshot::load(&mut db.read().await?).await?;
@@ -235,6 +201,7 @@ impl Fleet {
 
     /// Reads how many devices may be exposed, and nothing else: grants come often.
     pub async fn reload_rooms(&self, db: &Db) -> Result<(), StoreError> {
+        let _turn = self.reloading.lock().await;
         let progress = aggregates::progress(&mut db.read().await?).await?;
         self.set_rooms(&progress);
         Ok(())

@@ -19,6 +19,7 @@ pub mod presets;
 pub mod releases;
 pub mod reports;
 pub mod rollouts;
+pub mod room;
 pub mod schedule;
 pub mod secrets;
 pub mod session;
