@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use tidegate_protocol::ProblemCode;
+use tidegate_protocol::{ProblemCode, paths};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::Instrument as _;
@@ -139,6 +139,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let (api, doc) = api().split_for_parts();
     let doc: Arc<str> = doc.to_json().unwrap_or_default().into();
     let limited = api
+        .route_layer(from_fn(to_the_end))
         .route("/v1/gate/{product}/", axum::routing::get(gate::ask))
         .route("/metadata/{file}", axum::routing::get(trust::file))
         .route("/healthz", axum::routing::get(health::healthz))
@@ -209,6 +210,28 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.app.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What changes something is done to its end, also when its client hangs up in the middle: what
+/// is committed must reach the memory and the answer of the next request. A check-in is held and
+/// its offer is written by others; it ends with its client.
+async fn to_the_end(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if request.method().is_safe() || path == paths::CHECK_IN {
+        return next.run(request).await;
+    }
+    match tokio::spawn(next.run(request).in_current_span()).await {
+        Ok(response) => response,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that ends cancels it.
+            Err(_) => ApiError(ServiceError::refuse(
+                ProblemCode::Overloaded,
+                "the server stops; come back later",
+            ))
+            .into_response(),
+        },
     }
 }
 

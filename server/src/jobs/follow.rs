@@ -1,4 +1,5 @@
-//! Following events: what other replicas wrote reaches this one's memory.
+//! Following events: what was written reaches this replica's memory, by whomever it was written.
+//! Who writes takes it over at once as a rule; what failed or was cut short then is made good here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +24,19 @@ impl App {
                 return Ok(());
             };
             let head = last.seq;
-            let foreign = batch.iter().filter(|e| e.origin != self.origin);
             let (mut plan, mut access, mut rooms, mut changed) = (false, false, false, Vec::new());
-            for event in foreign {
+            for event in &batch {
+                let foreign = event.origin != self.origin;
                 match event.event.kind {
-                    EventKind::Release | EventKind::Rollout | EventKind::Trust => plan = true,
+                    EventKind::Release | EventKind::Rollout | EventKind::Trust => {
+                        plan |= self.fleet.plan_lacks(event.seq);
+                    }
+                    EventKind::Pace => rooms |= self.fleet.rooms_lack(event.seq),
                     EventKind::Access => access = true,
-                    EventKind::Pace => rooms = true,
-                    EventKind::Deployment | EventKind::Device => changed.extend(event.event.device),
+                    EventKind::Device => changed.extend(event.event.device),
+                    // Our own are taken over by the writer, many at once.
+                    EventKind::Deployment if foreign => changed.extend(event.event.device),
+                    EventKind::Deployment => {}
                 }
             }
             changed.sort_unstable();

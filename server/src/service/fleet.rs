@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -16,7 +17,7 @@ use super::aggregate::Quiet;
 use super::plan::PlanSnapshot;
 use super::room::Room;
 use crate::store::devices::{self, Device};
-use crate::store::{Db, StoreError, aggregates, deployments};
+use crate::store::{Db, StoreError, aggregates, deployments, events};
 
 /// The fleet as this replica knows it.
 pub struct Fleet {
@@ -29,6 +30,9 @@ pub struct Fleet {
     /// One at a time for a device: what was read first must not be put in its place last.
     reloading_devices: [tokio::sync::Mutex<()>; RELOADS],
     version: watch::Sender<u64>,
+    /// The newest event that the plan knows of, and the places.
+    plan_at: AtomicI64,
+    rooms_at: AtomicI64,
 }
 
 /// Devices that can be read anew at the same time.
@@ -123,6 +127,7 @@ impl Fleet {
     /// Reads everything.
     pub async fn load(db: &Db) -> Result<Self, StoreError> {
         let mut tx = db.read().await?;
+        let head = events::head(&mut tx).await?;
         let mut states: HashMap<DeviceId, DeviceState> = devices::all(&mut tx)
             .await?
             .into_iter()
@@ -175,6 +180,8 @@ impl Fleet {
             reloading_devices: [const { tokio::sync::Mutex::const_new(()) }; RELOADS],
             reloading: tokio::sync::Mutex::default(),
             version: watch::Sender::new(0),
+            plan_at: AtomicI64::new(head),
+            rooms_at: AtomicI64::new(head),
         })
     }
 
@@ -192,9 +199,15 @@ impl Fleet {
     /// that what was read first is never put in the place of what was read last.
     pub async fn reload_plan(&self, db: &Db) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
-        let plan = PlanSnapshot::load(&mut db.read().await?).await?;
+        let mut tx = db.read().await?;
+        // First: what comes in between may be in the plan already, but never the other way round.
+        let head = events::head(&mut tx).await?;
+        let plan = PlanSnapshot::load(&mut tx).await?;
+        drop(tx);
         self.set_rooms(&plan.progress);
         self.plan.store(Arc::new(plan));
+        self.plan_at.store(head, Ordering::Relaxed);
+        self.rooms_at.store(head, Ordering::Relaxed);
         self.version.send_modify(|version| *version += 1);
         Ok(())
     }
@@ -202,9 +215,23 @@ impl Fleet {
     /// Reads how many devices may be exposed, and nothing else: grants come often.
     pub async fn reload_rooms(&self, db: &Db) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
-        let progress = aggregates::progress(&mut db.read().await?).await?;
+        let mut tx = db.read().await?;
+        let head = events::head(&mut tx).await?;
+        let progress = aggregates::progress(&mut tx).await?;
+        drop(tx);
         self.set_rooms(&progress);
+        self.rooms_at.store(head, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the plan was read before an event was written.
+    pub fn plan_lacks(&self, seq: i64) -> bool {
+        self.plan_at.load(Ordering::Relaxed) < seq
+    }
+
+    /// Whether the places were read before an event was written.
+    pub fn rooms_lack(&self, seq: i64) -> bool {
+        self.rooms_at.load(Ordering::Relaxed) < seq
     }
 
     fn set_rooms(&self, progress: &BTreeMap<RolloutId, Progress>) {
