@@ -53,7 +53,9 @@ impl SlotError {
     pub fn explained(&self) -> Explained {
         let code = match self {
             Self::Io { source, .. } => io_reason(source),
-            Self::Apply(ApplyError::Write(e) | ApplyError::ReadOld(e)) => io_reason(e),
+            Self::Apply(ApplyError::Write(e) | ApplyError::ReadOld(e) | ApplyError::Scratch(e)) => {
+                io_reason(e)
+            }
             Self::Apply(ApplyError::ChunkCorrupt { .. }) => Reason::ChunkCorrupt,
             Self::Apply(ApplyError::WrongImage) | Self::WrongImage => Reason::ImageMismatch,
             Self::Apply(_) => Reason::DeltaFailed,
@@ -192,14 +194,25 @@ impl Slots {
             .open(&part)
             .map_err(at(&part))?;
         failpoint::point("artifact opened");
-        let old = old.as_ref().map(|f| f as &dyn ReadAt);
+        let unpacked = self.unpacked(slot);
+        let scratch = match manifest.scratch {
+            0 => None,
+            _ => Some(options.open(&unpacked).map_err(at(&unpacked))?),
+        };
+        let around = Around {
+            old: old.as_ref().map(|f| f as &dyn ReadAt),
+            scratch: scratch.as_ref(),
+        };
         let there = file.metadata().map_err(at(&part))?.len();
-        match apply(manifest, payload, old, &file, there) {
+        match apply(manifest, payload, around, &file, there) {
             // What was there is not what it should be: a power cut may leave anything.
             Err(SlotError::Apply(ApplyError::WrongImage)) if there > 0 => {
-                apply(manifest, payload, old, &file, 0)?;
+                apply(manifest, payload, around, &file, 0)?;
             }
             other => other?,
+        }
+        if scratch.is_some() {
+            fs::remove_file(&unpacked).map_err(at(&unpacked))?;
         }
         file.sync_all().map_err(at(&part))?;
         let path = self.artifact(slot);
@@ -231,6 +244,11 @@ impl Slots {
         let image = hashing.hasher.finish();
         self.unpack(slot, &file, image)?;
         Ok(image)
+    }
+
+    /// Where the old artifact is unpacked while a delta that needs that is applied.
+    fn unpacked(&self, slot: SlotId) -> PathBuf {
+        self.dir(slot).join("unpacked")
     }
 
     /// Where an artifact is while it is made: named after what it is to be.
@@ -292,12 +310,19 @@ impl Write for Durable<'_> {
     }
 }
 
+/// What a delta is applied with: the old image, and a file to unpack it into.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    old: Option<&'a dyn ReadAt>,
+    scratch: Option<&'a File>,
+}
+
 /// Feeds the chunks of a payload, each verified before it is decoded. The first `there` bytes of
 /// `out` are from an attempt before this one.
 fn apply(
     manifest: &Manifest,
     payload: &File,
-    old: Option<&dyn ReadAt>,
+    around: Around<'_>,
     mut out: &File,
     there: u64,
 ) -> Result<(), SlotError> {
@@ -308,8 +333,11 @@ fn apply(
     io::Seek::seek(&mut out, io::SeekFrom::End(0)).map_err(failed)?;
     let kept = Kept { bytes: out, length };
     let writer = BufWriter::with_capacity(256 << 10, Durable(out));
-    let mut applier =
-        Applier::resuming(manifest, old, Some(kept), writer, &limits).map_err(SlotError::Apply)?;
+    let mut applier = Applier::resuming(manifest, around.old, Some(kept), writer, &limits)
+        .map_err(SlotError::Apply)?;
+    if let Some(scratch) = around.scratch {
+        applier = applier.with_scratch(scratch);
+    }
     let mut buffer = Vec::new();
     let mut offset = 0;
     for chunk in &manifest.chunks {

@@ -146,6 +146,7 @@ fn check(encoding: Encoding, length: u16, payload: &[u8]) {
         window_log: 0,
         memory: 0,
         work: 0,
+        scratch: 0,
         chunks,
     };
     let (result, out) = apply(&manifest, &old, payload);

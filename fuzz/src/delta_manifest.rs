@@ -105,6 +105,7 @@ fn payload(flags: u8, rest: &[u8]) {
         window_log: 0,
         memory: 0,
         work: 0,
+        scratch: 0,
         chunks,
     };
     let (result, out) = apply(&manifest, bytes);

@@ -140,6 +140,7 @@ impl Blobs {
             window_log: 0,
             memory: 0,
             work: 0,
+            scratch: 0,
             chunks: list,
         })
     }

@@ -151,13 +151,10 @@ impl Device {
 
     /// Waits until the medium holds a version and the agent is idle.
     pub async fn settles_on(&self, version: &str) {
-        eventually(
-            &format!("{} settles on {version}", self.name),
-            async || {
-                let idle = self.status()["state"].is_null();
-                (idle && self.installed().as_deref() == Some(version)).then_some(())
-            },
-        )
+        eventually(&format!("{} settles on {version}", self.name), async || {
+            let idle = self.status()["state"].is_null();
+            (idle && self.installed().as_deref() == Some(version)).then_some(())
+        })
         .await;
     }
 

@@ -340,7 +340,10 @@ impl Server {
             eprintln!("--- why {name} ---\n{why}");
         }
         let audit = self.cli_raw(&["rollout", "list", "-o", "json"]).1;
-        eprintln!("--- rollouts, whole ---\n{}", &audit[..audit.len().min(8_000)]);
+        eprintln!(
+            "--- rollouts, whole ---\n{}",
+            &audit[..audit.len().min(8_000)]
+        );
     }
 }
 

@@ -80,6 +80,7 @@ struct View {
     chunks: usize,
     memory: u64,
     work: u64,
+    scratch: u64,
 }
 
 fn view(manifest: &Manifest) -> View {
@@ -91,6 +92,7 @@ fn view(manifest: &Manifest) -> View {
         chunks: manifest.chunks.len(),
         memory: manifest.memory,
         work: manifest.work,
+        scratch: manifest.scratch,
     }
 }
 
@@ -254,7 +256,18 @@ fn apply_from(
     };
     let writer = BufWriter::with_capacity(256 << 10, &out);
     let base: &dyn ReadAt = base;
+    // Beside what is made: that is where there is room for images.
+    let dir = part.parent().filter(|p| !p.as_os_str().is_empty());
+    let scratch = match manifest.scratch {
+        0 => None,
+        _ => Some(
+            tempfile::tempfile_in(dir.unwrap_or(Path::new("."))).map_err(ApplyError::Scratch)?,
+        ),
+    };
     let mut applier = Applier::resuming(manifest, Some(base), Some(kept), writer, limits)?;
+    if let Some(scratch) = &scratch {
+        applier = applier.with_scratch(scratch);
+    }
     let mut buffer = Vec::new();
     for (index, chunk) in manifest.chunks.iter().enumerate() {
         buffer.resize(chunk.length as usize, 0);

@@ -252,13 +252,11 @@ fn check(manifest: &Manifest, old: &[u8], payload: &mut File) -> Result<(), Serv
     };
     payload.rewind().map_err(io)?;
     let limits = Limits::default();
-    let mut applier = Applier::new(
-        manifest,
-        Some(&old as &dyn ReadAt),
-        std::io::sink(),
-        &limits,
-    )
-    .map_err(|e| wrong(&e))?;
+    let scratch = temporary()?;
+    let out = std::io::sink();
+    let mut applier = Applier::new(manifest, Some(&old as &dyn ReadAt), out, &limits)
+        .map_err(|e| wrong(&e))?
+        .with_scratch(&scratch);
     let mut bytes = Vec::new();
     for chunk in &manifest.chunks {
         bytes.resize(chunk.length as usize, 0);

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use crate::bspatch::BsPatch;
-use crate::engine::payload::{Assembler, Sink as FrameSink};
+use crate::engine::opened::{Engine, Ground};
+use crate::engine::payload::Sink as FrameSink;
 use crate::{Encoding, Hasher, Image, Limits, Manifest, ManifestError, sha256};
 
 /// Random access to the old image.
@@ -90,6 +91,12 @@ pub enum ApplyError {
     /// The result is not the promised image.
     #[error("the result is not the promised image")]
     WrongImage,
+    /// The payload unpacks the old image and was given no file for that.
+    #[error("the payload needs a file to unpack the old image into, and was given none")]
+    NoScratch,
+    /// The file into which the old image is unpacked cannot be written.
+    #[error("the old image cannot be unpacked into its file")]
+    Scratch(#[source] io::Error),
     /// The old image cannot be read.
     #[error("the old image cannot be read")]
     ReadOld(#[source] io::Error),
@@ -203,7 +210,7 @@ impl<W: Write> FrameSink for Output<'_, W> {
 enum Sink<'a, W> {
     Plain(Output<'a, W>),
     Patch(Box<BsPatch<'a, W>>),
-    Engine(Box<Assembler<'a>>, Output<'a, W>),
+    Engine(Box<Engine<'a>>, Output<'a, W>),
 }
 
 impl<W: Write> Sink<'_, W> {
@@ -211,7 +218,7 @@ impl<W: Write> Sink<'_, W> {
         match self {
             Sink::Plain(output) => output.write(bytes),
             Sink::Patch(patch) => patch.push(bytes),
-            Sink::Engine(assembler, output) => assembler.push(bytes, output),
+            Sink::Engine(engine, output) => engine.push(bytes, output),
         }
     }
 }
@@ -297,10 +304,15 @@ impl<'a, W: Write> Applier<'a, W> {
                 let (Some(old), Some(from)) = (old, manifest.from) else {
                     return Err(ApplyError::NoOldImage);
                 };
-                let memory = limits.max_memory;
-                let assembler = Assembler::new(old, from.length, manifest.to.length, memory)?;
+                let engine = Engine::new(Ground {
+                    old,
+                    old_length: from.length,
+                    new_length: manifest.to.length,
+                    memory: limits.max_memory,
+                    scratch: manifest.scratch,
+                })?;
                 Decoder::Plain(Guard {
-                    sink: Sink::Engine(Box::new(assembler), output),
+                    sink: Sink::Engine(Box::new(engine), output),
                     error: None,
                 })
             }
@@ -310,6 +322,20 @@ impl<'a, W: Write> Applier<'a, W> {
             decoder,
             next: 0,
         })
+    }
+
+    /// Gives a file for [`Manifest::scratch`] bytes, which is written over. It can be deleted when
+    /// the payload is applied; an apply that was cut needs nothing of it.
+    #[must_use]
+    pub fn with_scratch(mut self, file: &'a File) -> Self {
+        if let Decoder::Plain(Guard {
+            sink: Sink::Engine(engine, _),
+            ..
+        }) = &mut self.decoder
+        {
+            engine.set_file(file);
+        }
+        self
     }
 
     /// Verifies the next chunk, then decodes it.
@@ -370,8 +396,8 @@ impl<'a, W: Write> Applier<'a, W> {
         let output = match guard.sink {
             Sink::Plain(output) => output,
             Sink::Patch(patch) => patch.finish()?,
-            Sink::Engine(assembler, output) => {
-                assembler.finish()?;
+            Sink::Engine(engine, output) => {
+                engine.finish()?;
                 output
             }
         };

@@ -32,7 +32,7 @@ pub use limits::Limits;
 pub use make::{ChunkWriter, MakeError, make_bsdiff, make_full, make_raw};
 #[cfg(feature = "make")]
 pub use maker::{DeltaOptions, make_delta};
-pub use manifest::{Chunk, Encoding, FORMAT, Manifest, ManifestError};
+pub use manifest::{Chunk, Encoding, FORMAT, Manifest, ManifestError, OPENED_FORMAT};
 
 use sha2::Digest as _;
 pub use tidegate_protocol::Image;

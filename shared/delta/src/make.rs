@@ -94,6 +94,7 @@ pub fn make_raw(image: &mut impl Read) -> Result<Manifest, MakeError> {
         window_log: 0,
         memory: 0,
         work: 0,
+        scratch: 0,
         chunks,
     })
 }
@@ -127,6 +128,7 @@ pub fn make_full(
         window_log: Limits::WINDOW_LOG,
         memory: Limits::STREAM_MEMORY,
         work: 0,
+        scratch: 0,
         chunks,
     })
 }
@@ -153,6 +155,7 @@ pub fn make_bsdiff(old: &[u8], new: &[u8], out: impl Write) -> Result<Manifest, 
         window_log: Limits::WINDOW_LOG,
         memory: Limits::STREAM_MEMORY,
         work: 0,
+        scratch: 0,
         chunks,
     })
 }

@@ -8,6 +8,8 @@ use crate::{Limits, sha256};
 
 /// Version of the manifest and of the encodings that it names.
 pub const FORMAT: u32 = 1;
+/// Version of manifests whose payload unpacks the old image: [`Manifest::scratch`].
+pub const OPENED_FORMAT: u32 = 2;
 
 /// One piece of the payload blob: the pieces follow each other without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +24,7 @@ pub struct Chunk {
 /// signed assignment carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or [`OPENED_FORMAT`].
     pub format: u32,
     /// How the payload is to be read.
     pub encoding: Encoding,
@@ -42,8 +44,17 @@ pub struct Manifest {
     /// those it does in a second.
     #[serde(default)]
     pub work: u64,
+    /// Bytes of a file into which the old image is unpacked while the payload is applied; 0 where
+    /// it is read as it is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scratch: u64,
     /// The chunks in order.
     pub chunks: Vec<Chunk>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why a manifest is refused.
@@ -95,8 +106,18 @@ impl Manifest {
 
     /// Checks sizes and sums.
     pub fn check(&self, limits: &Limits) -> Result<(), ManifestError> {
-        if self.format != FORMAT {
+        if self.format != FORMAT && self.format != OPENED_FORMAT {
             return Err(ManifestError::UnknownFormat(self.format));
+        }
+        if (self.scratch > 0) != (self.format == OPENED_FORMAT) {
+            return Err(ManifestError::Inconsistent(
+                "format 2, and only format 2, has a `scratch`",
+            ));
+        }
+        if self.scratch > 0 && !matches!(self.encoding, Encoding::Quick | Encoding::Dense) {
+            return Err(ManifestError::Inconsistent(
+                "`scratch` is for `quick` and `dense`",
+            ));
         }
         if self.encoding.is_delta() != self.from.is_some() {
             return Err(ManifestError::Inconsistent(
@@ -108,6 +129,9 @@ impl Manifest {
         }
         if self.to.length > limits.max_image {
             return Err(ManifestError::OverLimit("image length"));
+        }
+        if self.scratch > limits.max_image {
+            return Err(ManifestError::OverLimit("scratch"));
         }
         if self.window_log > limits.max_window_log {
             return Err(ManifestError::OverLimit("zstd window"));

@@ -26,6 +26,7 @@ pub(crate) mod layout_wire;
 mod math;
 pub(crate) mod model;
 pub(crate) mod numbers;
+pub(crate) mod opened;
 pub(crate) mod payload;
 pub(crate) mod predict;
 pub(crate) mod quick;

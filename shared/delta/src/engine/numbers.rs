@@ -105,6 +105,11 @@ impl<'a> Reader<'a> {
         u32::try_from(self.get()?).ok()
     }
 
+    /// What was not read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Whether all was read.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -4,10 +4,12 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::analyse::{self, Executable};
 use super::index::Index;
+use super::mask;
 use super::matcher::{self, Choice, Choices};
+use super::open::{self, Opened};
 use super::pair::{self, Paired};
-use super::{analyse, mask};
 use crate::engine::coder::Encoder;
 use crate::engine::control;
 use crate::engine::covers::{Cover, CoverMap};
@@ -15,9 +17,12 @@ use crate::engine::dense::{Dense, Output, Size};
 use crate::engine::head::{Coding, Head, LAYOUT_UNIT, MAX_CODED, MAX_FRAME, MAX_LAYOUT};
 use crate::engine::layout_wire;
 use crate::engine::numbers::{Modelled, Writer};
+use crate::engine::opened;
 use crate::engine::payload::put_element;
 use crate::engine::quick::{Collect, Quick, WINDOW_LOG};
-use crate::{ChunkWriter, Encoding, FORMAT, Image, Limits, MakeError, Manifest, sha256};
+use crate::{
+    ChunkWriter, Encoding, FORMAT, Image, Limits, MakeError, Manifest, OPENED_FORMAT, sha256,
+};
 
 /// How a delta is to be made.
 #[derive(Clone, Copy)]
@@ -54,7 +59,7 @@ impl DeltaOptions<'_> {
         }
     }
 
-    fn stop(&self) -> Result<(), MakeError> {
+    pub(super) fn stop(&self) -> Result<(), MakeError> {
         if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
             return Err(MakeError::Cancelled);
         }
@@ -108,10 +113,85 @@ pub fn make_delta(
     if old.len() > i32::MAX as usize || new.len() > i32::MAX as usize {
         return Err(MakeError::TooLarge);
     }
-    let mut paired = {
-        let (before, after) = (analyse::analyse(old), analyse::analyse(new));
-        pair::pair(&before, &after, old.len() as u32, new.len() as u32)
+    let mut writer = ChunkWriter::new(out, options.chunk.clamp(1, Limits::DELTA_CHUNK));
+    let (made, scratch) = match open::open(old, new, options)? {
+        None => {
+            let found = (analyse::analyse(old), analyse::analyse(new));
+            (between([old, new], found, &mut writer, options)?, 0)
+        }
+        Some(opened) => {
+            let lengths = (old.len() as u64, new.len() as u64);
+            let scratch = opened.recipe.scratch(lengths.0, lengths.1);
+            let made = between_opened(opened, lengths.1, &mut writer, options)?;
+            (made, scratch.ok_or(MakeError::TooLarge)?)
+        }
     };
+    let (mut out, payload, chunks) = writer.finish();
+    out.flush()?;
+    let image = |bytes: &[u8]| Image {
+        sha256: sha256(bytes),
+        length: bytes.len() as u64,
+    };
+    Ok(Manifest {
+        format: if scratch > 0 { OPENED_FORMAT } else { FORMAT },
+        encoding: options.encoding,
+        from: Some(image(old)),
+        to: image(new),
+        payload,
+        window_log: made.window_log,
+        memory: made.memory,
+        work: made.work,
+        scratch,
+        chunks,
+    })
+}
+
+/// What a manifest says of a payload.
+struct Made {
+    window_log: u32,
+    memory: u64,
+    work: u64,
+}
+
+/// Writes the payload between two opened images, of which the new one has a length as it is.
+fn between_opened(
+    opened: Opened,
+    length: u64,
+    writer: &mut impl Write,
+    options: &DeltaOptions<'_>,
+) -> Result<Made, MakeError> {
+    let Opened { old, new, recipe } = opened;
+    let bytes = recipe.to_bytes();
+    writer.write_all(opened::MAGIC)?;
+    put_element(writer, &compress(&bytes)?, bytes.len() as u32)?;
+    let resident = recipe.resident(bytes.len());
+    // Told in bytes of the image, which is what people know the length of.
+    let long = new.bytes.len().max(1) as u64;
+    let scaled = options
+        .progress
+        .map(|told| move |done: u64| told(done * length / long));
+    let inner = DeltaOptions {
+        memory: options.memory.saturating_sub(resident),
+        progress: scaled.as_ref().map(|told| told as &(dyn Fn(u64) + Sync)),
+        ..*options
+    };
+    let found = (old.executables, new.executables);
+    let made = between([&old.bytes, &new.bytes], found, writer, &inner)?;
+    Ok(Made {
+        memory: resident + made.memory.max(recipe.packing()),
+        work: made.work + recipe.work(),
+        ..made
+    })
+}
+
+/// Writes the payload between two images, given what was found in them.
+fn between(
+    [old, new]: [&[u8]; 2],
+    (before, after): (Vec<Executable>, Vec<Executable>),
+    writer: &mut impl Write,
+    options: &DeltaOptions<'_>,
+) -> Result<Made, MakeError> {
+    let mut paired = { pair::pair(&before, &after, old.len() as u32, new.len() as u32) };
     options.stop()?;
     if layout_wire::write(&paired.layout).len() > MAX_LAYOUT as usize
         || paired.layout.memory() > MAX_LAYOUT_MEMORY
@@ -162,31 +242,18 @@ pub fn make_delta(
         frames: frames.len() as u32,
         ..head
     };
-    let mut writer = ChunkWriter::new(out, options.chunk.clamp(1, Limits::DELTA_CHUNK));
     writer.write_all(&head.to_bytes())?;
-    job.control(&mut writer)?;
+    job.control(writer)?;
     for frame in &frames {
-        put_element(&mut writer, &frame.coded, frame.made)?;
+        put_element(writer, &frame.coded, frame.made)?;
     }
-    let (mut out, payload, chunks) = writer.finish();
-    out.flush()?;
-    let image = |bytes: &[u8]| Image {
-        sha256: sha256(bytes),
-        length: bytes.len() as u64,
-    };
-    Ok(Manifest {
-        format: FORMAT,
-        encoding: options.encoding,
-        from: Some(image(old)),
-        to: image(new),
-        payload,
+    Ok(Made {
         window_log: match coding {
             Coding::Quick => WINDOW_LOG,
             Coding::Dense(_) => 0,
         },
         memory: head.memory(),
         work,
-        chunks,
     })
 }
 
@@ -202,6 +269,10 @@ fn fit(
     let (codings, memory): (&[Coding], u64) = match options.encoding {
         Encoding::Quick => (&[Coding::Quick], options.memory.min(QUICK)),
         _ if options.memory >= LARGE => (&[Coding::Dense(Size::LARGE)], options.memory),
+        _ if options.memory < Limits::MEMORY => (
+            &[Coding::Dense(Size::SMALL), Coding::Dense(Size::TINY)],
+            options.memory,
+        ),
         _ => (
             &[Coding::Dense(Size::MEDIUM), Coding::Dense(Size::SMALL)],
             options.memory,

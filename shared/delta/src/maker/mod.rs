@@ -14,6 +14,7 @@ mod firmware;
 mod index;
 mod mask;
 mod matcher;
+mod open;
 mod pair;
 
 pub use build::{DeltaOptions, make_delta};

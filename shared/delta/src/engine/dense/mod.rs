@@ -36,6 +36,12 @@ impl Size {
         log_buckets: 14,
         log_history: 20,
     };
+    /// Fits a controller beside what packs streams again.
+    #[cfg(feature = "make")]
+    pub(crate) const TINY: Self = Self {
+        log_buckets: 13,
+        log_history: 20,
+    };
     /// Fits a controller when there are few copies.
     #[cfg(feature = "make")]
     pub(crate) const MEDIUM: Self = Self {
