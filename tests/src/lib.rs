@@ -41,6 +41,12 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// An archive, `old` or `new`, with a few lines changed in what it has packed.
+pub fn packed(which: &str) -> PathBuf {
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/delta/tests/vectors");
+    PathBuf::from(format!("{vectors}/packed-{which}.image"))
+}
+
 /// Waits until a condition gives something; panics with `what` when it does not in time.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let mut ticks = tokio::time::interval(Duration::from_millis(50));

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use tidegate_tests::binary;
+use tidegate_tests::{binary, packed};
 
 /// Runs `tidegate delta ...`: exit code, standard output, standard error.
 fn delta(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
@@ -97,4 +97,36 @@ fn an_apply_goes_on_and_what_is_wrong_is_said() {
     assert_eq!(code, 1);
     assert!(err.contains("chunk 0"), "{err}");
     assert!(!made.exists());
+}
+
+#[test]
+fn what_is_packed_in_the_files_is_compared_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    for which in ["old", "new"] {
+        std::fs::copy(packed(which), dir.path().join(which)).unwrap();
+    }
+    for encoding in ["quick", "dense"] {
+        let diff = [
+            "diff",
+            "old",
+            "new",
+            "d",
+            "--encoding",
+            encoding,
+            "-o",
+            "json",
+        ];
+        let (code, out, err) = delta(dir.path(), &diff);
+        assert_eq!(code, 0, "{err}");
+        let made: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert!(made["scratch"].as_u64().unwrap() > 1_000_000, "{made}");
+        let length = std::fs::metadata(dir.path().join("d")).unwrap().len();
+        assert!(length < 8_000, "{length}");
+        let (code, _, err) = delta(dir.path(), &["apply", "old", "d", "made"]);
+        assert_eq!(code, 0, "{err}");
+        let made = std::fs::read(dir.path().join("made")).unwrap();
+        assert!(made == std::fs::read(packed("new")).unwrap());
+    }
+    // Nothing is left beside what was made.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
 }

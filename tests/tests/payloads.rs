@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use serde_json::Value;
-use tidegate_tests::{Server, eventually};
+use serde_json::{Value, json};
+use tidegate_tests::{Device, Server, eventually, packed};
 
 /// From which release and to which there are deltas.
 async fn deltas(server: &Server, versions: &[&str]) -> Vec<(String, String)> {
@@ -113,4 +113,35 @@ async fn a_product_has_the_chunks_that_it_asks_for() {
     let delta =
         |m: &(String, Vec<u64>)| m.0 == "quick" && m.1.iter().all(|&length| length <= 64 << 10);
     assert!(made.iter().any(delta), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_archive_has_packed_travels_as_its_difference() {
+    let server = Server::start().await;
+    for (version, which) in [("1.0.0", "old"), ("1.1.0", "new")] {
+        let lib = server.dir.path().join(format!("app-{version}/lib"));
+        std::fs::create_dir_all(&lib).unwrap();
+        let image = packed(which);
+        std::fs::copy(image, lib.join("recipes.zip")).unwrap();
+    }
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    for version in ["1.0.0", "1.1.0"] {
+        server.built(version).await;
+    }
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let (dir, url) = (server.dir.path(), &server.url);
+    let mut device = Device::enrol(dir, "plc", url, &token, "NA", installed);
+    device.run();
+    let rollout = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    device.settles_on("1.1.0").await;
+    let got = device.state.join("current/tree/lib/recipes.zip");
+    assert!(std::fs::read(got).unwrap() == std::fs::read(packed("new")).unwrap());
+    // A hundred kilobytes differ where nothing was unpacked.
+    let deployment = &server.deployments(&rollout).await[0];
+    let bytes = deployment["bytes_downloaded"].as_u64().unwrap();
+    assert!((1..20_000).contains(&bytes), "{deployment}");
+    // The file that it took is gone.
+    let left = ["a", "b"].map(|s| device.state.join(format!("slots/{s}/unpacked")).exists());
+    assert_eq!(left, [false, false]);
 }

@@ -107,8 +107,12 @@ fn describe(view: &View) -> String {
         let part = view.payload.length as f64 * 100.0 / view.to.length as f64;
         part
     };
+    let scratch = match view.scratch {
+        0 => String::new(),
+        file => format!(", and a file of {} to unpack the old one into", bytes(file)),
+    };
     format!(
-        "encoding  {}\nfrom      {from}\nto        {}\npayload   {} in {} chunks, {part:.2} % of the image\nmemory    {} to apply\nwork      {} million bits of models",
+        "encoding  {}\nfrom      {from}\nto        {}\npayload   {} in {} chunks, {part:.2} % of the image\nmemory    {} to apply{scratch}\nwork      {} million bits of models",
         view.encoding,
         image(&view.to),
         bytes(view.payload.length),
@@ -148,7 +152,7 @@ fn diff(
                 usize::from,
             );
             options.progress = Some(&progress);
-            let made = make_delta(&old, &new, writer, &options);
+            let made = aside(|| make_delta(&old, &new, writer, &options));
             bar.finish_and_clear();
             made
         }
@@ -161,6 +165,23 @@ fn diff(
     file.as_file().sync_all().map_err(at(delta))?;
     file.persist(delta).map_err(|e| at(delta)(e.error))?;
     show(context.format, &view(&manifest), describe)
+}
+
+/// Does something while the standard output leads to the standard error: the one is for results,
+/// and the library that looks into packed streams writes lines of its own there.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(unix)]
+    {
+        let kept = rustix::io::dup(rustix::stdio::stdout());
+        if let Ok(kept) = &kept {
+            // Where this fails the lines stay where they are, and nothing else is wrong.
+            let _ = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
+            let done = work();
+            let _ = rustix::stdio::dup2_stdout(kept);
+            return done;
+        }
+    }
+    work()
 }
 
 /// What was made.

@@ -166,6 +166,94 @@ fn an_apply_that_was_cut_goes_on_behind_any_byte() {
     }
 }
 
+/// What the file must hold for a recipe: read here as docs/delta-format.md has it.
+fn scratch(recipe: &[u8], old: &[u8], new: &[u8]) -> Option<u64> {
+    let mut rest = recipe;
+    let mut number = || -> Option<i128> {
+        let mut value = 0;
+        for shift in (0..70).step_by(7) {
+            let (&byte, behind) = rest.split_first()?;
+            rest = behind;
+            value |= i128::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        Some(value)
+    };
+    let _tokens = number()?;
+    let mut lengths = [old.len() as i128, new.len() as i128];
+    for (image, length) in lengths.iter_mut().enumerate() {
+        for _ in 0..number()?.min(1 << 17) {
+            let _gap = number()?;
+            if image == 1 {
+                let _continues = number()?;
+            }
+            let (packed, unpacked) = (number()?, number()?);
+            if image == 1 {
+                let _corrections = number()?;
+            }
+            *length += unpacked - packed;
+        }
+    }
+    u64::try_from(lengths[0] + lengths[1].min(65 << 20)).ok()
+}
+
+#[test]
+fn a_damaged_recipe_is_refused_or_makes_another_image_and_harms_nothing() {
+    let small = |version| zip(&[("one", text(1, 40, version)), ("two", text(2, 90, version))]);
+    let (old, new) = (small(1), small(2));
+    let (manifest, payload) = make(&old, &new, &DeltaOptions::new(Encoding::Quick));
+    let half = |at: usize| u32::from_le_bytes(payload[at..at + 4].try_into().unwrap()) as usize;
+    let (coded, length) = (half(4), half(8));
+    let recipe = zstd::bulk::decompress(&payload[12..12 + coded], length).unwrap();
+    assert_eq!(scratch(&recipe, &old, &new), Some(manifest.scratch));
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let mutations = std::env::var("TIDEGATE_MUTATIONS").ok();
+    let rounds: u32 = mutations.and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let mut panics = 0;
+    for _ in 0..rounds {
+        let mut bad = recipe.clone();
+        for _ in 0..=random(3) {
+            let at = random(bad.len());
+            match random(4) {
+                0 => bad[at] ^= 1 << random(8),
+                1 => bad[at] = u8::try_from(random(256)).unwrap(),
+                2 => bad.truncate(at.max(1)),
+                _ => bad.insert(at, u8::try_from(random(256)).unwrap()),
+            }
+        }
+        let packed = zstd::bulk::compress(&bad, 1).unwrap();
+        let mut damaged = b"TGo1".to_vec();
+        for number in [packed.len(), bad.len()] {
+            damaged.extend(u32::try_from(number).unwrap().to_le_bytes());
+        }
+        damaged.extend(&packed);
+        damaged.extend(&payload[12 + coded..]);
+        let mut promised = manifest.clone();
+        promised.scratch = scratch(&bad, &old, &new).map_or(manifest.scratch, |n| n.max(1));
+        promised.payload.length = damaged.len() as u64;
+        promised.chunks = vec![tidegate_delta::Chunk {
+            length: u32::try_from(damaged.len()).unwrap(),
+            sha256: tidegate_delta::sha256(&damaged),
+        }];
+        match apply(&old, &[], &promised, &damaged) {
+            Ok(made) => assert_eq!(made, new),
+            Err(ApplyError::Decode(what)) => panics += u32::from(what.contains("packed again")),
+            Err(ApplyError::WrongImage | ApplyError::TooLong | ApplyError::Manifest(_)) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    // The damage reaches what packs the streams, not the recipe's lengths alone.
+    assert!(panics > rounds / 50, "{panics} of {rounds}");
+}
+
 #[test]
 fn another_old_image_or_no_file_is_an_error_and_nothing_else() {
     let (old, new) = (archive(1), archive(2));

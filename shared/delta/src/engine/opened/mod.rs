@@ -26,6 +26,7 @@ use flate2::bufread::DeflateDecoder;
 
 use super::head::MAX_CODED;
 use super::payload::{Assembler, Sink};
+use super::window::OldUnreadable;
 use crate::apply::{ApplyError, ReadAt};
 use closer::{Closer, Closing};
 pub(crate) use recipe::{MAX_PART, MAX_RECIPE, MAX_STREAMS, Part, Recipe, Stream};
@@ -201,10 +202,12 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<u64, ApplyError> {
         let read = match from.read(&mut buffer) {
             Ok(0) => return Ok(sum),
             Ok(read) => read,
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
-                return Err(malformed("the old image is not packed as it says"));
+            Err(e) => {
+                return Err(match e.downcast::<OldUnreadable>() {
+                    Ok(OldUnreadable(cause)) => ApplyError::ReadOld(cause),
+                    Err(_) => malformed("the old image is not packed as it says"),
+                });
             }
-            Err(e) => return Err(ApplyError::ReadOld(e)),
         };
         to.write_all(&buffer[..read]).map_err(ApplyError::Scratch)?;
         sum += read as u64;
@@ -222,7 +225,9 @@ impl Read for Sequential<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let count = left.min(buf.len());
-        self.old.read_exact_at(&mut buf[..count], self.at)?;
+        self.old
+            .read_exact_at(&mut buf[..count], self.at)
+            .map_err(|e| io::Error::other(OldUnreadable(e)))?;
         self.at += count as u64;
         Ok(count)
     }
