@@ -199,7 +199,9 @@ fn apply(
     limits: &Limits,
 ) -> Result<Vec<u8>, Failed> {
     let made = Vec::with_capacity(usize::try_from(manifest.to.length)?);
-    let mut applier = Applier::new(manifest, Some(&old as &dyn ReadAt), made, limits)?;
+    let scratch = tempfile::tempfile()?;
+    let mut applier =
+        Applier::new(manifest, Some(&old as &dyn ReadAt), made, limits)?.with_scratch(&scratch);
     let mut rest = payload;
     for chunk in &manifest.chunks {
         let (bytes, behind) = rest.split_at(chunk.length as usize);
@@ -223,7 +225,9 @@ fn peak(
     io::Seek::rewind(&mut file)?;
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
-    let mut applier = Applier::new(manifest, Some(&base as &dyn ReadAt), io::sink(), limits)?;
+    let scratch = tempfile::tempfile()?;
+    let mut applier = Applier::new(manifest, Some(&base as &dyn ReadAt), io::sink(), limits)?
+        .with_scratch(&scratch);
     let mut buffer = Vec::new();
     for chunk in &manifest.chunks {
         buffer.resize(chunk.length as usize, 0);

@@ -23,6 +23,10 @@ pub(crate) struct Metrics {
     pub reports: Counter,
     /// Bytes that payloads save over their images, by build.
     pub payload_bytes_saved: Counter,
+    /// Bytes that devices fetched for what they switched to.
+    pub fetched_bytes: Counter,
+    /// Bytes of the images beyond those.
+    pub saved_bytes: Counter,
     /// 1 while this replica leads.
     pub leading: Gauge,
     /// Devices known.
@@ -51,6 +55,16 @@ impl Metrics {
             "payload_saved_bytes",
             "Bytes that built payloads save over their images",
             self.payload_bytes_saved.clone(),
+        );
+        registry.register(
+            "fetched_bytes",
+            "Bytes that devices fetched for releases that they switched to",
+            self.fetched_bytes.clone(),
+        );
+        registry.register(
+            "saved_bytes",
+            "Bytes of those releases that devices did not have to fetch",
+            self.saved_bytes.clone(),
         );
         registry.register(
             "leading",

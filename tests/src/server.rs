@@ -21,6 +21,8 @@ pub enum Database {
 pub struct Server {
     /// Where it listens.
     pub url: String,
+    /// Where its metrics are, if `--metrics-listen` is among its options.
+    pub metrics: String,
     /// Everything of this test.
     pub dir: tempfile::TempDir,
     /// The administrator's token.
@@ -58,6 +60,7 @@ impl Server {
             child: None,
             database,
             data,
+            metrics: String::new(),
             port: 0,
             options: options.iter().map(ToString::to_string).collect(),
             dir,
@@ -78,6 +81,7 @@ impl Server {
             child: None,
             database: self.database.clone(),
             data: self.data.clone(),
+            metrics: String::new(),
             port: 0,
             options: self.options.clone(),
             dir,
@@ -108,9 +112,13 @@ impl Server {
         }
         let mut child = command.spawn().unwrap();
         let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut first)
-            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        lines.read_line(&mut first).unwrap();
+        if self.options.iter().any(|o| o == "--metrics-listen") {
+            let mut second = String::new();
+            lines.read_line(&mut second).unwrap();
+            self.metrics = second.trim().rsplit(' ').next().unwrap_or_default().into();
+        }
         self.url = first.trim().rsplit(' ').next().unwrap_or_default().into();
         assert!(
             self.url.starts_with("http"),
@@ -339,11 +347,6 @@ impl Server {
             let why = self.cli_raw(&["device", "why", name]).1;
             eprintln!("--- why {name} ---\n{why}");
         }
-        let audit = self.cli_raw(&["rollout", "list", "-o", "json"]).1;
-        eprintln!(
-            "--- rollouts, whole ---\n{}",
-            &audit[..audit.len().min(8_000)]
-        );
     }
 }
 

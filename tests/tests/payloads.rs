@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use serde_json::{Value, json};
-use tidegate_tests::{Device, Server, eventually, packed};
+use tidegate_tests::{Database, Device, Server, eventually, packed};
 
 /// From which release and to which there are deltas.
 async fn deltas(server: &Server, versions: &[&str]) -> Vec<(String, String)> {
@@ -117,7 +117,8 @@ async fn a_product_has_the_chunks_that_it_asks_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_archive_has_packed_travels_as_its_difference() {
-    let server = Server::start().await;
+    let metrics = ["--metrics-listen", "127.0.0.1:0"];
+    let server = Server::start_with(Database::Sqlite, &metrics).await;
     for (version, which) in [("1.0.0", "old"), ("1.1.0", "new")] {
         let lib = server.dir.path().join(format!("app-{version}/lib"));
         std::fs::create_dir_all(&lib).unwrap();
@@ -141,6 +142,14 @@ async fn what_an_archive_has_packed_travels_as_its_difference() {
     let deployment = &server.deployments(&rollout).await[0];
     let bytes = deployment["bytes_downloaded"].as_u64().unwrap();
     assert!((1..20_000).contains(&bytes), "{deployment}");
+    let counted = reqwest::get(&server.metrics).await.unwrap();
+    let counted = counted.text().await.unwrap();
+    let number = |name: &str| -> u64 {
+        let line = counted.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(number("tidegate_fetched_bytes_total"), bytes);
+    assert!(number("tidegate_saved_bytes_total") > 300_000, "{counted}");
     // The file that it took is gone.
     let left = ["a", "b"].map(|s| device.state.join(format!("slots/{s}/unpacked")).exists());
     assert_eq!(left, [false, false]);

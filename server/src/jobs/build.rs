@@ -32,6 +32,11 @@ const MEMORY_PER_NEW_BYTE: u64 = 2;
 /// Its tables, and the copies and frames that it has coded.
 const MEMORY_BESIDE: u64 = 192 << 20;
 
+/// How long an image may be, and the other one with it, to keep to a memory.
+fn affordable(memory: u64) -> u64 {
+    memory.saturating_sub(MEMORY_BESIDE) / (MEMORY_PER_OLD_BYTE + MEMORY_PER_NEW_BYTE)
+}
+
 pub(super) async fn run(app: Arc<App>) {
     while !app.stopping.is_cancelled() {
         let worked = match next(&app).await {
@@ -127,9 +132,10 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
     let cancel = Arc::new(AtomicBool::new(false));
     // Dropped with this future: when the lease is lost or the server stops, so does the engine.
     let _guard = StopOnDrop(cancel.clone());
-    let threads = app.settings.jobs.delta_threads;
+    let jobs = &app.settings.jobs;
+    let bounds = (jobs.delta_threads, affordable(jobs.delta_memory));
     std::thread::spawn(move || {
-        let _ = done.send(make(new, old, request, threads, &cancel));
+        let _ = done.send(make(new, old, request, bounds, &cancel));
     });
     let made = result
         .await
@@ -205,7 +211,7 @@ fn make(
     mut new: File,
     old: Option<File>,
     request: BuildRequest,
-    threads: usize,
+    (threads, unpacked): (usize, u64),
     cancel: &AtomicBool,
 ) -> Result<(Manifest, File), ServiceError> {
     let mut out = temporary()?;
@@ -218,6 +224,7 @@ fn make(
             encoding @ (Encoding::Quick | Encoding::Dense) => {
                 let options = DeltaOptions {
                     threads,
+                    unpacked: unpacked.saturating_sub(from.length.max(request.to.length)),
                     chunk: request.chunk.unwrap_or(Limits::DELTA_CHUNK),
                     cancel: Some(cancel),
                     ..DeltaOptions::new(encoding)

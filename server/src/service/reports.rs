@@ -1,6 +1,6 @@
 //! Results that devices report: taken only signed, acknowledged only after their commit.
 
-use tidegate_protocol::{DeviceId, ReportBatch, ReportsAccepted};
+use tidegate_protocol::{DeviceId, ReportBatch, ReportsAccepted, Version};
 use tidegate_trust::{PublicKey, verify_report};
 
 use super::ServiceError;
@@ -29,6 +29,22 @@ impl App {
             Written::Offered(_) | Written::NoRoom | Written::Outdated | Written::Done => {
                 Err(ServiceError::invalid("reports were not taken"))
             }
+        }
+    }
+
+    /// Counts what a device fetched for a release, and what it did not have to fetch of the image.
+    pub(super) fn count_transfer(&self, device: DeviceId, release: &Version, bytes: u64) {
+        let plan = self.fleet.plan();
+        let image = self.fleet.device(device).and_then(|entry| {
+            let state = entry.lock();
+            let device = &state.device;
+            plan.artifact(&device.product, release, &device.platform)
+                .map(|artifact| artifact.image.length)
+        });
+        self.metrics.fetched_bytes.inc_by(bytes);
+        // What was fetched before the device was enrolled, or by hand, saved nothing over the network.
+        if let (Some(image), 1..) = (image, bytes) {
+            self.metrics.saved_bytes.inc_by(image.saturating_sub(bytes));
         }
     }
 

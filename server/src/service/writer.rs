@@ -130,6 +130,8 @@ struct Gathered {
     tallies: Tallies,
     /// Outcomes that became known: how many, and the seconds that they took.
     done: BTreeMap<RolloutId, (u64, u64)>,
+    /// Who has switched to what, and how many bytes were fetched for it.
+    switched: Vec<(DeviceId, Version, u64)>,
 }
 
 impl Gathered {
@@ -220,6 +222,9 @@ async fn write_all(app: &App, batch: &[Operation]) -> Result<Vec<Written>, Store
     changed.dedup();
     for device in changed {
         app.fleet.reload_device(&app.db, device).await?;
+    }
+    for (device, release, bytes) in &gathered.switched {
+        app.count_transfer(*device, release, *bytes);
     }
     Ok(results)
 }
@@ -430,6 +435,12 @@ async fn write_report(
                 });
             }
             gathered.count(Some(&was), &is, now);
+            if is.facts.state.has_switched() && !was.facts.state.has_switched() {
+                let leg = is.facts.leg.clone();
+                gathered
+                    .switched
+                    .push((device, leg, report.bytes_downloaded));
+            }
             if is.facts.state == DeploymentState::RolledBack {
                 let why = is
                     .facts

@@ -1,6 +1,8 @@
 //! What applying takes in memory, whatever the image. One test: the allocator counts for
 //! the whole process.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 

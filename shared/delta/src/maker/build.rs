@@ -1,25 +1,22 @@
 //! From two images to a payload: analyse, mask, match, code the frames on all cores.
 
 use std::io::{self, Write};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::analyse::{self, Executable};
+use super::frames::{Job, code_covers, compress};
 use super::index::Index;
 use super::mask;
 use super::matcher::{self, Choice, Choices};
 use super::open::{self, Opened};
 use super::pair::{self, Paired};
-use crate::engine::coder::Encoder;
-use crate::engine::control;
 use crate::engine::covers::{Cover, CoverMap};
-use crate::engine::dense::{Dense, Output, Size};
-use crate::engine::head::{Coding, Head, LAYOUT_UNIT, MAX_CODED, MAX_FRAME, MAX_LAYOUT};
+use crate::engine::dense::Size;
+use crate::engine::head::{Coding, Head, LAYOUT_UNIT, MAX_CODED, MAX_LAYOUT};
 use crate::engine::layout_wire;
-use crate::engine::numbers::{Modelled, Writer};
 use crate::engine::opened;
 use crate::engine::payload::put_element;
-use crate::engine::quick::{Collect, Quick, WINDOW_LOG};
+use crate::engine::quick::WINDOW_LOG;
 use crate::{
     ChunkWriter, Encoding, FORMAT, Image, Limits, MakeError, Manifest, OPENED_FORMAT, sha256,
 };
@@ -37,6 +34,9 @@ pub struct DeltaOptions<'a> {
     /// What a frame may cost to decode, in bits coded: what an apply that was cut loses at most.
     /// The default is some seconds of a slow core; small frames make large payloads.
     pub frame: u64,
+    /// Most bytes that either image may have when what is packed in it is unpacked; larger ones are
+    /// compared as they are. The memory to make a delta grows with it.
+    pub unpacked: u64,
     /// Threads that code frames, at least 1.
     pub threads: usize,
     /// Set from elsewhere to give up.
@@ -53,6 +53,7 @@ impl DeltaOptions<'_> {
             memory: Limits::MEMORY,
             chunk: Limits::DELTA_CHUNK,
             frame: FRAME,
+            unpacked: i32::MAX as u64,
             threads: 1,
             cancel: None,
             progress: None,
@@ -97,9 +98,6 @@ const FRAME: u64 = 48 << 20;
 const MAX_LAYOUT_MEMORY: u64 = 2 << 20;
 /// Memory that `quick` keeps to whatever is allowed: it is for devices that have little.
 const QUICK: u64 = 7 << 20;
-/// A byte of a gap costs about this many times one of a copy.
-const GAP_COST: u64 = 10;
-
 /// Makes a delta into `out`.
 ///
 /// Fails with [`MakeError::TooLarge`] for images of 4 GiB and more, and with
@@ -301,193 +299,4 @@ fn fit(
         covers.retain(|c| c.length > shortest);
         shortest += shortest / 4;
     }
-}
-
-/// One frame, coded.
-struct Frame {
-    coded: Vec<u8>,
-    made: u32,
-}
-
-/// What came of a part of the image; `None` while nothing has.
-type Coded = Option<Result<Vec<Frame>, MakeError>>;
-
-struct Job<'a> {
-    layout: &'a crate::engine::layout::Layout,
-    covers: &'a [Cover],
-    map: &'a CoverMap,
-    old: &'a [u8],
-    new: &'a [u8],
-    coding: Coding,
-}
-
-struct Known<'a>(&'a [u8]);
-
-impl Output for Known<'_> {
-    #[inline]
-    fn known(&self, position: u32) -> u8 {
-        self.0.get(position as usize).copied().unwrap_or(0)
-    }
-
-    #[inline]
-    fn put(&mut self, _: u8) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Job<'_> {
-    /// Where frames begin and end, so that each costs about as much and none is too large when
-    /// coded.
-    fn bounds(&self, frame: u64) -> Vec<(u32, u32)> {
-        let length = self.new.len() as u32;
-        // Most bytes of copies and of gaps in a frame.
-        let (most_work, most_copied, most_gaps) = match self.coding {
-            Coding::Quick => (frame, frame / 4, u64::from(MAX_CODED / 2)),
-            Coding::Dense(_) => (frame, u64::from(MAX_FRAME / 2), u64::from(MAX_CODED)),
-        };
-        let mut bounds = Vec::new();
-        let (mut from, mut at, mut copied, mut gaps) = (0u32, 0u32, 0u64, 0u64);
-        let mut covers = self.covers.iter().peekable();
-        while at < length {
-            // To the next border of a cover, or a piece of the way.
-            let (end, copy) = match covers.peek() {
-                Some(c) if c.new <= at => (c.new + c.length, true),
-                Some(c) => (c.new, false),
-                None => (length, false),
-            };
-            let step = (end - at).min(16 << 10);
-            at += step;
-            *(if copy { &mut copied } else { &mut gaps }) += u64::from(step);
-            while covers.next_if(|c| c.new + c.length <= at).is_some() {}
-            let work = copied + gaps * GAP_COST;
-            if work >= most_work || copied >= most_copied || gaps >= most_gaps || at == length {
-                bounds.push((from, at));
-                (from, copied, gaps) = (at, 0, 0);
-            }
-        }
-        bounds
-    }
-
-    /// Codes all frames, on several threads; also tells the work of decoding them.
-    fn frames(&self, options: &DeltaOptions<'_>) -> Result<(Vec<Frame>, u64), MakeError> {
-        let bounds = self.bounds(options.frame.max(1 << 16));
-        let next = AtomicUsize::new(0);
-        let (done, work) = (AtomicU64::new(0), AtomicU64::new(0));
-        let made: Mutex<Vec<Coded>> = Mutex::new(bounds.iter().map(|_| None).collect());
-        std::thread::scope(|scope| {
-            for _ in 0..options.threads.clamp(1, bounds.len().max(1)) {
-                scope.spawn(|| {
-                    loop {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(&(from, to)) = bounds.get(index) else {
-                            return;
-                        };
-                        let frame = options.stop().and_then(|()| self.fitting(from, to, &work));
-                        if let Ok(mut made) = made.lock() {
-                            made[index] = Some(frame);
-                        }
-                        let total = done.fetch_add(u64::from(to - from), Ordering::Relaxed);
-                        if let Some(progress) = options.progress {
-                            progress(total + u64::from(to - from));
-                        }
-                    }
-                });
-            }
-        });
-        let made = made.into_inner().map_err(|_| MakeError::Cancelled)?;
-        let mut frames = Vec::new();
-        for frame in made {
-            frames.extend(frame.ok_or(MakeError::Cancelled)??);
-        }
-        Ok((frames, work.into_inner()))
-    }
-
-    /// Codes a part of the image as one frame, or as several where one would be too large.
-    fn fitting(&self, from: u32, to: u32, work: &AtomicU64) -> Result<Vec<Frame>, MakeError> {
-        let (coded, bits) = self.frame(from, to)?;
-        if coded.len() <= MAX_CODED as usize {
-            work.fetch_add(bits, Ordering::Relaxed);
-            return Ok(vec![Frame {
-                coded,
-                made: to - from,
-            }]);
-        }
-        let middle = from + (to - from) / 2;
-        let mut frames = self.fitting(from, middle, work)?;
-        frames.extend(self.fitting(middle, to, work)?);
-        Ok(frames)
-    }
-
-    fn frame(&self, from: u32, to: u32) -> Result<(Vec<u8>, u64), MakeError> {
-        let old_length = self.old.len() as u64;
-        let mut out = Known(self.new);
-        match self.coding {
-            Coding::Dense(size) => {
-                let mut bits = Encoder::new();
-                let mut dense = Dense::new(self.layout, self.covers, self.map, old_length, size);
-                dense.range(&mut bits, &self.old, from, to, &mut out)?;
-                let count = bits.count();
-                Ok((bits.finish(), count))
-            }
-            Coding::Quick => {
-                let mut streams = Collect::default();
-                let mut quick = Quick::new(self.layout, self.covers, self.map, old_length);
-                quick.range(&mut streams, &self.old, from, to, &mut out)?;
-                streams.finish();
-                let mut coded = Vec::new();
-                let mut bodies = Vec::new();
-                let last = streams.streams.len() - 1;
-                for (index, stream) in streams.streams.iter().enumerate() {
-                    let body = compress(stream)?;
-                    if index < last {
-                        coded.extend_from_slice(&(body.len() as u32).to_le_bytes());
-                    }
-                    bodies.extend_from_slice(&body);
-                }
-                coded.extend_from_slice(&bodies);
-                Ok((coded, u64::from(to - from) / 50))
-            }
-        }
-    }
-
-    /// Writes the layout and the covers.
-    fn control(&self, out: &mut impl Write) -> Result<(), MakeError> {
-        let layout = layout_wire::write(self.layout);
-        put_element(out, &compress(&layout)?, layout.len() as u32)?;
-        let (coded, made) = code_covers(self.coding, self.covers, self.old, self.new)?;
-        Ok(put_element(out, &coded, made)?)
-    }
-}
-
-/// Codes covers; also tells how long they are decompressed.
-fn code_covers(
-    coding: Coding,
-    covers: &[Cover],
-    old: &[u8],
-    new: &[u8],
-) -> io::Result<(Vec<u8>, u32)> {
-    let (old, new) = (old.len() as u64, new.len() as u64);
-    match coding {
-        Coding::Dense(_) => {
-            let mut bits = Encoder::new();
-            let mut numbers = Modelled::new(&mut bits);
-            control::covers(&mut numbers, covers, covers.len(), old, new);
-            Ok((bits.finish(), 0))
-        }
-        Coding::Quick => {
-            let mut numbers = Writer::default();
-            control::covers(&mut numbers, covers, covers.len(), old, new);
-            Ok((compress(&numbers.bytes)?, numbers.bytes.len() as u32))
-        }
-    }
-}
-
-fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 19)?;
-    encoder.window_log(WINDOW_LOG)?;
-    encoder.include_checksum(false)?;
-    encoder.set_pledged_src_size(Some(bytes.len() as u64))?;
-    encoder.include_contentsize(true)?;
-    encoder.write_all(bytes)?;
-    encoder.finish()
 }

@@ -11,6 +11,7 @@ mod build;
 mod containers;
 mod ext4;
 mod firmware;
+mod frames;
 mod index;
 mod mask;
 mod matcher;

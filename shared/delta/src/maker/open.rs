@@ -12,7 +12,7 @@ use preflate_rs::{PreflateConfig, PreflateStreamProcessor};
 
 use super::analyse::{Executable, Part as Section, analyse};
 use super::build::DeltaOptions;
-use crate::engine::opened::{MAX_PART, MAX_RECIPE, MAX_STREAMS, Part, Recipe, Stream};
+use crate::engine::opened::recipe::{MAX_PART, MAX_RECIPE, MAX_STREAMS, Part, Recipe, Stream};
 use crate::{MakeError, sha256};
 
 /// Two images with their streams unpacked.
@@ -35,7 +35,7 @@ const SHORTEST: usize = 64;
 const CORRECTIONS: usize = 8;
 /// Longest chain of a compressor that is replayed: more makes applying slow.
 const MAX_CHAIN: u32 = 4096;
-/// Most bytes of an opened image.
+/// Most bytes of an opened image, whatever is allowed.
 const MAX_OPENED: usize = i32::MAX as usize;
 
 /// Opens both images. `None` where nothing packed differs between them, or where it cannot be
@@ -56,16 +56,20 @@ pub(super) fn open(
     if before.is_empty() || after.is_empty() {
         return Ok(None);
     }
+    // Before anything is unpacked into memory.
+    let most = usize::try_from(options.unpacked)
+        .unwrap_or(MAX_OPENED)
+        .min(MAX_OPENED);
+    let large = |image: &[u8], found: &[Found]| {
+        image.len() + found.iter().map(|f| f.unpacked).sum::<usize>() > most
+    };
+    if large(old, &before) || large(new, &after) {
+        return Ok(None);
+    }
     // The same rule on both sides: a stream that cannot be packed again is compared packed.
     let before = opened(old, &before, options)?;
     let after = opened(new, &after, options)?;
-    let unpacked = |image: &[u8], streams: &[Unpacked]| -> usize {
-        image.len() + streams.iter().map(|s| s.plain.len()).sum::<usize>()
-    };
-    if before.is_empty()
-        || after.is_empty()
-        || unpacked(old, &before).max(unpacked(new, &after)) > MAX_OPENED
-    {
+    if before.is_empty() || after.is_empty() {
         return Ok(None);
     }
     let recipe = recipe(&before, &after);

@@ -17,7 +17,7 @@
 //! for one and that for the other are never taken together.
 
 mod closer;
-mod recipe;
+pub(crate) mod recipe;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek as _, Write};
@@ -29,7 +29,7 @@ use super::payload::{Assembler, Sink};
 use super::window::OldUnreadable;
 use crate::apply::{ApplyError, ReadAt};
 use closer::{Closer, Closing};
-pub(crate) use recipe::{MAX_PART, MAX_RECIPE, MAX_STREAMS, Part, Recipe, Stream};
+use recipe::{MAX_RECIPE, Recipe, Stream};
 
 /// First bytes of a payload between opened images.
 pub(crate) const MAGIC: &[u8; 4] = b"TGo1";
