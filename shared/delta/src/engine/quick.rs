@@ -10,11 +10,11 @@ use std::io::{self, Read};
 
 use super::covers::{self, Cover, CoverMap, Step};
 use super::dense::Output;
-use super::layout::{Kind, Layout};
+use super::layout::Layout;
 #[cfg(feature = "make")]
 use super::numbers::put;
 use super::predict::{Found, Predictor};
-use super::refs::BEFORE;
+use super::refs::{self, BEFORE};
 use super::window::{BLOCK, Window};
 use crate::ReadAt;
 
@@ -211,7 +211,7 @@ impl<'a> Quick<'a> {
         while done < cover.length {
             window.load(old, self.old_length, cover.old + done)?;
             let count = (cover.length - done).min(BLOCK as u32);
-            let mut i = 0u32;
+            let (mut i, mut quiet) = (0u32, 0u32);
             while i < count {
                 let offset = cover.old + done + i;
                 if offset >= region.end {
@@ -221,19 +221,22 @@ impl<'a> Quick<'a> {
                 let position = cover.new + done + i;
                 let left = cover.length - done - i;
                 let bytes = window.bytes();
-                if matches!(region.kind, Kind::Plain | Kind::Text) {
+                if i >= quiet {
                     let most = (count - i).min(region.end - offset);
-                    let run = streams.ahead(most)?;
+                    let inside = offset.wrapping_sub(region.start);
+                    quiet = i + refs::quiet(bytes, here, inside, region.kind, most);
+                }
+                if i < quiet {
+                    let run = streams.ahead(quiet - i)?;
                     if run > 0 {
                         out.put_all(&bytes[here..here + run as usize])?;
                         i += run;
                         continue;
                     }
-                }
-                let found = self
+                } else if let Some(found) = self
                     .predictor
-                    .find(bytes, here, offset, &region, position, left);
-                if let Some(found) = found {
+                    .find(bytes, here, offset, &region, position, left)
+                {
                     self.reference(streams, &found, position, out)?;
                     i += found.reference.form.width() as u32;
                     continue;

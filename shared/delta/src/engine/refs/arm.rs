@@ -26,6 +26,27 @@ pub(super) fn page_distance(word: u32) -> i64 {
     sign(((word >> 3) & 0x1F_FFFC) | ((word >> 29) & 3), 21)
 }
 
+/// Whether an AArch64 instruction may refer to something, by its highest byte.
+#[inline]
+pub(super) fn refers(top: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut top = 0;
+        while top < 256 {
+            table[top] = top & 0x7C == 0x14
+                || top == 0x54
+                || top & 0x7E == 0x34
+                || top & 0x3B == 0x18
+                || top & 0x1F == 0x10
+                || top & 0x7F == 0x11
+                || top & 0x3B == 0x39;
+            top += 1;
+        }
+        table
+    };
+    TABLE[usize::from(top)]
+}
+
 /// See [`super::find`].
 pub(super) fn arm64(bytes: &[u8], at: usize, offset: u32, space: &Space) -> Option<Reference> {
     let word = u32_at(bytes, at);

@@ -122,10 +122,19 @@ pub(crate) fn may_begin(bytes: &[u8], at: usize, inside: u32, kind: Kind) -> boo
         }
         Kind::Thumb => inside.is_multiple_of(2),
         Kind::Words64 => inside.is_multiple_of(8),
-        Kind::Arm64 | Kind::Arm | Kind::Words32 | Kind::Relative32 | Kind::Numbers32 => {
-            inside.is_multiple_of(4)
-        }
+        Kind::Arm64 => inside.is_multiple_of(4) && arm::refers(bytes[at + 3]),
+        Kind::Arm | Kind::Words32 | Kind::Relative32 | Kind::Numbers32 => inside.is_multiple_of(4),
         Kind::Records(_) => true,
+    }
+}
+
+/// How many bytes from `bytes[at]` on begin no reference, of at most `most`.
+#[inline]
+pub(crate) fn quiet(bytes: &[u8], at: usize, inside: u32, kind: Kind, most: u32) -> u32 {
+    let may = |i: &u32| may_begin(bytes, at + *i as usize, inside.wrapping_add(*i), kind);
+    match kind {
+        Kind::Plain | Kind::Text => most,
+        _ => (0..most).find(may).unwrap_or(most),
     }
 }
 
