@@ -143,6 +143,24 @@ fn what_nobody_can_pack_again_stays_packed() {
 }
 
 #[test]
+fn what_would_unpack_to_more_than_allowed_stays_packed() {
+    // Its end unpacks to thirty times as much as all before it.
+    let bomb = |version| [archive(version), gzipped(&vec![0; 30 << 20])].concat();
+    let (old, new) = (bomb(1), [bomb(2), b"and more".to_vec()].concat());
+    for (unpacked, opened) in [(1000, false), (10 << 20, true), (40 << 20, true)] {
+        let options = DeltaOptions {
+            unpacked,
+            ..DeltaOptions::new(Encoding::Quick)
+        };
+        let (manifest, payload) = make(&old, &new, &options);
+        // What comes before the bomb is unpacked where there is room for it.
+        assert_eq!(manifest.scratch > 0, opened, "{unpacked}");
+        assert!(manifest.scratch < 10 << 20, "{}", manifest.scratch);
+        assert_eq!(apply(&old, &[], &manifest, &payload).unwrap(), new);
+    }
+}
+
+#[test]
 fn an_apply_that_was_cut_goes_on_behind_any_byte() {
     let (mut old, mut new) = (archive(1), archive(2));
     old.extend_from_slice(&gzipped(&text(70, 30_000, 1)));

@@ -2,7 +2,7 @@
 //! it to the same bytes again.
 
 use std::collections::HashSet;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -151,44 +151,51 @@ fn head(image: &[u8], at: usize) -> Option<usize> {
     Some(at + skip)
 }
 
-/// Finds streams that unpack to their end.
+/// Finds streams that unpack to their end. What is unpacked for that, and what turns out to be none,
+/// counts: beyond what is allowed nothing more is looked for.
 fn streams(image: &[u8], options: &DeltaOptions<'_>) -> Result<Vec<Found>, MakeError> {
     let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(step) = image
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|b| matches!(b, b'P' | 0x1F)))
-    {
+    let (mut at, mut left) = (0, allowed(options) as u64);
+    let begins = |rest: &[u8]| rest.iter().position(|b| matches!(b, b'P' | 0x1F));
+    while let Some(step) = image.get(at..).and_then(begins) {
         at += step;
-        let stream = head(image, at).and_then(|begin| unpacked_length(image, begin));
-        match stream {
-            Some(stream) => {
-                options.stop()?;
-                at = stream.at + stream.packed;
-                if stream.packed >= SHORTEST {
-                    found.push(stream);
-                }
+        let Some(packed) = head(image, at).and_then(|begin| Some((begin, image.get(begin..)?)))
+        else {
+            at += 1;
+            continue;
+        };
+        options.stop()?;
+        let (begin, packed) = packed;
+        let mut decoder = DeflateDecoder::new(packed);
+        let whole = io::copy(&mut decoder.by_ref().take(left), &mut io::sink()).is_ok();
+        let (packed, unpacked) = (decoder.total_in(), decoder.total_out());
+        left = left.saturating_sub(unpacked);
+        if left == 0 {
+            break;
+        }
+        // What unpacks to nothing is none.
+        if whole && unpacked > 0 {
+            let stream = Found {
+                at: begin,
+                packed: packed as usize,
+                unpacked: unpacked as usize,
+            };
+            at = stream.end();
+            if stream.packed >= SHORTEST {
+                found.push(stream);
             }
-            None => at += 1,
+        } else {
+            at += 1;
         }
     }
     Ok(found)
 }
 
-fn unpacked_length(image: &[u8], at: usize) -> Option<Found> {
-    let mut decoder = DeflateDecoder::new(image.get(at..)?);
-    let unpacked = std::io::copy(
-        &mut decoder.by_ref().take(MAX_OPENED as u64),
-        &mut std::io::sink(),
-    )
-    .ok()?;
-    let packed = usize::try_from(decoder.total_in()).ok()?;
-    // What unpacks to nothing, or is not at its end, is none.
-    (unpacked > 0 && (unpacked as usize) < MAX_OPENED).then_some(Found {
-        at,
-        packed,
-        unpacked: unpacked as usize,
-    })
+/// Most bytes of an opened image.
+fn allowed(options: &DeltaOptions<'_>) -> usize {
+    usize::try_from(options.unpacked)
+        .unwrap_or(MAX_OPENED)
+        .min(MAX_OPENED)
 }
 
 /// Unpacks streams on several threads, and leaves out those that cannot be packed again.
