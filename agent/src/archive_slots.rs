@@ -53,11 +53,10 @@ impl SlotError {
     pub fn explained(&self) -> Explained {
         let code = match self {
             Self::Io { source, .. } => io_reason(source),
-            Self::Apply(ApplyError::Write(e) | ApplyError::ReadOld(e) | ApplyError::Scratch(e)) => {
-                io_reason(e)
-            }
+            Self::Apply(ApplyError::Write(e) | ApplyError::ReadOld(e)) => io_reason(e),
             Self::Apply(ApplyError::ChunkCorrupt { .. }) => Reason::ChunkCorrupt,
             Self::Apply(ApplyError::WrongImage) | Self::WrongImage => Reason::ImageMismatch,
+            // Also where there is no room to unpack the old image: another payload does without.
             Self::Apply(_) => Reason::DeltaFailed,
             Self::Archive(ArchiveError::Io { source, .. }) => io_reason(source),
             Self::Archive(_) => Reason::ArchiveRefused,
@@ -422,6 +421,14 @@ mod tests {
         file.write_all(b"evil").unwrap();
         let result = slots.unpack(SlotId::A, &file, image);
         assert!(matches!(result, Err(SlotError::WrongImage)), "{result:?}");
+    }
+
+    #[test]
+    fn without_room_to_unpack_the_old_image_another_payload_is_tried() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let code = |error| SlotError::Apply(error).explained().code;
+        assert_eq!(code(ApplyError::Scratch(full())), Reason::DeltaFailed);
+        assert_eq!(code(ApplyError::Write(full())), Reason::DiskFull);
     }
 
     #[test]

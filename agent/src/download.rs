@@ -90,9 +90,15 @@ impl Download {
                 .length
                 .saturating_sub(have)
                 .saturating_add(needed);
+            let lacks =
+                |wanted: u64| format!("{} MiB free, {} MiB needed", free >> 20, (wanted >> 20) + 1);
             if free < wanted {
-                let text = format!("{} MiB free, {} MiB needed", free >> 20, (wanted >> 20) + 1);
-                return Err(Explained::new(Reason::DiskFull, text));
+                return Err(Explained::new(Reason::DiskFull, lacks(wanted)));
+            }
+            // Another payload may do without a file to unpack into.
+            let unpacking = wanted.saturating_add(manifest.scratch);
+            if free < unpacking {
+                return Err(Explained::new(Reason::DeltaFailed, lacks(unpacking)));
             }
         }
         let mut progress = Progress::open(&self.dir, &manifest).map_err(|e| storage(&e))?;
