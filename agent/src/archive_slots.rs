@@ -213,6 +213,8 @@ impl Slots {
         if scratch.is_some() {
             fs::remove_file(&unpacked).map_err(at(&unpacked))?;
         }
+        // Closed here: an open file keeps its room, which the tree may need.
+        drop(scratch);
         file.sync_all().map_err(at(&part))?;
         let path = self.artifact(slot);
         fs::rename(&part, &path).map_err(at(&path))?;

@@ -242,7 +242,8 @@ pub(crate) struct ServeArgs {
     /// Over how long held check-ins are answered when the plan changes and many are held.
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub(crate) wake_ramp: Duration,
-    /// Memory that one delta build may take, in MiB; larger images get no delta.
+    /// Memory that one delta build may take, in MiB; larger images get no delta, and archives
+    /// whose members are larger are compared packed.
     #[arg(long, default_value_t = 2_048, value_name = "MIB")]
     pub(crate) delta_memory: u64,
     /// Threads of a delta build: what is left over serves devices.

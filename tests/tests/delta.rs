@@ -95,7 +95,7 @@ fn an_apply_goes_on_and_what_is_wrong_is_said() {
     std::fs::write(dir.path().join("cut"), &bytes[..last - 5]).unwrap();
     let (code, _, err) = delta(dir.path(), &["apply", "old", "cut", "made"]);
     assert_eq!(code, 1);
-    assert!(err.contains("chunk 0"), "{err}");
+    assert!(err.contains("incomplete"), "{err}");
     assert!(!made.exists());
 }
 
@@ -129,4 +129,61 @@ fn what_is_packed_in_the_files_is_compared_unpacked() {
     }
     // Nothing is left beside what was made.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
+}
+
+#[cfg(unix)]
+#[test]
+fn nothing_but_plain_files_is_read_or_replaced() {
+    let (dir, _) = folder();
+    let path = |name: &str| dir.path().join(name);
+    let (code, _, err) = delta(dir.path(), &["diff", "old", "new", "d"]);
+    assert_eq!(code, 0, "{err}");
+    std::fs::write(path("victim"), "precious").unwrap();
+    std::os::unix::fs::symlink("victim", path("link")).unwrap();
+    std::os::unix::fs::symlink("victim", path("made.part")).unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    let refused: [(&[&str], &str); 8] = [
+        (&["apply", "old", "d", "link"], "no plain file"),
+        (&["apply", "old", "d", "made"], "no plain file"),
+        (&["apply", "old", "d", "folder"], "no plain file"),
+        (&["apply", "/dev/zero", "d", "out"], "no plain file"),
+        (&["apply", "old", "d", "d"], "would replace it"),
+        (&["diff", "old", "new", "new"], "would replace it"),
+        (&["diff", "old", "new", "link"], "no plain file"),
+        (&["diff", "/dev/zero", "new", "out"], "no plain file"),
+    ];
+    for (arguments, text) in refused {
+        let (code, _, err) = delta(dir.path(), arguments);
+        assert_eq!(code, 1, "{arguments:?}");
+        assert!(err.contains(text), "{arguments:?}: {err}");
+    }
+    let victim = std::fs::read_to_string(path("victim")).unwrap();
+    assert_eq!(victim, "precious");
+}
+
+#[test]
+fn what_is_damaged_or_needs_more_is_told_with_what_to_do() {
+    let (dir, _) = folder();
+    let (code, _, err) = delta(dir.path(), &["diff", "old", "new", "d"]);
+    assert_eq!(code, 0, "{err}");
+    let whole = std::fs::read(dir.path().join("d")).unwrap();
+    let mut flipped = whole.clone();
+    let last = flipped.len() - 9;
+    flipped[last] ^= 1;
+    let longer = [&whole[..], b"more"].concat();
+    for (bad, text) in [
+        (&flipped[..], "fetch it again"),
+        (&whole[..whole.len() - 5], "damaged or incomplete"),
+        (&longer[..], "damaged or incomplete"),
+        (&whole[..40], "it ends before its manifest"),
+    ] {
+        std::fs::write(dir.path().join("bad"), bad).unwrap();
+        let (code, _, err) = delta(dir.path(), &["apply", "old", "bad", "made"]);
+        assert_eq!(code, 1);
+        assert!(err.contains(text) && err.contains("bad"), "{err}");
+        assert!(!dir.path().join("made.part").exists(), "{err}");
+    }
+    let (code, _, err) = delta(dir.path(), &["apply", "old", "d", "made", "--memory", "4"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("allow it: --memory 1"), "{err}");
 }

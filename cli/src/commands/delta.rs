@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_delta::container::{read_head, write_head};
+use tidegate_delta::container::{ContainerError, read_head, write_head};
 use tidegate_delta::{
-    Applier, ApplyError, DeltaOptions, Encoding, Image, Kept, Limits, Manifest, ReadAt,
-    make_bsdiff, make_delta, make_full, make_raw,
+    Applier, ApplyError, DeltaOptions, Encoding, Image, Kept, Limits, Manifest, ManifestError,
+    ReadAt, make_bsdiff, make_delta, make_full, make_raw,
 };
 use tidegate_protocol::error_chain;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(context: &Context, command: DeltaCommand) -> Result<(), CliErr
             memory,
         } => apply(context, [&old, &delta, &new], memory),
         DeltaCommand::Inspect { delta } => {
-            let manifest = head(&delta, &generous())?.1;
+            let manifest = inspect(&delta)?;
             show(context.format, &view(&manifest), describe)
         }
     }
@@ -65,9 +65,37 @@ fn generous() -> Limits {
 
 fn head(path: &Path, limits: &Limits) -> Result<(BufReader<File>, Manifest), CliError> {
     let mut file = BufReader::new(File::open(path).map_err(at(path))?);
-    let manifest =
-        read_head(&mut file, limits).map_err(|e| failed(&path.display().to_string(), &e))?;
+    let manifest = match read_head(&mut file, limits) {
+        Err(ContainerError::Manifest(ManifestError::OverLimit("memory"))) => {
+            let wants = inspect(path)?.memory + u64::from(Limits::DELTA_CHUNK);
+            return Err(CliError::Hinted(
+                format!(
+                    "{}: it takes {} of memory to apply",
+                    path.display(),
+                    bytes(wants)
+                ),
+                format!("allow it: --memory {}", wants.div_ceil(1 << 20)),
+            ));
+        }
+        other => other.map_err(|e| failed(&path.display().to_string(), &e))?,
+    };
+    let begin = file.stream_position().map_err(at(path))?;
+    let length = file.get_ref().metadata().map_err(at(path))?.len();
+    let wanted = begin + manifest.payload.length;
+    if length != wanted {
+        return Err(CliError::Hinted(
+            format!(
+                "{}: the delta is damaged or incomplete: it has {length} bytes of {wanted}",
+                path.display()
+            ),
+            "fetch it again".into(),
+        ));
+    }
     Ok((file, manifest))
+}
+
+fn inspect(path: &Path) -> Result<Manifest, CliError> {
+    Ok(head(path, &generous())?.1)
 }
 
 /// What is told of a delta.
@@ -96,6 +124,11 @@ fn view(manifest: &Manifest) -> View {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a number for people")]
+fn millions(number: u64) -> f64 {
+    number as f64 / 1e6
+}
+
 fn describe(view: &View) -> String {
     let image = |image: &Image| format!("{} {}", image.sha256, bytes(image.length));
     let from = view.from.as_ref().map_or("nothing".into(), image);
@@ -109,16 +142,19 @@ fn describe(view: &View) -> String {
     };
     let scratch = match view.scratch {
         0 => String::new(),
-        file => format!(", and a file of {} to unpack the old one into", bytes(file)),
+        file => format!(", and a file of {} for unpacked images", bytes(file)),
     };
     format!(
-        "encoding  {}\nfrom      {from}\nto        {}\npayload   {} in {} chunks, {part:.2} % of the image\nmemory    {} to apply{scratch}\nwork      {} million bits of models",
+        "encoding  {}\nfrom      {from}\nto        {}\npayload   {} in {}, {part:.2} % of the image\nmemory    {} to apply{scratch}\nwork      {:.1} million bits of models",
         view.encoding,
         image(&view.to),
         bytes(view.payload.length),
-        view.chunks,
+        match view.chunks {
+            1 => "1 chunk".to_owned(),
+            chunks => format!("{chunks} chunks"),
+        },
         bytes(view.memory + u64::from(Limits::DELTA_CHUNK)),
-        view.work / 1_000_000,
+        millions(view.work),
     )
 }
 
@@ -129,6 +165,10 @@ fn diff(
     memory: u32,
     threads: Option<u16>,
 ) -> Result<(), CliError> {
+    for input in [old, new] {
+        must_be_file(input)?;
+    }
+    output(delta, &[old, new])?;
     let read = |path: &PathBuf| fs::read(path).map_err(at(path));
     let dir = delta.parent().filter(|p| !p.as_os_str().is_empty());
     let dir = dir.unwrap_or(Path::new("."));
@@ -205,6 +245,8 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
         ..Limits::default()
     };
     let (mut payload, manifest) = head(delta, &limits)?;
+    must_be_file(old)?;
+    output(new, &[delta])?;
     let begin = payload.stream_position().map_err(at(delta))?;
     let base = File::open(old).map_err(at(old))?;
     let image = make_raw(&mut &base).map_err(|e| failed(&old.display().to_string(), &e))?;
@@ -212,11 +254,20 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
         && image.to != from
     {
         return Err(CliError::Hinted(
-            format!("{} is not what this delta starts from", old.display()),
-            format!("it starts from a file with SHA-256 {}", from.sha256),
+            format!(
+                "{} is not what this delta starts from: its SHA-256 is {}",
+                old.display(),
+                image.to.sha256
+            ),
+            format!(
+                "it starts from a file of {} with SHA-256 {}",
+                bytes(from.length),
+                from.sha256
+            ),
         ));
     }
     let part = part_of(new);
+    regular_or_none(&part)?;
     let started = Instant::now();
     let mut length = fs::metadata(&part).map_or(0, |m| m.len().min(manifest.to.length));
     loop {
@@ -224,7 +275,7 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
             Ok(()) => break,
             // What was there was not ours.
             Err(ApplyError::WrongImage) if length > 0 => length = 0,
-            Err(error) => return Err(failed("nothing was made", &error)),
+            Err(error) => return Err(not_applied(&error, [old, delta], &part)),
         }
         payload
             .seek(io::SeekFrom::Start(begin))
@@ -248,6 +299,76 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
             a.milliseconds
         )
     })
+}
+
+/// What went wrong, where, and what to do; and what becomes of the part that is there.
+fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> CliError {
+    let (what, hint) = match error {
+        ApplyError::Write(_) | ApplyError::ReadKept(_) => (part, "make room, then apply again"),
+        ApplyError::Scratch(_) => (
+            part,
+            "make room for what `tidegate delta inspect` says, then apply again",
+        ),
+        ApplyError::ReadOld(_) => (old.as_path(), "look after the disk that it is on"),
+        _ => (
+            delta.as_path(),
+            "the delta is damaged or incomplete: fetch it again",
+        ),
+    };
+    let left = fs::metadata(part).map_or(0, |m| m.len());
+    let keeps = matches!(error, ApplyError::Write(_) | ApplyError::Scratch(_)) && left > 0;
+    let mut text = format!("{}: {}", what.display(), error_chain(error));
+    if keeps {
+        text = format!(
+            "{text}; {} stay in {}, from where the next apply goes on",
+            bytes(left),
+            part.display()
+        );
+    } else {
+        let _ = fs::remove_file(part);
+    }
+    CliError::Hinted(text, hint.to_owned())
+}
+
+/// An input must be a plain file: of a device or a pipe nobody knows the end.
+fn must_be_file(path: &Path) -> Result<(), CliError> {
+    if fs::metadata(path).map_err(at(path))?.is_file() {
+        return Ok(());
+    }
+    let text = format!("{}: this is no plain file", path.display());
+    Err(CliError::Failed(text))
+}
+
+/// What stands where a file is to be put must be a plain file or nothing: anything else would be
+/// replaced by it, or written through.
+fn regular_or_none(path: &Path) -> Result<(), CliError> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.is_file() => Err(CliError::Hinted(
+            format!(
+                "{}: there is something that is no plain file",
+                path.display()
+            ),
+            "name a file that is not there yet".into(),
+        )),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at(path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Where a result may go: not over what it is made from.
+fn output(path: &Path, inputs: &[&PathBuf]) -> Result<(), CliError> {
+    regular_or_none(path)?;
+    let same = |input: &&&PathBuf| {
+        let real = |p: &Path| fs::canonicalize(p).ok();
+        real(path).is_some_and(|it| Some(it) == real(input))
+    };
+    match inputs.iter().find(same) {
+        None => Ok(()),
+        Some(input) => Err(CliError::Hinted(
+            format!("{}: the result would replace it", input.display()),
+            "name another file".into(),
+        )),
+    }
 }
 
 /// Applies with the first `length` bytes of `part` already there.

@@ -189,14 +189,16 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             show(context.format, &payloads, |payloads| {
                 let rows = payloads.iter().map(|p| {
                     let ready = p.state == "ready";
-                    let saved = 100 - p.bytes * 100 / p.image_bytes.max(1);
+                    // In tenths of a percent; rounded up, so that nothing seems to cost nothing.
+                    let cost = (p.bytes * 1000).div_ceil(p.image_bytes.max(1));
+                    let saved = 1000u64.saturating_sub(cost);
                     [
                         p.platform.clone(),
                         p.from.clone().unwrap_or_else(|| "any".into()),
                         p.encoding.clone(),
                         if ready { bytes(p.bytes) } else { "-".into() },
                         if ready {
-                            format!("{saved} %")
+                            format!("{}.{} %", saved / 10, saved % 10)
                         } else {
                             "-".into()
                         },

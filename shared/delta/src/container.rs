@@ -19,6 +19,9 @@ pub enum ContainerError {
     /// It cannot be read or written.
     #[error("the file cannot be read or written")]
     Io(#[from] io::Error),
+    /// It ends in its manifest.
+    #[error("the delta is incomplete: it ends before its manifest does; fetch it again")]
+    Cut,
     /// It is something else.
     #[error("this is no delta file: its first bytes are not TGDELTA1")]
     NotADelta,
@@ -55,6 +58,9 @@ pub fn read_head(mut input: impl Read, limits: &Limits) -> Result<Manifest, Cont
         return Err(ManifestError::TooLarge(length).into());
     }
     let mut bytes = vec![0; length];
-    input.read_exact(&mut bytes)?;
+    input.read_exact(&mut bytes).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => ContainerError::Cut,
+        _ => ContainerError::Io(e),
+    })?;
     Ok(Manifest::from_bytes(&bytes, sha256(&bytes), limits)?)
 }

@@ -70,7 +70,7 @@ pub enum ManifestError {
     #[error("the manifest cannot be read: {0}")]
     Malformed(String),
     /// A format that this version does not know.
-    #[error("manifest format {0} is not known; update the agent first")]
+    #[error("manifest format {0} is not known here: it takes a newer version to apply it")]
     UnknownFormat(u32),
     /// A part of it contradicts another.
     #[error("the manifest contradicts itself: {0}")]

@@ -303,6 +303,28 @@ fn promising(manifest: &Manifest, payload: &[u8]) -> Manifest {
     }
 }
 
+#[test]
+fn padding_that_only_the_new_image_has_costs_next_to_nothing() {
+    // The old image has a short run of it, which is no use to copy over and over.
+    let mut old = firmware(300, 0);
+    old.extend([0xFF; 200]);
+    old.extend(b"the end");
+    let mut new = firmware(300, 4);
+    new.resize(new.len() + (2 << 20), 0xFF);
+    let mut plain = Vec::new();
+    make_bsdiff(&old, &new, &mut plain).unwrap();
+    for encoding in BOTH {
+        let (manifest, payload) = make(&old, &new, &DeltaOptions::new(encoding));
+        assert_eq!(apply(&old, &manifest, &payload).unwrap(), new);
+        assert!(
+            payload.len() < plain.len(),
+            "{encoding}: {} of {}",
+            payload.len(),
+            plain.len()
+        );
+    }
+}
+
 /// How many damaged payloads are tried; `TIDEGATE_MUTATIONS` asks for more.
 fn rounds() -> u32 {
     std::env::var("TIDEGATE_MUTATIONS")

@@ -91,6 +91,9 @@ impl Choices<'_> {
     }
 }
 
+/// So many bytes that are alike are a run.
+const RUN: usize = 32;
+
 /// Longest that a match is followed: nothing changes beyond.
 const CAP: usize = 1 << 16;
 
@@ -217,6 +220,13 @@ fn part(
             }
         }
         let (score, place, length) = best;
+        // A run of one byte that goes on is foretold without a copy; one that ends in it would be
+        // followed by the next, over and over.
+        let going_on = scan > from && length >= RUN && new[scan - 1] == new[scan];
+        if going_on && new[scan..scan + length].iter().all(|&b| b == new[scan]) {
+            scan += length;
+            continue;
+        }
         if score <= 0 {
             scan += 1;
             continue;

@@ -38,8 +38,8 @@ const MAX_CHAIN: u32 = 4096;
 /// Most bytes of an opened image, whatever is allowed.
 const MAX_OPENED: usize = i32::MAX as usize;
 
-/// Opens both images. `None` where nothing packed differs between them, or where it cannot be
-/// packed again: then they are compared as they are.
+/// Opens both images. `None` where the new one has packed nothing that the old one has not, or it
+/// cannot be packed again: then they are compared as they are.
 pub(super) fn open(
     old: &[u8],
     new: &[u8],
@@ -53,7 +53,7 @@ pub(super) fn open(
     let (in_old, in_new) = (digests(old, &before), digests(new, &after));
     before.retain(|f| !in_new.contains(&sha256(f.packed(old))));
     after.retain(|f| !in_old.contains(&sha256(f.packed(new))));
-    if before.is_empty() || after.is_empty() {
+    if after.is_empty() {
         return Ok(None);
     }
     // Before anything is unpacked into memory.
@@ -69,7 +69,7 @@ pub(super) fn open(
     // The same rule on both sides: a stream that cannot be packed again is compared packed.
     let before = opened(old, &before, options)?;
     let after = opened(new, &after, options)?;
-    if before.is_empty() || after.is_empty() {
+    if after.is_empty() {
         return Ok(None);
     }
     let recipe = recipe(&before, &after);
