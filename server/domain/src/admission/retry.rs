@@ -40,7 +40,13 @@ pub(super) fn attempts_refusal(
             let wait = back_off(reason, failures);
             let waited = now.since(previous.updated_at);
             (waited < wait).then(|| {
-                let text = format!("{} of {} s", waited.as_secs(), wait.as_secs());
+                // What it waits after is what people want to know.
+                let last = previous.reason.as_ref().map_or_else(
+                    || reason.text().to_owned(),
+                    |r| r.clone().bounded().to_string(),
+                );
+                let (waited, wait_s) = (waited.as_secs(), wait.as_secs());
+                let text = format!("{waited} of {wait_s} s; the last try: {last}");
                 NotNow {
                     reason: Explained::new(Reason::BackOff, text),
                     again: Some(previous.updated_at.plus(wait)),

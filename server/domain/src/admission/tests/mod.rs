@@ -346,7 +346,10 @@ fn only_a_retryable_failure_is_tried_again_after_a_pause_and_not_for_ever() {
     set(&mut device, Reason::HealthFailed, 1);
     assert_eq!(code(&device.ask_at(&p, later)), Reason::AttemptsExhausted);
     set(&mut device, Reason::DownloadFailed, 1);
-    assert_eq!(code(&device.ask(&p)), Reason::BackOff);
+    let waits = device.ask(&p);
+    assert_eq!(code(&waits), Reason::BackOff);
+    let said = waits.reason.to_string();
+    assert!(said.contains("the last try: "), "{said}");
     let decision = device.ask_at(&p, later);
     let Verdict::Offer(offer) = decision.verdict else {
         panic!("{decision:?}")
