@@ -98,6 +98,7 @@ const FRAME: u64 = 48 << 20;
 const MAX_LAYOUT_MEMORY: u64 = 2 << 20;
 /// Memory that `quick` keeps to whatever is allowed: it is for devices that have little.
 const QUICK: u64 = 7 << 20;
+
 /// Makes a delta into `out`.
 ///
 /// Fails with [`MakeError::TooLarge`] for images of 4 GiB and more, and with

@@ -57,9 +57,7 @@ pub(super) fn open(
         return Ok(None);
     }
     // Before anything is unpacked into memory.
-    let most = usize::try_from(options.unpacked)
-        .unwrap_or(MAX_OPENED)
-        .min(MAX_OPENED);
+    let most = allowed(options);
     let large = |image: &[u8], found: &[Found]| {
         image.len() + found.iter().map(|f| f.unpacked).sum::<usize>() > most
     };
@@ -280,7 +278,7 @@ fn recipe(before: &[Unpacked], after: &[Unpacked]) -> Recipe {
             packed: found.packed as u32,
             unpacked: found.unpacked as u32,
         });
-        end = found.at + found.packed;
+        end = found.end();
     }
     end = 0;
     for stream in after {
