@@ -93,6 +93,8 @@ impl Choices<'_> {
 
 /// So many bytes that are alike are a run.
 const RUN: usize = 32;
+/// A run that goes on for so many bytes is a long one: padding within archives is shorter.
+const LONG_RUN: usize = 4096;
 
 /// Longest that a match is followed: nothing changes beyond.
 const CAP: usize = 1 << 16;
@@ -220,10 +222,11 @@ fn part(
             }
         }
         let (score, place, length) = best;
-        // A run of one byte that goes on is foretold without a copy; one that ends in it would be
-        // followed by the next, over and over.
-        let going_on = scan > from && length >= RUN && new[scan - 1] == new[scan];
-        if going_on && new[scan..scan + length].iter().all(|&b| b == new[scan]) {
+        // A long run of one byte that goes on is foretold without a copy; one that ends in it would
+        // be followed by the next, over and over.
+        let going_on = length >= RUN && scan > from && new[scan - 1] == new[scan];
+        let ahead = new.get(scan..scan + length + LONG_RUN);
+        if going_on && ahead.is_some_and(|ahead| ahead.iter().all(|&b| b == new[scan])) {
             scan += length;
             continue;
         }
