@@ -14,6 +14,7 @@ use super::analyse::{Executable, Part as Section, analyse};
 use super::build::DeltaOptions;
 use crate::engine::opened::recipe::{MAX_PART, MAX_RECIPE, MAX_STREAMS, Part, Recipe, Stream};
 use crate::{MakeError, sha256};
+use tidegate_protocol::Sha256;
 
 /// Two images with their streams unpacked.
 pub(super) struct Opened {
@@ -47,12 +48,12 @@ pub(super) fn open(
 ) -> Result<Option<Opened>, MakeError> {
     let (mut before, mut after) = (streams(old, options)?, streams(new, options)?);
     // What is packed alike in both is copied as it is.
-    let digests = |image: &[u8], found: &[Found]| -> HashSet<_> {
+    let digests = |image: &[u8], found: &[Found]| -> Vec<_> {
         found.iter().map(|f| sha256(f.packed(image))).collect()
     };
     let (in_old, in_new) = (digests(old, &before), digests(new, &after));
-    before.retain(|f| !in_new.contains(&sha256(f.packed(old))));
-    after.retain(|f| !in_old.contains(&sha256(f.packed(new))));
+    before = without(before, &in_old, &in_new);
+    after = without(after, &in_new, &in_old);
     if after.is_empty() {
         return Ok(None);
     }
@@ -82,6 +83,16 @@ pub(super) fn open(
         new: replaced(new, &after),
         recipe,
     }))
+}
+
+/// The streams whose digests, `own`, the other image does not have.
+fn without(found: Vec<Found>, own: &[Sha256], others: &[Sha256]) -> Vec<Found> {
+    let others: HashSet<_> = others.iter().collect();
+    let apart = found.into_iter().zip(own);
+    apart
+        .filter(|(_, digest)| !others.contains(digest))
+        .map(|(found, _)| found)
+        .collect()
 }
 
 /// A stream in an image.
