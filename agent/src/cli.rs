@@ -8,10 +8,11 @@ use lexopt::prelude::*;
 use tidegate_protocol::Label;
 use tidegate_trust::Health;
 
-use crate::archive_slots::Slots;
 use crate::config::{self, Config};
 use crate::driver::Driver;
 use crate::enrol::{self, Request};
+use crate::fs;
+use crate::install::{self, BackendSettings};
 use crate::journal::Journal;
 use crate::log;
 use crate::platform;
@@ -50,6 +51,13 @@ ENROLL
   --release VERSION     ... which is this release
   --platform NAME       this machine's platform by default
   --ca-file PEM         the server's certificate authority; the public ones by default
+  --backend KIND        how versions are installed: directory (default), executable, image, hook
+  --path FILE           executable: the file that people and services start
+  --slot-a, --slot-b    image: files or block devices
+  --boot-cmd CMD        image: tells the boot loader (booted, next, set, confirm)
+  --reboot-cmd CMD      image, hook: starts the machine again, like \"systemctl reboot\"
+  --hook-cmd CMD        hook: installs (install, activate, current, confirm, remove)
+  --hook-timeout S      how long one call of a hook may take; 600 by default
   --health-cmd CMD      a health check that stands in for the publisher's (split at spaces)
   --health-timeout S    how long a health check may take; 30 by default
   --restart-cmd CMD     restarts what runs, after each switch (split at spaces)
@@ -87,7 +95,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         })),
         Ok(Command::NewKey { state }) => finish(
             Config::load(&state)
-                .and_then(|_| config::next_identity(&state))
+                .and_then(|_| config::next_identity(&*fs::system(), &state))
                 .map_err(|e| log::chain(&e))
                 .map(|key| {
                     format!(
@@ -143,10 +151,16 @@ async fn run(state: PathBuf, with_stdin: bool) -> Result<String, String> {
 
 fn status(state: &std::path::Path, json: bool) -> Result<String, String> {
     let config = Config::load(state).map_err(|e| log::chain(&e))?;
-    let journal = Journal::open_enrolled(state).map_err(|e| log::chain(&e))?;
+    let fs = fs::system();
+    let journal = Journal::open_enrolled(fs.clone(), state).map_err(|e| log::chain(&e))?;
     let record = journal.record();
     let running = record.running();
-    let current = Slots::open(state).map_err(|e| log::chain(&e))?.current();
+    // A hook that does not answer is no reason to say nothing.
+    let current = install::open(fs, state, &config.backend)
+        .and_then(|backend| backend.medium())
+        .map_err(|e| log::line(&log::chain(&e)))
+        .ok()
+        .and_then(|medium| medium.active);
     let status = record.status();
     if json {
         let value = serde_json::json!({
@@ -234,6 +248,14 @@ const VALUES: &[&str] = &[
     "restart-cmd",
     "battery-file",
     "health-every",
+    "backend",
+    "path",
+    "slot-a",
+    "slot-b",
+    "boot-cmd",
+    "reboot-cmd",
+    "hook-cmd",
+    "hook-timeout",
 ];
 
 fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
@@ -320,6 +342,32 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         (None, None) => None,
         _ => return Err("--adopt and --release go together".into()),
     };
+    let hook_timeout_s: u32 = typed(value("hook-timeout"))?.unwrap_or(600);
+    let hook = |text: String| Health {
+        command: text.split_whitespace().map(str::to_owned).collect(),
+        timeout_s: hook_timeout_s,
+    };
+    let absolute = |text: String| std::path::absolute(&text).unwrap_or_else(|_| text.into());
+    let kind = value("backend").unwrap_or_else(|| "directory".into());
+    let backend = match kind.as_str() {
+        "directory" => BackendSettings::Directory,
+        "executable" => BackendSettings::Executable {
+            path: absolute(needed("path", value("path"))?),
+        },
+        "image" => BackendSettings::Image {
+            a: absolute(needed("slot-a", value("slot-a"))?),
+            b: absolute(needed("slot-b", value("slot-b"))?),
+            boot: hook(needed("boot-cmd", value("boot-cmd"))?),
+        },
+        "hook" => BackendSettings::Hook {
+            command: hook(needed("hook-cmd", value("hook-cmd"))?),
+        },
+        other => {
+            let text = format!("there is no backend {other:?}: directory, executable, image, hook");
+            return Err(text.into());
+        }
+    };
+    let reboot = value("reboot-cmd").map(hook);
     let server = needed("server", value("server"))?;
     let product = needed("product", value("product"))?;
     Ok(Request {
@@ -342,6 +390,8 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         metered: options.flags.contains("metered"),
         clock_trusted: options.flags.contains("clock-trusted"),
         labels: options.labels,
+        backend,
+        reboot,
         state,
     })
 }

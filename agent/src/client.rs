@@ -13,6 +13,8 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::address::Address;
+use crate::proxy::{self, Proxy};
 use crate::tls::{TlsClock, connector};
 
 /// How long connecting may take.
@@ -86,41 +88,6 @@ pub enum TransportError {
     Malformed(String),
 }
 
-/// Where a server is.
-#[derive(Debug, Clone)]
-pub struct Address {
-    tls: bool,
-    host: String,
-    port: u16,
-    /// Host and, where it is not the default, port: what requests name and sign.
-    pub authority: String,
-}
-
-impl Address {
-    /// Reads `http://host:port` or `https://host:port`.
-    pub fn parse(text: &str) -> Result<Self, TransportError> {
-        let refuse = || TransportError::Address(text.chars().take(200).collect());
-        let uri: hyper::Uri = text.parse().map_err(|_| refuse())?;
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(refuse()),
-        };
-        let authority = uri.authority().ok_or_else(refuse)?;
-        if authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") {
-            return Err(refuse());
-        }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        Ok(Self {
-            tls,
-            host,
-            port,
-            authority: authority.as_str().to_ascii_lowercase(),
-        })
-    }
-}
-
 /// A whole answer.
 #[derive(Debug)]
 pub struct Answer {
@@ -154,9 +121,18 @@ fn refused(status: StatusCode, body: &[u8]) -> TransportError {
     }
 }
 
+/// What became of bytes that came.
+pub struct Taken<E> {
+    /// Why no more are wanted.
+    pub stop: Option<E>,
+    /// How long to wait before the next ones are read.
+    pub pause: Duration,
+}
+
 /// A connection to one server, made when it is needed and kept while it lasts.
 pub struct Client {
     address: Address,
+    proxy: Option<Proxy>,
     tls: Option<TlsConnector>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -168,7 +144,25 @@ impl Client {
         ca_file: Option<&Path>,
         clock: TlsClock,
     ) -> Result<Self, TransportError> {
-        let address = Address::parse(server)?;
+        Self::to(Address::parse(server)?, ca_file, clock)
+    }
+
+    /// A client for a mirror of a server's blobs.
+    pub(crate) fn mirror(
+        address: &str,
+        ca_file: Option<&Path>,
+        clock: TlsClock,
+    ) -> Result<Self, TransportError> {
+        Self::to(Address::with_base(address)?, ca_file, clock)
+    }
+
+    fn to(
+        address: Address,
+        ca_file: Option<&Path>,
+        clock: TlsClock,
+    ) -> Result<Self, TransportError> {
+        let proxy = proxy::for_host(address.tls, &address.host)
+            .map_err(|e| TransportError::Connect(address.authority.clone(), e))?;
         let tls = if address.tls {
             Some(connector(ca_file, clock)?)
         } else {
@@ -176,6 +170,7 @@ impl Client {
         };
         Ok(Self {
             address,
+            proxy,
             tls,
             connection: None,
         })
@@ -190,6 +185,7 @@ impl Client {
     pub fn sibling(&self) -> Self {
         Self {
             address: self.address.clone(),
+            proxy: self.proxy.clone(),
             tls: self.tls.clone(),
             connection: None,
         }
@@ -232,18 +228,19 @@ impl Client {
         })
     }
 
-    /// Fetches bytes from `offset` on and hands them over as they come. Gives the offset at which
-    /// the server really began: 0 when it did not honour the range.
+    /// Fetches a range of bytes and hands them over as they come, with the place where they
+    /// stand: a server that knows no ranges begins at 0.
     pub async fn fetch<E>(
         &mut self,
         path: &str,
         etag: &str,
-        offset: u64,
-        mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
+        range: std::ops::Range<u64>,
+        mut take: impl FnMut(u64, &[u8]) -> Taken<E>,
     ) -> Result<Result<(), E>, TransportError> {
-        let range = format!("bytes={offset}-");
+        let offset = range.start;
+        let wanted = format!("bytes={offset}-{}", range.end.saturating_sub(1));
         let etag = format!("\"{etag}\"");
-        let headers = [("range", range.as_str()), ("if-range", etag.as_str())];
+        let headers = [("range", wanted.as_str()), ("if-range", etag.as_str())];
         let response = tokio::time::timeout(
             CONNECT + SILENCE,
             self.request(Method::GET, path, &headers, Vec::new()),
@@ -291,11 +288,22 @@ impl Client {
                     self.connection = None;
                     return Err(TransportError::Timeout);
                 }
-                if let Err(error) = take(at, &data) {
-                    self.connection = None;
-                    return Ok(Err(error));
-                }
+                let taken = take(at, &data);
                 at += data.len() as u64;
+                if let Some(stop) = taken.stop {
+                    // What was asked for has come: the connection is good for the next range.
+                    if at != range.end
+                        || tokio::time::timeout(SILENCE, incoming.frame())
+                            .await
+                            .is_err()
+                    {
+                        self.connection = None;
+                    }
+                    return Ok(Err(stop));
+                }
+                if !taken.pause.is_zero() {
+                    tokio::time::sleep(taken.pause).await;
+                }
             }
         }
     }
@@ -347,7 +355,7 @@ impl Client {
         let malformed = |e: &dyn std::fmt::Display| TransportError::Malformed(e.to_string());
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(self.target(path))
             .header(HOST, &self.address.authority)
             .header(
                 "user-agent",
@@ -355,6 +363,16 @@ impl Client {
             )
             .body(Full::new(body))
             .map_err(|e| malformed(&e))?;
+        if let Some(Proxy {
+            authorization: Some(authorization),
+            ..
+        }) = &self.proxy
+            && self.tls.is_none()
+        {
+            let mut value = HeaderValue::from_str(authorization).map_err(|e| malformed(&e))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert("proxy-authorization", value);
+        }
         for (name, value) in headers {
             let name: HeaderName = name.parse().map_err(|e| malformed(&e))?;
             request.headers_mut().insert(
@@ -363,6 +381,17 @@ impl Client {
             );
         }
         Ok(request)
+    }
+
+    /// What stands in the request line: a proxy that passes plain requests on wants all of it.
+    fn target(&self, path: &str) -> String {
+        let Address {
+            authority, base, ..
+        } = &self.address;
+        if self.proxy.is_some() && self.tls.is_none() {
+            return format!("http://{authority}{base}{path}");
+        }
+        format!("{base}{path}")
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, TransportError> {
@@ -374,9 +403,18 @@ impl Client {
         } = &self.address;
         let refuse = |e: String| TransportError::Connect(authority.clone(), e);
         let connecting = async {
-            let stream = TcpStream::connect((host.as_str(), *port))
+            let (to, at) = match &self.proxy {
+                Some(proxy) => (proxy.host.as_str(), proxy.port),
+                None => (host.as_str(), *port),
+            };
+            let mut stream = TcpStream::connect((to, at))
                 .await
                 .map_err(|e| refuse(e.to_string()))?;
+            if let (Some(proxy), Some(_)) = (&self.proxy, &self.tls) {
+                proxy::tunnel(&mut stream, proxy, host, *port)
+                    .await
+                    .map_err(refuse)?;
+            }
             let _ = stream.set_nodelay(true);
             match &self.tls {
                 None => handshake(TokioIo::new(stream)).await,
@@ -430,26 +468,5 @@ mod tests {
         for second in 300..1_200 {
             assert!(rate.goes_on(at(second), 30));
         }
-    }
-
-    #[test]
-    fn only_plain_http_addresses_are_taken() {
-        for bad in [
-            "",
-            "ftp://x",
-            "http://",
-            "http://u:p@h/",
-            "http://h/path",
-            "h:1",
-        ] {
-            assert!(Address::parse(bad).is_err(), "{bad}");
-        }
-        let address = Address::parse("https://Tide.example").unwrap();
-        assert_eq!(
-            (address.port, address.authority.as_str()),
-            (443, "tide.example")
-        );
-        let address = Address::parse("http://[::1]:8420").unwrap();
-        assert_eq!((address.host.as_str(), address.port), ("::1", 8420));
     }
 }

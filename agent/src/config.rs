@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Channel, DeviceId, Platform, ProductName};
 use tidegate_trust::{Health, SecretKey};
 
-use crate::durable;
+use crate::download::RateLimit;
+use crate::fs::{Fs, Mode};
+use crate::install::BackendSettings;
 
 /// `agent.json` of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,21 @@ pub struct Config {
     /// A command that restarts what runs from the slots, after each switch.
     #[serde(default)]
     pub restart: Option<Health>,
+    /// How versions are installed.
+    #[serde(default)]
+    pub backend: BackendSettings,
+    /// A command that starts the machine again, for images that a boot loader starts.
+    #[serde(default)]
+    pub reboot: Option<Health>,
+    /// Chunks that are fetched at once.
+    #[serde(default = "two")]
+    pub parallel: u8,
+    /// How fast downloads may be, by the hour.
+    #[serde(default)]
+    pub limits: Vec<RateLimit>,
+    /// How long one download may take, in seconds.
+    #[serde(default = "two_days")]
+    pub download_deadline_s: u32,
     /// A file that says charge and power, where the system does not.
     #[serde(default)]
     pub battery_file: Option<PathBuf>,
@@ -50,6 +67,14 @@ pub struct Config {
 
 fn five_minutes() -> u32 {
     300
+}
+
+fn two() -> u8 {
+    2
+}
+
+fn two_days() -> u32 {
+    172_800
 }
 
 const FILE: &str = "agent.json";
@@ -109,32 +134,33 @@ impl Config {
     }
 
     /// Writes it.
-    pub fn save(&self, state: &Path) -> Result<(), ConfigError> {
+    pub fn save(&self, fs: &dyn Fs, state: &Path) -> Result<(), ConfigError> {
         let path = state.join(FILE);
         let text = serde_json::to_vec_pretty(self).map_err(|e| ConfigError::Malformed {
             path: path.clone(),
             what: e.to_string(),
         })?;
-        durable::replace(&path, &text, false).map_err(io_at(&path))
+        fs.replace(&path, &text, Mode::Plain).map_err(io_at(&path))
     }
 }
 
 /// The device's key: made on the device, never leaves it.
-pub fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
-    read_or_make(&state.join(IDENTITY))
+pub fn identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
+    read_or_make(fs, &state.join(IDENTITY))
 }
 
-fn read_or_make(path: &Path) -> Result<SecretKey, ConfigError> {
+fn read_or_make(fs: &dyn Fs, path: &Path) -> Result<SecretKey, ConfigError> {
     let malformed = |e: tidegate_trust::KeyError| ConfigError::Malformed {
         path: path.to_owned(),
         what: e.to_string(),
     };
-    match fs::read_to_string(path) {
+    match std::fs::read_to_string(path) {
         Ok(pem) => SecretKey::from_pem(&pem).map_err(malformed),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let key = SecretKey::from_seed(rand::random());
             let pem = key.to_pem().map_err(malformed)?;
-            durable::replace(path, pem.as_bytes(), true).map_err(io_at(path))?;
+            fs.replace(path, pem.as_bytes(), Mode::Private)
+                .map_err(io_at(path))?;
             Ok(key)
         }
         Err(e) => Err(io_at(path)(e)),
@@ -142,8 +168,8 @@ fn read_or_make(path: &Path) -> Result<SecretKey, ConfigError> {
 }
 
 /// The key that is to take the identity's place; made when there is none yet.
-pub(crate) fn next_identity(state: &Path) -> Result<SecretKey, ConfigError> {
-    read_or_make(&state.join(NEXT_IDENTITY))
+pub(crate) fn next_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
+    read_or_make(fs, &state.join(NEXT_IDENTITY))
 }
 
 /// Whether a change of the key was begun.
@@ -152,10 +178,10 @@ pub(crate) fn has_next_identity(state: &Path) -> bool {
 }
 
 /// Puts the next key in the identity's place; the server knows it already.
-pub(crate) fn take_next_identity(state: &Path) -> Result<(), ConfigError> {
+pub(crate) fn take_next_identity(fs: &dyn Fs, state: &Path) -> Result<(), ConfigError> {
     let path = state.join(NEXT_IDENTITY);
-    fs::rename(&path, state.join(IDENTITY))
-        .and_then(|()| durable::sync_dir(state))
+    fs.rename(&path, &state.join(IDENTITY))
+        .and_then(|()| fs.sync_dir(state))
         .map_err(io_at(&path))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_protocol::{
@@ -10,12 +11,13 @@ use tidegate_protocol::{
 };
 use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tidegate_trust::verify::TrustedFiles;
-use tidegate_trust::{Health, JoinToken, RootRole, SecretKey};
+use tidegate_trust::{Health, ImageFacts, JoinToken, RootRole, SecretKey};
 
-use crate::archive_slots::{SlotError, Slots};
 use crate::client::{Answer, Client, TransportError};
 use crate::config::{self, Config, ConfigError};
+use crate::fs::{self, Fs};
 use crate::fsm::{Installed, Record, SlotId};
+use crate::install::{self, BackendSettings, SlotError};
 use crate::journal::{Journal, JournalError};
 use crate::platform;
 use crate::tls::TlsClock;
@@ -41,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) metered: bool,
     pub(crate) clock_trusted: bool,
     pub(crate) health_every_s: u32,
+    pub(crate) backend: BackendSettings,
+    pub(crate) reboot: Option<Health>,
 }
 
 /// Why a device could not join.
@@ -67,6 +71,11 @@ pub(crate) enum EnrolError {
     WrongRoot,
     #[error("the server's root metadata does not verify")]
     Root(#[from] tidegate_trust::TrustError),
+    #[error(
+        "a machine that starts from images runs one: say which by --adopt IMAGE-FILE --release \
+         VERSION (the file that was written to the slot that runs)"
+    )]
+    NothingRuns,
     #[error("{0} is enrolled already as {1}; use another --state, or remove it")]
     Enrolled(PathBuf, String),
 }
@@ -83,8 +92,9 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
             known.device.to_string(),
         ));
     }
-    let key = config::identity(&request.state)?;
-    let adopted = adopt(&request)?;
+    let fs = fs::system();
+    let key = config::identity(&*fs, &request.state)?;
+    let adopted = adopt(&fs, &request)?;
     // Nothing has vouched for a time yet.
     let clock = TlsClock {
         floor: Timestamp::ZERO,
@@ -110,9 +120,9 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
     let enrolled: Enrolled =
         serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
     let files = pinned_root(enrolled.root, &token)?;
-    TrustStore::open(&request.state)?.save(&TrustedFiles::default(), &files)?;
+    TrustStore::open(fs.clone(), &request.state)?.save(&TrustedFiles::default(), &files)?;
     // Nothing was seen yet: what the token says stands in for it.
-    let mut journal = Journal::open(&request.state)?;
+    let mut journal = Journal::open(fs.clone(), &request.state)?;
     let mut record = journal.record().clone();
     record.floors = token.backstop.floors(enrolled.channel);
     // People vouched for this time when they signed the root.
@@ -133,9 +143,14 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         metered: request.metered,
         clock_trusted: request.clock_trusted,
         health_every_s: request.health_every_s,
+        backend: request.backend,
+        reboot: request.reboot,
+        parallel: 2,
+        limits: Vec::new(),
+        download_deadline_s: 172_800,
     };
     // Last: with it the device is enrolled.
-    config.save(&request.state)?;
+    config.save(&*fs, &request.state)?;
     Ok(config)
 }
 
@@ -145,13 +160,14 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
     let token: JoinToken = token.parse()?;
     let config = Config::load(state)?;
     let _lock = config::lock(state)?;
-    let store = TrustStore::open(state)?;
+    let fs = fs::system();
+    let store = TrustStore::open(fs.clone(), state)?;
     if store.load().is_ok() {
         return Ok("the root of trust is whole; nothing is changed\n".into());
     }
-    let key = config::identity(state)?;
+    let key = config::identity(&*fs, state)?;
     let clock = TlsClock {
-        floor: Journal::open_enrolled(state)?.record().time_floor,
+        floor: Journal::open_enrolled(fs, state)?.record().time_floor,
         trusted: config.clock_trusted,
     };
     let mut client = Client::new(&config.server, config.ca_file.as_deref(), clock)?;
@@ -191,28 +207,39 @@ fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrolErr
     })
 }
 
-fn adopt(request: &Request) -> Result<Option<Image>, EnrolError> {
-    let slots = Slots::open(&request.state)?;
-    let mut journal = Journal::open(&request.state)?;
-    let Some((folder, release)) = &request.adopt else {
+fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrolError> {
+    let backend = install::open(fs.clone(), &request.state, &request.backend)?;
+    let mut journal = Journal::open(fs.clone(), &request.state)?;
+    let Some((from, release)) = &request.adopt else {
+        if matches!(request.backend, BackendSettings::Image { .. }) {
+            return Err(EnrolError::NothingRuns);
+        }
         if journal.record().running().is_none() {
             journal.write(Record::new())?;
         }
         return Ok(None);
     };
-    let image = slots.adopt(SlotId::A, folder)?;
+    // What runs says which slot it is; where nothing says so it is the first.
+    let slot = backend.medium()?.active.unwrap_or(SlotId::A);
+    let image = backend.adopt(slot, from)?;
+    let format = match request.backend {
+        BackendSettings::Directory => ImageFacts::TAR,
+        _ => ImageFacts::RAW,
+    };
     let installed = Installed {
         release: release.clone(),
         image,
+        format: format.into(),
         health: None,
     };
-    let record = Record {
-        active: Some(SlotId::A),
-        a: Some(installed),
+    let mut record = Record {
+        active: Some(slot),
         ..Record::new()
     };
+    record.set_slot(slot, Some(installed));
     journal.write(record)?;
-    slots.activate(Some(SlotId::A))?;
+    // Nothing to wait for: it runs already.
+    backend.activate(Some(slot))?;
     Ok(Some(image))
 }
 

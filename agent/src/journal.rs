@@ -4,14 +4,13 @@
 //! durable before it is acted upon. When both files are there and neither can be read, the agent
 //! stops: starting anew in silence would forget the floors.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
-use crate::failpoint;
+use crate::fs::{Fs, Mode};
 use crate::fsm::Record;
 
 /// Why the journal cannot be used.
@@ -51,6 +50,7 @@ struct Numbered {
 
 /// The journal of one device.
 pub struct Journal {
+    fs: Arc<dyn Fs>,
     dir: PathBuf,
     write: u64,
     record: Record,
@@ -62,8 +62,8 @@ const MAX_BYTES: u64 = 1 << 20;
 impl Journal {
     /// Reads the journal of a device that is enrolled: one that is gone is not begun anew, because
     /// that would forget the floors.
-    pub fn open_enrolled(dir: &Path) -> Result<Self, JournalError> {
-        let journal = Self::open(dir)?;
+    pub fn open_enrolled(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, JournalError> {
+        let journal = Self::open(fs, dir)?;
         if journal.write == 0 {
             return Err(JournalError::Gone(dir.to_owned()));
         }
@@ -71,12 +71,12 @@ impl Journal {
     }
 
     /// Reads the journal of a state directory; begins one where there is none.
-    pub fn open(dir: &Path) -> Result<Self, JournalError> {
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, JournalError> {
         let mut newest: Option<Numbered> = None;
         let mut damaged = 0;
         for name in NAMES {
             let path = dir.join(name);
-            match read(&path) {
+            match read(&*fs, &path) {
                 Ok(Some(found)) => {
                     if newest.as_ref().is_none_or(|n| found.write > n.write) {
                         newest = Some(found);
@@ -93,6 +93,7 @@ impl Journal {
                     crate::log::line("one copy of the journal is damaged; the other one is used");
                 }
                 Ok(Self {
+                    fs,
                     dir: dir.to_owned(),
                     write,
                     record,
@@ -100,11 +101,17 @@ impl Journal {
             }
             None if damaged > 0 => Err(JournalError::Damaged(dir.to_owned())),
             None => Ok(Self {
+                fs,
                 dir: dir.to_owned(),
                 write: 0,
                 record: Record::new(),
             }),
         }
+    }
+
+    /// How often it was written.
+    pub fn writes(&self) -> u64 {
+        self.write
     }
 
     /// The record.
@@ -126,10 +133,9 @@ impl Journal {
         bytes.push(b'\n');
         bytes.extend(json);
         let path = self.dir.join(NAMES[usize::from(numbered.write % 2 == 1)]);
-        failpoint::point("before the journal");
-        durable::replace(&path, &bytes, true)
+        self.fs
+            .replace(&path, &bytes, Mode::Private)
             .map_err(|source| JournalError::Io { path, source })?;
-        failpoint::point("after the journal");
         self.write = numbered.write;
         self.record = numbered.record;
         Ok(())
@@ -143,17 +149,10 @@ enum ReadError {
     Damaged,
 }
 
-fn read(path: &Path) -> Result<Option<Numbered>, ReadError> {
-    use std::io::Read as _;
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ReadError::Io(error)),
+fn read(fs: &dyn Fs, path: &Path) -> Result<Option<Numbered>, ReadError> {
+    let Some(bytes) = fs.read(path, MAX_BYTES).map_err(ReadError::Io)? else {
+        return Ok(None);
     };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(ReadError::Io)?;
     let split = bytes
         .iter()
         .position(|b| *b == b'\n')
@@ -169,7 +168,14 @@ fn read(path: &Path) -> Result<Option<Numbered>, ReadError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::fs::Real;
+
+    fn open(dir: &Path) -> Result<Journal, JournalError> {
+        Journal::open(Arc::new(Real), dir)
+    }
 
     fn record(counter: u64) -> Record {
         Record {
@@ -181,30 +187,27 @@ mod tests {
     #[test]
     fn the_newest_whole_copy_wins() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(dir.path()).unwrap();
+        let mut journal = open(dir.path()).unwrap();
         for counter in 1..=5 {
             journal.write(record(counter)).unwrap();
         }
-        assert_eq!(Journal::open(dir.path()).unwrap().record().counter, 5);
+        assert_eq!(open(dir.path()).unwrap().record().counter, 5);
         // The newest copy is lost half way through a write: the one before it is used.
         let newest = dir.path().join("journal.b");
         let bytes = fs::read(&newest).unwrap();
         fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(Journal::open(dir.path()).unwrap().record().counter, 4);
+        assert_eq!(open(dir.path()).unwrap().record().counter, 4);
     }
 
     #[test]
     fn a_journal_of_which_nothing_is_left_stops_the_agent() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
-            Journal::open_enrolled(dir.path()),
+            Journal::open_enrolled(Arc::new(Real), dir.path()),
             Err(JournalError::Gone(_))
         ));
-        Journal::open(dir.path()).unwrap().write(record(1)).unwrap();
+        open(dir.path()).unwrap().write(record(1)).unwrap();
         fs::write(dir.path().join("journal.b"), "rubbish").unwrap();
-        assert!(matches!(
-            Journal::open(dir.path()),
-            Err(JournalError::Damaged(_))
-        ));
+        assert!(matches!(open(dir.path()), Err(JournalError::Damaged(_))));
     }
 }

@@ -8,23 +8,27 @@
 //! Killed between any two system calls, the agent trusts the medium, reads the journal and goes
 //! on. Everything below the transport is synchronous and knows no tokio.
 
-pub mod archive_slots;
 pub mod client;
 pub mod config;
 pub mod download;
 pub mod driver;
+pub mod fs;
 pub mod fsm;
 pub mod health;
+pub mod install;
 pub mod journal;
 pub mod platform;
 pub mod tls;
 pub mod trust_store;
 
+mod address;
 mod cli;
-mod durable;
+mod core;
 mod enrol;
-mod failpoint;
 mod log;
+#[cfg(test)]
+mod power_loss;
+mod proxy;
 mod stop;
 
 pub use cli::{ExitCode, main};

@@ -34,6 +34,11 @@ pub fn host_name() -> String {
     }
 }
 
+/// Names this start of the machine, where the system does; empty where it does not.
+pub(crate) fn boot_id() -> String {
+    read_small(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
+}
+
 /// Bytes that an ordinary user may still write below a path; `None` where it cannot be told.
 pub fn free_space(path: &Path) -> Option<u64> {
     #[cfg(unix)]

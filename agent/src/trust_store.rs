@@ -5,19 +5,19 @@
 //! older is taken in its place. Without a root there is nobody to believe: the agent stops, and
 //! `tidegate-agent recover` fetches the root that a join token pins.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tidegate_trust::size_limit;
 use tidegate_trust::verify::TrustedFiles;
 
-use crate::durable;
-use crate::failpoint;
+use crate::fs::{Fs, Mode};
 
 /// The folder of the signed files.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TrustStore {
+    fs: Arc<dyn Fs>,
     dir: PathBuf,
 }
 
@@ -40,10 +40,11 @@ const COPIES: [&str; 2] = ["1", "2"];
 
 impl TrustStore {
     /// The store below a state directory; makes the folder.
-    pub fn open(state: &Path) -> Result<Self, TrustStoreError> {
+    pub fn open(fs: Arc<dyn Fs>, state: &Path) -> Result<Self, TrustStoreError> {
         let dir = state.join("trust");
-        fs::create_dir_all(&dir).map_err(|e| TrustStoreError::Io(dir.clone(), e))?;
-        Ok(Self { dir })
+        fs.create_dirs(&dir)
+            .map_err(|e| TrustStoreError::Io(dir.clone(), e))?;
+        Ok(Self { fs, dir })
     }
 
     /// What was kept.
@@ -91,7 +92,9 @@ impl TrustStore {
         let mut damaged = Vec::new();
         for copy in COPIES {
             let path = self.path(name, copy);
-            match read_copy(&path, limit).map_err(|e| TrustStoreError::Io(path.clone(), e))? {
+            match read_copy(&*self.fs, &path, limit)
+                .map_err(|e| TrustStoreError::Io(path.clone(), e))?
+            {
                 Copy::Whole(bytes) => {
                     whole.get_or_insert(bytes);
                 }
@@ -102,7 +105,8 @@ impl TrustStore {
         for path in damaged {
             crate::log::line(&format!("{} is damaged", path.display()));
             if let Some(bytes) = &whole {
-                durable::replace(&path, &checksummed(bytes), false)
+                self.fs
+                    .replace(&path, &checksummed(bytes), Mode::Plain)
                     .map_err(|e| TrustStoreError::Io(path, e))?;
             }
         }
@@ -113,8 +117,9 @@ impl TrustStore {
         let text = checksummed(bytes);
         for copy in COPIES {
             let path = self.path(name, copy);
-            failpoint::point("a copy of a signed file");
-            durable::replace(&path, &text, false).map_err(|e| TrustStoreError::Io(path, e))?;
+            self.fs
+                .replace(&path, &text, Mode::Plain)
+                .map_err(|e| TrustStoreError::Io(path, e))?;
         }
         Ok(())
     }
@@ -134,15 +139,10 @@ fn checksummed(bytes: &[u8]) -> Vec<u8> {
     text
 }
 
-fn read_copy(path: &Path, limit: usize) -> io::Result<Copy> {
-    use io::Read as _;
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Absent),
-        Err(error) => return Err(error),
+fn read_copy(fs: &dyn Fs, path: &Path, limit: usize) -> io::Result<Copy> {
+    let Some(text) = fs.read(path, limit as u64 + 65)? else {
+        return Ok(Copy::Absent);
     };
-    let mut text = Vec::new();
-    file.take(limit as u64 + 65).read_to_end(&mut text)?;
     let whole = text
         .split_at_checked(65)
         .filter(|(sum, bytes)| **sum == checksummed(bytes)[..65])
@@ -152,7 +152,10 @@ fn read_copy(path: &Path, limit: usize) -> io::Result<Copy> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::fs::Real;
 
     fn files(root: &[u8], role: &[u8]) -> TrustedFiles {
         TrustedFiles {
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn either_copy_is_enough_and_the_other_is_made_good() {
         let dir = tempfile::tempdir().unwrap();
-        let store = TrustStore::open(dir.path()).unwrap();
+        let store = TrustStore::open(Arc::new(Real), dir.path()).unwrap();
         let kept = files(b"root", b"role");
         store.save(&TrustedFiles::default(), &kept).unwrap();
         for copy in COPIES {
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn without_a_root_the_store_says_so_and_other_files_count_as_absent() {
         let dir = tempfile::tempdir().unwrap();
-        let store = TrustStore::open(dir.path()).unwrap();
+        let store = TrustStore::open(Arc::new(Real), dir.path()).unwrap();
         store
             .save(&TrustedFiles::default(), &files(b"root", b"role"))
             .unwrap();

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hyper::Method;
-use tidegate_agent::client::{Client, TransportError};
+use tidegate_agent::client::{Client, Taken, TransportError};
 use tidegate_agent::tls::TlsClock;
 use tidegate_protocol::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -136,9 +136,12 @@ async fn a30_another_range_than_was_asked_for_is_refused() {
         let mut client = answers(answer.into(), Vec::new()).await;
         let mut taken = Vec::new();
         let result = client
-            .fetch("/blobs/x", "x", 100, |at, bytes| {
+            .fetch("/blobs/x", "x", 100..103, |at, bytes| {
                 taken.push((at, bytes.to_vec()));
-                Ok::<(), ()>(())
+                Taken {
+                    stop: None::<()>,
+                    pause: Duration::ZERO,
+                }
             })
             .await;
         assert_eq!(result.is_ok(), good, "{range} {status}");

@@ -233,6 +233,10 @@ pub(crate) struct ServeArgs {
     /// How often devices check in.
     #[arg(long, env = "TIDEGATE_POLL", default_value = "60s", value_parser = duration)]
     pub(crate) poll: Duration,
+    /// Where else devices may fetch payloads, best first, as http(s)://host[:port][/folder]; may be
+    /// repeated. Blobs lie there under /blobs/ as here.
+    #[arg(long = "mirror", env = "TIDEGATE_MIRRORS", value_name = "URL", value_delimiter = ',')]
+    pub(crate) mirrors: Vec<String>,
     /// Largest artifact that may be uploaded, in MiB.
     #[arg(long, default_value_t = 8_192, value_name = "MIB")]
     pub(crate) max_upload: u64,
@@ -687,6 +691,10 @@ pub(crate) struct PublishArgs {
     /// Devices may not be sent back from it to an older release.
     #[arg(long)]
     pub(crate) no_rollback: bool,
+    /// How the bytes are taken: a folder (or file) as a tar that devices unpack, or a single file
+    /// raw, as it is (an executable, a disk image, a firmware bundle).
+    #[arg(long, value_enum, default_value = "tar")]
+    pub(crate) format: ArtifactFormat,
     /// Signed health check that devices run in the unpacked folder (split at spaces).
     #[arg(long, value_name = "COMMAND")]
     pub(crate) health_cmd: Option<String>,
@@ -695,6 +703,13 @@ pub(crate) struct PublishArgs {
     pub(crate) health_timeout: Duration,
     #[command(flatten)]
     pub(crate) dir: KeysDir,
+}
+
+/// How an artifact's bytes are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArtifactFormat {
+    Tar,
+    Raw,
 }
 
 #[derive(Debug, Subcommand)]

@@ -54,6 +54,7 @@ pub fn run(data: &[u8]) {
             strict: has(STRICT),
         },
         agent: has(AGENT).then_some(&agent),
+        formats: &["tar"],
     };
     if let Ok(accepted) = verify(&WORLD.trusted, bytes, &situation) {
         assert!(

@@ -227,6 +227,7 @@ fn decide(refresh: Refresh) {
             strict: false,
         },
         agent: None,
+        formats: &["tar"],
     };
     for bytes in &WORLD.assignments {
         if let Ok(accepted) = assignment::verify(&trusted, bytes, &situation) {

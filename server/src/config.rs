@@ -57,6 +57,8 @@ pub struct DeviceSettings {
     pub session: Duration,
     /// Over how long held check-ins are answered when the plan changes and many are held.
     pub wake_ramp: Duration,
+    /// Where else devices may fetch payloads, best first: `https://host[/folder]`.
+    pub mirrors: Vec<String>,
     /// A device that was not heard of for this many poll intervals is offline.
     pub offline_after_polls: u32,
 }
@@ -89,6 +91,7 @@ impl Default for DeviceSettings {
     fn default() -> Self {
         Self {
             poll: Duration::from_mins(1),
+            mirrors: Vec::new(),
             session: Duration::from_hours(1),
             wake_ramp: Duration::from_secs(1),
             offline_after_polls: 3,

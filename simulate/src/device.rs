@@ -143,6 +143,7 @@ impl Device {
         let record = Record {
             active: Some(SlotId::A),
             a: Some(Installed {
+                format: "tar".into(),
                 release: spec.release.clone(),
                 image,
                 health: None,

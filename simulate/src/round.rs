@@ -171,6 +171,7 @@ impl<'a> World<'a> {
             deployment,
             action,
             target: fsm::Installed {
+                format: "tar".into(),
                 release: to.clone(),
                 image: own,
                 health: None,
@@ -228,6 +229,7 @@ impl<'a> World<'a> {
             Effect::Stage(_) => (Busy::Staging, spec.install),
             Effect::Switch(_) => {
                 self.devices[index].stopped_at.get_or_insert(now);
+                self.feed(index, fsm::Event::Switched(fsm::Activation::Live));
                 return;
             }
             Effect::CheckHealth(_) => (Busy::Restarting, spec.restart),
@@ -235,7 +237,7 @@ impl<'a> World<'a> {
                 self.devices[index].stopped_at.get_or_insert(now);
                 (Busy::Returning, spec.restart)
             }
-            Effect::DropDownload => return,
+            Effect::DropDownload | Effect::Restart => return,
         };
         self.occupy(index, busy, length);
     }

@@ -7,17 +7,16 @@ use super::{Driver, DriverError, RoundError, encode};
 use crate::client::TransportError;
 use crate::config;
 use crate::enrol::send_signed;
-use crate::failpoint;
 use crate::log;
 
 impl Driver {
     /// The number of the next signed request. It is used up before it is sent: two machines with
     /// one identity are found by the numbers that both of them use.
     fn next_request(&mut self) -> Result<u64, DriverError> {
-        let mut record = self.journal.record().clone();
+        let mut record = self.journal().record().clone();
         record.requests += 1;
         let number = record.requests;
-        self.journal.write(record)?;
+        self.core.journal.write(record)?;
         Ok(number)
     }
 
@@ -40,16 +39,14 @@ impl Driver {
     /// taken into use. Cut at any step it is done again: a server that has taken the new key
     /// already hears it from the new key itself.
     pub(super) async fn change_key(&mut self) -> Result<(), RoundError> {
-        let next = config::next_identity(&self.state).map_err(DriverError::from)?;
+        let next = config::next_identity(&*self.fs, &self.state).map_err(DriverError::from)?;
         let by_old = self.announce(&next, false).await;
         if let Err(RoundError::Transport(TransportError::Status { status: 401, .. })) = by_old {
             self.announce(&next, true).await?;
         } else {
             by_old?;
         }
-        failpoint::point("the server knows the new key");
-        config::take_next_identity(&self.state).map_err(DriverError::from)?;
-        failpoint::point("the new key is in place");
+        config::take_next_identity(&*self.fs, &self.state).map_err(DriverError::from)?;
         self.key = next;
         self.ticket = None;
         log::line("has a new key");

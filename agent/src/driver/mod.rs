@@ -5,21 +5,22 @@ mod identity;
 mod server;
 mod words;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_protocol::{Abilities, DeploymentId, Explained, MAX_WAIT_S, Reason};
-use tidegate_trust::{SecretKey, TrustError};
+use tidegate_trust::{Health, SecretKey, TrustError};
 
-use crate::archive_slots::{SlotError, Slots};
 use crate::client::{Client, TransportError};
 use crate::config::{self, Config, ConfigError};
-use crate::download::Download;
-use crate::failpoint;
-use crate::fsm::{Effect, Event, Installed, Job, Medium, Phase, SlotId, step};
+use crate::core::{Agenda, Core};
+use crate::download::Ways;
+use crate::fs::{self, Fs};
+use crate::fsm::{Activation, Effect, Event, Installed, Job, Phase, SlotId};
 use crate::health::{self, Surroundings};
+use crate::install::{self, SlotError};
 use crate::journal::{Journal, JournalError};
 use crate::log;
 use crate::tls::TlsClock;
@@ -67,6 +68,8 @@ const ANSWER: usize = 256 << 10;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How often the server hears of a device that is busy.
 const SIGN_OF_LIFE: Duration = Duration::from_mins(1);
+/// How long a machine may take to go down once it was told to.
+const REBOOT: Duration = Duration::from_mins(5);
 /// Between tries while the server does not answer.
 const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
@@ -74,9 +77,9 @@ const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 pub struct Driver {
     state: PathBuf,
     config: Config,
+    fs: Arc<dyn Fs>,
     key: SecretKey,
-    journal: Journal,
-    slots: Slots,
+    core: Core,
     trust: TrustStore,
     client: Client,
     ticket: Option<String>,
@@ -91,6 +94,8 @@ pub struct Driver {
     isolated: bool,
     /// What this device can do with payloads.
     abilities: Abilities,
+    /// Where else payloads may be fetched, best first, as the server said last.
+    mirrors: Vec<String>,
     /// Why the last assignment was refused, to be told with the next check-in.
     refused: Option<Explained>,
     _lock: File,
@@ -101,21 +106,23 @@ impl Driver {
     pub fn open(state: &Path) -> Result<Self, DriverError> {
         let config = Config::load(state)?;
         let lock = config::lock(state)?;
-        let journal = Journal::open_enrolled(state)?;
+        let fs = fs::system();
+        let backend = install::open(fs.clone(), state, &config.backend)?;
+        let core = Core::open(fs.clone(), state, backend)?;
         let clock = TlsClock {
-            floor: journal.record().time_floor,
+            floor: core.journal.record().time_floor,
             trusted: config.clock_trusted,
         };
         // Without a root there is nobody to believe: said at once, not at the first order.
-        let trust = TrustStore::open(state)?;
+        let trust = TrustStore::open(fs.clone(), state)?;
         trust.load()?;
         Ok(Self {
-            key: config::identity(state)?,
-            journal,
-            slots: Slots::open(state)?,
+            key: config::identity(&*fs, state)?,
+            core,
             trust,
             client: Client::new(&config.server, config.ca_file.as_deref(), clock)?,
             state: state.to_owned(),
+            fs,
             config,
             ticket: None,
             counted: Instant::now(),
@@ -123,6 +130,7 @@ impl Driver {
             healthy: None,
             isolated: false,
             abilities: abilities::measure(),
+            mirrors: Vec::new(),
             refused: None,
             _lock: lock,
         })
@@ -130,10 +138,8 @@ impl Driver {
 
     /// Runs until it is dropped. Returns only when going on would be wrong.
     pub async fn run(&mut self) -> Result<(), DriverError> {
-        let medium = Medium {
-            active: self.slots.current(),
-        };
-        self.handle(Event::Started(medium)).await?;
+        let agenda = self.core.start()?;
+        self.work_off(agenda).await?;
         let mut failures = 0u32;
         loop {
             self.count_window().await?;
@@ -165,7 +171,7 @@ impl Driver {
             if left.is_zero() {
                 return Ok(());
             }
-            let slice = match &self.journal.record().phase {
+            let slice = match &self.journal().record().phase {
                 Phase::Probation { job, .. } => left.min(probation_check(job.window_s)),
                 _ => left,
             };
@@ -176,7 +182,7 @@ impl Driver {
 
     /// Counts the rollback window and checks the health again in it.
     async fn count_window(&mut self) -> Result<(), DriverError> {
-        let Phase::Probation { job, elapsed_s } = self.journal.record().phase.clone() else {
+        let Phase::Probation { job, elapsed_s } = self.journal().record().phase.clone() else {
             self.counted = Instant::now();
             return Ok(());
         };
@@ -196,36 +202,29 @@ impl Driver {
         self.handle(Event::WindowPassed(seconds)).await
     }
 
-    /// Steps the machine and performs what it asks for, until it asks for nothing more.
+    /// The journal.
+    fn journal(&self) -> &Journal {
+        &self.core.journal
+    }
+
+    /// Takes an event in and does what it asks for, until nothing more is asked for.
     async fn handle(&mut self, event: Event) -> Result<(), DriverError> {
-        let mut events = VecDeque::from([event]);
-        let mut effects: VecDeque<Effect> = VecDeque::new();
-        loop {
-            if let Some(event) = events.pop_front() {
-                let before = std::mem::discriminant(&self.journal.record().phase);
-                let (record, wanted) = step(self.journal.record().clone(), event);
-                self.journal.write(record)?;
-                if std::mem::discriminant(&self.journal.record().phase) != before {
-                    // What was wanted in the old phase is wanted no more.
-                    effects.clear();
-                    log::line(&describe(&self.journal.record().phase));
-                }
-                effects.extend(wanted);
-            } else if let Some(effect) = effects.pop_front() {
-                failpoint::point("before an effect");
-                events.extend(self.perform(effect).await?);
-                failpoint::point("after an effect");
-            } else {
-                return Ok(());
-            }
+        self.work_off(Agenda::of(event)).await
+    }
+
+    async fn work_off(&mut self, mut agenda: Agenda) -> Result<(), DriverError> {
+        let mut told = |phase: &Phase| log::line(&describe(phase));
+        while let Some(effect) = self.core.next(&mut agenda, &mut told)? {
+            agenda.add(self.perform(effect).await?);
         }
+        Ok(())
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<Option<Event>, DriverError> {
         Ok(match effect {
             Effect::DropDownload => {
                 // What is left is dropped by the next download; it costs space, nothing more.
-                if let Err(error) = Download::new(&self.state).drop_all() {
+                if let Err(error) = self.core.download.drop_all() {
                     log::line(&format!("the download folder cannot be emptied: {error}"));
                 }
                 None
@@ -233,10 +232,11 @@ impl Driver {
             Effect::Download(job) => Some(self.download(&job).await?),
             Effect::Stage(job) => Some(self.stage(*job).await),
             Effect::Switch(slot) => match self.switch(Some(slot)).await {
-                Ok(()) => None,
+                Ok(activation) => Some(Event::Switched(activation)),
                 Err(reason) => Some(Event::Unhealthy(reason)),
             },
-            Effect::CheckHealth(installed) => match self.check_health(&installed).await {
+            Effect::Restart => Some(Event::Unhealthy(self.restart_machine().await)),
+            Effect::CheckHealth(installed) => match self.prove(&installed).await {
                 Ok(()) => {
                     self.counted = Instant::now();
                     Some(Event::Healthy)
@@ -248,7 +248,12 @@ impl Driver {
                 let mut wait = Duration::from_secs(1);
                 loop {
                     match self.switch(slot).await {
-                        Ok(()) => break,
+                        Ok(Activation::Live) => break,
+                        // What is asked for runs after that; until then the way back goes on.
+                        Ok(Activation::Restart) => {
+                            let reason = self.restart_machine().await;
+                            log::line(&format!("going back: {reason}"));
+                        }
                         // The old version is in place; that its restart command fails does not
                         // make the new one better.
                         Err(reason) if reason.code == Reason::RestartFailed => {
@@ -265,29 +270,85 @@ impl Driver {
         })
     }
 
-    async fn switch(&self, slot: Option<SlotId>) -> Result<(), Explained> {
-        self.slots.activate(slot).map_err(|e| e.explained())?;
-        let (Some(restart), Some(slot)) = (&self.config.restart, slot) else {
+    async fn switch(&mut self, slot: Option<SlotId>) -> Result<Activation, Explained> {
+        let backend = self.core.backend.clone();
+        let switched = self.blocking(move || backend.activate(slot)).await?;
+        let activation = switched.map_err(|e| e.explained())?;
+        let (Some(restart), Some(slot), Activation::Live) =
+            (self.config.restart.clone(), slot, activation)
+        else {
+            return Ok(activation);
+        };
+        let release = self.journal().record().slot(slot);
+        let release = release.map(|i| i.release.to_string());
+        let failed = Reason::RestartFailed;
+        self.command(restart, slot, release.unwrap_or_default(), failed, failed)
+            .await?;
+        Ok(activation)
+    }
+
+    /// Work that may take long or call commands, off the event loop.
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Explained> {
+        let done = tokio::task::spawn_blocking(work);
+        self.alive(done)
+            .await
+            .map_err(|e| Explained::new(Reason::StorageError, e.to_string()))
+    }
+
+    /// Runs a command of the owner's or the publisher's for what is in a slot.
+    async fn command(
+        &mut self,
+        line: Health,
+        slot: SlotId,
+        release: String,
+        failed: Reason,
+        late: Reason,
+    ) -> Result<(), Explained> {
+        let around = Surroundings {
+            folder: self.core.backend.folder(slot),
+            release,
+            device_name: self.config.name.clone(),
+        };
+        self.blocking(move || health::run(&line, &around, failed, late))
+            .await?
+    }
+
+    /// Starts the machine again. Comes back only when that did not happen.
+    async fn restart_machine(&mut self) -> Explained {
+        let failed = |what: &str| Explained::new(Reason::RestartFailed, what);
+        let Some(reboot) = self.config.reboot.clone() else {
+            return failed("no --reboot-cmd is set, and the switch needs a start of the machine");
+        };
+        let around = Surroundings {
+            folder: self.state.clone(),
+            release: String::new(),
+            device_name: self.config.name.clone(),
+        };
+        let reason = Reason::RestartFailed;
+        let said = self
+            .blocking(move || health::run(&reboot, &around, reason, reason))
+            .await;
+        if let Ok(Err(why)) | Err(why) = said {
+            return why;
+        }
+        log::line("the machine starts again");
+        tokio::time::sleep(REBOOT).await;
+        failed("the machine did not go down")
+    }
+
+    /// Checks a new version; when it is healthy, nothing turns the switch back any more.
+    async fn prove(&mut self, installed: &Installed) -> Result<(), Explained> {
+        self.check_health(installed).await?;
+        let (backend, slot) = (self.core.backend.clone(), self.journal().record().active);
+        let Some(slot) = slot else {
             return Ok(());
         };
-        let release = self
-            .journal
-            .record()
-            .slot(slot)
-            .map(|i| i.release.to_string());
-        let tree = self.slots.tree(slot);
-        let around = Surroundings {
-            tree: &tree,
-            release: release.unwrap_or_default(),
-            device_name: &self.config.name,
-        };
-        health::run(
-            restart,
-            &around,
-            Reason::RestartFailed,
-            Reason::RestartFailed,
-        )
-        .await
+        self.blocking(move || backend.confirm(slot))
+            .await?
+            .map_err(|e| e.explained())
     }
 
     async fn check_health(&mut self, installed: &Installed) -> Result<(), Explained> {
@@ -299,23 +360,31 @@ impl Driver {
         else {
             return Ok(());
         };
-        let Some(slot) = self.journal.record().active else {
+        let Some(slot) = self.journal().record().active else {
             return Ok(());
         };
-        let tree = self.slots.tree(slot);
-        let name = self.config.name.clone();
-        let around = Surroundings {
-            tree: &tree,
-            release: installed.release.to_string(),
-            device_name: &name,
+        let release = installed.release.to_string();
+        let (failed, late) = (Reason::HealthFailed, Reason::HealthTimeout);
+        self.command(health, slot, release, failed, late).await
+    }
+
+    /// Where payloads are fetched: the mirrors, then the server itself.
+    fn sources(&self) -> Vec<Client> {
+        let clock = TlsClock {
+            floor: self.journal().record().time_floor,
+            trusted: self.config.clock_trusted,
         };
-        let check = health::run(
-            &health,
-            &around,
-            Reason::HealthFailed,
-            Reason::HealthTimeout,
-        );
-        self.alive(check).await
+        let mut sources: Vec<Client> = self
+            .mirrors
+            .iter()
+            .filter_map(|mirror| {
+                Client::mirror(mirror, self.config.ca_file.as_deref(), clock)
+                    .map_err(|e| log::line(&format!("a mirror is passed over: {e}")))
+                    .ok()
+            })
+            .collect();
+        sources.push(self.client.sibling());
+        sources
     }
 
     /// Downloads, and listens meanwhile: a halt must be heard in the middle of it.
@@ -324,23 +393,30 @@ impl Driver {
             let reason = Explained::new(Reason::DownloadFailed, "no way to fetch it is left");
             return Ok(Event::DownloadFailed(reason));
         };
-        let download = Download::new(&self.state);
-        let mut line = self.client.sibling();
-        // The artifact and what is unpacked from it.
-        let needed = job.target.image.length.saturating_mul(2);
+        let download = self.core.download.clone();
+        let needed = self.core.backend.room(job.target.image.length);
+        let limits = self.config.limits.clone();
+        let ways = Ways {
+            sources: self.sources(),
+            parallel: usize::from(self.config.parallel),
+            limits: &limits,
+            deadline: Some(Duration::from_secs(u64::from(
+                self.config.download_deadline_s,
+            ))),
+        };
         let begun = Instant::now();
-        let fetching = download.run(&mut line, &payload, needed);
+        let fetching = download.run(ways, &payload, needed);
         tokio::pin!(fetching);
         loop {
             let heard = tokio::select! {
                 biased;
                 result = &mut fetching => {
                     return Ok(match result {
-                        Ok(bytes) => {
-                            if let Some(link) = abilities::link(bytes, begun.elapsed()) {
+                        Ok(fetched) => {
+                            if let Some(link) = abilities::link(fetched.now, begun.elapsed()) {
                                 self.abilities.link = link;
                             }
-                            Event::Downloaded { bytes: job.bytes + bytes }
+                            Event::Downloaded { bytes: job.bytes + fetched.total }
                         }
                         Err(reason) => Event::DownloadFailed(reason),
                     });
@@ -398,28 +474,12 @@ impl Driver {
 
     /// Makes the new version in its slot, off the event loop.
     async fn stage(&mut self, job: Job) -> Event {
-        let slots = self.slots.clone();
-        let download = Download::new(&self.state);
-        let active = self.journal.record().active;
         let (deployment, limited) = (job.deployment, job.switch_within_s.is_some());
-        let made = tokio::task::spawn_blocking(move || {
-            let payload = job
-                .payloads
-                .get(job.payload)
-                .ok_or_else(|| Explained::from(Reason::DownloadFailed))?;
-            let (manifest, file) = download.open(payload)?;
-            let old = manifest.encoding.is_delta().then_some(active).flatten();
-            slots
-                .stage(job.slot, &manifest, &file, old, job.target.image)
-                .map_err(|e| e.explained())
-        });
-        match self.alive(made).await {
+        let staging = self.core.staging(job);
+        match self.blocking(move || staging.run()).await {
             Ok(Ok(())) if self.is_too_late(deployment, limited) => Event::StagedTooLate,
             Ok(Ok(())) => Event::Staged,
-            Ok(Err(reason)) => Event::StageFailed(reason),
-            Err(error) => {
-                Event::StageFailed(Explained::new(Reason::StorageError, error.to_string()))
-            }
+            Ok(Err(reason)) | Err(reason) => Event::StageFailed(reason),
         }
     }
 
@@ -435,7 +495,7 @@ impl Driver {
     /// repeated at once.
     async fn check_idle(&mut self) {
         let every = Duration::from_secs(u64::from(self.config.health_every_s.max(1)));
-        let record = self.journal.record();
+        let record = self.journal().record();
         let due = self.healthy.is_none_or(|(_, at)| at.elapsed() >= every);
         let (Phase::Idle, Some(installed), true) = (&record.phase, record.running(), due) else {
             return;

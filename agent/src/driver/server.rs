@@ -26,7 +26,7 @@ impl Driver {
         }
         self.send_reports().await?;
         // In probation the request is held no longer than to the next health check.
-        let wait = match &self.journal.record().phase {
+        let wait = match &self.journal().record().phase {
             Phase::Probation { job, .. } => {
                 let left = probation_check(job.window_s).saturating_sub(self.counted.elapsed());
                 u16::try_from(left.as_secs())
@@ -51,6 +51,7 @@ impl Driver {
         if let Some(seconds) = answer.keep_previous_s {
             self.handle(Event::KeepPrevious(seconds)).await?;
         }
+        self.mirrors.clone_from(&answer.mirrors);
         if answer.new_key {
             self.change_key().await?;
         }
@@ -64,15 +65,16 @@ impl Driver {
             // There is something to tell.
             return Ok(Duration::ZERO);
         }
-        if !self.journal.record().outbox.is_empty() {
+        if !self.journal().record().outbox.is_empty() {
             return Ok(Duration::ZERO);
         }
         Ok(Duration::from_secs(u64::from(answer.poll_after_s.max(1))))
     }
 
     pub(super) async fn send_reports(&mut self) -> Result<(), RoundError> {
-        while !self.journal.record().outbox.is_empty() {
+        while !self.journal().record().outbox.is_empty() {
             let reports: Vec<_> = self
+                .core
                 .journal
                 .record()
                 .outbox
@@ -86,9 +88,9 @@ impl Driver {
                 .collect();
             let body = encode(&ReportBatch { reports })?;
             let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
-            let before = self.journal.record().outbox.len();
+            let before = self.journal().record().outbox.len();
             self.handle_light(Event::Acknowledged(answer.acknowledged))?;
-            if self.journal.record().outbox.len() == before {
+            if self.journal().record().outbox.len() == before {
                 // A server that was restored from an old backup knows less than it had said; it
                 // will not move on, and neither must we spin.
                 return Err(
@@ -101,8 +103,8 @@ impl Driver {
 
     /// For an event that asks for nothing to be done.
     fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
-        let (record, _) = step(self.journal.record().clone(), event);
-        Ok(self.journal.write(record)?)
+        let (record, _) = step(self.journal().record().clone(), event);
+        Ok(self.core.journal.write(record)?)
     }
 
     pub(super) async fn check_in(
@@ -110,7 +112,7 @@ impl Driver {
         wait: u16,
     ) -> Result<(CheckInAnswer, String), RoundError> {
         let nonce = hex::encode(rand::random::<[u8; 32]>());
-        let record = self.journal.record();
+        let record = self.journal().record();
         let running = record.running();
         let request = CheckIn {
             nonce: nonce.clone(),
@@ -178,7 +180,7 @@ impl Driver {
     fn clock(&self) -> Clock {
         Clock {
             shows: platform::now(),
-            floor: self.journal.record().time_floor,
+            floor: self.journal().record().time_floor,
             strict: self.config.clock_trusted,
         }
     }
@@ -187,7 +189,7 @@ impl Driver {
     async fn refresh(&mut self) -> Result<Trusted, RoundError> {
         let kept = self.trust.load().map_err(DriverError::from)?;
         let role = RoleName::new(self.config.product.clone(), self.config.channel);
-        let record = self.journal.record();
+        let record = self.journal().record();
         let (floors, past) = (record.floors.clone(), record.time_floor);
         let mut refresh = Refresh::start(kept.clone(), floors, role, past)?;
         let result = async {
@@ -211,9 +213,9 @@ impl Driver {
         self.trust
             .save(&kept, refresh.files())
             .map_err(DriverError::from)?;
-        let mut record = self.journal.record().clone();
+        let mut record = self.journal().record().clone();
         record.floors = refresh.floors().clone();
-        self.journal.write(record).map_err(DriverError::from)?;
+        self.core.journal.write(record).map_err(DriverError::from)?;
         result?;
         Ok(refresh.finish()?)
     }
@@ -221,7 +223,7 @@ impl Driver {
     /// Checks an assignment in the numbered order and hands it to the machine.
     async fn take_assignment(&mut self, text: &str, nonce: &str) -> Result<(), RoundError> {
         let trusted = self.refresh().await?;
-        let record = self.journal.record();
+        let record = self.journal().record();
         let agent = crate::VERSION.parse().ok();
         let situation = Situation {
             device: self.config.device,
@@ -232,6 +234,7 @@ impl Driver {
             floor: record.floor.as_ref(),
             clock: self.clock(),
             agent: agent.as_ref(),
+            formats: self.core.backend.formats(),
         };
         let accepted = assignment::verify(&trusted, text.as_bytes(), &situation)?;
         let time_floor = trusted.time_floor()?.max(record.time_floor);
@@ -241,6 +244,7 @@ impl Driver {
             target: Installed {
                 release: accepted.facts.release.clone(),
                 image: accepted.facts.image,
+                format: accepted.facts.format.clone(),
                 health: accepted.facts.health.clone(),
             },
             window_s: accepted.terms.window_s,
@@ -255,7 +259,7 @@ impl Driver {
         if time_floor > record.time_floor {
             let mut record = record.clone();
             record.time_floor = time_floor;
-            self.journal.write(record).map_err(DriverError::from)?;
+            self.core.journal.write(record).map_err(DriverError::from)?;
         }
         self.switch_by = accepted.terms.switch_within_s.map(|s| {
             (

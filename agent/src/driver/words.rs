@@ -10,7 +10,7 @@ pub(super) fn describe(phase: &Phase) -> String {
         Phase::Staged { job } => {
             format!("{} is ready and waits for its window", job.target.release)
         }
-        Phase::Trial { job, tries } => format!("trying {} (start {tries})", job.target.release),
+        Phase::Trial { job, tries, .. } => format!("trying {} (start {tries})", job.target.release),
         Phase::Probation { job, .. } => {
             format!(
                 "healthy on {}, {} s to go back",

@@ -9,11 +9,14 @@
 //! [`step()`] takes the record and an event and gives the new record and what to do. The driver
 //! writes the record durably *before* it does anything: intent before act.
 
+mod medium;
 mod record;
+mod start;
 mod step;
 
+pub use medium::{Activation, Medium};
 pub use record::{Installed, Job, Phase, Record, SlotId};
-pub use step::{Effect, Event, Medium, step};
+pub use step::{Effect, Event, step};
 
 #[cfg(test)]
 mod tests;

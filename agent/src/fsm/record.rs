@@ -42,9 +42,16 @@ pub struct Installed {
     pub release: Version,
     /// The artifact's bytes, kept as the base of the next delta.
     pub image: Image,
+    /// How its bytes are to be taken: `tar` or `raw`.
+    #[serde(default = "tar")]
+    pub format: String,
     /// How it is checked, as its publisher signed it.
     #[serde(default)]
     pub health: Option<Health>,
+}
+
+fn tar() -> String {
+    tidegate_trust::ImageFacts::TAR.into()
 }
 
 /// A verified assignment that the device works on.
@@ -101,6 +108,9 @@ pub enum Phase {
         job: Job,
         /// Starts of the new version so far.
         tries: u32,
+        /// Whether the switch was turned: when it is found turned back, the version has failed.
+        #[serde(default)]
+        switched: bool,
     },
     /// Healthy; the old slot is kept.
     Probation {

@@ -3,7 +3,9 @@
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
 use tidegate_trust::assignment::Action;
 
+use super::medium::{Activation, Medium};
 use super::record::{Installed, Job, Phase, Record, SlotId};
+use super::start::{started, switched, try_it};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,12 @@ pub enum Event {
     KeepPrevious(u32),
     /// The new version could not be made.
     StageFailed(Explained),
+    /// The switch is turned.
+    Switched(Activation),
+    /// What is to be done waits for something on this machine: a charge, its owner.
+    Waits(Explained),
+    /// It goes on.
+    GoesOn,
     /// The health check passed.
     Healthy,
     /// The health check failed, or the restart did.
@@ -41,13 +49,6 @@ pub enum Event {
     Acknowledged(u64),
 }
 
-/// What the medium says when the agent starts: it is believed, not the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Medium {
-    /// The slot that the switch points to.
-    pub active: Option<SlotId>,
-}
-
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -55,8 +56,10 @@ pub enum Effect {
     Download(Box<Job>),
     /// Make the new version in its slot from what was fetched.
     Stage(Box<Job>),
-    /// Put a slot to use and restart what runs from it.
+    /// Put a slot to use and restart what runs from it, then tell [`Event::Switched`].
     Switch(SlotId),
+    /// Start the machine again, or the agent: what was put to use runs after that.
+    Restart,
     /// Check the health of what is in use.
     CheckHealth(Installed),
     /// Go back: put the slot to use, then tell [`Event::Returned`].
@@ -64,10 +67,6 @@ pub enum Effect {
     /// Throw away what was fetched.
     DropDownload,
 }
-
-/// Starts of a new version before it is given up. A machine may lose power once in a trial
-/// through no fault of the version; three times is the version's fault.
-const MAX_TRIES: u32 = 3;
 
 /// The new record and what to do. The record must be durable before anything is done.
 pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
@@ -84,6 +83,15 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
             Vec::new()
         }
         Event::StageFailed(reason) => stage_failed(&mut record, reason),
+        Event::Switched(activation) => switched(&mut record, activation),
+        Event::Waits(reason) => {
+            waits(&mut record, Some(reason));
+            Vec::new()
+        }
+        Event::GoesOn => {
+            waits(&mut record, None);
+            Vec::new()
+        }
         Event::Healthy => healthy(&mut record),
         Event::Unhealthy(reason) => unhealthy(&mut record, &reason),
         Event::WindowPassed(seconds) => window_passed(&mut record, seconds),
@@ -96,76 +104,23 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
     (record, effects)
 }
 
-fn take_phase(record: &mut Record) -> Phase {
+pub(super) fn take_phase(record: &mut Record) -> Phase {
     std::mem::replace(&mut record.phase, Phase::Idle)
 }
 
-fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
-    match take_phase(record) {
-        Phase::Idle => {
-            // The switch was made and the journal, or the other way round: only ever to what is
-            // whole. In doubt what the journal committed is put to use again.
-            if record.active != medium.active
-                && let Some(slot) = record.active
-            {
-                return vec![Effect::Switch(slot)];
-            }
-            Vec::new()
-        }
-        Phase::Downloading { job } => {
-            record.phase = Phase::Downloading { job: job.clone() };
-            vec![Effect::Download(Box::new(job))]
-        }
-        Phase::Staging { job } => {
-            record.phase = Phase::Staging { job: job.clone() };
-            vec![Effect::Stage(Box::new(job))]
-        }
-        // Whether the window is still open only the server can say now.
-        Phase::Staged { job } => {
-            record.phase = Phase::Staged { job };
-            Vec::new()
-        }
-        Phase::Trial { job, tries } => try_it(record, job, tries),
-        // What runs is checked at once: the machine may have stopped because of it.
-        Phase::Probation { job, elapsed_s } => {
-            let check = Effect::CheckHealth(job.target.clone());
-            let slot = job.slot;
-            record.phase = Phase::Probation { job, elapsed_s };
-            if medium.active == Some(slot) {
-                vec![check]
-            } else {
-                vec![Effect::Switch(slot), check]
-            }
-        }
-        Phase::Returning {
-            job,
-            deployment,
-            reason,
-        } => {
-            let slot = return_slot(record, &job);
-            record.phase = Phase::Returning {
-                job,
-                deployment,
-                reason,
-            };
-            vec![Effect::Return(slot)]
-        }
-    }
-}
-
-/// One more start of the new version; too many of them are its failure.
-fn try_it(record: &mut Record, job: Job, tries: u32) -> Vec<Effect> {
-    if tries >= MAX_TRIES {
-        let reason = Explained::new(Reason::CrashedInTrial, format!("{tries} starts"));
-        return go_back(record, job, reason, None);
-    }
-    let (slot, target) = (job.slot, job.target.clone());
-    record.active = Some(slot);
-    record.phase = Phase::Trial {
-        job,
-        tries: tries + 1,
+/// Says that a deployment waits, or goes on.
+fn waits(record: &mut Record, reason: Option<Explained>) {
+    let (deployment, bytes, state) = match &record.phase {
+        Phase::Downloading { job } => (job.deployment, job.bytes, State::Downloading),
+        Phase::Staging { job } => (job.deployment, job.bytes, State::Installing),
+        _ => return,
     };
-    vec![Effect::Switch(slot), Effect::CheckHealth(target)]
+    let state = if reason.is_some() {
+        State::Deferred
+    } else {
+        state
+    };
+    record.report(deployment, state, reason, bytes);
 }
 
 fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
@@ -310,7 +265,7 @@ fn staged(record: &mut Record, in_time: bool) -> Vec<Effect> {
 /// Intent before act: the trial is in the journal before the switch is made.
 fn begin_trial(record: &mut Record, job: Job) -> Vec<Effect> {
     let (deployment, bytes) = (job.deployment, job.bytes);
-    let effects = try_it(record, job, 0);
+    let effects = try_it(record, job, 0, false);
     record.report(deployment, State::Verifying, None, bytes);
     effects
 }
@@ -414,12 +369,12 @@ fn keep_previous(record: &mut Record, seconds: u32) {
 }
 
 /// The slot to return to: the other one, if something whole is in it.
-fn return_slot(record: &Record, job: &Job) -> Option<SlotId> {
+pub(super) fn return_slot(record: &Record, job: &Job) -> Option<SlotId> {
     let slot = job.slot.other();
     record.slot(slot).map(|_| slot)
 }
 
-fn go_back(
+pub(super) fn go_back(
     record: &mut Record,
     job: Job,
     reason: Explained,

@@ -17,6 +17,7 @@ fn installed(n: u8) -> Installed {
     Installed {
         release: format!("1.{n}.0").parse().unwrap(),
         image: image(n),
+        format: "tar".into(),
         health: None,
     }
 }
@@ -107,9 +108,7 @@ fn what_is_ready_after_its_window_waits_for_the_next_one_and_needs_no_second_dow
     assert_eq!(record.running(), Some(&installed(0)));
     assert_eq!(states(&record).last(), Some(&State::Deferred));
     // A restart changes nothing: only the server knows when the window opens.
-    let medium = Medium {
-        active: Some(SlotId::A),
-    };
+    let medium = Medium::only(Some(SlotId::A));
     let (record, effects) = step(record, Event::Started(medium));
     assert!(effects.is_empty());
     let again = Event::Assigned(job(&record, 1, Action::Install, 60), 9);
@@ -252,9 +251,7 @@ fn a_machine_that_stops_in_every_trial_goes_back() {
         record,
         [offer, Event::Downloaded { bytes: 5 }, Event::Staged],
     );
-    let medium = Medium {
-        active: Some(SlotId::B),
-    };
+    let medium = Medium::only(Some(SlotId::B));
     for _ in 0..2 {
         let effects;
         (record, effects) = step(record, Event::Started(medium));
@@ -364,14 +361,20 @@ impl World {
             self.record = record;
             for effect in effects {
                 match effect {
-                    Effect::Switch(slot) => self.pointer = Some(slot),
+                    Effect::Switch(slot) => {
+                        self.pointer = Some(slot);
+                        queue.push(Event::Switched(Activation::Live));
+                    }
                     Effect::Return(slot) => {
                         self.pointer = slot;
                         queue.push(Event::Returned);
                     }
                     // The slot is dirty as soon as something is made in it.
                     Effect::Stage(job) => self.whole[job.slot as usize] = None,
-                    Effect::Download(_) | Effect::CheckHealth(_) | Effect::DropDownload => {}
+                    Effect::Download(_)
+                    | Effect::CheckHealth(_)
+                    | Effect::Restart
+                    | Effect::DropDownload => {}
                 }
             }
         }
@@ -385,9 +388,7 @@ impl World {
                 self.record.counter + 1,
             ),
             Happening::CallOff(n) => Event::CalledOff(DeploymentId::from_random([*n; 16])),
-            Happening::Restart => Event::Started(Medium {
-                active: self.pointer,
-            }),
+            Happening::Restart => Event::Started(Medium::only(self.pointer)),
             Happening::Window(seconds) => Event::WindowPassed(*seconds),
             Happening::Acknowledge(seq) => Event::Acknowledged(*seq),
             Happening::Done => match &self.record.phase {

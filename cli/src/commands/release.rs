@@ -15,7 +15,7 @@ use tidegate_trust::{Health, ImageFacts, ImagePath, RoleName};
 
 use super::{Context, signing};
 use crate::api::Api;
-use crate::args::{PublishArgs, ReleaseCommand};
+use crate::args::{ArtifactFormat, PublishArgs, ReleaseCommand};
 use crate::error::CliError;
 use crate::keys::{Access, Offline, Outcome};
 use crate::output::{bytes, bytes_bar, line, show, table};
@@ -239,7 +239,7 @@ impl<W: Write> Write for Counting<W> {
 }
 
 /// Packs into a temporary file; gives it with its facts.
-fn pack_artifact(path: &Path) -> Result<(std::fs::File, Image), CliError> {
+fn pack_artifact(path: &Path, format: &str) -> Result<(std::fs::File, Image), CliError> {
     let file = tempfile::tempfile()?;
     let bar = bytes_bar(0, "packing");
     let writer = std::io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
@@ -248,10 +248,26 @@ fn pack_artifact(path: &Path) -> Result<(std::fs::File, Image), CliError> {
         hasher: Hasher::new(),
         bar: bar.clone(),
     };
-    let mut counting = pack(path, counting).map_err(|e| CliError::failed("packing", &e))?;
+    let mut counting = if format == ImageFacts::RAW {
+        copy_raw(path, counting)?
+    } else {
+        pack(path, counting).map_err(|e| CliError::failed("packing", &e))?
+    };
     counting.flush()?;
     bar.finish_and_clear();
     Ok((file, counting.hasher.finish()))
+}
+
+/// A file as it is.
+fn copy_raw<W: Write>(path: &Path, mut out: W) -> Result<W, CliError> {
+    let meta = std::fs::metadata(path)
+        .map_err(|e| CliError::failed(&format!("{}", path.display()), &e))?;
+    if !meta.is_file() || meta.len() == 0 {
+        let what = "--format raw publishes one plain file that is not empty";
+        return Err(CliError::Failed(format!("{}: {what}", path.display())));
+    }
+    std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
+    Ok(out)
 }
 
 async fn publish(context: &Context, api: &Api, args: PublishArgs) -> Result<(), CliError> {
@@ -264,6 +280,10 @@ async fn publish(context: &Context, api: &Api, args: PublishArgs) -> Result<(), 
             None => parse(&tidegate_agent::platform::platform())?,
         },
         notes: args.notes,
+        format: match args.format {
+            ArtifactFormat::Tar => ImageFacts::TAR,
+            ArtifactFormat::Raw => ImageFacts::RAW,
+        },
         min_from: args.min_from.as_deref().map(parse).transpose()?,
         min_agent: args.min_agent.as_deref().map(parse).transpose()?,
         stepping_stone: args.stepping_stone,
@@ -306,6 +326,8 @@ pub(crate) struct Publication {
     pub(crate) stepping_stone: bool,
     pub(crate) allow_rollback: bool,
     pub(crate) health: Option<Health>,
+    /// [`ImageFacts::TAR`] or [`ImageFacts::RAW`].
+    pub(crate) format: &'static str,
 }
 
 /// A release that was published.
@@ -328,8 +350,8 @@ pub(crate) async fn publish_release(
     } = spec;
     let mut offline = Offline::open(access)?;
     offline.pull(api).await?;
-    let path = spec.path.clone();
-    let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path))
+    let (path, format) = (spec.path.clone(), spec.format);
+    let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path, format))
         .await
         .map_err(|e| CliError::failed("packing", &e))??;
     // Signed before it is uploaded: what the server gets is what was hashed here.
@@ -344,7 +366,7 @@ pub(crate) async fn publish_release(
         image,
         release: release.clone(),
         hw: vec![platform.clone()],
-        format: ImageFacts::TAR.into(),
+        format: spec.format.into(),
         min_from: spec.min_from.clone(),
         min_agent: spec.min_agent.clone(),
         stepping_stone: spec.stepping_stone,

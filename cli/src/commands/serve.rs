@@ -46,6 +46,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
         devices: DeviceSettings {
             poll: args.poll.max(Duration::from_secs(1)),
             wake_ramp: args.wake_ramp,
+            mirrors: mirrors(&args.mirrors)?,
             ..DeviceSettings::default()
         },
         jobs: JobSettings {
@@ -57,6 +58,27 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
         max_requests: args.max_requests,
         clock: Clock::System,
     })
+}
+
+/// Addresses of mirrors without the slash at their ends.
+fn mirrors(texts: &[String]) -> Result<Vec<String>, CliError> {
+    texts
+        .iter()
+        .map(|text| {
+            let text = text.trim().trim_end_matches('/');
+            let rest = text
+                .strip_prefix("https://")
+                .or_else(|| text.strip_prefix("http://"));
+            match rest {
+                Some(rest) if !rest.is_empty() && !rest.contains(['?', '#', '@', ' ']) => {
+                    Ok(text.to_owned())
+                }
+                _ => Err(CliError::Failed(format!(
+                    "--mirror {text}: expected http(s)://host[:port][/folder]"
+                ))),
+            }
+        })
+        .collect()
 }
 
 fn start_log(format: LogFormat) {

@@ -135,6 +135,7 @@ async fn publish(api: &Api, keys: &Access, version: &str, tree: &Path) -> Result
         .parse()
         .map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
     let spec = Publication {
+        format: tidegate_trust::ImageFacts::TAR,
         path: tree.to_owned(),
         product: product.clone(),
         release: release.clone(),

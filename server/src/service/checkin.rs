@@ -298,6 +298,7 @@ impl App {
             cancel: None,
             keep_previous_s,
             new_key: false,
+            mirrors: self.settings.devices.mirrors.clone(),
         }
     }
 

@@ -178,14 +178,36 @@ fn is_executable(_: &fs::Metadata) -> bool {
     false
 }
 
+/// A folder that an archive is unpacked into. Paths are relative to it, and safe.
+pub trait Tree {
+    /// Makes a folder; its parent is there.
+    fn make_dir(&mut self, path: &Path) -> io::Result<()>;
+    /// Makes a file with these contents and makes them durable.
+    fn make_file(
+        &mut self,
+        path: &Path,
+        executable: bool,
+        contents: &mut dyn Read,
+    ) -> io::Result<()>;
+    /// Makes a symbolic link.
+    fn make_link(&mut self, path: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the entries of a folder durable; the empty path is the tree itself.
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()>;
+}
+
 /// Unpacks an archive into `into`, which must be an empty folder of our own, and syncs every
-/// file and folder to the medium. Symbolic links are made last, so that nothing is ever written
-/// through one.
+/// file and folder to the medium.
 pub fn unpack(archive: impl Read, into: &Path) -> Result<(), ArchiveError> {
+    unpack_to(archive, &mut Folder(into))
+}
+
+/// Unpacks an archive into an empty tree and makes every file and folder durable. Symbolic links
+/// are made last, so that nothing is ever written through one.
+pub fn unpack_to(archive: impl Read, tree: &mut dyn Tree) -> Result<(), ArchiveError> {
     let mut reader = tar::Archive::new(archive);
     let mut seen = BTreeSet::new();
     let mut links: Vec<(PathBuf, PathBuf)> = Vec::new();
-    let mut dirs = BTreeSet::from([into.to_owned()]);
+    let mut dirs = BTreeSet::from([PathBuf::new()]);
     let malformed = |e: io::Error| ArchiveError::Malformed(e.to_string());
     for entry in reader.entries().map_err(malformed)? {
         let mut entry = entry.map_err(malformed)?;
@@ -199,13 +221,14 @@ pub fn unpack(archive: impl Read, into: &Path) -> Result<(), ArchiveError> {
         if links.iter().any(|(link, _)| path.starts_with(link)) {
             return Err(refused(&path, "it lies behind a symbolic link"));
         }
-        let target = into.join(&path);
+        let parent = path.parent().unwrap_or(Path::new(""));
         match entry.header().entry_type() {
-            tar::EntryType::Directory => make_dirs(into, &path, &mut dirs)?,
+            tar::EntryType::Directory => make_dirs(tree, &path, &mut dirs)?,
             tar::EntryType::Regular => {
-                make_dirs(into, path.parent().unwrap_or(Path::new("")), &mut dirs)?;
-                let mode = entry.header().mode().unwrap_or(0);
-                write_file(&mut entry, &target, mode & 0o100 != 0)?;
+                make_dirs(tree, parent, &mut dirs)?;
+                let executable = entry.header().mode().unwrap_or(0) & 0o100 != 0;
+                tree.make_file(&path, executable, &mut entry)
+                    .map_err(io_at(&path))?;
             }
             tar::EntryType::Symlink => {
                 let to = entry
@@ -214,7 +237,7 @@ pub fn unpack(archive: impl Read, into: &Path) -> Result<(), ArchiveError> {
                     .ok_or_else(|| refused(&path, "the link leads nowhere"))?
                     .into_owned();
                 check_link(&path, &to)?;
-                make_dirs(into, path.parent().unwrap_or(Path::new("")), &mut dirs)?;
+                make_dirs(tree, parent, &mut dirs)?;
                 links.push((path, to));
             }
             _ => {
@@ -226,11 +249,11 @@ pub fn unpack(archive: impl Read, into: &Path) -> Result<(), ArchiveError> {
         }
     }
     for (path, to) in links {
-        make_link(&into.join(path), &to)?;
+        tree.make_link(&path, &to).map_err(io_at(&path))?;
     }
     // Deepest first: a folder's entries are on the medium before the folder is.
     for dir in dirs.iter().rev() {
-        sync_dir(dir)?;
+        tree.sync_dir(dir).map_err(io_at(dir))?;
     }
     Ok(())
 }
@@ -268,55 +291,69 @@ fn check_link(path: &Path, to: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-fn make_dirs(into: &Path, path: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<(), ArchiveError> {
-    let mut at = into.to_owned();
+fn make_dirs(
+    tree: &mut dyn Tree,
+    path: &Path,
+    dirs: &mut BTreeSet<PathBuf>,
+) -> Result<(), ArchiveError> {
+    let mut at = PathBuf::new();
     for part in path.components() {
         at.push(part);
         if dirs.contains(&at) {
             continue;
         }
-        fs::create_dir(&at).map_err(io_at(&at))?;
+        tree.make_dir(&at).map_err(io_at(&at))?;
         dirs.insert(at.clone());
     }
     Ok(())
 }
 
-fn write_file(from: &mut impl Read, to: &Path, executable: bool) -> Result<(), ArchiveError> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
+/// A folder of the machine.
+struct Folder<'a>(&'a Path);
+
+impl Tree for Folder<'_> {
+    fn make_dir(&mut self, path: &Path) -> io::Result<()> {
+        fs::create_dir(self.0.join(path))
+    }
+
+    fn make_file(
+        &mut self,
+        path: &Path,
+        executable: bool,
+        contents: &mut dyn Read,
+    ) -> io::Result<()> {
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(if executable { 0o755 } else { 0o644 });
+        }
+        #[cfg(not(unix))]
+        let _ = executable;
+        let mut file = options.open(self.0.join(path))?;
+        io::copy(contents, &mut file)?;
+        file.sync_all()
+    }
+
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(if executable { 0o755 } else { 0o644 });
+    fn make_link(&mut self, path: &Path, to: &Path) -> io::Result<()> {
+        std::os::unix::fs::symlink(to, self.0.join(path))
     }
+
     #[cfg(not(unix))]
-    let _ = executable;
-    let mut file = options.open(to).map_err(io_at(to))?;
-    io::copy(from, &mut file).map_err(io_at(to))?;
-    file.sync_all().map_err(io_at(to))
-}
-
-#[cfg(unix)]
-fn make_link(path: &Path, to: &Path) -> Result<(), ArchiveError> {
-    std::os::unix::fs::symlink(to, path).map_err(io_at(path))
-}
-
-#[cfg(not(unix))]
-fn make_link(path: &Path, _to: &Path) -> Result<(), ArchiveError> {
-    Err(refused(
-        path,
-        "this system has no symbolic links for services",
-    ))
-}
-
-fn sync_dir(dir: &Path) -> Result<(), ArchiveError> {
-    // Windows has no handle to a folder that could be synced.
-    if cfg!(unix) {
-        File::open(dir)
-            .and_then(|d| d.sync_all())
-            .map_err(io_at(dir))?;
+    fn make_link(&mut self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
-    Ok(())
+
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        // Windows has no handle to a folder that could be synced.
+        if cfg!(unix) {
+            File::open(self.0.join(path))?.sync_all()
+        } else {
+            Ok(())
+        }
+    }
 }
 
 #[cfg(unix)]

@@ -184,4 +184,8 @@ pub struct CheckInAnswer {
     /// Whether the device is to make itself a new key.
     #[serde(default)]
     pub new_key: bool,
+    /// Where else payloads may be fetched, best first: `https://host[:port][/folder]`, under which
+    /// the blobs lie as on the server. Not signed: what comes from there is verified all the same.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
 }

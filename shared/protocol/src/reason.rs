@@ -71,7 +71,10 @@ pub enum Reason {
     ImageMismatch,
     ArchiveRefused,
     DiskFull,
+    /// The medium can only be read.
+    ReadOnly,
     StorageError,
+    HookFailed,
     MetadataRefused,
     MetadataExpired,
     AssignmentRefused,
@@ -134,7 +137,9 @@ crate::words!(Reason("reason") {
     ImageMismatch = "image_mismatch",
     ArchiveRefused = "archive_refused",
     DiskFull = "disk_full",
+    ReadOnly = "read_only",
     StorageError = "storage_error",
+    HookFailed = "hook_failed",
     MetadataRefused = "metadata_refused",
     MetadataExpired = "metadata_expired",
     AssignmentRefused = "assignment_refused",
@@ -153,7 +158,9 @@ impl Reason {
             Self::DownloadFailed
                 | Self::ChunkCorrupt
                 | Self::DiskFull
+                | Self::ReadOnly
                 | Self::StorageError
+                | Self::HookFailed
                 | Self::MetadataExpired
                 | Self::BatteryLow
                 | Self::BackOff
@@ -168,7 +175,7 @@ impl Reason {
         match self {
             Self::DownloadFailed => 12,
             Self::ChunkCorrupt | Self::MetadataExpired | Self::TimedOut => 6,
-            Self::DiskFull | Self::StorageError => 3,
+            Self::DiskFull | Self::ReadOnly | Self::StorageError | Self::HookFailed => 3,
             _ if self.retryable() => u32::MAX,
             _ => 0,
         }
@@ -178,7 +185,7 @@ impl Reason {
     /// with each further one.
     pub fn back_off_s(self) -> u32 {
         match self {
-            Self::DiskFull | Self::StorageError => 900,
+            Self::DiskFull | Self::ReadOnly | Self::StorageError | Self::HookFailed => 900,
             _ => 30,
         }
     }
@@ -242,6 +249,8 @@ impl Reason {
             Self::ImageMismatch => "the result is not the signed image",
             Self::ArchiveRefused => "the archive holds something that may not be unpacked",
             Self::DiskFull => "not enough free space",
+            Self::ReadOnly => "the device's storage can only be read",
+            Self::HookFailed => "a command of the owner's that installs or switches failed",
             Self::StorageError => "reading or writing the device's storage failed",
             Self::MetadataRefused => "signed metadata did not verify",
             Self::MetadataExpired => "signed metadata has expired",

@@ -123,6 +123,8 @@ pub struct Situation<'a> {
     pub clock: Clock,
     /// The version of its agent.
     pub agent: Option<&'a Version>,
+    /// The formats that it can install.
+    pub formats: &'a [&'a str],
 }
 
 /// What a device knows of the time.
@@ -264,10 +266,14 @@ pub fn verify(
         let names: Vec<&str> = facts.hw.iter().map(Platform::as_str).collect();
         return Err(TrustError::WrongPlatform(names.join(", ")));
     }
-    if facts.format != ImageFacts::TAR {
+    if !situation.formats.contains(&facts.format.as_str()) {
         return Err(TrustError::field(
             path,
-            format!("format {:?} is not known", facts.format),
+            format!(
+                "format {:?} is not installed here, but {}",
+                facts.format,
+                situation.formats.join(", ")
+            ),
         ));
     }
     if let (Some(needed), Some(agent)) = (&facts.min_agent, situation.agent)

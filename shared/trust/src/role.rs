@@ -113,7 +113,7 @@ pub struct ImageFacts {
     pub release: Version,
     /// The platforms that it runs on.
     pub hw: Vec<Platform>,
-    /// How the bytes are to be unpacked: `tar` is the only format so far.
+    /// How the bytes are to be taken: [`ImageFacts::TAR`] or [`ImageFacts::RAW`].
     pub format: String,
     /// The oldest release that it may be installed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,8 +139,10 @@ fn no_image() -> Image {
 }
 
 impl ImageFacts {
-    /// The format of every artifact so far: a deterministic tar.
+    /// A deterministic tar of a folder.
     pub const TAR: &'static str = "tar";
+    /// The bytes as they are: an executable, a disk image, a firmware bundle.
+    pub const RAW: &'static str = "raw";
 
     pub(crate) fn from_target(path: &str, file: &TargetFile) -> Result<Self, TrustError> {
         let custom = file.custom.clone().unwrap_or(Value::Null);

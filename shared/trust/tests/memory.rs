@@ -180,6 +180,7 @@ fn a_refresh_and_the_check_of_the_largest_hybrid_role_stay_under_four_megabytes(
             strict: false,
         },
         agent: None,
+        formats: &["tar"],
     };
     assignment::verify(&trusted, &order, &situation).unwrap();
     let used = PEAK.peak_usage() - before;

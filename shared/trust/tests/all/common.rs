@@ -246,6 +246,7 @@ pub(crate) fn check_in(
         floor: floor.as_ref(),
         clock,
         agent: None,
+        formats: &["tar"],
     };
     assignment::verify(trusted, bytes, &situation)
 }

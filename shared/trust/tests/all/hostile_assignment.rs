@@ -87,6 +87,7 @@ fn a36_of_two_assignments_at_once_one_counts() {
         floor: None,
         clock: sane(NOW),
         agent: None,
+        formats: &["tar"],
     };
     assert!(matches!(
         tidegate_trust::assignment::verify(&trusted, &bytes, &situation),

@@ -128,6 +128,7 @@ proptest! {
                     floor: None,
                     clock: sane(NOW),
                     agent: None,
+                    formats: &["tar"],
                 };
                 let listed = SIGNED[version - 1].contains(&release);
                 let verdict = assignment::verify(&trusted, &order, &situation);

@@ -1,0 +1,77 @@
+//! Where a server is.
+
+use crate::client::TransportError;
+
+/// Where a server is.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    pub(crate) tls: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Host and, where it is not the default, port: what requests name and sign.
+    pub(crate) authority: String,
+    /// What stands before the path of each request: a mirror may keep its blobs in a folder.
+    pub(crate) base: String,
+}
+
+impl Address {
+    /// Reads `http://host:port` or `https://host:port`.
+    pub(crate) fn parse(text: &str) -> Result<Self, TransportError> {
+        let address = Self::with_base(text)?;
+        if address.base.is_empty() {
+            Ok(address)
+        } else {
+            Err(TransportError::Address(text.chars().take(200).collect()))
+        }
+    }
+
+    /// Reads the address of a mirror, which may have a path.
+    pub(crate) fn with_base(text: &str) -> Result<Self, TransportError> {
+        let refuse = || TransportError::Address(text.chars().take(200).collect());
+        let uri: hyper::Uri = text.parse().map_err(|_| refuse())?;
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(refuse()),
+        };
+        let authority = uri.authority().ok_or_else(refuse)?;
+        if authority.as_str().contains('@') || uri.query().is_some() {
+            return Err(refuse());
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        Ok(Self {
+            tls,
+            host,
+            port,
+            authority: authority.as_str().to_ascii_lowercase(),
+            base: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_addresses_are_taken() {
+        for bad in [
+            "",
+            "ftp://x",
+            "http://",
+            "http://u:p@h/",
+            "http://h/path",
+            "h:1",
+        ] {
+            assert!(Address::parse(bad).is_err(), "{bad}");
+        }
+        let address = Address::parse("https://Tide.example").unwrap();
+        assert_eq!(
+            (address.port, address.authority.as_str()),
+            (443, "tide.example")
+        );
+        let address = Address::parse("http://[::1]:8420").unwrap();
+        assert_eq!((address.host.as_str(), address.port), ("::1", 8420));
+    }
+}

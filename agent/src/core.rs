@@ -1,0 +1,122 @@
+//! The core of the agent: the journal, the slots and the machine between them. No network, no
+//! clock, no tokio: whoever drives it can stop it between any two operations.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use tidegate_protocol::{Explained, Reason};
+
+use crate::download::Download;
+use crate::fs::Fs;
+use crate::fsm::{Effect, Event, Job, Phase, SlotId, step};
+use crate::install::{Backend, Order, SlotError};
+use crate::journal::{Journal, JournalError};
+
+/// The state of one device on its medium.
+pub(crate) struct Core {
+    pub(crate) journal: Journal,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) download: Download,
+}
+
+/// What has happened and is not yet taken in, and what is still to be done.
+#[derive(Default)]
+pub(crate) struct Agenda {
+    events: VecDeque<Event>,
+    effects: VecDeque<Effect>,
+}
+
+impl Agenda {
+    pub(crate) fn of(event: Event) -> Self {
+        Self {
+            events: VecDeque::from([event]),
+            effects: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, event: Option<Event>) {
+        self.events.extend(event);
+    }
+}
+
+impl Core {
+    pub(crate) fn open(
+        fs: Arc<dyn Fs>,
+        state: &Path,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Self, JournalError> {
+        Ok(Self {
+            journal: Journal::open_enrolled(fs.clone(), state)?,
+            backend,
+            download: Download::new(fs, state),
+        })
+    }
+
+    /// What the agent begins with.
+    pub(crate) fn start(&self) -> Result<Agenda, SlotError> {
+        Ok(Agenda::of(Event::Started(self.backend.medium()?)))
+    }
+
+    /// Takes in all that has happened, journal first; gives the next thing to do, or `None` when
+    /// there is nothing more. `told` hears of each new phase.
+    pub(crate) fn next(
+        &mut self,
+        agenda: &mut Agenda,
+        told: &mut dyn FnMut(&Phase),
+    ) -> Result<Option<Effect>, JournalError> {
+        while let Some(event) = agenda.events.pop_front() {
+            let before = std::mem::discriminant(&self.journal.record().phase);
+            let (record, wanted) = step(self.journal.record().clone(), event);
+            self.journal.write(record)?;
+            if std::mem::discriminant(&self.journal.record().phase) != before {
+                // What was wanted in the old phase is wanted no more.
+                agenda.effects.clear();
+                told(&self.journal.record().phase);
+            }
+            agenda.effects.extend(wanted);
+        }
+        Ok(agenda.effects.pop_front())
+    }
+
+    /// The work of making a job's version in its slot: long, and without the journal.
+    pub(crate) fn staging(&self, job: Job) -> Staging {
+        Staging {
+            backend: self.backend.clone(),
+            download: self.download.clone(),
+            active: self.journal.record().active,
+            job,
+        }
+    }
+}
+
+/// Everything that staging needs.
+pub(crate) struct Staging {
+    backend: Arc<dyn Backend>,
+    download: Download,
+    active: Option<SlotId>,
+    job: Job,
+}
+
+impl Staging {
+    pub(crate) fn run(self) -> Result<(), Explained> {
+        let job = &self.job;
+        let payload = job
+            .payloads
+            .get(job.payload)
+            .ok_or_else(|| Explained::from(Reason::DownloadFailed))?;
+        let (manifest, chunks) = self.download.open(payload)?;
+        let order = Order {
+            slot: job.slot,
+            manifest: &manifest,
+            payload: &chunks,
+            old: manifest
+                .encoding
+                .is_delta()
+                .then_some(self.active)
+                .flatten(),
+            image: job.target.image,
+        };
+        self.backend.stage(order).map_err(|e| e.explained())
+    }
+}

@@ -1,0 +1,110 @@
+//! How fast a download may be, now.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A limit that holds within some hours of each day, in UTC: what the site's people need of the
+/// link comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// The first hour in which it holds, 0 to 23.
+    pub from_hour: u8,
+    /// The hour at which it ends, 0 to 24; before `from_hour` it is of the next day. The same hour
+    /// twice means all day.
+    pub to_hour: u8,
+    /// Bytes a second; 0 lets nothing through.
+    pub bytes_per_s: u64,
+}
+
+impl RateLimit {
+    fn holds(&self, hour: u8) -> bool {
+        match self.from_hour.cmp(&self.to_hour) {
+            std::cmp::Ordering::Less => (self.from_hour..self.to_hour).contains(&hour),
+            std::cmp::Ordering::Equal => true,
+            std::cmp::Ordering::Greater => hour >= self.from_hour || hour < self.to_hour,
+        }
+    }
+}
+
+/// The limit that holds at a second of the epoch: the lowest of all.
+pub(crate) fn limit_at(limits: &[RateLimit], epoch_s: i64) -> Option<u64> {
+    let hour = u8::try_from(epoch_s.rem_euclid(86_400) / 3_600).unwrap_or(0);
+    limits
+        .iter()
+        .filter(|limit| limit.holds(hour))
+        .map(|limit| limit.bytes_per_s)
+        .min()
+}
+
+/// Spreads bytes over time. Time is an argument: since some fixed moment.
+#[derive(Debug, Default)]
+pub(crate) struct Pacer {
+    /// When the bytes that have passed are paid for.
+    paid_until: Duration,
+}
+
+/// The link may run ahead of its rate by so much: reads are not of one size.
+const BURST: Duration = Duration::from_millis(250);
+/// While nothing may pass it is looked again after this.
+const CLOSED: Duration = Duration::from_secs(30);
+
+impl Pacer {
+    /// Counts bytes that have passed; how long to wait before the next ones.
+    pub(crate) fn passed(&mut self, now: Duration, bytes: usize, limit: Option<u64>) -> Duration {
+        let Some(limit) = limit else {
+            self.paid_until = now;
+            return Duration::ZERO;
+        };
+        if limit == 0 {
+            return CLOSED;
+        }
+        let cost = Duration::from_nanos(
+            u64::try_from(bytes as u128 * 1_000_000_000 / u128::from(limit)).unwrap_or(u64::MAX),
+        );
+        self.paid_until = self.paid_until.max(now).saturating_add(cost);
+        self.paid_until.saturating_sub(now).saturating_sub(BURST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_limit_of_the_hour_holds_also_over_midnight() {
+        let limit = |from_hour, to_hour, bytes_per_s| RateLimit {
+            from_hour,
+            to_hour,
+            bytes_per_s,
+        };
+        let limits = [limit(8, 18, 100), limit(22, 6, 500), limit(0, 0, 1_000)];
+        let at = |hour: i64| limit_at(&limits, 20_000 * 86_400 + hour * 3_600);
+        assert_eq!(at(9), Some(100));
+        assert_eq!(at(18), Some(1_000));
+        assert_eq!(at(23), Some(500));
+        assert_eq!(at(5), Some(500));
+        assert_eq!(limit_at(&limits[..1], 20 * 3_600), None);
+    }
+
+    #[test]
+    fn bytes_pass_at_the_rate_over_any_sizes_of_reads() {
+        let mut pacer = Pacer::default();
+        let mut now = Duration::ZERO;
+        for size in [1_000usize, 64_000, 10, 3_000]
+            .into_iter()
+            .cycle()
+            .take(400)
+        {
+            now += pacer.passed(now, size, Some(100_000));
+        }
+        let sum = 100 * (1_000 + 64_000 + 10 + 3_000);
+        let ideal = Duration::from_secs_f64(f64::from(sum) / 100_000.0);
+        assert!(
+            now <= ideal && now + BURST * 2 >= ideal,
+            "{now:?} for {ideal:?}"
+        );
+        assert_eq!(pacer.passed(now, 1 << 20, None), Duration::ZERO);
+        assert_eq!(pacer.passed(now, 1, Some(0)), CLOSED);
+    }
+}

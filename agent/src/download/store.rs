@@ -1,0 +1,332 @@
+//! What of a payload is on the medium: a file for each chunk, and a note.
+//!
+//! The note says which chunks are verified and how much of the others is durable; it is written
+//! after the data is synced, so that it is never ahead of the truth. Within one start of the
+//! machine the length of a chunk's file tells how far it is: a killed process loses nothing. After
+//! a power cut only the note is believed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tidegate_delta::{Hasher, Manifest};
+use tidegate_protocol::{Explained, Reason, Sha256};
+
+use crate::fs::{Fs, FsFile, Mode, Open};
+
+/// What is durable of a payload.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    /// Of which payload.
+    payload: String,
+    /// During which start of the machine it was written.
+    start: String,
+    /// The chunks that are verified, one bit each, in hexadecimal.
+    verified: String,
+    /// Of chunks that are begun: number and bytes.
+    begun: Vec<(usize, u64)>,
+    /// Bytes that came over the network for it.
+    #[serde(default)]
+    fetched: u64,
+}
+
+/// A note has a bit for each chunk.
+const MAX_NOTE: u64 = 1 << 20;
+
+/// The chunks of one payload.
+pub(crate) struct Store {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    payload: Sha256,
+    /// Names this start of the machine.
+    start: String,
+    chunks: Vec<State>,
+    /// Bytes written since the last note.
+    unsynced: u64,
+    fetched: u64,
+    /// How many of these the note tells of.
+    noted: u64,
+}
+
+enum State {
+    Absent,
+    /// Bytes of it that are in its file.
+    Begun(Filling),
+    /// Closed, written, not yet noted.
+    Whole,
+    /// Verified and durable.
+    Noted,
+}
+
+/// A chunk that is being filled.
+struct Filling {
+    file: Option<Box<dyn FsFile>>,
+    hasher: Hasher,
+}
+
+impl Store {
+    /// Takes up what is there.
+    pub(crate) fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        manifest: &Manifest,
+        start: &str,
+    ) -> io::Result<Self> {
+        let mut store = Self {
+            fs,
+            dir: dir.to_owned(),
+            payload: manifest.payload.sha256,
+            start: start.to_owned(),
+            chunks: manifest.chunks.iter().map(|_| State::Absent).collect(),
+            unsynced: 0,
+            fetched: 0,
+            noted: 0,
+        };
+        let note = store.read_note()?;
+        store.fetched = note.fetched;
+        store.noted = note.fetched;
+        let bits = hex::decode(&note.verified).unwrap_or_default();
+        let same_start = !start.is_empty() && note.start == start;
+        for (index, chunk) in manifest.chunks.iter().enumerate() {
+            let path = store.chunk_path(index);
+            let Some(length) = store.length(&path)? else {
+                continue;
+            };
+            let length = length.min(u64::from(chunk.length));
+            if bits
+                .get(index / 8)
+                .is_some_and(|byte| byte >> (index % 8) & 1 == 1)
+                && length == u64::from(chunk.length)
+            {
+                store.chunks[index] = State::Noted;
+                continue;
+            }
+            let noted = note.begun.iter().find(|(of, _)| *of == index);
+            let believed = if same_start {
+                length
+            } else {
+                noted.map_or(0, |(_, bytes)| length.min(*bytes))
+            };
+            // The last byte is always fetched: what is whole and not noted is hashed with it.
+            let believed = believed.min(u64::from(chunk.length).saturating_sub(1));
+            store.chunks[index] = State::Begun(store.take_up(&path, believed)?);
+        }
+        Ok(store)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        match self.fs.open(path, Open::Read) {
+            Ok(file) => file.length().map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Hashes the beginning of a chunk that is there.
+    fn take_up(&self, path: &Path, believed: u64) -> io::Result<Filling> {
+        let file = self.fs.open(path, Open::Existing)?;
+        file.set_length(believed)?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 64 << 10];
+        while hasher.length() < believed {
+            let left = usize::try_from(believed - hasher.length()).unwrap_or(usize::MAX);
+            let part = &mut buffer[..left.min(64 << 10)];
+            file.read_exact_at(part, hasher.length())?;
+            hasher.update(part);
+        }
+        Ok(Filling {
+            file: Some(file),
+            hasher,
+        })
+    }
+
+    fn read_note(&self) -> io::Result<Note> {
+        let bytes = self.fs.read(&self.note_path(), MAX_NOTE)?;
+        let note: Note = bytes
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        if note.payload == self.payload.to_string() {
+            return Ok(note);
+        }
+        // Of another payload: nothing here is ours.
+        for (name, _) in self.fs.list(&self.dir)? {
+            if name.to_string_lossy().starts_with("chunk.") {
+                self.fs.remove_tree(&self.dir.join(name))?;
+            }
+        }
+        let ours = Note {
+            payload: self.payload.to_string(),
+            start: self.start.clone(),
+            ..Note::default()
+        };
+        self.write_note(&ours)?;
+        Ok(ours)
+    }
+
+    fn write_note(&self, note: &Note) -> io::Result<()> {
+        let bytes = serde_json::to_vec(note).map_err(io::Error::other)?;
+        self.fs.replace(&self.note_path(), &bytes, Mode::Private)
+    }
+
+    fn note_path(&self) -> PathBuf {
+        self.dir.join("have")
+    }
+
+    fn chunk_path(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("chunk.{index}"))
+    }
+
+    /// Whether a chunk has all its bytes.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        matches!(self.chunks[index], State::Whole | State::Noted)
+    }
+
+    /// Bytes that are there, verified or begun.
+    pub(crate) fn bytes(&self, manifest: &Manifest) -> u64 {
+        self.chunks
+            .iter()
+            .zip(&manifest.chunks)
+            .map(|(state, chunk)| match state {
+                State::Absent => 0,
+                State::Begun(open) => open.hasher.length(),
+                State::Whole | State::Noted => u64::from(chunk.length),
+            })
+            .sum()
+    }
+
+    /// How much of a chunk is there.
+    pub(crate) fn begun(&self, index: usize) -> u64 {
+        match &self.chunks[index] {
+            State::Begun(open) => open.hasher.length(),
+            _ => 0,
+        }
+    }
+
+    /// Counts bytes that came over the network, wanted or not.
+    pub(crate) fn count(&mut self, bytes: u64) {
+        self.fetched += bytes;
+    }
+
+    /// Bytes that came over the network for this payload, over all starts of the agent.
+    pub(crate) fn fetched(&self) -> u64 {
+        self.fetched
+    }
+
+    /// Bytes that are not durable yet.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.unsynced
+    }
+
+    /// Puts bytes behind those of a chunk that are there; what is too much is not taken. When the
+    /// chunk is full it is verified: `Ok(false)` if it is not what the manifest promises, and then
+    /// nothing of it is left.
+    pub(crate) fn append(
+        &mut self,
+        manifest: &Manifest,
+        index: usize,
+        bytes: &[u8],
+    ) -> io::Result<bool> {
+        let chunk = manifest.chunks[index];
+        if self.has(index) {
+            return Ok(true);
+        }
+        if matches!(self.chunks[index], State::Absent) {
+            self.chunks[index] = State::Begun(Filling {
+                file: None,
+                hasher: Hasher::new(),
+            });
+        }
+        let path = self.chunk_path(index);
+        let State::Begun(open) = &mut self.chunks[index] else {
+            return Ok(true);
+        };
+        if open.file.is_none() {
+            open.file = Some(self.fs.open(&path, Open::Update(Mode::Private))?);
+        }
+        let Some(file) = &open.file else {
+            return Ok(true);
+        };
+        let left = u64::from(chunk.length) - open.hasher.length();
+        let take = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        file.write_all_at(&bytes[..take], open.hasher.length())?;
+        open.hasher.update(&bytes[..take]);
+        self.unsynced += take as u64;
+        if open.hasher.length() < u64::from(chunk.length) {
+            return Ok(true);
+        }
+        let good = std::mem::take(&mut open.hasher).finish().sha256 == chunk.sha256;
+        if good {
+            // Closed files are not synced any more: this one is, here.
+            file.sync()?;
+            self.chunks[index] = State::Whole;
+        } else {
+            file.set_length(0)?;
+        }
+        Ok(good)
+    }
+
+    /// The data first, then the word that it is there.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let whole = |chunk: &State| matches!(chunk, State::Whole);
+        if self.unsynced == 0 && self.noted == self.fetched && !self.chunks.iter().any(whole) {
+            return Ok(());
+        }
+        let mut bits = vec![0u8; self.chunks.len().div_ceil(8)];
+        let mut begun = Vec::new();
+        for (index, state) in self.chunks.iter().enumerate() {
+            match state {
+                State::Absent => {}
+                State::Begun(open) => {
+                    if let Some(file) = &open.file {
+                        file.sync()?;
+                        begun.push((index, open.hasher.length()));
+                    }
+                }
+                State::Whole | State::Noted => bits[index / 8] |= 1 << (index % 8),
+            }
+        }
+        // The names of the chunks' files become durable with the note's.
+        self.write_note(&Note {
+            payload: self.payload.to_string(),
+            start: self.start.clone(),
+            verified: hex::encode(bits),
+            begun,
+            fetched: self.fetched,
+        })?;
+        for state in &mut self.chunks {
+            if matches!(state, State::Whole) {
+                *state = State::Noted;
+            }
+        }
+        self.unsynced = 0;
+        self.noted = self.fetched;
+        Ok(())
+    }
+}
+
+/// A payload that is there, chunk by chunk.
+pub(crate) struct Chunks {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) dir: PathBuf,
+}
+
+impl crate::install::Payload for Chunks {
+    fn chunk(&self, index: usize, buf: &mut [u8]) -> io::Result<()> {
+        let path = self.dir.join(format!("chunk.{index}"));
+        self.fs.open(&path, Open::Read)?.read_exact_at(buf, 0)
+    }
+}
+
+/// What storage says of itself in a report.
+pub(crate) fn storage(error: &io::Error) -> Explained {
+    Explained::new(crate::install::io_reason(error), error.to_string())
+}
+
+/// A chunk that came damaged too often.
+pub(crate) fn damaged(index: usize, times: u32) -> Explained {
+    Explained::new(
+        Reason::ChunkCorrupt,
+        format!("chunk {index} came damaged {times} times"),
+    )
+}

@@ -1,0 +1,279 @@
+//! What the agent asks of a file system, so that a power cut can be tried between any two
+//! operations.
+//!
+//! [`Real`] is the machine's. In a debug build it can be told to kill the process before the N-th
+//! operation ([`system`]). Tests use a simulated one, which knows what a power cut may leave of
+//! what was not synced, and one that stops at an operation.
+
+mod crashing;
+mod real;
+#[cfg(test)]
+pub(crate) mod sim;
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidegate_delta::ReadAt;
+
+#[cfg(any(test, debug_assertions))]
+pub(crate) use crashing::Crashing;
+pub use real::Real;
+
+/// What stands under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A plain file.
+    File,
+    /// A folder.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A device, a pipe, a socket.
+    Other,
+}
+
+/// Who may do what with a file that is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Its owner may read and write it, nobody else anything.
+    Private,
+    /// Everybody may read it.
+    Plain,
+    /// Everybody may read and run it.
+    Executable,
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// For reading; it must be there.
+    Read,
+    /// For reading and writing; it must be there.
+    Existing,
+    /// For reading and writing; made where it is not there, kept as it is where it is.
+    Update(Mode),
+    /// For reading and writing; it must not be there.
+    New(Mode),
+}
+
+/// A file system. Whatever changes something is durable only after the file, or the folder of
+/// the name, was synced.
+pub trait Fs: Send + Sync {
+    /// Opens a file.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FsFile>>;
+    /// What stands under a name; links are not followed.
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
+    /// The names in a folder, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<(OsString, Kind)>>;
+    /// Makes one folder.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Gives a file another name, in the place of what had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes a symbolic link.
+    fn symlink(&self, to: &Path, path: &Path) -> io::Result<()>;
+    /// Where a symbolic link leads.
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
+    /// Removes a file or a link.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty folder.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder's entries durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait FsFile: ReadAt + Send + Sync {
+    /// Its length in bytes; of a block device its size.
+    fn length(&self) -> io::Result<u64>;
+    /// Writes all of it at an offset.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts or lengthens it.
+    fn set_length(&self, length: u64) -> io::Result<()>;
+    /// Makes its bytes and its length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Lets go of what the system keeps of it in memory, so that the next reading is from the
+    /// medium. Only a wish.
+    fn forget(&self) {}
+    /// The machine's file, where there is one: for what need not be durable.
+    fn as_file(&self) -> Option<&std::fs::File> {
+        None
+    }
+}
+
+/// The machine's file system. In a debug build, `TIDEGATE_CRASH_AT=N` kills the process with
+/// SIGKILL before its N-th operation that changes something: no destructor runs, no buffer is
+/// flushed. A release build has no such code.
+pub fn system() -> Arc<dyn Fs> {
+    #[cfg(all(debug_assertions, unix))]
+    if let Some(at) = std::env::var("TIDEGATE_CRASH_AT")
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok())
+    {
+        return Arc::new(Crashing::new(Real, move |number, what, path| {
+            if number == at {
+                crashing::kill(at, what, path);
+            }
+            Ok(true)
+        }));
+    }
+    Arc::new(Real)
+}
+
+impl dyn Fs + '_ {
+    /// Replaces a file so that after a power cut it is either the old or the new one: temporary
+    /// file, sync, rename, sync of the folder.
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = dir.join(format!(".{name}.new"));
+        self.remove_if_there(&temporary)?;
+        let file = self.open(&temporary, Open::New(mode))?;
+        file.write_all_at(bytes, 0)?;
+        file.sync()?;
+        drop(file);
+        self.rename(&temporary, path)?;
+        self.sync_dir(dir)
+    }
+
+    /// Reads a whole file of at most `limit` bytes; `None` if there is none.
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.open(path, Open::Read) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let length = file.length()?.min(limit);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(Some(bytes))
+    }
+
+    /// Makes a folder, and those above it, where they are not there. Durable.
+    pub(crate) fn create_dirs(&self, dir: &Path) -> io::Result<()> {
+        if self.kind(dir)?.is_some() {
+            return Ok(());
+        }
+        let Some(above) = dir.parent() else {
+            return self.create_dir(dir);
+        };
+        self.create_dirs(above)?;
+        self.create_dir(dir)?;
+        self.sync_dir(above)
+    }
+
+    /// Removes a file or link; it is in order that it is not there.
+    pub(crate) fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+        match self.remove_file(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes a tree, links and all, without following any; it is in order that it is not there.
+    pub(crate) fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        match self.kind(path)? {
+            None => Ok(()),
+            Some(Kind::Dir) => {
+                for (name, _) in self.list(path)? {
+                    self.remove_tree(&path.join(name))?;
+                }
+                self.remove_dir(path)
+            }
+            Some(_) => self.remove_file(path),
+        }
+    }
+}
+
+/// Reads or writes a file from an offset on.
+pub(crate) struct Sequential<'a> {
+    pub(crate) file: &'a dyn FsFile,
+    pub(crate) at: u64,
+    pub(crate) end: u64,
+}
+
+impl<'a> Sequential<'a> {
+    /// From the begin to the end.
+    pub(crate) fn whole(file: &'a dyn FsFile, length: u64) -> Self {
+        Self {
+            file,
+            at: 0,
+            end: length,
+        }
+    }
+}
+
+impl Read for Sequential<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let take = buf.len().min(left);
+        self.file.read_exact_at(&mut buf[..take], self.at)?;
+        self.at += take as u64;
+        Ok(take)
+    }
+}
+
+/// Writes go to the end of what was written so far; [`Write::flush`] makes them durable.
+pub(crate) struct Appending<'a> {
+    pub(crate) file: &'a dyn FsFile,
+    pub(crate) at: u64,
+}
+
+impl Write for Appending<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(buf, self.at)?;
+        self.at += buf.len() as u64;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// A tree of an archive below a folder.
+pub(crate) struct TreeAt<'a> {
+    pub(crate) fs: &'a dyn Fs,
+    pub(crate) root: &'a Path,
+}
+
+impl tidegate_delta::archive::Tree for TreeAt<'_> {
+    fn make_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.fs.create_dir(&self.root.join(path))
+    }
+
+    fn make_file(
+        &mut self,
+        path: &Path,
+        executable: bool,
+        contents: &mut dyn Read,
+    ) -> io::Result<()> {
+        let mode = if executable {
+            Mode::Executable
+        } else {
+            Mode::Plain
+        };
+        let file = self.fs.open(&self.root.join(path), Open::New(mode))?;
+        let mut out = io::BufWriter::with_capacity(
+            64 << 10,
+            Appending {
+                file: &*file,
+                at: 0,
+            },
+        );
+        io::copy(contents, &mut out)?;
+        // Flushing syncs.
+        out.flush()
+    }
+
+    fn make_link(&mut self, path: &Path, to: &Path) -> io::Result<()> {
+        self.fs.symlink(to, &self.root.join(path))
+    }
+
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.fs.sync_dir(&self.root.join(path))
+    }
+}

@@ -1,0 +1,173 @@
+//! The machine's file system.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tidegate_delta::ReadAt;
+
+use super::{Fs, FsFile, Kind, Mode, Open};
+
+/// The machine's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Real;
+
+struct RealFile(File);
+
+impl ReadAt for RealFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        ReadAt::read_exact_at(&self.0, buf, offset)
+    }
+}
+
+impl FsFile for RealFile {
+    fn length(&self) -> io::Result<u64> {
+        let meta = self.0.metadata()?;
+        if meta.is_file() {
+            return Ok(meta.len());
+        }
+        // A block device says its size by its end alone.
+        io::Seek::seek(&mut &self.0, io::SeekFrom::End(0))
+    }
+
+    #[cfg(unix)]
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, offset)
+    }
+
+    #[cfg(windows)]
+    fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset)?;
+            bytes = &bytes[written..];
+            offset += written as u64;
+        }
+        Ok(())
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn forget(&self) {
+        let advice = rustix::fs::Advice::DontNeed;
+        let _ = rustix::fs::fadvise(&self.0, 0, None, advice);
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        Some(&self.0)
+    }
+}
+
+impl Fs for Real {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FsFile>> {
+        let mut options = File::options();
+        options.read(true);
+        let mode = match how {
+            Open::Read => None,
+            Open::Existing => {
+                options.write(true);
+                None
+            }
+            Open::Update(mode) => {
+                options.write(true).create(true).truncate(false);
+                Some(mode)
+            }
+            Open::New(mode) => {
+                options.write(true).create_new(true);
+                Some(mode)
+            }
+        };
+        #[cfg(unix)]
+        if let Some(mode) = mode {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(match mode {
+                Mode::Private => 0o600,
+                Mode::Plain => 0o644,
+                Mode::Executable => 0o755,
+            });
+        }
+        #[cfg(not(unix))]
+        let _ = mode.is_some_and(|m| m == Mode::Private);
+        Ok(Box::new(RealFile(options.open(path)?)))
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) => Ok(Some(kind_of(meta.file_type()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<(OsString, Kind)>> {
+        fs::read_dir(dir)?
+            .map(|entry| {
+                let entry = entry?;
+                Ok((entry.file_name(), kind_of(entry.file_type()?)))
+            })
+            .collect()
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    #[cfg(unix)]
+    fn symlink(&self, to: &Path, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::symlink(to, path)
+    }
+
+    #[cfg(not(unix))]
+    fn symlink(&self, _: &Path, _: &Path) -> io::Result<()> {
+        // They need a privilege there that services do not have.
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::read_link(path)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        // Windows has no handle to a folder that could be synced.
+        if cfg!(unix) {
+            File::open(dir)?.sync_all()
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn kind_of(kind: fs::FileType) -> Kind {
+    if kind.is_symlink() {
+        Kind::Link
+    } else if kind.is_dir() {
+        Kind::Dir
+    } else if kind.is_file() {
+        Kind::File
+    } else {
+        Kind::Other
+    }
+}

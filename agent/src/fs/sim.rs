@@ -1,0 +1,556 @@
+//! A simulated file system that knows what a power cut may leave.
+//!
+//! Names in a folder reach the medium in the order in which they were changed, none, some or all
+//! of them, until the folder is synced; a rename within a folder is one change. The bytes of a
+//! file that were not synced are those of before, the new ones, zeros, or new ones followed by
+//! zeros; what was synced and not written over stays. That is less than the worst a disk can do (it never lies about a sync, never rots) and
+//! more than ext4 and xfs do.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tidegate_delta::ReadAt;
+
+use super::{Fs, FsFile, Kind, Open};
+
+/// A simulated file system; clones share it.
+#[derive(Clone)]
+pub(crate) struct Sim(Arc<Mutex<State>>);
+
+struct State {
+    nodes: Vec<Node>,
+    /// Syncs until now, and the one that does nothing.
+    syncs: usize,
+    deaf: Option<usize>,
+    /// What was synced, in order, for whom it may concern.
+    log: Vec<String>,
+}
+
+enum Node {
+    File { synced: Vec<u8>, now: Vec<u8> },
+    Dir(Folder),
+    Link(PathBuf),
+}
+
+#[derive(Default)]
+struct Folder {
+    synced: BTreeMap<OsString, usize>,
+    now: BTreeMap<OsString, usize>,
+    pending: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Set(OsString, usize),
+    Remove(OsString),
+    Rename(OsString, OsString, usize),
+}
+
+impl Change {
+    fn apply(&self, names: &mut BTreeMap<OsString, usize>) {
+        match self {
+            Self::Set(name, node) => {
+                names.insert(name.clone(), *node);
+            }
+            Self::Remove(name) => {
+                names.remove(name);
+            }
+            Self::Rename(from, to, node) => {
+                names.remove(from);
+                names.insert(to.clone(), *node);
+            }
+        }
+    }
+}
+
+impl Folder {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.now);
+        self.pending.push(change);
+    }
+}
+
+/// What is on a medium: each path below the root.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Thing {
+    File(Vec<u8>),
+    Dir,
+    Link(PathBuf),
+}
+
+/// The whole of a medium.
+pub(crate) type Medium = BTreeMap<PathBuf, Thing>;
+
+/// How the bytes of one unsynced file come out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Old,
+    New,
+    Torn,
+    /// What was written last is there, what was written first is not.
+    Late,
+    Zeros,
+}
+
+const FATES: [Fate; 5] = [Fate::Old, Fate::New, Fate::Torn, Fate::Late, Fate::Zeros];
+/// More combinations of folders than this are thinned out: each folder alone, and all together.
+const COMBINATIONS: usize = 48;
+
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl Sim {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        Self::from_medium(&Medium::new())
+    }
+
+    /// The `deaf`-th sync from now on, from 1, does nothing and says that it did.
+    pub(crate) fn ignore_sync(&self, deaf: usize) {
+        self.state().deaf = Some(deaf);
+    }
+
+    /// What was synced so far.
+    pub(crate) fn sync_log(&self) -> Vec<String> {
+        self.state().log.clone()
+    }
+
+    /// One that was just mounted.
+    pub(crate) fn from_medium(medium: &Medium) -> Self {
+        let sim = Self(Arc::new(Mutex::new(State {
+            nodes: vec![Node::Dir(Folder::default())],
+            syncs: 0,
+            deaf: None,
+            log: Vec::new(),
+        })));
+        let mut state = sim.state();
+        for (path, thing) in medium {
+            let node = match thing {
+                Thing::File(bytes) => Node::File {
+                    synced: bytes.clone(),
+                    now: bytes.clone(),
+                },
+                Thing::Dir => Node::Dir(Folder::default()),
+                Thing::Link(to) => Node::Link(to.clone()),
+            };
+            let (dir, name) = state.parent(path).unwrap();
+            state.nodes.push(node);
+            let id = state.nodes.len() - 1;
+            let folder = state.folder(dir).unwrap();
+            folder.now.insert(name.clone(), id);
+            folder.synced.insert(name, id);
+        }
+        drop(state);
+        sim
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Everything that a power cut may leave now.
+    pub(crate) fn after_power_cut(&self) -> Vec<Medium> {
+        let state = self.state();
+        let folders: Vec<(usize, usize)> = state
+            .nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(id, node)| match node {
+                Node::Dir(folder) if !folder.pending.is_empty() => Some((id, folder.pending.len())),
+                _ => None,
+            })
+            .collect();
+        let files: Vec<usize> = state
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| matches!(node, Node::File { synced, now } if synced != now))
+            .map(|(id, _)| id)
+            .collect();
+        let mut media = std::collections::BTreeSet::new();
+        for prefixes in choices(&folders) {
+            for fate in FATES {
+                // All files alike, and each one alone with another fate than the rest.
+                media.insert(state.medium(&prefixes, |_| fate));
+                if files.len() > 1 {
+                    for file in &files {
+                        let rest = if fate == Fate::New {
+                            Fate::Old
+                        } else {
+                            Fate::New
+                        };
+                        let fates = |id| if id == *file { fate } else { rest };
+                        media.insert(state.medium(&prefixes, fates));
+                    }
+                }
+            }
+        }
+        media.into_iter().collect()
+    }
+
+    /// What is there as long as the power stays.
+    pub(crate) fn medium(&self) -> Medium {
+        let all = BTreeMap::new();
+        self.state().medium(&all, |_| Fate::New)
+    }
+}
+
+/// How many of the pending changes of each folder are on the medium.
+fn choices(folders: &[(usize, usize)]) -> Vec<BTreeMap<usize, usize>> {
+    let combinations: usize = folders.iter().map(|(_, pending)| pending + 1).product();
+    if combinations <= COMBINATIONS {
+        let mut all = vec![BTreeMap::new()];
+        for (id, pending) in folders {
+            all = all
+                .into_iter()
+                .flat_map(|chosen: BTreeMap<usize, usize>| {
+                    (0..=*pending).map(move |count| {
+                        let mut chosen = chosen.clone();
+                        chosen.insert(*id, count);
+                        chosen
+                    })
+                })
+                .collect();
+        }
+        return all;
+    }
+    let none: BTreeMap<usize, usize> = folders.iter().map(|(id, _)| (*id, 0)).collect();
+    let whole: BTreeMap<usize, usize> = folders.iter().copied().collect();
+    let mut thinned = vec![none.clone(), whole.clone()];
+    for (id, pending) in folders {
+        for count in 0..=*pending {
+            for base in [&none, &whole] {
+                let mut chosen = base.clone();
+                chosen.insert(*id, count);
+                thinned.push(chosen);
+            }
+        }
+    }
+    thinned
+}
+
+/// The bytes that were written since the last sync, at most.
+fn changed(synced: &[u8], now: &[u8]) -> Range<usize> {
+    let same = |(a, b): &(&u8, &u8)| a == b;
+    let begin = synced.iter().zip(now).take_while(same).count();
+    let behind = if synced.len() < now.len() {
+        0
+    } else {
+        let backwards = synced[..now.len()].iter().rev().zip(now.iter().rev());
+        backwards.take_while(same).count().min(now.len() - begin)
+    };
+    begin..now.len() - behind
+}
+
+fn zeroed(now: &[u8], range: Range<usize>) -> Vec<u8> {
+    let mut bytes = now.to_vec();
+    bytes[range].fill(0);
+    bytes
+}
+
+impl State {
+    fn medium(&self, prefixes: &BTreeMap<usize, usize>, fate: impl Fn(usize) -> Fate) -> Medium {
+        let mut medium = Medium::new();
+        let mut open = vec![(PathBuf::new(), 0)];
+        while let Some((path, id)) = open.pop() {
+            let thing = match &self.nodes[id] {
+                Node::Dir(folder) => {
+                    let mut names = folder.synced.clone();
+                    let count = prefixes.get(&id).copied().unwrap_or(folder.pending.len());
+                    for change in &folder.pending[..count] {
+                        change.apply(&mut names);
+                    }
+                    open.extend(names.into_iter().map(|(name, id)| (path.join(name), id)));
+                    Thing::Dir
+                }
+                Node::Link(to) => Thing::Link(to.clone()),
+                Node::File { synced, now } => Thing::File(match fate(id) {
+                    Fate::New => now.clone(),
+                    Fate::Old => synced.clone(),
+                    Fate::Zeros if synced == now => now.clone(),
+                    Fate::Torn | Fate::Late if synced == now => now.clone(),
+                    Fate::Late => {
+                        let changed = changed(synced, now);
+                        let middle = usize::midpoint(changed.start, changed.end);
+                        let mut bytes = zeroed(now, changed.start..middle);
+                        let old = synced.len().min(middle);
+                        if changed.start < old {
+                            bytes[changed.start..old].copy_from_slice(&synced[changed.start..old]);
+                        }
+                        bytes
+                    }
+                    Fate::Zeros => zeroed(now, changed(synced, now)),
+                    Fate::Torn => {
+                        let changed = changed(synced, now);
+                        zeroed(
+                            now,
+                            usize::midpoint(changed.start, changed.end)..changed.end,
+                        )
+                    }
+                }),
+            };
+            if !path.as_os_str().is_empty() {
+                medium.insert(path, thing);
+            }
+        }
+        medium
+    }
+
+    fn folder(&mut self, id: usize) -> io::Result<&mut Folder> {
+        match &mut self.nodes[id] {
+            Node::Dir(folder) => Ok(folder),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// The node under a path; links on the way are followed, the last name as asked for.
+    fn find(&self, path: &Path, follow: bool) -> io::Result<usize> {
+        let mut at = 0;
+        let parts: Vec<OsString> = names(path);
+        for (index, name) in parts.iter().enumerate() {
+            let Node::Dir(folder) = &self.nodes[at] else {
+                return Err(io::ErrorKind::NotADirectory.into());
+            };
+            let id = *folder.now.get(name).ok_or_else(missing)?;
+            at = match &self.nodes[id] {
+                Node::Link(to) if follow || index + 1 < parts.len() => {
+                    let base: PathBuf = parts[..index].iter().collect();
+                    self.find(&base.join(to), true)?
+                }
+                _ => id,
+            };
+        }
+        Ok(at)
+    }
+
+    fn parent(&self, path: &Path) -> io::Result<(usize, OsString)> {
+        let name = path.file_name().ok_or_else(missing)?.to_owned();
+        let dir = self.find(path.parent().unwrap_or(Path::new("")), true)?;
+        Ok((dir, name))
+    }
+
+    fn sync(&mut self, what: String, act: impl FnOnce(&mut Self)) {
+        self.syncs += 1;
+        self.log.push(what);
+        if self.deaf != Some(self.syncs) {
+            act(self);
+        }
+    }
+}
+
+fn names(path: &Path) -> Vec<OsString> {
+    path.components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+struct SimFile {
+    sim: Sim,
+    id: usize,
+    name: String,
+}
+
+impl SimFile {
+    fn with<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> io::Result<T>) -> io::Result<T> {
+        match &mut self.sim.state().nodes[self.id] {
+            Node::File { now, .. } => act(now),
+            _ => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+}
+
+impl ReadAt for SimFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(|bytes| ReadAt::read_exact_at(bytes.as_slice(), buf, offset))
+    }
+}
+
+impl FsFile for SimFile {
+    fn length(&self) -> io::Result<u64> {
+        self.with(|bytes| Ok(bytes.len() as u64))
+    }
+
+    fn write_all_at(&self, new: &[u8], offset: u64) -> io::Result<()> {
+        self.with(|bytes| {
+            let offset = usize::try_from(offset).unwrap();
+            let end = offset + new.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[offset..end].copy_from_slice(new);
+            Ok(())
+        })
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.with(|bytes| {
+            bytes.resize(usize::try_from(length).unwrap(), 0);
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let id = self.id;
+        self.sim
+            .state()
+            .sync(format!("file {}", self.name), |state| {
+                if let Node::File { synced, now } = &mut state.nodes[id] {
+                    synced.clone_from(now);
+                }
+            });
+        Ok(())
+    }
+}
+
+impl Fs for Sim {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FsFile>> {
+        let mut state = self.state();
+        let found = state.find(path, true);
+        let id = match (found, how) {
+            (Ok(_), Open::New(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Ok(id), _) => id,
+            (Err(error), Open::Read | Open::Existing) => return Err(error),
+            (Err(_), _) => {
+                let (dir, name) = state.parent(path)?;
+                state.nodes.push(Node::File {
+                    synced: Vec::new(),
+                    now: Vec::new(),
+                });
+                let id = state.nodes.len() - 1;
+                state.folder(dir)?.change(Change::Set(name, id));
+                id
+            }
+        };
+        drop(state);
+        Ok(Box::new(SimFile {
+            sim: self.clone(),
+            id,
+            name: path.display().to_string(),
+        }))
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+        let state = self.state();
+        Ok(match state.find(path, false) {
+            Ok(id) => Some(match &state.nodes[id] {
+                Node::File { .. } => Kind::File,
+                Node::Dir(_) => Kind::Dir,
+                Node::Link(_) => Kind::Link,
+            }),
+            Err(_) => None,
+        })
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<(OsString, Kind)>> {
+        let names: Vec<OsString> = {
+            let mut state = self.state();
+            let id = state.find(dir, true)?;
+            state.folder(id)?.now.keys().cloned().collect()
+        };
+        names
+            .into_iter()
+            .map(|name| {
+                let kind = self.kind(&dir.join(&name))?.ok_or_else(missing)?;
+                Ok((name, kind))
+            })
+            .collect()
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.make(dir, Node::Dir(Folder::default()))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let node = state.find(from, false)?;
+        let ((old_dir, old), (new_dir, new)) = (state.parent(from)?, state.parent(to)?);
+        if old_dir == new_dir {
+            state
+                .folder(old_dir)?
+                .change(Change::Rename(old, new, node));
+        } else {
+            state.folder(new_dir)?.change(Change::Set(new, node));
+            state.folder(old_dir)?.change(Change::Remove(old));
+        }
+        Ok(())
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let node = state.find(from, false)?;
+        let (dir, name) = state.parent(to)?;
+        if state.folder(dir)?.now.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.folder(dir)?.change(Change::Set(name, node));
+        Ok(())
+    }
+
+    fn symlink(&self, to: &Path, path: &Path) -> io::Result<()> {
+        self.make(path, Node::Link(to.to_owned()))
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        let state = self.state();
+        match &state.nodes[state.find(path, false)?] {
+            Node::Link(to) => Ok(to.clone()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.find(path, false)?;
+        if matches!(state.nodes[id], Node::Dir(_)) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let (dir, name) = state.parent(path)?;
+        state.folder(dir)?.change(Change::Remove(name));
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.find(path, false)?;
+        if !state.folder(id)?.now.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let (dir, name) = state.parent(path)?;
+        state.folder(dir)?.change(Change::Remove(name));
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let id = state.find(dir, true)?;
+        state.sync(format!("folder {}", dir.display()), |state| {
+            if let Node::Dir(folder) = &mut state.nodes[id] {
+                folder.synced.clone_from(&folder.now);
+                folder.pending.clear();
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Sim {
+    fn make(&self, path: &Path, node: Node) -> io::Result<()> {
+        let mut state = self.state();
+        let (dir, name) = state.parent(path)?;
+        if state.folder(dir)?.now.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.nodes.push(node);
+        let id = state.nodes.len() - 1;
+        state.folder(dir)?.change(Change::Set(name, id));
+        Ok(())
+    }
+}

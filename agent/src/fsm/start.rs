@@ -1,0 +1,123 @@
+//! The start of the agent, and of a new version.
+
+use tidegate_protocol::{Explained, Reason};
+
+use super::medium::{Activation, Medium};
+use super::record::{Job, Phase, Record};
+use super::step::{Effect, go_back, return_slot, take_phase};
+
+/// Starts of a new version before it is given up. A machine may lose power once in a trial
+/// through no fault of the version; three times is the version's fault.
+const MAX_TRIES: u32 = 3;
+
+pub(super) fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
+    match take_phase(record) {
+        Phase::Idle if medium.falls_back => {
+            // Who started the machine has the last word about what runs.
+            record.active = medium.active.or(record.active);
+            Vec::new()
+        }
+        Phase::Idle => {
+            // The switch was made and the journal, or the other way round: only ever to what is
+            // whole. In doubt what the journal committed is put to use again.
+            if record.active != medium.active
+                && let Some(slot) = record.active
+            {
+                return vec![Effect::Switch(slot)];
+            }
+            Vec::new()
+        }
+        Phase::Downloading { job } => {
+            record.phase = Phase::Downloading { job: job.clone() };
+            vec![Effect::Download(Box::new(job))]
+        }
+        Phase::Staging { job } => {
+            record.phase = Phase::Staging { job: job.clone() };
+            vec![Effect::Stage(Box::new(job))]
+        }
+        // Whether the window is still open only the server can say now.
+        Phase::Staged { job } => {
+            record.phase = Phase::Staged { job };
+            Vec::new()
+        }
+        Phase::Trial { job, switched, .. } if switched && medium.fell_back_from(job.slot) => {
+            let text = "it did not start, and the machine went back by itself";
+            let reason = Explained::new(Reason::CrashedInTrial, text);
+            go_back(record, job, reason, None)
+        }
+        Phase::Trial {
+            job,
+            tries,
+            switched,
+        } => try_it(record, job, tries, switched),
+        // What runs is checked at once: the machine may have stopped because of it.
+        Phase::Probation { job, .. } if medium.fell_back_from(job.slot) => {
+            let text = "it did not start again, and the machine went back by itself";
+            let reason = Explained::new(Reason::CrashedInTrial, text);
+            go_back(record, job, reason, None)
+        }
+        Phase::Probation { job, elapsed_s } => {
+            let check = Effect::CheckHealth(job.target.clone());
+            let slot = job.slot;
+            record.phase = Phase::Probation { job, elapsed_s };
+            if medium.active == Some(slot) {
+                vec![check]
+            } else {
+                vec![Effect::Switch(slot)]
+            }
+        }
+        Phase::Returning {
+            job,
+            deployment,
+            reason,
+        } => {
+            let slot = return_slot(record, &job);
+            record.phase = Phase::Returning {
+                job,
+                deployment,
+                reason,
+            };
+            vec![Effect::Return(slot)]
+        }
+    }
+}
+
+/// One more start of the new version; too many of them are its failure.
+pub(super) fn try_it(record: &mut Record, job: Job, tries: u32, switched: bool) -> Vec<Effect> {
+    if tries >= MAX_TRIES {
+        let reason = Explained::new(Reason::CrashedInTrial, format!("{tries} starts"));
+        return go_back(record, job, reason, None);
+    }
+    let slot = job.slot;
+    record.active = Some(slot);
+    record.phase = Phase::Trial {
+        job,
+        tries: tries + 1,
+        switched,
+    };
+    vec![Effect::Switch(slot)]
+}
+
+pub(super) fn switched(record: &mut Record, activation: Activation) -> Vec<Effect> {
+    let target = match &mut record.phase {
+        Phase::Trial {
+            job,
+            tries,
+            switched,
+        } => {
+            if !*switched && activation == Activation::Restart {
+                // Nothing was started yet: the first start is the one that follows.
+                *tries = tries.saturating_sub(1);
+            }
+            *switched = true;
+            &job.target
+        }
+        Phase::Probation { job, .. } => &job.target,
+        Phase::Idle if activation == Activation::Restart => return vec![Effect::Restart],
+        _ => return Vec::new(),
+    };
+    match activation {
+        Activation::Live => vec![Effect::CheckHealth(target.clone())],
+        Activation::Restart => vec![Effect::Restart],
+    }
+}

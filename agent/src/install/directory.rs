@@ -1,0 +1,399 @@
+//! Directory slots: two folders and a pointer that is switched atomically.
+//!
+//! ```text
+//! slots/a/artifact   the bytes as published: base of the next delta
+//! slots/a/tree/      what was unpacked from them
+//! slots/b/...
+//! current            symbolic link to slots/a or slots/b (a small file on Windows)
+//! ```
+
+use std::io::{self, BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidegate_delta::ReadAt;
+use tidegate_delta::archive;
+use tidegate_protocol::Image;
+
+use super::artifact::{Hashing, Workshop, image_of};
+use super::{Backend, Order, SlotError, at};
+use crate::fs::{Appending, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt};
+use crate::fsm::{Activation, Medium, SlotId};
+
+/// Two folders below the agent's, and a pointer to one of them.
+#[derive(Clone)]
+pub struct Directory {
+    fs: Arc<dyn Fs>,
+    slots: Slots,
+}
+
+/// The folders `slots/a` and `slots/b`, and the artifacts in them.
+#[derive(Clone)]
+pub(super) struct Slots {
+    pub(super) fs: Arc<dyn Fs>,
+    root: PathBuf,
+}
+
+impl Slots {
+    /// The slots below a state directory; makes the folders.
+    pub(super) fn open(fs: Arc<dyn Fs>, state: &Path) -> Result<Self, SlotError> {
+        let slots = Self {
+            fs,
+            root: state.to_owned(),
+        };
+        for slot in [SlotId::A, SlotId::B] {
+            let dir = slots.dir(slot);
+            // Something else in a slot's place is no slot: away with it.
+            let kind = slots.fs.kind(&dir).map_err(at(&dir))?;
+            if kind.is_some_and(|kind| kind != Kind::Dir) {
+                slots.fs.remove_file(&dir).map_err(at(&dir))?;
+            }
+            slots.fs.create_dirs(&dir).map_err(at(&dir))?;
+        }
+        Ok(slots)
+    }
+
+    pub(super) fn dir(&self, slot: SlotId) -> PathBuf {
+        self.root.join("slots").join(slot.name())
+    }
+
+    pub(super) fn artifact(&self, slot: SlotId) -> PathBuf {
+        self.dir(slot).join("artifact")
+    }
+
+    /// Where an artifact is while it is made: named after what it is to be.
+    fn part(&self, slot: SlotId, image: Image) -> PathBuf {
+        self.dir(slot).join(format!("artifact.{}", image.sha256))
+    }
+
+    /// Removes everything from a slot but the files that an attempt at `keep` may go on with.
+    fn empty(&self, slot: SlotId, keep: Option<Image>) -> Result<(), SlotError> {
+        let dir = self.dir(slot);
+        let mut keep = keep.map(|image| [self.part(slot, image), dir.join("made")]);
+        if let Some([part, _]) = &keep
+            && self.fs.kind(part).map_err(at(part))? != Some(Kind::File)
+        {
+            keep = None;
+        }
+        for (name, kind) in self.fs.list(&dir).map_err(at(&dir))? {
+            let path = dir.join(name);
+            let kept = keep.as_ref().is_some_and(|keep| keep.contains(&path));
+            if kind == Kind::File && kept {
+                continue;
+            }
+            self.fs.remove_tree(&path).map_err(at(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Makes an artifact in its slot and gives it back open: what is used next is the very file
+    /// that was written.
+    pub(super) fn make(&self, order: Order<'_>, mode: Mode) -> Result<Box<dyn FsFile>, SlotError> {
+        self.empty(order.slot, Some(order.image))?;
+        let old = match order.old {
+            Some(old) => {
+                let path = self.artifact(old);
+                Some(self.fs.open(&path, Open::Read).map_err(at(&path))?)
+            }
+            None => None,
+        };
+        let (dir, part) = (self.dir(order.slot), self.part(order.slot, order.image));
+        let file = self.fs.open(&part, Open::Update(mode)).map_err(at(&part))?;
+        let shop = Workshop {
+            fs: &*self.fs,
+            dir: &dir,
+            file: &*file,
+            path: &part,
+        };
+        shop.make(order, old.as_ref().map(|old| &**old as &dyn ReadAt))?;
+        // First, so that no note tells of a file that has another name.
+        shop.close()?;
+        let path = self.artifact(order.slot);
+        self.fs.rename(&part, &path).map_err(at(&path))?;
+        Ok(file)
+    }
+
+    /// Copies an installed file as a slot's artifact; what it is.
+    pub(super) fn copy_in(
+        &self,
+        slot: SlotId,
+        from: &Path,
+        mode: Mode,
+    ) -> Result<Image, SlotError> {
+        self.empty(slot, None)?;
+        let path = self.artifact(slot);
+        let file = self.fs.open(from, Open::Read).map_err(at(from))?;
+        let length = file.length().map_err(at(from))?;
+        super::artifact::copy_file(&*self.fs, &*file, length, &path, mode).map_err(at(&path))?;
+        let copy = self.fs.open(&path, Open::Read).map_err(at(&path))?;
+        let image = image_of(&*copy, length).map_err(at(&path))?;
+        self.sync(slot)?;
+        Ok(image)
+    }
+
+    pub(super) fn sync(&self, slot: SlotId) -> Result<(), SlotError> {
+        let dir = self.dir(slot);
+        self.fs.sync_dir(&dir).map_err(at(&dir))
+    }
+}
+
+impl Directory {
+    /// The slots below a state directory; makes the folders.
+    pub fn open(fs: Arc<dyn Fs>, state: &Path) -> Result<Self, SlotError> {
+        let slots = Slots::open(fs.clone(), state)?;
+        Ok(Self { fs, slots })
+    }
+
+    /// Where the unpacked version is.
+    fn tree(&self, slot: SlotId) -> PathBuf {
+        self.slots.dir(slot).join("tree")
+    }
+
+    fn pointer(&self) -> PathBuf {
+        self.slots.root.join("current")
+    }
+
+    /// The slot that the pointer names: read from the medium, never from the journal.
+    fn current(&self) -> Result<Option<SlotId>, SlotError> {
+        let pointer = self.pointer();
+        let name = match self.fs.kind(&pointer).map_err(at(&pointer))? {
+            Some(Kind::Link) => self.fs.read_link(&pointer).map_err(at(&pointer))?,
+            Some(Kind::File) => {
+                let text = self.fs.read(&pointer, 16).map_err(at(&pointer))?;
+                PathBuf::from(String::from_utf8_lossy(&text.unwrap_or_default()).trim())
+            }
+            _ => return Ok(None),
+        };
+        let name = name.file_name().unwrap_or_default();
+        Ok([SlotId::A, SlotId::B]
+            .into_iter()
+            .find(|slot| name == slot.name()))
+    }
+
+    fn point_to(&self, slot: SlotId) -> io::Result<()> {
+        let pointer = self.pointer();
+        if cfg!(not(unix)) {
+            return self
+                .fs
+                .replace(&pointer, slot.name().as_bytes(), Mode::Plain);
+        }
+        let temporary = self.slots.root.join(".current.new");
+        self.fs.remove_if_there(&temporary)?;
+        let target = Path::new("slots").join(slot.name());
+        self.fs.symlink(&target, &temporary)?;
+        self.fs.rename(&temporary, &pointer)?;
+        self.fs.sync_dir(&self.slots.root)
+    }
+
+    /// Unpacks the very file that was written, hashing what is read: what is installed is what
+    /// was verified.
+    fn unpack(&self, slot: SlotId, file: &dyn FsFile, image: Image) -> Result<(), SlotError> {
+        let path = self.slots.artifact(slot);
+        let root = self.tree(slot);
+        self.fs.create_dir(&root).map_err(at(&root))?;
+        file.forget();
+        let length = file.length().map_err(at(&path))?;
+        let whole = Sequential::whole(file, length);
+        let mut reader = Hashing::new(BufReader::with_capacity(256 << 10, whole));
+        let mut tree = TreeAt {
+            fs: &*self.fs,
+            root: &root,
+        };
+        let unpacked = archive::unpack_to(&mut reader, &mut tree);
+        // What follows the archive's end is part of the image too.
+        if reader.rest().map_err(at(&path))? != image {
+            return Err(SlotError::WrongImage);
+        }
+        unpacked.map_err(SlotError::Archive)?;
+        self.slots.sync(slot)
+    }
+}
+
+impl Backend for Directory {
+    fn formats(&self) -> &'static [&'static str] {
+        &["tar"]
+    }
+
+    fn medium(&self) -> Result<Medium, SlotError> {
+        Ok(Medium::only(self.current()?))
+    }
+
+    fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
+        let file = self.slots.make(order, Mode::Plain)?;
+        self.unpack(order.slot, &*file, order.image)
+    }
+
+    fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError> {
+        let pointer = self.pointer();
+        let result = match slot {
+            None => self
+                .fs
+                .remove_if_there(&pointer)
+                .and_then(|()| self.fs.sync_dir(&self.slots.root)),
+            Some(slot) => self.point_to(slot),
+        };
+        result.map_err(at(&pointer))?;
+        Ok(Activation::Live)
+    }
+
+    fn folder(&self, slot: SlotId) -> PathBuf {
+        self.tree(slot)
+    }
+
+    fn room(&self, length: u64) -> u64 {
+        // The artifact and what is unpacked from it.
+        length.saturating_mul(2)
+    }
+
+    /// Packs an installed folder, which gives the base of deltas.
+    fn adopt(&self, slot: SlotId, folder: &Path) -> Result<Image, SlotError> {
+        self.slots.empty(slot, None)?;
+        let path = self.slots.artifact(slot);
+        let file = self
+            .fs
+            .open(&path, Open::New(Mode::Plain))
+            .map_err(at(&path))?;
+        let out = Appending {
+            file: &*file,
+            at: 0,
+        };
+        let writer = BufWriter::with_capacity(256 << 10, out);
+        let mut writer = archive::pack(folder, writer).map_err(SlotError::Archive)?;
+        writer.flush().map_err(at(&path))?;
+        drop(writer);
+        let length = file.length().map_err(at(&path))?;
+        let image = image_of(&*file, length).map_err(at(&path))?;
+        self.unpack(slot, &*file, image)?;
+        Ok(image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tidegate_protocol::Reason;
+
+    use super::*;
+    use crate::fs::Real;
+    use crate::install::Payload;
+
+    fn tree(dir: &Path, name: &str, text: &str) -> PathBuf {
+        let tree = dir.join(name);
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("VERSION"), text).unwrap();
+        tree
+    }
+
+    fn directory(dir: &Path) -> Directory {
+        Directory::open(Arc::new(Real), dir).unwrap()
+    }
+
+    /// A verified image in slot A, and the handle through which it was written.
+    fn written(slots: &Directory, dir: &Path) -> (Box<dyn FsFile>, Image) {
+        let folder = tree(dir, "good", "good");
+        let image = slots.adopt(SlotId::A, &folder).unwrap();
+        slots.fs.remove_tree(&slots.tree(SlotId::A)).unwrap();
+        let path = slots.slots.artifact(SlotId::A);
+        (Real.open(&path, Open::Existing).unwrap(), image)
+    }
+
+    #[test]
+    fn a46_what_is_installed_is_the_file_that_was_verified_whatever_stands_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let slots = directory(dir.path());
+        let (file, image) = written(&slots, dir.path());
+        // Another file, or a link to one, takes the name between writing and unpacking.
+        let evil = dir.path().join("evil.tar");
+        let mut packed = fs::File::create(&evil).unwrap();
+        archive::pack(&tree(dir.path(), "bad", "evil"), &mut packed).unwrap();
+        let path = slots.slots.artifact(SlotId::A);
+        fs::remove_file(&path).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&evil, &path).unwrap();
+        slots.unpack(SlotId::A, &*file, image).unwrap();
+        let found = fs::read_to_string(slots.tree(SlotId::A).join("VERSION")).unwrap();
+        assert_eq!(found, "good");
+    }
+
+    #[test]
+    fn a46_bytes_changed_under_the_same_handle_are_found_when_they_are_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let slots = directory(dir.path());
+        let (file, image) = written(&slots, dir.path());
+        file.write_all_at(b"evil", 512).unwrap();
+        let result = slots.unpack(SlotId::A, &*file, image);
+        assert!(matches!(result, Err(SlotError::WrongImage)), "{result:?}");
+    }
+
+    #[test]
+    fn without_room_to_unpack_the_old_image_another_payload_is_tried() {
+        use tidegate_delta::ApplyError;
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let code = |error| SlotError::Apply(error).explained().code;
+        assert_eq!(code(ApplyError::Scratch(full())), Reason::DeltaFailed);
+        assert_eq!(code(ApplyError::Write(full())), Reason::DiskFull);
+    }
+
+    struct Bytes(Vec<u8>, tidegate_delta::Manifest);
+
+    impl Payload for Bytes {
+        fn chunk(&self, index: usize, buf: &mut [u8]) -> io::Result<()> {
+            let offset = usize::try_from(self.1.offset(index)).unwrap();
+            buf.copy_from_slice(&self.0[offset..offset + buf.len()]);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn staging_goes_on_where_an_attempt_was_cut_whatever_it_left() {
+        use tidegate_delta::{DeltaOptions, Encoding, make_delta};
+        let dir = tempfile::tempdir().unwrap();
+        let slots = directory(dir.path());
+        let text = |seed: u64| -> String {
+            let lines: Vec<String> = (0..8_000u64).map(|i| (i * i % seed).to_string()).collect();
+            lines.join("\n")
+        };
+        let old_tree = tree(dir.path(), "old", &text(9_973));
+        let old = slots.adopt(SlotId::A, &old_tree).unwrap();
+        let new_tree = tree(dir.path(), "new", &text(9_967));
+        let new = slots.adopt(SlotId::B, &new_tree).unwrap();
+        let read = |slot| fs::read(slots.slots.artifact(slot)).unwrap();
+        let (old_bytes, new_bytes) = (read(SlotId::A), read(SlotId::B));
+        let mut payload = Vec::new();
+        let options = DeltaOptions {
+            frame: 1 << 14,
+            ..DeltaOptions::new(Encoding::Dense)
+        };
+        let manifest = make_delta(&old_bytes, &new_bytes, &mut payload, &options).unwrap();
+        assert_eq!((manifest.from, manifest.to), (Some(old), new));
+        let payload = Bytes(payload, manifest.clone());
+        let half = &new_bytes[..new_bytes.len() / 2];
+        let garbage = vec![7; new_bytes.len() + 5];
+        for left in [&b""[..], half, &new_bytes, &garbage] {
+            // Also a note that lies, as storage may.
+            for noted in [0, left.len()] {
+                slots.slots.empty(SlotId::B, None).unwrap();
+                let folder = slots.slots.dir(SlotId::B);
+                fs::write(slots.slots.part(SlotId::B, new), left).unwrap();
+                fs::write(folder.join("made"), format!("{} {noted}\n", new.sha256)).unwrap();
+                fs::write(folder.join("artifact.other"), "of another image").unwrap();
+                let order = Order {
+                    slot: SlotId::B,
+                    manifest: &manifest,
+                    payload: &payload,
+                    old: Some(SlotId::A),
+                    image: new,
+                };
+                slots.stage(order).unwrap();
+                assert!(read(SlotId::B) == new_bytes);
+                let mut names: Vec<_> = fs::read_dir(&folder)
+                    .unwrap()
+                    .map(|e| e.unwrap().file_name())
+                    .collect();
+                names.sort();
+                assert_eq!(names, ["artifact", "tree"]);
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A single executable: the file that people and services start, and `.prev` beside it.
+//!
+//! Both versions are kept as artifacts in the agent's slots; putting one to use links it, or on
+//! another file system copies it, beside the live file and renames it over that. What was live
+//! gets the name `.prev` before, so that a person finds it without the agent.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidegate_delta::ReadAt;
+use tidegate_protocol::Image;
+
+use super::artifact::{copy_file, image_of};
+use super::directory::Slots;
+use super::{Backend, Order, SlotError, at};
+use crate::fs::{Fs, FsFile, Mode, Open};
+use crate::fsm::{Activation, Medium, SlotId};
+
+/// One executable at a fixed path.
+pub struct Executable {
+    fs: Arc<dyn Fs>,
+    slots: Slots,
+    live: PathBuf,
+}
+
+impl Executable {
+    /// For the executable at `live`, with slots below a state directory.
+    pub fn open(fs: Arc<dyn Fs>, state: &Path, live: PathBuf) -> Result<Self, SlotError> {
+        if live.file_name().is_none() || !live.is_absolute() {
+            return Err(SlotError::Settings(format!(
+                "{} is no absolute path of an executable",
+                live.display()
+            )));
+        }
+        let slots = Slots::open(fs.clone(), state)?;
+        Ok(Self { fs, slots, live })
+    }
+
+    /// A file beside the live one.
+    fn beside(&self, prefix: &str, suffix: &str) -> PathBuf {
+        let name = self.live.file_name().unwrap_or_default().to_string_lossy();
+        self.live.with_file_name(format!("{prefix}{name}{suffix}"))
+    }
+
+    fn folder_of_live(&self) -> &Path {
+        self.live.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Whether the live file has a slot's bytes. The medium is compared, not a note of ours: who
+    /// has replaced the file by hand has done so.
+    fn is_live(&self, slot: SlotId) -> io::Result<bool> {
+        let open = |path: &Path| match self.fs.open(path, Open::Read) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        };
+        let (Some(live), Some(kept)) = (open(&self.live)?, open(&self.slots.artifact(slot))?)
+        else {
+            return Ok(false);
+        };
+        same(&*live, &*kept)
+    }
+
+    /// Gives `to` the bytes of `from`: a second name where that can be, else a copy. Durable but
+    /// for its name.
+    fn duplicate(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.fs.remove_if_there(to)?;
+        if self.fs.hard_link(from, to).is_ok() {
+            return Ok(());
+        }
+        // Another file system, or one that has no links.
+        self.fs.remove_if_there(to)?;
+        let file = self.fs.open(from, Open::Read)?;
+        copy_file(&*self.fs, &*file, file.length()?, to, Mode::Executable)
+    }
+
+    fn put_live(&self, slot: SlotId) -> io::Result<()> {
+        let (new, previous) = (self.beside(".", ".new"), self.beside("", ".prev"));
+        self.duplicate(&self.slots.artifact(slot), &new)?;
+        if self.fs.kind(&self.live)?.is_some() {
+            let kept = self.beside(".", ".prev.new");
+            self.duplicate(&self.live, &kept)?;
+            self.fs.rename(&kept, &previous)?;
+            // The system lets nobody replace a program that runs, but gives it another name.
+            if cfg!(windows) {
+                let away = self.beside(".", ".away");
+                let _ = self.fs.remove_if_there(&away);
+                self.fs.rename(&self.live, &away)?;
+            }
+        }
+        self.fs.rename(&new, &self.live)?;
+        self.fs.sync_dir(self.folder_of_live())
+    }
+}
+
+fn same(a: &dyn FsFile, b: &dyn FsFile) -> io::Result<bool> {
+    let length = a.length()?;
+    if length != b.length()? {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut offset = 0;
+    while offset < length {
+        let take = usize::try_from(length - offset)
+            .unwrap_or(usize::MAX)
+            .min(left.len());
+        ReadAt::read_exact_at(a, &mut left[..take], offset)?;
+        ReadAt::read_exact_at(b, &mut right[..take], offset)?;
+        if left[..take] != right[..take] {
+            return Ok(false);
+        }
+        offset += take as u64;
+    }
+    Ok(true)
+}
+
+impl Backend for Executable {
+    fn formats(&self) -> &'static [&'static str] {
+        &["raw"]
+    }
+
+    fn medium(&self) -> Result<Medium, SlotError> {
+        for slot in [SlotId::A, SlotId::B] {
+            if self.is_live(slot).map_err(at(&self.live))? {
+                return Ok(Medium::only(Some(slot)));
+            }
+        }
+        Ok(Medium::only(None))
+    }
+
+    fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
+        let file = self.slots.make(order, Mode::Executable)?;
+        let path = self.slots.artifact(order.slot);
+        let found = image_of(&*file, order.image.length).map_err(at(&path))?;
+        if found != order.image {
+            return Err(SlotError::WrongImage);
+        }
+        self.slots.sync(order.slot)
+    }
+
+    fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError> {
+        let result = match slot {
+            Some(slot) => self.is_live(slot).and_then(|live| {
+                if live {
+                    // Its name may not be durable yet.
+                    self.fs.sync_dir(self.folder_of_live())
+                } else {
+                    self.put_live(slot)
+                }
+            }),
+            None => self
+                .fs
+                .remove_if_there(&self.live)
+                .and_then(|()| self.fs.sync_dir(self.folder_of_live())),
+        };
+        result.map_err(at(&self.live))?;
+        Ok(Activation::Live)
+    }
+
+    fn folder(&self, _: SlotId) -> PathBuf {
+        self.folder_of_live().to_owned()
+    }
+
+    fn room(&self, length: u64) -> u64 {
+        length
+    }
+
+    fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
+        self.slots.copy_in(slot, from, Mode::Executable)
+    }
+}

@@ -1,0 +1,283 @@
+//! Raw images on two files or block devices, and the boot loader's switch.
+//!
+//! The header of an image, its first 128 KiB, is what makes it look like a file system or a kernel.
+//! It is wiped before the first byte is written and written last, after everything else is
+//! durable: no boot loader ever takes a half image for a whole one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidegate_delta::ReadAt;
+use tidegate_protocol::Image as Bytes;
+
+use super::artifact::{Workshop, image_of};
+use super::{Backend, Order, SlotError, at};
+use crate::fs::{Fs, FsFile, Mode, Open};
+use crate::fsm::{Activation, Medium, SlotId};
+
+/// Bytes that are written last.
+const HEADER: u64 = 128 << 10;
+
+/// The boot loader, or what stands in for it. All of it is good to repeat.
+pub trait BootSwitch: Send + Sync {
+    /// The slot that runs.
+    fn booted(&self) -> Result<Option<SlotId>, SlotError>;
+    /// The slot that the next start takes.
+    fn next(&self) -> Result<Option<SlotId>, SlotError>;
+    /// Makes the next start take a slot, on trial: the boot loader goes back by itself when it
+    /// does not start and is not confirmed.
+    fn set(&self, slot: SlotId) -> Result<(), SlotError>;
+    /// Keeps a slot for good.
+    fn confirm(&self, slot: SlotId) -> Result<(), SlotError>;
+}
+
+/// Raw images in two places.
+pub struct Image<B> {
+    fs: Arc<dyn Fs>,
+    state: PathBuf,
+    places: [PathBuf; 2],
+    switch: B,
+    header: u64,
+}
+
+impl<B: BootSwitch> Image<B> {
+    /// For images at two places, with notes below a state directory.
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        state: &Path,
+        places: [PathBuf; 2],
+        switch: B,
+    ) -> Result<Self, SlotError> {
+        let [a, b] = &places;
+        if a == b || !a.is_absolute() || !b.is_absolute() {
+            return Err(SlotError::Settings(
+                "two different absolute paths are needed for the images".into(),
+            ));
+        }
+        let image = Self {
+            fs,
+            state: state.to_owned(),
+            places,
+            switch,
+            header: HEADER,
+        };
+        for slot in [SlotId::A, SlotId::B] {
+            let dir = image.notes(slot);
+            image.fs.create_dirs(&dir).map_err(at(&dir))?;
+        }
+        Ok(image)
+    }
+
+    /// Tests have small images.
+    #[cfg(test)]
+    pub(crate) fn set_header(&mut self, bytes: u64) {
+        self.header = bytes;
+    }
+
+    fn place(&self, slot: SlotId) -> &Path {
+        match slot {
+            SlotId::A => &self.places[0],
+            SlotId::B => &self.places[1],
+        }
+    }
+
+    fn notes(&self, slot: SlotId) -> PathBuf {
+        self.state.join("slots").join(slot.name())
+    }
+}
+
+impl<B: BootSwitch> Backend for Image<B> {
+    fn formats(&self) -> &'static [&'static str] {
+        &["raw"]
+    }
+
+    fn medium(&self) -> Result<Medium, SlotError> {
+        Ok(Medium {
+            active: self.switch.booted()?,
+            next: self.switch.next()?,
+            falls_back: true,
+        })
+    }
+
+    fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
+        let running = self.switch.booted()?;
+        if running == Some(order.slot) {
+            // Whatever the journal says: what the machine runs from is never written over.
+            return Err(SlotError::Settings(format!(
+                "the machine runs from slot {}: it is not written over",
+                order.slot.name()
+            )));
+        }
+        let (path, notes) = (self.place(order.slot), self.notes(order.slot));
+        let device = self.fs.open(path, Open::Existing).map_err(at(path))?;
+        let is_file = self.fs.kind(path).map_err(at(path))? == Some(crate::fs::Kind::File);
+        let has = device.length().map_err(at(path))?;
+        if !is_file && has < order.image.length {
+            return Err(SlotError::TooSmall {
+                path: path.to_owned(),
+                has,
+                wants: order.image.length,
+            });
+        }
+        let held = notes.join("header");
+        let header = self
+            .fs
+            .open(&held, Open::Update(Mode::Private))
+            .map_err(at(&held))?;
+        // No boot loader may take what is there for whole from here on.
+        let wiped = vec![0; usize::try_from(self.header.min(has)).unwrap_or(0)];
+        device
+            .write_all_at(&wiped, 0)
+            .and_then(|()| device.sync())
+            .map_err(at(path))?;
+        let old_path = order.old.map(|old| self.place(old));
+        let old = match old_path {
+            Some(old) => Some(self.fs.open(old, Open::Read).map_err(at(old))?),
+            None => None,
+        };
+        let withheld = Withheld {
+            device: &*device,
+            header: &*header,
+            size: self.header,
+            is_file,
+        };
+        let shop = Workshop {
+            fs: &*self.fs,
+            dir: &notes,
+            file: &withheld,
+            path,
+        };
+        shop.make(order, old.as_ref().map(|old| &**old as &dyn ReadAt))?;
+        let image = image_of(&withheld, order.image.length).map_err(at(path))?;
+        if image != order.image {
+            return Err(SlotError::WrongImage);
+        }
+        withheld.release(order.image.length).map_err(at(path))?;
+        let image = image_of(&*device, order.image.length).map_err(at(path))?;
+        if image != order.image {
+            return Err(SlotError::WrongImage);
+        }
+        shop.close()?;
+        self.fs.remove_if_there(&held).map_err(at(&held))
+    }
+
+    fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError> {
+        let Some(slot) = slot else {
+            return Err(SlotError::Settings(
+                "a machine that starts from images always has one".into(),
+            ));
+        };
+        self.switch.set(slot)?;
+        if self.switch.booted()? == Some(slot) {
+            return Ok(Activation::Live);
+        }
+        Ok(Activation::Restart)
+    }
+
+    fn confirm(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.switch.confirm(slot)
+    }
+
+    fn folder(&self, _: SlotId) -> PathBuf {
+        self.state.clone()
+    }
+
+    fn room(&self, _: u64) -> u64 {
+        // The image goes elsewhere.
+        HEADER
+    }
+
+    /// The image that was written to the slot in use is named by the file it came from: a device
+    /// does not say how long its image is.
+    fn adopt(&self, slot: SlotId, from: &Path) -> Result<Bytes, SlotError> {
+        let file = self.fs.open(from, Open::Read).map_err(at(from))?;
+        let length = file.length().map_err(at(from))?;
+        let wanted = image_of(&*file, length).map_err(at(from))?;
+        let path = self.place(slot);
+        let device = self.fs.open(path, Open::Read).map_err(at(path))?;
+        if device.length().map_err(at(path))? < length
+            || image_of(&*device, length).map_err(at(path))? != wanted
+        {
+            return Err(SlotError::Settings(format!(
+                "{} does not hold {}: a mounted image must be read-only",
+                path.display(),
+                from.display()
+            )));
+        }
+        Ok(wanted)
+    }
+}
+
+/// A device of which the header is kept in a file until the end.
+struct Withheld<'a> {
+    device: &'a dyn FsFile,
+    header: &'a dyn FsFile,
+    size: u64,
+    is_file: bool,
+}
+
+impl Withheld<'_> {
+    /// Writes the header, everything else being durable.
+    fn release(&self, length: u64) -> std::io::Result<()> {
+        let mut header = vec![0; usize::try_from(self.size.min(length)).unwrap_or(0)];
+        self.header.read_exact_at(&mut header, 0)?;
+        self.device.write_all_at(&header, 0)?;
+        self.device.sync()
+    }
+
+    /// How many of so many bytes from an offset on belong to the header.
+    fn split(&self, length: usize, offset: u64) -> usize {
+        usize::try_from(self.size.saturating_sub(offset))
+            .unwrap_or(usize::MAX)
+            .min(length)
+    }
+}
+
+impl ReadAt for Withheld<'_> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let (head, body) = buf.split_at_mut(self.split(buf.len(), offset));
+        if !head.is_empty() {
+            self.header.read_exact_at(head, offset)?;
+        }
+        if body.is_empty() {
+            return Ok(());
+        }
+        self.device.read_exact_at(body, offset.max(self.size))
+    }
+}
+
+impl FsFile for Withheld<'_> {
+    fn length(&self) -> std::io::Result<u64> {
+        self.device.length()
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        let (head, body) = bytes.split_at(self.split(bytes.len(), offset));
+        if !head.is_empty() {
+            self.header.write_all_at(head, offset)?;
+        }
+        if body.is_empty() {
+            return Ok(());
+        }
+        self.device.write_all_at(body, offset.max(self.size))
+    }
+
+    fn set_length(&self, length: u64) -> std::io::Result<()> {
+        self.header.set_length(length.min(self.size))?;
+        // A device has the size that it has.
+        if self.is_file && self.device.length()? > length.max(self.size) {
+            return self.device.set_length(length.max(self.size));
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.header.sync()?;
+        self.device.sync()
+    }
+
+    fn forget(&self) {
+        self.device.forget();
+        self.header.forget();
+    }
+}

@@ -1,0 +1,69 @@
+//! A boot loader of a few lines, for images and for hooks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::fs::{Fs, Mode};
+use crate::fsm::SlotId;
+use crate::install::{SlotError, Verbs};
+
+/// Starts that the boot loader gives a slot on trial. With fewer than the power may go while it is
+/// tried, a good version is taken for one that does not start.
+const STARTS: usize = 3;
+
+/// The boot loader: what runs, what runs next, and for how many starts more it is on trial.
+pub(super) struct Boot {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) env: PathBuf,
+}
+
+/// `running good trial`, where trial is the slot, once for each start that it has left, or `-`.
+pub(super) fn env_of(fs: &dyn Fs, env: &Path) -> [String; 3] {
+    let bytes = fs.read(env, 64).unwrap().unwrap_or_default();
+    let text = String::from_utf8(bytes).unwrap();
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    // Lost is lost: nothing is started then.
+    words
+        .try_into()
+        .unwrap_or_else(|_| ["-", "-", "-"].map(str::to_owned))
+}
+
+impl Boot {
+    pub(super) fn write(&self, [running, good, trial]: [&str; 3]) -> Result<(), SlotError> {
+        if env_of(&*self.fs, &self.env) == [running, good, trial] {
+            return Ok(());
+        }
+        let text = format!("{running} {good} {trial}");
+        self.fs
+            .replace(&self.env, text.as_bytes(), Mode::Plain)
+            .map_err(|source| SlotError::Io {
+                path: self.env.clone(),
+                source,
+            })
+    }
+}
+
+impl Verbs for Boot {
+    /// As an image's boot switch and as a hook that manages versions.
+    fn call(&self, verb: &str, wanted: Option<SlotId>, _: &Path) -> Result<String, SlotError> {
+        let [running, good, trial] = env_of(&*self.fs, &self.env);
+        let wanted = wanted.map_or("-", SlotId::name);
+        match verb {
+            "booted" => Ok(running),
+            "next" => Ok(if trial == "-" {
+                good
+            } else {
+                trial[..1].to_owned()
+            }),
+            "current" => Ok(running),
+            "set" if good == wanted => self.write([&running, &good, "-"]).map(|()| String::new()),
+            "set" => self
+                .write([&running, &good, &wanted.repeat(STARTS)])
+                .map(|()| String::new()),
+            "activate" => self.write([wanted, wanted, "-"]).map(|()| String::new()),
+            "confirm" => self.write([&running, wanted, "-"]).map(|()| String::new()),
+            "install" => Ok(String::new()),
+            other => panic!("{other}"),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Power cuts: after every operation of an update, everything that the medium may hold then, and
+//! again during the recovery from that. Also with each sync left out: that has to be noticed.
+
+mod boot;
+mod device;
+mod real_cut;
+mod simulated;
+mod verdict;
+mod versions;
