@@ -235,7 +235,12 @@ pub(crate) struct ServeArgs {
     pub(crate) poll: Duration,
     /// Where else devices may fetch payloads, best first, as http(s)://host[:port][/folder]; may be
     /// repeated. Blobs lie there under /blobs/ as here.
-    #[arg(long = "mirror", env = "TIDEGATE_MIRRORS", value_name = "URL", value_delimiter = ',')]
+    #[arg(
+        long = "mirror",
+        env = "TIDEGATE_MIRRORS",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
     pub(crate) mirrors: Vec<String>,
     /// Largest artifact that may be uploaded, in MiB.
     #[arg(long, default_value_t = 8_192, value_name = "MIB")]

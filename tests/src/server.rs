@@ -215,6 +215,27 @@ impl Server {
         ]);
     }
 
+    /// Publishes one file as it is, and promotes it.
+    pub fn publish_raw(&self, file: &Path, version: &str, health: &str) {
+        let file = file.display().to_string();
+        self.cli(&[
+            "release",
+            "publish",
+            &file,
+            "--format",
+            "raw",
+            "--product",
+            "app",
+            "--release",
+            version,
+            "--health-cmd",
+            health,
+        ]);
+        self.cli(&[
+            "release", "promote", "app", version, "--to", "ga", "--reason", "test",
+        ]);
+    }
+
     /// Waits until the payloads of a release that can be made are made.
     pub async fn built(&self, version: &str) {
         eventually("payloads are built", async || {

@@ -116,7 +116,7 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
-    let mut devices: Vec<Device> = (0..45)
+    let mut devices: Vec<Device> = (0..140)
         .map(|n| Device::enrol(dir, &format!("d{n}"), &server.url, &token, "NA", installed))
         .collect();
     // A gate that lets everything through: it is the devices that are tested.
@@ -165,7 +165,7 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
     )
     .await;
     // The first points of the list are those of every update: they were really reached.
-    assert!(killed.iter().filter(|k| **k).count() >= 30, "{killed:?}");
+    assert!(killed.iter().filter(|k| **k).count() >= 90, "{killed:?}");
     eventually("the server knows", async || {
         let there = |d: &serde_json::Value| d["release"] == end && d["state"].is_null();
         server.devices().await.iter().all(there).then_some(())

@@ -75,6 +75,31 @@ fn slot_of(verb: &str, said: &str) -> Result<Option<SlotId>, SlotError> {
     }
 }
 
+/// What a slot that was put to use needs in order to run; whoever says otherwise has failed.
+pub(super) fn activation(
+    verb: &str,
+    slot: SlotId,
+    active: Option<SlotId>,
+    next: Option<SlotId>,
+) -> Result<Activation, SlotError> {
+    let name = |slot: Option<SlotId>| slot.map_or("none", SlotId::name);
+    if active == Some(slot) {
+        Ok(Activation::Live)
+    } else if next == Some(slot) {
+        Ok(Activation::Restart)
+    } else {
+        Err(SlotError::Hook {
+            verb: verb.to_owned(),
+            what: format!(
+                "slot {} was put to use, and it says {} and next {}",
+                slot.name(),
+                name(active),
+                name(next)
+            ),
+        })
+    }
+}
+
 /// The verbs of a boot switch: `booted`, `next`, `set`, `confirm`.
 impl<V: Verbs> BootSwitch for V {
     fn booted(&self) -> Result<Option<SlotId>, SlotError> {
@@ -157,11 +182,7 @@ impl<V: Verbs> Backend for Hook<V> {
         };
         self.ask("activate", Some(slot))?;
         let medium = self.medium()?;
-        Ok(if medium.active == Some(slot) {
-            Activation::Live
-        } else {
-            Activation::Restart
-        })
+        activation("current", slot, medium.active, medium.next)
     }
 
     fn confirm(&self, slot: SlotId) -> Result<(), SlotError> {

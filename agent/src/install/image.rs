@@ -11,6 +11,7 @@ use tidegate_delta::ReadAt;
 use tidegate_protocol::Image as Bytes;
 
 use super::artifact::{Workshop, image_of};
+use super::hook::activation;
 use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, FsFile, Mode, Open};
 use crate::fsm::{Activation, Medium, SlotId};
@@ -168,10 +169,7 @@ impl<B: BootSwitch> Backend for Image<B> {
             ));
         };
         self.switch.set(slot)?;
-        if self.switch.booted()? == Some(slot) {
-            return Ok(Activation::Live);
-        }
-        Ok(Activation::Restart)
+        activation("next", slot, self.switch.booted()?, self.switch.next()?)
     }
 
     fn confirm(&self, slot: SlotId) -> Result<(), SlotError> {
