@@ -16,6 +16,7 @@ use crate::install::{self, BackendSettings};
 use crate::journal::Journal;
 use crate::log;
 use crate::platform;
+use crate::power::PowerSettings;
 use crate::stop::asked_to_stop;
 
 /// How the process ends.
@@ -63,7 +64,8 @@ ENROLL
   --restart-cmd CMD     restarts what runs, after each switch (split at spaces)
   --battery-file FILE   says the charge, like \"80 mains\" or \"14 battery\"
   --clock-trusted       the clock is set by a trusted source: expiry is judged by it alone
-  --metered             the link costs by the byte
+  --ups NAME@HOST       a UPS that Network UPS Tools (upsd) speaks of
+  --metered WORD        whether the link costs by the byte: auto (as NetworkManager says), yes, no
   --health-every S      how often what runs is checked outside of updates; 300 by default
 
 ALL
@@ -230,7 +232,7 @@ struct Options {
     labels: BTreeMap<String, String>,
 }
 
-const FLAGS: &[&str] = &["json", "metered", "clock-trusted", "exit-with-stdin"];
+const FLAGS: &[&str] = &["json", "clock-trusted", "exit-with-stdin"];
 
 const VALUES: &[&str] = &[
     "server",
@@ -247,6 +249,8 @@ const VALUES: &[&str] = &[
     "health-timeout",
     "restart-cmd",
     "battery-file",
+    "ups",
+    "metered",
     "health-every",
     "backend",
     "path",
@@ -385,9 +389,13 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         ca_file: value("ca-file").map(PathBuf::from),
         health: command(value("health-cmd")),
         restart: command(value("restart-cmd")),
-        battery_file: value("battery-file").map(PathBuf::from),
+        power: PowerSettings {
+            file: value("battery-file").map(PathBuf::from),
+            ups: value("ups"),
+            supplies: None,
+        },
         health_every_s: typed(value("health-every"))?.unwrap_or(300),
-        metered: options.flags.contains("metered"),
+        metered: typed(value("metered"))?.unwrap_or_default(),
         clock_trusted: options.flags.contains("clock-trusted"),
         labels: options.labels,
         backend,

@@ -11,6 +11,7 @@ use tidegate_trust::{Health, SecretKey};
 use crate::download::RateLimit;
 use crate::fs::{Fs, Mode};
 use crate::install::BackendSettings;
+use crate::power::{Metered, PowerSettings};
 
 /// `agent.json` of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,12 +52,12 @@ pub struct Config {
     /// How long one download may take, in seconds.
     #[serde(default = "two_days")]
     pub download_deadline_s: u32,
-    /// A file that says charge and power, where the system does not.
+    /// Where the power is read.
     #[serde(default)]
-    pub battery_file: Option<PathBuf>,
+    pub power: PowerSettings,
     /// Whether the link costs by the byte.
     #[serde(default)]
-    pub metered: bool,
+    pub metered: Metered,
     /// Whether the clock is set by a trusted source: then expiry is judged by it alone.
     #[serde(default)]
     pub clock_trusted: bool,

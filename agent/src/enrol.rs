@@ -20,6 +20,7 @@ use crate::fsm::{Installed, Record, SlotId};
 use crate::install::{self, BackendSettings, SlotError};
 use crate::journal::{Journal, JournalError};
 use crate::platform;
+use crate::power::{Metered, PowerSettings};
 use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
 
@@ -39,8 +40,8 @@ pub(crate) struct Request {
     pub ca_file: Option<PathBuf>,
     pub health: Option<Health>,
     pub restart: Option<Health>,
-    pub battery_file: Option<PathBuf>,
-    pub(crate) metered: bool,
+    pub(crate) power: PowerSettings,
+    pub(crate) metered: Metered,
     pub(crate) clock_trusted: bool,
     pub(crate) health_every_s: u32,
     pub(crate) backend: BackendSettings,
@@ -139,7 +140,7 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         ca_file: request.ca_file,
         health: request.health,
         restart: request.restart,
-        battery_file: request.battery_file,
+        power: request.power,
         metered: request.metered,
         clock_trusted: request.clock_trusted,
         health_every_s: request.health_every_s,

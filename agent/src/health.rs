@@ -1,11 +1,31 @@
-//! Health checks and restarts: commands with a deadline.
+//! Health checks and restarts: commands with a deadline, and what can be asked without one.
+//!
+//! A check is a command, or one or more of these words, all of which must hold before the deadline:
+//!
+//! ```text
+//! http://HOST[:PORT][/PATH]   answers with a status from 200 to 299
+//! tcp:HOST:PORT               takes a connection
+//! unit:NAME                   systemd says that the unit is active
+//! file:PATH:SECONDS           was written within so many seconds
+//! ```
+//!
+//! They are asked again until they hold: a service takes its time to come up. A command is run once,
+//! and may wait by itself.
 
-use std::path::PathBuf;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use tidegate_protocol::{Explained, Reason};
 use tidegate_trust::Health;
 
 use crate::install::command::{Call, Ended};
+
+/// How often what does not hold yet is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// The longest that one of them may take.
+const ONE: Duration = Duration::from_secs(5);
 
 /// Where and for whom a command runs.
 #[derive(Debug, Clone)]
@@ -42,5 +62,233 @@ pub fn run(
             late,
             format!("no answer within {} s", line.timeout_s.max(1)),
         )),
+    }
+}
+
+/// Checks the health of what runs.
+pub fn check(line: &Health, around: &Surroundings) -> Result<(), Explained> {
+    let Some(questions) = questions(&line.command) else {
+        return run(line, around, Reason::HealthFailed, Reason::HealthTimeout);
+    };
+    let deadline = Instant::now() + Duration::from_secs(u64::from(line.timeout_s.max(1)));
+    let mut last = String::new();
+    for question in &questions {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Explained::new(Reason::HealthFailed, last));
+            }
+            match question.ask(left.min(ONE), around) {
+                Ok(()) => break,
+                Err(what) => last = format!("{}: {what}", question.word),
+            }
+            std::thread::sleep(AGAIN.min(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
+    Ok(())
+}
+
+/// One thing that can be asked.
+struct Question<'a> {
+    word: &'a str,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Http { place: &'a str, path: &'a str },
+    Tcp(&'a str),
+    Unit(&'a str),
+    File(&'a Path, Duration),
+}
+
+/// The questions, if every word is one; else it is a command.
+fn questions(words: &[String]) -> Option<Vec<Question<'_>>> {
+    if words.is_empty() {
+        return None;
+    }
+    words.iter().map(|word| question(word)).collect()
+}
+
+fn question(word: &str) -> Option<Question<'_>> {
+    let kind = if let Some(rest) = word.strip_prefix("http://") {
+        let (place, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        Kind::Http { place, path }
+    } else if let Some(place) = word.strip_prefix("tcp:") {
+        Kind::Tcp(place)
+    } else if let Some(unit) = word.strip_prefix("unit:") {
+        Kind::Unit(unit)
+    } else {
+        let (path, age) = word.strip_prefix("file:")?.rsplit_once(':')?;
+        Kind::File(Path::new(path), Duration::from_secs(age.parse().ok()?))
+    };
+    Some(Question { word, kind })
+}
+
+impl Question<'_> {
+    fn ask(&self, within: Duration, around: &Surroundings) -> Result<(), String> {
+        match self.kind {
+            Kind::Tcp(place) => connect(place, within).map(drop),
+            Kind::Http { place, path } => http(place, path, within),
+            Kind::Unit(unit) => {
+                let line = Health {
+                    command: ["systemctl", "is-active", "--quiet", "--", unit]
+                        .map(str::to_owned)
+                        .to_vec(),
+                    timeout_s: u32::try_from(within.as_secs()).unwrap_or(1),
+                };
+                run(&line, around, Reason::HealthFailed, Reason::HealthFailed)
+                    .map_err(|why| format!("not active {}", why.detail))
+            }
+            Kind::File(path, age) => {
+                let written = std::fs::metadata(around.folder.join(path))
+                    .and_then(|meta| meta.modified())
+                    .map_err(|e| e.to_string())?;
+                // A file from the future is as fresh as can be.
+                let found = SystemTime::now()
+                    .duration_since(written)
+                    .unwrap_or_default();
+                if found <= age {
+                    return Ok(());
+                }
+                Err(format!("written {} s ago", found.as_secs()))
+            }
+        }
+    }
+}
+
+fn connect(place: &str, within: Duration) -> Result<TcpStream, String> {
+    let mut last = "no such host".to_owned();
+    for address in place.to_socket_addrs().map_err(|e| e.to_string())? {
+        match TcpStream::connect_timeout(&address, within) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+fn http(place: &str, path: &str, within: Duration) -> Result<(), String> {
+    // A word is split at spaces and line breaks already; nothing else may end a line of the request.
+    if path.chars().any(char::is_control) {
+        return Err("its path has control characters".into());
+    }
+    let failed = |e: std::io::Error| e.to_string();
+    let with_port = if place
+        .rsplit(':')
+        .next()
+        .is_some_and(|p| p.parse::<u16>().is_ok())
+    {
+        place.to_owned()
+    } else {
+        format!("{place}:80")
+    };
+    let mut stream = connect(&with_port, within)?;
+    stream.set_read_timeout(Some(within)).map_err(failed)?;
+    stream.set_write_timeout(Some(within)).map_err(failed)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    // `HTTP/1.1 204`: the rest is of no interest.
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).map_err(failed)?;
+    let text = String::from_utf8_lossy(&head);
+    match text
+        .strip_prefix("HTTP/1.")
+        .and_then(|t| t.split(' ').nth(1))
+    {
+        Some(status) if status.starts_with('2') => Ok(()),
+        Some(status) => Err(format!("it answers {status}")),
+        None => Err("it does not speak HTTP".into()),
+    }
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn asked(words: &[&str], folder: &Path) -> Result<(), Explained> {
+        let line = Health {
+            command: words.iter().map(|w| (*w).to_owned()).collect(),
+            timeout_s: 1,
+        };
+        let around = Surroundings {
+            folder: folder.to_owned(),
+            release: "1.0.0".into(),
+            device_name: "t".into(),
+        };
+        check(&line, &around)
+    }
+
+    /// Answers every connection with a status line.
+    fn answering(status: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut byte = [0];
+                let _ = stream.read(&mut byte);
+                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        place
+    }
+
+    #[test]
+    fn a_service_is_asked_over_http_and_tcp() {
+        let folder = tempfile::tempdir().unwrap();
+        let (good, bad) = (answering("204 No Content"), answering("503 Down"));
+        let url = format!("http://{good}/ready");
+        let tcp = format!("tcp:{good}");
+        assert_eq!(asked(&[&url, &tcp], folder.path()), Ok(()));
+        let refused = asked(&[&format!("http://{bad}/ready")], folder.path()).unwrap_err();
+        assert!(refused.detail.contains("503"), "{refused}");
+        let nobody = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let refused = asked(&[&format!("tcp:{nobody}")], folder.path()).unwrap_err();
+        assert_eq!(refused.code, Reason::HealthFailed);
+    }
+
+    #[test]
+    fn a_file_must_be_fresh() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(asked(&["file:alive:60"], folder.path()).is_err());
+        let file = std::fs::File::create(folder.path().join("alive")).unwrap();
+        assert_eq!(asked(&["file:alive:60"], folder.path()), Ok(()));
+        let old = SystemTime::now() - Duration::from_mins(10);
+        file.set_modified(old).unwrap();
+        let stale = asked(&["file:alive:60"], folder.path()).unwrap_err();
+        assert!(stale.detail.contains("s ago"), "{stale}");
+    }
+
+    #[test]
+    fn what_comes_up_within_the_deadline_is_healthy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("alive");
+        let asking = std::thread::spawn({
+            let folder = folder.path().to_owned();
+            move || asked(&["file:alive:60"], &folder)
+        });
+        std::fs::write(path, "").unwrap();
+        assert_eq!(asking.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn anything_else_is_a_command() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for command in [
+            "bin/app check",
+            "unit:x bin/app",
+            "file:alive",
+            "https://x/",
+            "",
+        ] {
+            assert!(questions(&words(command)).is_none(), "{command}");
+        }
+        assert!(questions(&words("unit:press.service tcp:[::1]:80")).is_some());
     }
 }

@@ -26,6 +26,7 @@ mod cli;
 mod core;
 mod enrol;
 mod log;
+pub mod power;
 #[cfg(test)]
 mod power_loss;
 mod proxy;

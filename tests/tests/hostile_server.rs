@@ -75,6 +75,7 @@ async fn a57_a_device_cannot_speak_for_another() {
             release: Some("1.0.0".parse().unwrap()),
             image: None,
             bytes_downloaded: 0,
+            downtime_ms: None,
             signature: None,
         };
         sign_report(&key, device.id().parse().unwrap(), report)

@@ -341,6 +341,7 @@ async fn a60_signed_requests_cannot_be_used_twice_and_results_must_be_signed() {
         release: Some("6.6.6".parse().unwrap()),
         image: None,
         bytes_downloaded: 0,
+        downtime_ms: None,
         signature: None,
     };
     let batch = serde_json::to_vec(&json!({ "reports": [report] })).unwrap();

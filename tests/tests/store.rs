@@ -202,6 +202,7 @@ fn deployment(rollout: &Rollout, device: &Device) -> Deployment {
             updated_at: NOW,
         },
         bytes_downloaded: 0,
+        downtime_ms: None,
         created_at: NOW,
         region: "NA".into(),
         platform: "linux-x86_64".into(),

@@ -4,21 +4,21 @@ mod abilities;
 mod identity;
 mod server;
 mod words;
+mod work;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{Abilities, DeploymentId, Explained, MAX_WAIT_S, Reason};
-use tidegate_trust::{Health, SecretKey, TrustError};
+use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason};
+use tidegate_trust::{SecretKey, TrustError};
 
 use crate::client::{Client, TransportError};
 use crate::config::{self, Config, ConfigError};
 use crate::core::{Agenda, Core};
-use crate::download::Ways;
 use crate::fs::{self, Fs};
-use crate::fsm::{Activation, Effect, Event, Installed, Job, Phase, SlotId};
+use crate::fsm::{Activation, Effect, Event, Installed, Phase, SlotId};
 use crate::health::{self, Surroundings};
 use crate::install::{self, SlotError};
 use crate::journal::{Journal, JournalError};
@@ -90,12 +90,18 @@ pub struct Driver {
     switch_by: Option<(DeploymentId, Instant)>,
     /// Whether what runs was healthy when it was last checked, and when that was.
     healthy: Option<(bool, Instant)>,
+    /// Since when what is updated does not run.
+    stopped: Option<Instant>,
     /// Whether the server has said that this device is isolated.
     isolated: bool,
     /// What this device can do with payloads.
     abilities: Abilities,
     /// Where else payloads may be fetched, best first, as the server said last.
     mirrors: Vec<String>,
+    /// The power as it was read last.
+    battery: Battery,
+    /// Whether the link costs, and when that was asked.
+    metered: (bool, Option<Instant>),
     /// Why the last assignment was refused, to be told with the next check-in.
     refused: Option<Explained>,
     _lock: File,
@@ -128,9 +134,12 @@ impl Driver {
             counted: Instant::now(),
             switch_by: None,
             healthy: None,
+            stopped: None,
             isolated: false,
             abilities: abilities::measure(),
             mirrors: Vec::new(),
+            battery: Battery::default(),
+            metered: (false, None),
             refused: None,
             _lock: lock,
         })
@@ -230,7 +239,7 @@ impl Driver {
                 None
             }
             Effect::Download(job) => Some(self.download(&job).await?),
-            Effect::Stage(job) => Some(self.stage(*job).await),
+            Effect::Stage(job) => Some(self.stage(*job).await?),
             Effect::Switch(slot) => match self.switch(Some(slot)).await {
                 Ok(activation) => Some(Event::Switched(activation)),
                 Err(reason) => Some(Event::Unhealthy(reason)),
@@ -238,6 +247,7 @@ impl Driver {
             Effect::Restart => Some(Event::Unhealthy(self.restart_machine().await)),
             Effect::CheckHealth(installed) => match self.prove(&installed).await {
                 Ok(()) => {
+                    self.runs_again()?;
                     self.counted = Instant::now();
                     Some(Event::Healthy)
                 }
@@ -265,12 +275,14 @@ impl Driver {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(MAX_BACK_OFF);
                 }
+                self.runs_again()?;
                 Some(Event::Returned)
             }
         })
     }
 
     async fn switch(&mut self, slot: Option<SlotId>) -> Result<Activation, Explained> {
+        self.stopped.get_or_insert_with(Instant::now);
         let backend = self.core.backend.clone();
         let switched = self.blocking(move || backend.activate(slot)).await?;
         let activation = switched.map_err(|e| e.explained())?;
@@ -281,10 +293,20 @@ impl Driver {
         };
         let release = self.journal().record().slot(slot);
         let release = release.map(|i| i.release.to_string());
+        let around = self.surroundings(slot, release.unwrap_or_default());
         let failed = Reason::RestartFailed;
-        self.command(restart, slot, release.unwrap_or_default(), failed, failed)
-            .await?;
+        self.blocking(move || health::run(&restart, &around, failed, failed))
+            .await??;
         Ok(activation)
+    }
+
+    /// Notes how long what is updated did not run; the next report tells it.
+    fn runs_again(&mut self) -> Result<(), DriverError> {
+        let Some(stopped) = self.stopped.take() else {
+            return Ok(());
+        };
+        let ms = u64::try_from(stopped.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.handle_light(Event::StoodStill { ms })
     }
 
     /// Work that may take long or call commands, off the event loop.
@@ -298,22 +320,13 @@ impl Driver {
             .map_err(|e| Explained::new(Reason::StorageError, e.to_string()))
     }
 
-    /// Runs a command of the owner's or the publisher's for what is in a slot.
-    async fn command(
-        &mut self,
-        line: Health,
-        slot: SlotId,
-        release: String,
-        failed: Reason,
-        late: Reason,
-    ) -> Result<(), Explained> {
-        let around = Surroundings {
+    /// Where commands run for what is in a slot.
+    fn surroundings(&self, slot: SlotId, release: String) -> Surroundings {
+        Surroundings {
             folder: self.core.backend.folder(slot),
             release,
             device_name: self.config.name.clone(),
-        };
-        self.blocking(move || health::run(&line, &around, failed, late))
-            .await?
+        }
     }
 
     /// Starts the machine again. Comes back only when that did not happen.
@@ -363,91 +376,9 @@ impl Driver {
         let Some(slot) = self.journal().record().active else {
             return Ok(());
         };
-        let release = installed.release.to_string();
-        let (failed, late) = (Reason::HealthFailed, Reason::HealthTimeout);
-        self.command(health, slot, release, failed, late).await
-    }
-
-    /// Where payloads are fetched: the mirrors, then the server itself.
-    fn sources(&self) -> Vec<Client> {
-        let clock = TlsClock {
-            floor: self.journal().record().time_floor,
-            trusted: self.config.clock_trusted,
-        };
-        let mut sources: Vec<Client> = self
-            .mirrors
-            .iter()
-            .filter_map(|mirror| {
-                Client::mirror(mirror, self.config.ca_file.as_deref(), clock)
-                    .map_err(|e| log::line(&format!("a mirror is passed over: {e}")))
-                    .ok()
-            })
-            .collect();
-        sources.push(self.client.sibling());
-        sources
-    }
-
-    /// Downloads, and listens meanwhile: a halt must be heard in the middle of it.
-    async fn download(&mut self, job: &Job) -> Result<Event, DriverError> {
-        let Some(payload) = job.payloads.get(job.payload).copied() else {
-            let reason = Explained::new(Reason::DownloadFailed, "no way to fetch it is left");
-            return Ok(Event::DownloadFailed(reason));
-        };
-        let download = self.core.download.clone();
-        let needed = self.core.backend.room(job.target.image.length);
-        let limits = self.config.limits.clone();
-        let ways = Ways {
-            sources: self.sources(),
-            parallel: usize::from(self.config.parallel),
-            limits: &limits,
-            deadline: Some(Duration::from_secs(u64::from(
-                self.config.download_deadline_s,
-            ))),
-        };
-        let begun = Instant::now();
-        let fetching = download.run(ways, &payload, needed);
-        tokio::pin!(fetching);
-        loop {
-            let heard = tokio::select! {
-                biased;
-                result = &mut fetching => {
-                    return Ok(match result {
-                        Ok(fetched) => {
-                            if let Some(link) = abilities::link(fetched.now, begun.elapsed()) {
-                                self.abilities.link = link;
-                            }
-                            Event::Downloaded { bytes: job.bytes + fetched.total }
-                        }
-                        Err(reason) => Event::DownloadFailed(reason),
-                    });
-                }
-                heard = self.listen(job.deployment) => heard?,
-            };
-            if heard {
-                return Ok(Event::CalledOff(job.deployment));
-            }
-        }
-    }
-
-    /// Tells the server where we are until it calls the deployment off.
-    async fn listen(&mut self, deployment: DeploymentId) -> Result<bool, DriverError> {
-        let mut wait = Duration::from_secs(1);
-        loop {
-            let answer = async {
-                self.send_reports().await?;
-                self.check_in(MAX_WAIT_S).await.map(|(answer, _)| answer)
-            };
-            match answer.await {
-                Ok(answer) if answer.cancel == Some(deployment) => return Ok(true),
-                Ok(_) => wait = Duration::from_secs(1),
-                Err(RoundError::Fatal(error)) => return Err(error),
-                Err(error) => {
-                    log::line(&log::chain(&error));
-                    wait = (wait * 2).min(MAX_BACK_OFF);
-                }
-            }
-            tokio::time::sleep(wait).await;
-        }
+        let around = self.surroundings(slot, installed.release.to_string());
+        self.blocking(move || health::check(&health, &around))
+            .await?
     }
 
     /// Lets the server hear of the device now and then while something takes long: who takes an
@@ -470,24 +401,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    /// Makes the new version in its slot, off the event loop.
-    async fn stage(&mut self, job: Job) -> Event {
-        let (deployment, limited) = (job.deployment, job.switch_within_s.is_some());
-        let staging = self.core.staging(job);
-        match self.blocking(move || staging.run()).await {
-            Ok(Ok(())) if self.is_too_late(deployment, limited) => Event::StagedTooLate,
-            Ok(Ok(())) => Event::Staged,
-            Ok(Err(reason)) | Err(reason) => Event::StageFailed(reason),
-        }
-    }
-
-    fn is_too_late(&self, deployment: DeploymentId, limited: bool) -> bool {
-        limited
-            && !self
-                .switch_by
-                .is_some_and(|(of, until)| of == deployment && Instant::now() < until)
     }
 
     /// Checks what runs now and then, outside of updates: a release that turns bad late is seen

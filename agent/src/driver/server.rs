@@ -102,7 +102,7 @@ impl Driver {
     }
 
     /// For an event that asks for nothing to be done.
-    fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
+    pub(super) fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
         let (record, _) = step(self.journal().record().clone(), event);
         Ok(self.core.journal.write(record)?)
     }
@@ -111,6 +111,7 @@ impl Driver {
         &mut self,
         wait: u16,
     ) -> Result<(CheckInAnswer, String), RoundError> {
+        self.look_around().await;
         let nonce = hex::encode(rand::random::<[u8; 32]>());
         let record = self.journal().record();
         let running = record.running();
@@ -121,11 +122,11 @@ impl Driver {
             agent_version: crate::VERSION.into(),
             release: running.map(|i| i.release.clone()),
             image: running.map(|i| i.image.sha256),
-            metered: self.config.metered,
+            metered: self.metered.0,
             abilities: self.abilities.clone(),
             healthy: self.healthy.map(|(healthy, _)| healthy),
             refused: self.refused.clone(),
-            battery: platform::battery(self.config.battery_file.as_deref()),
+            battery: self.battery,
             deployment: record
                 .status()
                 .map(|(id, state, window_left_s)| DeploymentStatus {

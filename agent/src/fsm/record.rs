@@ -158,6 +158,9 @@ pub struct Record {
     /// away by it.
     #[serde(default)]
     pub requests: u64,
+    /// For how long what is updated did not run in the present deployment, in milliseconds.
+    #[serde(default)]
+    pub stood_still_ms: Option<u64>,
     /// The number of the last report made.
     pub report_seq: u64,
     /// Reports that the server has not acknowledged.
@@ -185,6 +188,7 @@ impl Record {
             time_floor: Timestamp::ZERO,
             floors: Floors::default(),
             requests: 0,
+            stood_still_ms: None,
             report_seq: 0,
             outbox: Vec::new(),
         }
@@ -264,6 +268,7 @@ impl Record {
             release: running.map(|i| i.release.clone()),
             image: running.map(|i| i.image.sha256),
             bytes_downloaded: bytes,
+            downtime_ms: self.stood_still_ms,
             signature: None,
         };
         if self.outbox.len() >= MAX_OUTBOX {

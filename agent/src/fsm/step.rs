@@ -37,6 +37,11 @@ pub enum Event {
     Waits(Explained),
     /// It goes on.
     GoesOn,
+    /// For how long what is updated did not run.
+    StoodStill {
+        /// Milliseconds, from before the switch to the first good check.
+        ms: u64,
+    },
     /// The health check passed.
     Healthy,
     /// The health check failed, or the restart did.
@@ -92,6 +97,10 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
             waits(&mut record, None);
             Vec::new()
         }
+        Event::StoodStill { ms } => {
+            record.stood_still_ms = Some(record.stood_still_ms.unwrap_or(0).saturating_add(ms));
+            Vec::new()
+        }
         Event::Healthy => healthy(&mut record),
         Event::Unhealthy(reason) => unhealthy(&mut record, &reason),
         Event::WindowPassed(seconds) => window_passed(&mut record, seconds),
@@ -140,6 +149,7 @@ fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
         // The device is busy; the server repeats what still holds.
         _ => return Vec::new(),
     }
+    record.stood_still_ms = None;
     if record
         .running()
         .is_some_and(|i| i.image == job.target.image)

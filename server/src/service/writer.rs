@@ -285,6 +285,7 @@ async fn write_offer(
                 updated_at: now,
             },
             bytes_downloaded: 0,
+            downtime_ms: None,
             created_at: now,
             region: row.region.to_string(),
             platform: row.platform.to_string(),
@@ -425,6 +426,7 @@ async fn write_report(
             let is = Deployment {
                 outcome: Outcome::of(&facts, max_attempts),
                 bytes_downloaded: was.bytes_downloaded.max(report.bytes_downloaded),
+                downtime_ms: report.downtime_ms.or(was.downtime_ms),
                 facts,
                 ..was.clone()
             };

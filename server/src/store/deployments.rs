@@ -18,7 +18,7 @@ statements! {
     RETRY = "UPDATE deployment SET state = 'offered', active = 1, leg = $3, reason = NULL, detail = '', attempts = attempts + 1, generation = $4, updated_at = $5, took = 0, outcome = 'waiting'
              WHERE id = $1 AND state = $2
                AND NOT EXISTS (SELECT 1 FROM deployment o WHERE o.device_id = deployment.device_id AND o.active = 1)";
-    UPDATE = "UPDATE deployment SET state = $3, active = $4, leg = $5, reason = $6, detail = $7, bytes_downloaded = $8, updated_at = $9, took = $10, failures = $11, outcome = $12
+    UPDATE = "UPDATE deployment SET state = $3, active = $4, leg = $5, reason = $6, detail = $7, bytes_downloaded = $8, updated_at = $9, took = $10, failures = $11, outcome = $12, downtime_ms = $13
               WHERE id = $1 AND state = $2";
     SET_STATEMENT = "UPDATE deployment SET statement = $3 WHERE id = $1 AND device_id = $2";
     STATEMENT = "SELECT statement FROM deployment WHERE id = $1";
@@ -49,6 +49,8 @@ pub struct Deployment {
     pub facts: DeploymentFacts,
     /// Bytes that the device fetched.
     pub bytes_downloaded: u64,
+    /// For how long the device stood still because of it, in milliseconds.
+    pub downtime_ms: Option<u64>,
     /// When it was first offered.
     pub created_at: Timestamp,
     /// Where its device stood when it was offered.
@@ -171,6 +173,9 @@ pub async fn update(
                 facts.took,
                 serde_json::to_string(&facts.failures).unwrap_or_default(),
                 deployment.outcome.as_str(),
+                deployment
+                    .downtime_ms
+                    .map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
             ],
         )
         .await?;
@@ -287,6 +292,9 @@ fn read(row: &Row) -> Result<Deployment, StoreError> {
             updated_at: row.time("updated_at")?,
         },
         bytes_downloaded: row.unsigned("bytes_downloaded")?,
+        downtime_ms: row
+            .get::<Option<i64>>("downtime_ms")?
+            .and_then(|ms| u64::try_from(ms).ok()),
         created_at: row.time("created_at")?,
         region: row.get("region")?,
         platform: row.get("platform")?,

@@ -26,6 +26,10 @@ pub struct Report {
     /// Bytes fetched from the network for this deployment up to then.
     #[serde(default)]
     pub bytes_downloaded: u64,
+    /// For how long what is updated did not run because of this deployment, up to then, in
+    /// milliseconds; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downtime_ms: Option<u64>,
     /// The device's Ed25519 signature over all of the above and its id, in hexadecimal: a result
     /// that neither side can deny.
     #[serde(default, skip_serializing_if = "Option::is_none")]

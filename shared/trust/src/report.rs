@@ -59,6 +59,7 @@ mod tests {
             release: Some("1.2.3".parse().unwrap()),
             image: None,
             bytes_downloaded: 5,
+            downtime_ms: None,
             signature: None,
         };
         let signed = sign_report(&key, device, report.clone());

@@ -291,6 +291,8 @@ pub struct DeploymentView {
     pub attempts: u32,
     /// Bytes that the device fetched.
     pub bytes_downloaded: u64,
+    /// For how long the device stood still because of it, in milliseconds, where it said so.
+    pub downtime_ms: Option<u64>,
     /// When it was first offered.
     pub created_at: String,
     /// When it last changed.
@@ -310,6 +312,7 @@ impl From<Deployment> for DeploymentView {
             reason: d.facts.reason.as_ref().map(ReasonView::from),
             attempts: d.facts.attempts,
             bytes_downloaded: d.bytes_downloaded,
+            downtime_ms: d.downtime_ms,
             created_at: time(d.created_at),
             updated_at: time(d.facts.updated_at),
         }

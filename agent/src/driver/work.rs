@@ -1,0 +1,213 @@
+//! What a deployment takes before the switch: charge, payload, a filled slot.
+
+use std::time::{Duration, Instant};
+
+use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
+
+use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities};
+use crate::client::Client;
+use crate::download::{Fetched, Ways};
+use crate::fsm::{Event, Job};
+use crate::log;
+use crate::power::PowerSettings;
+use crate::tls::TlsClock;
+
+/// How often the power is looked at while something waits for it, or could lose it.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long an answer about the link's cost is good: asking starts a process.
+const COST: Duration = Duration::from_mins(10);
+
+/// What ended a part of a download.
+enum Heard {
+    Done(Result<Fetched, Explained>),
+    CalledOff,
+    LowBattery,
+}
+
+impl Driver {
+    /// Reads power and link, off the event loop: a UPS may be slow to answer.
+    pub(super) async fn look_around(&mut self) {
+        let (power, metered) = (self.config.power.clone(), self.config.metered);
+        let ask = self.metered.1.is_none_or(|at| at.elapsed() >= COST);
+        let looked =
+            tokio::task::spawn_blocking(move || (power.battery(), ask.then(|| metered.costs())));
+        // What cannot be read is unknown, never empty.
+        let (battery, costs) = looked.await.unwrap_or_default();
+        self.battery = battery;
+        if let Some(costs) = costs {
+            self.metered = (costs, Some(Instant::now()));
+        }
+    }
+
+    /// Waits until the battery lets an update go on, whether the server can be reached or not.
+    /// What is called off meanwhile is called off.
+    async fn until_powered(&mut self, job: &Job) -> Result<Option<Event>, DriverError> {
+        let mut waited = false;
+        loop {
+            self.look_around().await;
+            if !self.battery.is_low() {
+                if waited {
+                    log::line("the battery is charged: it goes on");
+                    self.handle_light(Event::GoesOn)?;
+                }
+                return Ok(None);
+            }
+            if !waited {
+                let percent = self.battery.percent.unwrap_or(0);
+                let why = Explained::new(Reason::BatteryLow, format!("{percent} %"));
+                log::line(&format!("waits: {why}"));
+                self.handle_light(Event::Waits(why))?;
+                waited = true;
+            }
+            let begun = Instant::now();
+            let sign = async {
+                self.send_reports().await?;
+                let wait = u16::try_from(LOOK.as_secs()).unwrap_or(1);
+                self.check_in(wait).await.map(|(answer, _)| answer)
+            };
+            match sign.await {
+                Ok(answer) if answer.cancel == Some(job.deployment) => {
+                    return Ok(Some(Event::CalledOff(job.deployment)));
+                }
+                Ok(_) => {}
+                Err(RoundError::Fatal(error)) => return Err(error),
+                Err(error) => log::line(&log::chain(&error)),
+            }
+            tokio::time::sleep(LOOK.saturating_sub(begun.elapsed())).await;
+        }
+    }
+
+    /// Where payloads are fetched: the mirrors, then the server itself.
+    fn sources(&self) -> Vec<Client> {
+        let clock = TlsClock {
+            floor: self.journal().record().time_floor,
+            trusted: self.config.clock_trusted,
+        };
+        let mut sources: Vec<Client> = self
+            .mirrors
+            .iter()
+            .filter_map(|mirror| {
+                Client::mirror(mirror, self.config.ca_file.as_deref(), clock)
+                    .map_err(|e| log::line(&format!("a mirror is passed over: {e}")))
+                    .ok()
+            })
+            .collect();
+        sources.push(self.client.sibling());
+        sources
+    }
+
+    /// Downloads, and listens meanwhile: a halt must be heard in the middle of it, and an empty
+    /// battery seen.
+    pub(super) async fn download(&mut self, job: &Job) -> Result<Event, DriverError> {
+        let Some(payload) = job.payloads.get(job.payload).copied() else {
+            let reason = Explained::new(Reason::DownloadFailed, "no way to fetch it is left");
+            return Ok(Event::DownloadFailed(reason));
+        };
+        let needed = self.core.backend.room(job.target.image.length);
+        let limits = self.config.limits.clone();
+        let allowed = Duration::from_secs(u64::from(self.config.download_deadline_s));
+        let begun = Instant::now();
+        loop {
+            if let Some(called_off) = self.until_powered(job).await? {
+                return Ok(called_off);
+            }
+            let ways = Ways {
+                sources: self.sources(),
+                parallel: usize::from(self.config.parallel),
+                limits: &limits,
+                deadline: Some(allowed.saturating_sub(begun.elapsed())),
+            };
+            let download = self.core.download.clone();
+            let now = Instant::now();
+            let heard = {
+                let fetching = download.run(ways, &payload, needed);
+                let low = until_low(self.config.power.clone());
+                tokio::pin!(fetching, low);
+                tokio::select! {
+                    biased;
+                    result = &mut fetching => Heard::Done(result),
+                    () = &mut low => Heard::LowBattery,
+                    heard = self.listen(job.deployment) => {
+                        heard?;
+                        Heard::CalledOff
+                    }
+                }
+            };
+            return Ok(match heard {
+                // What was fetched stays.
+                Heard::LowBattery => continue,
+                Heard::CalledOff => Event::CalledOff(job.deployment),
+                Heard::Done(Err(reason)) => Event::DownloadFailed(reason),
+                Heard::Done(Ok(fetched)) => {
+                    if let Some(link) = abilities::link(fetched.now, now.elapsed()) {
+                        self.abilities.link = link;
+                    }
+                    Event::Downloaded {
+                        bytes: job.bytes + fetched.total,
+                    }
+                }
+            });
+        }
+    }
+
+    /// Tells the server where we are until it calls the deployment off.
+    async fn listen(&mut self, deployment: DeploymentId) -> Result<(), DriverError> {
+        let mut wait = Duration::from_secs(1);
+        loop {
+            let answer = async {
+                self.send_reports().await?;
+                self.check_in(MAX_WAIT_S).await.map(|(answer, _)| answer)
+            };
+            match answer.await {
+                Ok(answer) if answer.cancel == Some(deployment) => return Ok(()),
+                Ok(_) => wait = Duration::from_secs(1),
+                Err(RoundError::Fatal(error)) => return Err(error),
+                Err(error) => {
+                    log::line(&log::chain(&error));
+                    wait = (wait * 2).min(MAX_BACK_OFF);
+                }
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Makes the new version in its slot, off the event loop, with a charge for that and for the
+    /// switch that follows.
+    pub(super) async fn stage(&mut self, job: Job) -> Result<Event, DriverError> {
+        if let Some(called_off) = self.until_powered(&job).await? {
+            return Ok(called_off);
+        }
+        let staging = self.core.staging(job.clone());
+        if let Ok(Err(reason)) | Err(reason) = self.blocking(move || staging.run()).await {
+            return Ok(Event::StageFailed(reason));
+        }
+        if let Some(called_off) = self.until_powered(&job).await? {
+            return Ok(called_off);
+        }
+        let limited = job.switch_within_s.is_some();
+        Ok(if self.is_too_late(job.deployment, limited) {
+            Event::StagedTooLate
+        } else {
+            Event::Staged
+        })
+    }
+
+    fn is_too_late(&self, deployment: DeploymentId, limited: bool) -> bool {
+        limited
+            && !self
+                .switch_by
+                .is_some_and(|(of, until)| of == deployment && Instant::now() < until)
+    }
+}
+
+/// Ends when the battery is low.
+async fn until_low(power: PowerSettings) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let power = power.clone();
+        let battery = tokio::task::spawn_blocking(move || power.battery()).await;
+        if battery.unwrap_or_default().is_low() {
+            return;
+        }
+    }
+}
