@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lexopt::prelude::*;
 use tidegate_protocol::Label;
 use tidegate_trust::Health;
 
 use crate::config::{self, Config};
-use crate::driver::Driver;
+use crate::driver::{Driver, DriverError, Together};
 use crate::enrol::{self, Request};
 use crate::fs;
 use crate::install::{self, BackendSettings};
@@ -35,7 +36,7 @@ tidegate-agent: keeps one machine on the release that its fleet is to run
 
 USAGE
   tidegate-agent enroll --server URL --token TOKEN --product NAME [options]
-  tidegate-agent run     [--state DIR]
+  tidegate-agent run     [--state DIR] [--self-state DIR]
   tidegate-agent status  [--state DIR] [--json]
   tidegate-agent recover --token TOKEN [--state DIR]   fetch a lost root of trust again
   tidegate-agent new-key [--state DIR]                 make a new device key with the next round
@@ -52,7 +53,8 @@ ENROLL
   --release VERSION     ... which is this release
   --platform NAME       this machine's platform by default
   --ca-file PEM         the server's certificate authority; the public ones by default
-  --backend KIND        how versions are installed: directory (default), executable, image, hook
+  --backend KIND        how versions are installed: directory (default), executable, image, hook,
+                        agent (this program itself, started by tidegate-guard)
   --path FILE           executable: the file that people and services start
   --slot-a, --slot-b    image: files or block devices
   --boot-cmd CMD        image: tells the boot loader (booted, next, set, confirm)
@@ -106,7 +108,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                     )
                 }),
         ),
-        Ok(Command::Run { state, with_stdin }) => finish(block_on(run(state, with_stdin))),
+        Ok(Command::Run {
+            state,
+            own,
+            with_stdin,
+        }) => finish(block_on(run(state, own, with_stdin))),
     }
 }
 
@@ -139,11 +145,40 @@ fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, Str
     result
 }
 
-async fn run(state: PathBuf, with_stdin: bool) -> Result<String, String> {
-    let mut driver = Driver::open(&state).map_err(|e| log::chain(&e))?;
+async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<String, String> {
+    let together = Arc::new(Together::default());
+    let mut driver = Driver::open(&state, together.clone()).map_err(|e| log::chain(&e))?;
+    together.is_watched();
+    // The agent's own updates are a second matter: what is wrong with them stops nothing else.
+    let own = own.and_then(|own| {
+        Driver::open(&own, together)
+            .map_err(|e| log::line(&format!("own updates: {}", log::chain(&e))))
+            .ok()
+    });
     log::line(&format!("runs, state in {}", state.display()));
+    let own_updates = async {
+        let Some(mut own) = own else {
+            return std::future::pending().await;
+        };
+        match own.run().await {
+            Err(error @ DriverError::TakesOver) => log::chain(&error),
+            other => {
+                if let Err(error) = other {
+                    log::line(&format!("own updates: {}", log::chain(&error)));
+                }
+                std::future::pending().await
+            }
+        }
+    };
     tokio::select! {
-        result = driver.run() => result.map(|()| String::new()).map_err(|e| log::chain(&e)),
+        result = driver.run() => match result {
+            Ok(()) | Err(DriverError::TakesOver) => Ok(String::new()),
+            Err(error) => Err(log::chain(&error)),
+        },
+        said = own_updates => {
+            log::line(&said);
+            Ok(String::new())
+        }
         () = asked_to_stop(with_stdin) => {
             log::line("stops; the journal holds what it was doing");
             Ok(String::new())
@@ -217,10 +252,22 @@ enum Command {
     Help,
     Version,
     Enroll(Box<Request>),
-    Run { state: PathBuf, with_stdin: bool },
-    Status { state: PathBuf, json: bool },
-    Recover { state: PathBuf, token: String },
-    NewKey { state: PathBuf },
+    Run {
+        state: PathBuf,
+        own: Option<PathBuf>,
+        with_stdin: bool,
+    },
+    Status {
+        state: PathBuf,
+        json: bool,
+    },
+    Recover {
+        state: PathBuf,
+        token: String,
+    },
+    NewKey {
+        state: PathBuf,
+    },
 }
 
 /// Options as they come; which of them a command needs is checked afterwards.
@@ -253,6 +300,7 @@ const VALUES: &[&str] = &[
     "metered",
     "health-every",
     "backend",
+    "self-state",
     "path",
     "slot-a",
     "slot-b",
@@ -298,6 +346,10 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Error> {
     match command.as_deref() {
         Some("run") => Ok(Command::Run {
             state,
+            own: options
+                .values
+                .remove("self-state")
+                .map(|text| std::path::absolute(&text).unwrap_or_else(|_| text.into())),
             with_stdin: options.flags.contains("exit-with-stdin"),
         }),
         Some("status") => Ok(Command::Status {
@@ -366,8 +418,9 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         "hook" => BackendSettings::Hook {
             command: hook(needed("hook-cmd", value("hook-cmd"))?),
         },
+        "agent" => BackendSettings::Agent,
         other => {
-            let text = format!("there is no backend {other:?}: directory, executable, image, hook");
+            let text = format!("no backend {other:?}: directory, executable, image, hook, agent");
             return Err(text.into());
         }
     };

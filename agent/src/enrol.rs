@@ -224,7 +224,7 @@ fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrolErro
     let slot = backend.medium()?.active.unwrap_or(SlotId::A);
     let image = backend.adopt(slot, from)?;
     let format = match request.backend {
-        BackendSettings::Directory => ImageFacts::TAR,
+        BackendSettings::Directory | BackendSettings::Agent => ImageFacts::TAR,
         _ => ImageFacts::RAW,
     };
     let installed = Installed {

@@ -119,6 +119,21 @@ fn provider() -> rustls::crypto::CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
+/// Where Linux systems have their list of certificate authorities.
+#[cfg(not(feature = "public-roots"))]
+const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TransportError> {
+    use rustls::pki_types::pem::PemObject as _;
+    let refuse = |e: String| TransportError::Authority(path.display().to_string(), e);
+    let file = std::fs::File::open(path).map_err(|e| refuse(e.to_string()))?;
+    for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
+        let certificate = certificate.map_err(|e| refuse(e.to_string()))?;
+        roots.add(certificate).map_err(|e| refuse(e.to_string()))?;
+    }
+    Ok(())
+}
+
 /// A connector; `ca_file` stands in for the public certificate authorities.
 pub(crate) fn connector(
     ca_file: Option<&Path>,
@@ -126,16 +141,11 @@ pub(crate) fn connector(
 ) -> Result<TlsConnector, TransportError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
+        #[cfg(feature = "public-roots")]
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            use rustls::pki_types::pem::PemObject as _;
-            let refuse = |e: String| TransportError::Authority(path.display().to_string(), e);
-            let file = std::fs::File::open(path).map_err(|e| refuse(e.to_string()))?;
-            for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
-                let certificate = certificate.map_err(|e| refuse(e.to_string()))?;
-                roots.add(certificate).map_err(|e| refuse(e.to_string()))?;
-            }
-        }
+        #[cfg(not(feature = "public-roots"))]
+        None => add_file(&mut roots, Path::new(SYSTEM))?,
+        Some(path) => add_file(&mut roots, path)?,
     }
     let failed = |e: &dyn std::fmt::Display| TransportError::Authority("TLS".into(), e.to_string());
     let provider = Arc::new(provider());

@@ -2,6 +2,7 @@
 
 mod abilities;
 mod identity;
+mod own;
 mod server;
 mod words;
 mod work;
@@ -25,6 +26,7 @@ use crate::journal::{Journal, JournalError};
 use crate::log;
 use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
+pub use own::Together;
 use words::describe;
 
 /// What stops the agent. Everything else is reported and tried again.
@@ -45,6 +47,9 @@ pub enum DriverError {
     /// The server's address or certificates cannot be used.
     #[error("the server cannot be addressed")]
     Transport(#[from] TransportError),
+    /// Another version of the agent is to run: the guard starts it when this process ends.
+    #[error("another version of the agent takes over")]
+    TakesOver,
 }
 
 /// Why a round with the server did not succeed.
@@ -104,12 +109,16 @@ pub struct Driver {
     metered: (bool, Option<Instant>),
     /// Why the last assignment was refused, to be told with the next check-in.
     refused: Option<Explained>,
+    /// Whether the server has answered since the start.
+    spoken: bool,
+    /// What the drivers of one process know of each other.
+    together: Arc<Together>,
     _lock: File,
 }
 
 impl Driver {
     /// Opens a state directory.
-    pub fn open(state: &Path) -> Result<Self, DriverError> {
+    pub fn open(state: &Path, together: Arc<Together>) -> Result<Self, DriverError> {
         let config = Config::load(state)?;
         let lock = config::lock(state)?;
         let fs = fs::system();
@@ -141,6 +150,8 @@ impl Driver {
             battery: Battery::default(),
             metered: (false, None),
             refused: None,
+            spoken: false,
+            together,
             _lock: lock,
         })
     }
@@ -157,6 +168,7 @@ impl Driver {
             let pause = match self.round().await {
                 Ok(poll) => {
                     failures = 0;
+                    self.together.is_heard();
                     // A held check-in has used up most of the interval already.
                     jittered(poll.saturating_sub(began.elapsed()))
                 }
@@ -224,8 +236,10 @@ impl Driver {
     async fn work_off(&mut self, mut agenda: Agenda) -> Result<(), DriverError> {
         let mut told = |phase: &Phase| log::line(&describe(phase));
         while let Some(effect) = self.core.next(&mut agenda, &mut told)? {
+            self.says_how_busy();
             agenda.add(self.perform(effect).await?);
         }
+        self.says_how_busy();
         Ok(())
     }
 
@@ -244,7 +258,10 @@ impl Driver {
                 Ok(activation) => Some(Event::Switched(activation)),
                 Err(reason) => Some(Event::Unhealthy(reason)),
             },
-            Effect::Restart => Some(Event::Unhealthy(self.restart_machine().await)),
+            Effect::Restart => {
+                self.gives_way().await?;
+                Some(Event::Unhealthy(self.restart_machine().await))
+            }
             Effect::CheckHealth(installed) => match self.prove(&installed).await {
                 Ok(()) => {
                     self.runs_again()?;
@@ -261,6 +278,7 @@ impl Driver {
                         Ok(Activation::Live) => break,
                         // What is asked for runs after that; until then the way back goes on.
                         Ok(Activation::Restart) => {
+                            self.gives_way().await?;
                             let reason = self.restart_machine().await;
                             log::line(&format!("going back: {reason}"));
                         }
@@ -354,7 +372,11 @@ impl Driver {
 
     /// Checks a new version; when it is healthy, nothing turns the switch back any more.
     async fn prove(&mut self, installed: &Installed) -> Result<(), Explained> {
-        self.check_health(installed).await?;
+        if self.is_own() {
+            self.proves_itself().await?;
+        } else {
+            self.check_health(installed).await?;
+        }
         let (backend, slot) = (self.core.backend.clone(), self.journal().record().active);
         let Some(slot) = slot else {
             return Ok(());

@@ -33,6 +33,8 @@ impl Driver {
                     .unwrap_or(MAX_WAIT_S)
                     .clamp(1, MAX_WAIT_S)
             }
+            // The first word is not held: it shows that this agent reaches its server.
+            _ if !self.spoken => 0,
             _ => MAX_WAIT_S,
         };
         let (answer, nonce) = self.check_in(wait).await?;
@@ -65,7 +67,8 @@ impl Driver {
             // There is something to tell.
             return Ok(Duration::ZERO);
         }
-        if !self.journal().record().outbox.is_empty() {
+        let first = !std::mem::replace(&mut self.spoken, true);
+        if first || !self.journal().record().outbox.is_empty() {
             return Ok(Duration::ZERO);
         }
         Ok(Duration::from_secs(u64::from(answer.poll_after_s.max(1))))

@@ -3,7 +3,7 @@
 //! Two slots, whatever they are made of ([`Backend`]): folders and a pointer ([`Directory`]), one
 //! executable beside the one before it ([`Executable`]), raw images on files or block devices
 //! with the boot loader's switch ([`Image`]), or anything that a command of the owner's manages
-//! ([`Hook`]). Each makes the new version durable and verified before it is put to use, each
+//! ([`Hook`]). The agent's own program is one more ([`Own`]). Each makes the new version durable and verified before it is put to use, each
 //! switch can be repeated, and the way back needs nothing but the machine itself.
 
 mod artifact;
@@ -12,6 +12,7 @@ mod directory;
 mod executable;
 mod hook;
 mod image;
+mod own;
 mod setup;
 
 use std::io;
@@ -27,6 +28,7 @@ pub use directory::Directory;
 pub use executable::Executable;
 pub use hook::{Hook, Verbs};
 pub use image::{BootSwitch, Image};
+pub use own::Own;
 pub use setup::{BackendSettings, open};
 
 /// The bytes of a payload, chunk by chunk.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_trust::Health;
 
 use super::hook::CommandVerbs;
-use super::{Backend, Directory, Executable, Hook, Image, SlotError};
+use super::{Backend, Directory, Executable, Hook, Image, Own, SlotError};
 use crate::fs::Fs;
 
 /// How versions are installed here.
@@ -31,6 +31,8 @@ pub enum BackendSettings {
         /// Tells the boot loader: `booted`, `next`, `set`, `confirm`.
         boot: Health,
     },
+    /// The agent's own program, started by `tidegate-guard`.
+    Agent,
     /// A command that installs: `install`, `activate`, `current`, `confirm`, `remove`.
     Hook {
         /// The command.
@@ -56,6 +58,10 @@ pub fn open(
         BackendSettings::Image { a, b, boot } => {
             let places = [a.clone(), b.clone()];
             Arc::new(Image::open(fs, state, places, verbs(boot))?)
+        }
+        BackendSettings::Agent => {
+            let running = std::env::var("TIDEGATE_GUARD_SLOT").ok();
+            Arc::new(Own::open(fs, state, running.as_deref())?)
         }
         BackendSettings::Hook { command } => Arc::new(Hook::open(fs, state, verbs(command))?),
     })

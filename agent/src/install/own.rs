@@ -1,0 +1,98 @@
+//! The agent's own program, in directory slots, started by a guard that is never updated.
+//!
+//! Whoever runs is the agent that the guard has started; a switch takes its next start. What has
+//! proven itself is written to `confirmed`, which the guard reads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidegate_protocol::Image;
+
+use super::{Backend, Directory, Order, SlotError, at};
+use crate::fs::{Fs, Mode};
+use crate::fsm::{Activation, Medium, SlotId};
+
+/// The agent itself.
+pub struct Own {
+    fs: Arc<dyn Fs>,
+    state: PathBuf,
+    slots: Directory,
+    /// The slot that this process was started from.
+    running: Option<SlotId>,
+}
+
+impl Own {
+    /// With slots below a state directory. `running` is what the guard says: `a` or `b`.
+    pub fn open(fs: Arc<dyn Fs>, state: &Path, running: Option<&str>) -> Result<Self, SlotError> {
+        Ok(Self {
+            slots: Directory::open(fs.clone(), state)?,
+            fs,
+            state: state.to_owned(),
+            running: [SlotId::A, SlotId::B]
+                .into_iter()
+                .find(|slot| running == Some(slot.name())),
+        })
+    }
+}
+
+impl Backend for Own {
+    fn formats(&self) -> &'static [&'static str] {
+        self.slots.formats()
+    }
+
+    fn medium(&self) -> Result<Medium, SlotError> {
+        let pointer = self.slots.medium()?.active;
+        Ok(Medium {
+            active: self.running.or(pointer),
+            next: pointer,
+            falls_back: true,
+        })
+    }
+
+    fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
+        self.slots.stage(order)
+    }
+
+    fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError> {
+        if slot != self.running {
+            // What another version in that slot has used up is not this one's.
+            let path = self.state.join("starts");
+            self.fs
+                .remove_if_there(&path)
+                .and_then(|()| self.fs.sync_dir(&self.state))
+                .map_err(at(&path))?;
+        }
+        self.slots.activate(slot)?;
+        Ok(if self.running == slot {
+            Activation::Live
+        } else {
+            Activation::Restart
+        })
+    }
+
+    fn confirm(&self, slot: SlotId) -> Result<(), SlotError> {
+        let path = self.state.join("confirmed");
+        let confirmed = self.fs.read(&path, 16).map_err(at(&path))?;
+        if confirmed.as_deref() == Some(slot.name().as_bytes()) {
+            return Ok(());
+        }
+        self.fs
+            .replace(&path, slot.name().as_bytes(), Mode::Plain)
+            .map_err(at(&path))
+    }
+
+    fn folder(&self, slot: SlotId) -> PathBuf {
+        self.slots.folder(slot)
+    }
+
+    fn room(&self, length: u64) -> u64 {
+        self.slots.room(length)
+    }
+
+    fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
+        let image = self.slots.adopt(slot, from)?;
+        // It runs this very moment.
+        self.confirm(slot)?;
+        Ok(image)
+    }
+}

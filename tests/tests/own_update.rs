@@ -1,0 +1,170 @@
+//! The agent updates itself through the same server and the same slots, under its guard.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+use tidegate_tests::{Device, Server, binary, eventually};
+
+/// A release of the agent: a folder with `tidegate-agent` in it, here a script that becomes the
+/// real one, or does not.
+fn agent_release(dir: &Path, version: &str, becomes: &str) -> PathBuf {
+    let tree = dir.join(format!("agent-{version}"));
+    std::fs::create_dir_all(&tree).unwrap();
+    std::fs::write(tree.join("VERSION"), version).unwrap();
+    let program = tree.join("tidegate-agent");
+    std::fs::write(&program, format!("#!/bin/sh\n# {version}\n{becomes}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    tree
+}
+
+struct Guard {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Guard {
+    fn start(dir: &Path, own: &Device, main: &Device, deadline: &str) -> Self {
+        let log = dir.join("guard.log");
+        let file = std::fs::File::create(&log).unwrap();
+        let child = Command::new(binary("tidegate-guard"))
+            .args(["--deadline", deadline])
+            .arg(&own.state)
+            .arg("run")
+            .arg("--state")
+            .arg(&main.state)
+            .arg("--self-state")
+            .arg(&own.state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- guard ---\n{}", self.log());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that_hangs() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let real = format!("exec {} \"$@\"", binary("tidegate-agent").display());
+    let publish = |version: &str, becomes: &str| {
+        let tree = agent_release(dir, version, becomes);
+        let path = tree.display().to_string();
+        server.cli(&[
+            "release",
+            "publish",
+            &path,
+            "--product",
+            "tidegate-agent",
+            "--release",
+            version,
+        ]);
+        server.cli(&[
+            "release",
+            "promote",
+            "tidegate-agent",
+            version,
+            "--to",
+            "ga",
+            "--reason",
+            "test",
+        ]);
+        tree
+    };
+    let first = publish("0.1.0", &real);
+    publish("0.2.0", &real);
+    publish("0.3.0", "exit 1");
+    publish("0.4.0", "exec sleep 600");
+    let token = server.cli(&["device", "join-token", "--product", "tidegate-agent"]);
+    let own = Device::blank(dir, "plc-agent");
+    let adopt = first.display().to_string();
+    let output = Command::new(binary("tidegate-agent"))
+        .args(["enroll", "--server", &server.url, "--token", token.trim()])
+        .args([
+            "--product",
+            "tidegate-agent",
+            "--region",
+            "NA",
+            "--name",
+            "plc-agent",
+        ])
+        .args([
+            "--backend",
+            "agent",
+            "--adopt",
+            &adopt,
+            "--release",
+            "0.1.0",
+            "--state",
+        ])
+        .arg(&own.state)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let main = Device::enrol(
+        dir,
+        "plc",
+        &server.url,
+        &server.join_token(),
+        "NA",
+        installed,
+    );
+    let guard = Guard::start(dir, &own, &main, "6");
+    let roll_out = async |version: &str| -> String {
+        let own = json!({ "product": "tidegate-agent", "window_s": 1 });
+        server.roll_out(version, &["NA"], own).await
+    };
+    let settles = async |version: &str| {
+        eventually(&format!("the agent is {version}"), async || {
+            let there = own.installed().as_deref() == Some(version);
+            (there && own.status()["state"].is_null()).then_some(())
+        })
+        .await;
+    };
+    let id = roll_out("0.2.0").await;
+    server.rollout_is(&id, "completed").await;
+    settles("0.2.0").await;
+    // One that ends at once: three starts, and the guard is back by itself.
+    let id = roll_out("0.3.0").await;
+    server.rollout_is(&id, "halted").await;
+    settles("0.2.0").await;
+    let deployment = &server.deployments(&id).await[0];
+    assert_eq!(
+        deployment["reason"]["code"], "crashed_in_trial",
+        "{deployment}"
+    );
+    let ends = guard
+        .log()
+        .matches("the agent in slot a ended: exit status: 1")
+        .count();
+    assert_eq!(ends, 3, "{}", guard.log());
+    // One that hangs is killed when its time is over.
+    let id = roll_out("0.4.0").await;
+    server.rollout_is(&id, "halted").await;
+    settles("0.2.0").await;
+    assert!(guard.log().contains("did not check in within 6 s"));
+    // All the while the machine's own product is served.
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    main.settles_on("1.1.0").await;
+}
