@@ -18,6 +18,7 @@ use crate::journal::Journal;
 use crate::log;
 use crate::platform;
 use crate::power::PowerSettings;
+use crate::service;
 use crate::stop::asked_to_stop;
 
 /// How the process ends.
@@ -179,6 +180,7 @@ async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<S
             log::line(&said);
             Ok(String::new())
         }
+        () = service::keep_alive() => Ok(String::new()),
         () = asked_to_stop(with_stdin) => {
             log::line("stops; the journal holds what it was doing");
             Ok(String::new())

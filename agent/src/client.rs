@@ -10,6 +10,7 @@ use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -416,18 +417,16 @@ impl Client {
                     .map_err(refuse)?;
             }
             let _ = stream.set_nodelay(true);
-            match &self.tls {
-                None => handshake(TokioIo::new(stream)).await,
+            let line: Box<dyn Line> = match &self.tls {
+                None => Box::new(stream),
                 Some(tls) => {
                     let name =
                         ServerName::try_from(host.clone()).map_err(|e| refuse(e.to_string()))?;
-                    let stream = tls
-                        .connect(name, stream)
-                        .await
-                        .map_err(|e| refuse(e.to_string()))?;
-                    handshake(TokioIo::new(stream)).await
+                    let stream = tls.connect(name, stream).await;
+                    Box::new(stream.map_err(|e| refuse(e.to_string()))?)
                 }
-            }
+            };
+            handshake(line).await
         };
         tokio::time::timeout(CONNECT, connecting)
             .await
@@ -435,13 +434,15 @@ impl Client {
     }
 }
 
-async fn handshake<T>(io: T) -> Result<SendRequest<Full<Bytes>>, TransportError>
-where
-    T: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
-{
+/// A connection, encrypted or not: one type, so that HTTP is in the binary once.
+trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
+
+async fn handshake(line: Box<dyn Line>) -> Result<SendRequest<Full<Bytes>>, TransportError> {
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(64 << 10)
-        .handshake(io)
+        .handshake(TokioIo::new(line))
         .await
         .map_err(|e| TransportError::Broken(crate::log::chain(&e)))?;
     tokio::spawn(async move {

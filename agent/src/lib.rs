@@ -30,6 +30,7 @@ pub mod power;
 #[cfg(test)]
 mod power_loss;
 mod proxy;
+mod service;
 mod stop;
 
 pub use cli::{ExitCode, main};

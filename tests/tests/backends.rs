@@ -18,7 +18,7 @@ fn script(path: &Path, text: &str) {
 /// it worth a delta.
 fn program(dir: &Path, version: &str, healthy: bool) -> PathBuf {
     let path = dir.join(format!("program-{version}"));
-    let verdict = if healthy { 0 } else { 1 };
+    let verdict = i32::from(!healthy);
     let mut text =
         format!("#!/bin/sh\n[ \"$1\" = check ] && exit {verdict}\necho {version}\nexit 0\n");
     let mut state = 7u64;

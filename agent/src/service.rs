@@ -1,0 +1,79 @@
+//! What the service manager hears: that the agent is ready, and that it is not stuck.
+//!
+//! The signs of life come from the event loop itself: when it hangs, they stop, systemd kills the
+//! agent, and in the trial of a new version that costs a try.
+
+/// Says that the agent is ready, then that it lives, for as long as it is polled. Never ends.
+pub(crate) async fn keep_alive() {
+    #[cfg(target_os = "linux")]
+    {
+        use sd_notify::{NotifyState, notify, watchdog_enabled};
+        // Nobody listens where no service manager asked for it.
+        let _ = notify(&[NotifyState::Ready]);
+        if let Some(within) = watchdog_enabled() {
+            loop {
+                let _ = notify(&[NotifyState::Watchdog]);
+                tokio::time::sleep(within / 3).await;
+            }
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixDatagram;
+    use std::process::{Command, Stdio};
+
+    /// The environment belongs to the whole process: the words are read from one of its own.
+    #[test]
+    fn systemd_hears_that_it_is_ready_and_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "service::tests::a_child_that_speaks",
+                "--exact",
+                "--ignored",
+            ])
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "30000")
+            .stdout(Stdio::null())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut heard = Vec::new();
+        let mut buffer = [0; 256];
+        while heard.len() < 4 {
+            let length = socket.recv(&mut buffer).unwrap();
+            heard.push(String::from_utf8_lossy(&buffer[..length]).trim().to_owned());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(heard[0], "READY=1");
+        assert!(
+            heard[1..].iter().all(|word| word == "WATCHDOG=1"),
+            "{heard:?}"
+        );
+    }
+
+    #[test]
+    #[ignore = "the child of the test above"]
+    fn a_child_that_speaks() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(super::keep_alive());
+        runtime.block_on(async {
+            // Until it is killed, or its parent is gone.
+            let gone = tokio::task::spawn_blocking(|| {
+                let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
+            });
+            let _ = gone.await;
+        });
+    }
+}

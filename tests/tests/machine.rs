@@ -1,0 +1,157 @@
+//! What a machine and its surroundings do to an update: empty batteries, dead mirrors, proxies,
+//! storage that is full or can only be read.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::json;
+use tidegate_tests::{Database, Device, Mode, Proxy, Server, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_battery_that_runs_low_in_the_middle_stops_the_update_until_it_is_charged() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let dir = server.dir.path();
+    let battery = dir.join("battery");
+    std::fs::write(&battery, "60 battery").unwrap();
+    let proxy = Proxy::start(&server.url, Mode::CutAfter(20_000)).await;
+    let mut device = Device::blank(dir, "plc");
+    let file = battery.display().to_string();
+    let (ok, said) = device.try_enrol(
+        &proxy.url,
+        &server.join_token(),
+        "NA",
+        None,
+        &["--battery-file", &file],
+    );
+    assert!(ok, "{said}");
+    device.run();
+    let id = server.roll_out("1.0.0", &["NA"], json!({})).await;
+    eventually("it has begun", async || {
+        device.log().contains("downloading 1.0.0").then_some(())
+    })
+    .await;
+    std::fs::write(&battery, "14 battery").unwrap();
+    eventually("the server hears that it waits, and why", async || {
+        let deployment = server.deployments(&id).await.pop()?;
+        let waits = deployment["state"] == "deferred";
+        (waits && deployment["reason"]["code"] == "battery_low").then_some(())
+    })
+    .await;
+    assert_eq!(device.installed(), None);
+    std::fs::write(&battery, "35 mains").unwrap();
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.0.0").await;
+}
+
+/// A mirror: blobs from a folder, with ranges, one request a connection.
+struct Mirror {
+    port: u16,
+    folder: Arc<OnceLock<PathBuf>>,
+    served: Arc<AtomicU64>,
+}
+
+impl Mirror {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mirror = Self {
+            port: listener.local_addr().unwrap().port(),
+            folder: Arc::default(),
+            served: Arc::default(),
+        };
+        let (folder, served) = (mirror.folder.clone(), mirror.served.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if let Some(folder) = folder.get() {
+                    serve(stream, folder, &served);
+                }
+            }
+        });
+        mirror
+    }
+}
+
+fn serve(mut stream: TcpStream, folder: &std::path::Path, served: &AtomicU64) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let Some(Ok(first)) = lines.next() else {
+        return;
+    };
+    let mut range = None;
+    for line in lines.map_while(Result::ok).take_while(|l| !l.is_empty()) {
+        if let Some(text) = line.strip_prefix("range: bytes=") {
+            let (from, to) = text.split_once('-').unwrap();
+            range = Some((from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap()));
+        }
+    }
+    let path = first.split(' ').nth(1).unwrap();
+    let Some(name) = path.strip_prefix("/mirror/blobs/") else {
+        let _ = stream.write_all(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n");
+        return;
+    };
+    let bytes = std::fs::read(folder.join(&name[..2]).join(name)).unwrap();
+    let (status, body, place) = match range {
+        Some((from, to)) => {
+            let (from, to) = (usize::try_from(from).unwrap(), usize::try_from(to).unwrap());
+            let place = format!("content-range: bytes {from}-{to}/{}\r\n", bytes.len());
+            ("206 Partial Content", &bytes[from..=to], place)
+        }
+        None => ("200 OK", &bytes[..], String::new()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{place}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(head.as_bytes());
+    if stream.write_all(body).is_ok() {
+        served.fetch_add(body.len() as u64, Ordering::SeqCst);
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = stream.read(&mut [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_come_from_the_first_mirror_that_answers() {
+    let mirror = Mirror::start();
+    // Nobody listens on the first one.
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mirrors = format!("http://{nobody},http://127.0.0.1:{}/mirror/", mirror.port);
+    let server = Server::start_with(Database::Sqlite, &["--mirror", &mirrors]).await;
+    server.publish(&[("1.0.0", true)]);
+    let blob = server.blob(&"ab".repeat(32));
+    let folder = blob.parent().unwrap().parent().unwrap().to_owned();
+    mirror.folder.set(folder).unwrap();
+    let dir = server.dir.path();
+    let mut device = Device::enrol(dir, "plc", &server.url, &server.join_token(), "NA", None);
+    device.run();
+    let id = server.roll_out("1.0.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.0.0").await;
+    let served = mirror.served.load(Ordering::SeqCst);
+    let fetched = server.deployments(&id).await[0]["bytes_downloaded"]
+        .as_u64()
+        .unwrap();
+    assert_eq!(served, fetched, "all of it came from the mirror, once");
+    assert!(served > 300_000, "{served}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_the_environment_carries_everything() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let proxy = Proxy::start(&server.url, Mode::Pass).await;
+    let dir = server.dir.path();
+    let mut device = Device::enrol(dir, "plc", &server.url, &server.join_token(), "NA", None);
+    // It passes requests on as they are; the server takes them with the whole address too.
+    device.run_with(&[("http_proxy", &proxy.url), ("no_proxy", "")]);
+    let id = server.roll_out("1.0.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.0.0").await;
+    assert!(proxy.passed() > 300_000, "{} bytes", proxy.passed());
+}
