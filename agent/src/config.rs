@@ -189,12 +189,15 @@ pub(crate) fn take_next_identity(fs: &dyn Fs, state: &Path) -> Result<(), Config
 /// Keeps a second agent off a state directory for as long as it lives.
 pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
     let path = state.join("lock");
-    let file = fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(io_at(&path))?;
+    // Held for reading: a file system with errors must be able to become read-only under us.
+    let open = || match fs::File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            fs::File::create_new(&path)?;
+            fs::File::open(&path)
+        }
+        other => other,
+    };
+    let file = open().map_err(io_at(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(ConfigError::Busy(state.to_owned())),

@@ -13,6 +13,8 @@ pub struct Device {
     pub name: String,
     /// The agent's folder.
     pub state: PathBuf,
+    /// Where its log goes; into its folder by default.
+    pub log_file: PathBuf,
     child: Option<Child>,
 }
 
@@ -38,6 +40,7 @@ impl Device {
         let device = Self {
             name: name.into(),
             state: dir.join(name),
+            log_file: dir.join(name).join("agent.log"),
             child: None,
         };
         let (ok, text) = device.try_enrol(url, token, region, installed, &[]);
@@ -50,6 +53,7 @@ impl Device {
         Self {
             name: name.into(),
             state: dir.join(name),
+            log_file: dir.join(name).join("agent.log"),
             child: None,
         }
     }
@@ -101,7 +105,7 @@ impl Device {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(self.state.join("agent.log"))
+            .open(&self.log_file)
             .unwrap();
         let mut command = Command::new(binary("tidegate-agent"));
         command
@@ -160,7 +164,7 @@ impl Device {
 
     /// What the agent logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.state.join("agent.log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log_file).unwrap_or_default()
     }
 
     /// The device's id.

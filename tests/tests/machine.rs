@@ -48,6 +48,85 @@ async fn a_battery_that_runs_low_in_the_middle_stops_the_update_until_it_is_char
     device.settles_on("1.0.0").await;
 }
 
+/// A file system of its own, of which the size is known. Needs root.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: PathBuf, kib: u32) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let options = format!("size={kib}k");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&path)
+            .output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(path));
+        }
+        assert!(
+            std::env::var_os("TIDEGATE_REQUIRE_POWER_CUT").is_none(),
+            "nothing can be mounted here, and it must be"
+        );
+        println!("skipped: nothing can be mounted here");
+        None
+    }
+
+    fn remount(&self, options: &str) {
+        let output = std::process::Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(&self.0)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_and_one_that_can_only_be_read_are_told_and_leave_the_machine_as_it_is() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    // Room for one version as artifact and tree, 660 KB, and not for a second one.
+    let Some(disk) = Small::mount(dir.join("disk"), 1_000) else {
+        return;
+    };
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let token = server.join_token();
+    let mut device = Device::enrol(&disk.0, "plc", &server.url, &token, "NA", installed);
+    device.log_file = dir.join("plc.log");
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    eventually("the full disk is told", async || {
+        let deployment = server.deployments(&id).await.pop()?;
+        (deployment["reason"]["code"] == "disk_full").then_some(())
+    })
+    .await;
+    assert_eq!(device.installed().as_deref(), Some("1.0.0"));
+    disk.remount("ro");
+    // A new job makes the agent write; it cannot, says so, and ends for its service manager.
+    server.cli(&["rollout", "cancel", &id, "--reason", "test"]);
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    let name = device.id();
+    eventually("the read-only disk is told", async || {
+        let why = server.get(&format!("/api/v1/devices/{name}/why")).await;
+        why.to_string().contains("can only be read").then_some(())
+    })
+    .await;
+    assert_eq!(device.installed().as_deref(), Some("1.0.0"));
+    disk.remount("rw,size=16m");
+    device.kill();
+    device.run();
+    device.settles_on("1.1.0").await;
+}
+
 /// A mirror: blobs from a folder, with ranges, one request a connection.
 struct Mirror {
     port: u16,

@@ -52,6 +52,22 @@ pub enum DriverError {
     TakesOver,
 }
 
+impl DriverError {
+    /// The reason to tell the server; `None` where nothing is wrong with the machine.
+    fn explained(&self) -> Option<Explained> {
+        match self {
+            Self::Journal(JournalError::Io { source, .. }) => {
+                Some(Explained::new(install::io_reason(source), log::chain(self)))
+            }
+            Self::Slots(error) => Some(error.explained()),
+            Self::Journal(_) | Self::Config(_) | Self::Trust(_) => {
+                Some(Explained::new(Reason::StorageError, log::chain(self)))
+            }
+            Self::Transport(_) | Self::TakesOver => None,
+        }
+    }
+}
+
 /// Why a round with the server did not succeed.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
@@ -75,6 +91,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const SIGN_OF_LIFE: Duration = Duration::from_mins(1);
 /// How long a machine may take to go down once it was told to.
 const REBOOT: Duration = Duration::from_mins(5);
+/// How long an agent that has to end may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Between tries while the server does not answer.
 const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
@@ -156,8 +174,20 @@ impl Driver {
         })
     }
 
-    /// Runs until it is dropped. Returns only when going on would be wrong.
+    /// Runs until it is dropped. Returns only when going on would be wrong, and tells the server
+    /// why where that can still be done.
     pub async fn run(&mut self) -> Result<(), DriverError> {
+        let ended = self.serve().await;
+        if let Err(error) = &ended
+            && let Some(reason) = error.explained()
+        {
+            self.refused = Some(reason);
+            let _ = tokio::time::timeout(LAST_WORDS, self.check_in(0)).await;
+        }
+        ended
+    }
+
+    async fn serve(&mut self) -> Result<(), DriverError> {
         let agenda = self.core.start()?;
         self.work_off(agenda).await?;
         let mut failures = 0u32;
