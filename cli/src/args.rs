@@ -233,7 +233,7 @@ pub(crate) struct ServeArgs {
     /// How often devices check in.
     #[arg(long, env = "TIDEGATE_POLL", default_value = "60s", value_parser = duration)]
     pub(crate) poll: Duration,
-    /// Where else devices may fetch payloads, best first, as http(s)://host[:port][/folder]; may be
+    /// Where else devices may fetch payloads, best first, an address with or without a folder; may be
     /// repeated. Blobs lie there under /blobs/ as here.
     #[arg(
         long = "mirror",

@@ -212,12 +212,12 @@ async fn payloads_come_from_the_first_mirror_that_answers() {
     let id = server.roll_out("1.0.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "completed").await;
     device.settles_on("1.0.0").await;
-    let served = mirror.served.load(Ordering::SeqCst);
+    let carried = mirror.served.load(Ordering::SeqCst);
     let fetched = server.deployments(&id).await[0]["bytes_downloaded"]
         .as_u64()
         .unwrap();
-    assert_eq!(served, fetched, "all of it came from the mirror, once");
-    assert!(served > 300_000, "{served}");
+    assert_eq!(carried, fetched, "all of it came from the mirror, once");
+    assert!(carried > 300_000, "{carried}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

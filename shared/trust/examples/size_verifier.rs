@@ -56,6 +56,7 @@ fn verify(folder: &Path, bytes: &[u8]) -> Result<assignment::Accepted, TrustErro
             strict: false,
         },
         agent: None,
+        formats: &["tar"],
     };
     assignment::verify(&trusted, bytes, &situation)
 }

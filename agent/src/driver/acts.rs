@@ -1,0 +1,135 @@
+//! What the driver does to the machine: switches, starts, checks.
+
+use std::time::{Duration, Instant};
+
+use tidegate_protocol::{Explained, Reason};
+
+use super::{Driver, DriverError, REBOOT};
+use crate::fsm::{Activation, Event, Installed, Phase, SlotId};
+use crate::health::{self, Surroundings};
+use crate::log;
+
+impl Driver {
+    pub(super) async fn switch(&mut self, slot: Option<SlotId>) -> Result<Activation, Explained> {
+        self.stopped.get_or_insert_with(Instant::now);
+        let backend = self.core.backend.clone();
+        let switched = self.blocking(move || backend.activate(slot)).await?;
+        let activation = switched.map_err(|e| e.explained())?;
+        let (Some(restart), Some(slot), Activation::Live) =
+            (self.config.restart.clone(), slot, activation)
+        else {
+            return Ok(activation);
+        };
+        let release = self.journal().record().slot(slot);
+        let release = release.map(|i| i.release.to_string());
+        let around = self.surroundings(slot, release.unwrap_or_default());
+        let failed = Reason::RestartFailed;
+        self.blocking(move || health::run(&restart, &around, failed, failed))
+            .await??;
+        Ok(activation)
+    }
+
+    /// Notes how long what is updated did not run; the next report tells it.
+    pub(super) fn runs_again(&mut self) -> Result<(), DriverError> {
+        let Some(stopped) = self.stopped.take() else {
+            return Ok(());
+        };
+        let ms = u64::try_from(stopped.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.handle_light(Event::StoodStill { ms })
+    }
+
+    /// Work that may take long or call commands, off the event loop.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Explained> {
+        let done = tokio::task::spawn_blocking(work);
+        self.alive(done)
+            .await
+            .map_err(|e| Explained::new(Reason::StorageError, e.to_string()))
+    }
+
+    /// Where commands run for what is in a slot.
+    fn surroundings(&self, slot: SlotId, release: String) -> Surroundings {
+        Surroundings {
+            folder: self.core.backend.folder(slot),
+            release,
+            device_name: self.config.name.clone(),
+        }
+    }
+
+    /// Starts the machine again. Comes back only when that did not happen.
+    pub(super) async fn restart_machine(&mut self) -> Explained {
+        let failed = |what: &str| Explained::new(Reason::RestartFailed, what);
+        let Some(reboot) = self.config.reboot.clone() else {
+            return failed("no --reboot-cmd is set, and the switch needs a start of the machine");
+        };
+        let around = Surroundings {
+            folder: self.state.clone(),
+            release: String::new(),
+            device_name: self.config.name.clone(),
+        };
+        let reason = Reason::RestartFailed;
+        let said = self
+            .blocking(move || health::run(&reboot, &around, reason, reason))
+            .await;
+        if let Ok(Err(why)) | Err(why) = said {
+            return why;
+        }
+        log::line("the machine starts again");
+        tokio::time::sleep(REBOOT).await;
+        failed("the machine did not go down")
+    }
+
+    /// Checks a new version; when it is healthy, nothing turns the switch back any more.
+    pub(super) async fn prove(&mut self, installed: &Installed) -> Result<(), Explained> {
+        if self.is_own() {
+            self.proves_itself().await?;
+        } else {
+            self.check_health(installed).await?;
+        }
+        let (backend, slot) = (self.core.backend.clone(), self.journal().record().active);
+        let Some(slot) = slot else {
+            return Ok(());
+        };
+        self.blocking(move || backend.confirm(slot))
+            .await?
+            .map_err(|e| e.explained())
+    }
+
+    pub(super) async fn check_health(&mut self, installed: &Installed) -> Result<(), Explained> {
+        let Some(health) = self
+            .config
+            .health
+            .clone()
+            .or_else(|| installed.health.clone())
+        else {
+            return Ok(());
+        };
+        let Some(slot) = self.journal().record().active else {
+            return Ok(());
+        };
+        let around = self.surroundings(slot, installed.release.to_string());
+        self.blocking(move || health::check(&health, &around))
+            .await?
+    }
+
+    /// Checks what runs now and then, outside of updates: a release that turns bad late is seen
+    /// by comparing those who run it with those who do not. One failed check is none: it is
+    /// repeated at once.
+    pub(super) async fn check_idle(&mut self) {
+        let every = Duration::from_secs(u64::from(self.config.health_every_s.max(1)));
+        let record = self.journal().record();
+        let due = self.healthy.is_none_or(|(_, at)| at.elapsed() >= every);
+        let (Phase::Idle, Some(installed), true) = (&record.phase, record.running(), due) else {
+            return;
+        };
+        if self.config.health.is_none() && installed.health.is_none() {
+            return;
+        }
+        let installed = installed.clone();
+        let healthy = self.check_health(&installed).await.is_ok()
+            || self.check_health(&installed).await.is_ok();
+        self.healthy = Some((healthy, Instant::now()));
+    }
+}
