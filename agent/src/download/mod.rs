@@ -59,6 +59,8 @@ pub(crate) struct Fetched {
 const TRIES: u32 = 8;
 /// Times that one chunk may come damaged from each source.
 const DAMAGED: u32 = 3;
+/// While nothing may pass it is looked again after this.
+const CLOSED: Duration = Duration::from_secs(30);
 /// What has come is made durable when it is so many bytes, or so old.
 const SYNC_BYTES: u64 = 4 << 20;
 const SYNC_AGE: Duration = Duration::from_secs(5);
@@ -254,6 +256,8 @@ enum Stop {
     Io(io::Error),
     Damaged,
     Full,
+    /// Nothing may pass at this hour.
+    Closed,
 }
 
 impl Shared<'_> {
@@ -313,6 +317,9 @@ async fn worker(shared: &RefCell<Shared<'_>>, ways: &Ways<'_>) -> Result<(), Exp
             return Ok(());
         };
         while !shared.borrow().store.has(index) {
+            while limit_at(ways.limits, platform::now().as_secs()) == Some(0) {
+                tokio::time::sleep(CLOSED).await;
+            }
             let source = shared.borrow().source;
             if line.as_ref().is_none_or(|(of, _)| *of != source) {
                 line = ways.sources.get(source).map(|c| (source, c.sibling()));
@@ -326,6 +333,7 @@ async fn worker(shared: &RefCell<Shared<'_>>, ways: &Ways<'_>) -> Result<(), Exp
             let why = match ended {
                 Ok(Ok(()) | Err(Stop::Full)) if shared.borrow().store.has(index) => break,
                 Ok(Err(Stop::Io(error))) => return Err(storage(&error)),
+                Ok(Err(Stop::Closed)) => continue,
                 Ok(Err(Stop::Damaged)) => {
                     let mut shared = shared.borrow_mut();
                     let times = shared.damaged.entry(index).or_default();
@@ -377,8 +385,11 @@ async fn fetch(
     client
         .fetch(&path, &etag, range, |at, bytes| {
             let mut shared = shared.borrow_mut();
-            let stop = shared.take(index, at, bytes).err();
+            let mut stop = shared.take(index, at, bytes).err();
             let limit = limit_at(ways.limits, platform::now().as_secs());
+            if limit == Some(0) {
+                stop = stop.or(Some(Stop::Closed));
+            }
             let now = shared.begun.elapsed();
             Taken {
                 stop,

@@ -46,9 +46,6 @@ pub(crate) struct Pacer {
 
 /// The link may run ahead of its rate by so much: reads are not of one size.
 const BURST: Duration = Duration::from_millis(250);
-/// While nothing may pass it is looked again after this.
-const CLOSED: Duration = Duration::from_secs(30);
-
 impl Pacer {
     /// Counts bytes that have passed; how long to wait before the next ones.
     pub(crate) fn passed(&mut self, now: Duration, bytes: usize, limit: Option<u64>) -> Duration {
@@ -56,11 +53,9 @@ impl Pacer {
             self.paid_until = now;
             return Duration::ZERO;
         };
-        if limit == 0 {
-            return CLOSED;
-        }
         let cost = Duration::from_nanos(
-            u64::try_from(bytes as u128 * 1_000_000_000 / u128::from(limit)).unwrap_or(u64::MAX),
+            u64::try_from(bytes as u128 * 1_000_000_000 / u128::from(limit.max(1)))
+                .unwrap_or(u64::MAX),
         );
         self.paid_until = self.paid_until.max(now).saturating_add(cost);
         self.paid_until.saturating_sub(now).saturating_sub(BURST)
@@ -105,6 +100,5 @@ mod tests {
             "{now:?} for {ideal:?}"
         );
         assert_eq!(pacer.passed(now, 1 << 20, None), Duration::ZERO);
-        assert_eq!(pacer.passed(now, 1, Some(0)), CLOSED);
     }
 }

@@ -1,8 +1,8 @@
 //! A single executable: the file that people and services start, and `.prev` beside it.
 //!
-//! Both versions are kept as artifacts in the agent's slots; putting one to use links it, or on
-//! another file system copies it, beside the live file and renames it over that. What was live
-//! gets the name `.prev` before, so that a person finds it without the agent.
+//! Both versions are kept as artifacts in the agent's slots; putting one to use copies it beside
+//! the live file and renames it over that, so that nobody who writes into the live file reaches the
+//! slots. What was live gets the name `.prev` before, so that a person finds it without the agent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,8 +47,8 @@ impl Executable {
         self.live.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Whether the live file has a slot's bytes. The medium is compared, not a note of ours: who
-    /// has replaced the file by hand has done so.
+    /// Whether the live file has a slot's bytes. The medium is compared, not a note of ours: a file
+    /// that was replaced by hand is none of ours, and is found as `.prev` after the next switch.
     fn is_live(&self, slot: SlotId) -> io::Result<bool> {
         let open = |path: &Path| match self.fs.open(path, Open::Read) {
             Ok(file) => Ok(Some(file)),
@@ -62,26 +62,31 @@ impl Executable {
         same(&*live, &*kept)
     }
 
-    /// Gives `to` the bytes of `from`: a second name where that can be, else a copy. Durable but
-    /// for its name.
-    fn duplicate(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.fs.remove_if_there(to)?;
-        if self.fs.hard_link(from, to).is_ok() {
-            return Ok(());
-        }
-        // Another file system, or one that has no links.
+    /// Gives `to` the bytes of `from`. Durable but for its name.
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.fs.remove_if_there(to)?;
         let file = self.fs.open(from, Open::Read)?;
         copy_file(&*self.fs, &*file, file.length()?, to, Mode::Executable)
     }
 
+    /// Gives the live file a second name: by a link where the file system has such, as a copy
+    /// elsewhere. It is about to be replaced, not written to.
+    fn keep(&self, previous: &Path) -> io::Result<()> {
+        let kept = self.beside(".", ".prev.new");
+        self.fs.remove_if_there(&kept)?;
+        if self.fs.hard_link(&self.live, &kept).is_err() {
+            self.copy(&self.live, &kept)?;
+        }
+        self.fs.rename(&kept, previous)?;
+        // Two names of one file are left as they are by a rename.
+        self.fs.remove_if_there(&kept)
+    }
+
     fn put_live(&self, slot: SlotId) -> io::Result<()> {
         let (new, previous) = (self.beside(".", ".new"), self.beside("", ".prev"));
-        self.duplicate(&self.slots.artifact(slot), &new)?;
+        self.copy(&self.slots.artifact(slot), &new)?;
         if self.fs.kind(&self.live)?.is_some() {
-            let kept = self.beside(".", ".prev.new");
-            self.duplicate(&self.live, &kept)?;
-            self.fs.rename(&kept, &previous)?;
+            self.keep(&previous)?;
             // The system lets nobody replace a program that runs, but gives it another name.
             if cfg!(windows) {
                 let away = self.beside(".", ".away");
@@ -163,7 +168,8 @@ impl Backend for Executable {
     }
 
     fn room(&self, length: u64) -> u64 {
-        length
+        // The artifact and the live file.
+        length.saturating_mul(2)
     }
 
     fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
