@@ -1,6 +1,5 @@
 //! The guard as a process, with agents of a few lines of shell.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
