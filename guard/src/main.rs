@@ -43,6 +43,13 @@ fn main() -> ExitCode {
     }
     let dir = PathBuf::from(arguments.remove(0));
     let dir = std::path::absolute(&dir).unwrap_or(dir);
+    if !dir.join("slots").is_dir() {
+        say(&format!(
+            "{} holds no agent: enrol one there first (tidegate-agent enroll --backend agent)",
+            dir.display()
+        ));
+        return ExitCode::from(2);
+    }
     loop {
         match watch_one(&dir, &arguments, deadline) {
             Ok(()) => {}

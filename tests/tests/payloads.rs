@@ -135,6 +135,7 @@ async fn what_an_archive_has_packed_travels_as_its_difference() {
     let mut device = Device::enrol(dir, "plc", url, &token, "NA", installed);
     device.run();
     let rollout = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&rollout, "completed").await;
     device.settles_on("1.1.0").await;
     let got = device.state.join("current/tree/lib/recipes.zip");
     assert!(std::fs::read(got).unwrap() == std::fs::read(packed("new")).unwrap());

@@ -56,6 +56,13 @@ pub fn open(
             Arc::new(Executable::open(fs, state, path.clone())?)
         }
         BackendSettings::Image { a, b, boot } => {
+            if is_one_place(a, b) {
+                return Err(SlotError::Settings(format!(
+                    "{} and {} are the same place: each slot needs its own",
+                    a.display(),
+                    b.display()
+                )));
+            }
             let places = [a.clone(), b.clone()];
             Arc::new(Image::open(fs, state, places, verbs(boot))?)
         }
@@ -65,4 +72,49 @@ pub fn open(
         }
         BackendSettings::Hook { command } => Arc::new(Hook::open(fs, state, verbs(command))?),
     })
+}
+
+/// Whether two names lead to one file or device: names below `/dev/disk` are links.
+fn is_one_place(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    if a == b || real(a).is_some_and(|a| real(b) == Some(a)) {
+        return true;
+    }
+    #[cfg(unix)]
+    if let (Ok(a), Ok(b)) = (std::fs::metadata(a), std::fs::metadata(b)) {
+        use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+        let device = a.file_type().is_block_device() && a.rdev() == b.rdev();
+        return device || (a.dev(), a.ino()) == (b.dev(), b.ino());
+    }
+    false
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Real;
+
+    #[test]
+    fn two_names_of_one_image_are_no_two_slots() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, link, hard, b] = ["a", "link", "hard", "b"].map(|name| dir.path().join(name));
+        std::fs::write(&a, "image").unwrap();
+        std::fs::write(&b, "image").unwrap();
+        std::os::unix::fs::symlink(&a, &link).unwrap();
+        std::fs::hard_link(&a, &hard).unwrap();
+        let opened = |other: &PathBuf| {
+            let settings = BackendSettings::Image {
+                a: a.clone(),
+                b: other.clone(),
+                boot: Health {
+                    command: vec!["true".into()],
+                    timeout_s: 1,
+                },
+            };
+            open(Arc::new(Real), &dir.path().join("state"), &settings).is_ok()
+        };
+        assert!(!opened(&a) && !opened(&link) && !opened(&hard));
+        assert!(opened(&b));
+    }
 }
