@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Explained, Platform, ProductName,
-    Region, Sha256, Timestamp, Version,
+    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Diagnosis, Explained, Platform,
+    ProductName, Region, Sha256, Timestamp, Version,
 };
 
 /// A new device's request to join the fleet. The request is signed by the device's key.
@@ -121,6 +121,20 @@ pub struct Abilities {
     pub link: u64,
 }
 
+/// One way to fetch an image: a manifest by content, and how it encodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// SHA-256 of the manifest.
+    pub manifest: Sha256,
+    /// Length of the manifest in bytes.
+    pub manifest_length: u64,
+    /// The image that it starts from, for a delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Sha256>,
+    /// Bytes to fetch.
+    pub bytes: u64,
+}
+
 /// A device's check-in: facts up, orders down.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CheckIn {
@@ -160,6 +174,13 @@ pub struct CheckIn {
     /// once it has accepted something.
     #[serde(default)]
     pub refused: Option<Explained>,
+    /// The image that it is to go back to and whose kept bytes are damaged: it has to be fetched
+    /// again. What it is, the device knows; no order is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Sha256>,
+    /// What the device found while it could not reach the server; told once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
 }
 
 /// Answer to a check-in.
@@ -188,4 +209,8 @@ pub struct CheckInAnswer {
     /// the blobs lie as on the server. Not signed: what comes from there is verified all the same.
     #[serde(default)]
     pub mirrors: Vec<String>,
+    /// Ways to fetch the image that the device has to restore, best first. Not signed: the device
+    /// compares what comes of them with the image that it had verified before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restore: Vec<Payload>,
 }

@@ -8,9 +8,11 @@
 //! can refuse.
 
 mod battery;
+mod bundle;
 mod chain;
 mod checkin;
 mod deployment;
+mod diagnosis;
 mod digest;
 mod encoding;
 mod id;
@@ -24,12 +26,14 @@ mod time;
 mod version;
 
 pub use battery::{Battery, Power};
+pub use bundle::{Bundle, CarriedReports};
 pub use chain::error_chain;
 pub use checkin::{
     Abilities, CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, KeyChange, KeyChanged,
-    SessionGranted, SessionRequest,
+    Payload, SessionGranted, SessionRequest,
 };
 pub use deployment::DeploymentState;
+pub use diagnosis::{Diagnosis, Finding, Verdict};
 pub use digest::{ParseDigestError, Sha256};
 pub use encoding::Encoding;
 pub use id::{

@@ -40,6 +40,8 @@ pub enum Reason {
     MeteredLink,
     Held,
     WindowClosed,
+    /// A person at the machine has paused its updates.
+    PausedOnDevice,
     DeviceRevoked,
     /// The device is kept from everything but the way back: its identity is in doubt.
     DeviceIsolated,
@@ -83,6 +85,7 @@ pub enum Reason {
     RestartFailed,
     CrashedInTrial,
     NoPreviousSlot,
+    PreviousDamaged,
 }
 
 crate::words!(Reason("reason") {
@@ -111,6 +114,7 @@ crate::words!(Reason("reason") {
     MeteredLink = "metered_link",
     Held = "held",
     WindowClosed = "window_closed",
+    PausedOnDevice = "paused_on_device",
     DeviceRevoked = "device_revoked",
     DeviceIsolated = "device_isolated",
     WaveInFlight = "wave_in_flight",
@@ -148,6 +152,7 @@ crate::words!(Reason("reason") {
     RestartFailed = "restart_failed",
     CrashedInTrial = "crashed_in_trial",
     NoPreviousSlot = "no_previous_slot",
+    PreviousDamaged = "previous_damaged",
 });
 
 impl Reason {
@@ -223,6 +228,7 @@ impl Reason {
             Self::MeteredLink => "the link is metered and the rollout spares such links",
             Self::Held => "a hold keeps this device from the release",
             Self::WindowClosed => "the maintenance window is closed",
+            Self::PausedOnDevice => "a person at the machine has paused its updates",
             Self::DeviceRevoked => "the device is revoked",
             Self::DeviceIsolated => "the device is isolated: its identity is in doubt",
             Self::WaveInFlight => "devices of the wave are still updating",
@@ -260,6 +266,7 @@ impl Reason {
             Self::RestartFailed => "the restart command failed",
             Self::CrashedInTrial => "the device stopped during the trial too often",
             Self::NoPreviousSlot => "no previous version is kept to return to",
+            Self::PreviousDamaged => "the previous version that was kept is damaged",
         }
     }
 

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use tidegate_protocol::{DeploymentId, DeviceId, Image, Platform, Sha256, Timestamp, Version};
+use serde_json::{Value, json};
+use tidegate_protocol::{DeploymentId, DeviceId, Image, Platform, Timestamp, Version};
+
+pub use tidegate_protocol::Payload;
 
 use crate::role::{self, ImagePath};
 use crate::verify::Trusted;
@@ -25,20 +27,6 @@ pub enum Action {
     Install,
     /// Return to it.
     Rollback,
-}
-
-/// One way to fetch the image: a manifest by content, and how it encodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payload {
-    /// SHA-256 of the manifest.
-    pub manifest: Sha256,
-    /// Length of the manifest in bytes.
-    pub manifest_length: u64,
-    /// The image that it starts from, for a delta.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Sha256>,
-    /// Bytes to fetch.
-    pub bytes: u64,
 }
 
 /// The online part of an assignment.
@@ -81,17 +69,39 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Signs it with the director's key.
+    /// Signs it with the director's key, as an answer to a device that asks.
     pub fn sign(&self, director: &SecretKey) -> Result<Signed, TrustError> {
+        self.sign_for(director, lifetime::ASSIGNMENT, false)
+    }
+
+    /// Signs it to be carried to a machine without a network, where a person applies it within so
+    /// long. Machines that ask a server take no such assignment.
+    pub fn sign_carried(
+        &self,
+        director: &SecretKey,
+        lives: Duration,
+    ) -> Result<Signed, TrustError> {
+        self.sign_for(director, lives.min(lifetime::CARRIED_MAX), true)
+    }
+
+    fn sign_for(
+        &self,
+        director: &SecretKey,
+        lives: Duration,
+        carried: bool,
+    ) -> Result<Signed, TrustError> {
         let mut terms = serde_json::to_value(&self.terms)
             .map_err(|e| TrustError::field(FILE, e.to_string()))?;
         terms["time"] = json!(self.time.to_string());
+        if carried {
+            terms["carried"] = json!(true);
+        }
         let path = self.path.to_string();
         let body = json!({
             "_type": "targets",
             "spec_version": SPEC_VERSION,
             "version": self.counter,
-            "expires": self.time.plus(lifetime::ASSIGNMENT).to_string(),
+            "expires": self.time.plus(lives).to_string(),
             "targets": {
                 path: {
                     "length": self.image.length,
@@ -140,18 +150,23 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// How far ahead of the server a clock may be before it is taken to be wrong.
-    const AHEAD: Duration = Duration::from_hours(24);
+    /// How far ahead of the server a clock may be before it is taken to be wrong. Less than an
+    /// assignment lives: a clock that shows the local time for UTC must not make each one expired.
+    const AHEAD: Duration = Duration::from_mins(30);
 
     /// The time of a decision, given the time that a fresh answer of the server claims. A clock
-    /// behind the floor, or more than a day ahead of the server, is wrong: 1970 and 2100 strand
+    /// behind the floor, or more than half an hour ahead of the server, is wrong: 1970 and 2100 strand
     /// nobody. A server that lies about the past keeps expired files in use, which it could do as
     /// well by not answering; versions never fall. One that lies about the future is refused.
     pub fn decide(self, claimed: Timestamp) -> Timestamp {
+        self.decide_within(claimed, Self::AHEAD)
+    }
+
+    fn decide_within(self, claimed: Timestamp, ahead: Duration) -> Timestamp {
         if self.strict {
             return self.shows.max(self.floor);
         }
-        if self.shows >= self.floor && self.shows <= claimed.plus(Self::AHEAD) {
+        if self.shows >= self.floor && self.shows <= claimed.plus(ahead) {
             self.shows
         } else {
             claimed.max(self.floor)
@@ -178,6 +193,27 @@ pub fn verify(
     bytes: &[u8],
     situation: &Situation<'_>,
 ) -> Result<Accepted, TrustError> {
+    verify_as(trusted, bytes, situation, false)
+}
+
+/// Checks an assignment that a person has carried to this machine. Nobody asked for it, so that its
+/// nonce answers nothing; its counter must be higher than all before, which lets no old one in
+/// after a newer one. What is signed each hour or week is judged at the time of the assignment, what
+/// people signed and the assignment itself at the machine's.
+pub fn verify_carried(
+    trusted: &Trusted,
+    bytes: &[u8],
+    situation: &Situation<'_>,
+) -> Result<Accepted, TrustError> {
+    verify_as(trusted, bytes, situation, true)
+}
+
+fn verify_as(
+    trusted: &Trusted,
+    bytes: &[u8],
+    situation: &Situation<'_>,
+    carried: bool,
+) -> Result<Accepted, TrustError> {
     // 2. Bounded before it is parsed.
     if bytes.len() > size_limit::ASSIGNMENT {
         return Err(TrustError::TooLarge {
@@ -192,13 +228,16 @@ pub fn verify(
     let signed = document.into_signed();
     let terms: Terms = role::extra(FILE, &signed.extra, "x-assignment")?
         .ok_or_else(|| TrustError::field(FILE, "x-assignment is missing"))?;
-    let time: String = signed
-        .extra
-        .get("x-assignment")
-        .and_then(|v| v.get("time"))
-        .and_then(|v| v.as_str())
-        .unwrap_or_default()
-        .to_owned();
+    let said = |name| signed.extra.get("x-assignment").and_then(|v| v.get(name));
+    if said("carried").and_then(Value::as_bool).unwrap_or(false) != carried {
+        let text = if carried {
+            "it answers a machine that asked a server, and is not for carrying"
+        } else {
+            "it is for carrying to a machine, and answers nobody"
+        };
+        return Err(TrustError::field(FILE, text));
+    }
+    let time = said("time").and_then(Value::as_str).unwrap_or_default();
     let time = time
         .parse::<jiff::Timestamp>()
         .map(from_jiff)
@@ -206,18 +245,28 @@ pub fn verify(
     if terms.device != situation.device {
         return Err(TrustError::WrongDevice);
     }
-    if terms.nonce != situation.nonce {
+    if !carried && terms.nonce != situation.nonce {
         return Err(TrustError::WrongNonce);
     }
     let expected = situation.counter.saturating_add(1);
-    if signed.version != expected {
+    let in_order = if carried {
+        signed.version >= expected
+    } else {
+        signed.version == expected
+    };
+    if !in_order {
         return Err(TrustError::WrongCounter {
             expected,
             got: signed.version,
         });
     }
     let expires = from_jiff(signed.expires);
-    if expires > time.plus(lifetime::ASSIGNMENT_MAX) {
+    let longest = if carried {
+        lifetime::CARRIED_MAX
+    } else {
+        lifetime::ASSIGNMENT_MAX
+    };
+    if expires > time.plus(longest) {
         return Err(TrustError::TooLongLived);
     }
     if terms.payloads.is_empty() || terms.payloads.len() > MAX_PAYLOADS {
@@ -228,8 +277,16 @@ pub fn verify(
     }
     // 5. A machine without a believable clock takes the time of the fresh assignment, for this
     // decision only: the nonce proves that it is an answer, not a recording.
-    let now = situation.clock.decide(time);
-    trusted.check_expiry(now)?;
+    let now = if carried {
+        trusted.check_fresh(time)?;
+        let ahead = longest.saturating_add(Clock::AHEAD);
+        situation.clock.decide_within(time, ahead)
+    } else {
+        let now = situation.clock.decide(time);
+        trusted.check_fresh(now)?;
+        now
+    };
+    trusted.check_lasting(now)?;
     if expires <= now {
         return Err(TrustError::Metadata {
             file: FILE.into(),

@@ -67,6 +67,8 @@ pub mod lifetime {
     pub const ASSIGNMENT: Duration = Duration::from_hours(1);
     /// The longest that an agent accepts for an assignment.
     pub const ASSIGNMENT_MAX: Duration = Duration::from_secs(DAY);
+    /// The longest for an assignment that is carried to a machine without a network.
+    pub const CARRIED_MAX: Duration = Duration::from_secs(60 * DAY);
 }
 
 /// The largest files that are accepted, in bytes.

@@ -1,9 +1,11 @@
 //! The whole chain: people sign offline, the server online, a device checks both. Every refusal
 //! of an assignment is a case of its own.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidegate_protocol::{Channel, DeviceId, Timestamp};
-use tidegate_trust::assignment::{Action, Clock};
+use tidegate_trust::assignment::{self, Action, Clock, Situation};
 use tidegate_trust::verify::Refresh;
 use tidegate_trust::{
     FileFacts, Floors, Policy, TopTargets, TrustError, lifetime, sign, snapshot_body,
@@ -189,8 +191,6 @@ refused! {
     a_replayed_nonce: |d| d.terms.nonce = "ffff".into() => TrustError::WrongNonce,
     an_old_counter: |d| d.counter = 7 => TrustError::WrongCounter { .. },
     a_counter_that_jumps: |d| d.counter = u64::MAX => TrustError::WrongCounter { .. },
-    an_expired_assignment: |d| d.time = Timestamp::from_secs(NOW.as_secs() - 7_200)
-        => TrustError::Metadata { source: sigstore_tuf::Error::Expired { .. }, .. },
     another_channels_path: |d| d.path.role.channel = Channel::Alpha => TrustError::PathOutsideRole(_),
     another_platforms_image: |d| d.path.platform = "windows-x86_64".parse().unwrap()
         => TrustError::NotListed(_),
@@ -199,6 +199,75 @@ refused! {
         d.image = image("1.0.0");
     } => TrustError::AlreadyInstalled(_),
     no_way_to_fetch_it: |d| d.terms.payloads.clear() => TrustError::Field { .. },
+}
+
+#[test]
+fn an_expired_assignment_is_refused_by_a_clock_that_its_owner_vouches_for() {
+    let mut old = draft("1.1.0");
+    old.time = Timestamp::from_secs(NOW.as_secs() - 7_200);
+    let bytes = old.sign(&key(12)).unwrap().to_bytes();
+    let trusted = Server::new().trusted();
+    let by = |strict| {
+        let clock = Clock {
+            strict,
+            ..sane(NOW)
+        };
+        check_in(&trusted, &bytes, "1.0.0", None, clock)
+    };
+    assert!(matches!(
+        by(true),
+        Err(TrustError::Metadata {
+            source: sigstore_tuf::Error::Expired { .. },
+            ..
+        })
+    ));
+    // Otherwise it is the clock that is wrong: the nonce proves that this is an answer. A machine
+    // that shows its local time for UTC is not stranded by it.
+    by(false).unwrap();
+}
+
+#[test]
+fn an_order_for_carrying_answers_nobody_and_counts_once() {
+    let trusted = Server::new().trusted();
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let mut carried = draft("1.1.0");
+    carried.counter = 1_000;
+    let bytes = carried.sign_carried(&key(12), days(30)).unwrap().to_bytes();
+    assert!(check_with(&trusted, &bytes, "1.0.0").is_err());
+    let apply = |bytes: &[u8], counter: u64, after: Duration| {
+        let (platform, installed) = (platform(), v("1.0.0"));
+        let situation = Situation {
+            device: DeviceId::from_random([9; 16]),
+            platform: &platform,
+            nonce: "",
+            counter,
+            installed: Some(&installed),
+            floor: None,
+            clock: sane(NOW.plus(after)),
+            agent: None,
+            formats: &["tar"],
+        };
+        assignment::verify_carried(&trusted, bytes, &situation)
+    };
+    // Three weeks later what is signed each hour has expired, and the order has not.
+    let accepted = apply(&bytes, 7, days(21)).unwrap();
+    assert_eq!(accepted.counter, 1_000);
+    assert!(apply(&bytes, 7, days(31)).is_err());
+    assert!(matches!(
+        apply(&bytes, 1_000, days(1)),
+        Err(TrustError::WrongCounter { .. })
+    ));
+    // What answers a device is not for carrying, and no key makes an order good for years.
+    let answer = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    assert!(apply(&answer, 7, days(0)).is_err());
+    let long = carried
+        .sign_carried(&key(12), days(1_000))
+        .unwrap()
+        .to_bytes();
+    apply(&long, 7, days(59)).unwrap();
+    assert!(apply(&long, 7, days(60)).is_err());
+    let thief = carried.sign_carried(&key(11), days(30)).unwrap().to_bytes();
+    assert!(apply(&thief, 7, days(1)).is_err());
 }
 
 #[test]
