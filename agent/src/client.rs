@@ -177,6 +177,22 @@ impl Client {
         })
     }
 
+    /// A client on a connection that is there already. It makes no other one with TLS.
+    pub(crate) async fn over(
+        line: Box<dyn Line>,
+        address: Address,
+        proxy: Option<Proxy>,
+    ) -> Result<Self, TransportError> {
+        // A plain request through a proxy names all of its target; in a tunnel it does not.
+        let proxy = proxy.filter(|_| !address.tls);
+        Ok(Self {
+            address,
+            proxy,
+            tls: None,
+            connection: Some(handshake(line).await?),
+        })
+    }
+
     /// What requests name and sign.
     pub fn authority(&self) -> &str {
         &self.address.authority
@@ -435,7 +451,7 @@ impl Client {
 }
 
 /// A connection, encrypted or not: one type, so that HTTP is in the binary once.
-trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
 

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Channel, DeviceId, Platform, ProductName};
 use tidegate_trust::{Health, SecretKey};
 
+use crate::control::ControlSettings;
 use crate::download::RateLimit;
 use crate::fs::{Fs, Mode};
 use crate::install::BackendSettings;
 use crate::power::{Metered, PowerSettings};
+use crate::settings;
 
 /// `agent.json` of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct Config {
     pub platform: Platform,
     /// Its channel.
     pub channel: Channel,
+    /// Other addresses of the same control plane, tried in turn when the first does not answer.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// A PEM file with the certificate authority of the server; the public ones by default.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
@@ -61,6 +66,9 @@ pub struct Config {
     /// Whether the clock is set by a trusted source: then expiry is judged by it alone.
     #[serde(default)]
     pub clock_trusted: bool,
+    /// Who may speak to the running agent, and where.
+    #[serde(default)]
+    pub control: ControlSettings,
     /// How often what runs is checked outside of updates, in seconds.
     #[serde(default = "five_minutes")]
     pub health_every_s: u32,
@@ -118,6 +126,12 @@ fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ConfigError + '_ {
 }
 
 impl Config {
+    /// All addresses of the control plane, the best first.
+    pub fn endpoints(&self) -> impl Iterator<Item = &str> {
+        let also = self.also.iter().map(String::as_str);
+        std::iter::once(self.server.as_str()).chain(also)
+    }
+
     /// Reads it.
     pub fn load(state: &Path) -> Result<Self, ConfigError> {
         let path = state.join(FILE);
@@ -128,10 +142,12 @@ impl Config {
             }
             Err(e) => return Err(io_at(&path)(e)),
         };
-        serde_json::from_str(&text).map_err(|e| ConfigError::Malformed {
+        let mut config = serde_json::from_str(&text).map_err(|e| ConfigError::Malformed {
             path,
             what: e.to_string(),
-        })
+        })?;
+        settings::overlay(state, &mut config)?;
+        Ok(config)
     }
 
     /// Writes it.

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate_protocol::{Explained, Reason};
+use tidegate_protocol::{Explained, Image, Reason};
 
 use crate::download::Download;
 use crate::fs::Fs;
-use crate::fsm::{Effect, Event, Job, Phase, SlotId, step};
+use crate::fsm::{Activation, Effect, Event, Job, Phase, SlotId, step};
 use crate::install::{Backend, Order, SlotError};
 use crate::journal::{Journal, JournalError};
+use crate::log;
 
 /// The state of one device on its medium.
 pub(crate) struct Core {
@@ -88,6 +89,59 @@ impl Core {
             job,
         }
     }
+
+    /// The work of putting a slot to use again that was in use before.
+    pub(crate) fn way_back(&self, slot: Option<SlotId>) -> WayBack {
+        let installed = slot.and_then(|slot| self.journal.record().slot(slot));
+        WayBack {
+            backend: self.backend.clone(),
+            slot,
+            image: installed.map(|installed| installed.image),
+        }
+    }
+}
+
+/// Everything that the way back needs: no network, no server.
+pub(crate) struct WayBack {
+    backend: Arc<dyn Backend>,
+    slot: Option<SlotId>,
+    image: Option<Image>,
+}
+
+/// Why a device is not back.
+pub(crate) enum NotBack {
+    /// What was kept is not what was verified: it is not put to use.
+    Damaged(Explained),
+    /// It is whole, and could not be put to use.
+    Failed(Explained),
+}
+
+impl WayBack {
+    pub(crate) fn run(self) -> Result<Activation, NotBack> {
+        let there = self
+            .backend
+            .medium()
+            .is_ok_and(|medium| medium.active == self.slot && medium.next == self.slot);
+        // What runs already is not looked at any more.
+        if !there && let (Some(slot), Some(image)) = (self.slot, self.image) {
+            self.backend.verify(slot, image).map_err(|error| {
+                if error.is_damage() {
+                    let why = log::chain(&error);
+                    NotBack::Damaged(Explained::new(Reason::PreviousDamaged, why))
+                } else {
+                    NotBack::Failed(error.explained())
+                }
+            })?;
+        }
+        match self.backend.activate(self.slot) {
+            // It never left: that nothing can be switched now is no reason to go on trying.
+            Err(error) if there => {
+                log::line(&format!("after going back: {}", log::chain(&error)));
+                Ok(Activation::Live)
+            }
+            other => other.map_err(|error| NotBack::Failed(error.explained())),
+        }
+    }
 }
 
 /// Everything that staging needs.
@@ -101,6 +155,12 @@ pub(crate) struct Staging {
 impl Staging {
     pub(crate) fn run(self) -> Result<(), Explained> {
         let job = &self.job;
+        if job.kept {
+            return self
+                .backend
+                .verify(job.slot, job.target.image)
+                .map_err(|e| Explained::new(Reason::PreviousDamaged, log::chain(&e)));
+        }
         let payload = job
             .payloads
             .get(job.payload)

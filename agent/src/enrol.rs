@@ -15,6 +15,7 @@ use tidegate_trust::{Health, ImageFacts, JoinToken, RootRole, SecretKey};
 
 use crate::client::{Answer, Client, TransportError};
 use crate::config::{self, Config, ConfigError};
+use crate::control::ControlSettings;
 use crate::fs::{self, Fs};
 use crate::fsm::{Installed, Record, SlotId};
 use crate::install::{self, BackendSettings, SlotError};
@@ -28,6 +29,8 @@ use crate::trust_store::{TrustStore, TrustStoreError};
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub server: String,
+    /// Other addresses of the same control plane.
+    pub also: Vec<String>,
     pub token: String,
     pub state: PathBuf,
     pub product: ProductName,
@@ -137,6 +140,7 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         product: request.product,
         platform: request.platform,
         channel: enrolled.channel,
+        also: request.also,
         ca_file: request.ca_file,
         health: request.health,
         restart: request.restart,
@@ -146,6 +150,7 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         health_every_s: request.health_every_s,
         backend: request.backend,
         reboot: request.reboot,
+        control: ControlSettings::default(),
         parallel: 2,
         limits: Vec::new(),
         download_deadline_s: 172_800,

@@ -88,6 +88,46 @@ pub fn check(line: &Health, around: &Surroundings) -> Result<(), Explained> {
     Ok(())
 }
 
+/// What can be seen to be wrong with a line before it is ever asked.
+pub(crate) fn look_at(words: &[String]) -> Result<(), String> {
+    const BEGINS: [&str; 5] = ["http://", "https://", "tcp:", "unit:", "file:"];
+    let asks = |word: &&String| BEGINS.iter().any(|begin| word.starts_with(begin));
+    let Some(first) = words.iter().find(asks) else {
+        return Ok(());
+    };
+    if let Some(other) = words.iter().find(|word| !asks(word)) {
+        return Err(format!(
+            "{first:?} is asked and {other:?} is run: a check is either words that are asked or \
+             one command"
+        ));
+    }
+    words.iter().try_for_each(|word| look_at_one(word))
+}
+
+fn look_at_one(word: &str) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{word:?}: {what}"));
+    match question(word).map(|question| question.kind) {
+        None if word.starts_with("https://") => {
+            wrong("https is not asked: name a command for that, or a place without TLS")
+        }
+        None => wrong("a file is named like file:PATH:SECONDS"),
+        Some(Kind::Http { place, .. }) => {
+            let (host, port) = place.rsplit_once(':').unwrap_or((place, "80"));
+            if host.is_empty() || (!place.ends_with(']') && port.parse::<u16>().is_err()) {
+                return wrong("a place is named like http://HOST[:PORT][/PATH]");
+            }
+            Ok(())
+        }
+        Some(Kind::Tcp(place)) => match place.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+            _ => wrong("a place is named like tcp:HOST:PORT"),
+        },
+        Some(Kind::Unit("")) => wrong("it names no unit"),
+        Some(Kind::File(path, _)) if path.as_os_str().is_empty() => wrong("it names no file"),
+        Some(Kind::Unit(_) | Kind::File(..)) => Ok(()),
+    }
+}
+
 /// One thing that can be asked.
 struct Question<'a> {
     word: &'a str,
@@ -275,6 +315,34 @@ mod tests {
         });
         std::fs::write(path, "").unwrap();
         assert_eq!(asking.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_seen_before_it_is_asked() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for wrong in [
+            "http://",
+            "http://:80/x",
+            "http://host:port/x",
+            "https://host/",
+            "tcp:nohost",
+            "tcp:host:70000",
+            "tcp::80",
+            "unit:",
+            "file:/x:abc",
+            "file:alive",
+            "tcp:host:1 bin/check",
+        ] {
+            assert!(look_at(&words(wrong)).is_err(), "{wrong}");
+        }
+        for right in [
+            "bin/check --fast",
+            "http://127.0.0.1/ready tcp:[::1]:502",
+            "http://[::1]/ready",
+            "unit:press.service file:run/alive:60",
+        ] {
+            assert_eq!(look_at(&words(right)), Ok(()), "{right}");
+        }
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub mod trust_store;
 
 mod address;
 mod cli;
+mod control;
 mod core;
+mod doctor;
 mod enrol;
 mod log;
 pub mod power;
@@ -31,6 +33,8 @@ pub mod power;
 mod power_loss;
 mod proxy;
 mod service;
+mod service_files;
+mod settings;
 mod stop;
 
 pub use cli::{ExitCode, main};

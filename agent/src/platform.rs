@@ -53,6 +53,20 @@ pub fn free_space(path: &Path) -> Option<u64> {
     }
 }
 
+/// The number of a group, by its name in the machine's own list: a static binary knows no other.
+#[cfg(unix)]
+pub(crate) fn group_id(group: &str) -> std::io::Result<u32> {
+    if let Ok(id) = group.parse() {
+        return Ok(id);
+    }
+    let list = std::fs::read_to_string("/etc/group")?;
+    let found = list.lines().find_map(|line| {
+        let mut words = line.split(':');
+        (words.next() == Some(group)).then(|| words.nth(1)?.parse().ok())?
+    });
+    found.ok_or_else(|| std::io::Error::other(format!("there is no group {group:?} in /etc/group")))
+}
+
 pub(crate) fn read_small(path: &Path) -> Option<String> {
     use std::io::Read as _;
     let mut text = String::new();

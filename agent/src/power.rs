@@ -65,7 +65,8 @@ impl Metered {
 
 /// NetworkManager's property `Metered`: 1 is yes, 3 a guess of yes.
 fn asked_of_network_manager() -> bool {
-    if !cfg!(target_os = "linux") {
+    // Where it does not run nobody is asked: that would start a process for nothing.
+    if !cfg!(target_os = "linux") || !Path::new("/run/NetworkManager").is_dir() {
         return false;
     }
     let line = Health {

@@ -7,7 +7,7 @@
 
 use std::io::BufReader;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
@@ -49,7 +49,12 @@ impl TlsClock {
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
     clock: TlsClock,
+    /// Where the certificate that was shown is left, good or not: for a diagnosis.
+    seen: Option<Seen>,
 }
+
+/// The certificate that a server has shown.
+pub(crate) type Seen = Arc<Mutex<Option<Vec<u8>>>>;
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
@@ -60,6 +65,9 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(seen) = &self.seen {
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(end_entity.to_vec());
+        }
         let mut at = now;
         // One certificate of the chain after the other may be outside of its time.
         for _ in 0..8 {
@@ -134,10 +142,34 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TransportError
     Ok(())
 }
 
+/// What is offered to servers: versions and groups of the key exchange.
+pub(crate) fn offered() -> String {
+    let groups: Vec<String> = provider()
+        .kx_groups
+        .iter()
+        .map(|group| format!("{:?}", group.name()))
+        .collect();
+    let versions = if cfg!(feature = "tls12") {
+        "TLS 1.2, 1.3"
+    } else {
+        "TLS 1.3"
+    };
+    format!("{versions}; {}", groups.join(", "))
+}
+
 /// A connector; `ca_file` stands in for the public certificate authorities.
 pub(crate) fn connector(
     ca_file: Option<&Path>,
     clock: TlsClock,
+) -> Result<TlsConnector, TransportError> {
+    observed(ca_file, clock, None)
+}
+
+/// A connector that leaves the certificate which it is shown.
+pub(crate) fn observed(
+    ca_file: Option<&Path>,
+    clock: TlsClock,
+    seen: Option<Seen>,
 ) -> Result<TlsConnector, TransportError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
@@ -156,7 +188,7 @@ pub(crate) fn connector(
         .with_safe_default_protocol_versions()
         .map_err(|e| failed(&e))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { inner, clock }))
+        .with_custom_certificate_verifier(Arc::new(Verifier { inner, clock, seen }))
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }

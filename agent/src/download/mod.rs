@@ -1,6 +1,7 @@
 //! Downloads that survive everything: several chunks at once, each resumed inside, verified
 //! before it counts, from the mirrors that the server names and from the server itself.
 
+mod carried;
 mod rate;
 mod store;
 
@@ -77,6 +78,8 @@ impl Download {
 
     /// Throws away what was fetched.
     pub fn drop_all(&self) -> io::Result<()> {
+        // First, so that no note tells of what is not there.
+        self.fs.remove_if_there(&self.dir.join("have"))?;
         self.fs.remove_tree(&self.dir)
     }
 
@@ -196,8 +199,13 @@ impl Download {
         let Some(free) = platform::free_space(&self.dir) else {
             return Ok(());
         };
-        let lacks =
-            |wanted: u64| format!("{} MiB free, {} MiB needed", free >> 20, (wanted >> 20) + 1);
+        let lacks = |wanted: u64| {
+            let (free, wanted) = (free >> 10, (wanted >> 10) + 1);
+            format!(
+                "{}: {free} KiB free, {wanted} KiB needed",
+                self.dir.display()
+            )
+        };
         let wanted = manifest
             .payload
             .length

@@ -8,34 +8,62 @@ use super::{Driver, DriverError, REBOOT};
 use crate::fsm::{Activation, Event, Installed, Phase, SlotId};
 use crate::health::{self, Surroundings};
 use crate::log;
+use crate::platform;
+
+/// A start of the machine that took longer was none: its clock was set meanwhile.
+const LONGEST_MS: u64 = 86_400_000;
 
 impl Driver {
-    pub(super) async fn switch(&mut self, slot: Option<SlotId>) -> Result<Activation, Explained> {
+    pub(super) async fn switch(&mut self, slot: SlotId) -> Result<Activation, Explained> {
         self.stopped.get_or_insert_with(Instant::now);
         let backend = self.core.backend.clone();
-        let switched = self.blocking(move || backend.activate(slot)).await?;
+        let switched = self.blocking(move || backend.activate(Some(slot))).await?;
         let activation = switched.map_err(|e| e.explained())?;
-        let (Some(restart), Some(slot), Activation::Live) =
-            (self.config.restart.clone(), slot, activation)
-        else {
-            return Ok(activation);
+        if activation == Activation::Live {
+            self.restart(slot).await?;
+        }
+        Ok(activation)
+    }
+
+    /// Restarts what runs from a slot.
+    pub(super) async fn restart(&mut self, slot: SlotId) -> Result<(), Explained> {
+        let Some(restart) = self.config.restart.clone() else {
+            return Ok(());
         };
         let release = self.journal().record().slot(slot);
         let release = release.map(|i| i.release.to_string());
         let around = self.surroundings(slot, release.unwrap_or_default());
         let failed = Reason::RestartFailed;
         self.blocking(move || health::run(&restart, &around, failed, failed))
-            .await??;
-        Ok(activation)
+            .await?
     }
 
     /// Notes how long what is updated did not run; the next report tells it.
     pub(super) fn runs_again(&mut self) -> Result<(), DriverError> {
-        let Some(stopped) = self.stopped.take() else {
-            return Ok(());
+        let by_clock = self.journal().record().down_since_ms.map(|since| {
+            let ms = platform::now().as_micros() / 1_000 - since;
+            u64::try_from(ms).ok().filter(|ms| *ms <= LONGEST_MS)
+        });
+        let stopped = self.stopped.take();
+        let ms = match (by_clock, stopped) {
+            // A clock that was set meanwhile says nothing.
+            (Some(by_clock), _) => by_clock.unwrap_or(0),
+            (None, Some(stopped)) => {
+                u64::try_from(stopped.elapsed().as_millis()).unwrap_or(u64::MAX)
+            }
+            (None, None) => return Ok(()),
         };
-        let ms = u64::try_from(stopped.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.handle_light(Event::StoodStill { ms })
+    }
+
+    /// Notes since when what is updated does not run, before this process ends as well.
+    pub(super) fn goes_down(&mut self) -> Result<(), DriverError> {
+        let passed = self
+            .stopped
+            .map_or(0, |stopped| stopped.elapsed().as_millis());
+        let passed = i64::try_from(passed).unwrap_or(0);
+        let since = platform::now().as_micros() / 1_000 - passed;
+        self.handle_light(Event::GoesDown(since))
     }
 
     /// Work that may take long or call commands, off the event loop.
@@ -83,6 +111,7 @@ impl Driver {
 
     /// Checks a new version; when it is healthy, nothing turns the switch back any more.
     pub(super) async fn prove(&mut self, installed: &Installed) -> Result<(), Explained> {
+        self.note_what_is_left().await?;
         if self.is_own() {
             self.proves_itself().await?;
         } else {
@@ -95,6 +124,21 @@ impl Driver {
         self.blocking(move || backend.confirm(slot))
             .await?
             .map_err(|e| e.explained())
+    }
+
+    /// In a trial the version before it does not run any more: what it has left is what can be
+    /// gone back to.
+    async fn note_what_is_left(&mut self) -> Result<(), Explained> {
+        let record = self.journal().record();
+        let kept = record.inactive();
+        let (Phase::Trial { .. }, Some(installed)) = (&record.phase, record.slot(kept)) else {
+            return Ok(());
+        };
+        let (backend, image) = (self.core.backend.clone(), installed.image);
+        if let Err(error) = self.blocking(move || backend.left(kept, image)).await? {
+            log::line(&log::chain(&error));
+        }
+        Ok(())
     }
 
     pub(super) async fn check_health(&mut self, installed: &Installed) -> Result<(), Explained> {

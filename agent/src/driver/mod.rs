@@ -2,6 +2,9 @@
 
 mod abilities;
 mod acts;
+mod back;
+mod carried;
+mod cut_off;
 mod identity;
 mod own;
 mod server;
@@ -13,19 +16,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason};
+use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason, Sha256};
 use tidegate_trust::{SecretKey, TrustError};
 
 use crate::client::{Client, TransportError};
 use crate::config::{self, Config, ConfigError};
+use crate::control::{Control, ControlSettings};
 use crate::core::{Agenda, Core};
 use crate::fs::{self, Fs};
-use crate::fsm::{Activation, Effect, Event, Phase};
+use crate::fsm::{Effect, Event, Phase};
 use crate::install::{self, SlotError};
 use crate::journal::{Journal, JournalError};
 use crate::log;
 use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
+pub use carried::{CarriedError, export};
+use cut_off::CutOff;
 pub use own::Together;
 use words::describe;
 
@@ -127,8 +133,16 @@ pub struct Driver {
     metered: (bool, Option<Instant>),
     /// Why the last assignment was refused, to be told with the next check-in.
     refused: Option<Explained>,
+    /// The image that was kept to go back to, is damaged, and has to be fetched again.
+    restores: Option<Sha256>,
     /// Whether the server has answered since the start.
     spoken: bool,
+    /// The folder that stands in for a server, where a person has carried one here.
+    bundle: Option<PathBuf>,
+    /// What is known of a server that cannot be reached.
+    cut_off: CutOff,
+    /// What people at the machine want.
+    control: Arc<Control>,
     /// What the drivers of one process know of each other.
     together: Arc<Together>,
     _lock: File,
@@ -163,15 +177,26 @@ impl Driver {
             healthy: None,
             stopped: None,
             isolated: false,
-            abilities: abilities::measure(),
+            abilities: abilities::known(state),
             mirrors: Vec::new(),
             battery: Battery::default(),
             metered: (false, None),
             refused: None,
+            restores: None,
             spoken: false,
+            bundle: None,
+            cut_off: CutOff::default(),
+            control: Arc::new(Control::open(fs::system(), state)),
             together,
             _lock: lock,
         })
+    }
+
+    /// What people at the machine may ask, and where.
+    pub(crate) fn control(&self) -> (Arc<Control>, PathBuf, Option<String>) {
+        let ControlSettings { group, .. } = &self.config.control;
+        let place = self.config.control.place(&self.state);
+        (self.control.clone(), place, group.clone())
     }
 
     /// Runs until it is dropped. Returns only when going on would be wrong, and tells the server
@@ -190,28 +215,39 @@ impl Driver {
     async fn serve(&mut self) -> Result<(), DriverError> {
         let agenda = self.core.start()?;
         self.work_off(agenda).await?;
-        let mut failures = 0u32;
         loop {
+            self.obey().await?;
             self.count_window().await?;
             self.check_idle().await;
             let began = Instant::now();
             let pause = match self.round().await {
                 Ok(poll) => {
-                    failures = 0;
+                    self.is_reached();
                     self.together.is_heard();
                     // A held check-in has used up most of the interval already.
                     jittered(poll.saturating_sub(began.elapsed()))
                 }
                 Err(RoundError::Fatal(error)) => return Err(error),
                 Err(error) => {
-                    failures = failures.saturating_add(1);
-                    log::line(&log::chain(&error));
-                    let seconds = 1u64 << failures.min(9);
-                    jittered(Duration::from_secs(seconds).min(MAX_BACK_OFF))
+                    let text = log::chain(&error);
+                    log::line(&text);
+                    self.control.failed(&text);
+                    jittered(self.is_cut_off().await)
                 }
             };
             self.wait(pause).await?;
         }
+    }
+
+    /// Does what a person at the machine has asked for.
+    async fn obey(&mut self) -> Result<(), DriverError> {
+        let phase = &self.journal().record().phase;
+        let can = matches!(phase, Phase::Trial { .. } | Phase::Probation { .. });
+        if self.control.takes_back() && can {
+            let reason = Explained::new(Reason::RollbackOrdered, "by a person at this machine");
+            self.handle(Event::Unhealthy(reason)).await?;
+        }
+        Ok(())
     }
 
     /// Waits, and counts the window meanwhile: it runs whether the server answers or not.
@@ -226,7 +262,10 @@ impl Driver {
                 Phase::Probation { job, .. } => left.min(probation_check(job.window_s)),
                 _ => left,
             };
-            tokio::time::sleep(slice).await;
+            tokio::select! {
+                () = tokio::time::sleep(slice) => {}
+                () = self.control.woken() => return Ok(()),
+            }
             self.count_window().await?;
         }
     }
@@ -284,11 +323,17 @@ impl Driver {
             }
             Effect::Download(job) => Some(self.download(&job).await?),
             Effect::Stage(job) => Some(self.stage(*job).await?),
-            Effect::Switch(slot) => match self.switch(Some(slot)).await {
+            // Nothing is under way: what is in use was turned away from by hand.
+            Effect::Switch(slot) if self.journal().record().phase == Phase::Idle => {
+                self.go_back(Some(slot), true).await?;
+                None
+            }
+            Effect::Switch(slot) => match self.switch(slot).await {
                 Ok(activation) => Some(Event::Switched(activation)),
                 Err(reason) => Some(Event::Unhealthy(reason)),
             },
             Effect::Restart => {
+                self.goes_down()?;
                 self.gives_way().await?;
                 Some(Event::Unhealthy(self.restart_machine().await))
             }
@@ -300,32 +345,7 @@ impl Driver {
                 }
                 Err(reason) => Some(Event::Unhealthy(reason)),
             },
-            Effect::Return(slot) => {
-                // The way back needs no server, and is not given up.
-                let mut wait = Duration::from_secs(1);
-                loop {
-                    match self.switch(slot).await {
-                        Ok(Activation::Live) => break,
-                        // What is asked for runs after that; until then the way back goes on.
-                        Ok(Activation::Restart) => {
-                            self.gives_way().await?;
-                            let reason = self.restart_machine().await;
-                            log::line(&format!("going back: {reason}"));
-                        }
-                        // The old version is in place; that its restart command fails does not
-                        // make the new one better.
-                        Err(reason) if reason.code == Reason::RestartFailed => {
-                            log::line(&format!("after going back: {reason}"));
-                            break;
-                        }
-                        Err(reason) => log::line(&format!("going back failed: {reason}")),
-                    }
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(MAX_BACK_OFF);
-                }
-                self.runs_again()?;
-                Some(Event::Returned)
-            }
+            Effect::Return(slot) => Some(self.go_back(slot, false).await?),
         })
     }
 

@@ -46,6 +46,7 @@ impl Driver {
 
     /// Tells the other driver whether this one may be stopped.
     pub(super) fn says_how_busy(&self) {
+        self.control.stands(&self.journal().record().phase);
         if !self.is_own() {
             let phase = &self.journal().record().phase;
             let busy = !matches!(phase, Phase::Idle | Phase::Probation { .. });

@@ -37,7 +37,12 @@ impl Driver {
             _ if !self.spoken => 0,
             _ => MAX_WAIT_S,
         };
-        let (answer, nonce) = self.check_in(wait).await?;
+        let control = self.control.clone();
+        let (answer, nonce) = tokio::select! {
+            answer = self.check_in(wait) => answer?,
+            // Not held any longer: the next one begins at once.
+            () = control.woken() => return Ok(Duration::ZERO),
+        };
         let isolated = answer.reason.code == Reason::DeviceIsolated;
         if isolated != self.isolated {
             crate::log::line(if isolated {
@@ -58,7 +63,7 @@ impl Driver {
             self.change_key().await?;
         }
         if let Some(text) = &answer.assignment {
-            let taken = self.take_assignment(text, &nonce).await;
+            let taken = self.take_assignment(text, Some(&nonce)).await;
             self.refused = match &taken {
                 Err(RoundError::Trust(error)) => Some(error.explained()),
                 _ => None,
@@ -129,6 +134,8 @@ impl Driver {
             abilities: self.abilities.clone(),
             healthy: self.healthy.map(|(healthy, _)| healthy),
             refused: self.refused.clone(),
+            restore: self.restores,
+            diagnosis: self.cut_off.diagnosis.clone(),
             battery: self.battery,
             deployment: record
                 .status()
@@ -139,11 +146,11 @@ impl Driver {
                 }),
         };
         let deadline = DEADLINE + Duration::from_secs(u64::from(wait));
-        Ok((
-            self.call(paths::CHECK_IN, encode(&request)?, deadline)
-                .await?,
-            nonce,
-        ))
+        let answer: CheckInAnswer = self
+            .call(paths::CHECK_IN, encode(&request)?, deadline)
+            .await?;
+        self.control.heard(&answer.reason);
+        Ok((answer, nonce))
     }
 
     /// Calls the device API within a session; opens one where there is none.
@@ -153,6 +160,10 @@ impl Driver {
         body: Vec<u8>,
         deadline: Duration,
     ) -> Result<T, RoundError> {
+        if self.bundle.is_some() {
+            let text = "there is no network: a bundle is applied";
+            return Err(TransportError::Broken(text.into()).into());
+        }
         for renewed in [false, true] {
             let ticket = match (&self.ticket, renewed) {
                 (Some(ticket), false) => ticket.clone(),
@@ -198,6 +209,18 @@ impl Driver {
         let mut refresh = Refresh::start(kept.clone(), floors, role, past)?;
         let result = async {
             while let Some(wanted) = refresh.request() {
+                if let Some(folder) = &self.bundle {
+                    let path = folder.join("metadata").join(&wanted.file);
+                    let bytes = self.fs.read(&path, wanted.limit as u64 + 1);
+                    let bytes = bytes
+                        .map_err(|e| TransportError::Broken(format!("{}: {e}", path.display())))?;
+                    if bytes.is_none() && !wanted.may_be_absent {
+                        let text = format!("{} is not in the bundle", path.display());
+                        return Err(TransportError::Broken(text).into());
+                    }
+                    refresh.answer(bytes)?;
+                    continue;
+                }
                 let path = format!("{}{}", paths::METADATA, wanted.file);
                 let answer = self
                     .client
@@ -225,14 +248,19 @@ impl Driver {
     }
 
     /// Checks an assignment in the numbered order and hands it to the machine.
-    async fn take_assignment(&mut self, text: &str, nonce: &str) -> Result<(), RoundError> {
+    /// Without a nonce it was carried here.
+    pub(super) async fn take_assignment(
+        &mut self,
+        text: &str,
+        nonce: Option<&str>,
+    ) -> Result<(), RoundError> {
         let trusted = self.refresh().await?;
         let record = self.journal().record();
         let agent = crate::VERSION.parse().ok();
         let situation = Situation {
             device: self.config.device,
             platform: &self.config.platform,
-            nonce,
+            nonce: nonce.unwrap_or_default(),
             counter: record.counter,
             installed: record.running().map(|i| &i.release),
             floor: record.floor.as_ref(),
@@ -240,7 +268,15 @@ impl Driver {
             agent: agent.as_ref(),
             formats: self.core.backend.formats(),
         };
-        let accepted = assignment::verify(&trusted, text.as_bytes(), &situation)?;
+        let verify = match nonce {
+            Some(_) => assignment::verify,
+            None => assignment::verify_carried,
+        };
+        let mut accepted = verify(&trusted, text.as_bytes(), &situation)?;
+        if nonce.is_none() {
+            // A person stands here: the window that it was made in is over.
+            accepted.terms.switch_within_s = None;
+        }
         let time_floor = trusted.time_floor()?.max(record.time_floor);
         let job = Job {
             deployment: accepted.terms.deployment,
@@ -257,6 +293,8 @@ impl Driver {
             payload: 0,
             slot: record.inactive(),
             bytes: 0,
+            kept: false,
+            cuts: 0,
             min_release: trusted.role().policy.min_release.clone(),
         };
         let deployment = job.deployment;

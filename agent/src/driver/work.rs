@@ -1,11 +1,15 @@
 //! What a deployment takes before the switch: charge, payload, a filled slot.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
 
+use tidegate_trust::assignment::Action;
+
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities};
 use crate::client::Client;
+use crate::control::Control;
 use crate::download::{Fetched, Ways};
 use crate::fsm::{Event, Job};
 use crate::log;
@@ -21,7 +25,7 @@ const COST: Duration = Duration::from_mins(10);
 enum Heard {
     Done(Result<Fetched, Explained>),
     CalledOff,
-    LowBattery,
+    Hindered,
 }
 
 impl Driver {
@@ -39,46 +43,66 @@ impl Driver {
         }
     }
 
-    /// Waits until the battery lets an update go on, whether the server can be reached or not.
-    /// What is called off meanwhile is called off.
-    async fn until_powered(&mut self, job: &Job) -> Result<Option<Event>, DriverError> {
-        let mut waited = false;
+    /// What an update has to wait for here, whether the server can be reached or not.
+    async fn hindrance(&mut self) -> Option<Explained> {
+        if let Some(paused) = self.control.paused() {
+            return Some(paused);
+        }
+        self.look_around().await;
+        self.battery.is_low().then(|| {
+            let percent = self.battery.percent.unwrap_or(0);
+            Explained::new(Reason::BatteryLow, format!("{percent} %"))
+        })
+    }
+
+    /// Waits until nothing on this machine hinders an update any more. What is called off meanwhile
+    /// is called off.
+    async fn until_free(&mut self, job: &Job) -> Result<Option<Event>, DriverError> {
+        let mut told: Option<Reason> = None;
         loop {
-            self.look_around().await;
-            if !self.battery.is_low() {
-                if waited {
-                    log::line("the battery is charged: it goes on");
+            let Some(why) = self.hindrance().await else {
+                if told.is_some() {
+                    log::line("nothing hinders the update any more: it goes on");
+                    self.control.waits(None);
                     self.handle_light(Event::GoesOn)?;
                 }
                 return Ok(None);
-            }
-            if !waited {
-                let percent = self.battery.percent.unwrap_or(0);
-                let why = Explained::new(Reason::BatteryLow, format!("{percent} %"));
+            };
+            self.control.waits(Some(&why));
+            if told != Some(why.code) {
+                told = Some(why.code);
                 log::line(&format!("waits: {why}"));
                 self.handle_light(Event::Waits(why))?;
-                waited = true;
             }
             let begun = Instant::now();
+            let control = self.control.clone();
             let sign = async {
                 self.send_reports().await?;
                 let wait = u16::try_from(LOOK.as_secs()).unwrap_or(1);
                 self.check_in(wait).await.map(|(answer, _)| answer)
             };
-            match sign.await {
+            let sign = tokio::select! {
+                sign = sign => sign,
+                () = control.woken() => continue,
+            };
+            match sign {
                 Ok(answer) if answer.cancel == Some(job.deployment) => {
+                    self.control.waits(None);
                     return Ok(Some(Event::CalledOff(job.deployment)));
                 }
                 Ok(_) => {}
                 Err(RoundError::Fatal(error)) => return Err(error),
                 Err(error) => log::line(&log::chain(&error)),
             }
-            tokio::time::sleep(LOOK.saturating_sub(begun.elapsed())).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK.saturating_sub(begun.elapsed())) => {}
+                () = control.woken() => {}
+            }
         }
     }
 
     /// Where payloads are fetched: the mirrors, then the server itself.
-    fn sources(&self) -> Vec<Client> {
+    pub(super) fn sources(&self) -> Vec<Client> {
         let clock = TlsClock {
             floor: self.journal().record().time_floor,
             trusted: self.config.clock_trusted,
@@ -104,11 +128,24 @@ impl Driver {
             return Ok(Event::DownloadFailed(reason));
         };
         let needed = self.core.backend.room(job.target.image.length);
+        if let Some(folder) = self.bundle.clone() {
+            if let Some(called_off) = self.until_free(job).await? {
+                return Ok(called_off);
+            }
+            let download = self.core.download.clone();
+            let copied = self
+                .blocking(move || download.copy_from(&folder, &payload, needed))
+                .await;
+            return Ok(match copied.unwrap_or_else(Err) {
+                Ok(()) => Event::Downloaded { bytes: job.bytes },
+                Err(reason) => Event::DownloadFailed(reason),
+            });
+        }
         let limits = self.config.limits.clone();
         let allowed = Duration::from_secs(u64::from(self.config.download_deadline_s));
         let begun = Instant::now();
         loop {
-            if let Some(called_off) = self.until_powered(job).await? {
+            if let Some(called_off) = self.until_free(job).await? {
                 return Ok(called_off);
             }
             let ways = Ways {
@@ -121,12 +158,12 @@ impl Driver {
             let now = Instant::now();
             let heard = {
                 let fetching = download.run(ways, &payload, needed);
-                let low = until_low(self.config.power.clone());
-                tokio::pin!(fetching, low);
+                let hindered = until_hindered(self.config.power.clone(), self.control.clone());
+                tokio::pin!(fetching, hindered);
                 tokio::select! {
                     biased;
                     result = &mut fetching => Heard::Done(result),
-                    () = &mut low => Heard::LowBattery,
+                    () = &mut hindered => Heard::Hindered,
                     heard = self.listen(job.deployment) => {
                         heard?;
                         Heard::CalledOff
@@ -135,7 +172,7 @@ impl Driver {
             };
             return Ok(match heard {
                 // What was fetched stays.
-                Heard::LowBattery => continue,
+                Heard::Hindered => continue,
                 Heard::CalledOff => Event::CalledOff(job.deployment),
                 Heard::Done(Err(reason)) => Event::DownloadFailed(reason),
                 Heard::Done(Ok(fetched)) => {
@@ -174,14 +211,16 @@ impl Driver {
     /// Makes the new version in its slot, off the event loop, with a charge for that and for the
     /// switch that follows.
     pub(super) async fn stage(&mut self, job: Job) -> Result<Event, DriverError> {
-        if let Some(called_off) = self.until_powered(&job).await? {
+        // Back to what is kept takes no charge worth waiting for.
+        let waits = !(job.kept && job.action == Action::Rollback);
+        if waits && let Some(called_off) = self.until_free(&job).await? {
             return Ok(called_off);
         }
         let staging = self.core.staging(job.clone());
         if let Ok(Err(reason)) | Err(reason) = self.blocking(move || staging.run()).await {
             return Ok(Event::StageFailed(reason));
         }
-        if let Some(called_off) = self.until_powered(&job).await? {
+        if waits && let Some(called_off) = self.until_free(&job).await? {
             return Ok(called_off);
         }
         let limited = job.switch_within_s.is_some();
@@ -200,10 +239,16 @@ impl Driver {
     }
 }
 
-/// Ends when the battery is low.
-async fn until_low(power: PowerSettings) {
+/// Ends when the battery is low, or a person pauses.
+async fn until_hindered(power: PowerSettings, control: Arc<Control>) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = control.woken() => {}
+        }
+        if control.paused().is_some() {
+            return;
+        }
         let power = power.clone();
         let battery = tokio::task::spawn_blocking(move || power.battery()).await;
         if battery.unwrap_or_default().is_low() {

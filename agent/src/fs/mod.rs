@@ -9,6 +9,7 @@ mod crashing;
 mod real;
 #[cfg(test)]
 pub(crate) mod sim;
+mod tree;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -20,6 +21,7 @@ use tidegate_delta::ReadAt;
 #[cfg(any(test, debug_assertions))]
 pub(crate) use crashing::Crashing;
 pub use real::Real;
+pub(crate) use tree::{Compared, TreeAt};
 
 /// What stands under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,49 +233,5 @@ impl Write for Appending<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.sync()
-    }
-}
-
-/// A tree of an archive below a folder.
-pub(crate) struct TreeAt<'a> {
-    pub(crate) fs: &'a dyn Fs,
-    pub(crate) root: &'a Path,
-}
-
-impl tidegate_delta::archive::Tree for TreeAt<'_> {
-    fn make_dir(&mut self, path: &Path) -> io::Result<()> {
-        self.fs.create_dir(&self.root.join(path))
-    }
-
-    fn make_file(
-        &mut self,
-        path: &Path,
-        executable: bool,
-        contents: &mut dyn Read,
-    ) -> io::Result<()> {
-        let mode = if executable {
-            Mode::Executable
-        } else {
-            Mode::Plain
-        };
-        let file = self.fs.open(&self.root.join(path), Open::New(mode))?;
-        let mut out = io::BufWriter::with_capacity(
-            64 << 10,
-            Appending {
-                file: &*file,
-                at: 0,
-            },
-        );
-        io::copy(contents, &mut out)?;
-        // Flushing syncs.
-        out.flush()
-    }
-
-    fn make_link(&mut self, path: &Path, to: &Path) -> io::Result<()> {
-        self.fs.symlink(to, &self.root.join(path))
-    }
-
-    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        self.fs.sync_dir(&self.root.join(path))
     }
 }

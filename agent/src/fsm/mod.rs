@@ -9,6 +9,7 @@
 //! [`step()`] takes the record and an event and gives the new record and what to do. The driver
 //! writes the record durably *before* it does anything: intent before act.
 
+mod back;
 mod medium;
 mod record;
 mod start;

@@ -76,6 +76,12 @@ pub struct Job {
     pub slot: SlotId,
     /// Bytes fetched so far.
     pub bytes: u64,
+    /// Whether its slot holds it already, as far as is known: it is verified, not fetched.
+    #[serde(default)]
+    pub kept: bool,
+    /// Starts of the agent in the middle of making it from the present payload.
+    #[serde(default)]
+    pub cuts: u32,
     /// The oldest release that the signed policy allows: the floor after a healthy start.
     #[serde(default)]
     pub min_release: Option<Version>,
@@ -161,6 +167,10 @@ pub struct Record {
     /// For how long what is updated did not run in the present deployment, in milliseconds.
     #[serde(default)]
     pub stood_still_ms: Option<u64>,
+    /// Since when what is updated does not run, by the machine's clock in milliseconds of the epoch:
+    /// over a start of the machine no other clock goes on.
+    #[serde(default)]
+    pub down_since_ms: Option<i64>,
     /// The number of the last report made.
     pub report_seq: u64,
     /// Reports that the server has not acknowledged.
@@ -189,6 +199,7 @@ impl Record {
             floors: Floors::default(),
             requests: 0,
             stood_still_ms: None,
+            down_since_ms: None,
             report_seq: 0,
             outbox: Vec::new(),
         }

@@ -2,13 +2,18 @@
 
 use tidegate_protocol::{Explained, Reason};
 
+use super::back::{go_back, return_slot};
 use super::medium::{Activation, Medium};
 use super::record::{Job, Phase, Record};
-use super::step::{Effect, go_back, return_slot, take_phase};
+use super::step::{Effect, next_payload, take_phase};
 
 /// Starts of a new version before it is given up. A machine may lose power once in a trial
 /// through no fault of the version; three times is the version's fault.
 const MAX_TRIES: u32 = 3;
+
+/// Starts in the middle of making a version before another payload is tried. Each goes on where the
+/// one before it was cut, so that power cuts alone hardly ever come to so many.
+const MAX_CUTS: u32 = 8;
 
 pub(super) fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
     match take_phase(record) {
@@ -31,7 +36,13 @@ pub(super) fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
             record.phase = Phase::Downloading { job: job.clone() };
             vec![Effect::Download(Box::new(job))]
         }
-        Phase::Staging { job } => {
+        // What brings the agent down each time, for want of memory say, would do so for ever.
+        Phase::Staging { job } if job.cuts >= MAX_CUTS => {
+            let text = format!("the agent ended {} times while it was made", job.cuts);
+            next_payload(record, job, Explained::new(Reason::DeltaFailed, text))
+        }
+        Phase::Staging { mut job } => {
+            job.cuts += 1;
             record.phase = Phase::Staging { job: job.clone() };
             vec![Effect::Stage(Box::new(job))]
         }

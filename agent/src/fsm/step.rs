@@ -3,6 +3,7 @@
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
 use tidegate_trust::assignment::Action;
 
+use super::back::{go_back, not_returned, returned};
 use super::medium::{Activation, Medium};
 use super::record::{Installed, Job, Phase, Record, SlotId};
 use super::start::{started, switched, try_it};
@@ -37,6 +38,9 @@ pub enum Event {
     Waits(Explained),
     /// It goes on.
     GoesOn,
+    /// The machine, or the agent, is about to start again: since when what is updated does not run,
+    /// in milliseconds of the epoch.
+    GoesDown(i64),
     /// For how long what is updated did not run.
     StoodStill {
         /// Milliseconds, from before the switch to the first good check.
@@ -50,6 +54,8 @@ pub enum Event {
     WindowPassed(u32),
     /// The old slot is in use again.
     Returned,
+    /// What was to be returned to is damaged and nobody has it any more.
+    NotReturned(Explained),
     /// The server has reports up to this number.
     Acknowledged(u64),
 }
@@ -59,7 +65,7 @@ pub enum Event {
 pub enum Effect {
     /// Fetch the job's present payload.
     Download(Box<Job>),
-    /// Make the new version in its slot from what was fetched.
+    /// Make the new version in its slot from what was fetched, or verify the one that was kept.
     Stage(Box<Job>),
     /// Put a slot to use and restart what runs from it, then tell [`Event::Switched`].
     Switch(SlotId),
@@ -97,7 +103,12 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
             waits(&mut record, None);
             Vec::new()
         }
+        Event::GoesDown(since_ms) => {
+            record.down_since_ms.get_or_insert(since_ms);
+            Vec::new()
+        }
         Event::StoodStill { ms } => {
+            record.down_since_ms = None;
             record.stood_still_ms = Some(record.stood_still_ms.unwrap_or(0).saturating_add(ms));
             Vec::new()
         }
@@ -105,6 +116,7 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
         Event::Unhealthy(reason) => unhealthy(&mut record, &reason),
         Event::WindowPassed(seconds) => window_passed(&mut record, seconds),
         Event::Returned => returned(&mut record),
+        Event::NotReturned(reason) => not_returned(&mut record, &reason),
         Event::Acknowledged(seq) => {
             record.outbox.retain(|r| r.seq > seq);
             Vec::new()
@@ -132,7 +144,7 @@ fn waits(record: &mut Record, reason: Option<Explained>) {
     record.report(deployment, state, reason, bytes);
 }
 
-fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
+fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     record.counter = record.counter.max(counter);
     match (&record.phase, job.action) {
         (Phase::Idle, _) => {}
@@ -150,6 +162,7 @@ fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
         _ => return Vec::new(),
     }
     record.stood_still_ms = None;
+    record.down_since_ms = None;
     if record
         .running()
         .is_some_and(|i| i.image == job.target.image)
@@ -178,10 +191,18 @@ fn assigned(record: &mut Record, job: Job, counter: u64) -> Vec<Effect> {
         .slot(job.slot)
         .is_some_and(|i| i.image == job.target.image);
     if kept {
-        return begin_trial(record, job);
+        // It is believed when it was verified.
+        job.kept = true;
+        record.phase = Phase::Staging { job: job.clone() };
+        return vec![Effect::Stage(Box::new(job))];
     }
+    fetch(record, job, None)
+}
+
+/// Begins to fetch a job's version into its slot.
+fn fetch(record: &mut Record, job: Job, why: Option<Explained>) -> Vec<Effect> {
     record.set_slot(job.slot, None);
-    record.report(job.deployment, State::Downloading, None, 0);
+    record.report(job.deployment, State::Downloading, why, 0);
     record.phase = Phase::Downloading { job: job.clone() };
     vec![Effect::DropDownload, Effect::Download(Box::new(job))]
 }
@@ -257,13 +278,19 @@ fn staged(record: &mut Record, in_time: bool) -> Vec<Effect> {
     match take_phase(record) {
         Phase::Staging { job } => {
             record.set_slot(job.slot, Some(job.target.clone()));
+            // What it was made from has done its work.
+            let mut effects = Vec::new();
+            if !job.kept {
+                effects.push(Effect::DropDownload);
+            }
             if in_time {
-                return begin_trial(record, job);
+                effects.extend(begin_trial(record, job));
+                return effects;
             }
             let waits = Explained::from(Reason::WindowClosed);
             record.report(job.deployment, State::Deferred, Some(waits), job.bytes);
             record.phase = Phase::Staged { job };
-            Vec::new()
+            effects
         }
         other => {
             record.phase = other;
@@ -291,9 +318,16 @@ fn stage_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
 }
 
 /// One try with each way to fetch it: after a delta that is damaged or does not apply, the whole.
-fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Effect> {
+pub(super) fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Effect> {
+    if job.kept {
+        // It is not what it was: it is fetched like any other.
+        job.kept = false;
+        job.cuts = 0;
+        return fetch(record, job, Some(reason));
+    }
     if job.payload + 1 < job.payloads.len() && is_payloads_fault(reason.code) {
         job.payload += 1;
+        job.cuts = 0;
         record.phase = Phase::Downloading { job: job.clone() };
         return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
     }
@@ -376,60 +410,4 @@ fn keep_previous(record: &mut Record, seconds: u32) {
         let until = elapsed_s.saturating_add(seconds.min(MAX_KEPT_S));
         job.window_s = job.window_s.max(until);
     }
-}
-
-/// The slot to return to: the other one, if something whole is in it.
-pub(super) fn return_slot(record: &Record, job: &Job) -> Option<SlotId> {
-    let slot = job.slot.other();
-    record.slot(slot).map(|_| slot)
-}
-
-pub(super) fn go_back(
-    record: &mut Record,
-    job: Job,
-    reason: Explained,
-    ordered_by: Option<DeploymentId>,
-) -> Vec<Effect> {
-    let deployment = ordered_by.unwrap_or(job.deployment);
-    let slot = return_slot(record, &job);
-    record.report(
-        deployment,
-        State::RollingBack,
-        Some(reason.clone()),
-        job.bytes,
-    );
-    record.phase = Phase::Returning {
-        job,
-        deployment,
-        reason,
-    };
-    vec![Effect::Return(slot)]
-}
-
-fn returned(record: &mut Record) -> Vec<Effect> {
-    match take_phase(record) {
-        Phase::Returning {
-            job,
-            deployment,
-            reason,
-        } => {
-            let slot = return_slot(record, &job);
-            record.active = slot;
-            record.set_slot(job.slot, None);
-            // An order says nothing against the version on this device; its own failure does.
-            if reason.code.is_failure() {
-                record.remember_bad(job.target.image.sha256);
-            }
-            let (state, reason) = match slot {
-                Some(_) => (State::RolledBack, reason),
-                None => (
-                    State::Failed,
-                    Explained::new(Reason::NoPreviousSlot, reason.to_string()),
-                ),
-            };
-            record.report(deployment, state, Some(reason), job.bytes);
-        }
-        other => record.phase = other,
-    }
-    Vec::new()
 }

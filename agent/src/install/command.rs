@@ -37,6 +37,23 @@ pub(crate) enum Ended {
     Late,
 }
 
+/// Whether a program can be started by this name from a folder: below it, by its whole path, or
+/// from PATH.
+pub(crate) fn is_there(program: &str, folder: &Path) -> bool {
+    if program.is_empty() {
+        return false;
+    }
+    if folder.join(program).is_file() {
+        return true;
+    }
+    let bare = Path::new(program).components().count() == 1;
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    bare && std::env::split_paths(&folders).any(|folder| {
+        let path = folder.join(program);
+        path.is_file() || path.with_extension("exe").is_file()
+    })
+}
+
 impl Call<'_> {
     /// Runs it. A program below the folder is that program, whatever stands in PATH.
     pub(crate) fn run(&self) -> Ended {
@@ -78,7 +95,8 @@ impl Call<'_> {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ended::Well(text(said)),
                 Ok(Some(status)) => {
-                    return Ended::Badly(format!("{status} {}", text(complained)));
+                    let said = format!("{status}: {}", text(complained));
+                    return Ended::Badly(said.trim_end_matches([' ', ':']).to_owned());
                 }
                 Ok(None) if Instant::now() < deadline => std::thread::sleep(TICK),
                 Ok(None) => {

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_delta::ReadAt;
-use tidegate_delta::archive;
+use tidegate_delta::archive::{self, Tree};
 use tidegate_protocol::Image;
 
 use super::artifact::{Hashing, Workshop, image_of};
 use super::{Backend, Order, SlotError, at};
-use crate::fs::{Appending, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt};
+use crate::fs::{Appending, Compared, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt};
 use crate::fsm::{Activation, Medium, SlotId};
 
 /// Two folders below the agent's, and a pointer to one of them.
@@ -131,6 +131,17 @@ impl Slots {
         Ok(image)
     }
 
+    /// Whether the artifact of a slot is an image.
+    pub(super) fn verify(&self, slot: SlotId, image: Image) -> Result<Box<dyn FsFile>, SlotError> {
+        let path = self.artifact(slot);
+        let file = self.fs.open(&path, Open::Read).map_err(at(&path))?;
+        let length = file.length().map_err(at(&path))?;
+        if length != image.length || image_of(&*file, length).map_err(at(&path))? != image {
+            return Err(SlotError::Damaged(path));
+        }
+        Ok(file)
+    }
+
     pub(super) fn sync(&self, slot: SlotId) -> Result<(), SlotError> {
         let dir = self.dir(slot);
         self.fs.sync_dir(&dir).map_err(at(&dir))
@@ -188,23 +199,55 @@ impl Directory {
     /// Unpacks the very file that was written, hashing what is read: what is installed is what
     /// was verified.
     fn unpack(&self, slot: SlotId, file: &dyn FsFile, image: Image) -> Result<(), SlotError> {
-        let path = self.slots.artifact(slot);
         let root = self.tree(slot);
         self.fs.create_dir(&root).map_err(at(&root))?;
-        file.forget();
-        let length = file.length().map_err(at(&path))?;
-        let whole = Sequential::whole(file, length);
-        let mut reader = Hashing::new(BufReader::with_capacity(256 << 10, whole));
         let mut tree = TreeAt {
             fs: &*self.fs,
             root: &root,
         };
-        let unpacked = archive::unpack_to(&mut reader, &mut tree);
+        self.walk(slot, file, image, &mut tree)?;
+        self.slots.sync(slot)
+    }
+
+    /// Gives a tree all that is in an artifact, hashing what is read.
+    fn walk(
+        &self,
+        slot: SlotId,
+        file: &dyn FsFile,
+        image: Image,
+        tree: &mut dyn Tree,
+    ) -> Result<(), SlotError> {
+        let path = self.slots.artifact(slot);
+        file.forget();
+        let length = file.length().map_err(at(&path))?;
+        let whole = Sequential::whole(file, length);
+        let mut reader = Hashing::new(BufReader::with_capacity(256 << 10, whole));
+        let unpacked = archive::unpack_to(&mut reader, tree);
         // What follows the archive's end is part of the image too.
         if reader.rest().map_err(at(&path))? != image {
             return Err(SlotError::WrongImage);
         }
-        unpacked.map_err(SlotError::Archive)?;
+        unpacked.map_err(SlotError::Archive)
+    }
+
+    /// Makes the tree of a slot anew from its artifact. What was there is kept beside it until the
+    /// slot is used again: somebody may have written it.
+    fn unpack_again(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
+        let file = self.slots.verify(slot, image)?;
+        let (dir, root) = (self.slots.dir(slot), self.tree(slot));
+        let [new, was] = ["tree.new", "tree.was"].map(|name| dir.join(name));
+        self.fs.remove_tree(&new).map_err(at(&new))?;
+        self.fs.create_dir(&new).map_err(at(&new))?;
+        let mut tree = TreeAt {
+            fs: &*self.fs,
+            root: &new,
+        };
+        self.walk(slot, &*file, image, &mut tree)?;
+        if self.fs.kind(&root).map_err(at(&root))?.is_some() {
+            self.fs.remove_tree(&was).map_err(at(&was))?;
+            self.fs.rename(&root, &was).map_err(at(&was))?;
+        }
+        self.fs.rename(&new, &root).map_err(at(&root))?;
         self.slots.sync(slot)
     }
 }
@@ -234,6 +277,26 @@ impl Backend for Directory {
         };
         result.map_err(at(&pointer))?;
         Ok(Activation::Live)
+    }
+
+    fn verify(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
+        let root = self.tree(slot);
+        let mut tree = Compared {
+            fs: &*self.fs,
+            root: &root,
+        };
+        let path = self.slots.artifact(slot);
+        let file = self.fs.open(&path, Open::Read).map_err(at(&path))?;
+        match self.walk(slot, &*file, image, &mut tree) {
+            Ok(()) => Ok(()),
+            Err(SlotError::WrongImage) => Err(SlotError::Damaged(path)),
+            Err(SlotError::Archive(error)) => {
+                let what = crate::log::chain(&error);
+                crate::log::line(&format!("{}: {what}; it is unpacked again", root.display()));
+                self.unpack_again(slot, image)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn folder(&self, slot: SlotId) -> PathBuf {

@@ -163,6 +163,10 @@ impl Backend for Executable {
         Ok(Activation::Live)
     }
 
+    fn verify(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
+        self.slots.verify(slot, image).map(drop)
+    }
+
     fn folder(&self, _: SlotId) -> PathBuf {
         self.folder_of_live().to_owned()
     }
@@ -173,6 +177,18 @@ impl Backend for Executable {
     }
 
     fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
-        self.slots.copy_in(slot, from, Mode::Executable)
+        let image = self.slots.copy_in(slot, from, Mode::Executable)?;
+        // What runs is taken over as it is, never replaced by the way.
+        let there = self.fs.kind(&self.live).map_err(at(&self.live))?.is_some();
+        if there && !self.is_live(slot).map_err(at(&self.live))? {
+            return Err(SlotError::Settings(format!(
+                "{} is not {}, which is to be taken over as what runs there: name {} itself, or \
+                 the file that it was copied from",
+                self.live.display(),
+                from.display(),
+                self.live.display()
+            )));
+        }
+        Ok(image)
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct CommandVerbs {
 impl Verbs for CommandVerbs {
     fn call(&self, verb: &str, slot: Option<SlotId>, artifact: &Path) -> Result<String, SlotError> {
         let failed = |what: String| SlotError::Hook {
-            verb: verb.to_owned(),
+            verb: format!("{} {verb}", self.line.command.join(" ")),
             what,
         };
         let call = Call {
@@ -187,6 +187,10 @@ impl<V: Verbs> Backend for Hook<V> {
 
     fn confirm(&self, slot: SlotId) -> Result<(), SlotError> {
         self.ask("confirm", Some(slot)).map(drop)
+    }
+
+    fn verify(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
+        self.slots.verify(slot, image).map(drop)
     }
 
     fn folder(&self, _: SlotId) -> PathBuf {

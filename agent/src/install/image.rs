@@ -85,6 +85,21 @@ impl<B: BootSwitch> Image<B> {
     fn notes(&self, slot: SlotId) -> PathBuf {
         self.state.join("slots").join(slot.name())
     }
+
+    /// What a version left in its place, where that is not its image.
+    fn left_note(&self, slot: SlotId) -> PathBuf {
+        self.notes(slot).join("left")
+    }
+
+    /// What the first bytes of a place are.
+    fn found(&self, slot: SlotId, length: u64) -> Result<Bytes, SlotError> {
+        let path = self.place(slot);
+        let device = self.fs.open(path, Open::Read).map_err(at(path))?;
+        if device.length().map_err(at(path))? < length {
+            return Err(SlotError::Damaged(path.to_owned()));
+        }
+        image_of(&*device, length).map_err(at(path))
+    }
 }
 
 impl<B: BootSwitch> Backend for Image<B> {
@@ -110,6 +125,8 @@ impl<B: BootSwitch> Backend for Image<B> {
             )));
         }
         let (path, notes) = (self.place(order.slot), self.notes(order.slot));
+        let note = self.left_note(order.slot);
+        self.fs.remove_if_there(&note).map_err(at(&note))?;
         let device = self.fs.open(path, Open::Existing).map_err(at(path))?;
         let is_file = self.fs.kind(path).map_err(at(path))? == Some(crate::fs::Kind::File);
         let has = device.length().map_err(at(path))?;
@@ -170,6 +187,36 @@ impl<B: BootSwitch> Backend for Image<B> {
         };
         self.switch.set(slot)?;
         activation("next", slot, self.switch.booted()?, self.switch.next()?)
+    }
+
+    fn verify(&self, slot: SlotId, image: Bytes) -> Result<(), SlotError> {
+        let path = self.place(slot);
+        let found = self.found(slot, image.length)?;
+        let note = self.left_note(slot);
+        let left = self.fs.read(&note, 64).map_err(at(&note))?;
+        let sha256 = found.sha256.to_string();
+        if found == image || left.as_deref() == Some(sha256.as_bytes()) {
+            return Ok(());
+        }
+        Err(SlotError::Damaged(path.to_owned()))
+    }
+
+    /// A system that is mounted for writing changes its own image: what it has left is what can be
+    /// gone back to, without a network.
+    fn left(&self, slot: SlotId, image: Bytes) -> Result<(), SlotError> {
+        let found = self.found(slot, image.length)?;
+        if found == image {
+            return Ok(());
+        }
+        let note = self.left_note(slot);
+        crate::log::line(&format!(
+            "{} was written to while it ran: no delta starts from it",
+            self.place(slot).display()
+        ));
+        let sha256 = found.sha256.to_string();
+        self.fs
+            .replace(&note, sha256.as_bytes(), Mode::Private)
+            .map_err(at(&note))
     }
 
     fn confirm(&self, slot: SlotId) -> Result<(), SlotError> {

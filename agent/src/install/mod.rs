@@ -64,6 +64,15 @@ pub trait Backend: Send + Sync {
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError>;
     /// Puts a slot to use, or none: atomic, durable, and good to repeat.
     fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError>;
+    /// Whether a slot holds an image, byte by byte as it was verified when it was made; what can be
+    /// mended from what is kept on the machine is mended. Asked before a kept version is put to use
+    /// again: what has rotted or was changed must not run under its old name.
+    fn verify(&self, slot: SlotId, image: Bytes) -> Result<(), SlotError>;
+    /// Another version runs now: what this slot holds is what the version left in it. For
+    /// installations that versions may write into while they run.
+    fn left(&self, _slot: SlotId, _image: Bytes) -> Result<(), SlotError> {
+        Ok(())
+    }
     /// The version in a slot has proven itself: nothing turns the switch back any more. Good to
     /// repeat.
     fn confirm(&self, _slot: SlotId) -> Result<(), SlotError> {
@@ -98,6 +107,9 @@ pub enum SlotError {
     /// What was written is not the signed image.
     #[error("what was read back is not the signed image")]
     WrongImage,
+    /// What was kept is not what was verified when it was made.
+    #[error("{path} is not what was installed", path = .0.display())]
+    Damaged(PathBuf),
     /// A device is smaller than the image.
     #[error("{path} has {has} bytes and the image {wants}", path = path.display())]
     TooSmall {
@@ -122,6 +134,15 @@ pub enum SlotError {
 }
 
 impl SlotError {
+    /// Whether what lies in a slot cannot be used: the medium is damaged or was changed, and not
+    /// full, or in the hands of a command that fails.
+    pub(crate) fn is_damage(&self) -> bool {
+        !matches!(
+            self.explained().code,
+            Reason::DiskFull | Reason::ReadOnly | Reason::HookFailed
+        )
+    }
+
     /// The reason to report.
     pub fn explained(&self) -> Explained {
         let code = match self {
@@ -131,6 +152,7 @@ impl SlotError {
             Self::Apply(ApplyError::WrongImage) | Self::WrongImage => Reason::ImageMismatch,
             // Also where there is no room to unpack the old image: another payload does without.
             Self::Apply(_) => Reason::DeltaFailed,
+            Self::Damaged(_) => Reason::PreviousDamaged,
             Self::Archive(ArchiveError::Io { source, .. }) => io_reason(source),
             Self::Archive(_) => Reason::ArchiveRefused,
             Self::TooSmall { .. } => Reason::DiskFull,

@@ -81,6 +81,10 @@ impl Backend for Own {
             .map_err(at(&path))
     }
 
+    fn verify(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
+        self.slots.verify(slot, image)
+    }
+
     fn folder(&self, slot: SlotId) -> PathBuf {
         self.slots.folder(slot)
     }

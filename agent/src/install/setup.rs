@@ -40,6 +40,19 @@ pub enum BackendSettings {
     },
 }
 
+impl BackendSettings {
+    /// Its kind, as people choose it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::Executable { .. } => "executable",
+            Self::Image { .. } => "image",
+            Self::Agent => "agent",
+            Self::Hook { .. } => "hook",
+        }
+    }
+}
+
 /// Opens the backend of a state directory.
 pub fn open(
     fs: Arc<dyn Fs>,

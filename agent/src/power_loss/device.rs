@@ -11,7 +11,7 @@ use tidegate_trust::assignment::{Action, Payload};
 
 use super::boot::{Boot, env_of};
 use super::versions::{Versions, image_of};
-use crate::core::{Agenda, Core};
+use crate::core::{Agenda, Core, NotBack};
 use crate::fs::{Fs, Mode};
 use crate::fsm::{Activation, Effect, Event, Installed, Job, Phase, Record, SlotId};
 use crate::install::{Backend, Directory, Executable, Hook, Image as ImageSlots, SlotError};
@@ -186,6 +186,8 @@ impl Device<'_> {
             payload: 0,
             slot: record.inactive(),
             bytes: 0,
+            kept: false,
+            cuts: 0,
             min_release: None,
         }
     }
@@ -307,9 +309,11 @@ impl Device<'_> {
                 let activation = core.backend.activate(Some(slot)).map_err(reason)?;
                 Some(Event::Switched(activation))
             }
-            Effect::Return(slot) => match core.backend.activate(slot).map_err(reason)? {
-                Activation::Live => Some(Event::Returned),
-                Activation::Restart => return Ok(Done::Restart),
+            Effect::Return(slot) => match core.way_back(slot).run() {
+                Ok(Activation::Live) => Some(Event::Returned),
+                Ok(Activation::Restart) => return Ok(Done::Restart),
+                Err(NotBack::Failed(why)) => return Err(Stopped::Cut(why.to_string())),
+                Err(NotBack::Damaged(why)) => return Err(Stopped::Broken(why.to_string())),
             },
             Effect::Restart => return Ok(Done::Restart),
             Effect::CheckHealth(installed) => {

@@ -3,6 +3,7 @@
 
 mod boot;
 mod device;
+mod model;
 mod real_cut;
 mod simulated;
 mod verdict;

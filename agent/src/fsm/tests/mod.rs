@@ -1,6 +1,7 @@
 //! Tests of the machine: stories, and random events against what must always hold.
 
-use proptest::prelude::*;
+mod random;
+
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Image, Reason, Sha256};
 use tidegate_trust::assignment::{Action, Payload};
 
@@ -48,6 +49,8 @@ fn job(record: &Record, n: u8, action: Action, window_s: u32) -> Box<Job> {
         payload: 0,
         slot: record.inactive(),
         bytes: 0,
+        kept: false,
+        cuts: 0,
         min_release: None,
     })
 }
@@ -104,7 +107,7 @@ fn what_is_ready_after_its_window_waits_for_the_next_one_and_needs_no_second_dow
         record,
         [offer, Event::Downloaded { bytes: 5 }, Event::StagedTooLate],
     );
-    assert!(effects.is_empty());
+    assert_eq!(effects, [Effect::DropDownload]);
     assert_eq!(record.running(), Some(&installed(0)));
     assert_eq!(states(&record).last(), Some(&State::Deferred));
     // A restart changes nothing: only the server knows when the window opens.
@@ -179,7 +182,7 @@ fn intent_comes_before_act_the_trial_is_recorded_with_the_switch_that_it_asks_fo
         [offer, Event::Downloaded { bytes: 5 }, Event::Staged],
     );
     assert!(matches!(record.phase, Phase::Trial { tries: 1, .. }));
-    assert_eq!(effects[0], Effect::Switch(SlotId::B));
+    assert_eq!(effects, [Effect::DropDownload, Effect::Switch(SlotId::B)]);
 }
 
 #[test]
@@ -222,10 +225,78 @@ fn an_order_back_after_the_window_takes_the_kept_slot_if_it_still_holds_the_imag
     let (record, _) = play(on_probation(), [Event::WindowPassed(60)]);
     let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
     let (record, effects) = step(record, order);
-    assert_eq!(effects[0], Effect::Switch(SlotId::A));
+    // It is verified before it is put to use.
+    assert!(matches!(&effects[..], [Effect::Stage(job)] if job.kept));
+    let (record, effects) = step(record, Event::Staged);
+    assert_eq!(effects, [Effect::Switch(SlotId::A)]);
     let (record, _) = step(record, Event::Healthy);
     assert_eq!(record.running(), Some(&installed(0)));
     assert_eq!(states(&record).last(), Some(&State::RolledBack));
+}
+
+#[test]
+fn a_kept_version_that_is_damaged_is_fetched_and_not_put_to_use() {
+    let (record, _) = play(on_probation(), [Event::WindowPassed(60)]);
+    let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
+    let damaged = Event::StageFailed(Reason::PreviousDamaged.into());
+    // Also when the machine starts again in the middle of looking at it.
+    let started = Event::Started(Medium::only(Some(SlotId::B)));
+    let (record, effects) = play(record, [order, started.clone()]);
+    assert!(matches!(&effects[..], [Effect::Stage(job)] if job.kept));
+    let (record, effects) = step(record, damaged);
+    assert!(matches!(effects[1], Effect::Download(_)));
+    assert_eq!(record.slot(SlotId::A), None);
+    let told = record.outbox.last().unwrap();
+    assert_eq!(told.state, State::Downloading);
+    assert_eq!(told.reason.as_ref().unwrap().code, Reason::PreviousDamaged);
+    let (record, effects) = step(record, started);
+    assert!(matches!(effects[0], Effect::Download(_)));
+    let (record, _) = play(
+        record,
+        [
+            Event::Downloaded { bytes: 5 },
+            Event::Staged,
+            Event::Healthy,
+        ],
+    );
+    assert_eq!(record.running(), Some(&installed(0)));
+}
+
+#[test]
+fn what_brings_the_agent_down_while_it_is_made_is_made_from_another_payload_and_then_given_up() {
+    let record = device();
+    let offer = install(&record, 1);
+    let (mut record, _) = play(record, [offer, Event::Downloaded { bytes: 5 }]);
+    let started = Event::Started(Medium::only(Some(SlotId::A)));
+    for payload in [0, 1] {
+        for _ in 0..8 {
+            let effects;
+            (record, effects) = step(record, started.clone());
+            assert!(matches!(&effects[..], [Effect::Stage(job)] if job.payload == payload));
+        }
+        (record, _) = step(record, started.clone());
+        (record, _) = step(record, Event::Downloaded { bytes: 5 });
+    }
+    assert_eq!(record.phase, Phase::Idle);
+    assert_eq!(record.running(), Some(&installed(0)));
+    let told = record.outbox.last().unwrap();
+    assert_eq!(told.reason.as_ref().unwrap().code, Reason::DeltaFailed);
+}
+
+#[test]
+fn a_device_that_cannot_go_back_stays_where_it_is_and_says_so() {
+    let failed = Event::Unhealthy(Reason::HealthFailed.into());
+    let gone = Event::NotReturned(Explained::new(Reason::PreviousDamaged, "gone"));
+    let (record, _) = play(on_probation(), [failed, gone]);
+    assert_eq!(record.running(), Some(&installed(1)));
+    assert_eq!(record.slot(SlotId::A), None);
+    assert_eq!(record.phase, Phase::Idle);
+    assert_eq!(record.bad, [image(1).sha256]);
+    let told = record.outbox.last().unwrap();
+    assert_eq!(told.state, State::Failed);
+    let reason = told.reason.as_ref().unwrap();
+    assert_eq!(reason.code, Reason::NoPreviousSlot);
+    assert!(reason.detail.contains("1.1.0 stays"), "{reason}");
 }
 
 #[test]
@@ -315,128 +386,4 @@ fn the_floor_rises_with_a_healthy_start_and_not_before() {
     assert_eq!(record.floor, None);
     let (record, _) = step(record, Event::Healthy);
     assert_eq!(record.floor, Some("1.1.0".parse().unwrap()));
-}
-
-#[derive(Debug, Clone)]
-enum Happening {
-    Offer(u8),
-    Order(u8),
-    CallOff(u8),
-    Restart,
-    Done,
-    Fail(Reason),
-    Window(u32),
-    Acknowledge(u64),
-}
-
-fn happening() -> impl Strategy<Value = Happening> {
-    prop_oneof![
-        2 => (0u8..4).prop_map(Happening::Offer),
-        1 => (0u8..4).prop_map(Happening::Order),
-        1 => (0u8..4).prop_map(Happening::CallOff),
-        1 => Just(Happening::Restart),
-        4 => Just(Happening::Done),
-        1 => prop::sample::select(vec![
-            Reason::HealthFailed, Reason::DeltaFailed, Reason::DownloadFailed, Reason::DiskFull,
-        ])
-        .prop_map(Happening::Fail),
-        1 => (0u32..90).prop_map(Happening::Window),
-        1 => (0u64..20).prop_map(Happening::Acknowledge),
-    ]
-}
-
-/// The driver and the medium, reduced to what matters: what is whole in the slots, and where
-/// the pointer points.
-struct World {
-    record: Record,
-    pointer: Option<SlotId>,
-    whole: [Option<u8>; 2],
-}
-
-impl World {
-    fn perform(&mut self, event: Event) {
-        let mut queue = vec![event];
-        while let Some(event) = queue.pop() {
-            let (record, effects) = step(self.record.clone(), event);
-            self.record = record;
-            for effect in effects {
-                match effect {
-                    Effect::Switch(slot) => {
-                        self.pointer = Some(slot);
-                        queue.push(Event::Switched(Activation::Live));
-                    }
-                    Effect::Return(slot) => {
-                        self.pointer = slot;
-                        queue.push(Event::Returned);
-                    }
-                    // The slot is dirty as soon as something is made in it.
-                    Effect::Stage(job) => self.whole[job.slot as usize] = None,
-                    Effect::Download(_)
-                    | Effect::CheckHealth(_)
-                    | Effect::Restart
-                    | Effect::DropDownload => {}
-                }
-            }
-        }
-    }
-
-    fn happen(&mut self, happening: &Happening) {
-        let event = match happening {
-            Happening::Offer(n) => install(&self.record, *n),
-            Happening::Order(n) => Event::Assigned(
-                job(&self.record, *n, Action::Rollback, 0),
-                self.record.counter + 1,
-            ),
-            Happening::CallOff(n) => Event::CalledOff(DeploymentId::from_random([*n; 16])),
-            Happening::Restart => Event::Started(Medium::only(self.pointer)),
-            Happening::Window(seconds) => Event::WindowPassed(*seconds),
-            Happening::Acknowledge(seq) => Event::Acknowledged(*seq),
-            Happening::Done => match &self.record.phase {
-                Phase::Downloading { .. } => Event::Downloaded { bytes: 1 },
-                Phase::Staging { job } => {
-                    let minor = job.target.image.sha256.as_bytes()[0];
-                    self.whole[job.slot as usize] = Some(minor);
-                    Event::Staged
-                }
-                _ => Event::Healthy,
-            },
-            Happening::Fail(reason) => {
-                let reason = Explained::from(*reason);
-                match &self.record.phase {
-                    Phase::Downloading { .. } => Event::DownloadFailed(reason),
-                    Phase::Staging { .. } => Event::StageFailed(reason),
-                    _ => Event::Unhealthy(reason),
-                }
-            }
-        };
-        self.perform(event);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    /// Whatever happens, in whatever order: the pointer points to a whole version, the one that
-    /// the record names; report numbers rise without gaps; counters and floors never fall.
-    #[test]
-    fn what_is_in_use_is_always_whole(story in prop::collection::vec(happening(), 0..60)) {
-        let mut world =
-            World { record: device(), pointer: Some(SlotId::A), whole: [Some(0), None] };
-        for happening in &story {
-            let before = world.record.clone();
-            world.happen(happening);
-            let record = &world.record;
-            let slot = record.active.expect("a device that ran something runs something");
-            prop_assert_eq!(world.pointer, Some(slot));
-            let whole = world.whole[slot as usize];
-            let named = record.running().map(|i| i.image.sha256.as_bytes()[0]);
-            prop_assert!(whole.is_some());
-            prop_assert_eq!(whole, named);
-            prop_assert!(record.counter >= before.counter);
-            prop_assert!(record.report_seq >= before.report_seq);
-            for pair in record.outbox.windows(2) {
-                prop_assert_eq!(pair[0].seq + 1, pair[1].seq);
-            }
-        }
-    }
 }

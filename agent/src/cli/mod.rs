@@ -1,0 +1,225 @@
+//! The agent's command line.
+
+mod args;
+mod help;
+mod man;
+mod status;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidegate_protocol::Verdict;
+
+use crate::config::{self, Config, ConfigError};
+use crate::control;
+use crate::doctor;
+use crate::driver::{self, Driver, DriverError, Together};
+use crate::enrol;
+use crate::fs;
+use crate::log;
+use crate::service;
+use crate::service_files::{self, Plan};
+use crate::stop::asked_to_stop;
+use args::{Command, parse};
+use help::HELP;
+use status::status;
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// It did what was asked.
+    Ok = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line was not understood.
+    Usage = 2,
+}
+
+/// Runs the agent with these arguments (without the program's name).
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    match parse(&mut parser) {
+        Err(error) => {
+            log::line(&format!("{error}; see tidegate-agent --help"));
+            ExitCode::Usage
+        }
+        Ok(Command::Help) => print(HELP),
+        Ok(Command::Version) => print(&format!("tidegate-agent {}\n", crate::VERSION)),
+        Ok(Command::Status { state, json }) => finish(status(&state, json)),
+        Ok(Command::Enroll(request)) => finish(block_on(async {
+            let config = enrol::enrol(*request).await.map_err(|e| log::chain(&e))?;
+            Ok(format!("enrolled as {} ({})\n", config.device, config.name))
+        })),
+        Ok(Command::Recover { state, token }) => finish(block_on(async {
+            enrol::recover(&state, &token)
+                .await
+                .map_err(|e| log::chain(&e))
+        })),
+        Ok(Command::Doctor { state, json }) => diagnose(&state, json),
+        Ok(Command::Man) => print(&man::page()),
+        Ok(Command::Install(plan)) => finish(service_files::install(&Plan {
+            man: man::page(),
+            ..*plan
+        })),
+        Ok(Command::Uninstall(plan)) => finish(service_files::uninstall(&plan)),
+        Ok(Command::Apply {
+            state,
+            folder,
+            result,
+            waits,
+        }) => finish(block_on(apply(state, folder, result, waits))),
+        Ok(Command::Export { state, to }) => finish(exported(&state, &to)),
+        Ok(Command::Ask { state, ask }) => finish(status::told(&state, ask)),
+        Ok(Command::NewKey { state }) => finish(
+            Config::load(&state)
+                .and_then(|_| config::next_identity(&*fs::system(), &state))
+                .map_err(|e| log::chain(&e))
+                .map(|key| {
+                    format!(
+                        "the key {} takes its place with the next round of the agent\n",
+                        key.public()
+                    )
+                }),
+        ),
+        Ok(Command::Run {
+            state,
+            own,
+            with_stdin,
+        }) => finish(block_on(run(state, own, with_stdin))),
+    }
+}
+
+/// Applies a bundle, and leaves what came of it in a file, however it ended.
+async fn apply(
+    state: PathBuf,
+    folder: PathBuf,
+    result: Option<PathBuf>,
+    waits: bool,
+) -> Result<String, String> {
+    let opened = Driver::open(&state, Arc::new(Together::default()));
+    let mut driver = opened.map_err(|error| match error {
+        DriverError::Config(ConfigError::Busy(_)) => format!(
+            "the agent runs on {}: stop it first (systemctl stop tidegate-agent), start it after",
+            state.display()
+        ),
+        other => log::chain(&other),
+    })?;
+    let applied = driver.apply(&folder, waits).await;
+    let to = result.unwrap_or_else(|| state.join("reports.json"));
+    let told = exported(&state, &to);
+    let said = applied.map_err(|error| log::chain(&error));
+    match (said, told) {
+        (Ok(said), Ok(told)) => Ok(said + &told),
+        (Ok(said), Err(error)) => Err(format!("{}; {error}", said.trim())),
+        (Err(error), Ok(told)) => Err(format!("{error}\n{}", told.trim())),
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
+fn exported(state: &std::path::Path, to: &std::path::Path) -> Result<String, String> {
+    let count = driver::export(state, to).map_err(|e| log::chain(&e))?;
+    Ok(format!(
+        "{count} reports are in {}: carry them back (tidegate bundle import)\n",
+        to.display()
+    ))
+}
+
+/// Looks at everything; fails when something does not work.
+fn diagnose(state: &std::path::Path, json: bool) -> ExitCode {
+    let examined = block_on(async { Ok(doctor::examine(state, false).await) });
+    let findings = match examined {
+        Ok(findings) => findings,
+        Err(error) => return finish(Err(error)),
+    };
+    let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);
+    let text = if json {
+        serde_json::to_string_pretty(&findings).map_or_else(|e| e.to_string(), |text| text + "\n")
+    } else {
+        doctor::text(&findings)
+    };
+    print(&text);
+    if bad { ExitCode::Failed } else { ExitCode::Ok }
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    // A closed pipe (`| head`) is the reader's business.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::Ok
+}
+
+fn finish(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => print(&text),
+        Err(error) => {
+            log::line(&error);
+            ExitCode::Failed
+        }
+    }
+}
+
+/// One thread for everything; staging gets one more while it lasts.
+fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<String, String> {
+    let together = Arc::new(Together::default());
+    let mut driver = Driver::open(&state, together.clone()).map_err(|e| log::chain(&e))?;
+    together.is_watched();
+    // The agent's own updates are a second matter: what is wrong with them stops nothing else.
+    let own = own.and_then(|own| {
+        Driver::open(&own, together)
+            .map_err(|e| log::line(&format!("own updates: {}", log::chain(&e))))
+            .ok()
+    });
+    log::line(&format!("runs, state in {}", state.display()));
+    let (control, place, group) = driver.control();
+    let listens = async {
+        let Err(error) = control::serve(control, &place, group.as_deref()).await;
+        // Updates do not need it.
+        let place = place.display();
+        log::line(&format!(
+            "nobody can speak to the agent at {place}: {error}"
+        ));
+        std::future::pending::<()>().await;
+    };
+    let own_updates = async {
+        let Some(mut own) = own else {
+            return std::future::pending().await;
+        };
+        match own.run().await {
+            Err(error @ DriverError::TakesOver) => log::chain(&error),
+            other => {
+                if let Err(error) = other {
+                    log::line(&format!("own updates: {}", log::chain(&error)));
+                }
+                std::future::pending().await
+            }
+        }
+    };
+    tokio::select! {
+        result = driver.run() => match result {
+            Ok(()) | Err(DriverError::TakesOver) => Ok(String::new()),
+            Err(error) => Err(log::chain(&error)),
+        },
+        said = own_updates => {
+            log::line(&said);
+            Ok(String::new())
+        }
+        () = listens => Ok(String::new()),
+        () = service::keep_alive() => Ok(String::new()),
+        () = asked_to_stop(with_stdin) => {
+            log::line("stops; the journal holds what it was doing");
+            Ok(String::new())
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! Local control: what root, the agent's own user and the members of one group may ask of a
+//! running agent, over a socket in its folder. One line of JSON in, one out.
+//!
+//! Who may write to the socket is the file system's matter (mode 0660, or 0600 without a group);
+//! on Windows it is a named pipe, which administrators and the service's own user may write to.
+
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tidegate_protocol::{Explained, Reason};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Notify;
+
+use crate::fs::{Fs, Mode};
+use crate::fsm::Phase;
+use crate::log;
+use crate::platform;
+
+/// The longest pause, in seconds: a machine that nobody thinks of any more is updated again.
+pub(crate) const MAX_PAUSE_S: u64 = 7 * 86_400;
+/// The longest line, in bytes.
+const LINE: u64 = 64 << 10;
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Requests at the same time.
+const AT_ONCE: usize = 8;
+
+/// What may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(crate) enum Ask {
+    /// How it stands.
+    Status,
+    /// Ask the server now.
+    CheckNow,
+    /// Begin nothing for so long; the way back stays open.
+    Pause {
+        /// Seconds, at most [`MAX_PAUSE_S`].
+        seconds: u64,
+    },
+    /// End a pause.
+    Resume,
+    /// Go back to the previous version, within its window.
+    Rollback,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    /// Whether it is done, or begun.
+    pub(crate) ok: bool,
+    /// For a person.
+    pub(crate) text: String,
+    /// How the agent stands.
+    pub(crate) live: Live,
+}
+
+/// What only a running agent knows.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Live {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Seconds since the server has answered last.
+    pub(crate) heard_s: Option<u64>,
+    /// Why the server has nothing to do, or what it said last.
+    pub(crate) said: Option<String>,
+    /// Why asking the server failed, where it did last.
+    pub(crate) error: Option<String>,
+    /// What an update that was begun waits for.
+    pub(crate) waits: Option<String>,
+    /// For how long it is paused, in seconds.
+    pub(crate) paused_s: Option<u64>,
+    /// Whether it can go back by a word from here.
+    pub(crate) can_return: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: Live,
+    heard: Option<Instant>,
+    /// Until when it is paused, in seconds of the epoch.
+    paused: Option<i64>,
+    back: bool,
+}
+
+/// What the socket and the driver know of each other.
+pub(crate) struct Control {
+    fs: Arc<dyn Fs>,
+    folder: PathBuf,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl Control {
+    /// For a state directory; a pause outlives the process.
+    pub(crate) fn open(fs: Arc<dyn Fs>, folder: &Path) -> Self {
+        let control = Self {
+            fs,
+            folder: folder.to_owned(),
+            state: Mutex::default(),
+            wake: Notify::new(),
+        };
+        let text = control.fs.read(&control.pause_file(), 32);
+        let until = text.ok().flatten().and_then(|bytes| {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.trim().parse().ok()
+        });
+        let mut state = control.lock();
+        state.paused = until;
+        state.live.pid = std::process::id();
+        drop(state);
+        control
+    }
+
+    fn pause_file(&self) -> PathBuf {
+        self.folder.join("paused")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when somebody has asked for something that the driver has to see to.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Why nothing may be begun, if that is so.
+    pub(crate) fn paused(&self) -> Option<Explained> {
+        let left = self.paused_s()?;
+        let text = format!("for {left} s, by a person at this machine");
+        Some(Explained::new(Reason::PausedOnDevice, text))
+    }
+
+    fn paused_s(&self) -> Option<u64> {
+        let until = self.lock().paused?;
+        let left = until.saturating_sub(platform::now().as_secs());
+        // A clock that was set back must not make a pause longer than any may be.
+        u64::try_from(left)
+            .ok()
+            .filter(|left| *left > 0)
+            .map(|left| left.min(MAX_PAUSE_S))
+    }
+
+    /// Whether a person wants the previous version back; asked once.
+    pub(crate) fn takes_back(&self) -> bool {
+        std::mem::take(&mut self.lock().back)
+    }
+
+    /// The server has answered.
+    pub(crate) fn heard(&self, reason: &Explained) {
+        let mut state = self.lock();
+        state.heard = Some(Instant::now());
+        state.live.said = Some(reason.to_string());
+        state.live.error = None;
+    }
+
+    /// Asking it failed.
+    pub(crate) fn failed(&self, error: &str) {
+        self.lock().live.error = Some(error.to_owned());
+    }
+
+    /// What an update waits for, or nothing.
+    pub(crate) fn waits(&self, why: Option<&Explained>) {
+        self.lock().live.waits = why.map(ToString::to_string);
+    }
+
+    /// Where the machine stands.
+    pub(crate) fn stands(&self, phase: &Phase) {
+        self.lock().live.can_return =
+            matches!(phase, Phase::Trial { .. } | Phase::Probation { .. });
+    }
+
+    fn live(&self) -> Live {
+        let paused_s = self.paused_s();
+        let state = self.lock();
+        Live {
+            heard_s: state.heard.map(|at| at.elapsed().as_secs()),
+            paused_s,
+            ..state.live.clone()
+        }
+    }
+
+    fn pause(&self, until: Option<i64>) -> io::Result<()> {
+        match until {
+            Some(until) => {
+                let text = format!("{until}\n");
+                self.fs
+                    .replace(&self.pause_file(), text.as_bytes(), Mode::Plain)?;
+            }
+            None => self.fs.remove_if_there(&self.pause_file())?,
+        }
+        self.lock().paused = until;
+        Ok(())
+    }
+
+    fn answer(&self, ask: Ask) -> Reply {
+        let (ok, text) = match ask {
+            Ask::Status => (true, String::new()),
+            Ask::CheckNow => (true, "it asks the server now".into()),
+            Ask::Pause { seconds } if seconds == 0 || seconds > MAX_PAUSE_S => {
+                (false, format!("a pause has 1 to {MAX_PAUSE_S} s"))
+            }
+            Ask::Pause { seconds } => {
+                let seconds = i64::try_from(seconds).unwrap_or(0);
+                let until = platform::now().as_secs().saturating_add(seconds);
+                match self.pause(Some(until)) {
+                    Ok(()) => (true, format!("begins nothing for {seconds} s")),
+                    Err(error) => (false, format!("the pause cannot be kept: {error}")),
+                }
+            }
+            Ask::Resume => match self.pause(None) {
+                Ok(()) => (true, "goes on".into()),
+                Err(error) => (false, format!("the pause cannot be ended: {error}")),
+            },
+            Ask::Rollback => {
+                let mut state = self.lock();
+                if state.live.can_return {
+                    state.back = true;
+                    (true, "goes back to the previous version".into())
+                } else {
+                    let text = "no rollback window is open on this machine; after it, the way \
+                                back is ordered at the server: tidegate rollback";
+                    (false, text.into())
+                }
+            }
+        };
+        if ok && ask != Ask::Status {
+            log::line(&format!("asked by a person at this machine: {ask:?}"));
+            // Kept until the driver looks, whatever it is at.
+            self.wake.notify_one();
+        }
+        Reply {
+            ok,
+            text,
+            live: self.live(),
+        }
+    }
+
+    async fn talk(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        // One line: whoever asks does not close its side before it has heard the answer.
+        while stream.read(&mut byte).await? == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+            if line.len() as u64 > LINE {
+                return Err(io::Error::other("too long a line"));
+            }
+        }
+        let reply = match serde_json::from_slice(&line) {
+            Ok(ask) => self.answer(ask),
+            Err(error) => Reply {
+                ok: false,
+                text: format!("not understood: {error}"),
+                live: self.live(),
+            },
+        };
+        let mut text = serde_json::to_vec(&reply)?;
+        text.push(b'\n');
+        stream.write_all(&text).await?;
+        stream.shutdown().await
+    }
+
+    async fn talk_briefly(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let talked = tokio::time::timeout(PATIENCE, self.talk(stream)).await;
+        if let Ok(Err(error)) = talked {
+            log::line(&format!("local control: {error}"));
+        }
+    }
+}
+
+/// Who may speak to an agent, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlSettings {
+    /// The socket; `control.sock` in the agent's folder by default.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    /// A group whose members may speak to it, besides root and the agent's own user.
+    #[serde(default)]
+    pub group: Option<String>,
+}
+
+impl ControlSettings {
+    pub(crate) fn place(&self, state: &Path) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| state.join("control.sock"))
+    }
+}
+
+/// Listens for as long as it is polled; ends only when it cannot.
+pub(crate) async fn serve(
+    control: Arc<Control>,
+    at: &Path,
+    group: Option<&str>,
+) -> io::Result<std::convert::Infallible> {
+    let permits = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let mut door = door::open(at, group)?;
+    loop {
+        let permit = permits
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
+        let stream = door::next(&mut door, at).await?;
+        let control = control.clone();
+        tokio::spawn(async move {
+            control.talk_briefly(stream).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Asks a running agent.
+pub(crate) fn ask(at: &Path, ask: Ask) -> io::Result<Reply> {
+    let mut stream = door::knock(at)?;
+    let mut line = serde_json::to_vec(&ask)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut text = Vec::new();
+    stream.take(LINE).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(unix)]
+mod door {
+    use std::io;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::PATIENCE;
+    use crate::platform;
+
+    /// Bound under a name that nobody knows, and renamed when its mode is right.
+    pub(super) fn open(at: &Path, group: Option<&str>) -> io::Result<UnixListener> {
+        let name = format!(".c{:x}", rand::random::<u32>());
+        let hidden = at.with_file_name(name);
+        let listener = UnixListener::bind(&hidden)?;
+        let ready = || {
+            let mode = if group.is_some() { 0o660 } else { 0o600 };
+            std::fs::set_permissions(&hidden, PermissionsExt::from_mode(mode))?;
+            if let Some(group) = group {
+                let id = platform::group_id(group)?;
+                std::os::unix::fs::chown(&hidden, None, Some(id))?;
+            }
+            std::fs::rename(&hidden, at)
+        };
+        ready().inspect_err(|_| {
+            let _ = std::fs::remove_file(&hidden);
+        })?;
+        Ok(listener)
+    }
+
+    pub(super) async fn next(door: &mut UnixListener, _: &Path) -> io::Result<UnixStream> {
+        door.accept().await.map(|(stream, _)| stream)
+    }
+
+    pub(super) fn knock(at: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+        let stream = std::os::unix::net::UnixStream::connect(at)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+}
+
+#[cfg(windows)]
+mod door {
+    use std::fs::File;
+    use std::io;
+    use std::path::Path;
+
+    use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
+
+    /// A pipe has a name of its own, not one in a folder.
+    fn name(at: &Path) -> String {
+        let id = tidegate_delta::sha256(at.to_string_lossy().to_lowercase().as_bytes());
+        format!(r"\\.\pipe\tidegate-agent-{id}")
+    }
+
+    fn make(at: &Path, first: bool) -> io::Result<NamedPipeServer> {
+        ServerOptions::new()
+            .first_pipe_instance(first)
+            .reject_remote_clients(true)
+            .create(name(at))
+    }
+
+    /// The default rights of a pipe let administrators and its owner write, everybody else read.
+    pub(super) fn open(at: &Path, _: Option<&str>) -> io::Result<NamedPipeServer> {
+        make(at, true)
+    }
+
+    pub(super) async fn next(door: &mut NamedPipeServer, at: &Path) -> io::Result<NamedPipeServer> {
+        door.connect().await?;
+        Ok(std::mem::replace(door, make(at, false)?))
+    }
+
+    pub(super) fn knock(at: &Path) -> io::Result<File> {
+        File::options().read(true).write(true).open(name(at))
+    }
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::fs::Real;
+
+    async fn with_agent<T: Send + 'static>(
+        control: Arc<Control>,
+        at: PathBuf,
+        ask: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> T {
+        let asked = {
+            let at = at.clone();
+            async move {
+                while !at.exists() {
+                    tokio::task::yield_now().await;
+                }
+                tokio::task::spawn_blocking(move || ask(&at)).await.unwrap()
+            }
+        };
+        tokio::select! {
+            ended = serve(control, &at, None) => panic!("it does not listen: {ended:?}"),
+            said = asked => said,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_person_pauses_and_resumes_and_is_told_what_cannot_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("control.sock");
+        let control = Arc::new(Control::open(Arc::new(Real), dir.path()));
+        let replies = with_agent(control.clone(), at.clone(), |at| {
+            [
+                Ask::Status,
+                Ask::Rollback,
+                Ask::Pause {
+                    seconds: MAX_PAUSE_S + 1,
+                },
+                Ask::Pause { seconds: 600 },
+            ]
+            .map(|what| ask(at, what).unwrap())
+        })
+        .await;
+        assert_eq!(
+            replies.each_ref().map(|reply| reply.ok),
+            [true, false, false, true]
+        );
+        assert!(replies[1].text.contains("tidegate rollback"));
+        let mode = std::fs::metadata(&at).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let left = replies[3].live.paused_s.unwrap();
+        assert!((590..=600).contains(&left), "{left}");
+        assert_eq!(control.paused().unwrap().code, Reason::PausedOnDevice);
+        // It outlives the process, and the driver was woken.
+        control.woken().await;
+        let again = Arc::new(Control::open(Arc::new(Real), dir.path()));
+        assert!(again.paused().is_some());
+        let at_other = dir.path().join("other.sock");
+        let resumed = with_agent(again.clone(), at_other, |at| ask(at, Ask::Resume).unwrap());
+        assert!(resumed.await.ok);
+        assert!(again.paused().is_none());
+    }
+
+    #[tokio::test]
+    async fn rubbish_is_refused_and_a_rollback_needs_a_window() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("control.sock");
+        let control = Arc::new(Control::open(Arc::new(Real), dir.path()));
+        control.lock().live.can_return = true;
+        let said = with_agent(control.clone(), at, |at| {
+            let mut stream = std::os::unix::net::UnixStream::connect(at).unwrap();
+            stream
+                .write_all(b"{\"ask\":\"format_the_disk\"}\n")
+                .unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert!(ask(at, Ask::Rollback).unwrap().ok);
+            text
+        })
+        .await;
+        assert!(said.contains("not understood"), "{said}");
+        assert!(control.takes_back());
+        assert!(!control.takes_back());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_pause_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("paused"), "99999999999\n").unwrap();
+        let control = Control::open(Arc::new(Real), dir.path());
+        assert_eq!(control.paused_s(), Some(MAX_PAUSE_S));
+        std::fs::write(dir.path().join("paused"), "rubbish").unwrap();
+        let control = Control::open(Arc::new(Real), dir.path());
+        assert_eq!(control.paused_s(), None);
+    }
+}

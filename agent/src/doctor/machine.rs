@@ -1,0 +1,315 @@
+//! What can be seen on the machine itself.
+
+use std::path::Path;
+
+use tidegate_protocol::{Finding, Power, Verdict};
+
+use super::{bad, bad_unless, notice_unless};
+use crate::config::{self, Config};
+use crate::control::{self, Ask};
+use crate::fs;
+use crate::fsm::{Phase, Record};
+use crate::install;
+use crate::platform;
+use crate::trust_store::TrustStore;
+
+/// Least free space where nothing is known of what comes, in bytes.
+const SPACE: u64 = 64 << 20;
+/// Most of the memory that may be in use, in percent.
+const MEMORY: u64 = 90;
+/// Least charge without mains, in percent: as rollouts have it.
+const CHARGE: u8 = 20;
+/// How long an agent may have heard nothing of its server, in seconds.
+const SILENCE: u64 = 900;
+
+/// What is looked at.
+pub(super) struct Machine<'a> {
+    pub(super) state: &'a Path,
+    pub(super) config: &'a Config,
+    pub(super) record: Option<&'a Record>,
+    /// Why there is no record.
+    pub(super) damage: Option<String>,
+    /// Whether an agent runs here.
+    pub(super) runs: bool,
+    /// Whether it is the one that looks.
+    pub(super) own: bool,
+}
+
+impl Machine<'_> {
+    pub(super) fn look(&self) -> Vec<Finding> {
+        let mut findings = vec![self.journal(), self.identity()];
+        findings.extend(self.metadata());
+        findings.push(self.slots());
+        findings.extend(self.leftovers());
+        findings.extend([self.clock(), self.space(), memory(), self.battery()]);
+        if !self.own {
+            findings.push(self.service());
+        }
+        findings.push(self.environment());
+        findings
+    }
+
+    fn journal(&self) -> Finding {
+        match (&self.damage, self.record) {
+            (None, Some(record)) => Finding::new(
+                "journal",
+                format!("readable, {} reports wait", record.outbox.len()),
+                "readable",
+                Verdict::Good,
+            ),
+            (damage, _) => {
+                let damage = damage.clone().unwrap_or_default();
+                Finding::new("journal", damage, "readable", Verdict::Bad)
+            }
+        }
+    }
+
+    fn identity(&self) -> Finding {
+        let path = self.state.join("identity.pem");
+        // Made where it is missing: a device without its key is nobody to the server.
+        if !path.is_file() {
+            let value = format!("{} is not there", path.display());
+            return Finding::new("identity", value, "a key of its own", Verdict::Bad);
+        }
+        if let Err(error) = config::identity(&*fs::system(), self.state) {
+            return bad("identity", &error);
+        }
+        #[cfg(unix)]
+        if let Ok(meta) = std::fs::metadata(&path) {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = meta.permissions().mode() & 0o777;
+            let verdict = bad_unless(mode | 0o700 == 0o700);
+            let value = format!("readable, mode {mode:o}");
+            return Finding::new("identity", value, "nobody else may read it", verdict);
+        }
+        Finding::new("identity", "readable", "readable", Verdict::Good)
+    }
+
+    /// Opening the store mends a damaged copy from the other one.
+    fn metadata(&self) -> Vec<Finding> {
+        let kept = TrustStore::open(fs::system(), self.state).and_then(|store| store.load());
+        let files = match kept {
+            Ok(files) => files,
+            Err(error) => return vec![bad("metadata", &error)],
+        };
+        let now = platform::now().as_secs();
+        let roles = [
+            ("root", Some(files.root)),
+            ("targets", files.targets),
+            ("role", files.role),
+            ("snapshot", files.snapshot),
+            ("timestamp", files.timestamp),
+        ];
+        let mut expired = Vec::new();
+        let mut next: Option<(i64, &str)> = None;
+        for (name, bytes) in &roles {
+            let Some(ends) = bytes.as_deref().and_then(expiry) else {
+                continue;
+            };
+            if ends <= now {
+                expired.push(format!("{name} {} h ago", (now - ends) / 3_600));
+            } else if next.is_none_or(|(at, _)| ends < at) {
+                next = Some((ends, name));
+            }
+        }
+        let (value, verdict) = match (expired.is_empty(), next) {
+            // The agent fetches newer ones before it believes anything; who signs them may be late.
+            (false, _) => (format!("expired: {}", expired.join(", ")), Verdict::Notice),
+            (true, Some((at, name))) => (
+                format!("{name} is the next to expire, in {} h", (at - now) / 3_600),
+                Verdict::Good,
+            ),
+            (true, None) => ("nothing is kept yet".into(), Verdict::Unknown),
+        };
+        vec![Finding::new("metadata", value, "none has expired", verdict)]
+    }
+
+    fn slots(&self) -> Finding {
+        let backend = install::open(fs::system(), self.state, &self.config.backend);
+        let medium = match backend.and_then(|backend| backend.medium()) {
+            Ok(medium) => medium,
+            Err(error) => return bad("slots", &error),
+        };
+        let Some(record) = self.record else {
+            return Finding::new(
+                "slots",
+                "no journal",
+                "as the journal says",
+                Verdict::Unknown,
+            );
+        };
+        let resting = matches!(record.phase, Phase::Idle | Phase::Probation { .. });
+        let name = |slot: Option<crate::fsm::SlotId>| slot.map_or("none", |slot| slot.name());
+        let value = format!(
+            "slot {} runs, the journal says {}",
+            name(medium.active),
+            name(record.active)
+        );
+        let verdict = bad_unless(!resting || medium.active == record.active);
+        Finding::new("slots", value, "as the journal says", verdict)
+    }
+
+    /// What a cut left behind in the agent's folder. Mended where no agent runs and nothing is
+    /// under way.
+    fn leftovers(&self) -> Option<Finding> {
+        let resting = self.record.is_some_and(|r| r.phase == Phase::Idle);
+        if self.runs || !resting {
+            return None;
+        }
+        let fs = fs::system();
+        let mut found = Vec::new();
+        let slots = ["a", "b"].map(|slot| self.state.join("slots").join(slot));
+        for folder in [self.state.to_owned()].into_iter().chain(slots) {
+            for (name, _) in fs.list(&folder).unwrap_or_default() {
+                let text = name.to_string_lossy();
+                let temporary = text.starts_with('.') && text.ends_with(".new");
+                let staged = ["made", "unpacked", "header", "tree.new"].contains(&&*text)
+                    || text.starts_with("artifact.");
+                if temporary || (folder != self.state && staged) {
+                    found.push(folder.join(&name));
+                }
+            }
+        }
+        let download = self.state.join("download");
+        if fs.kind(&download).ok().flatten().is_some() {
+            found.push(download);
+        }
+        if found.is_empty() {
+            return Some(Finding::new("leftovers", "none", "none", Verdict::Good));
+        }
+        let failed = found.iter().find_map(|path| fs.remove_tree(path).err());
+        let value = format!("{} of an update that was cut", found.len());
+        let mut finding = Finding::new("leftovers", value, "none", Verdict::Notice);
+        match failed {
+            None => {
+                finding.verdict = Verdict::Good;
+                finding.repaired = Some("removed".into());
+            }
+            Some(error) => finding.value += &format!(", which cannot be removed: {error}"),
+        }
+        Some(finding)
+    }
+
+    fn clock(&self) -> Finding {
+        let now = platform::now();
+        let floor = self.record.map(|r| r.time_floor).unwrap_or_default();
+        let value = format!("{now}, and something that was signed is from {floor}");
+        let verdict = notice_unless(now >= floor);
+        Finding::new("clock", value, "after all that was signed", verdict)
+    }
+
+    fn space(&self) -> Finding {
+        let image = self.record.and_then(Record::running);
+        let wanted = image.map_or(SPACE, |installed| installed.image.length.saturating_mul(2));
+        let threshold = format!("{} KiB for an update", wanted >> 10);
+        match platform::free_space(self.state) {
+            Some(free) => {
+                let value = format!("{} KiB free in {}", free >> 10, self.state.display());
+                Finding::new("space", value, threshold, notice_unless(free >= wanted))
+            }
+            None => Finding::new("space", "cannot be told", threshold, Verdict::Unknown),
+        }
+    }
+
+    fn battery(&self) -> Finding {
+        let battery = self.config.power.battery();
+        let threshold = format!("mains, or {CHARGE} %");
+        let (value, verdict) = match (battery.percent, battery.power) {
+            (Some(percent), power) => (
+                format!("{percent} %, {power}"),
+                notice_unless(!battery.is_low()),
+            ),
+            (None, Power::Mains) => ("mains".into(), Verdict::Good),
+            (None, _) => ("none, or it does not say".into(), Verdict::Unknown),
+        };
+        Finding::new("battery", value, threshold, verdict)
+    }
+
+    fn service(&self) -> Finding {
+        let threshold = "runs, and has heard of its server lately";
+        let place = self.config.control.place(self.state);
+        let (value, verdict) = match (control::ask(&place, Ask::Status), self.runs) {
+            (Ok(reply), _) => match (reply.live.heard_s, reply.live.error) {
+                (Some(seconds), None) => (
+                    format!("runs, heard of the server {seconds} s ago"),
+                    notice_unless(seconds <= SILENCE),
+                ),
+                (_, Some(error)) => (format!("runs: {error}"), Verdict::Bad),
+                (None, None) => (
+                    "runs, has not heard of its server yet".into(),
+                    Verdict::Notice,
+                ),
+            },
+            (Err(error), true) => (
+                format!("runs, and does not answer: {error}"),
+                Verdict::Unknown,
+            ),
+            (Err(_), false) => ("does not run".into(), Verdict::Bad),
+        };
+        Finding::new("service", value, threshold, verdict)
+    }
+
+    /// Machines that behave alike have one fingerprint: what one of them has, all may have.
+    fn environment(&self) -> Finding {
+        let read = |path: &str| platform::read_small(Path::new(path)).unwrap_or_default();
+        let system = std::fs::read_to_string("/etc/os-release")
+            .ok()
+            .and_then(|text| {
+                let line = text.lines().find(|l| l.starts_with("PRETTY_NAME="))?;
+                Some(line["PRETTY_NAME=".len()..].trim_matches('"').to_owned())
+            })
+            .unwrap_or_else(|| std::env::consts::OS.to_owned());
+        let facts = format!(
+            "{system}, kernel {}, {}, agent {}, {}",
+            read("/proc/sys/kernel/osrelease"),
+            std::env::consts::ARCH,
+            crate::VERSION,
+            self.config.backend.word(),
+        );
+        let print = tidegate_delta::sha256(facts.as_bytes()).to_string();
+        let value = format!("{} ({facts})", print.get(..12).unwrap_or_default());
+        Finding::new("environment", value, "known", Verdict::Good)
+    }
+}
+
+/// When signed metadata expires, in seconds of the epoch.
+fn expiry(bytes: &[u8]) -> Option<i64> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let text = value["signed"]["expires"].as_str()?;
+    text.parse().ok().map(jiff::Timestamp::as_second)
+}
+
+fn memory() -> Finding {
+    let threshold = format!("below {MEMORY} %");
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let (Some(total), Some(available)) = (kib("MemTotal:"), kib("MemAvailable:")) else {
+        return Finding::new("memory", "cannot be told", threshold, Verdict::Unknown);
+    };
+    let used = total.saturating_sub(available) * 100 / total.max(1);
+    let value = format!("{used} % of {} MiB in use", total >> 10);
+    Finding::new("memory", value, threshold, notice_unless(used < MEMORY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_expiry_of_signed_metadata_is_read() {
+        let bytes = br#"{"signed":{"expires":"2030-01-02T03:04:05Z"}}"#;
+        assert_eq!(expiry(bytes), Some(1_893_553_445));
+        assert_eq!(expiry(b"{}"), None);
+        assert_eq!(expiry(b"rubbish"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_a_share() {
+        let finding = memory();
+        assert!(finding.value.contains(" % of "), "{finding:?}");
+    }
+}

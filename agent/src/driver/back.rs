@@ -1,0 +1,180 @@
+//! The way back: without the server, unless what was kept is damaged.
+
+use std::time::{Duration, Instant};
+
+use tidegate_protocol::{DeploymentId, Explained, Payload, Reason};
+use tidegate_trust::assignment::Action;
+
+use super::{Driver, DriverError, LAST_WORDS, MAX_BACK_OFF, RoundError};
+use crate::core::NotBack;
+use crate::download::Ways;
+use crate::fsm::{Activation, Event, Installed, Job, SlotId};
+use crate::log;
+
+/// What came of fetching a damaged version again.
+enum Restored {
+    /// It is whole in its slot.
+    Whole,
+    /// Not now; it is tried again.
+    NotYet(Explained),
+    /// Nobody has it any more.
+    Never(Explained),
+}
+
+impl Driver {
+    /// Puts a slot to use again that was in use before, and does not give up: nothing that the
+    /// server could say makes the way back wrong. Outside of updates it is tried `once` for each
+    /// start: an update may mend what keeps it from being used.
+    pub(super) async fn go_back(
+        &mut self,
+        slot: Option<SlotId>,
+        once: bool,
+    ) -> Result<Event, DriverError> {
+        let mut wait = Duration::from_secs(1);
+        let event = loop {
+            self.stopped.get_or_insert_with(Instant::now);
+            let work = self.core.way_back(slot);
+            let done = self.blocking(move || work.run()).await;
+            let why = match done.unwrap_or_else(|why| Err(NotBack::Failed(why))) {
+                Ok(Activation::Live) => {
+                    if let Some(slot) = slot
+                        && let Err(why) = self.restart(slot).await
+                    {
+                        // The old version is in place; that its restart command fails does not
+                        // make the new one better.
+                        log::line(&format!("after going back: {why}"));
+                    }
+                    break Event::Returned;
+                }
+                // What is asked for runs after that; until then the way back goes on.
+                Ok(Activation::Restart) => {
+                    self.goes_down()?;
+                    self.gives_way().await?;
+                    self.restart_machine().await
+                }
+                Err(NotBack::Failed(why)) => why,
+                Err(NotBack::Damaged(why)) => {
+                    log::line(&format!("what was kept is fetched again: {why}"));
+                    self.refused = Some(why);
+                    match self.restore(slot).await? {
+                        Restored::Whole => continue,
+                        Restored::NotYet(why) => why,
+                        Restored::Never(why) => break Event::NotReturned(why),
+                    }
+                }
+            };
+            log::line(&format!("going back: {why}"));
+            self.refused = Some(why.clone());
+            self.says_it_now().await?;
+            if once {
+                return Ok(Event::NotReturned(why));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(MAX_BACK_OFF);
+        };
+        self.refused = None;
+        self.restores = None;
+        self.runs_again()?;
+        Ok(event)
+    }
+
+    /// Tells the server what there is to tell, if it can be reached at once.
+    async fn says_it_now(&mut self) -> Result<(), DriverError> {
+        let sign = async {
+            self.send_reports().await?;
+            self.check_in(0).await.map(drop)
+        };
+        match tokio::time::timeout(LAST_WORDS, sign).await {
+            Ok(Err(RoundError::Fatal(error))) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fetches the image of a slot again and makes it there. The server says how it can be
+    /// fetched; what it is to be the device has verified when it installed it.
+    async fn restore(&mut self, slot: Option<SlotId>) -> Result<Restored, DriverError> {
+        let record = self.journal().record();
+        let Some((slot, wanted)) = slot.and_then(|slot| Some((slot, record.slot(slot)?.clone())))
+        else {
+            let why = Explained::from(Reason::NoPreviousSlot);
+            return Ok(Restored::Never(why));
+        };
+        let running = record.running().map(|installed| installed.image.sha256);
+        self.restores = Some(wanted.image.sha256);
+        let reason = |text: String| Explained::new(Reason::PreviousDamaged, text);
+        let asked = async {
+            self.send_reports().await?;
+            self.check_in(0).await.map(|(answer, _)| answer)
+        };
+        let answer = match asked.await {
+            Ok(answer) => answer,
+            Err(RoundError::Fatal(error)) => return Err(error),
+            Err(error) => return Ok(Restored::NotYet(reason(log::chain(&error)))),
+        };
+        self.mirrors = answer.mirrors;
+        let mut last = None;
+        for payload in answer.restore {
+            // A delta starts from what runs; the very image that is to be made anew gives none.
+            let damaged = Some(wanted.image.sha256);
+            if payload.from.is_some() && (payload.from != running || payload.from == damaged) {
+                continue;
+            }
+            match self.fetch_again(slot, &wanted, payload).await {
+                Ok(()) => {
+                    log::line(&format!("{} is whole again", wanted.release));
+                    return Ok(Restored::Whole);
+                }
+                Err(why) => {
+                    log::line(&why.to_string());
+                    last = Some(why);
+                }
+            }
+        }
+        Ok(match last {
+            Some(why) => Restored::NotYet(why),
+            None => Restored::Never(reason(format!(
+                "{} is damaged here, and the server has it no more",
+                wanted.release
+            ))),
+        })
+    }
+
+    async fn fetch_again(
+        &mut self,
+        slot: SlotId,
+        wanted: &Installed,
+        payload: Payload,
+    ) -> Result<(), Explained> {
+        let needed = self.core.backend.room(wanted.image.length);
+        let limits = self.config.limits.clone();
+        let ways = Ways {
+            sources: self.sources(),
+            parallel: usize::from(self.config.parallel),
+            limits: &limits,
+            deadline: None,
+        };
+        let download = self.core.download.clone();
+        self.alive(download.run(ways, &payload, needed)).await?;
+        let job = Job {
+            deployment: DeploymentId::from_random([0; 16]),
+            action: Action::Rollback,
+            target: wanted.clone(),
+            window_s: 0,
+            switch_within_s: None,
+            payloads: vec![payload],
+            payload: 0,
+            slot,
+            bytes: 0,
+            kept: false,
+            cuts: 0,
+            min_release: None,
+        };
+        let staging = self.core.staging(job);
+        let staged = self.blocking(move || staging.run()).await?;
+        // Whole or not: what was fetched has done its work.
+        if let Err(error) = download.drop_all() {
+            log::line(&format!("the download folder cannot be emptied: {error}"));
+        }
+        staged
+    }
+}

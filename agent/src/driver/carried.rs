@@ -1,0 +1,122 @@
+//! Without a network: what to do comes in a folder that a person has carried here, and what came of
+//! it goes back in a file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tidegate_protocol::{Bundle, CarriedReports, DeploymentState};
+use tidegate_trust::sign_report;
+
+use super::{Driver, DriverError, RoundError};
+use crate::config::{self, Config};
+use crate::fs;
+use crate::fsm::Phase;
+use crate::journal::Journal;
+use crate::log;
+
+/// How often the rollback window is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why a bundle was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum CarriedError {
+    /// The folder holds none.
+    #[error("{0}: {1}")]
+    Unreadable(PathBuf, String),
+    /// It is for other devices.
+    #[error(
+        "the bundle has {0} orders and none for this device ({1}): make one whose selector names it"
+    )]
+    NotForUs(usize, String),
+    /// The device is in the middle of something else.
+    #[error("this device is in the middle of another update: {0}")]
+    Busy(String),
+    /// It was refused.
+    #[error("the bundle is refused: {0}")]
+    Refused(String),
+    /// The agent cannot go on.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+impl Driver {
+    /// Applies the order of a bundle that is for this device; what came of it. With `waits` until
+    /// the rollback window is over.
+    pub async fn apply(&mut self, folder: &Path, waits: bool) -> Result<String, CarriedError> {
+        let refuse = |what: String| CarriedError::Unreadable(folder.join(Bundle::FILE), what);
+        let path = folder.join(Bundle::FILE);
+        let bytes = self.fs.read(&path, Bundle::MAX_BYTES);
+        let bytes = bytes
+            .map_err(|e| refuse(e.to_string()))?
+            .ok_or_else(|| refuse("is not there".into()))?;
+        let mut bundle: Bundle =
+            serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+        if bundle.format != Bundle::FORMAT {
+            return Err(refuse(format!("is of the format {:?}", bundle.format)));
+        }
+        let device = self.config.device;
+        let count = bundle.orders.len();
+        let order = bundle
+            .orders
+            .remove(&device)
+            .ok_or_else(|| CarriedError::NotForUs(count, device.to_string()))?;
+        self.bundle = Some(folder.to_owned());
+        // What a power cut has interrupted comes first: perhaps this very bundle.
+        let agenda = self.core.start().map_err(DriverError::from)?;
+        self.work_off(agenda).await?;
+        let before = self.journal().record().report_seq;
+        match &self.journal().record().phase {
+            Phase::Idle => match self.take_assignment(&order, None).await {
+                Ok(()) => {}
+                Err(RoundError::Fatal(error)) => return Err(error.into()),
+                Err(error) => return Err(CarriedError::Refused(log::chain(&error))),
+            },
+            Phase::Probation { .. } => {}
+            other => return Err(CarriedError::Busy(super::describe(other))),
+        }
+        while waits && matches!(self.journal().record().phase, Phase::Probation { .. }) {
+            tokio::time::sleep(LOOK).await;
+            self.count_window().await?;
+        }
+        let record = self.journal().record();
+        let runs = record
+            .running()
+            .map_or_else(|| "nothing".into(), |i| i.release.to_string());
+        let last = record.outbox.iter().rev().find(|r| r.seq > before);
+        let state = last.map_or(DeploymentState::Succeeded, |report| report.state);
+        let why = last.and_then(|report| report.reason.as_ref());
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let said = format!("{state}{why}; runs {runs}\n");
+        match state {
+            DeploymentState::Succeeded | DeploymentState::Probation => Ok(said),
+            DeploymentState::RolledBack if last.is_some_and(|r| r.reason.is_none()) => Ok(said),
+            _ => Err(CarriedError::Refused(said.trim().to_owned())),
+        }
+    }
+}
+
+/// Writes what a device has to report, signed by it, into a file to be carried back. Needs no lock:
+/// it changes nothing.
+pub fn export(state: &Path, to: &Path) -> Result<usize, CarriedError> {
+    let config = Config::load(state).map_err(DriverError::from)?;
+    let fs = fs::system();
+    let key = config::identity(&*fs, state).map_err(DriverError::from)?;
+    let journal = Journal::open_enrolled(fs.clone(), state).map_err(DriverError::from)?;
+    let reports: Vec<_> = journal
+        .record()
+        .outbox
+        .iter()
+        .map(|report| sign_report(&key, config.device, report.clone()))
+        .collect();
+    let count = reports.len();
+    let carried = CarriedReports {
+        format: CarriedReports::FORMAT.into(),
+        device: config.device,
+        reports,
+    };
+    let unwritten = |what: String| CarriedError::Unreadable(to.to_owned(), what);
+    let text = serde_json::to_vec_pretty(&carried).map_err(|e| unwritten(e.to_string()))?;
+    fs.replace(to, &text, fs::Mode::Plain)
+        .map_err(|e| unwritten(e.to_string()))?;
+    Ok(count)
+}

@@ -1,0 +1,102 @@
+//! A model of the agent and its server under random events: offers, cancels, orders, power cuts,
+//! lost answers and acknowledgements, windows, versions that fail. Whatever happens, in the end the
+//! server's view and the device's medium agree.
+//!
+//! The device is the real core on a simulated file system; the server's view is kept by the domain's
+//! own state machine.
+
+mod server;
+mod versions;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use versions::Versions;
+use world::World;
+
+/// How many versions there are.
+const VERSIONS: usize = 5;
+
+#[derive(Debug, Clone)]
+enum Happening {
+    /// The server offers a version.
+    Offer(usize),
+    /// It calls the update off.
+    Cancel,
+    /// It orders the device back.
+    Order,
+    /// The device asks; whether the answer and the acknowledgement reach it.
+    Contact { answer: bool, acknowledged: bool },
+    /// From now on the power goes before the so many-th operation; which of the media is left.
+    Cut { after: u64, medium: usize },
+    /// Seconds of the rollback window pass.
+    Window(u32),
+    /// Its health check fails in the window.
+    Fails,
+    /// The agent is killed and starts again.
+    Kill,
+    /// A person looks away, and what is kept rots; whether the server has it still.
+    Rot { fetchable: bool },
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => (0..VERSIONS).prop_map(Happening::Offer),
+        1 => Just(Happening::Cancel),
+        2 => Just(Happening::Order),
+        8 => (prop::bool::weighted(0.8), prop::bool::weighted(0.7))
+            .prop_map(|(answer, acknowledged)| Happening::Contact { answer, acknowledged }),
+        4 => (0u64..90, any::<usize>()).prop_map(|(after, medium)| Happening::Cut { after, medium }),
+        2 => (0u32..80).prop_map(Happening::Window),
+        1 => Just(Happening::Fails),
+        1 => Just(Happening::Kill),
+        1 => any::<bool>().prop_map(|fetchable| Happening::Rot { fetchable }),
+    ]
+}
+
+/// How often what matters has happened, over all stories.
+struct Counts {
+    cuts: AtomicU64,
+    restored: AtomicU64,
+    stayed: AtomicU64,
+}
+
+static COUNTS: Counts = Counts {
+    cuts: AtomicU64::new(0),
+    restored: AtomicU64::new(0),
+    stayed: AtomicU64::new(0),
+};
+
+#[test]
+fn the_server_and_the_medium_agree_in_the_end() {
+    const STORIES: u32 = 4_000;
+    let versions = Arc::new(Versions::new());
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::with_cases(STORIES)
+    });
+    runner
+        .run(&prop::collection::vec(happening(), 1..40), |story| {
+            let mut world = World::new(versions.clone());
+            for happening in &story {
+                world.happen(happening);
+                // At any time: one whole version, whatever it is.
+                let _ = world.in_use();
+            }
+            world.settle();
+            world.agree();
+            Ok(())
+        })
+        .unwrap();
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (cuts, restored, stayed) = (of(&COUNTS.cuts), of(&COUNTS.restored), of(&COUNTS.stayed));
+    println!(
+        "{STORIES} stories: {cuts} power cuts, {restored} restored, {stayed} could not go back"
+    );
+    // A model in which nothing happens agrees with everything.
+    assert!(cuts > 1_000 && restored > 5 && stayed > 5);
+}
