@@ -1,6 +1,7 @@
 //! HTTP: extract, call one service, wrap. One file a resource.
 
 mod blobs;
+mod bundles;
 mod device;
 mod devices;
 mod error;
@@ -109,6 +110,8 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(rollouts::roll_back))
         .routes(routes!(rollouts::cancel))
         .routes(routes!(rollouts::deployments))
+        .routes(routes!(bundles::make))
+        .routes(routes!(bundles::take))
         .routes(routes!(rollouts::events))
         .routes(routes!(devices::list))
         .routes(routes!(devices::get))

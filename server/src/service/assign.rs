@@ -1,5 +1,7 @@
 //! Assignments: what a device is to do, signed for it and for this moment.
 
+use std::time::Duration;
+
 use tidegate_domain::admission::Metered;
 use tidegate_domain::transport::{self, Way};
 use tidegate_protocol::{CheckIn, DeploymentId, ProblemCode, Sha256, Version};
@@ -28,6 +30,7 @@ impl App {
         state: &DeviceState,
         request: &CheckIn,
         task: &Task,
+        carried: Option<Duration>,
     ) -> Result<String, ServiceError> {
         let device = &state.device;
         let missing = || {
@@ -71,13 +74,17 @@ impl App {
                 payloads: payloads(plan, artifact.image.sha256, request, deltas_only),
             },
         };
-        let signed = draft.sign(&plan.trust.keys.director)?;
+        let director = &plan.trust.keys.director;
+        let signed = match carried {
+            None => draft.sign(director)?,
+            Some(lives) => draft.sign_carried(director, lives)?,
+        };
         Ok(String::from_utf8_lossy(&signed.to_bytes()).into_owned())
     }
 }
 
 /// The ways to fetch an image, the one that this device waits least for first.
-fn payloads(
+pub(super) fn payloads(
     plan: &PlanSnapshot,
     image: Sha256,
     request: &CheckIn,

@@ -11,13 +11,12 @@ use tidegate_protocol::{
 };
 use tidegate_trust::assignment::Action;
 
-use super::assign::Task;
-use super::fleet::{DeviceEntry, DeviceState};
+use super::ServiceError;
+use super::assign::{self, Task};
+use super::fleet::DeviceEntry;
 use super::room::{Place, Room};
 use super::writer::{Write, Written};
-use super::{ServiceError, event};
 use crate::app::App;
-use crate::store::events::{self, EventKind, NewEvent};
 
 /// One answer to a check-in, and what to wait for when it says nothing new.
 struct Answered {
@@ -126,82 +125,6 @@ impl App {
         }
     }
 
-    /// Takes over the facts in memory; they are written behind. Only what runs is written at
-    /// once, when it is not what the reports said.
-    async fn note_heartbeat(
-        &self,
-        entry: &DeviceEntry,
-        request: &CheckIn,
-    ) -> Result<(), ServiceError> {
-        let (id, runs_other, news, back) = {
-            let mut state = entry.lock();
-            state.device.last_seen = self.now();
-            state.device.agent_version = request.agent_version.chars().take(40).collect();
-            let now = state.device.last_seen;
-            state.device.battery = request.battery;
-            state.device.metered = request.metered;
-            state.device.low_since = if request.battery.is_low() {
-                state.device.low_since.or(Some(now))
-            } else {
-                None
-            };
-            // Turning bad is an event, once; in a deployment the reports say it.
-            if request.healthy == Some(false) && state.healthy != Some(false) {
-                state.device.unhealthy_at = Some(now);
-            }
-            state.healthy = request.healthy;
-            let refused = request.refused.clone().map(Explained::bounded);
-            let news = refused.clone().filter(|_| refused != state.refused);
-            state.refused = refused;
-            state.status = request.deployment;
-            state.dirty = true;
-            let runs_other =
-                state.device.release != request.release || state.device.image != request.image;
-            let back = request
-                .deployment
-                .is_none()
-                .then(|| put_back(&state, request));
-            (state.device.id, runs_other, news, back.flatten())
-        };
-        if let Some(deployment) = back {
-            let reason = Explained::new(
-                Reason::DeviceIsolated,
-                "it runs the release from before and knows nothing of this: it was put back",
-            );
-            let event = DeploymentEvent::Reported(DeploymentState::RolledBack);
-            let write = Write::Order(deployment, event, reason);
-            self.writer.write(id, write).await?;
-        }
-        if let Some(refused) = news {
-            self.note_refusal(id, &refused).await?;
-        }
-        if runs_other {
-            let write = Write::Runs(request.release.clone(), request.image);
-            self.writer.write(id, write).await?;
-        }
-        Ok(())
-    }
-
-    /// A device that refuses what it is told says so to people, once a reason.
-    async fn note_refusal(
-        &self,
-        device: DeviceId,
-        refused: &Explained,
-    ) -> Result<(), ServiceError> {
-        self.metrics.refusals.inc();
-        let mut tx = self.db.write().await?;
-        let event = NewEvent {
-            device: Some(device),
-            ..event(
-                EventKind::Device,
-                format!("device {device}"),
-                format!("refuses what it is told: {refused}"),
-            )
-        };
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        Ok(tx.commit().await?)
-    }
-
     /// One answer, and whether it says something new.
     async fn answer(
         &self,
@@ -209,10 +132,27 @@ impl App {
         entry: &DeviceEntry,
         request: &CheckIn,
     ) -> Result<Answered, ServiceError> {
-        let mut answered = self.orders(device, entry, request).await?;
+        let mut answered = self.orders(device, entry, request, None).await?;
         answered.answer.new_key = entry.lock().device.new_key;
         answered.news |= answered.answer.new_key;
+        if let Some(image) = request.restore {
+            let plan = self.fleet.plan();
+            answered.answer.restore = assign::payloads(&plan, image, request, false);
+            answered.news = true;
+        }
         Ok(answered)
+    }
+
+    /// What a device without a network would be told if it asked now, to be carried to it.
+    pub(super) async fn carried(
+        &self,
+        device: DeviceId,
+        entry: &DeviceEntry,
+        request: &CheckIn,
+        lives: Duration,
+    ) -> Result<CheckInAnswer, ServiceError> {
+        let answered = self.orders(device, entry, request, Some(lives)).await?;
+        Ok(answered.answer)
     }
 
     async fn orders(
@@ -220,6 +160,7 @@ impl App {
         device: DeviceId,
         entry: &DeviceEntry,
         request: &CheckIn,
+        carried: Option<Duration>,
     ) -> Result<Answered, ServiceError> {
         let mut reason = Explained::from(Reason::NoRollout);
         let keep = self.keep_previous(entry, request);
@@ -260,7 +201,7 @@ impl App {
                 return Ok(Answered::nothing(self.plain(reason, None, keep)));
             }
             let assignment = match &task {
-                Some(task) => Some(self.assign(&plan, &entry.lock(), request, task)?),
+                Some(task) => Some(self.assign(&plan, &entry.lock(), request, task, carried)?),
                 None => None,
             };
             self.metrics.check_ins.inc();
@@ -299,6 +240,7 @@ impl App {
             keep_previous_s,
             new_key: false,
             mirrors: self.settings.devices.mirrors.clone(),
+            restore: Vec::new(),
         }
     }
 
@@ -425,18 +367,6 @@ impl App {
             }
         })
     }
-}
-
-/// A deployment that has switched this device as far as anybody here knows, while the device itself
-/// is idle and runs the release from before. Reports come before check-ins, so that this is no
-/// matter of time: its disk was put back to an older state.
-fn put_back(state: &DeviceState, request: &CheckIn) -> Option<DeploymentId> {
-    let open = state
-        .deployments
-        .values()
-        .find(|d| !d.state.is_final() && d.state.has_switched())?;
-    (request.release.is_some() && request.release == open.from && state.device.isolated.is_empty())
-        .then_some(open.id)
 }
 
 /// The refusal of a device that is shut out.

@@ -60,6 +60,8 @@ pub struct DeviceState {
     pub healthy: Option<bool>,
     /// Why it refused what it was told last.
     pub refused: Option<Explained>,
+    /// What it found when it was cut off last, and when that was heard.
+    pub diagnosis: Option<(Timestamp, String)>,
     /// Whether a heartbeat waits to be written.
     pub dirty: bool,
 }
@@ -413,6 +415,7 @@ fn new_state(device: Device) -> DeviceState {
         status: None,
         healthy: None,
         refused: None,
+        diagnosis: None,
         dirty: false,
     }
 }

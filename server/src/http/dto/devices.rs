@@ -58,6 +58,8 @@ pub struct DeviceView {
     pub isolated: Option<String>,
     /// Why it refused what it was told last; absent once it has accepted something.
     pub refused: Option<ReasonView>,
+    /// What it found when it was last cut off from the server.
+    pub diagnosis: Option<String>,
     /// Whether it was heard of lately.
     pub online: bool,
     /// What runs on it.
@@ -98,6 +100,10 @@ impl DeviceView {
             labels: device.labels.clone(),
             active: device.active,
             refused: state.refused.as_ref().map(ReasonView::from),
+            diagnosis: state
+                .diagnosis
+                .as_ref()
+                .map(|(at, text)| format!("{}: {text}", time(*at))),
             isolated: Some(device.isolated.clone()).filter(|why| !why.is_empty()),
             online,
             release: device.release.as_ref().map(ToString::to_string),

@@ -348,3 +348,35 @@ impl From<Event> for EventView {
         }
     }
 }
+
+/// For whom a site bundle is to be made.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct BundleBody {
+    /// Which devices of the rollout, like `region=plant-7`.
+    #[serde(default)]
+    pub selector: String,
+    /// For how many days it is good, 1 to 60.
+    pub days: u16,
+}
+
+/// Orders to be carried to devices without a network.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct BundleView {
+    /// Of which rollout.
+    pub rollout: String,
+    /// One for each selected device.
+    pub orders: Vec<OrderView>,
+}
+
+/// What one device is to do, or why it has nothing to do.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct OrderView {
+    /// Its id.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// A signed assignment as JSON text.
+    pub assignment: Option<String>,
+    /// Why there is none.
+    pub reason: Option<ReasonView>,
+}

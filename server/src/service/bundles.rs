@@ -1,0 +1,149 @@
+//! Site bundles: what devices without a network would be told, to be carried to them, and what they
+//! report, carried back.
+
+use std::time::Duration;
+
+use tidegate_domain::selector::{Facts, Selector};
+use tidegate_protocol::{
+    Abilities, CheckIn, DeviceId, Encoding, Explained, ReportBatch, ReportsAccepted, RolloutId,
+};
+use tidegate_trust::lifetime::CARRIED_MAX;
+
+use super::access::Operator;
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::store::events::{self, EventKind, NewEvent};
+use crate::{random, store};
+
+/// Most devices of one bundle.
+const MAX_DEVICES: usize = 2_000;
+
+/// What one device of a site is told.
+pub(crate) struct Carried {
+    /// Which.
+    pub(crate) device: DeviceId,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its signed assignment, or why there is none.
+    pub(crate) order: Result<String, Explained>,
+}
+
+impl App {
+    /// Decides for each selected device of a rollout as if it asked now, and signs what it is to do
+    /// for so many days. Waves, pace, holds and approvals count as for any other device.
+    pub(crate) async fn make_bundle(
+        &self,
+        rollout: RolloutId,
+        selector: &Selector,
+        days: u16,
+        by: &Operator,
+    ) -> Result<Vec<Carried>, ServiceError> {
+        let lives = Duration::from_secs(u64::from(days) * 86_400);
+        if lives.is_zero() || lives > CARRIED_MAX {
+            let most = CARRIED_MAX.as_secs() / 86_400;
+            return Err(ServiceError::invalid(format!("days: 1 to {most}")));
+        }
+        let row = store::rollouts::one(&mut self.db.read().await?, rollout)
+            .await?
+            .ok_or_else(|| ServiceError::not_found(format!("rollout {rollout}")))?;
+        let selected: Vec<_> = self
+            .fleet
+            .devices()
+            .into_iter()
+            .filter_map(|entry| {
+                let state = entry.lock();
+                let device = &state.device;
+                let facts = Facts {
+                    region: &device.region,
+                    platform: &device.platform,
+                    labels: &device.labels,
+                    release: device.release.as_ref(),
+                };
+                let wanted = device.product == row.product && selector.matches(facts);
+                let found = (device.id, device.name.clone());
+                drop(state);
+                wanted.then_some((found, entry))
+            })
+            .collect();
+        if selected.len() > MAX_DEVICES {
+            let text = format!(
+                "{} devices are selected, and a bundle has {MAX_DEVICES} at most",
+                selected.len()
+            );
+            return Err(ServiceError::invalid(text));
+        }
+        let mut carried = Vec::new();
+        for ((device, name), entry) in selected {
+            let request = self.on_behalf(&entry);
+            let answer = self.carried(device, &entry, &request, lives).await?;
+            carried.push(Carried {
+                device,
+                name,
+                order: answer.assignment.ok_or(answer.reason),
+            });
+        }
+        carried.sort_by(|a, b| a.name.cmp(&b.name));
+        let made = carried.iter().filter(|c| c.order.is_ok()).count();
+        let text = format!("a site bundle for {made} devices made, good for {days} days");
+        let event = NewEvent {
+            rollout: Some(rollout),
+            product: Some(row.product),
+            ..event(EventKind::Device, by.actor(), text)
+        };
+        let mut tx = self.db.write().await?;
+        events::append(&mut tx, &self.origin, self.now(), &event).await?;
+        tx.commit().await?;
+        Ok(carried)
+    }
+
+    /// What a device would ask, as far as it is known here. Its counter is not: the time in
+    /// milliseconds is higher than any, and rises with each bundle.
+    fn on_behalf(&self, entry: &super::fleet::DeviceEntry) -> CheckIn {
+        let state = entry.lock();
+        let device = &state.device;
+        let now = u64::try_from(self.now().as_micros() / 1_000).unwrap_or(0);
+        CheckIn {
+            nonce: hex::encode(random::bytes::<32>()),
+            counter: now.saturating_sub(1),
+            wait: 0,
+            agent_version: device.agent_version.clone(),
+            release: device.release.clone(),
+            image: device.image,
+            battery: device.battery,
+            metered: false,
+            abilities: Abilities {
+                encodings: Encoding::ALL.iter().map(ToString::to_string).collect(),
+                ..Abilities::default()
+            },
+            healthy: None,
+            deployment: None,
+            refused: None,
+            restore: None,
+            diagnosis: None,
+        }
+    }
+
+    /// Takes reports that were carried back. Their signatures are the device's: who carried them
+    /// does not matter.
+    pub(crate) async fn take_carried(
+        &self,
+        device: DeviceId,
+        batch: ReportBatch,
+        by: &Operator,
+    ) -> Result<ReportsAccepted, ServiceError> {
+        let count = batch.reports.len();
+        let accepted = self.take_reports(device, batch).await?;
+        let event = NewEvent {
+            device: Some(device),
+            ..event(
+                EventKind::Device,
+                by.actor(),
+                format!("{count} reports of device {device} were carried back"),
+            )
+        };
+        let mut tx = self.db.write().await?;
+        events::append(&mut tx, &self.origin, self.now(), &event).await?;
+        tx.commit().await?;
+        Ok(accepted)
+    }
+}

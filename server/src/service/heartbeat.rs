@@ -1,0 +1,127 @@
+//! The facts of a check-in: what a device says of itself.
+
+use std::time::Duration;
+
+use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_protocol::{CheckIn, DeploymentId, DeploymentState, DeviceId, Explained, Reason};
+
+use super::fleet::{DeviceEntry, DeviceState};
+use super::writer::Write;
+use super::{ServiceError, event};
+use crate::app::App;
+use crate::store::events::{self, EventKind, NewEvent};
+
+/// How often a device's diagnosis is taken.
+const BETWEEN_DIAGNOSES: Duration = Duration::from_mins(10);
+
+impl App {
+    /// Takes over the facts in memory; they are written behind. Only what runs is written at
+    /// once, when it is not what the reports said.
+    pub(super) async fn note_heartbeat(
+        &self,
+        entry: &DeviceEntry,
+        request: &CheckIn,
+    ) -> Result<(), ServiceError> {
+        let (id, runs_other, news, back, diagnosis) = {
+            let mut state = entry.lock();
+            state.device.last_seen = self.now();
+            state.device.agent_version = request.agent_version.chars().take(40).collect();
+            let now = state.device.last_seen;
+            state.device.battery = request.battery;
+            state.device.metered = request.metered;
+            state.device.low_since = if request.battery.is_low() {
+                state.device.low_since.or(Some(now))
+            } else {
+                None
+            };
+            // Turning bad is an event, once; in a deployment the reports say it.
+            if request.healthy == Some(false) && state.healthy != Some(false) {
+                state.device.unhealthy_at = Some(now);
+            }
+            state.healthy = request.healthy;
+            let refused = request.refused.clone().map(Explained::bounded);
+            let news = refused.clone().filter(|_| refused != state.refused);
+            state.refused = refused;
+            state.status = request.deployment;
+            state.dirty = true;
+            let runs_other =
+                state.device.release != request.release || state.device.image != request.image;
+            let back = request
+                .deployment
+                .is_none()
+                .then(|| put_back(&state, request));
+            // One in a while: a device that sends one with each request fills no table.
+            let due = state
+                .diagnosis
+                .as_ref()
+                .is_none_or(|(at, _)| now.since(*at) >= BETWEEN_DIAGNOSES);
+            let diagnosis = request.diagnosis.as_ref().filter(|_| due).map(|found| {
+                let summary = found.summary();
+                format!("was cut off for {} s: {summary}", found.cut_off_s)
+            });
+            if let Some(text) = &diagnosis {
+                state.diagnosis = Some((now, text.clone()));
+            }
+            (state.device.id, runs_other, news, back.flatten(), diagnosis)
+        };
+        if let Some(deployment) = back {
+            let reason = Explained::new(
+                Reason::DeviceIsolated,
+                "it runs the release from before and knows nothing of this: it was put back",
+            );
+            let event = DeploymentEvent::Reported(DeploymentState::RolledBack);
+            let write = Write::Order(deployment, event, reason);
+            self.writer.write(id, write).await?;
+        }
+        if let Some(refused) = news {
+            self.note_refusal(id, &refused).await?;
+        }
+        if let Some(text) = diagnosis {
+            self.note_of_device(id, text).await?;
+        }
+        if runs_other {
+            let write = Write::Runs(request.release.clone(), request.image);
+            self.writer.write(id, write).await?;
+        }
+        Ok(())
+    }
+
+    /// A device that refuses what it is told says so to people, once a reason.
+    async fn note_refusal(
+        &self,
+        device: DeviceId,
+        refused: &Explained,
+    ) -> Result<(), ServiceError> {
+        self.metrics.refusals.inc();
+        // What it says of its own storage is no refusal.
+        let text = match refused.code {
+            Reason::MetadataRefused | Reason::MetadataExpired | Reason::AssignmentRefused => {
+                format!("refuses what it is told: {refused}")
+            }
+            _ => format!("says: {refused}"),
+        };
+        self.note_of_device(device, text).await
+    }
+
+    async fn note_of_device(&self, device: DeviceId, text: String) -> Result<(), ServiceError> {
+        let mut tx = self.db.write().await?;
+        let event = NewEvent {
+            device: Some(device),
+            ..event(EventKind::Device, format!("device {device}"), text)
+        };
+        events::append(&mut tx, &self.origin, self.now(), &event).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// A deployment that has switched this device as far as anybody here knows, while the device itself
+/// is idle and runs the release from before. Reports come before check-ins, so that this is no
+/// matter of time: its disk was put back to an older state.
+fn put_back(state: &DeviceState, request: &CheckIn) -> Option<DeploymentId> {
+    let open = state
+        .deployments
+        .values()
+        .find(|d| !d.state.is_final() && d.state.has_switched())?;
+    (request.release.is_some() && request.release == open.from && state.device.isolated.is_empty())
+        .then_some(open.id)
+}
