@@ -6,7 +6,8 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidegate_protocol::Problem;
+use tidegate_delta::Hasher;
+use tidegate_protocol::{Problem, Sha256};
 use tidegate_server::http::dto::Page;
 
 use crate::error::CliError;
@@ -134,6 +135,30 @@ impl Api {
             Err(CliError::Problem(p)) if p.status == StatusCode::NOT_FOUND.as_u16() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// GET into a file, in constant memory; the bytes must be those that the hash names. Gives their
+    /// number.
+    pub(crate) async fn save(
+        &self,
+        path: &str,
+        to: &Path,
+        sha256: Sha256,
+    ) -> Result<u64, CliError> {
+        use std::io::Write as _;
+        let failed = |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", to.display()));
+        let mut response = self.send(self.request(Method::GET, path)).await?;
+        let mut file = std::fs::File::create(to).map_err(|e| failed(&e))?;
+        let mut hasher = Hasher::new();
+        while let Some(bytes) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
+            hasher.update(&bytes);
+            file.write_all(&bytes).map_err(|e| failed(&e))?;
+        }
+        let image = hasher.finish();
+        if image.sha256 != sha256 {
+            return Err(failed(&"the server sent other bytes than it named"));
+        }
+        Ok(image.length)
     }
 
     /// Every item of a list, page by page.

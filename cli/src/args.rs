@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Rollouts: start, watch, stop.
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Devices without a network: carry orders to them, and their reports back.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Send devices back: of one rollout, or of every rollout of a release. Needs no approval.
     Rollback(RollbackArgs),
     /// Incidents: see who is back, keep previous versions longer.
@@ -106,6 +109,31 @@ pub(crate) enum Command {
     Completions {
         /// Which shell.
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Write a folder with signed orders, metadata and payloads for devices of a rollout, to be
+    /// carried to them.
+    Create {
+        /// The rollout.
+        rollout: String,
+        /// Which of its devices, like `region=plant-7`.
+        #[arg(long, default_value = "")]
+        select: String,
+        /// For how many days it is good, 1 to 60.
+        #[arg(long, default_value_t = 30)]
+        days: u16,
+        /// The folder.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Take reports that were carried back.
+    Import {
+        /// Files that `tidegate-agent apply` or `export` has written.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
 }
 

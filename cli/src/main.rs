@@ -64,6 +64,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Keys(command) => commands::keys::run(&context, command).await,
         Command::Release(command) => commands::release::run(&context, command).await,
         Command::Rollout(command) => commands::rollout::run(&context, command).await,
+        Command::Bundle(command) => commands::bundle::run(&context, command).await,
         Command::Rollback(args) => commands::rollout::rollback(&context, args).await,
         Command::Incident(command) => commands::incident::run(&context, command).await,
         Command::Hold(command) => commands::incident::hold(&context, command).await,

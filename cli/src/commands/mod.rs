@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub(crate) mod bundle;
 pub(crate) mod ceremony;
 pub(crate) mod delta;
 pub(crate) mod device;

@@ -1,0 +1,195 @@
+//! `bundle`: what is carried to devices without a network, and what is carried back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use tidegate_delta::{Limits, Manifest};
+use tidegate_protocol::{
+    Bundle, CarriedReports, DeviceId, Payload, ReportBatch, ReportsAccepted, Sha256, paths,
+};
+use tidegate_server::http::dto::{BundleBody, BundleView};
+
+use super::Context;
+use crate::api::Api;
+use crate::args::BundleCommand;
+use crate::error::CliError;
+use crate::output::line;
+
+/// Bundles.
+pub(crate) async fn run(context: &Context, command: BundleCommand) -> Result<(), CliError> {
+    let api = context.api()?;
+    match command {
+        BundleCommand::Create {
+            rollout,
+            select,
+            days,
+            out,
+        } => create(&api, &rollout, select, days, &out).await,
+        BundleCommand::Import { files } => {
+            for file in files {
+                import(&api, &file).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> CliError + '_ {
+    move |e| CliError::Failed(format!("{}: {e}", path.display()))
+}
+
+async fn create(
+    api: &Api,
+    rollout: &str,
+    selector: String,
+    days: u16,
+    out: &Path,
+) -> Result<(), CliError> {
+    // Two bundles in one folder would be neither.
+    if out.join(Bundle::FILE).exists() {
+        return Err(CliError::Failed(format!(
+            "{} holds a bundle already: name another folder",
+            out.display()
+        )));
+    }
+    let body = BundleBody { selector, days };
+    let path = format!("/api/v1/rollouts/{rollout}/bundle");
+    let view: BundleView = api.post(&path, &body).await?;
+    let mut orders = BTreeMap::new();
+    for order in view.orders {
+        let Some(assignment) = order.assignment else {
+            let why = order.reason.map(|reason| reason.text).unwrap_or_default();
+            line(&format!("left out {}: {why}", order.name));
+            continue;
+        };
+        let device: DeviceId = order
+            .device
+            .parse()
+            .map_err(|e| CliError::failed("a device's id", &e))?;
+        orders.insert(device, assignment);
+    }
+    if orders.is_empty() {
+        return Err(CliError::Failed(
+            "no selected device has anything to do now: nothing is written".into(),
+        ));
+    }
+    let [metadata, blobs] = ["metadata", "blobs"].map(|name| out.join(name));
+    for folder in [&metadata, &blobs] {
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+    }
+    let bytes = take_payloads(api, orders.values(), &blobs).await?;
+    take_metadata(api, &metadata).await?;
+    let count = orders.len();
+    let bundle = Bundle {
+        format: Bundle::FORMAT.into(),
+        rollout: view.rollout,
+        orders,
+    };
+    // Last: a folder with it is whole.
+    let path = out.join(Bundle::FILE);
+    let text =
+        serde_json::to_vec_pretty(&bundle).map_err(|e| CliError::failed("the bundle", &e))?;
+    std::fs::write(&path, text).map_err(at(&path))?;
+    line(&format!(
+        "{count} devices, {bytes} bytes of payloads, good for {days} days, in {}\n\
+         next: on each device, tidegate-agent apply FOLDER",
+        out.display()
+    ));
+    Ok(())
+}
+
+/// The payloads that the orders name: the best one, and the one that needs no old image.
+async fn take_payloads(
+    api: &Api,
+    orders: impl Iterator<Item = &String>,
+    blobs: &Path,
+) -> Result<u64, CliError> {
+    let unread = |e: serde_json::Error| CliError::failed("an order", &e);
+    let mut manifests: BTreeSet<Sha256> = BTreeSet::new();
+    for order in orders {
+        let order: serde_json::Value = serde_json::from_str(order).map_err(unread)?;
+        let payloads = &order["signed"]["x-assignment"]["payloads"];
+        let payloads: Vec<Payload> = serde_json::from_value(payloads.clone()).map_err(unread)?;
+        manifests.extend(payloads.iter().map(|payload| payload.manifest));
+    }
+    let mut bytes = 0;
+    for sha256 in manifests {
+        let path = blobs.join(sha256.to_string());
+        api.save(&format!("{}{sha256}", paths::BLOBS), &path, sha256)
+            .await?;
+        let text = std::fs::read(&path).map_err(at(&path))?;
+        let manifest = Manifest::from_bytes(&text, sha256, &Limits::default())
+            .map_err(|e| CliError::failed("a manifest", &e))?;
+        let payload = manifest.payload.sha256;
+        let path = blobs.join(payload.to_string());
+        bytes += api
+            .save(&format!("{}{payload}", paths::BLOBS), &path, payload)
+            .await?;
+    }
+    Ok(bytes)
+}
+
+/// Every signed file that a device may ask for: all roots, and what the newest timestamp names.
+async fn take_metadata(api: &Api, folder: &Path) -> Result<(), CliError> {
+    let fetch = async |name: &str| -> Result<Option<Vec<u8>>, CliError> {
+        let bytes = api.get_bytes(&format!("{}{name}", paths::METADATA)).await?;
+        if let Some(bytes) = &bytes {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).map_err(at(&path))?;
+        }
+        Ok(bytes)
+    };
+    let needed = |name: &str, bytes: Option<Vec<u8>>| {
+        bytes.ok_or_else(|| CliError::Failed(format!("the server has no {name}")))
+    };
+    for version in 1.. {
+        if fetch(&format!("{version}.root.json")).await?.is_none() {
+            break;
+        }
+    }
+    let timestamp = needed("timestamp.json", fetch("timestamp.json").await?)?;
+    let version = versions(&timestamp)
+        .remove("snapshot.json")
+        .ok_or_else(|| CliError::Failed("the timestamp names no snapshot".into()))?;
+    let name = format!("{version}.snapshot.json");
+    let snapshot = needed(&name, fetch(&name).await?)?;
+    for (file, version) in versions(&snapshot) {
+        let name = format!("{version}.{file}");
+        needed(&name, fetch(&name).await?)?;
+    }
+    Ok(())
+}
+
+/// The versions that signed metadata names. Nothing is believed here: the devices verify all of it.
+fn versions(bytes: &[u8]) -> BTreeMap<String, u64> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let meta = value["signed"]["meta"].as_object();
+    meta.into_iter()
+        .flatten()
+        .filter(|(name, _)| !name.contains(['/', '\\']))
+        .filter_map(|(name, facts)| Some((name.clone(), facts["version"].as_u64()?)))
+        .collect()
+}
+
+async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
+    let text = std::fs::read(file).map_err(at(file))?;
+    let carried: CarriedReports = serde_json::from_slice(&text)
+        .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
+    if carried.format != CarriedReports::FORMAT {
+        return Err(CliError::Failed(format!(
+            "{} is of the format {:?}",
+            file.display(),
+            carried.format
+        )));
+    }
+    let (device, count) = (carried.device, carried.reports.len());
+    for reports in carried.reports.chunks(ReportBatch::MAX) {
+        let batch = ReportBatch {
+            reports: reports.to_vec(),
+        };
+        let path = format!("/api/v1/devices/{device}/reports");
+        let _: ReportsAccepted = api.post(&path, &batch).await?;
+    }
+    line(&format!("{count} reports of {device} taken"));
+    Ok(())
+}
