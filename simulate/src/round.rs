@@ -182,6 +182,8 @@ impl<'a> World<'a> {
             payload: 0,
             slot: device.record.inactive(),
             bytes: 0,
+            kept: false,
+            cuts: 0,
             min_release: None,
         })
     }
