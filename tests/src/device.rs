@@ -13,6 +13,8 @@ pub struct Device {
     pub name: String,
     /// The agent's folder.
     pub state: PathBuf,
+    /// The agent's program: this machine's, or what starts another machine's here.
+    pub agent: PathBuf,
     /// Where its log goes; into its folder by default.
     pub log_file: PathBuf,
     child: Option<Child>,
@@ -40,6 +42,7 @@ impl Device {
         let device = Self {
             name: name.into(),
             state: dir.join(name),
+            agent: binary("tidegate-agent"),
             log_file: dir.join(name).join("agent.log"),
             child: None,
         };
@@ -53,6 +56,7 @@ impl Device {
         Self {
             name: name.into(),
             state: dir.join(name),
+            agent: binary("tidegate-agent"),
             log_file: dir.join(name).join("agent.log"),
             child: None,
         }
@@ -67,7 +71,7 @@ impl Device {
         installed: Option<(&Path, &str)>,
         options: &[&str],
     ) -> (bool, String) {
-        let mut command = Command::new(binary("tidegate-agent"));
+        let mut command = Command::new(&self.agent);
         command
             .args([
                 "enroll",
@@ -107,7 +111,7 @@ impl Device {
             .append(true)
             .open(&self.log_file)
             .unwrap();
-        let mut command = Command::new(binary("tidegate-agent"));
+        let mut command = Command::new(&self.agent);
         command
             .args(["run", "--exit-with-stdin", "--state"])
             .arg(&self.state)
@@ -135,7 +139,7 @@ impl Device {
 
     /// `tidegate-agent status --json`.
     pub fn status(&self) -> Value {
-        let output = Command::new(binary("tidegate-agent"))
+        let output = Command::new(&self.agent)
             .args(["status", "--json", "--state"])
             .arg(&self.state)
             .output()
@@ -150,7 +154,13 @@ impl Device {
 
     /// The version that is really in use: read from the medium.
     pub fn installed(&self) -> Option<String> {
-        std::fs::read_to_string(self.state.join("current/tree/VERSION")).ok()
+        let current = self.state.join("current");
+        // A small file where there are no symbolic links.
+        let folder = match std::fs::read_to_string(&current) {
+            Ok(slot) => self.state.join("slots").join(slot.trim()),
+            Err(_) => current,
+        };
+        std::fs::read_to_string(folder.join("tree/VERSION")).ok()
     }
 
     /// Waits until the medium holds a version and the agent is idle.

@@ -211,6 +211,12 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     settle("1.1.0", &id, "completed").await;
     assert_eq!(machine.starts(), 1);
+    // Over the start of the machine, too.
+    let deployment = &server.deployments(&id).await[0];
+    assert!(
+        deployment["downtime_ms"].as_u64().unwrap() > 0,
+        "{deployment}"
+    );
     let id = server.roll_out("1.2.0", &["NA"], json!({})).await;
     settle("1.1.0", &id, "halted").await;
     let deployment = &server.deployments(&id).await[0];

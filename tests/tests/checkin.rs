@@ -21,6 +21,8 @@ fn request(device: &serde_json::Value) -> CheckIn {
         healthy: None,
         battery: tidegate_protocol::Battery::default(),
         refused: None,
+        restore: None,
+        diagnosis: None,
         deployment: None,
     }
 }

@@ -1,8 +1,11 @@
 //! TLS as the server speaks it: the hybrid key exchange first, 1.3, 1.2 where it is asked for.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, crypto::aws_lc_rs};
@@ -122,6 +125,75 @@ async fn agents_and_people_speak_tls_and_the_hybrid_group_comes_first() {
         "0s",
     ]);
     device.settles_on("1.0.0").await;
+    let examined = std::process::Command::new(tidegate_tests::binary("tidegate-agent"))
+        .args(["doctor", "--state"])
+        .arg(&device.state)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&examined.stdout).into_owned();
+    assert!(said.contains("TLSv1_3 with X25519"), "{said}");
+    assert!(said.contains("days left"), "{said}");
+
+    // The same through a proxy that wants a password and lets nothing but tunnels through.
+    let proxy = Tunnels::start();
+    let mut device = Device::blank(server.dir.path(), "behind-proxy");
+    let token = cli(&["device", "join-token", "--product", "app"]);
+    let address = format!("http://plant:secret@127.0.0.1:{}", proxy.port);
+    let (ok, text) = device.try_enrol(&server.url, token.trim(), "NA", None, &["--ca-file", &ca]);
+    assert!(ok, "{text}");
+    device.run_with(&[("HTTPS_PROXY", &address), ("NO_PROXY", "")]);
+    device.settles_on("1.0.0").await;
+    assert!(proxy.opened.load(Ordering::SeqCst) > 0);
+}
+
+/// A proxy that knows CONNECT and one password.
+struct Tunnels {
+    port: u16,
+    opened: Arc<AtomicU64>,
+}
+
+impl Tunnels {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tunnels = Self {
+            port: listener.local_addr().unwrap().port(),
+            opened: Arc::default(),
+        };
+        let opened = tunnels.opened.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let opened = opened.clone();
+                std::thread::spawn(move || tunnel(stream, &opened));
+            }
+        });
+        tunnels
+    }
+}
+
+fn tunnel(mut stream: TcpStream, opened: &AtomicU64) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let Some(Ok(first)) = lines.next() else {
+        return;
+    };
+    let headers: Vec<String> = lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    // plant:secret
+    let allowed = headers
+        .iter()
+        .any(|line| line.eq_ignore_ascii_case("proxy-authorization: Basic cGxhbnQ6c2VjcmV0"));
+    let Some(place) = first.strip_prefix("CONNECT ").filter(|_| allowed) else {
+        let _ = stream.write_all(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n");
+        return;
+    };
+    let server = TcpStream::connect(place.split(' ').next().unwrap()).unwrap();
+    opened.fetch_add(1, Ordering::SeqCst);
+    stream.write_all(b"HTTP/1.1 200 Yes\r\n\r\n").unwrap();
+    let (mut from, mut to) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    let mut back = server;
+    let _ = std::io::copy(&mut back, &mut stream);
 }
 
 #[tokio::test(flavor = "multi_thread")]

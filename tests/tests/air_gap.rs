@@ -1,0 +1,140 @@
+//! Devices without a network: a bundle is carried to them, their reports are carried back.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use tidegate_tests::{Device, Server, binary, eventually};
+
+fn agent(device: &Device, words: &[&str]) -> (bool, String) {
+    let output = Command::new(binary("tidegate-agent"))
+        .args(words)
+        .arg("--state")
+        .arg(&device.state)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+async fn bundle(server: &Server, release: &str, name: &str) -> (String, PathBuf) {
+    let id = server.roll_out(release, &["NA"], json!({})).await;
+    let folder = server.dir.path().join(name);
+    let out = folder.display().to_string();
+    let words = [
+        "bundle",
+        "create",
+        &id,
+        "--select",
+        "region=NA",
+        "--out",
+        &out,
+    ];
+    eventually("the wave has begun", async || {
+        (server.cli_raw(&words).0 == 0).then_some(())
+    })
+    .await;
+    (id, folder)
+}
+
+fn apply(device: &Device, folder: &Path) -> (bool, String) {
+    agent(device, &["apply", &folder.display().to_string()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_applied_without_a_server_and_its_result_is_carried_back() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true), ("1.2.0", false)]);
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let device = Device::enrol(dir, "press", &server.url, &token, "NA", installed);
+    let (id, first) = bundle(&server, "1.1.0", "first").await;
+    // Nobody listens there: whatever the agent needs is in the folder.
+    let config = device.state.join("agent.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(&server.url, "http://127.0.0.1:9")).unwrap();
+    let (ok, said) = apply(&device, &first);
+    assert!(ok && said.contains("runs 1.1.0"), "{said}");
+    assert_eq!(device.installed().as_deref(), Some("1.1.0"));
+    let reports = device.state.join("reports.json").display().to_string();
+    server.cli(&["bundle", "import", &reports]);
+    server.rollout_is(&id, "completed").await;
+    let view = server
+        .get(&format!("/api/v1/devices/{}", device.id()))
+        .await;
+    assert_eq!(view["release"], "1.1.0");
+    // Carried back twice, it changes nothing.
+    server.cli(&["bundle", "import", &reports]);
+    // The same bundle again is a recording.
+    let (ok, said) = apply(&device, &first);
+    assert!(!ok && said.contains("refused"), "{said}");
+    // A bad release comes back by itself, and that is told too.
+    let (id, second) = bundle(&server, "1.2.0", "second").await;
+    let (ok, said) = apply(&device, &second);
+    assert!(!ok && said.contains("rolled_back"), "{said}");
+    assert_eq!(device.installed().as_deref(), Some("1.1.0"));
+    server.cli(&["bundle", "import", &reports]);
+    eventually("the rollout hears of it", async || {
+        let deployment = server.deployments(&id).await.pop()?;
+        (deployment["reason"]["code"] == "health_failed").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_on_the_way_is_refused_and_leaves_the_machine_as_it_is() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let device = Device::enrol(dir, "press", &server.url, &token, "NA", installed);
+    let other = Device::enrol(dir, "other", &server.url, &token, "EU", installed);
+    let (_, folder) = bundle(&server, "1.1.0", "stick").await;
+    let (ok, said) = apply(&other, &folder);
+    assert!(!ok && said.contains("none for this device"), "{said}");
+    // Each file in turn, one byte changed.
+    let whole = walk(&folder);
+    for path in &whole {
+        let name = path.strip_prefix(&folder).unwrap().display().to_string();
+        let bytes = std::fs::read(path).unwrap();
+        let mut changed = bytes.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        std::fs::write(path, &changed).unwrap();
+        let (ok, said) = apply(&device, &folder);
+        // A payload may be damaged where another way is left; the version is never.
+        let now = device.installed();
+        if ok {
+            assert!(
+                name.starts_with("blobs") || name.contains("root"),
+                "{name}: {said}"
+            );
+            assert_eq!(now.as_deref(), Some("1.1.0"), "{name}");
+            return;
+        }
+        assert_eq!(now.as_deref(), Some("1.0.0"), "{name}: {said}");
+        std::fs::write(path, &bytes).unwrap();
+        // And missing.
+        std::fs::remove_file(path).unwrap();
+        let (ok, _) = apply(&device, &folder);
+        assert!(!ok || name.contains("root"), "{name}");
+        std::fs::write(path, &bytes).unwrap();
+    }
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

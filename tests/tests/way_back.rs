@@ -1,0 +1,101 @@
+//! The way back when what was kept to return to is damaged: it is never run under its old name.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::path::Path;
+
+use serde_json::json;
+use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
+
+/// A device in the rollback window of 1.1.0, which keeps 1.0.0 in slot a.
+async fn in_window(server: &Server, url: &str) -> (Device, String) {
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let mut device = Device::enrol(dir, "one", url, &server.join_token(), "NA", installed);
+    device.run();
+    let id = server
+        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .await;
+    eventually("probation", async || {
+        (server.deployments(&id).await.first()?["state"] == "probation").then_some(())
+    })
+    .await;
+    (device, id)
+}
+
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_kept_version_is_fetched_again_before_it_is_put_to_use() {
+    let server = Server::start().await;
+    let (device, id) = in_window(&server, &server.url).await;
+    let artifact = device.state.join("slots/a/artifact");
+    let whole = std::fs::read(&artifact).unwrap();
+    damage(&artifact);
+    damage(&device.state.join("slots/a/tree/VERSION"));
+    server.cli(&["rollback", &id, "--reason", "orders are lost"]);
+    eventually("the server hears why it takes so long", async || {
+        let why = server
+            .get(&format!("/api/v1/devices/{}/why", device.id()))
+            .await;
+        let told = why.to_string().contains("kept is damaged");
+        let back = device.installed().as_deref() == Some("1.0.0");
+        (told || back).then_some(())
+    })
+    .await;
+    device.settles_on("1.0.0").await;
+    assert!(std::fs::read(&artifact).unwrap() == whole);
+    server.rollout_is(&id, "rolled_back").await;
+    assert!(
+        device.log().contains("is fetched again"),
+        "{}",
+        device.log()
+    );
+    // Nothing is left of what was fetched.
+    assert!(!device.state.join("download").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_folder_is_unpacked_again_without_the_network_and_nothing_is_lost() {
+    let server = Server::start().await;
+    let proxy = Proxy::start(&server.url, Mode::Pass).await;
+    let (device, id) = in_window(&server, &proxy.url).await;
+    let tree = device.state.join("slots/a/tree");
+    std::fs::write(tree.join("VERSION"), "edited").unwrap();
+    let before = proxy.passed();
+    server.cli(&["rollback", &id, "--reason", "orders are lost"]);
+    device.settles_on("1.0.0").await;
+    server.rollout_is(&id, "rolled_back").await;
+    assert!(proxy.passed() - before < 100_000, "it took a download");
+    let was = std::fs::read_to_string(device.state.join("slots/a/tree.was/VERSION")).unwrap();
+    assert_eq!(was, "edited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_previous_version_nobody_has_any_more_stays_and_says_so() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", false)]);
+    // Other bytes than the published ones: nobody else has them.
+    std::fs::write(trees[0].join("own"), "made here").unwrap();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    std::fs::remove_file(device.state.join("slots/a/artifact")).unwrap();
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    let reason = eventually("it says that it cannot go back", async || {
+        let deployment = server.deployments(&id).await.pop()?;
+        (deployment["state"] == "failed").then(|| deployment["reason"].clone())
+    })
+    .await;
+    assert_eq!(reason["code"], "no_previous_slot");
+    assert!(reason.to_string().contains("1.1.0 stays"), "{reason}");
+    device.settles_on("1.1.0").await;
+    assert_eq!(device.status()["kept"], json!(null));
+}
