@@ -20,11 +20,8 @@ use crate::service::ServiceError;
 use crate::service::devices::NewJoinToken;
 use crate::store::devices;
 
-fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
-    let entry = app
-        .fleet
-        .device(id)
-        .ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
+async fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
+    let entry = app.device(id).await?;
     let plan = app.fleet.plan();
     let state = entry.lock();
     let now = app.now();
@@ -52,8 +49,10 @@ pub(crate) async fn list(
     let mut tx = app.db.read().await?;
     let rows = devices::page(&mut tx, &after, &product, &region, limit).await?;
     drop(tx);
-    // A device that joined through another replica a moment ago may not be in memory yet.
-    let items: Vec<DeviceView> = rows.iter().filter_map(|d| look(&app, d.id).ok()).collect();
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        items.push(look(&app, row.id).await?);
+    }
     Ok(respond("/api/v1/devices", items, limit, |d| d.id.clone()))
 }
 
@@ -66,7 +65,7 @@ pub(crate) async fn get(
     _by: Reader,
     Segments(id): Segments<String>,
 ) -> ApiResult<Json<DeviceView>> {
-    Ok(Json(look(&app, parse(&id)?)?))
+    Ok(Json(look(&app, parse(&id)?).await?))
 }
 
 /// Why a device is told what it is told: the whole chain of the decision.
@@ -78,7 +77,7 @@ pub(crate) async fn why(
     _by: Reader,
     Segments(id): Segments<String>,
 ) -> ApiResult<Json<WhyView>> {
-    Ok(Json(app.why_device(parse(&id)?)?.into()))
+    Ok(Json(app.why_device(parse(&id)?).await?.into()))
 }
 
 /// Shuts a device out, from its next request on.
@@ -95,7 +94,7 @@ pub(crate) async fn revoke(
     let id = parse(&id)?;
     app.set_device_active(&by, id, false, &reason(&body.reason)?)
         .await?;
-    Ok(Json(look(&app, id)?))
+    Ok(Json(look(&app, id).await?))
 }
 
 /// Keeps a device from everything but the way back, until it is readmitted.
@@ -111,7 +110,7 @@ pub(crate) async fn isolate(
 ) -> ApiResult<Json<DeviceView>> {
     let id = parse(&id)?;
     app.isolate_device(&by, id, &reason(&body.reason)?).await?;
-    Ok(Json(look(&app, id)?))
+    Ok(Json(look(&app, id).await?))
 }
 
 /// Asks a device to make itself a new key; it does so with its next check-in.
@@ -127,7 +126,7 @@ pub(crate) async fn new_key(
 ) -> ApiResult<Json<DeviceView>> {
     let id = parse(&id)?;
     app.want_new_key(&by, id, &reason(&body.reason)?).await?;
-    Ok(Json(look(&app, id)?))
+    Ok(Json(look(&app, id).await?))
 }
 
 /// Lets a revoked or isolated device take part again. Its signed requests are counted anew.
@@ -144,7 +143,7 @@ pub(crate) async fn readmit(
     let id = parse(&id)?;
     app.set_device_active(&by, id, true, &reason(&body.reason)?)
         .await?;
-    Ok(Json(look(&app, id)?))
+    Ok(Json(look(&app, id).await?))
 }
 
 /// Lets a device have a release again that it came back from.
@@ -161,7 +160,7 @@ pub(crate) async fn lift_quarantine(
     let id = parse(&id)?;
     app.lift_quarantine(&by, id, &parse(&body.version)?, &reason(&body.reason)?)
         .await?;
-    Ok(Json(look(&app, id)?))
+    Ok(Json(look(&app, id).await?))
 }
 
 pub(crate) fn reason(text: &str) -> Result<String, ApiError> {

@@ -1,6 +1,7 @@
 //! Devices joining, leaving, being looked at.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_domain::admission::Step;
@@ -13,6 +14,7 @@ use tidegate_trust::http_signature::Signer;
 use tidegate_trust::{Backstop, JoinToken, Repository, RoleName};
 
 use super::access::Operator;
+use super::fleet::DeviceEntry;
 use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
@@ -340,12 +342,20 @@ impl App {
         Ok(())
     }
 
-    /// Why a device is told what it is told.
-    pub fn why_device(&self, id: DeviceId) -> Result<WhyDevice, ServiceError> {
-        let entry = self
-            .fleet
+    /// A device that a person asks for; one that joined through another replica a moment ago is
+    /// read.
+    pub async fn device(&self, id: DeviceId) -> Result<Arc<DeviceEntry>, ServiceError> {
+        if self.fleet.device(id).is_none() {
+            self.fleet.reload_device(&self.db, id).await?;
+        }
+        self.fleet
             .device(id)
-            .ok_or_else(|| ServiceError::not_found(format!("device {id}")))?;
+            .ok_or_else(|| ServiceError::not_found(format!("device {id}")))
+    }
+
+    /// Why a device is told what it is told.
+    pub async fn why_device(&self, id: DeviceId) -> Result<WhyDevice, ServiceError> {
+        let entry = self.device(id).await?;
         let plan = self.fleet.plan();
         let mut steps = Vec::new();
         let places = |rollout| self.fleet.places(rollout);
