@@ -23,7 +23,8 @@ const STARTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often the running agent is looked at.
 const LOOK: Duration = Duration::from_millis(200);
-const USAGE: &str = "usage: tidegate-guard [--deadline SECONDS] DIR ARGUMENTS-OF-THE-AGENT...";
+const USAGE: &str = "usage: tidegate-guard [--deadline SECONDS] [--exit-with-stdin] DIR \
+                     ARGUMENTS-OF-THE-AGENT...";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
         deadline = Duration::from_secs(seconds);
         arguments.drain(..2);
     }
+    let with_stdin = arguments.first().is_some_and(|a| a == "--exit-with-stdin");
+    if with_stdin {
+        arguments.remove(0);
+    }
     if arguments.len() < 2 || arguments[0].starts_with('-') {
         say(USAGE);
         return ExitCode::from(2);
@@ -49,6 +54,13 @@ fn main() -> ExitCode {
             dir.display()
         ));
         return ExitCode::from(2);
+    }
+    if with_stdin {
+        // The agent ends when the pipe that this process holds does.
+        std::thread::spawn(|| {
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            std::process::exit(0);
+        });
     }
     loop {
         match watch_one(&dir, &arguments, deadline) {
