@@ -36,6 +36,8 @@ mod service;
 mod service_files;
 mod settings;
 mod stop;
+#[cfg(any(windows, test))]
+mod supervise;
 
 pub use cli::{ExitCode, main};
 pub use stop::asked_to_stop;

@@ -14,7 +14,7 @@ use crate::install::BackendSettings;
 use crate::install::command::is_there;
 use crate::platform;
 use crate::power::PowerSettings;
-use crate::service_files::{Plan, STATE};
+use crate::service_files::{Plan, default_state};
 
 /// What is asked for.
 pub(super) enum Command {
@@ -40,6 +40,11 @@ pub(super) enum Command {
     },
     NewKey {
         state: PathBuf,
+    },
+    /// What the service manager of Windows starts.
+    Service {
+        state: PathBuf,
+        own: Option<PathBuf>,
     },
     Man,
     Apply {
@@ -165,6 +170,13 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
                 .map(|text| absolute(text.into())),
             with_stdin: options.flags.contains("exit-with-stdin"),
         }),
+        Some("service") => Ok(Command::Service {
+            state,
+            own: options
+                .values
+                .remove("self-state")
+                .map(|text| absolute(text.into())),
+        }),
         Some("status") => Ok(Command::Status {
             state,
             json: options.flags.contains("json"),
@@ -189,15 +201,24 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
         }),
         Some("man") => Ok(Command::Man),
         Some(word @ ("install" | "uninstall")) => {
+            let of_systemd = ["group", "root"].map(|name| options.values.contains_key(name));
+            if cfg!(windows) && (of_systemd.contains(&true) || !options.write.is_empty()) {
+                let text = "--group, --root and --write are not for Windows: \
+                            administrators speak to the agent there";
+                return Err(text.into());
+            }
             let plan = Box::new(Plan {
-                state: told.map_or_else(|| STATE.into(), absolute),
+                state: told.map_or_else(default_state, absolute),
                 own: options
                     .values
                     .remove("self-state")
                     .map(|t| absolute(t.into())),
                 group: options.values.remove("group"),
                 write: options.write,
-                root: absolute(options.values.remove("root").unwrap_or("/".into()).into()),
+                root: options
+                    .values
+                    .remove("root")
+                    .map_or_else(|| "/".into(), |t| absolute(t.into())),
                 man: String::new(),
             });
             Ok(if word == "install" {

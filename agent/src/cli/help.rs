@@ -13,7 +13,8 @@ USAGE
   tidegate-agent apply FOLDER [--result FILE] [--no-wait]   without a network: apply a site bundle
   tidegate-agent export FILE                           write what there is to report, to be carried
   tidegate-agent install   [--state DIR] [--group NAME] [--self-state DIR] [--write DIR]... [--root DIR]
-                         make it a service of this machine; /var/lib/tidegate-agent by default
+                         make it a service of this machine (systemd, Windows); its folder is
+                         /var/lib/tidegate-agent or %ProgramData%\\tidegate-agent by default
   tidegate-agent uninstall [--root DIR]                take the service away; the folder stays
   tidegate-agent man                                   the manual page
   tidegate-agent recover --token TOKEN [--state DIR]   fetch a lost root of trust again

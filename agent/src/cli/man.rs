@@ -32,6 +32,7 @@ pub(super) fn page() -> String {
         .TP\n\\fIjournal.a\\fR, \\fIjournal.b\\fR\nits memory, in two copies\n\
         .TP\n\\fIdiagnosis.json\\fR\nwhat it found when it was cut off last\n\
         .TP\n\\fIcontrol.sock\\fR\nwhere root and one group may speak to it\n\
+        .TP\n\\fIagent.log\\fR\nas a service of Windows: what it said\n\
         .SH SEE ALSO\nsystemctl(1), journalctl(1)\n";
     page
 }

@@ -57,6 +57,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 .map_err(|e| log::chain(&e))
         })),
         Ok(Command::Doctor { state, json }) => diagnose(&state, json),
+        Ok(Command::Service { state, own }) => finish(serve(&state, own.as_deref())),
         Ok(Command::Man) => print(&man::page()),
         Ok(Command::Install(plan)) => finish(service_files::install(&Plan {
             man: man::page(),
@@ -88,6 +89,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             with_stdin,
         }) => finish(block_on(run(state, own, with_stdin))),
     }
+}
+
+#[cfg(windows)]
+use crate::service_files::serve;
+
+#[cfg(not(windows))]
+fn serve(_: &std::path::Path, _: Option<&std::path::Path>) -> Result<String, String> {
+    Err("`service` is for the service manager of Windows; here it is `run`".into())
 }
 
 /// Applies a bundle, and leaves what came of it in a file, however it ended.

@@ -30,6 +30,7 @@ const LOSS: f64 = 5.0;
 /// Largest mean deviation of the round trip, in milliseconds.
 const JITTER: f64 = 200.0;
 /// Smallest packets that a route has to take: what IPv6 asks of every link.
+#[cfg(target_os = "linux")]
 const MTU: u32 = 1280;
 /// Largest difference between the clocks, in seconds.
 const SKEW: i64 = 300;

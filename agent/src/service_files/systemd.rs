@@ -1,53 +1,23 @@
-//! `install` and `uninstall`: the agent as a service of the machine.
-//!
-//! Everything is written below a root, `/` by default, so that an image can be prepared on another
-//! machine. What is there already and was changed by a person stays.
+//! The agent as a service of systemd, and its manual page.
 
 use std::path::{Path, PathBuf};
 
+use super::{Plan, write};
 use crate::config::Config;
 use crate::install::BackendSettings;
-use crate::settings;
 
 /// Where the agent keeps its folder when it is installed.
-pub(crate) const STATE: &str = "/var/lib/tidegate-agent";
-
-/// What is to be installed.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    /// The agent's folder.
-    pub(crate) state: PathBuf,
-    /// The folder of its own updates, if a guard starts it.
-    pub(crate) own: Option<PathBuf>,
-    /// A group whose members may speak to it.
-    pub(crate) group: Option<String>,
-    /// Folders that its commands write to, beside its own.
-    pub(crate) write: Vec<PathBuf>,
-    /// Below which everything is written.
-    pub(crate) root: PathBuf,
-    /// The manual page.
-    pub(crate) man: String,
+pub(crate) fn default_state() -> PathBuf {
+    "/var/lib/tidegate-agent".into()
 }
 
 impl Plan {
-    fn below(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
-    }
-
-    fn is_here(&self) -> bool {
-        self.root == Path::new("/")
-    }
-
     fn unit_file(&self) -> PathBuf {
         self.below("/etc/systemd/system/tidegate-agent.service")
     }
 
     fn man_file(&self) -> PathBuf {
         self.below("/usr/local/share/man/man8/tidegate-agent.8")
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.below(&self.state.display().to_string())
     }
 
     /// Folders that must stay writable; `None` where commands of the owner's install: what they
@@ -121,66 +91,36 @@ impl Plan {
     }
 }
 
-/// Writes the service, the settings and the manual page; starts it where the device has joined.
-pub(crate) fn install(plan: &Plan) -> Result<String, String> {
-    let program = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
-    if plan.own.is_some() {
-        let guard = program.with_file_name("tidegate-guard");
-        if plan.is_here() && !guard.is_file() {
-            return Err(format!("{} is not there", guard.display()));
-        }
-    }
-    let folder = plan.folder();
-    make_folder(&folder, plan.group.is_some())?;
-    // One that was not readable would be overwritten with less than it held.
-    let config = match Config::load(&folder) {
-        Ok(config) => Some(config),
-        Err(crate::config::ConfigError::NotEnrolled(_)) => None,
-        Err(error) => return Err(crate::log::chain(&error)),
-    };
-    let conf = folder.join(settings::FILE);
-    let mut said = Vec::new();
-    if conf.exists() {
-        said.push(format!("kept    {}", conf.display()));
-    } else {
-        let mut text = settings::TEMPLATE.to_owned();
-        if let Some(group) = &plan.group {
-            text = text.replace("#group = operators", &format!("group = {group}"));
-        }
-        write(&conf, &text, &mut said)?;
-    }
-    write(&plan.man_file(), &plan.man, &mut said)?;
+/// Makes the service, and starts it if the device has joined; what is to be done next otherwise, or
+/// `None`: to enrol.
+pub(super) fn make(
+    plan: &Plan,
+    program: &Path,
+    config: Option<&Config>,
+    said: &mut Vec<String>,
+) -> Result<Option<String>, String> {
+    write(&plan.man_file(), &plan.man, said)?;
     if cfg!(target_os = "linux") {
-        write(
-            &plan.unit_file(),
-            &plan.unit(&program, config.as_ref()),
-            &mut said,
-        )?;
+        write(&plan.unit_file(), &plan.unit(program, config), said)?;
     }
     if let Some(group) = plan.group.as_deref().filter(|_| plan.is_here()) {
-        give_to_group(&folder, group)?;
+        give_to_group(&plan.folder(), group)?;
     }
-    let next = if !plan.is_here() || !has_systemd() {
-        "next    systemctl enable --now tidegate-agent, on the machine itself".into()
-    } else if config.is_none() {
-        systemctl(&["daemon-reload"])?;
-        format!(
-            "next    tidegate-agent enroll --state {} ..., then tidegate-agent install again",
-            plan.state.display()
-        )
-    } else {
-        systemctl(&["daemon-reload"])?;
-        systemctl(&["enable", "tidegate-agent"])?;
-        systemctl(&["restart", "tidegate-agent"])?;
-        "started tidegate-agent".into()
-    };
-    said.push(next);
-    Ok(said.join("\n") + "\n")
+    if !plan.is_here() || !has_systemd() {
+        let text = "next    systemctl enable --now tidegate-agent, on the machine itself";
+        return Ok(Some(text.into()));
+    }
+    systemctl(&["daemon-reload"])?;
+    if config.is_none() {
+        return Ok(None);
+    }
+    systemctl(&["enable", "tidegate-agent"])?;
+    systemctl(&["restart", "tidegate-agent"])?;
+    Ok(Some("started tidegate-agent".into()))
 }
 
-/// Takes the service away. The folder stays: in it are the device's key and what runs from it.
-pub(crate) fn uninstall(plan: &Plan) -> Result<String, String> {
-    let mut said = Vec::new();
+/// Takes it away.
+pub(super) fn remove(plan: &Plan, said: &mut Vec<String>) -> Result<(), String> {
     let unit = plan.unit_file();
     if plan.is_here() && has_systemd() && unit.exists() {
         systemctl(&["disable", "--now", "tidegate-agent"])?;
@@ -195,55 +135,13 @@ pub(crate) fn uninstall(plan: &Plan) -> Result<String, String> {
     if plan.is_here() && has_systemd() {
         systemctl(&["daemon-reload"])?;
     }
-    let folder = plan.folder();
-    if folder.exists() {
-        said.push(format!(
-            "kept    {}: the device's key, its journal, and what runs from it",
-            folder.display()
-        ));
-    }
-    Ok(said.join("\n") + "\n")
-}
-
-fn write(path: &Path, text: &str, said: &mut Vec<String>) -> Result<(), String> {
-    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    std::fs::write(path, text).map_err(failed)?;
-    said.push(format!("wrote   {}", path.display()));
-    Ok(())
-}
-
-/// The folder holds the device's key: others have no business in it, and a group only passes
-/// through to the socket.
-fn make_folder(folder: &Path, group: bool) -> Result<(), String> {
-    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
-    if folder.exists() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        // What runs from it may belong to another user: it has to be able to pass through.
-        let mode = if group { 0o750 } else { 0o755 };
-        let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(folder, mode).map_err(failed)?;
-    }
-    let _ = group;
     Ok(())
 }
 
 fn give_to_group(folder: &Path, group: &str) -> Result<(), String> {
-    #[cfg(unix)]
-    {
-        let id = crate::platform::group_id(group).map_err(|e| e.to_string())?;
-        std::os::unix::fs::chown(folder, None, Some(id))
-            .map_err(|e| format!("{}: {e}", folder.display()))?;
-    }
-    let _ = (folder, group);
-    Ok(())
+    let id = crate::platform::group_id(group).map_err(|e| e.to_string())?;
+    std::os::unix::fs::chown(folder, None, Some(id))
+        .map_err(|e| format!("{}: {e}", folder.display()))
 }
 
 fn has_systemd() -> bool {
@@ -267,11 +165,13 @@ fn systemctl(words: &[&str]) -> Result<(), String> {
 mod tests {
     use tidegate_trust::Health;
 
+    use super::super::{install, uninstall};
     use super::*;
+    use crate::settings;
 
     fn plan(root: &Path) -> Plan {
         Plan {
-            state: STATE.into(),
+            state: default_state(),
             own: None,
             group: None,
             write: Vec::new(),

@@ -1,0 +1,141 @@
+//! `install` and `uninstall`: the agent as a service of the machine.
+//!
+//! With systemd everything is written below a root, `/` by default, so that an image can be prepared
+//! on another machine; on Windows the service manager is told. What is there already and was changed
+//! by a person stays.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::settings;
+
+#[cfg(not(windows))]
+mod systemd;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(not(windows))]
+use systemd as system;
+#[cfg(windows)]
+use windows as system;
+
+pub(crate) use system::default_state;
+#[cfg(windows)]
+pub(crate) use windows::serve;
+
+/// What is to be installed.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The agent's folder.
+    pub(crate) state: PathBuf,
+    /// The folder of its own updates, if a guard starts it.
+    pub(crate) own: Option<PathBuf>,
+    /// A group whose members may speak to it.
+    pub(crate) group: Option<String>,
+    /// Folders that its commands write to, beside its own.
+    #[cfg_attr(windows, expect(dead_code, reason = "systemd alone shuts folders"))]
+    pub(crate) write: Vec<PathBuf>,
+    /// Below which everything is written.
+    pub(crate) root: PathBuf,
+    /// The manual page.
+    #[cfg_attr(windows, expect(dead_code, reason = "Windows has none"))]
+    pub(crate) man: String,
+}
+
+impl Plan {
+    fn below(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn is_here(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.below(&self.state.display().to_string())
+    }
+}
+
+/// Writes the service, the settings and the manual page; starts it where the device has joined.
+pub(crate) fn install(plan: &Plan) -> Result<String, String> {
+    let program = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
+    if plan.own.is_some() {
+        let guard = format!("tidegate-guard{}", std::env::consts::EXE_SUFFIX);
+        let guard = program.with_file_name(guard);
+        if plan.is_here() && !guard.is_file() {
+            return Err(format!("{} is not there", guard.display()));
+        }
+    }
+    let folder = plan.folder();
+    make_folder(&folder, plan.group.is_some())?;
+    // One that was not readable would be overwritten with less than it held.
+    let config = match Config::load(&folder) {
+        Ok(config) => Some(config),
+        Err(crate::config::ConfigError::NotEnrolled(_)) => None,
+        Err(error) => return Err(crate::log::chain(&error)),
+    };
+    let conf = folder.join(settings::FILE);
+    let mut said = Vec::new();
+    if conf.exists() {
+        said.push(format!("kept    {}", conf.display()));
+    } else {
+        let mut text = settings::TEMPLATE.to_owned();
+        if let Some(group) = &plan.group {
+            text = text.replace("#group = operators", &format!("group = {group}"));
+        }
+        write(&conf, &text, &mut said)?;
+    }
+    let enrol_first = || {
+        format!(
+            "next    tidegate-agent enroll --state {} ..., then tidegate-agent install again",
+            plan.state.display()
+        )
+    };
+    let next = system::make(plan, &program, config.as_ref(), &mut said)?;
+    said.push(next.unwrap_or_else(enrol_first));
+    Ok(said.join("\n") + "\n")
+}
+
+/// Takes the service away. The folder stays: in it are the device's key and what runs from it.
+pub(crate) fn uninstall(plan: &Plan) -> Result<String, String> {
+    let mut said = Vec::new();
+    system::remove(plan, &mut said)?;
+    let folder = plan.folder();
+    if folder.exists() {
+        said.push(format!(
+            "kept    {}: the device's key, its journal, and what runs from it",
+            folder.display()
+        ));
+    }
+    Ok(said.join("\n") + "\n")
+}
+
+fn write(path: &Path, text: &str, said: &mut Vec<String>) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    std::fs::write(path, text).map_err(failed)?;
+    said.push(format!("wrote   {}", path.display()));
+    Ok(())
+}
+
+/// The folder holds the device's key: others have no business in it, and a group only passes
+/// through to the socket.
+fn make_folder(folder: &Path, group: bool) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+    if folder.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // What runs from it may belong to another user: it has to be able to pass through.
+        let mode = if group { 0o750 } else { 0o755 };
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder, mode).map_err(failed)?;
+    }
+    let _ = group;
+    Ok(())
+}
