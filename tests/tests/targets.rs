@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::json;
-use tidegate_tests::{Device, Server, application};
+use tidegate_tests::{Device, Server, application, eventually};
 
 /// A version whose health is that a file is there.
 fn publish(server: &Server, platform: &str, version: &str, healthy: bool) {
@@ -30,6 +30,7 @@ async fn full_circle(platform: &str, program: &str) {
         ("1.1.0", true),
         ("1.1.1", true),
         ("1.2.0", false),
+        ("1.2.1", true),
     ] {
         publish(&server, platform, version, healthy);
     }
@@ -74,6 +75,67 @@ async fn full_circle(platform: &str, program: &str) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("clock_skew"), "{platform}: {said}");
+    if platform.starts_with("windows") {
+        as_a_service(&server, &mut device).await;
+    }
+}
+
+/// What a service manager of Windows does with it: starts it, starts it again when it was killed,
+/// stops it, forgets it.
+async fn as_a_service(server: &Server, device: &mut Device) {
+    device.kill();
+    // The same file that the harness wrote to.
+    let starts = || {
+        let log = std::fs::read_to_string(device.state.join("agent.log")).unwrap();
+        log.matches("runs, state in").count()
+    };
+    let before = starts();
+    let said = asked(device, "install");
+    assert!(said.contains("started tidegate-agent"), "{said}");
+    let first = pid(device).await;
+    let id = server.roll_out("1.2.1", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.2.1").await;
+    assert_eq!(starts(), before + 1);
+    let killed = Command::new(&device.agent)
+        .env("TIDEGATE_TEST_PROGRAM", "taskkill.exe")
+        .args(["/F", "/PID", &first.to_string()])
+        .output()
+        .unwrap();
+    assert!(killed.status.success(), "{killed:?}");
+    eventually("the service runs again", async || {
+        // Not by its number: the next one may get that of the first.
+        (starts() == before + 2).then_some(())
+    })
+    .await;
+    let said = asked(device, "uninstall");
+    assert!(said.contains("removed the service"), "{said}");
+    eventually("it has stopped", async || {
+        let text = asked(device, "status");
+        text.contains("does not run").then_some(())
+    })
+    .await;
+}
+
+/// The process of the running agent.
+async fn pid(device: &Device) -> u64 {
+    eventually("the agent runs", async || {
+        let text = asked(device, "status --json");
+        let said: serde_json::Value = serde_json::from_str(&text).ok()?;
+        said["agent"]["pid"].as_u64()
+    })
+    .await
+}
+
+fn asked(device: &Device, words: &str) -> String {
+    let output = Command::new(&device.agent)
+        .args(words.split_whitespace())
+        .arg("--state")
+        .arg(&device.state)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[tokio::test(flavor = "multi_thread")]
