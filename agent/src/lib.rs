@@ -28,6 +28,7 @@ mod core;
 mod doctor;
 mod enrol;
 mod log;
+mod orders;
 pub mod power;
 #[cfg(test)]
 mod power_loss;

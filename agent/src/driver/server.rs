@@ -7,14 +7,15 @@ use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentStatus, MAX_WAIT_S, Reason, ReportBatch, ReportsAccepted,
     SESSION_SCHEME, paths,
 };
-use tidegate_trust::assignment::{self, Clock, Situation};
+use tidegate_trust::assignment::Clock;
 use tidegate_trust::verify::{Refresh, Trusted};
 use tidegate_trust::{RoleName, sign_report};
 
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
 use crate::client::TransportError;
 use crate::config;
-use crate::fsm::{Event, Installed, Job, Phase, step};
+use crate::fsm::{Event, Phase, step};
+use crate::orders::{Asked, NotTaken};
 use crate::platform;
 
 impl Driver {
@@ -255,62 +256,24 @@ impl Driver {
         nonce: Option<&str>,
     ) -> Result<(), RoundError> {
         let trusted = self.refresh().await?;
-        let record = self.journal().record();
         let agent = crate::VERSION.parse().ok();
-        let situation = Situation {
+        let asked = Asked {
             device: self.config.device,
             platform: &self.config.platform,
-            nonce: nonce.unwrap_or_default(),
-            counter: record.counter,
-            installed: record.running().map(|i| &i.release),
-            floor: record.floor.as_ref(),
+            nonce,
             clock: self.clock(),
             agent: agent.as_ref(),
-            formats: self.core.backend.formats(),
         };
-        let verify = match nonce {
-            Some(_) => assignment::verify,
-            None => assignment::verify_carried,
-        };
-        let mut accepted = verify(&trusted, text.as_bytes(), &situation)?;
-        if nonce.is_none() {
-            // A person stands here: the window that it was made in is over.
-            accepted.terms.switch_within_s = None;
-        }
-        let time_floor = trusted.time_floor()?.max(record.time_floor);
-        let job = Job {
-            deployment: accepted.terms.deployment,
-            action: accepted.terms.action,
-            target: Installed {
-                release: accepted.facts.release.clone(),
-                image: accepted.facts.image,
-                format: accepted.facts.format.clone(),
-                health: accepted.facts.health.clone(),
-            },
-            window_s: accepted.terms.window_s,
-            switch_within_s: accepted.terms.switch_within_s,
-            payloads: accepted.terms.payloads,
-            payload: 0,
-            slot: record.inactive(),
-            bytes: 0,
-            kept: false,
-            cuts: 0,
-            min_release: trusted.role().policy.min_release.clone(),
-        };
-        let deployment = job.deployment;
-        if time_floor > record.time_floor {
-            let mut record = record.clone();
-            record.time_floor = time_floor;
-            self.core.journal.write(record).map_err(DriverError::from)?;
-        }
-        self.switch_by = accepted.terms.switch_within_s.map(|s| {
-            (
-                deployment,
-                Instant::now() + Duration::from_secs(u64::from(s)),
-            )
+        let checked = self.core.check(&trusted, text.as_bytes(), &asked);
+        let (job, counter) = checked.map_err(|error| match error {
+            NotTaken::Trust(error) => RoundError::Trust(error),
+            NotTaken::Journal(error) => DriverError::from(error).into(),
+        })?;
+        self.switch_by = job.switch_within_s.map(|s| {
+            let until = Instant::now() + Duration::from_secs(u64::from(s));
+            (job.deployment, until)
         });
-        self.handle(Event::Assigned(Box::new(job), accepted.counter))
-            .await?;
+        self.handle(Event::Assigned(Box::new(job), counter)).await?;
         Ok(())
     }
 }

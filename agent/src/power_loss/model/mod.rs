@@ -1,10 +1,11 @@
 //! A model of the agent and its server under random events: offers, cancels, orders, power cuts,
-//! lost answers and acknowledgements, windows, versions that fail. Whatever happens, in the end the
+//! lost answers and acknowledgements, windows, clocks that jump, versions that fail. Whatever happens, in the end the
 //! server's view and the device's medium agree.
 //!
-//! The device is the real core on a simulated file system; the server's view is kept by the domain's
-//! own state machine.
+//! The device is the real core on a simulated file system, and verifies what is really signed; the
+//! server's view is kept by the domain's own state machine.
 
+mod orders;
 mod server;
 mod versions;
 mod world;
@@ -15,15 +16,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use orders::Orders;
 use versions::Versions;
 use world::World;
 
 /// How many versions there are.
-const VERSIONS: usize = 5;
+const VERSIONS: usize = 10;
 
 #[derive(Debug, Clone)]
 enum Happening {
-    /// The server offers a version.
+    /// The server offers a version that is so many newer.
     Offer(usize),
     /// It calls the update off.
     Cancel,
@@ -39,13 +41,15 @@ enum Happening {
     Fails,
     /// The agent is killed and starts again.
     Kill,
+    /// The device's clock jumps: by so many seconds against the server's.
+    Clock(i64),
     /// A person looks away, and what is kept rots; whether the server has it still.
     Rot { fetchable: bool },
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
-        4 => (0..VERSIONS).prop_map(Happening::Offer),
+        4 => (1usize..4).prop_map(Happening::Offer),
         1 => Just(Happening::Cancel),
         2 => Just(Happening::Order),
         8 => (prop::bool::weighted(0.8), prop::bool::weighted(0.7))
@@ -55,6 +59,15 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Fails),
         1 => Just(Happening::Kill),
         1 => any::<bool>().prop_map(|fetchable| Happening::Rot { fetchable }),
+        2 => prop_oneof![
+            // Without a battery, an hour of local time, a minute, anything.
+            Just(-1_800_000_000),
+            Just(3_600),
+            Just(-3_600),
+            -60i64..60,
+            -2_000_000_000i64..4_000_000_000,
+        ]
+        .prop_map(Happening::Clock),
     ]
 }
 
@@ -63,25 +76,29 @@ struct Counts {
     cuts: AtomicU64,
     restored: AtomicU64,
     stayed: AtomicU64,
+    /// Orders taken while the clock was more than an hour off.
+    misled: AtomicU64,
 }
 
 static COUNTS: Counts = Counts {
     cuts: AtomicU64::new(0),
     restored: AtomicU64::new(0),
     stayed: AtomicU64::new(0),
+    misled: AtomicU64::new(0),
 };
 
 #[test]
 fn the_server_and_the_medium_agree_in_the_end() {
     const STORIES: u32 = 4_000;
     let versions = Arc::new(Versions::new());
+    let orders = Arc::new(Orders::new(&versions));
     let mut runner = TestRunner::new(Config {
         failure_persistence: None,
         ..Config::with_cases(STORIES)
     });
     runner
         .run(&prop::collection::vec(happening(), 1..40), |story| {
-            let mut world = World::new(versions.clone());
+            let mut world = World::new(versions.clone(), orders.clone());
             for happening in &story {
                 world.happen(happening);
                 // At any time: one whole version, whatever it is.
@@ -94,9 +111,11 @@ fn the_server_and_the_medium_agree_in_the_end() {
         .unwrap();
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (cuts, restored, stayed) = (of(&COUNTS.cuts), of(&COUNTS.restored), of(&COUNTS.stayed));
+    let misled = of(&COUNTS.misled);
     println!(
-        "{STORIES} stories: {cuts} power cuts, {restored} restored, {stayed} could not go back"
+        "{STORIES} stories: {cuts} power cuts, {restored} restored, {stayed} could not go back, \
+         {misled} orders taken by a wrong clock"
     );
     // A model in which nothing happens agrees with everything.
-    assert!(cuts > 1_000 && restored > 5 && stayed > 5);
+    assert!(cuts > 1_000 && restored > 5 && stayed > 5 && misled > 500);
 }

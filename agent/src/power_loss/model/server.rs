@@ -15,7 +15,7 @@ pub(super) struct Server {
     pub(super) heard: BTreeMap<u64, Report>,
     /// What the device said last that it runs.
     pub(super) runs: usize,
-    /// What it is to be offered when it asks next.
+    /// How many versions newer what it is to be offered when it asks next is.
     pub(super) wanted: Option<usize>,
 }
 

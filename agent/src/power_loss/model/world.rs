@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tidegate_domain::deployment::{DeploymentEvent, apply};
-use tidegate_protocol::{DeploymentId, DeploymentState as State, Reason};
-use tidegate_trust::assignment::Action;
+use tidegate_protocol::{DeploymentId, DeploymentState as State, Reason, Timestamp};
+use tidegate_trust::TrustError;
+use tidegate_trust::assignment::{Action, Clock, Terms};
 
 use crate::core::{Agenda, Core, NotBack};
 use crate::fs::sim::Sim;
@@ -14,15 +16,18 @@ use crate::fs::{Crashing, Fs, Mode};
 use crate::fsm::{Activation, Effect, Event, Job, Phase, Record, SlotId};
 use crate::install::{Backend, Executable};
 use crate::journal::Journal;
+use crate::orders::{Asked, NotTaken};
 
+use super::orders::{Orders, SIGNED};
 use super::server::{Deployment, Server};
 use super::versions::Versions;
-use super::{COUNTS, Happening};
+use super::{COUNTS, Happening, VERSIONS};
 
 /// The device and everything around it.
 pub(super) struct World {
     sim: Sim,
     versions: Arc<Versions>,
+    orders: Arc<Orders>,
     server: Server,
     core: Option<Core>,
     /// Operations until the power goes, and which medium is left then.
@@ -30,6 +35,9 @@ pub(super) struct World {
     medium: usize,
     /// Whether what is kept is damaged, and whether the server has it.
     rotten: Option<bool>,
+    /// The server's time, and how far the device's clock is from it, in seconds.
+    now: Timestamp,
+    ahead: i64,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -39,7 +47,7 @@ fn state_dir() -> PathBuf {
 }
 
 impl World {
-    pub(super) fn new(versions: Arc<Versions>) -> Self {
+    pub(super) fn new(versions: Arc<Versions>, orders: Arc<Orders>) -> Self {
         let sim = Sim::new();
         let fs: Arc<dyn Fs> = Arc::new(sim.clone());
         for folder in ["/m", "/m/state", "/m/opt"] {
@@ -63,11 +71,14 @@ impl World {
         Self {
             sim: Sim::from_medium(&sim.medium()),
             versions,
+            orders,
             server: Server::default(),
             core: None,
             cut: Arc::new(AtomicU64::new(NEVER)),
             medium: 0,
             rotten: None,
+            now: SIGNED,
+            ahead: 0,
         }
     }
 
@@ -272,6 +283,7 @@ impl World {
     }
 
     fn contact(&mut self, answer: bool, acknowledged: bool) {
+        self.now = self.now.plus(Duration::from_mins(5));
         if self.core.is_none() {
             self.live(None);
         }
@@ -301,7 +313,8 @@ impl World {
         if server.open().is_some() {
             return;
         }
-        if let Some(target) = server.wanted.take().filter(|target| *target != server.runs) {
+        let newer = server.wanted.take().map(|step| server.runs + step);
+        if let Some(target) = newer.filter(|target| *target < VERSIONS) {
             let number = u8::try_from(server.deployments.len()).unwrap();
             server.deployments.push(Deployment {
                 id: DeploymentId::from_random([number + 1; 16]),
@@ -313,7 +326,7 @@ impl World {
     }
 
     /// What the server tells a device with this record.
-    fn decides(&self, record: &Record) -> Option<Event> {
+    fn decides(&mut self, record: &Record) -> Option<Event> {
         let deployment = self.server.deployments.last()?;
         let (action, to) = match deployment.state {
             State::Cancelled | State::Superseded => {
@@ -325,26 +338,51 @@ impl World {
             _ => return None,
         };
         let running = self.versions.which(record.running()?.image);
-        let job = Job {
-            deployment: deployment.id,
+        let nonce = "00112233";
+        let terms = Terms {
+            device: self.orders.device,
+            nonce: nonce.into(),
             action,
-            target: self.versions.installed(to),
+            deployment: deployment.id,
             window_s: if action == Action::Install { 60 } else { 0 },
             switch_within_s: None,
             payloads: self.versions.payloads(running, to),
-            payload: 0,
-            slot: record.inactive(),
-            bytes: 0,
-            kept: false,
-            cuts: 0,
-            min_release: None,
         };
-        Some(Event::Assigned(Box::new(job), record.counter + 1))
+        let signed = self.orders.assign(to, record.counter + 1, self.now, terms);
+        let clock = Clock {
+            shows: Timestamp::from_secs(self.now.as_secs() + self.ahead),
+            floor: record.time_floor,
+            strict: false,
+        };
+        let asked = Asked {
+            device: self.orders.device,
+            platform: &self.orders.platform,
+            nonce: Some(nonce),
+            clock,
+            agent: None,
+        };
+        let orders = self.orders.clone();
+        let core = self.core.as_mut()?;
+        match core.check(&orders.trusted, &signed, &asked) {
+            Ok((job, counter)) => {
+                if self.ahead.abs() > 3_600 {
+                    COUNTS.misled.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(Event::Assigned(Box::new(job), counter))
+            }
+            Err(NotTaken::Trust(TrustError::AlreadyInstalled(_))) => None,
+            Err(NotTaken::Trust(error)) => panic!("an honest order is refused: {error}"),
+            // The power goes.
+            Err(NotTaken::Journal(_)) => {
+                self.lose_power();
+                None
+            }
+        }
     }
 
     pub(super) fn happen(&mut self, happening: &Happening) {
         match happening {
-            Happening::Offer(target) => self.server.wanted = Some(*target),
+            Happening::Offer(step) => self.server.wanted = Some(*step),
             Happening::Cancel => {
                 if let Some(deployment) = self.server.open()
                     && let Ok(state) = apply(deployment.state, DeploymentEvent::Cancelled)
@@ -379,6 +417,7 @@ impl World {
                 self.core = None;
                 self.live(None);
             }
+            Happening::Clock(ahead) => self.ahead = *ahead,
             Happening::Rot { fetchable } => self.rot(*fetchable),
         }
     }
