@@ -59,6 +59,8 @@ impl Driver {
     /// is called off.
     async fn until_free(&mut self, job: &Job) -> Result<Option<Event>, DriverError> {
         let mut told: Option<Reason> = None;
+        // A pause may last for days, and the server may be away for as long: each error once.
+        let mut failed = String::new();
         loop {
             let Some(why) = self.hindrance().await else {
                 if told.is_some() {
@@ -90,9 +92,16 @@ impl Driver {
                     self.control.waits(None);
                     return Ok(Some(Event::CalledOff(job.deployment)));
                 }
-                Ok(_) => {}
+                Ok(_) => failed.clear(),
                 Err(RoundError::Fatal(error)) => return Err(error),
-                Err(error) => log::line(&log::chain(&error)),
+                Err(error) => {
+                    let text = log::chain(&error);
+                    if text != failed {
+                        log::line(&text);
+                        self.control.failed(&text);
+                        failed = text;
+                    }
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK.saturating_sub(begun.elapsed())) => {}
