@@ -155,6 +155,8 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
         .or_else(|| std::env::var_os("TIDEGATE_AGENT_STATE").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from("tidegate-agent"));
     let state = absolute(state);
+    let own = options.values.remove("self-state");
+    let own = own.map(|text| absolute(text.into()));
     let ask = |ask| {
         Ok(Command::Ask {
             state: state.clone(),
@@ -164,19 +166,10 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
     match command.as_deref() {
         Some("run") => Ok(Command::Run {
             state,
-            own: options
-                .values
-                .remove("self-state")
-                .map(|text| absolute(text.into())),
+            own,
             with_stdin: options.flags.contains("exit-with-stdin"),
         }),
-        Some("service") => Ok(Command::Service {
-            state,
-            own: options
-                .values
-                .remove("self-state")
-                .map(|text| absolute(text.into())),
-        }),
+        Some("service") => Ok(Command::Service { state, own }),
         Some("status") => Ok(Command::Status {
             state,
             json: options.flags.contains("json"),
@@ -209,10 +202,7 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
             }
             let plan = Box::new(Plan {
                 state: told.map_or_else(default_state, absolute),
-                own: options
-                    .values
-                    .remove("self-state")
-                    .map(|t| absolute(t.into())),
+                own,
                 group: options.values.remove("group"),
                 write: options.write,
                 root: options

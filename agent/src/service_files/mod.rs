@@ -139,3 +139,18 @@ fn make_folder(folder: &Path, group: bool) -> Result<(), String> {
     let _ = group;
     Ok(())
 }
+
+/// Runs a program of the system's, and says what it said when it fails.
+fn run(program: &str, words: &[&str]) -> Result<(), String> {
+    let output = std::process::Command::new(program)
+        .args(words)
+        .output()
+        .map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    // Windows' programs complain on standard output.
+    let (out, err) = (&output.stdout, &output.stderr);
+    let said = String::from_utf8_lossy(if err.is_empty() { out } else { err }).into_owned();
+    Err(format!("{program} {}: {}", words.join(" "), said.trim()))
+}

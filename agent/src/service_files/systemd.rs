@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Plan, write};
+use super::{Plan, run, write};
 use crate::config::Config;
 use crate::install::BackendSettings;
 
@@ -149,18 +149,9 @@ fn has_systemd() -> bool {
 }
 
 fn systemctl(words: &[&str]) -> Result<(), String> {
-    let output = std::process::Command::new("systemctl")
-        .args(words)
-        .output()
-        .map_err(|e| format!("systemctl: {e}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("systemctl {}: {}", words.join(" "), said.trim()))
+    run("systemctl", words)
 }
 
-#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use tidegate_trust::Health;

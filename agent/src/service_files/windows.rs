@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use windows_services::Service;
 
-use super::Plan;
+use super::{Plan, run};
 use crate::config::Config;
 use crate::supervise::{LogFile, supervise};
 
@@ -182,21 +182,4 @@ fn quoted(path: &Path) -> String {
 
 fn control(words: &[&str]) -> Result<(), String> {
     run("sc.exe", words)
-}
-
-fn run(program: &str, words: &[&str]) -> Result<(), String> {
-    let output = Command::new(program)
-        .args(words)
-        .output()
-        .map_err(|e| format!("{program}: {e}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stdout);
-    let words = words.first().copied().unwrap_or_default();
-    Err(format!(
-        "{program} {words}: {} {}",
-        output.status,
-        said.trim()
-    ))
 }
