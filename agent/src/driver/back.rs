@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{DeploymentId, Explained, Payload, Reason};
-use tidegate_trust::assignment::Action;
+use tidegate_protocol::{Explained, Payload, Reason};
 
 use super::{Driver, DriverError, LAST_WORDS, MAX_BACK_OFF, RoundError};
 use crate::core::NotBack;
@@ -155,21 +154,9 @@ impl Driver {
         };
         let download = self.core.download.clone();
         self.alive(download.run(ways, &payload, needed)).await?;
-        let job = Job {
-            deployment: DeploymentId::from_random([0; 16]),
-            action: Action::Rollback,
-            target: wanted.clone(),
-            window_s: 0,
-            switch_within_s: None,
-            payloads: vec![payload],
-            payload: 0,
-            slot,
-            bytes: 0,
-            kept: false,
-            cuts: 0,
-            min_release: None,
-        };
-        let staging = self.core.staging(job);
+        let staging = self
+            .core
+            .staging(Job::anew(wanted.clone(), slot, vec![payload]));
         let staged = self.blocking(move || staging.run()).await?;
         // Whole or not: what was fetched has done its work.
         if let Err(error) = download.drop_all() {

@@ -87,6 +87,26 @@ pub struct Job {
     pub min_release: Option<Version>,
 }
 
+impl Job {
+    /// To make what a slot is to hold once more, outside of a deployment.
+    pub(crate) fn anew(target: Installed, slot: SlotId, payloads: Vec<Payload>) -> Self {
+        Self {
+            deployment: DeploymentId::from_random([0; 16]),
+            action: Action::Rollback,
+            target,
+            window_s: 0,
+            switch_within_s: None,
+            payloads,
+            payload: 0,
+            slot,
+            bytes: 0,
+            kept: false,
+            cuts: 0,
+            min_release: None,
+        }
+    }
+}
+
 /// Where the agent stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]

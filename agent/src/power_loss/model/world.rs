@@ -214,20 +214,7 @@ impl World {
         let core = self.core.as_ref().unwrap();
         let wanted = core.journal.record().slot(slot).unwrap().clone();
         let to = self.versions.which(wanted.image);
-        let job = Job {
-            deployment: DeploymentId::from_random([0; 16]),
-            action: Action::Rollback,
-            target: wanted,
-            window_s: 0,
-            switch_within_s: None,
-            payloads: self.versions.payloads(to, to)[1..].to_vec(),
-            payload: 0,
-            slot,
-            bytes: 0,
-            kept: false,
-            cuts: 0,
-            min_release: None,
-        };
+        let job = Job::anew(wanted, slot, self.versions.payloads(to, to)[1..].to_vec());
         self.download(&job)?;
         let staging = self.core.as_ref().unwrap().staging(job);
         staging.run().map_err(|why| why.to_string())?;
