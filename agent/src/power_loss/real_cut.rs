@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use super::device::{Device, Fate, Heard, Sort};
 use super::versions::Versions;
@@ -29,6 +30,9 @@ fn call(program: &str, arguments: &[&str]) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{program} {arguments:?}: {}", said.trim()))
 }
+
+/// How long somebody else may hold what is to be unmounted.
+const BUSY: Duration = Duration::from_secs(20);
 
 /// A file system in a file, and where it is mounted.
 struct Disk {
@@ -66,9 +70,18 @@ impl Disk {
         Ok(())
     }
 
+    /// Whoever looks through the folders of this machine, and each process that another test has
+    /// just started, holds it for a moment: then it is tried again.
     fn unmount(&mut self) -> Result<(), String> {
         self.mounted = false;
-        call("umount", &[&self.mount.display().to_string()])
+        let mount = self.mount.display().to_string();
+        let begun = Instant::now();
+        loop {
+            match call("umount", &[&mount]) {
+                Err(why) if why.contains("busy") && begun.elapsed() < BUSY => {}
+                ended => return ended,
+            }
+        }
     }
 }
 
