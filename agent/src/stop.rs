@@ -21,6 +21,17 @@ pub async fn asked_to_stop(with_stdin: bool) {
     }
 }
 
+/// From here on a file that may not grow any more (`RLIMIT_FSIZE`) is an error of the write, with its
+/// reason, and not the end of the process.
+pub(crate) fn outlives_large_files() {
+    #[cfg(unix)]
+    {
+        let kind = rustix::process::Signal::XFSZ.as_raw();
+        // Handled once, it is handled for good. Where it cannot be, such a process ends.
+        let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(kind));
+    }
+}
+
 #[cfg(unix)]
 async fn terminated() {
     match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {

@@ -20,7 +20,7 @@ use crate::fs;
 use crate::log;
 use crate::service;
 use crate::service_files::{self, Plan};
-use crate::stop::asked_to_stop;
+use crate::stop::{asked_to_stop, outlives_large_files};
 use args::{Command, parse};
 use help::HELP;
 use status::status;
@@ -181,6 +181,7 @@ fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, Str
 }
 
 async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<String, String> {
+    outlives_large_files();
     let together = Arc::new(Together::default());
     let mut driver = Driver::open(&state, together.clone()).map_err(|e| log::chain(&e))?;
     together.is_watched();
