@@ -19,6 +19,8 @@ pub(crate) struct Core {
     pub(crate) journal: Journal,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) download: Download,
+    /// Names this start of what is updated; empty where nobody tells.
+    pub(crate) start: String,
 }
 
 /// What has happened and is not yet taken in, and what is still to be done.
@@ -49,6 +51,7 @@ impl Core {
     ) -> Result<Self, JournalError> {
         Ok(Self {
             journal: Journal::open_enrolled(fs.clone(), state)?,
+            start: backend.start(),
             backend,
             download: Download::new(fs, state),
         })
@@ -56,7 +59,10 @@ impl Core {
 
     /// What the agent begins with.
     pub(crate) fn start(&self) -> Result<Agenda, SlotError> {
-        Ok(Agenda::of(Event::Started(self.backend.medium()?)))
+        Ok(Agenda::of(Event::Started {
+            medium: self.backend.medium()?,
+            start: self.start.clone(),
+        }))
     }
 
     /// Takes in all that has happened, journal first; gives the next thing to do, or `None` when
@@ -133,14 +139,23 @@ impl WayBack {
                 }
             })?;
         }
-        match self.backend.activate(self.slot) {
+        let activation = match self.backend.activate(self.slot) {
             // It never left: that nothing can be switched now is no reason to go on trying.
             Err(error) if there => {
                 log::line(&format!("after going back: {}", log::chain(&error)));
-                Ok(Activation::Live)
+                Activation::Live
             }
-            other => other.map_err(|error| NotBack::Failed(error.explained())),
+            other => other.map_err(|error| NotBack::Failed(error.explained()))?,
+        };
+        // It has proven itself before: without this word a boot loader takes it to be on trial, and
+        // turns to the version that failed when it has had its starts.
+        if activation == Activation::Live
+            && let Some(slot) = self.slot
+        {
+            let confirmed = self.backend.confirm(slot);
+            confirmed.map_err(|error| NotBack::Failed(error.explained()))?;
         }
+        Ok(activation)
     }
 }
 

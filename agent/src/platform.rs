@@ -40,17 +40,36 @@ pub(crate) fn boot_id() -> String {
 }
 
 /// Bytes that an ordinary user may still write below a path; `None` where it cannot be told.
+#[cfg(unix)]
 pub fn free_space(path: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        let stat = rustix::fs::statvfs(path).ok()?;
-        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Bytes that this user may still write below a folder; `None` where it cannot be told.
+#[cfg(windows)]
+pub fn free_space(path: &Path) -> Option<u64> {
+    let mut free = 0;
+    winsafe::GetDiskFreeSpaceEx(path.to_str(), Some(&mut free), None, None).ok()?;
+    Some(free)
+}
+
+/// The machine's memory in KiB, and how much of it can be had; `None` where it cannot be told.
+#[cfg(not(windows))]
+pub(crate) fn memory() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Some((kib("MemTotal:")?, kib("MemAvailable:")?))
+}
+
+/// The machine's memory in KiB, and how much of it can be had; `None` where it cannot be told.
+#[cfg(windows)]
+pub(crate) fn memory() -> Option<(u64, u64)> {
+    let memory = winsafe::GlobalMemoryStatusEx().ok()?;
+    Some((memory.ullTotalPhys >> 10, memory.ullAvailPhys >> 10))
 }
 
 /// The number of a group, by its name in the machine's own list: a static binary knows no other.

@@ -101,9 +101,40 @@ impl PowerSettings {
         if let Some(battery) = self.ups.as_deref().and_then(|ups| from_nut(ups).ok()) {
             return battery;
         }
-        let supplies = self.supplies.as_deref();
-        from_sysfs(supplies.unwrap_or(Path::new("/sys/class/power_supply")))
+        match self.supplies.as_deref() {
+            Some(supplies) => from_sysfs(supplies),
+            None => from_system(),
+        }
     }
+}
+
+#[cfg(not(any(windows, target_os = "macos")))]
+fn from_system() -> Battery {
+    from_sysfs(Path::new("/sys/class/power_supply"))
+}
+
+/// The lowest charge of the machine's batteries, as its system tells it.
+#[cfg(any(windows, target_os = "macos"))]
+fn from_system() -> Battery {
+    use starship_battery::{Manager, State};
+    let batteries = Manager::new().and_then(|manager| manager.batteries());
+    let mut found = Battery::default();
+    for battery in batteries.into_iter().flatten().flatten() {
+        let charge = (battery.state_of_charge().value * 100.0).clamp(0.0, 100.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a number from 0 to 100"
+        )]
+        let charge = charge as u8;
+        found.percent = Some(found.percent.unwrap_or(100).min(charge));
+        let discharges = matches!(battery.state(), State::Discharging | State::Empty);
+        found.power = match (found.power, discharges) {
+            (Power::Battery, _) | (_, true) => Power::Battery,
+            _ => Power::Mains,
+        };
+    }
+    found
 }
 
 /// What a UPS says by the text protocol of Network UPS Tools (RFC 9271, section 4.2.6).

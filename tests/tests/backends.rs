@@ -168,10 +168,11 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
         (old.clone(), "1.0.0"),
         (disk(dir, "1.1.0", 1), "1.1.0"),
         (disk(dir, "DEAD", 2), "1.2.0"),
+        (disk(dir, "1.3.0", 3), "1.3.0"),
     ] {
         server.publish_raw(&file, version, "true");
     }
-    server.built("1.2.0").await;
+    server.built("1.3.0").await;
     let machine = Machine::new(dir, &old);
     let proxy = Proxy::start(&server.url, Mode::CutAfter(50_000)).await;
     let mut device = Device::blank(dir, "plc");
@@ -197,7 +198,7 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
     );
     assert!(ok, "{said}");
     device.run();
-    let mut settle = async |version: &str, id: &str, state: &str| {
+    let settle = async |device: &mut Device, version: &str, id: &str, state: &str| {
         eventually(&format!("{version} after {id}"), async || {
             if device.ended().is_some() {
                 device.run();
@@ -209,7 +210,7 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
         .await;
     };
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
-    settle("1.1.0", &id, "completed").await;
+    settle(&mut device, "1.1.0", &id, "completed").await;
     assert_eq!(machine.starts(), 1);
     // Over the start of the machine, too.
     let deployment = &server.deployments(&id).await[0];
@@ -218,15 +219,34 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
         "{deployment}"
     );
     let id = server.roll_out("1.2.0", &["NA"], json!({})).await;
-    settle("1.1.0", &id, "halted").await;
+    settle(&mut device, "1.1.0", &id, "halted").await;
     let deployment = &server.deployments(&id).await[0];
     assert_eq!(deployment["reason"]["code"], "crashed_in_trial");
     // One start on trial, and the boot loader was back: nothing is started again.
     assert_eq!(machine.starts(), 2);
-    server.roll_out("1.2.0", &["NA"], json!({})).await;
-    let id = device.id();
-    let why = server.get(&format!("/api/v1/devices/{id}/why")).await;
+    let again = server.roll_out("1.2.0", &["NA"], json!({})).await;
+    let name = device.id();
+    let why = server.get(&format!("/api/v1/devices/{name}/why")).await;
     assert_eq!(why["reason"]["code"], "quarantined", "{why}");
+    server.cli(&["rollout", "cancel", &again, "--reason", "test"]);
+    // One that is gone back from when it was confirmed already: the boot loader keeps to the version
+    // before it, in later starts as well.
+    let id = server
+        .roll_out("1.3.0", &["NA"], json!({ "window_s": 600 }))
+        .await;
+    eventually("1.3.0 in its window", async || {
+        if device.ended().is_some() {
+            device.run();
+        }
+        (server.deployments(&id).await.first()?["state"] == "probation").then_some(())
+    })
+    .await;
+    assert_eq!(machine.runs(), "1.3.0");
+    server.cli(&["rollback", &id, "--reason", "orders are lost"]);
+    settle(&mut device, "1.1.0", &id, "rolled_back").await;
+    let says = |name: &str| std::fs::read_to_string(machine.path(name)).unwrap();
+    assert_eq!(says("good"), says("booted"));
+    assert_eq!(says("trial"), "");
 }
 
 /// A package of Debian's format, made here.

@@ -127,6 +127,62 @@ async fn a_full_disk_and_one_that_can_only_be_read_are_told_and_leave_the_machin
     device.settles_on("1.1.0").await;
 }
 
+/// A process that may write no large file is told so by an error, not by its end: file systems have
+/// such limits too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_may_not_become_so_large_is_told_and_stops_nobody() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let token = server.join_token();
+    let mut device = Device::enrol(dir, "plc", &server.url, &token, "NA", installed);
+    // In blocks of half a kibibyte: 200 KiB, and a version is an archive of 320.
+    let script = dir.join("limited");
+    let agent = device.agent.display().to_string();
+    let text = format!("#!/bin/sh\nulimit -f 400\nexec {agent} \"$@\"\n");
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let unlimited = std::mem::replace(&mut device.agent, script);
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    eventually("it is told", async || {
+        let deployment = server.deployments(&id).await.pop()?;
+        (deployment["reason"]["code"] == "disk_full").then_some(())
+    })
+    .await;
+    assert_eq!(device.ended(), None);
+    assert_eq!(device.installed().as_deref(), Some("1.0.0"));
+    device.kill();
+    device.agent = unlimited;
+    device.run();
+    // A disk that was full is tried again after a while; a new rollout begins at once.
+    server.cli(&["rollout", "cancel", &id, "--reason", "test"]);
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    device.settles_on("1.1.0").await;
+}
+
+/// Flash wears out where it is written: the base of all deltas may be what is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_has_lost_the_base_of_its_deltas_takes_the_whole_image() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    server.built("1.1.0").await;
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let token = server.join_token();
+    let mut device = Device::enrol(dir, "plc", &server.url, &token, "NA", installed);
+    std::fs::remove_file(device.state.join("slots/a/artifact")).unwrap();
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.1.0").await;
+    // First by each delta, then without.
+    let times = device.log().matches("downloading 1.1.0").count();
+    assert!(times >= 2, "{}", device.log());
+}
+
 /// A mirror: blobs from a folder, with ranges, one request a connection.
 struct Mirror {
     port: u16,

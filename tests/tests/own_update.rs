@@ -94,6 +94,7 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
     publish("0.2.0", &real);
     publish("0.3.0", "exit 1");
     publish("0.4.0", "exec sleep 600");
+    publish("0.5.0", &real);
     let token = server.cli(&["device", "join-token", "--product", "tidegate-agent"]);
     let own = Device::blank(dir, "plc-agent");
     let adopt = first.display().to_string();
@@ -163,6 +164,19 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
     server.rollout_is(&id, "halted").await;
     settles("0.2.0").await;
     assert!(guard.log().contains("did not check in within 6 s"));
+    // One that is gone back from within its window: the guard keeps to the agent before it.
+    let own_window = json!({ "product": "tidegate-agent", "window_s": 600 });
+    let id = server.roll_out("0.5.0", &["NA"], own_window).await;
+    eventually("0.5.0 in its window", async || {
+        (server.deployments(&id).await.first()?["state"] == "probation").then_some(())
+    })
+    .await;
+    server.cli(&["rollback", &id, "--reason", "it polls too often"]);
+    server.rollout_is(&id, "rolled_back").await;
+    settles("0.2.0").await;
+    let confirmed = std::fs::read_to_string(own.state.join("confirmed")).unwrap();
+    let pointer = std::fs::read_link(own.state.join("current")).unwrap();
+    assert_eq!(pointer, Path::new("slots").join(confirmed));
     // All the while the machine's own product is served.
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "completed").await;

@@ -125,14 +125,24 @@ async fn agents_and_people_speak_tls_and_the_hybrid_group_comes_first() {
         "0s",
     ]);
     device.settles_on("1.0.0").await;
-    let examined = std::process::Command::new(tidegate_tests::binary("tidegate-agent"))
-        .args(["doctor", "--state"])
-        .arg(&device.state)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&examined.stdout).into_owned();
+    let doctor = |agent: &Path| {
+        let examined = std::process::Command::new(agent)
+            .args(["doctor", "--state"])
+            .arg(&device.state)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&examined.stdout).into_owned()
+    };
+    let said = doctor(&device.agent);
     assert!(said.contains("TLSv1_3 with X25519"), "{said}");
     assert!(said.contains("days left"), "{said}");
+    match std::env::var_os("TIDEGATE_POST_QUANTUM_AGENT") {
+        Some(agent) => {
+            let said = doctor(Path::new(&agent));
+            assert!(said.contains("TLSv1_3 with X25519MLKEM768"), "{said}");
+        }
+        None => println!("skipped: no agent with the feature post-quantum is named"),
+    }
 
     // The same through a proxy that wants a password and lets nothing but tunnels through.
     let proxy = Tunnels::start();

@@ -281,12 +281,7 @@ fn expiry(bytes: &[u8]) -> Option<i64> {
 
 fn memory() -> Finding {
     let threshold = format!("below {MEMORY} %");
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    let (Some(total), Some(available)) = (kib("MemTotal:"), kib("MemAvailable:")) else {
+    let Some((total, available)) = platform::memory() else {
         return Finding::new("memory", "cannot be told", threshold, Verdict::Unknown);
     };
     let used = total.saturating_sub(available) * 100 / total.max(1);

@@ -272,7 +272,7 @@ impl Driver {
 
     /// Counts the rollback window and checks the health again in it.
     async fn count_window(&mut self) -> Result<(), DriverError> {
-        let Phase::Probation { job, elapsed_s } = self.journal().record().phase.clone() else {
+        let Phase::Probation { job, elapsed_s, .. } = self.journal().record().phase.clone() else {
             self.counted = Instant::now();
             return Ok(());
         };

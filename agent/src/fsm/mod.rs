@@ -16,7 +16,7 @@ mod start;
 mod step;
 
 pub use medium::{Activation, Medium};
-pub use record::{Installed, Job, Phase, Record, SlotId};
+pub use record::{Installed, Job, Phase, Record, Restarts, SlotId};
 pub use step::{Effect, Event, step};
 
 #[cfg(test)]

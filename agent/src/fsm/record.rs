@@ -144,6 +144,9 @@ pub enum Phase {
         job: Job,
         /// Seconds of the window that have passed.
         elapsed_s: u32,
+        /// Whether it stays up.
+        #[serde(default)]
+        restarts: Restarts,
     },
     /// Going back to the old slot.
     Returning {
@@ -154,6 +157,15 @@ pub enum Phase {
         /// Why.
         reason: Explained,
     },
+}
+
+/// How often a healthy version was started again in its rollback window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Starts of the machine since it last ran steadily.
+    pub count: u32,
+    /// Seconds of the window that have passed since the last of them.
+    pub steady_s: u32,
 }
 
 /// Everything that must survive a power cut.
@@ -169,6 +181,9 @@ pub struct Record {
     pub b: Option<Installed>,
     /// Where the agent stands.
     pub phase: Phase,
+    /// Names the start of the machine that it knows of; empty where machines do not tell.
+    #[serde(default)]
+    pub start: String,
     /// Images that failed here: never installed again without a person's word.
     pub bad: Vec<Sha256>,
     /// The highest assignment counter accepted.
@@ -212,6 +227,7 @@ impl Record {
             a: None,
             b: None,
             phase: Phase::Idle,
+            start: String::new(),
             bad: Vec::new(),
             counter: 0,
             floor: None,
@@ -261,7 +277,7 @@ impl Record {
             Phase::Staging { job } => Some((job.deployment, DeploymentState::Installing, None)),
             Phase::Staged { job } => Some((job.deployment, DeploymentState::Deferred, None)),
             Phase::Trial { job, .. } => Some((job.deployment, DeploymentState::Verifying, None)),
-            Phase::Probation { job, elapsed_s } => Some((
+            Phase::Probation { job, elapsed_s, .. } => Some((
                 job.deployment,
                 DeploymentState::Probation,
                 Some(job.window_s.saturating_sub(*elapsed_s)),

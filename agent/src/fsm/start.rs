@@ -4,7 +4,7 @@ use tidegate_protocol::{Explained, Reason};
 
 use super::back::{go_back, return_slot};
 use super::medium::{Activation, Medium};
-use super::record::{Job, Phase, Record};
+use super::record::{Job, Phase, Record, Restarts};
 use super::step::{Effect, next_payload, take_phase};
 
 /// Starts of a new version before it is given up. A machine may lose power once in a trial
@@ -15,7 +15,33 @@ const MAX_TRIES: u32 = 3;
 /// one before it was cut, so that power cuts alone hardly ever come to so many.
 const MAX_CUTS: u32 = 8;
 
-pub(super) fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
+/// Starts of the machine in the rollback window, none of which lasted, before what runs is taken to
+/// bring it down: it is healthy whenever it is asked, and never for long.
+const MAX_RESTARTS: u32 = 3;
+
+/// A start has lasted after so many seconds.
+const STEADY_S: u32 = 600;
+
+impl Restarts {
+    fn once_more(self) -> Self {
+        Self {
+            count: self.count.saturating_add(1),
+            steady_s: 0,
+        }
+    }
+
+    /// More of the window has passed.
+    pub(super) fn after(self, seconds: u32) -> Self {
+        let steady_s = self.steady_s.saturating_add(seconds);
+        let count = if steady_s < STEADY_S { self.count } else { 0 };
+        Self { count, steady_s }
+    }
+}
+
+pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec<Effect> {
+    // Without a name of the one before, or of this one, only the agent is known to have started.
+    let anew = !start.is_empty() && !record.start.is_empty() && record.start != start;
+    record.start = start;
     match take_phase(record) {
         Phase::Idle if medium.falls_back => {
             // Who started the machine has the last word about what runs.
@@ -67,10 +93,27 @@ pub(super) fn started(record: &mut Record, medium: Medium) -> Vec<Effect> {
             let reason = Explained::new(Reason::CrashedInTrial, text);
             go_back(record, job, reason, None)
         }
-        Phase::Probation { job, elapsed_s } => {
+        Phase::Probation {
+            job,
+            elapsed_s,
+            mut restarts,
+        } => {
+            if anew {
+                restarts = restarts.once_more();
+            }
+            // The first version of a machine stays: what fails is better than nothing.
+            if restarts.count >= MAX_RESTARTS && return_slot(record, &job).is_some() {
+                let text = format!("{} starts, none of which lasted", restarts.count);
+                let reason = Explained::new(Reason::CrashedInTrial, text);
+                return go_back(record, job, reason, None);
+            }
             let check = Effect::CheckHealth(job.target.clone());
             let slot = job.slot;
-            record.phase = Phase::Probation { job, elapsed_s };
+            record.phase = Phase::Probation {
+                job,
+                elapsed_s,
+                restarts,
+            };
             if medium.active == Some(slot) {
                 vec![check]
             } else {

@@ -5,14 +5,19 @@ use tidegate_trust::assignment::Action;
 
 use super::back::{go_back, not_returned, returned};
 use super::medium::{Activation, Medium};
-use super::record::{Installed, Job, Phase, Record, SlotId};
+use super::record::{Installed, Job, Phase, Record, Restarts, SlotId};
 use super::start::{started, switched, try_it};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The agent starts; the medium says which slot is in use.
-    Started(Medium),
+    /// The agent starts.
+    Started {
+        /// Which slot is in use, as the medium says.
+        medium: Medium,
+        /// Names this start of what is updated, a machine's most often; empty where nobody tells.
+        start: String,
+    },
     /// A verified assignment; its counter.
     Assigned(Box<Job>, u64),
     /// The server called a deployment off.
@@ -82,7 +87,7 @@ pub enum Effect {
 /// The new record and what to do. The record must be durable before anything is done.
 pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
     let effects = match event {
-        Event::Started(medium) => started(&mut record, medium),
+        Event::Started { medium, start } => started(&mut record, medium, start),
         Event::Assigned(job, counter) => assigned(&mut record, *job, counter),
         Event::CalledOff(deployment) => called_off(&mut record, deployment),
         Event::Downloaded { bytes } => downloaded(&mut record, bytes),
@@ -364,7 +369,11 @@ fn healthy(record: &mut Record) -> Vec<Effect> {
             if rolled_back {
                 record.phase = Phase::Idle;
             } else {
-                record.phase = Phase::Probation { job, elapsed_s: 0 };
+                record.phase = Phase::Probation {
+                    job,
+                    elapsed_s: 0,
+                    restarts: Restarts::default(),
+                };
                 return window_passed(record, 0);
             }
         }
@@ -387,10 +396,18 @@ fn unhealthy(record: &mut Record, reason: &Explained) -> Vec<Effect> {
 
 fn window_passed(record: &mut Record, seconds: u32) -> Vec<Effect> {
     match take_phase(record) {
-        Phase::Probation { job, elapsed_s } => {
+        Phase::Probation {
+            job,
+            elapsed_s,
+            restarts,
+        } => {
             let elapsed_s = elapsed_s.saturating_add(seconds);
             if elapsed_s < job.window_s {
-                record.phase = Phase::Probation { job, elapsed_s };
+                record.phase = Phase::Probation {
+                    job,
+                    elapsed_s,
+                    restarts: restarts.after(seconds),
+                };
             } else {
                 record.phase = Phase::Idle;
                 record.report(job.deployment, State::Succeeded, None, job.bytes);
@@ -406,7 +423,7 @@ const MAX_KEPT_S: u32 = 30 * 86_400;
 
 /// An incident extends the window; nothing shortens it.
 fn keep_previous(record: &mut Record, seconds: u32) {
-    if let Phase::Probation { job, elapsed_s } = &mut record.phase {
+    if let Phase::Probation { job, elapsed_s, .. } = &mut record.phase {
         let until = elapsed_s.saturating_add(seconds.min(MAX_KEPT_S));
         job.window_s = job.window_s.max(until);
     }

@@ -114,9 +114,12 @@ fn feed<W: Write>(
     let mut buffer = Vec::new();
     for (index, chunk) in manifest.chunks.iter().enumerate() {
         buffer.resize(chunk.length as usize, 0);
-        payload
-            .chunk(index, &mut buffer)
-            .map_err(|e| SlotError::Apply(ApplyError::ReadOld(e)))?;
+        // Storage that has lost it is no reason to lose the update: it is fetched again.
+        payload.chunk(index, &mut buffer).map_err(|error| {
+            crate::log::line(&format!("chunk {index} of the payload: {error}"));
+            let what = "it cannot be read from where it was kept";
+            SlotError::Apply(ApplyError::ChunkCorrupt { index, what })
+        })?;
         applier.push_chunk(&buffer).map_err(SlotError::Apply)?;
     }
     Ok(())

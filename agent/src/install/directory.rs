@@ -11,8 +11,8 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidegate_delta::ReadAt;
 use tidegate_delta::archive::{self, Tree};
+use tidegate_delta::{ApplyError, ReadAt};
 use tidegate_protocol::Image;
 
 use super::artifact::{Hashing, Workshop, image_of};
@@ -93,7 +93,8 @@ impl Slots {
         let old = match order.old {
             Some(old) => {
                 let path = self.artifact(old);
-                Some(self.fs.open(&path, Open::Read).map_err(at(&path))?)
+                let file = self.fs.open(&path, Open::Read);
+                Some(file.map_err(|e| SlotError::Apply(ApplyError::ReadOld(e)))?)
             }
             None => None,
         };
@@ -391,11 +392,13 @@ mod tests {
 
     #[test]
     fn without_room_to_unpack_the_old_image_another_payload_is_tried() {
-        use tidegate_delta::ApplyError;
         let full = || io::Error::from(io::ErrorKind::StorageFull);
         let code = |error| SlotError::Apply(error).explained().code;
         assert_eq!(code(ApplyError::Scratch(full())), Reason::DeltaFailed);
         assert_eq!(code(ApplyError::Write(full())), Reason::DiskFull);
+        // Nor is an old image that its storage has lost.
+        let lost = || io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(code(ApplyError::ReadOld(lost())), Reason::DeltaFailed);
     }
 
     struct Bytes(Vec<u8>, tidegate_delta::Manifest);

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidegate_delta::ReadAt;
+use tidegate_delta::{ApplyError, ReadAt};
 use tidegate_protocol::Image as Bytes;
 
 use super::artifact::{Workshop, image_of};
@@ -150,7 +150,10 @@ impl<B: BootSwitch> Backend for Image<B> {
             .map_err(at(path))?;
         let old_path = order.old.map(|old| self.place(old));
         let old = match old_path {
-            Some(old) => Some(self.fs.open(old, Open::Read).map_err(at(old))?),
+            Some(old) => {
+                let file = self.fs.open(old, Open::Read);
+                Some(file.map_err(|e| SlotError::Apply(ApplyError::ReadOld(e)))?)
+            }
             None => None,
         };
         let withheld = Withheld {

@@ -78,6 +78,11 @@ pub trait Backend: Send + Sync {
     fn confirm(&self, _slot: SlotId) -> Result<(), SlotError> {
         Ok(())
     }
+    /// Names this start of what is installed: the machine's, or of this process where that is what is
+    /// updated. Empty where nobody tells.
+    fn start(&self) -> String {
+        crate::platform::boot_id()
+    }
     /// The folder in which commands run for what is in a slot.
     fn folder(&self, slot: SlotId) -> PathBuf;
     /// Bytes that staging an image of this length takes on the file system of the agent's folder.
@@ -147,10 +152,11 @@ impl SlotError {
     pub fn explained(&self) -> Explained {
         let code = match self {
             Self::Io { source, .. } => io_reason(source),
-            Self::Apply(ApplyError::Write(e) | ApplyError::ReadOld(e)) => io_reason(e),
+            Self::Apply(ApplyError::Write(e)) => io_reason(e),
             Self::Apply(ApplyError::ChunkCorrupt { .. }) => Reason::ChunkCorrupt,
             Self::Apply(ApplyError::WrongImage) | Self::WrongImage => Reason::ImageMismatch,
-            // Also where there is no room to unpack the old image: another payload does without.
+            // Also where the old image cannot be read, or there is no room to unpack it: another
+            // payload does without.
             Self::Apply(_) => Reason::DeltaFailed,
             Self::Damaged(_) => Reason::PreviousDamaged,
             Self::Archive(ArchiveError::Io { source, .. }) => io_reason(source),
@@ -166,7 +172,10 @@ impl SlotError {
 /// What can be mended from afar has its own reason: a full disk, one that can only be read.
 pub(crate) fn io_reason(error: &io::Error) -> Reason {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::DiskFull,
+        // Too large: for its file system, or for what this process may write.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Reason::DiskFull
+        }
         io::ErrorKind::ReadOnlyFilesystem => Reason::ReadOnly,
         _ => Reason::StorageError,
     }

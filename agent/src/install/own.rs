@@ -85,6 +85,10 @@ impl Backend for Own {
         self.slots.verify(slot, image)
     }
 
+    fn start(&self) -> String {
+        format!("{:x}", rand::random::<u64>())
+    }
+
     fn folder(&self, slot: SlotId) -> PathBuf {
         self.slots.folder(slot)
     }

@@ -1,5 +1,6 @@
 //! A boot loader of a few lines, for images and for hooks.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,34 +20,42 @@ pub(super) struct Boot {
 
 /// `running good trial`, where trial is the slot, once for each start that it has left, or `-`.
 pub(super) fn env_of(fs: &dyn Fs, env: &Path) -> [String; 3] {
-    let bytes = fs.read(env, 64).unwrap().unwrap_or_default();
+    read(fs, env).unwrap()
+}
+
+fn read(fs: &dyn Fs, env: &Path) -> Result<[String; 3], SlotError> {
+    let bytes = fs.read(env, 64).map_err(at(env))?.unwrap_or_default();
     let text = String::from_utf8(bytes).unwrap();
     let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     // Lost is lost: nothing is started then.
-    words
+    Ok(words
         .try_into()
-        .unwrap_or_else(|_| ["-", "-", "-"].map(str::to_owned))
+        .unwrap_or_else(|_| ["-", "-", "-"].map(str::to_owned)))
+}
+
+fn at(env: &Path) -> impl FnOnce(io::Error) -> SlotError + '_ {
+    move |source| SlotError::Io {
+        path: env.to_owned(),
+        source,
+    }
 }
 
 impl Boot {
     pub(super) fn write(&self, [running, good, trial]: [&str; 3]) -> Result<(), SlotError> {
-        if env_of(&*self.fs, &self.env) == [running, good, trial] {
+        if read(&*self.fs, &self.env)? == [running, good, trial] {
             return Ok(());
         }
         let text = format!("{running} {good} {trial}");
         self.fs
             .replace(&self.env, text.as_bytes(), Mode::Plain)
-            .map_err(|source| SlotError::Io {
-                path: self.env.clone(),
-                source,
-            })
+            .map_err(at(&self.env))
     }
 }
 
 impl Verbs for Boot {
     /// As an image's boot switch and as a hook that manages versions.
     fn call(&self, verb: &str, wanted: Option<SlotId>, _: &Path) -> Result<String, SlotError> {
-        let [running, good, trial] = env_of(&*self.fs, &self.env);
+        let [running, good, trial] = read(&*self.fs, &self.env)?;
         let wanted = wanted.map_or("-", SlotId::name);
         match verb {
             "booted" => Ok(running),

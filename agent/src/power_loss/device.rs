@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidegate_delta::archive;
 use tidegate_protocol::{DeploymentId, DeploymentState, Explained, Reason, Report};
@@ -215,7 +214,11 @@ impl Device<'_> {
         'start: for _ in 0..12 {
             let backend = self.backend()?;
             let mut core = Core::open(self.fs.clone(), &self.state(), backend)?;
-            core.download.start = another_start();
+            // Another name than the last start had, and no more names than that takes: media that
+            // are alike are tried once.
+            let last = core.journal.record().start.as_str();
+            core.start = if last == "odd" { "even" } else { "odd" }.into();
+            core.download.start.clone_from(&core.start);
             (self.durable)(core.journal.writes(), &self.heard);
             let mut agenda = core.start()?;
             loop {
@@ -358,10 +361,4 @@ impl Device<'_> {
         store.sync()?;
         Ok(())
     }
-}
-
-/// Each start of the machine has another name.
-fn another_start() -> String {
-    static STARTS: AtomicU64 = AtomicU64::new(0);
-    STARTS.fetch_add(1, Ordering::Relaxed).to_string()
 }

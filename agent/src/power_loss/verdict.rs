@@ -59,6 +59,11 @@ impl Device<'_> {
             Ok(found) if found == wanted => {}
             found => return broken(format!("the end is {found:?}, not {wanted}")),
         }
+        // What is on trial is left by the boot loader some mornings later.
+        let [running, good, trial] = env_of(&*self.fs, &self.env());
+        if self.sort == Sort::Image && (running != good || trial != "-") {
+            return broken(format!("{running} is still on trial: {good} is good"));
+        }
         let numbers: Vec<u64> = heard.keys().copied().collect();
         let gapless: Vec<u64> = (1..=numbers.len() as u64).collect();
         if numbers != gapless {

@@ -83,6 +83,14 @@ fn on_probation() -> Record {
     .0
 }
 
+/// The agent alone, as far as anybody can tell.
+fn agent_starts(medium: Medium) -> Event {
+    Event::Started {
+        medium,
+        start: String::new(),
+    }
+}
+
 fn states(record: &Record) -> Vec<State> {
     record.outbox.iter().map(|r| r.state).collect()
 }
@@ -112,7 +120,7 @@ fn what_is_ready_after_its_window_waits_for_the_next_one_and_needs_no_second_dow
     assert_eq!(states(&record).last(), Some(&State::Deferred));
     // A restart changes nothing: only the server knows when the window opens.
     let medium = Medium::only(Some(SlotId::A));
-    let (record, effects) = step(record, Event::Started(medium));
+    let (record, effects) = step(record, agent_starts(medium));
     assert!(effects.is_empty());
     let again = Event::Assigned(job(&record, 1, Action::Install, 60), 9);
     let (record, effects) = step(record, again);
@@ -240,7 +248,7 @@ fn a_kept_version_that_is_damaged_is_fetched_and_not_put_to_use() {
     let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
     let damaged = Event::StageFailed(Reason::PreviousDamaged.into());
     // Also when the machine starts again in the middle of looking at it.
-    let started = Event::Started(Medium::only(Some(SlotId::B)));
+    let started = agent_starts(Medium::only(Some(SlotId::B)));
     let (record, effects) = play(record, [order, started.clone()]);
     assert!(matches!(&effects[..], [Effect::Stage(job)] if job.kept));
     let (record, effects) = step(record, damaged);
@@ -267,7 +275,7 @@ fn what_brings_the_agent_down_while_it_is_made_is_made_from_another_payload_and_
     let record = device();
     let offer = install(&record, 1);
     let (mut record, _) = play(record, [offer, Event::Downloaded { bytes: 5 }]);
-    let started = Event::Started(Medium::only(Some(SlotId::A)));
+    let started = agent_starts(Medium::only(Some(SlotId::A)));
     for payload in [0, 1] {
         for _ in 0..8 {
             let effects;
@@ -325,13 +333,71 @@ fn a_machine_that_stops_in_every_trial_goes_back() {
     let medium = Medium::only(Some(SlotId::B));
     for _ in 0..2 {
         let effects;
-        (record, effects) = step(record, Event::Started(medium));
+        (record, effects) = step(record, agent_starts(medium));
         assert_eq!(effects[0], Effect::Switch(SlotId::B));
     }
-    let (record, effects) = step(record, Event::Started(medium));
+    let (record, effects) = step(record, agent_starts(medium));
     assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
     let (record, _) = step(record, Event::Returned);
     assert_eq!(record.bad, [image(1).sha256]);
+}
+
+#[test]
+fn a_version_that_never_keeps_the_machine_up_for_long_goes_back_in_its_window() {
+    let starts = |name: &str| Event::Started {
+        medium: Medium::only(Some(SlotId::B)),
+        start: name.into(),
+    };
+    let (record, _) = step(device(), starts("first"));
+    let offer = install(&record, 1);
+    let window = Event::KeepPrevious(86_400);
+    let events = [
+        Event::Downloaded { bytes: 5 },
+        Event::Staged,
+        Event::Healthy,
+        window,
+    ];
+    let (on_trial, _) = play(record, std::iter::once(offer).chain(events));
+    // Starts of the agent alone are none of the machine's.
+    let (record, _) = play(on_trial.clone(), (0..9).map(|_| starts("first")));
+    assert!(matches!(record.phase, Phase::Probation { .. }));
+    let short = Event::WindowPassed(30);
+    let crash = |n: u8| [starts(&n.to_string()), short.clone()];
+    let (record, _) = play(record, (0..2).flat_map(crash));
+    // A start that lasts, a power cut long after it: nothing is the version's fault.
+    let (steady, _) = play(record.clone(), [Event::WindowPassed(600), starts("later")]);
+    assert!(matches!(steady.phase, Phase::Probation { .. }));
+    let (record, effects) = step(record, starts("third"));
+    assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
+    let (record, _) = step(record, Event::Returned);
+    assert_eq!(record.bad, [image(1).sha256]);
+    let told = record.outbox.last().unwrap().reason.as_ref().unwrap();
+    assert_eq!(told.code, Reason::CrashedInTrial);
+    // A machine that does not name its starts is not blamed for any.
+    let (record, _) = play(
+        on_trial,
+        (0..9).map(|_| agent_starts(Medium::only(Some(SlotId::B)))),
+    );
+    assert!(matches!(record.phase, Phase::Probation { .. }));
+}
+
+#[test]
+fn a_first_version_that_never_keeps_the_machine_up_stays_for_want_of_another() {
+    let record = Record::new();
+    let offer = install(&record, 1);
+    let events = [
+        offer,
+        Event::Downloaded { bytes: 5 },
+        Event::Staged,
+        Event::Healthy,
+    ];
+    let (record, _) = play(record, events);
+    let starts = (0..9u8).map(|n| Event::Started {
+        medium: Medium::only(Some(SlotId::A)),
+        start: n.to_string(),
+    });
+    let (record, _) = play(record, starts);
+    assert!(matches!(record.phase, Phase::Probation { .. }));
 }
 
 #[test]

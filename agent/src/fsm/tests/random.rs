@@ -89,7 +89,10 @@ impl World {
                 self.record.counter + 1,
             ),
             Happening::CallOff(n) => Event::CalledOff(DeploymentId::from_random([*n; 16])),
-            Happening::Restart => Event::Started(Medium::only(self.pointer)),
+            Happening::Restart => Event::Started {
+                medium: Medium::only(self.pointer),
+                start: String::new(),
+            },
             Happening::Window(seconds) => Event::WindowPassed(*seconds),
             Happening::Acknowledge(seq) => Event::Acknowledged(*seq),
             Happening::Done => match &self.record.phase {
