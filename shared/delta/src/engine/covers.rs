@@ -133,7 +133,8 @@ impl CoverMap {
             .copied()
             .filter(|c| c.length > 0)
             .collect();
-        sorted.sort_unstable_by_key(|c| (c.old, c.length));
+        // A whole order: how a sort leaves what is equal differs from one standard library to another.
+        sorted.sort_unstable_by_key(|c| (c.old, c.length, c.new));
         let mut pieces = disjoint(&sorted);
         // Covers may cut each other into twice as many; memory is promised for fewer.
         let most = sorted.len() + sorted.len() / 4;
@@ -198,6 +199,33 @@ impl CoverMap {
             }
             (Some((_, guess)), None) | (None, Some((_, guess))) => Some((guess, false)),
             (None, None) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_covers_begin_in_any_order_the_map_is_the_same() {
+        // Many copies of the same old bytes: whoever makes a delta and whoever applies it has to
+        // choose the same one of them, with whatever sort its standard library has.
+        let covers: Vec<Cover> = (0..600u32)
+            .map(|n| Cover {
+                old: n % 7 * 100,
+                new: n.wrapping_mul(0x9E37_79B1) >> 12,
+                length: 50 + n % 3 * 40,
+            })
+            .collect();
+        let pieces = |covers: &[Cover]| CoverMap::new(covers, &[]).pieces;
+        let wanted = pieces(&covers);
+        let mut turned = covers.clone();
+        for by in [1, 7, 299, 300] {
+            turned.rotate_left(by);
+            assert_eq!(pieces(&turned), wanted);
+            turned.reverse();
+            assert_eq!(pieces(&turned), wanted);
         }
     }
 }
