@@ -16,8 +16,10 @@ use tokio::sync::Notify;
 
 use crate::fs::{Fs, Mode};
 use crate::fsm::Phase;
+use crate::journal::Journal;
 use crate::log;
 use crate::platform;
+use crate::standing::Standing;
 
 /// The longest pause, in seconds: a machine that nobody thinks of any more is updated again.
 pub(crate) const MAX_PAUSE_S: u64 = 7 * 86_400;
@@ -56,6 +58,9 @@ pub(crate) struct Reply {
     pub(crate) text: String,
     /// How the agent stands.
     pub(crate) live: Live,
+    /// How the device stands, for those who may not read its journal; told with the status alone.
+    #[serde(default)]
+    pub(crate) standing: Option<Standing>,
 }
 
 /// What only a running agent knows.
@@ -233,11 +238,18 @@ impl Control {
             // Kept until the driver looks, whatever it is at.
             self.wake.notify_one();
         }
+        let standing = (ask == Ask::Status).then(|| self.standing()).flatten();
         Reply {
             ok,
             text,
             live: self.live(),
+            standing,
         }
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        let journal = Journal::open_enrolled(self.fs.clone(), &self.folder).ok()?;
+        Some(Standing::of(journal.record(), None))
     }
 
     async fn talk(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
@@ -256,6 +268,7 @@ impl Control {
                 ok: false,
                 text: format!("not understood: {error}"),
                 live: self.live(),
+                standing: None,
             },
         };
         let mut text = serde_json::to_vec(&reply)?;

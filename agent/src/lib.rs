@@ -36,6 +36,7 @@ mod proxy;
 mod service;
 mod service_files;
 mod settings;
+mod standing;
 mod stop;
 #[cfg(any(windows, test))]
 mod supervise;

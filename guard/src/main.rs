@@ -85,6 +85,8 @@ fn watch_one(dir: &Path, arguments: &[String], deadline: Duration) -> io::Result
         .args(arguments)
         .arg("--exit-with-stdin")
         .env("TIDEGATE_GUARD_SLOT", &slot)
+        // Signs of life come from the agent, and systemd expects them from this process's number.
+        .env_remove("WATCHDOG_PID")
         .stdin(Stdio::piped())
         .spawn()
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))?;

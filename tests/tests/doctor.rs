@@ -178,3 +178,46 @@ async fn a_person_at_the_machine_pauses_asks_at_once_and_goes_back() {
     })
     .await;
 }
+
+/// Who may ask the agent need not be able to read its journal, and who may not is told nothing.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_the_group_is_told_how_the_device_stands() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        println!("skipped: only root can be somebody else");
+        return;
+    }
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true)]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    // Others may pass through, as through /var/lib.
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.join("agent");
+    std::fs::copy(binary("tidegate-agent"), &program).unwrap();
+    let token = server.join_token();
+    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    std::fs::write(device.state.join("agent.conf"), "group = 54321\n").unwrap();
+    device.run();
+    let status = |group: &str| {
+        let output = Command::new("setpriv")
+            .args(["--reuid", "54321", "--clear-groups", "--regid", group])
+            .arg(&program)
+            .args(["status", "--state"])
+            .arg(&device.state)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let said = eventually("a member is told", async || {
+        let (ok, said) = status("54321");
+        ok.then_some(said)
+    })
+    .await;
+    assert!(said.contains("runs     1.0.0 from slot a"), "{said}");
+    assert!(said.contains("runs as process"), "{said}");
+    let (ok, said) = status("54322");
+    assert!(!ok && said.contains("Permission denied"), "{said}");
+}

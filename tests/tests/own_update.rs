@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -23,13 +24,23 @@ fn agent_release(dir: &Path, version: &str, becomes: &str) -> PathBuf {
 struct Guard {
     child: Child,
     log: PathBuf,
+    /// Where a service manager would hear of it.
+    manager: UnixDatagram,
 }
 
 impl Guard {
     fn start(dir: &Path, own: &Device, main: &Device, deadline: &str) -> Self {
         let log = dir.join("guard.log");
         let file = std::fs::File::create(&log).unwrap();
-        let child = Command::new(binary("tidegate-guard"))
+        let socket = dir.join("notify");
+        let manager = UnixDatagram::bind(&socket).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        // As systemd starts a service: its own number is the one that signs of life are expected from.
+        let child = Command::new("sh")
+            .args(["-c", "export WATCHDOG_PID=$$; exec \"$0\" \"$@\""])
+            .arg(binary("tidegate-guard"))
+            .env("NOTIFY_SOCKET", &socket)
+            .env("WATCHDOG_USEC", "3000000")
             .args(["--deadline", deadline])
             .arg(&own.state)
             .arg("run")
@@ -42,7 +53,25 @@ impl Guard {
             .stderr(file)
             .spawn()
             .unwrap();
-        Self { child, log }
+        Self {
+            child,
+            log,
+            manager,
+        }
+    }
+
+    /// Waits until the service manager has heard a word.
+    async fn says(&self, wanted: &str) {
+        eventually(&format!("the service says {wanted}"), async || {
+            let mut buffer = [0; 256];
+            while let Ok(length) = self.manager.recv(&mut buffer) {
+                if String::from_utf8_lossy(&buffer[..length]).contains(wanted) {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
     }
 
     fn log(&self) -> String {
@@ -131,6 +160,8 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
         installed,
     );
     let guard = Guard::start(dir, &own, &main, "6");
+    guard.says("READY=1").await;
+    guard.says("WATCHDOG=1").await;
     let roll_out = async |version: &str| -> String {
         let own = json!({ "product": "tidegate-agent", "window_s": 1 });
         server.roll_out(version, &["NA"], own).await
@@ -145,6 +176,9 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
     let id = roll_out("0.2.0").await;
     server.rollout_is(&id, "completed").await;
     settles("0.2.0").await;
+    // A service manager that heard nothing more would end it.
+    guard.says("READY=1").await;
+    guard.says("WATCHDOG=1").await;
     // One that ends at once: three starts, and the guard is back by itself.
     let id = roll_out("0.3.0").await;
     server.rollout_is(&id, "halted").await;

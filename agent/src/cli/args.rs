@@ -153,7 +153,7 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
         .state
         .take()
         .or_else(|| std::env::var_os("TIDEGATE_AGENT_STATE").map(PathBuf::from))
-        .unwrap_or_else(|| PathBuf::from("tidegate-agent"));
+        .unwrap_or_else(usual_state);
     let state = absolute(state);
     let own = options.values.remove("self-state");
     let own = own.map(|text| absolute(text.into()));
@@ -231,6 +231,18 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
         Some("enroll") => request(options, state).map(|r| Command::Enroll(Box::new(r))),
         Some(other) => Err(format!("there is no command {other:?}").into()),
         None => Err("name a command: enroll, run, status, doctor, install or another one".into()),
+    }
+}
+
+/// The folder of an agent that was tried out here, else that of the one that is installed.
+fn usual_state() -> PathBuf {
+    let here = PathBuf::from("tidegate-agent");
+    let installed = default_state();
+    let is_enrolled = |state: &Path| state.join("agent.json").exists();
+    if !is_enrolled(&here) && is_enrolled(&installed) {
+        installed
+    } else {
+        here
     }
 }
 

@@ -51,7 +51,8 @@ ENROLL
   --health-every S      how often what runs is checked outside of updates; 300 by default
 
 ALL
-  --state DIR           the agent's folder; ./tidegate-agent by default (or TIDEGATE_AGENT_STATE)
+  --state DIR           the agent's folder (or TIDEGATE_AGENT_STATE); by default ./tidegate-agent, or
+                        the installed agent's where there is none
   -h, --help  -V, --version
 
 What is installed is under <state>/current/tree. Exit codes: 0 ok, 1 failed, 2 usage.

@@ -5,31 +5,26 @@ use std::path::Path;
 use crate::config::Config;
 use crate::control::{self, Ask, Live};
 use crate::fs;
+use crate::fsm::SlotId;
 use crate::install;
 use crate::journal::Journal;
 use crate::log;
+use crate::standing::Standing;
 
 pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
     let config = Config::load(state).map_err(|e| log::chain(&e))?;
-    let fs = fs::system();
-    let journal = Journal::open_enrolled(fs.clone(), state).map_err(|e| log::chain(&e))?;
-    let record = journal.record();
-    // A hook that does not answer is no reason to say nothing.
-    let current = install::open(fs, state, &config.backend)
-        .and_then(|backend| backend.medium())
-        .map_err(|e| log::line(&log::chain(&e)))
-        .ok()
-        .and_then(|medium| medium.active);
-    // What really runs, where the medium says it: a switch may be meant and not made.
-    let shown = current.or(record.active);
-    let running = shown.and_then(|slot| record.slot(slot));
-    let kept = shown.unwrap_or(record.inactive().other()).other();
-    let kept = record.slot(kept);
-    let status = record.status();
     // What only a running agent knows; without one the files say all there is.
-    let live = control::ask(&config.control.place(state), Ask::Status)
-        .ok()
-        .map(|reply| reply.live);
+    let reply = control::ask(&config.control.place(state), Ask::Status).ok();
+    let (live, told) = reply.map_or((None, None), |r| (Some(r.live), r.standing));
+    let (standing, current) = match (Journal::open_enrolled(fs::system(), state), told) {
+        (Ok(journal), _) => {
+            let current = medium(&config, state);
+            (Standing::of(journal.record(), current), current)
+        }
+        // The journal is not for everybody who may ask the agent.
+        (Err(_), Some(told)) => (told, None),
+        (Err(error), None) => return Err(log::chain(&error)),
+    };
     if json {
         let value = serde_json::json!({
             "device": config.device,
@@ -37,34 +32,36 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
             "server": config.server,
             "product": config.product,
             "channel": config.channel,
-            "release": running.map(|i| i.release.to_string()),
-            "image": running.map(|i| i.image.sha256),
-            "slot": record.active,
+            "release": standing.release,
+            "image": standing.image,
+            "slot": standing.slot,
             "slot_on_medium": current,
-            "deployment": status.map(|(id, ..)| id),
-            "state": status.map(|(_, state, _)| state),
-            "window_left_s": status.and_then(|(.., left)| left),
-            "kept": kept.map(|i| i.release.to_string()),
-            "reports_waiting": record.outbox.len(),
-            "bad_images": record.bad,
+            "deployment": standing.deployment,
+            "state": standing.state,
+            "window_left_s": standing.window_left_s,
+            "kept": standing.kept,
+            "reports_waiting": standing.reports_waiting,
+            "bad_images": standing.bad_images,
             "agent": live,
         });
         return serde_json::to_string_pretty(&value)
             .map(|t| t + "\n")
             .map_err(|e| e.to_string());
     }
-    let release = running.map_or_else(|| "nothing".to_owned(), |i| i.release.to_string());
+    let release = standing
+        .release
+        .map_or_else(|| "nothing".to_owned(), |release| release.to_string());
     let mut text = format!(
         "device   {} ({})\nserver   {}\nproduct  {}, channel {}\nruns     {release}",
         config.device, config.name, config.server, config.product, config.channel
     );
-    if let Some(slot) = shown {
+    if let Some(slot) = current.or(standing.slot) {
         text += &format!(" from slot {}", slot.name());
     }
-    if let Some(kept) = kept {
-        text += &format!(", keeps {}", kept.release);
+    if let Some(kept) = standing.kept {
+        text += &format!(", keeps {kept}");
     }
-    match status {
+    match standing.deployment.zip(standing.state) {
         None => {
             let said = live.as_ref().and_then(|live| live.said.as_deref());
             text += "\nstate    idle";
@@ -73,19 +70,30 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
             }
             text += "\n";
         }
-        Some((id, state, left)) => {
+        Some((id, state)) => {
             text += &format!("\nstate    {state} ({id})");
-            if let Some(left) = left {
+            if let Some(left) = standing.window_left_s {
                 text += &format!(", {left} s of the rollback window left");
             }
             text += "\n";
         }
     }
     text += &about(live.as_ref());
-    if !record.outbox.is_empty() {
-        text += &format!("waiting  {} reports for the server\n", record.outbox.len());
+    if standing.reports_waiting > 0 {
+        let count = standing.reports_waiting;
+        text += &format!("waiting  {count} reports for the server\n");
     }
     Ok(text)
+}
+
+/// The slot that really runs, where the machine says it. A hook that does not answer is no reason to
+/// say nothing.
+fn medium(config: &Config, state: &Path) -> Option<SlotId> {
+    install::open(fs::system(), state, &config.backend)
+        .and_then(|backend| backend.medium())
+        .map_err(|e| log::line(&log::chain(&e)))
+        .ok()
+        .and_then(|medium| medium.active)
 }
 
 /// What a running agent says of itself.

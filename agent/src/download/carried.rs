@@ -19,8 +19,9 @@ impl Download {
         needed: u64,
     ) -> Result<(), Explained> {
         let blob = |sha256: Sha256| folder.join("blobs").join(sha256.to_string());
+        // What is missing or cannot be read is damaged: another payload of the bundle may be whole.
         let failed = |path: &Path, e: &dyn std::fmt::Display| {
-            Explained::new(Reason::DownloadFailed, format!("{}: {e}", path.display()))
+            Explained::new(Reason::ChunkCorrupt, format!("{}: {e}", path.display()))
         };
         let manifest = if let Some(kept) = self.kept_manifest(payload) {
             kept

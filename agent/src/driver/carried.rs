@@ -43,23 +43,24 @@ impl Driver {
     /// Applies the order of a bundle that is for this device; what came of it. With `waits` until
     /// the rollback window is over.
     pub async fn apply(&mut self, folder: &Path, waits: bool) -> Result<String, CarriedError> {
-        let refuse = |what: String| CarriedError::Unreadable(folder.join(Bundle::FILE), what);
-        let path = folder.join(Bundle::FILE);
-        let bytes = self.fs.read(&path, Bundle::MAX_BYTES);
-        let bytes = bytes
-            .map_err(|e| refuse(e.to_string()))?
-            .ok_or_else(|| refuse("is not there".into()))?;
-        let mut bundle: Bundle =
-            serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+        let refuse = |name: &str, what: String| CarriedError::Unreadable(folder.join(name), what);
+        let read = |name: &str| {
+            let bytes = self.fs.read(&folder.join(name), Bundle::MAX_BYTES);
+            bytes.map_err(|e| refuse(name, e.to_string()))
+        };
+        let bytes = read(Bundle::FILE)?;
+        let bytes = bytes.ok_or_else(|| refuse(Bundle::FILE, "is not there".into()))?;
+        let bundle: Bundle =
+            serde_json::from_slice(&bytes).map_err(|e| refuse(Bundle::FILE, e.to_string()))?;
         if bundle.format != Bundle::FORMAT {
-            return Err(refuse(format!("is of the format {:?}", bundle.format)));
+            let what = format!("is of the format {:?}", bundle.format);
+            return Err(refuse(Bundle::FILE, what));
         }
         let device = self.config.device;
-        let count = bundle.orders.len();
-        let order = bundle
-            .orders
-            .remove(&device)
-            .ok_or_else(|| CarriedError::NotForUs(count, device.to_string()))?;
+        let name = Bundle::order(device);
+        let order = read(&name)?
+            .ok_or_else(|| CarriedError::NotForUs(bundle.devices, device.to_string()))?;
+        let order = String::from_utf8(order).map_err(|e| refuse(&name, e.to_string()))?;
         self.bundle = Some(folder.to_owned());
         // What a power cut has interrupted comes first: perhaps this very bundle.
         let agenda = self.core.start().map_err(DriverError::from)?;

@@ -72,6 +72,9 @@ impl Call<'_> {
             .args(self.arguments)
             .current_dir(self.folder)
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
+            // What a command starts is not this service, and speaks for itself.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

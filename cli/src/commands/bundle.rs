@@ -55,7 +55,7 @@ async fn create(
     let body = BundleBody { selector, days };
     let path = format!("/api/v1/rollouts/{rollout}/bundle");
     let view: BundleView = api.post(&path, &body).await?;
-    let mut orders = BTreeMap::new();
+    let mut orders: BTreeMap<DeviceId, String> = BTreeMap::new();
     for order in view.orders {
         let Some(assignment) = order.assignment else {
             let why = order.reason.map(|reason| reason.text).unwrap_or_default();
@@ -74,28 +74,40 @@ async fn create(
         ));
     }
     let [metadata, blobs] = ["metadata", "blobs"].map(|name| out.join(name));
-    for folder in [&metadata, &blobs] {
+    for folder in [&metadata, &blobs, &out.join("orders")] {
         std::fs::create_dir_all(folder).map_err(at(folder))?;
     }
     let bytes = take_payloads(api, orders.values(), &blobs).await?;
     take_metadata(api, &metadata).await?;
+    for (device, order) in &orders {
+        write(&out.join(Bundle::order(*device)), order.as_bytes())?;
+    }
     let count = orders.len();
     let bundle = Bundle {
         format: Bundle::FORMAT.into(),
         rollout: view.rollout,
-        orders,
+        devices: count,
     };
-    // Last: a folder with it is whole.
-    let path = out.join(Bundle::FILE);
     let text =
         serde_json::to_vec_pretty(&bundle).map_err(|e| CliError::failed("the bundle", &e))?;
-    std::fs::write(&path, text).map_err(at(&path))?;
+    // Last: a folder with it is whole.
+    write(&out.join(Bundle::FILE), &text)?;
     line(&format!(
         "{count} devices, {bytes} bytes of payloads, good for {days} days, in {}\n\
          next: on each device, tidegate-agent apply FOLDER",
         out.display()
     ));
     Ok(())
+}
+
+/// A stick may be pulled out at once: what is written is on it.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    use std::io::Write as _;
+    let written = std::fs::File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(at(path))
 }
 
 /// The payloads that the orders name: the best one, and the one that needs no old image.
@@ -134,8 +146,7 @@ async fn take_metadata(api: &Api, folder: &Path) -> Result<(), CliError> {
     let fetch = async |name: &str| -> Result<Option<Vec<u8>>, CliError> {
         let bytes = api.get_bytes(&format!("{}{name}", paths::METADATA)).await?;
         if let Some(bytes) = &bytes {
-            let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(at(&path))?;
+            write(&folder.join(name), bytes)?;
         }
         Ok(bytes)
     };
