@@ -15,6 +15,17 @@ pub(crate) struct Address {
 }
 
 impl Address {
+    /// Of nobody.
+    pub(crate) fn none() -> Self {
+        Self {
+            tls: false,
+            host: String::new(),
+            port: 0,
+            authority: "nobody".into(),
+            base: String::new(),
+        }
+    }
+
     /// Reads `http://host:port` or `https://host:port`.
     pub(crate) fn parse(text: &str) -> Result<Self, TransportError> {
         let address = Self::with_base(text)?;

@@ -136,9 +136,23 @@ pub struct Client {
     proxy: Option<Proxy>,
     tls: Option<TlsConnector>,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// Why it connects to nothing.
+    unfit: Option<String>,
 }
 
 impl Client {
+    /// A client that reaches nobody, and says why: for a machine whose settings are broken while it
+    /// has to go back by itself.
+    pub(crate) fn unfit(why: String) -> Self {
+        Self {
+            address: Address::none(),
+            proxy: None,
+            tls: None,
+            connection: None,
+            unfit: Some(why),
+        }
+    }
+
     /// A client for a server; `ca_file` stands in for the public certificate authorities.
     pub fn new(
         server: &str,
@@ -174,6 +188,7 @@ impl Client {
             proxy,
             tls,
             connection: None,
+            unfit: None,
         })
     }
 
@@ -190,6 +205,7 @@ impl Client {
             proxy,
             tls: None,
             connection: Some(handshake(line).await?),
+            unfit: None,
         })
     }
 
@@ -205,6 +221,7 @@ impl Client {
             proxy: self.proxy.clone(),
             tls: self.tls.clone(),
             connection: None,
+            unfit: self.unfit.clone(),
         }
     }
 
@@ -419,6 +436,9 @@ impl Client {
             ..
         } = &self.address;
         let refuse = |e: String| TransportError::Connect(authority.clone(), e);
+        if let Some(why) = &self.unfit {
+            return Err(refuse(why.clone()));
+        }
         let connecting = async {
             let (to, at) = match &self.proxy {
                 Some(proxy) => (proxy.host.as_str(), proxy.port),

@@ -132,8 +132,15 @@ impl Config {
         std::iter::once(self.server.as_str()).chain(also)
     }
 
-    /// Reads it.
+    /// Reads it, and what an administrator has changed.
     pub fn load(state: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::as_enrolled(state)?;
+        settings::overlay(state, &mut config)?;
+        Ok(config)
+    }
+
+    /// Reads what the device was told when it joined, and nothing that was changed since.
+    pub(crate) fn as_enrolled(state: &Path) -> Result<Self, ConfigError> {
         let path = state.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -142,12 +149,10 @@ impl Config {
             }
             Err(e) => return Err(io_at(&path)(e)),
         };
-        let mut config = serde_json::from_str(&text).map_err(|e| ConfigError::Malformed {
+        serde_json::from_str(&text).map_err(|e| ConfigError::Malformed {
             path,
             what: e.to_string(),
-        })?;
-        settings::overlay(state, &mut config)?;
-        Ok(config)
+        })
     }
 
     /// Writes it.

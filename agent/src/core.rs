@@ -192,6 +192,14 @@ impl Staging {
                 .flatten(),
             image: job.target.image,
         };
-        self.backend.stage(order).map_err(|e| e.explained())
+        let staged = self.backend.stage(order).map_err(|e| e.explained());
+        if let Err(why) = &staged
+            && why.code == Reason::DiskFull
+        {
+            // The agent must not starve from what it has left itself.
+            let freed = self.backend.discard(job.slot);
+            let _ = freed.inspect_err(|error| log::line(&log::chain(error)));
+        }
+        staged
     }
 }

@@ -104,7 +104,6 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         floor: Timestamp::ZERO,
         trusted: request.clock_trusted,
     };
-    let mut client = Client::new(&request.server, request.ca_file.as_deref(), clock)?;
     let body = Enrol {
         token: token.to_string(),
         public_key: key.public().to_string(),
@@ -118,9 +117,17 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         image: adopted.map(|image| image.sha256),
     };
     let body = serde_json::to_vec(&body).map_err(|e| TransportError::Malformed(e.to_string()))?;
-    let answer = send_signed(&mut client, &key, paths::ENROL, body)
-        .await?
-        .ok()?;
+    let mut answer = None;
+    for server in std::iter::once(&request.server).chain(&request.also) {
+        let mut client = Client::new(server, request.ca_file.as_deref(), clock)?;
+        let sent = send_signed(&mut client, &key, paths::ENROL, body.clone()).await;
+        let reached = sent.is_ok();
+        answer = Some(sent.and_then(Answer::ok));
+        if reached {
+            break;
+        }
+    }
+    let answer = answer.unwrap_or(Err(TransportError::Timeout))?;
     let enrolled: Enrolled =
         serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
     let files = pinned_root(enrolled.root, &token)?;

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tidegate_protocol::Reason;
 
-use crate::fs::{Fs, Mode};
+use crate::fs::{Fs, Mode, Open};
 use crate::fsm::Record;
 
 /// Why the journal cannot be used.
@@ -56,6 +57,8 @@ pub struct Journal {
     record: Record,
 }
 
+/// Numbers of requests that are passed over when one copy is lost.
+const SKIPPED: u64 = 16;
 /// A record of ordinary size has a few KB; nothing larger than this is read.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -73,24 +76,30 @@ impl Journal {
     /// Reads the journal of a state directory; begins one where there is none.
     pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, JournalError> {
         let mut newest: Option<Numbered> = None;
-        let mut damaged = 0;
+        let (mut damaged, mut copies, mut failed) = (0, 0, None);
         for name in NAMES {
             let path = dir.join(name);
             match read(&*fs, &path) {
                 Ok(Some(found)) => {
+                    copies += 1;
                     if newest.as_ref().is_none_or(|n| found.write > n.write) {
                         newest = Some(found);
                     }
                 }
                 Ok(None) => {}
                 Err(ReadError::Damaged) => damaged += 1,
-                Err(ReadError::Io(source)) => return Err(JournalError::Io { path, source }),
+                // Storage that has lost one copy may have the other.
+                Err(ReadError::Io(source)) => failed = Some(JournalError::Io { path, source }),
             }
         }
         match newest {
-            Some(Numbered { write, record }) => {
-                if damaged > 0 {
+            Some(Numbered { write, mut record }) => {
+                if damaged > 0 || failed.is_some() {
                     crate::log::line("one copy of the journal is damaged; the other one is used");
+                }
+                if copies == 1 && write > 1 {
+                    // What is lost may have used up numbers: nobody must use one twice.
+                    record.requests = record.requests.saturating_add(SKIPPED);
                 }
                 Ok(Self {
                     fs,
@@ -99,13 +108,16 @@ impl Journal {
                     record,
                 })
             }
-            None if damaged > 0 => Err(JournalError::Damaged(dir.to_owned())),
-            None => Ok(Self {
-                fs,
-                dir: dir.to_owned(),
-                write: 0,
-                record: Record::new(),
-            }),
+            None => match failed {
+                Some(error) => Err(error),
+                None if damaged > 0 => Err(JournalError::Damaged(dir.to_owned())),
+                None => Ok(Self {
+                    fs,
+                    dir: dir.to_owned(),
+                    write: 0,
+                    record: Record::new(),
+                }),
+            },
         }
     }
 
@@ -128,19 +140,49 @@ impl Journal {
             write: self.write + 1,
             record,
         };
-        let json = serde_json::to_vec(&numbered).map_err(JournalError::Encode)?;
+        let mut json = serde_json::to_vec(&numbered).map_err(JournalError::Encode)?;
+        json.resize(json.len().max(ROOM), b' ');
         let mut bytes = tidegate_delta::sha256(&json).to_string().into_bytes();
         bytes.push(b'\n');
         bytes.extend(json);
         let path = self.dir.join(NAMES[usize::from(numbered.write % 2 == 1)]);
         self.fs
             .replace(&path, &bytes, Mode::Private)
+            .or_else(|error| self.write_without_room(&path, &bytes, error))
             .map_err(|source| JournalError::Io { path, source })?;
         self.write = numbered.write;
         self.record = numbered.record;
         Ok(())
     }
+
+    /// On a full disk the way back must still be written down: over the older copy, which takes
+    /// nothing new, the newest one being whole beside it; else where the reserve was.
+    fn write_without_room(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
+        if crate::install::io_reason(&full) != Reason::DiskFull {
+            return Err(full);
+        }
+        let over = || {
+            let file = self.fs.open(path, Open::Existing)?;
+            if file.length()? < bytes.len() as u64 {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            file.write_all_at(bytes, 0)?;
+            file.set_length(bytes.len() as u64)?;
+            file.sync()
+        };
+        over().or_else(|_| {
+            self.fs.remove_file(&self.dir.join(RESERVE))?;
+            self.fs.replace(path, bytes, Mode::Private)
+        })
+    }
 }
+
+/// A file whose room is the journal's when there is no other: made by whoever has room to give.
+pub(crate) const RESERVE: &str = "reserve";
+
+/// Bytes that a record takes at least, so that a later one fits over it. In tests simulated media
+/// are kept by the thousand.
+const ROOM: usize = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 
 const NAMES: [&str; 2] = ["journal.a", "journal.b"];
 
@@ -197,6 +239,46 @@ mod tests {
         let bytes = fs::read(&newest).unwrap();
         fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
         assert_eq!(open(dir.path()).unwrap().record().counter, 4);
+    }
+
+    #[test]
+    fn one_copy_is_enough_and_no_number_of_a_request_is_used_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = open(dir.path()).unwrap();
+        for requests in 1..=5 {
+            let record = Record {
+                requests,
+                ..Record::new()
+            };
+            journal.write(record).unwrap();
+        }
+        // The newest cannot be read at all, as from a bad sector.
+        fs::remove_file(dir.path().join("journal.b")).unwrap();
+        fs::create_dir(dir.path().join("journal.b")).unwrap();
+        let found = open(dir.path()).unwrap();
+        assert!(found.record().requests > 5, "{}", found.record().requests);
+    }
+
+    #[test]
+    fn what_does_not_fit_on_the_disk_is_written_over_the_older_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = open(dir.path()).unwrap();
+        for counter in 1..=3 {
+            journal.write(record(counter)).unwrap();
+        }
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let path = dir.path().join("journal.a");
+        let newest = fs::read(dir.path().join("journal.b")).unwrap();
+        journal.write_without_room(&path, &newest, full()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), newest);
+        // More than stood there takes the reserve's room.
+        let more = vec![b'x'; newest.len() + 1];
+        assert!(journal.write_without_room(&path, &more, full()).is_err());
+        fs::write(dir.path().join(RESERVE), [0; 100]).unwrap();
+        journal.write_without_room(&path, &more, full()).unwrap();
+        assert!(!dir.path().join(RESERVE).exists());
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(journal.write_without_room(&path, &more, denied).is_err());
     }
 
     #[test]

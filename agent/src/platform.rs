@@ -88,6 +88,10 @@ pub(crate) fn group_id(group: &str) -> std::io::Result<u32> {
 
 pub(crate) fn read_small(path: &Path) -> Option<String> {
     use std::io::Read as _;
+    // A pipe would be waited for.
+    if !std::fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
     let mut text = String::new();
     std::fs::File::open(path)
         .ok()?

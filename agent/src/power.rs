@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Battery, Power};
@@ -157,13 +157,16 @@ pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
         .next()
         .ok_or("no such host")?;
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     stream
         .write_all(format!("LIST VAR {name}\n").as_bytes())
         .map_err(failed)?;
     let mut battery = Battery::default();
-    for line in BufReader::new(stream.take(LIMIT)).lines() {
+    let answer = Patient {
+        stream,
+        until: Instant::now() + PATIENCE,
+    };
+    for line in BufReader::new(answer.take(LIMIT)).lines() {
         let line = line.map_err(failed)?;
         if line.starts_with("ERR ") {
             return Err(line);
@@ -199,6 +202,23 @@ pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
         }
     }
     Err("it stopped in the middle".into())
+}
+
+/// Reads until a moment, however slowly bytes come.
+struct Patient {
+    stream: TcpStream,
+    until: Instant,
+}
+
+impl std::io::Read for Patient {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buf)
+    }
 }
 
 fn from_file(file: &Path) -> Option<Battery> {

@@ -1,7 +1,32 @@
 //! What the service manager hears: that the agent is ready, and that it is not stuck.
 //!
-//! The signs of life come from the event loop itself: when it hangs, they stop, systemd kills the
-//! agent, and in the trial of a new version that costs a try.
+//! The signs of life come from the event loop, and only for as long as the driver gets on: when either
+//! hangs, they stop, systemd kills the agent, and in the trial of a new version that costs a try.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// No single thing that the driver waits for takes so long.
+const HUNG: Duration = Duration::from_mins(10);
+
+/// When the driver got on last, in seconds since the start.
+static BEAT: AtomicU64 = AtomicU64::new(0);
+
+fn seconds() -> u64 {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    BEGUN.get_or_init(Instant::now).elapsed().as_secs()
+}
+
+/// The driver gets on.
+pub(crate) fn beat() {
+    BEAT.store(seconds(), Ordering::Relaxed);
+}
+
+#[cfg(target_os = "linux")]
+fn gets_on(now_s: u64, beat_s: u64) -> bool {
+    now_s.saturating_sub(beat_s) < HUNG.as_secs()
+}
 
 /// Says that the agent is ready, then that it lives, for as long as it is polled. Never ends.
 pub(crate) async fn keep_alive() {
@@ -12,7 +37,9 @@ pub(crate) async fn keep_alive() {
         let _ = notify(&[NotifyState::Ready]);
         if let Some(within) = watchdog_enabled() {
             loop {
-                let _ = notify(&[NotifyState::Watchdog]);
+                if gets_on(seconds(), BEAT.load(Ordering::Relaxed)) {
+                    let _ = notify(&[NotifyState::Watchdog]);
+                }
                 tokio::time::sleep(within / 3).await;
             }
         }
@@ -26,6 +53,13 @@ mod tests {
     use std::io::Read as _;
     use std::os::unix::net::UnixDatagram;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_driver_that_hangs_is_not_vouched_for() {
+        use super::gets_on;
+        assert!(gets_on(5, 0) && gets_on(700, 650));
+        assert!(!gets_on(700, 50));
+    }
 
     /// The environment belongs to the whole process: the words are read from one of its own.
     #[test]

@@ -58,6 +58,11 @@ pub(crate) fn overlay(state: &Path, config: &mut Config) -> Result<(), ConfigErr
     use std::io::Read as _;
     let path = state.join(FILE);
     let mut text = String::new();
+    // A pipe in its place would be waited for.
+    if std::fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+        let what = "is no plain file".into();
+        return Err(ConfigError::Malformed { path, what });
+    }
     let read =
         std::fs::File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
     match read {

@@ -92,22 +92,22 @@ impl TrustStore {
         let mut damaged = Vec::new();
         for copy in COPIES {
             let path = self.path(name, copy);
-            match read_copy(&*self.fs, &path, limit)
-                .map_err(|e| TrustStoreError::Io(path.clone(), e))?
-            {
-                Copy::Whole(bytes) => {
+            match read_copy(&*self.fs, &path, limit) {
+                Ok(Copy::Whole(bytes)) => {
                     whole.get_or_insert(bytes);
                 }
-                Copy::Damaged => damaged.push(path),
-                Copy::Absent => {}
+                // Storage that has lost one copy may have the other.
+                Ok(Copy::Damaged) | Err(_) => damaged.push(path),
+                Ok(Copy::Absent) => {}
             }
         }
         for path in damaged {
             crate::log::line(&format!("{} is damaged", path.display()));
-            if let Some(bytes) = &whole {
-                self.fs
-                    .replace(&path, &checksummed(bytes), Mode::Plain)
-                    .map_err(|e| TrustStoreError::Io(path, e))?;
+            if let Some(bytes) = &whole
+                && let Err(error) = self.fs.replace(&path, &checksummed(bytes), Mode::Plain)
+            {
+                // One whole copy is enough to go on with.
+                crate::log::line(&format!("{} cannot be mended: {error}", path.display()));
             }
         }
         Ok(whole)

@@ -81,15 +81,24 @@ fn say(text: &str) {
 fn watch_one(dir: &Path, arguments: &[String], deadline: Duration) -> io::Result<()> {
     let slot = choose(dir)?;
     let program = program(dir, &slot);
-    let mut child = Command::new(&program)
+    let started = Command::new(&program)
         .args(arguments)
         .arg("--exit-with-stdin")
         .env("TIDEGATE_GUARD_SLOT", &slot)
         // Signs of life come from the agent, and systemd expects them from this process's number.
         .env_remove("WATCHDOG_PID")
         .stdin(Stdio::piped())
-        .spawn()
-        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))?;
+        .spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            leave(dir, &slot, &error)?;
+            return Err(io::Error::new(
+                error.kind(),
+                format!("{}: {error}", program.display()),
+            ));
+        }
+    };
     // Held open: the agent ends when this process does.
     let held = child.stdin.take();
     let begun = Instant::now();
@@ -149,6 +158,28 @@ fn choose(dir: &Path) -> io::Result<String> {
     ));
     point_to(dir, other)?;
     Ok(other.to_owned())
+}
+
+/// An agent that was good and cannot be started any more is lost, by its disk or by a person: any other
+/// one is better than none.
+fn leave(dir: &Path, slot: &str, error: &io::Error) -> io::Result<()> {
+    use io::ErrorKind::{ExecutableFileBusy, Interrupted, OutOfMemory, WouldBlock};
+    // That passes.
+    if matches!(
+        error.kind(),
+        WouldBlock | OutOfMemory | Interrupted | ExecutableFileBusy
+    ) {
+        return Ok(());
+    }
+    let other = if slot == "a" { "b" } else { "a" };
+    if !program(dir, other).exists() {
+        return Ok(());
+    }
+    say(&format!(
+        "the agent in slot {slot} cannot be started: to slot {other}"
+    ));
+    point_to(dir, other)?;
+    replace(&dir.join("confirmed"), other)
 }
 
 fn pointer(dir: &Path) -> io::Result<String> {
@@ -247,6 +278,21 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(choose(&folder.0).unwrap(), "b");
         }
+    }
+
+    #[test]
+    fn an_agent_that_cannot_be_started_any_more_gives_way_to_another_one() {
+        let folder = Folder::new("lost");
+        replace(&folder.0.join("confirmed"), "b").unwrap();
+        let busy = io::Error::from(io::ErrorKind::WouldBlock);
+        leave(&folder.0, "b", &busy).unwrap();
+        assert_eq!(choose(&folder.0).unwrap(), "b");
+        let lost = io::Error::from(io::ErrorKind::NotFound);
+        leave(&folder.0, "b", &lost).unwrap();
+        assert_eq!(choose(&folder.0).unwrap(), "a");
+        fs::remove_file(program(&folder.0, "b")).unwrap();
+        leave(&folder.0, "a", &lost).unwrap();
+        assert_eq!(choose(&folder.0).unwrap(), "a");
     }
 
     #[test]

@@ -77,6 +77,57 @@ async fn a_changed_folder_is_unpacked_again_without_the_network_and_nothing_is_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_of_what_runs_is_made_again_and_a_folder_in_its_place_is_put_aside() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true)]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let mut device = Device::enrol(
+        dir,
+        "one",
+        &server.url,
+        &server.join_token(),
+        "NA",
+        installed,
+    );
+    std::fs::remove_dir_all(device.state.join("slots/a/tree")).unwrap();
+    let current = device.state.join("current");
+    std::fs::remove_file(&current).unwrap();
+    std::fs::create_dir(&current).unwrap();
+    std::fs::write(current.join("own"), "of a person").unwrap();
+    device.run();
+    eventually("it runs again", async || {
+        (device.installed().as_deref() == Some("1.0.0")).then_some(())
+    })
+    .await;
+    let own = std::fs::read_to_string(device.state.join("current.was/own")).unwrap();
+    assert_eq!(own, "of a person");
+}
+
+/// A release may break all that only the server needs: it can be left all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_needs_no_settings_no_key_and_no_server() {
+    let server = Server::start().await;
+    let (mut device, _) = in_window(&server, &server.url).await;
+    device.kill();
+    for (name, text) in [
+        ("agent.conf", "server = nonsense\nno-such-setting = 1\n"),
+        ("identity.pem", ""),
+    ] {
+        std::fs::write(device.state.join(name), text).unwrap();
+    }
+    std::fs::remove_dir_all(device.state.join("trust")).unwrap();
+    // The new version turns bad.
+    let sick = device.state.join("slots/b/tree/health.sh");
+    std::fs::write(sick, "#!/bin/sh\nexit 1\n").unwrap();
+    device.run();
+    eventually("it is back", async || {
+        (device.installed().as_deref() == Some("1.0.0")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_whose_previous_version_nobody_has_any_more_stays_and_says_so() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", false)]);

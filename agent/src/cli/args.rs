@@ -382,11 +382,11 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         region: typed("region", value("region"))?,
         channel: typed("channel", value("channel"))?,
         adopt,
-        ca_file: value("ca-file").map(PathBuf::from),
+        ca_file: value("ca-file").map(|file| absolute(file.into())),
         health,
         restart,
         power: PowerSettings {
-            file: value("battery-file").map(PathBuf::from),
+            file: value("battery-file").map(|file| absolute(file.into())),
             ups: value("ups"),
             supplies: None,
         },

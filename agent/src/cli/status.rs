@@ -63,12 +63,7 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
     }
     match standing.deployment.zip(standing.state) {
         None => {
-            let said = live.as_ref().and_then(|live| live.said.as_deref());
-            text += "\nstate    idle";
-            if let Some(said) = said {
-                text += &format!(": {said}");
-            }
-            text += "\n";
+            text += "\nstate    idle\n";
         }
         Some((id, state)) => {
             text += &format!("\nstate    {state} ({id})");
@@ -103,7 +98,12 @@ fn about(live: Option<&Live>) -> String {
     };
     let mut text = format!("agent    runs as process {}", live.pid);
     match live.heard_s {
-        Some(seconds) => text += &format!(", heard of the server {seconds} s ago\n"),
+        Some(seconds) => {
+            text += &format!(", heard of the server {seconds} s ago\n");
+            if let Some(said) = &live.said {
+                text += &format!("said     {said} ({seconds} s ago)\n");
+            }
+        }
         None => text += ", has not heard of the server yet\n",
     }
     if let Some(error) = &live.error {

@@ -126,10 +126,19 @@ impl Machine<'_> {
 
     fn slots(&self) -> Finding {
         let backend = install::open(fs::system(), self.state, &self.config.backend);
-        let medium = match backend.and_then(|backend| backend.medium()) {
-            Ok(medium) => medium,
+        let looked = backend.and_then(|backend| {
+            let medium = backend.medium()?;
+            let gone = medium.active.filter(|slot| !backend.is_there(*slot));
+            Ok((medium, gone))
+        });
+        let (medium, gone) = match looked {
+            Ok(looked) => looked,
             Err(error) => return bad("slots", &error),
         };
+        if let Some(slot) = gone {
+            let value = format!("slot {} is in use, and nothing is in it", slot.name());
+            return Finding::new("slots", value, "a version", Verdict::Bad);
+        }
         let Some(record) = self.record else {
             return Finding::new(
                 "slots",

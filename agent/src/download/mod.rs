@@ -283,13 +283,14 @@ impl Shared<'_> {
     fn take(&mut self, index: usize, at: u64, bytes: &[u8]) -> Result<(), Stop> {
         self.now += bytes.len() as u64;
         self.store.count(bytes.len() as u64);
-        self.tries = 0;
         let wanted = self.manifest.offset(index) + self.store.begun(index);
         let skip = usize::try_from(wanted.saturating_sub(at)).unwrap_or(usize::MAX);
         let bytes = bytes.get(skip.min(bytes.len())..).unwrap_or_default();
         if bytes.is_empty() {
             return Ok(());
         }
+        // What was there already, sent again, is no progress.
+        self.tries = 0;
         let good = self
             .store
             .append(self.manifest, index, bytes)

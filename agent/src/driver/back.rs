@@ -7,8 +7,10 @@ use tidegate_protocol::{Explained, Payload, Reason};
 use super::{Driver, DriverError, LAST_WORDS, MAX_BACK_OFF, RoundError};
 use crate::core::NotBack;
 use crate::download::Ways;
-use crate::fsm::{Activation, Event, Installed, Job, SlotId};
+use crate::fsm::{Activation, Event, Installed, Job, Phase, SlotId};
+use crate::journal;
 use crate::log;
+use crate::platform;
 
 /// What came of fetching a damaged version again.
 enum Restored {
@@ -31,6 +33,7 @@ impl Driver {
     ) -> Result<Event, DriverError> {
         let mut wait = Duration::from_secs(1);
         let event = loop {
+            self.gets_on();
             self.stopped.get_or_insert_with(Instant::now);
             let work = self.core.way_back(slot);
             let done = self.blocking(move || work.run()).await;
@@ -63,6 +66,9 @@ impl Driver {
                 }
             };
             log::line(&format!("going back: {why}"));
+            if why.code == Reason::DiskFull {
+                self.makes_room();
+            }
             self.refused = Some(why.clone());
             self.says_it_now().await?;
             if once {
@@ -75,6 +81,56 @@ impl Driver {
         self.restores = None;
         self.runs_again()?;
         Ok(event)
+    }
+
+    /// What runs may have been removed, by a person or by its storage: it is made again from what is
+    /// kept of it. What was changed is left: a version may write to its own files.
+    pub(super) async fn mends_what_runs(&mut self) {
+        let record = self.journal().record();
+        let resting = matches!(record.phase, Phase::Idle | Phase::Probation { .. });
+        let Some((slot, image)) = record
+            .active
+            .filter(|slot| resting && !self.core.backend.is_there(*slot))
+            .and_then(|slot| Some((slot, record.slot(slot)?.image)))
+        else {
+            return;
+        };
+        log::line("what should run is gone: it is made again from what is kept of it");
+        let backend = self.core.backend.clone();
+        let made = self.blocking(move || backend.verify(slot, image)).await;
+        let why = match made {
+            Ok(Ok(())) => match self.restart(slot).await {
+                Ok(()) => return,
+                Err(why) => why,
+            },
+            Ok(Err(error)) => Explained::new(Reason::PreviousDamaged, log::chain(&error)),
+            Err(why) => why,
+        };
+        log::line(&why.to_string());
+        self.refused = Some(why);
+    }
+
+    /// Gives up what the way back does not need.
+    fn makes_room(&mut self) {
+        let reserve = self.state.join(journal::RESERVE);
+        let freed = self.core.download.drop_all();
+        for error in [freed, self.fs.remove_if_there(&reserve)]
+            .into_iter()
+            .filter_map(Result::err)
+        {
+            log::line(&format!("making room: {error}"));
+        }
+    }
+
+    /// Keeps a little room for the day on which the disk is full.
+    pub(super) fn keeps_a_reserve(&self) {
+        const BYTES: usize = 256 << 10;
+        let path = self.state.join(journal::RESERVE);
+        let plenty = platform::free_space(&self.state).is_some_and(|free| free > 64 * BYTES as u64);
+        if plenty && !path.exists() && std::fs::write(&path, vec![0xA5; BYTES]).is_err() {
+            // Half of one would only be in the way.
+            let _ = std::fs::remove_file(&path);
+        }
     }
 
     /// Tells the server what there is to tell, if it can be reached at once.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason, Sha256};
+use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, MAX_WAIT_S, Reason, Sha256};
 use tidegate_trust::{SecretKey, TrustError};
 
 use crate::client::{Client, TransportError};
@@ -28,6 +28,7 @@ use crate::fsm::{Effect, Event, Phase};
 use crate::install::{self, SlotError};
 use crate::journal::{Journal, JournalError};
 use crate::log;
+use crate::service;
 use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
 pub use carried::{CarriedError, export};
@@ -99,6 +100,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_mins(1);
 const REBOOT: Duration = Duration::from_mins(5);
 /// How long an agent that has to end may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// After a held request that broke.
+const HELD_BROKE: Duration = Duration::from_millis(500);
 /// Between tries while the server does not answer.
 const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
@@ -137,6 +140,8 @@ pub struct Driver {
     restores: Option<Sha256>,
     /// Whether the server has answered since the start.
     spoken: bool,
+    /// For how long the link lets a request be held, in seconds.
+    hold_s: u16,
     /// The folder that stands in for a server, where a person has carried one here.
     bundle: Option<PathBuf>,
     /// What is known of a server that cannot be reached.
@@ -149,9 +154,17 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Opens a state directory.
+    /// Opens a state directory. What only the server needs, and settings that were changed, may be
+    /// broken while the machine is in the middle of a change of versions: the way back needs none of
+    /// it, and a version that breaks it must be left all the same.
     pub fn open(state: &Path, together: Arc<Together>) -> Result<Self, DriverError> {
-        let config = Config::load(state)?;
+        let (config, mut broken) = match Config::load(state) {
+            Ok(config) => (config, None),
+            Err(error) => match Config::as_enrolled(state) {
+                Ok(config) => (config, Some(DriverError::from(error))),
+                Err(_) => return Err(error.into()),
+            },
+        };
         let lock = config::lock(state)?;
         let fs = fs::system();
         let backend = install::open(fs.clone(), state, &config.backend)?;
@@ -160,14 +173,37 @@ impl Driver {
             floor: core.journal.record().time_floor,
             trusted: config.clock_trusted,
         };
+        let mut without = |error: DriverError| {
+            broken.get_or_insert(error);
+        };
         // Without a root there is nobody to believe: said at once, not at the first order.
         let trust = TrustStore::open(fs.clone(), state)?;
-        trust.load()?;
+        let _ = trust.load().map_err(|e| without(e.into()));
+        let key = config::identity(&*fs, state).unwrap_or_else(|error| {
+            without(error.into());
+            SecretKey::from_seed(rand::random())
+        });
+        let client = Client::new(&config.server, config.ca_file.as_deref(), clock)
+            .map_err(|e| without(e.into()))
+            .ok();
+        let client = match (broken, &core.journal.record().phase) {
+            (None, _) => client,
+            (
+                Some(error),
+                Phase::Trial { .. } | Phase::Probation { .. } | Phase::Returning { .. },
+            ) => {
+                let why = log::chain(&error);
+                log::line(&format!("{why}; the way back stays open without it"));
+                Some(Client::unfit(why))
+            }
+            (Some(error), _) => return Err(error),
+        };
+        let client = client.unwrap_or_else(|| Client::unfit("no server is named".into()));
         Ok(Self {
-            key: config::identity(&*fs, state)?,
+            key,
             core,
             trust,
-            client: Client::new(&config.server, config.ca_file.as_deref(), clock)?,
+            client,
             state: state.to_owned(),
             fs,
             config,
@@ -184,6 +220,7 @@ impl Driver {
             refused: None,
             restores: None,
             spoken: false,
+            hold_s: MAX_WAIT_S,
             bundle: None,
             cut_off: CutOff::default(),
             control: Arc::new(Control::open(fs::system(), state)),
@@ -215,7 +252,9 @@ impl Driver {
     async fn serve(&mut self) -> Result<(), DriverError> {
         let agenda = self.core.start()?;
         self.work_off(agenda).await?;
+        self.mends_what_runs().await;
         loop {
+            self.gets_on();
             self.obey().await?;
             self.count_window().await?;
             self.check_idle().await;
@@ -223,11 +262,13 @@ impl Driver {
             let pause = match self.round().await {
                 Ok(poll) => {
                     self.is_reached();
+                    self.keeps_a_reserve();
                     self.together.is_heard();
                     // A held check-in has used up most of the interval already.
                     jittered(poll.saturating_sub(began.elapsed()))
                 }
                 Err(RoundError::Fatal(error)) => return Err(error),
+                Err(error) if self.was_held(&error, began.elapsed()) => jittered(HELD_BROKE),
                 Err(error) => {
                     let text = log::chain(&error);
                     log::line(&text);
@@ -237,6 +278,22 @@ impl Driver {
             };
             self.wait(pause).await?;
         }
+    }
+
+    /// Whether a request was lost because the link does not let it be held for so long: then the next
+    /// one is held for half of that. Some links drop every few seconds, and nobody is cut off on them.
+    fn was_held(&mut self, error: &RoundError, took: Duration) -> bool {
+        // One that fails though it is hardly held is not lost by being held.
+        let held = self.spoken && self.hold_s > 0;
+        let half = u16::try_from(took.as_secs() / 2).unwrap_or(MAX_WAIT_S);
+        match error {
+            RoundError::Transport(TransportError::Broken(_) | TransportError::Timeout) if held => {
+                self.hold_s = half.min(self.hold_s / 2);
+            }
+            _ => return false,
+        }
+        // Silence may be the server's as well.
+        matches!(error, RoundError::Transport(TransportError::Broken(_)))
     }
 
     /// Does what a person at the machine has asked for.
@@ -260,8 +317,9 @@ impl Driver {
             }
             let slice = match &self.journal().record().phase {
                 Phase::Probation { job, .. } => left.min(probation_check(job.window_s)),
-                _ => left,
+                _ => left.min(SIGN_OF_LIFE),
             };
+            self.gets_on();
             tokio::select! {
                 () = tokio::time::sleep(slice) => {}
                 () = self.control.woken() => return Ok(()),
@@ -349,6 +407,13 @@ impl Driver {
         })
     }
 
+    /// Says that the driver of the machine's product does not hang.
+    fn gets_on(&self) {
+        if !self.is_own() {
+            service::beat();
+        }
+    }
+
     /// Lets the server hear of the device now and then while something takes long: who takes an
     /// update and is not heard of counts as silent. What the server answers waits until then.
     async fn alive<T>(&mut self, work: impl Future<Output = T>) -> T {
@@ -358,6 +423,7 @@ impl Driver {
                 done = &mut work => return done,
                 () = tokio::time::sleep(SIGN_OF_LIFE) => {}
             }
+            self.gets_on();
             let sign = async {
                 self.send_reports().await?;
                 self.check_in(0).await.map(drop)

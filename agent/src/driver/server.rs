@@ -32,18 +32,26 @@ impl Driver {
                 let left = probation_check(job.window_s).saturating_sub(self.counted.elapsed());
                 u16::try_from(left.as_secs())
                     .unwrap_or(MAX_WAIT_S)
-                    .clamp(1, MAX_WAIT_S)
+                    .clamp(1, self.hold_s.max(1))
             }
             // The first word is not held: it shows that this agent reaches its server.
             _ if !self.spoken => 0,
-            _ => MAX_WAIT_S,
+            _ => self.hold_s,
         };
+        let begun = Instant::now();
         let control = self.control.clone();
         let (answer, nonce) = tokio::select! {
             answer = self.check_in(wait) => answer?,
             // Not held any longer: the next one begins at once.
             () = control.woken() => return Ok(Duration::ZERO),
         };
+        if wait == self.hold_s && begun.elapsed() >= Duration::from_secs(u64::from(wait)) {
+            // It went well: a little longer the next time.
+            self.hold_s = self
+                .hold_s
+                .saturating_add(self.hold_s / 4 + 1)
+                .min(MAX_WAIT_S);
+        }
         let isolated = answer.reason.code == Reason::DeviceIsolated;
         if isolated != self.isolated {
             crate::log::line(if isolated {

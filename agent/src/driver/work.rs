@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
+use tidegate_protocol::{DeploymentId, Explained, Reason};
 
 use tidegate_trust::assignment::Action;
 
@@ -62,6 +62,7 @@ impl Driver {
         // A pause may last for days, and the server may be away for as long: each error once.
         let mut failed = String::new();
         loop {
+            self.gets_on();
             let Some(why) = self.hindrance().await else {
                 if told.is_some() {
                     log::line("nothing hinders the update any more: it goes on");
@@ -200,14 +201,17 @@ impl Driver {
     async fn listen(&mut self, deployment: DeploymentId) -> Result<(), DriverError> {
         let mut wait = Duration::from_secs(1);
         loop {
+            self.gets_on();
+            let begun = Instant::now();
             let answer = async {
                 self.send_reports().await?;
-                self.check_in(MAX_WAIT_S).await.map(|(answer, _)| answer)
+                self.check_in(self.hold_s).await.map(|(answer, _)| answer)
             };
             match answer.await {
                 Ok(answer) if answer.cancel == Some(deployment) => return Ok(()),
                 Ok(_) => wait = Duration::from_secs(1),
                 Err(RoundError::Fatal(error)) => return Err(error),
+                Err(error) if self.was_held(&error, begun.elapsed()) => {}
                 Err(error) => {
                     log::line(&log::chain(&error));
                     wait = (wait * 2).min(MAX_BACK_OFF);
@@ -227,6 +231,7 @@ impl Driver {
         }
         let staging = self.core.staging(job.clone());
         if let Ok(Err(reason)) | Err(reason) = self.blocking(move || staging.run()).await {
+            log::line(&format!("{} is not made: {reason}", job.target.release));
             return Ok(Event::StageFailed(reason));
         }
         if waits && let Some(called_off) = self.until_free(&job).await? {

@@ -132,7 +132,9 @@ impl dyn Fs + '_ {
         let dir = path.parent().unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = dir.join(format!(".{name}.new"));
-        self.remove_if_there(&temporary)?;
+        // Whatever stands there, even a folder: the name is ours.
+        self.remove_if_there(&temporary)
+            .or_else(|_| self.remove_tree(&temporary))?;
         let file = self.open(&temporary, Open::New(mode))?;
         file.write_all_at(bytes, 0)?;
         file.sync()?;

@@ -333,6 +333,8 @@ pub(super) fn next_payload(record: &mut Record, mut job: Job, reason: Explained)
     if job.payload + 1 < job.payloads.len() && is_payloads_fault(reason.code) {
         job.payload += 1;
         job.cuts = 0;
+        // A delta that does not apply costs the whole image: people should know.
+        record.report(job.deployment, State::Downloading, Some(reason), job.bytes);
         record.phase = Phase::Downloading { job: job.clone() };
         return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
     }

@@ -1,6 +1,5 @@
 //! Commands of the owner's, run to their end or their deadline.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate_trust::Health;
 
 /// How much of what a command says is kept, in bytes.
-const KEEP: u64 = 2_000;
+const KEEP: usize = 2_000;
 /// How long a command that has ended may take to hand over what it said: a child of its own may
 /// keep the pipe open for ever.
 const GRACE: Duration = Duration::from_secs(1);
@@ -80,25 +79,30 @@ impl Call<'_> {
             .stderr(Stdio::piped());
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        match command.spawn() {
-            Ok(child) => self.wait(child),
-            Err(error) => Ended::Badly(format!("{} does not start: {error}", program.display())),
+        let deadline = Instant::now() + Duration::from_secs(u64::from(self.line.timeout_s.max(1)));
+        loop {
+            match command.spawn() {
+                Ok(child) => return self.wait(child, deadline),
+                // The machine has no room for one more process just now: not the command's fault.
+                Err(error) if is_for_now(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(TICK);
+                }
+                Err(error) => {
+                    let what = format!("{} does not start: {error}", program.display());
+                    return Ended::Badly(what);
+                }
+            }
         }
     }
 
-    fn wait(&self, mut child: Child) -> Ended {
+    fn wait(&self, mut child: Child, deadline: Instant) -> Ended {
         let said = child.stdout.take().map(listen);
         let complained = child.stderr.take().map(listen);
-        let deadline = Instant::now() + Duration::from_secs(u64::from(self.line.timeout_s.max(1)));
-        let text = |from: Option<mpsc::Receiver<String>>| {
-            from.and_then(|from| from.recv_timeout(GRACE).ok())
-                .unwrap_or_default()
-        };
         loop {
             match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ended::Well(text(said)),
+                Ok(Some(status)) if status.success() => return Ended::Well(heard(said)),
                 Ok(Some(status)) => {
-                    let said = format!("{status}: {}", text(complained));
+                    let said = format!("{status}: {}", heard(complained));
                     return Ended::Badly(said.trim_end_matches([' ', ':']).to_owned());
                 }
                 Ok(None) if Instant::now() < deadline => std::thread::sleep(TICK),
@@ -115,16 +119,43 @@ impl Call<'_> {
     }
 }
 
-/// Reads to the end, keeps the beginning: a full pipe would hang the command.
-fn listen(mut pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+/// What a command says: a part at a time, as far as it is kept; the end is the end of the channel.
+fn listen(mut pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     let (hand_over, take) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = pipe.by_ref().take(KEEP).read_to_end(&mut text);
-        let _ = hand_over.send(String::from_utf8_lossy(&text).trim().to_owned());
-        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+    let listener = std::thread::Builder::new().spawn(move || {
+        let mut part = [0; 1024];
+        let mut kept = 0;
+        // To its end: a full pipe would hang the command.
+        while let Ok(read) = pipe.read(&mut part)
+            && read > 0
+        {
+            let keep = read.min(KEEP - kept);
+            kept += keep;
+            if keep > 0 && hand_over.send(part[..keep].to_vec()).is_err() {
+                kept = KEEP;
+            }
+        }
     });
+    // Without a thread nothing is heard; what the command does counts all the same.
+    drop(listener);
     take
+}
+
+/// All that a command has said, also where a child of its own keeps the pipe open.
+fn heard(from: Option<mpsc::Receiver<Vec<u8>>>) -> String {
+    let until = Instant::now() + GRACE;
+    let mut text = Vec::new();
+    while let Some(from) = &from
+        && let Ok(part) = from.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        text.extend(part);
+    }
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+fn is_for_now(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{OutOfMemory, WouldBlock};
+    matches!(error.kind(), WouldBlock | OutOfMemory)
 }
 
 /// Kills a command and all that it has started.
@@ -177,6 +208,11 @@ mod tests {
             run("sleep 600 >/dev/null 2>&1 & echo done", 60),
             Ended::Well("done".into())
         );
+    }
+
+    #[test]
+    fn what_was_said_counts_though_a_child_keeps_the_pipe_open() {
+        assert_eq!(run("echo a; sleep 600 &", 60), Ended::Well("a".into()));
     }
 
     #[test]

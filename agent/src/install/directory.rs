@@ -67,7 +67,7 @@ impl Slots {
     }
 
     /// Removes everything from a slot but the files that an attempt at `keep` may go on with.
-    fn empty(&self, slot: SlotId, keep: Option<Image>) -> Result<(), SlotError> {
+    pub(super) fn empty(&self, slot: SlotId, keep: Option<Image>) -> Result<(), SlotError> {
         let dir = self.dir(slot);
         let mut keep = keep.map(|image| [self.part(slot, image), dir.join("made")]);
         if let Some([part, _]) = &keep
@@ -176,10 +176,13 @@ impl Directory {
             }
             _ => return Ok(None),
         };
-        let name = name.file_name().unwrap_or_default();
-        Ok([SlotId::A, SlotId::B]
-            .into_iter()
-            .find(|slot| name == slot.name()))
+        // Only a pointer of ours counts: another folder of that name holds anything.
+        let leads_to = |slot: &SlotId| {
+            name == Path::new(slot.name())
+                || name == Path::new("slots").join(slot.name())
+                || name == self.slots.dir(*slot)
+        };
+        Ok([SlotId::A, SlotId::B].into_iter().find(leads_to))
     }
 
     fn point_to(&self, slot: SlotId) -> io::Result<()> {
@@ -190,7 +193,15 @@ impl Directory {
                 .replace(&pointer, slot.name().as_bytes(), Mode::Plain);
         }
         let temporary = self.slots.root.join(".current.new");
-        self.fs.remove_if_there(&temporary)?;
+        self.fs
+            .remove_if_there(&temporary)
+            .or_else(|_| self.fs.remove_tree(&temporary))?;
+        // A folder in the pointer's place is none of ours, and in the way; it may hold something.
+        if self.fs.kind(&pointer)? == Some(Kind::Dir) {
+            let aside = self.slots.root.join("current.was");
+            self.fs.remove_tree(&aside)?;
+            self.fs.rename(&pointer, &aside)?;
+        }
         let target = Path::new("slots").join(slot.name());
         self.fs.symlink(&target, &temporary)?;
         self.fs.rename(&temporary, &pointer)?;
@@ -298,6 +309,14 @@ impl Backend for Directory {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn is_there(&self, slot: SlotId) -> bool {
+        matches!(self.fs.kind(&self.tree(slot)), Ok(Some(Kind::Dir)))
+    }
+
+    fn discard(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.slots.empty(slot, None)
     }
 
     fn folder(&self, slot: SlotId) -> PathBuf {

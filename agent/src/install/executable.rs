@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_delta::ReadAt;
-use tidegate_protocol::Image;
+use tidegate_protocol::{Image, Reason};
 
 use super::artifact::{copy_file, image_of};
 use super::directory::Slots;
@@ -50,16 +50,20 @@ impl Executable {
     /// Whether the live file has a slot's bytes. The medium is compared, not a note of ours: a file
     /// that was replaced by hand is none of ours, and is found as `.prev` after the next switch.
     fn is_live(&self, slot: SlotId) -> io::Result<bool> {
+        self.holds(&self.live, slot)
+    }
+
+    /// Whether a file has a slot's bytes.
+    fn holds(&self, file: &Path, slot: SlotId) -> io::Result<bool> {
         let open = |path: &Path| match self.fs.open(path, Open::Read) {
             Ok(file) => Ok(Some(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         };
-        let (Some(live), Some(kept)) = (open(&self.live)?, open(&self.slots.artifact(slot))?)
-        else {
+        let (Some(file), Some(kept)) = (open(file)?, open(&self.slots.artifact(slot))?) else {
             return Ok(false);
         };
-        same(&*live, &*kept)
+        same(&*file, &*kept)
     }
 
     /// Gives `to` the bytes of `from`. Durable but for its name.
@@ -84,7 +88,18 @@ impl Executable {
 
     fn put_live(&self, slot: SlotId) -> io::Result<()> {
         let (new, previous) = (self.beside(".", ".new"), self.beside("", ".prev"));
-        self.copy(&self.slots.artifact(slot), &new)?;
+        match self.copy(&self.slots.artifact(slot), &new) {
+            // Without room for a copy: what was live before is one, most often of just this version.
+            Err(error)
+                if super::io_reason(&error) == Reason::DiskFull
+                    && self.holds(&previous, slot).unwrap_or(false) =>
+            {
+                self.fs.remove_if_there(&new)?;
+                self.fs.rename(&previous, &self.live)?;
+                return self.fs.sync_dir(self.folder_of_live());
+            }
+            other => other?,
+        }
         if self.fs.kind(&self.live)?.is_some() {
             self.keep(&previous)?;
             // The system lets nobody replace a program that runs, but gives it another name.
@@ -165,6 +180,10 @@ impl Backend for Executable {
 
     fn verify(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
         self.slots.verify(slot, image).map(drop)
+    }
+
+    fn discard(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.slots.empty(slot, None)
     }
 
     fn folder(&self, _: SlotId) -> PathBuf {

@@ -193,6 +193,10 @@ impl<V: Verbs> Backend for Hook<V> {
         self.slots.verify(slot, image).map(drop)
     }
 
+    fn discard(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.slots.empty(slot, None)
+    }
+
     fn folder(&self, _: SlotId) -> PathBuf {
         self.state.clone()
     }

@@ -78,6 +78,15 @@ pub trait Backend: Send + Sync {
     fn confirm(&self, _slot: SlotId) -> Result<(), SlotError> {
         Ok(())
     }
+    /// Whether anything is where a slot's version should be. Not whether it is whole: that takes
+    /// reading all of it.
+    fn is_there(&self, _slot: SlotId) -> bool {
+        true
+    }
+    /// Gives back the room that an attempt at a version has taken in a slot that is not in use.
+    fn discard(&self, _slot: SlotId) -> Result<(), SlotError> {
+        Ok(())
+    }
     /// Names this start of what is installed: the machine's, or of this process where that is what is
     /// updated. Empty where nobody tells.
     fn start(&self) -> String {

@@ -89,6 +89,14 @@ impl Backend for Own {
         format!("{:x}", rand::random::<u64>())
     }
 
+    fn is_there(&self, slot: SlotId) -> bool {
+        self.slots.is_there(slot)
+    }
+
+    fn discard(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.slots.discard(slot)
+    }
+
     fn folder(&self, slot: SlotId) -> PathBuf {
         self.slots.folder(slot)
     }

@@ -56,6 +56,13 @@ impl Plan {
                 format!("{guard} {own} run --state {state} --self-state {own}")
             }
         };
+        let backend = config.map(|config| &config.backend);
+        // It names a device, and with one named all others are shut: slots on devices could not be
+        // written, nor what a hook installs.
+        let clock = match backend {
+            Some(BackendSettings::Image { .. } | BackendSettings::Hook { .. }) => "",
+            _ => "ProtectClock=yes\n",
+        };
         let protect = match self.writable(config) {
             Some(paths) => {
                 let paths: Vec<String> = paths
@@ -83,9 +90,9 @@ impl Plan {
              UMask=0027\nOOMScoreAdjust=-500\n\
              NoNewPrivileges=yes\n{protect}\
              ProtectKernelTunables=yes\nProtectKernelModules=yes\nProtectControlGroups=yes\n\
-             ProtectClock=yes\nProtectHostname=yes\nRestrictRealtime=yes\nLockPersonality=yes\n\
-             MemoryDenyWriteExecute=yes\nSystemCallArchitectures=native\n\
-             RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK\n\n\
+             {clock}ProtectKernelLogs=yes\nProtectHostname=yes\nRestrictRealtime=yes\nLockPersonality=yes\n\
+             SystemCallArchitectures=native\n\
+             RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK AF_CAN AF_PACKET\n\n\
              [Install]\nWantedBy=multi-user.target\n"
         )
     }
@@ -100,8 +107,13 @@ pub(super) fn make(
     said: &mut Vec<String>,
 ) -> Result<Option<String>, String> {
     write(&plan.man_file(), &plan.man, said)?;
+    let there = if plan.is_here() {
+        program.to_owned()
+    } else {
+        bring_along(plan, program, said)?
+    };
     if cfg!(target_os = "linux") {
-        write(&plan.unit_file(), &plan.unit(program, config), said)?;
+        write(&plan.unit_file(), &plan.unit(&there, config), said)?;
     }
     if let Some(group) = plan.group.as_deref().filter(|_| plan.is_here()) {
         give_to_group(&plan.folder(), group)?;
@@ -117,6 +129,24 @@ pub(super) fn make(
     systemctl(&["enable", "tidegate-agent"])?;
     systemctl(&["restart", "tidegate-agent"])?;
     Ok(Some("started tidegate-agent".into()))
+}
+
+/// Puts the programs into an image of another machine; where they are on it.
+fn bring_along(plan: &Plan, program: &Path, said: &mut Vec<String>) -> Result<PathBuf, String> {
+    let there = PathBuf::from("/usr/local/bin/tidegate-agent");
+    let mut programs = vec![(program.to_owned(), there.clone())];
+    if plan.own.is_some() {
+        let guard = "tidegate-guard";
+        programs.push((program.with_file_name(guard), there.with_file_name(guard)));
+    }
+    for (from, to) in programs {
+        let to = plan.below(&to.display().to_string());
+        let copied = std::fs::create_dir_all(to.parent().unwrap_or(&plan.root))
+            .and_then(|()| std::fs::copy(&from, &to));
+        copied.map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))?;
+        said.push(format!("wrote   {}", to.display()));
+    }
+    Ok(there)
 }
 
 /// Takes it away.
@@ -179,6 +209,7 @@ mod tests {
         let unit = std::fs::read_to_string(plan.unit_file()).unwrap();
         for line in [
             "NoNewPrivileges=yes",
+            "ExecStart=\"/usr/local/bin/tidegate-agent\" run",
             "ProtectSystem=strict",
             "ReadWritePaths=\"-/var/lib/tidegate-agent\"\n",
             "Restart=always",
@@ -219,6 +250,14 @@ mod tests {
             command: vec!["hook".into()],
             timeout_s: 1,
         };
+        assert!(unit.contains("ProtectClock=yes"), "{unit}");
+        config.backend = BackendSettings::Image {
+            a: "/dev/mmcblk0p2".into(),
+            b: "/dev/mmcblk0p3".into(),
+            boot: command.clone(),
+        };
+        let unit = plan.unit(program, Some(&config));
+        assert!(!unit.contains("ProtectClock"), "{unit}");
         config.backend = BackendSettings::Hook { command };
         assert!(!plan.unit(program, Some(&config)).contains("ProtectSystem"));
         plan.write = vec!["/usr".into()];

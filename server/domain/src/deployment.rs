@@ -38,7 +38,7 @@ pub struct DeploymentRefusal {
     pub event: DeploymentEvent,
 }
 
-/// How far along a state is; a device's reports never go back.
+/// How far along a state is; a device's reports do not go back, but to fetch another payload.
 fn rank(state: State) -> u8 {
     match state {
         State::Offered | State::Deferred => 0,
@@ -194,7 +194,9 @@ fn reported(state: State, next: State) -> Option<State> {
         | State::Verifying
         | State::Probation => {
             let back_to_wait = next == State::Deferred && !state.has_switched();
-            (back_to_wait || rank(next) >= rank(state)).then_some(next)
+            // A payload that does not apply is followed by another one.
+            let another = (state, next) == (State::Installing, State::Downloading);
+            (back_to_wait || another || rank(next) >= rank(state)).then_some(next)
         }
     }
 }

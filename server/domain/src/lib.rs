@@ -14,6 +14,7 @@
 //! | [`window`] | when a region's devices may be updated |
 //! | [`hold`] | which devices are kept from which releases |
 //! | [`admission`] | what a device that checks in is told |
+//! | [`requests`] | whether a signed request is new, late, or somebody else's |
 //! | [`incident`] | who is exposed to a bad release, who is back, who cannot go back |
 //! | [`approval`] | who may approve what |
 //! | [`transport`] | which payload a device should fetch |
@@ -26,6 +27,7 @@ pub mod hold;
 pub mod incident;
 pub mod lifecycle;
 pub mod path;
+pub mod requests;
 pub mod ring;
 pub mod rollout;
 pub mod selector;

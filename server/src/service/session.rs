@@ -5,6 +5,7 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use tidegate_domain::requests::Numbered;
 use tidegate_protocol::{
     DeviceId, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest, Timestamp,
 };
@@ -15,7 +16,7 @@ use super::checkin::revoked;
 use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
-use crate::store::devices::{self, Numbered};
+use crate::store::devices;
 use crate::store::events::{self, EventKind, NewEvent};
 
 /// How long a nonce that the server handed out may be used, in seconds.
@@ -172,8 +173,8 @@ impl App {
         Ok(())
     }
 
-    /// Takes the number of a signed request. The same request again is refused. A number that
-    /// another request has used means that two machines have one identity, or that one was put
+    /// Takes the number of a signed request. The same request again is refused, and one that comes
+    /// behind newer ones. A number that another request has used means that two machines have one identity, or that one was put
     /// back to an older state: the device is isolated until a person has looked.
     async fn take_number(
         &self,
@@ -182,18 +183,23 @@ impl App {
         signer: &Signer,
     ) -> Result<(), ServiceError> {
         let mut tx = self.db.write().await?;
+        let refuse = |text: &str| ServiceError::refuse(ProblemCode::Unauthenticated, text);
         match devices::take_request(&mut tx, device, number, &signer.nonce).await? {
-            Numbered::New => {
+            Some(Numbered::New) => {
                 tx.commit().await?;
                 return Ok(());
             }
-            Numbered::Repeated => {
-                return Err(ServiceError::refuse(
-                    ProblemCode::Unauthenticated,
-                    "this request was used before; sign another",
+            Some(Numbered::Repeated) => {
+                return Err(refuse("this request was used before; sign another"));
+            }
+            Some(Numbered::Late) => {
+                tx.commit().await?;
+                return Err(refuse(
+                    "a newer request has come before this one; sign another",
                 ));
             }
-            Numbered::Forked => {}
+            None => return Err(refuse("this device may not take part; ask again")),
+            Some(Numbered::Forked) => {}
         }
         let known = devices::one(&mut tx, device).await?;
         if known.is_some_and(|d| d.active && d.isolated.is_empty()) {

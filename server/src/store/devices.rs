@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_domain::requests::{Numbered, Recent, Unreadable};
 use tidegate_domain::ring::Ring;
 use tidegate_protocol::{
     Battery, Channel, DeviceId, Platform, ProductName, Region, Sha256, Timestamp, Version,
@@ -34,9 +35,9 @@ statements! {
                  WHERE id = $1 AND last_seen <= $2";
     SET_ACTIVE = "UPDATE device SET active = $2 WHERE id = $1";
     SET_ISOLATED = "UPDATE device SET isolated = $2 WHERE id = $1";
-    READMIT = "UPDATE device SET active = 1, isolated = '', requests = 0, request_nonce = '' WHERE id = $1";
-    TAKE_REQUEST = "UPDATE device SET requests = $2, request_nonce = $3 WHERE id = $1 AND requests < $2 AND active = 1";
-    REQUESTS = "SELECT requests, request_nonce FROM device WHERE id = $1";
+    READMIT = "UPDATE device SET active = 1, isolated = '', requests = 0, recent_requests = '' WHERE id = $1";
+    TAKE_REQUEST = "UPDATE device SET requests = $2, recent_requests = $3 WHERE id = $1 AND recent_requests = $4 AND active = 1";
+    REQUESTS = "SELECT recent_requests FROM device WHERE id = $1 AND active = 1";
     WANT_KEY = "UPDATE device SET new_key = 1 WHERE id = $1 AND active = 1";
     SET_KEY = "UPDATE device SET public_key = $3, new_key = 0 WHERE id = $1 AND public_key = $2";
     TAKE_REPORT = "UPDATE device SET report_seq = $2 WHERE id = $1 AND report_seq < $2 AND active = 1";
@@ -267,39 +268,36 @@ pub async fn readmit(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
     Ok(tx.run("readmit a device", READMIT, args).await? == 1)
 }
 
-/// What became of the number of a signed request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Numbered {
-    /// It is the highest so far.
-    New,
-    /// It is the very request that was taken before.
-    Repeated,
-    /// Another request had this number, or a higher one: two machines count, or one was put back.
-    Forked,
-}
-
-/// Takes the number of a signed request.
+/// Takes the number of a signed request; what becomes of it. `None` for a device that may not take
+/// part, or when others of its requests came between again and again.
 pub async fn take_request(
     tx: &mut Tx,
     id: DeviceId,
     number: u64,
     nonce: &str,
-) -> Result<Numbered, StoreError> {
-    let signed = i64::try_from(number).unwrap_or(i64::MAX);
-    let args = args![id.to_string(), signed, nonce];
-    if tx.run("take a request", TAKE_REQUEST, args).await? == 1 {
-        return Ok(Numbered::New);
+) -> Result<Option<Numbered>, StoreError> {
+    // What was read may be old when it is written: then it is judged anew.
+    for _ in 0..8 {
+        let known = tx
+            .optional("read requests", REQUESTS, args![id.to_string()], |row| {
+                row.get::<String>("recent_requests")
+            })
+            .await?;
+        let Some(known) = known else {
+            return Ok(None);
+        };
+        let mut recent: Recent = known.parse().map_err(|e: Unreadable| StoreError::BadRow {
+            column: "recent_requests",
+            what: e.to_string(),
+        })?;
+        let verdict = recent.take(number, nonce);
+        let highest = i64::try_from(recent.highest()).unwrap_or(i64::MAX);
+        let args = args![id.to_string(), highest, recent.to_string(), known];
+        if tx.run("take a request", TAKE_REQUEST, args).await? == 1 {
+            return Ok(Some(verdict));
+        }
     }
-    let known = tx
-        .optional("read a request", REQUESTS, args![id.to_string()], |row| {
-            let at: u64 = row.unsigned("requests")?;
-            Ok((at, row.get::<String>("request_nonce")?))
-        })
-        .await?;
-    Ok(match known {
-        Some((at, used)) if at == number && used == nonce => Numbered::Repeated,
-        _ => Numbered::Forked,
-    })
+    Ok(None)
 }
 
 /// Asks a device to make itself a new key.

@@ -1,0 +1,163 @@
+//! The numbers of a device's signed requests. Each is used once: two machines with one identity, or
+//! one that was put back to an older state, give themselves away by using one again.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Requests that are remembered. A killed agent begins another request at once, and a bad link
+/// delivers late: what comes behind so many newer ones is not late any more.
+const KEPT: usize = 32;
+/// How much of a nonce tells it from others: its end is a MAC.
+const END: usize = 16;
+
+/// What is to become of a numbered request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbered {
+    /// It is the highest so far: taken.
+    New,
+    /// It is the very request that was taken before.
+    Repeated,
+    /// A newer one was taken before it came, and it is none that was seen: it is of no use any more,
+    /// and nobody's fault.
+    Late,
+    /// Another request has used this number.
+    Forked,
+}
+
+/// The last requests of a device: number and end of the nonce, the highest number first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recent(Vec<(u64, String)>);
+
+impl Recent {
+    /// Judges a request and remembers it.
+    pub fn take(&mut self, number: u64, nonce: &str) -> Numbered {
+        let end = nonce
+            .char_indices()
+            .rev()
+            .nth(END - 1)
+            .map_or(0, |(at, _)| at);
+        let end = nonce.get(end..).unwrap_or_default().to_owned();
+        let at = self.0.partition_point(|(known, _)| *known > number);
+        let verdict = match self.0.get(at) {
+            Some((known, used)) if *known == number => {
+                return if *used == end {
+                    Numbered::Repeated
+                } else {
+                    Numbered::Forked
+                };
+            }
+            _ if at == 0 => Numbered::New,
+            Some(_) => Numbered::Late,
+            None => {
+                // Below all that are remembered: late only as long as it would be remembered.
+                let lowest = self.0.last().map_or(0, |(lowest, _)| *lowest);
+                let room = KEPT.saturating_sub(self.0.len());
+                if lowest - number > room as u64 {
+                    return Numbered::Forked;
+                }
+                Numbered::Late
+            }
+        };
+        self.0.insert(at, (number, end));
+        self.0.truncate(KEPT);
+        verdict
+    }
+
+    /// The highest number; 0 when there is none.
+    pub fn highest(&self) -> u64 {
+        self.0.first().map_or(0, |(number, _)| *number)
+    }
+}
+
+impl fmt::Display for Recent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (number, end)) in self.0.iter().enumerate() {
+            let space = if at == 0 { "" } else { " " };
+            write!(f, "{space}{number}:{end}")?;
+        }
+        Ok(())
+    }
+}
+
+/// It is not as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a list of numbered requests")]
+pub struct Unreadable;
+
+impl FromStr for Recent {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let mut found = Vec::new();
+        for word in text.split_whitespace() {
+            let (number, end) = word.split_once(':').ok_or(Unreadable)?;
+            let number: u64 = number.parse().map_err(|_| Unreadable)?;
+            if found.last().is_some_and(|(last, _)| *last <= number) {
+                return Err(Unreadable);
+            }
+            found.push((number, end.to_owned()));
+        }
+        Ok(Self(found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonce(n: u64) -> String {
+        format!("1800000000.{n:024x}.{n:064x}")
+    }
+
+    fn with(numbers: impl IntoIterator<Item = u64>) -> Recent {
+        let mut recent = Recent::default();
+        for number in numbers {
+            recent.take(number, &nonce(number));
+        }
+        recent
+    }
+
+    #[test]
+    fn each_number_is_used_once_and_the_same_request_is_told_from_another() {
+        let mut recent = with(1..=3);
+        assert_eq!(recent.take(4, &nonce(4)), Numbered::New);
+        assert_eq!(recent.take(4, &nonce(4)), Numbered::Repeated);
+        assert_eq!(recent.take(2, &nonce(2)), Numbered::Repeated);
+        assert_eq!(recent.take(4, &nonce(9)), Numbered::Forked);
+        assert_eq!(recent.take(2, &nonce(9)), Numbered::Forked);
+        assert_eq!(recent.highest(), 4);
+    }
+
+    #[test]
+    fn what_a_killed_agent_or_a_bad_link_delivers_late_is_no_second_machine() {
+        let mut recent = with([1, 2, 5]);
+        assert_eq!(recent.take(4, &nonce(4)), Numbered::Late);
+        assert_eq!(recent.take(3, &nonce(3)), Numbered::Late);
+        // Used now: a second time it is somebody else.
+        assert_eq!(recent.take(3, &nonce(8)), Numbered::Forked);
+        assert_eq!(recent.highest(), 5);
+        // Before the first that ever came.
+        let mut recent = with([2]);
+        assert_eq!(recent.take(1, &nonce(1)), Numbered::Late);
+    }
+
+    #[test]
+    fn a_machine_that_was_put_far_back_is_found_at_once() {
+        let mut recent = with(1..=100);
+        assert_eq!(recent.take(40, &nonce(7_000)), Numbered::Forked);
+        assert_eq!(recent.take(90, &nonce(7_000)), Numbered::Forked);
+        let mut readmitted = with([100]);
+        assert_eq!(readmitted.take(1, &nonce(1)), Numbered::Forked);
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_reads_back_as_it_was_written() {
+        let recent = with(1..=1_000);
+        assert_eq!(recent.0.len(), KEPT);
+        assert_eq!(recent.to_string().parse(), Ok(recent));
+        assert_eq!("".parse(), Ok(Recent::default()));
+        for bad in ["7", "x:1", "1:a 2:b"] {
+            assert_eq!(bad.parse::<Recent>(), Err(Unreadable));
+        }
+    }
+}
