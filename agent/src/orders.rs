@@ -73,6 +73,7 @@ impl Core {
             window_s: terms.window_s,
             // With a carried one a person stands here: the window that it was made in is over.
             switch_within_s: terms.switch_within_s.filter(|_| asked.nonce.is_some()),
+            again: terms.again,
             payloads: terms.payloads,
             payload: 0,
             slot: record.inactive(),

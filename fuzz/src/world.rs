@@ -316,6 +316,7 @@ fn assignment(release: &str, action: Action) -> Vec<u8> {
             action,
             deployment: DeploymentId::from_random([4; 16]),
             window_s: 60,
+            again: false,
             switch_within_s: None,
             payloads: vec![Payload {
                 manifest: digest(release),

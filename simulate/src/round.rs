@@ -177,6 +177,7 @@ impl<'a> World<'a> {
                 health: None,
             },
             window_s,
+            again: false,
             switch_within_s: None,
             payloads: vec![payload],
             payload: 0,

@@ -163,6 +163,83 @@ async fn a_file_that_may_not_become_so_large_is_told_and_stops_nobody() {
     device.settles_on("1.1.0").await;
 }
 
+/// The cable was out: that was no fault of the version's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_failed_here_is_taken_again_when_a_person_lifts_that() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let cable = dir.join("cable");
+    let check = format!("test -e {}", cable.display());
+    let mut device = Device::blank(dir, "plc");
+    let (ok, said) = device.try_enrol(
+        &server.url,
+        &server.join_token(),
+        "NA",
+        Some((&trees[0], "1.0.0")),
+        &["--health-cmd", &check],
+    );
+    assert!(ok, "{said}");
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "halted").await;
+    device.settles_on("1.0.0").await;
+    std::fs::write(&cable, "in").unwrap();
+    server.cli(&["rollout", "cancel", &id, "--reason", "cable"]);
+    server.cli(&[
+        "device",
+        "lift-quarantine",
+        "plc",
+        "1.1.0",
+        "--reason",
+        "the cable was out",
+    ]);
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.1.0").await;
+}
+
+/// A version that is bad and fills the disk as well: there must be a way to leave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_version_that_fills_the_disk_is_left_all_the_same() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    let Some(disk) = Small::mount(dir.join("disk"), 24_000) else {
+        return;
+    };
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    // While it runs it takes all room that there is, and then it is not well.
+    let check = dir.join("check");
+    let text = format!(
+        "#!/bin/sh\n[ \"$TIDEGATE_RELEASE\" = 1.1.0 ] || exit 0\n\
+         head -c 1G /dev/zero >{0}/filled 2>/dev/null\nexit 1\n",
+        disk.0.display()
+    );
+    std::fs::write(&check, text).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&check, mode).unwrap();
+    let mut device = Device::blank(&disk.0, "plc");
+    device.log_file = dir.join("plc.log");
+    let (ok, said) = device.try_enrol(
+        &server.url,
+        &server.join_token(),
+        "NA",
+        Some((&trees[0], "1.0.0")),
+        &["--health-cmd", &check.display().to_string()],
+    );
+    assert!(ok, "{said}");
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "halted").await;
+    eventually("it is back on a full disk", async || {
+        (device.installed().as_deref() == Some("1.0.0")).then_some(())
+    })
+    .await;
+    assert_eq!(device.ended(), None);
+    let reason = &server.deployments(&id).await[0]["reason"];
+    assert_eq!(reason["code"], "health_failed", "{reason}");
+}
+
 /// Flash wears out where it is written: the base of all deltas may be what is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_has_lost_the_base_of_its_deltas_takes_the_whole_image() {

@@ -157,6 +157,7 @@ async fn check_in(State(thief): State<Arc<Thief>>, Json(request): Json<CheckIn>)
                 action: order.action,
                 deployment: DeploymentId::from_random([7; 16]),
                 window_s: 0,
+                again: false,
                 switch_within_s: None,
                 payloads: vec![order.payload],
             },

@@ -118,6 +118,7 @@ fn device(n: u8) -> Device {
         active: true,
         isolated: String::new(),
         new_key: false,
+        lifted: std::collections::BTreeSet::new(),
         release: Some("1.0.0".parse().unwrap()),
         image: Some(Sha256::from_bytes([n; 32])),
         agent_version: String::new(),

@@ -68,6 +68,9 @@ pub struct Job {
     /// Seconds from its arrival within which it must be put to use, or asked for again.
     #[serde(default)]
     pub switch_within_s: Option<u32>,
+    /// A person has lifted what keeps this device from it.
+    #[serde(default)]
+    pub again: bool,
     /// Ways to fetch it, best first.
     pub payloads: Vec<Payload>,
     /// Which of them is being tried.
@@ -96,6 +99,7 @@ impl Job {
             target,
             window_s: 0,
             switch_within_s: None,
+            again: false,
             payloads,
             payload: 0,
             slot,

@@ -185,6 +185,9 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
         record.report(job.deployment, state, None, 0);
         return Vec::new();
     }
+    if job.again {
+        record.bad.retain(|bad| *bad != job.target.image.sha256);
+    }
     if job.action == Action::Install && record.bad.contains(&job.target.image.sha256) {
         let text = "it failed on this device before";
         let reason = Explained::new(Reason::Quarantined, text);

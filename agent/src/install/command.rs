@@ -82,7 +82,7 @@ impl Call<'_> {
         let deadline = Instant::now() + Duration::from_secs(u64::from(self.line.timeout_s.max(1)));
         loop {
             match command.spawn() {
-                Ok(child) => return self.wait(child, deadline),
+                Ok(child) => return wait(child, deadline),
                 // The machine has no room for one more process just now: not the command's fault.
                 Err(error) if is_for_now(&error) && Instant::now() < deadline => {
                     std::thread::sleep(TICK);
@@ -94,26 +94,27 @@ impl Call<'_> {
             }
         }
     }
+}
 
-    fn wait(&self, mut child: Child, deadline: Instant) -> Ended {
-        let said = child.stdout.take().map(listen);
-        let complained = child.stderr.take().map(listen);
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ended::Well(heard(said)),
-                Ok(Some(status)) => {
-                    let said = format!("{status}: {}", heard(complained));
-                    return Ended::Badly(said.trim_end_matches([' ', ':']).to_owned());
-                }
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(TICK),
-                Ok(None) => {
-                    kill_group(&mut child);
-                    return Ended::Late;
-                }
-                Err(error) => {
-                    kill_group(&mut child);
-                    return Ended::Badly(error.to_string());
-                }
+/// Waits for the end of a command, or for its deadline.
+fn wait(mut child: Child, deadline: Instant) -> Ended {
+    let said = child.stdout.take().map(listen);
+    let complained = child.stderr.take().map(listen);
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ended::Well(heard(said.as_ref())),
+            Ok(Some(status)) => {
+                let said = format!("{status}: {}", heard(complained.as_ref()));
+                return Ended::Badly(said.trim_end_matches([' ', ':']).to_owned());
+            }
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(TICK),
+            Ok(None) => {
+                kill_group(&mut child);
+                return Ended::Late;
+            }
+            Err(error) => {
+                kill_group(&mut child);
+                return Ended::Badly(error.to_string());
             }
         }
     }
@@ -142,10 +143,10 @@ fn listen(mut pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Vec<u
 }
 
 /// All that a command has said, also where a child of its own keeps the pipe open.
-fn heard(from: Option<mpsc::Receiver<Vec<u8>>>) -> String {
+fn heard(from: Option<&mpsc::Receiver<Vec<u8>>>) -> String {
     let until = Instant::now() + GRACE;
     let mut text = Vec::new();
-    while let Some(from) = &from
+    while let Some(from) = from
         && let Ok(part) = from.recv_timeout(until.saturating_duration_since(Instant::now()))
     {
         text.extend(part);

@@ -180,6 +180,7 @@ impl Device<'_> {
             action: Action::Install,
             target: self.installed(&self.versions.new, "1.1.0"),
             window_s: 60,
+            again: false,
             switch_within_s: None,
             payloads: vec![payload],
             payload: 0,

@@ -71,6 +71,7 @@ impl App {
                 deployment: task.deployment,
                 window_s: task.window_s,
                 switch_within_s: task.switch_within_s,
+                again: device.lifted.contains(&task.release),
                 payloads: payloads(plan, artifact.image.sha256, request, deltas_only),
             },
         };

@@ -1,6 +1,6 @@
 //! Devices joining, leaving, being looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,6 +241,7 @@ impl App {
             active: true,
             isolated: String::new(),
             new_key: false,
+            lifted: BTreeSet::new(),
             release: request.release.clone(),
             image: request.image,
             agent_version: String::new(),

@@ -1,6 +1,6 @@
 //! Devices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_domain::requests::{Numbered, Recent, Unreadable};
 use tidegate_domain::ring::Ring;
@@ -45,6 +45,8 @@ statements! {
     SET_RUNS = "UPDATE device SET release = $2, image = $3 WHERE id = $1";
     QUARANTINE = "INSERT INTO quarantine (device_id, version, reason, created_at) VALUES ($1, $2, $3, $4)
                   ON CONFLICT (device_id, version) DO NOTHING";
+    LIFTED = "SELECT lifted FROM device WHERE id = $1";
+    SET_LIFTED = "UPDATE device SET lifted = $2 WHERE id = $1";
     LIFT = "DELETE FROM quarantine WHERE device_id = $1 AND version = $2";
     ALL_QUARANTINED = "SELECT device_id, version FROM quarantine";
     QUARANTINED = "SELECT device_id, version FROM quarantine WHERE device_id = $1";
@@ -77,6 +79,8 @@ pub struct Device {
     pub isolated: String,
     /// Whether it is to make itself a new key.
     pub new_key: bool,
+    /// Releases that a person lets it have again though they failed on it.
+    pub lifted: BTreeSet<Version>,
     /// What runs on it.
     pub release: Option<Version>,
     /// The image of what runs on it.
@@ -358,15 +362,45 @@ pub async fn quarantine(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let args = args![id.to_string(), version.to_string(), reason, now.as_micros()];
-    tx.run("quarantine a device", QUARANTINE, args)
-        .await
-        .map(drop)
+    tx.run("quarantine a device", QUARANTINE, args).await?;
+    change_lifted(tx, id, |lifted| lifted.remove(version)).await
+}
+
+fn versions(text: &str) -> BTreeSet<Version> {
+    text.split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+/// Changes which releases a device may have again; writes only what is new.
+async fn change_lifted(
+    tx: &mut Tx,
+    id: DeviceId,
+    change: impl FnOnce(&mut BTreeSet<Version>) -> bool,
+) -> Result<(), StoreError> {
+    let args = args![id.to_string()];
+    let text = tx
+        .optional("read lifted releases", LIFTED, args, |row| {
+            row.get::<String>("lifted")
+        })
+        .await?;
+    let mut lifted = versions(&text.unwrap_or_default());
+    if !change(&mut lifted) {
+        return Ok(());
+    }
+    let words: Vec<String> = lifted.iter().map(ToString::to_string).collect();
+    let args = args![id.to_string(), words.join(" ")];
+    tx.run_one("write lifted releases", SET_LIFTED, args).await
 }
 
 /// Lets a device have a release again; whether it was kept from it.
 pub async fn lift(tx: &mut Tx, id: DeviceId, version: &Version) -> Result<bool, StoreError> {
     let args = args![id.to_string(), version.to_string()];
-    Ok(tx.run("lift a quarantine", LIFT, args).await? == 1)
+    if tx.run("lift a quarantine", LIFT, args).await? == 0 {
+        return Ok(false);
+    }
+    change_lifted(tx, id, |lifted| lifted.insert(version.clone())).await?;
+    Ok(true)
 }
 
 /// Which devices are kept from which releases.
@@ -404,6 +438,7 @@ fn read(row: &Row) -> Result<Device, StoreError> {
         active: row.get::<i64>("active")? == 1,
         isolated: row.get("isolated")?,
         new_key: row.get::<i64>("new_key")? == 1,
+        lifted: versions(&row.get::<String>("lifted")?),
         release: row.parse_opt("release")?,
         image: row.parse_opt("image")?,
         agent_version: row.get("agent_version")?,

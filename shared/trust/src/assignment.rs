@@ -46,8 +46,17 @@ pub struct Terms {
     /// window closes. A device measures it with its own steady clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch_within_s: Option<u32>,
+    /// A person has lifted what keeps the device from this image: that it failed there before counts
+    /// no more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub again: bool,
     /// Ways to fetch the image, best first; the last one needs no old image.
     pub payloads: Vec<Payload>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The most ways that one assignment may offer.

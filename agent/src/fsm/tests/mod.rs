@@ -44,6 +44,7 @@ fn job(record: &Record, n: u8, action: Action, window_s: u32) -> Box<Job> {
         action,
         target: installed(n),
         window_s,
+        again: false,
         switch_within_s: None,
         payloads: vec![payload, payload],
         payload: 0,
@@ -340,6 +341,25 @@ fn a_machine_that_stops_in_every_trial_goes_back() {
     assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
     let (record, _) = step(record, Event::Returned);
     assert_eq!(record.bad, [image(1).sha256]);
+}
+
+#[test]
+fn what_failed_here_is_taken_again_only_on_a_persons_word() {
+    let (record, _) = play(
+        on_probation(),
+        [
+            Event::Unhealthy(Reason::HealthFailed.into()),
+            Event::Returned,
+        ],
+    );
+    assert_eq!(record.bad, [image(1).sha256]);
+    let (refused, effects) = step(record.clone(), install(&record, 1));
+    assert!(effects.is_empty() && refused.phase == Phase::Idle);
+    let mut again = job(&record, 1, Action::Install, 60);
+    again.again = true;
+    let (record, _) = step(record, Event::Assigned(again, 9));
+    assert!(matches!(record.phase, Phase::Downloading { .. }));
+    assert!(record.bad.is_empty());
 }
 
 #[test]

@@ -332,6 +332,7 @@ impl World {
             action,
             deployment: deployment.id,
             window_s: if action == Action::Install { 60 } else { 0 },
+            again: false,
             switch_within_s: None,
             payloads: self.versions.payloads(running, to),
         };

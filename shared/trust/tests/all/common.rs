@@ -202,6 +202,7 @@ pub(crate) fn draft(release: &str) -> Draft {
             action: Action::Install,
             deployment: DeploymentId::from_random([4; 16]),
             window_s: 60,
+            again: false,
             switch_within_s: None,
             payloads: vec![Payload {
                 manifest: image(release).sha256,
