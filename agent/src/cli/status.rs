@@ -12,7 +12,12 @@ use crate::log;
 use crate::standing::Standing;
 
 pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
-    let config = Config::load(state).map_err(|e| log::chain(&e))?;
+    // Settings that cannot be read are told, and hide nothing else.
+    let config = Config::load(state).or_else(|error| {
+        let config = Config::as_enrolled(state);
+        config.inspect(|_| log::line(&log::chain(&error)))
+    });
+    let config = config.map_err(|e| log::chain(&e))?;
     // What only a running agent knows; without one the files say all there is.
     let reply = control::ask(&config.control.place(state), Ask::Status).ok();
     let (live, told) = reply.map_or((None, None), |r| (Some(r.live), r.standing));

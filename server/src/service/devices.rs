@@ -361,7 +361,23 @@ impl App {
         let mut steps = Vec::new();
         let places = |rollout| self.fleet.places(rollout);
         let state = entry.lock();
-        let decision = state.decide(&plan, &places, self.now(), &mut steps);
+        let now = self.now();
+        let mut decision = state.decide(&plan, &places, now, &mut steps);
+        let heard = state.device.last_seen;
+        if heard < now.minus(self.settings.devices.offline_after()) {
+            // What it would be told is no answer to why nothing happens there.
+            let found = format!("not heard of since {heard}: it is told when it asks");
+            let detail = [decision.reason.detail.as_str(), found.as_str()];
+            let said: Vec<&str> = detail.into_iter().filter(|d| !d.is_empty()).collect();
+            decision.reason = Explained::new(decision.reason.code, said.join("; "));
+            let step = Step {
+                rollout: None,
+                check: "heard of",
+                passed: false,
+                found,
+            };
+            steps.insert(0, step);
+        }
         if let Some(refused) = &state.refused {
             steps.push(Step {
                 rollout: decision.rollout,
