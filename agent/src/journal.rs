@@ -171,7 +171,9 @@ impl Journal {
             file.sync()
         };
         over().or_else(|_| {
-            self.fs.remove_file(&self.dir.join(RESERVE))?;
+            // Without a reserve it is the full disk that people should hear of.
+            let freed = self.fs.remove_file(&self.dir.join(RESERVE));
+            freed.map_err(|_| full)?;
             self.fs.replace(path, bytes, Mode::Private)
         })
     }

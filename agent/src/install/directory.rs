@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use tidegate_delta::archive::{self, Tree};
 use tidegate_delta::{ApplyError, ReadAt};
-use tidegate_protocol::Image;
+use tidegate_protocol::{Image, Reason};
 
 use super::artifact::{Hashing, Workshop, image_of};
-use super::{Backend, Order, SlotError, at};
+use super::{Backend, Order, SlotError, at, io_reason};
 use crate::fs::{Appending, Compared, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt};
 use crate::fsm::{Activation, Medium, SlotId};
 
@@ -203,9 +203,37 @@ impl Directory {
             self.fs.rename(&pointer, &aside)?;
         }
         let target = Path::new("slots").join(slot.name());
-        self.fs.symlink(&target, &temporary)?;
-        self.fs.rename(&temporary, &pointer)?;
+        match self.fs.symlink(&target, &temporary) {
+            // A pointer takes an entry, which a full disk may not have: the one back is there.
+            Err(error)
+                if io_reason(&error) == Reason::DiskFull
+                    && self
+                        .fs
+                        .read_link(&self.way_back())
+                        .is_ok_and(|to| to == target) =>
+            {
+                self.fs.rename(&self.way_back(), &pointer)?;
+            }
+            made => {
+                made?;
+                self.fs.rename(&temporary, &pointer)?;
+            }
+        }
         self.fs.sync_dir(&self.slots.root)
+    }
+
+    /// A pointer to the version before, made while there is room for it.
+    fn way_back(&self) -> PathBuf {
+        self.slots.root.join(".current.back")
+    }
+
+    fn keep_way_back(&self, from: SlotId) -> io::Result<()> {
+        let (back, target) = (self.way_back(), Path::new("slots").join(from.name()));
+        if !cfg!(unix) || self.fs.read_link(&back).is_ok_and(|to| to == target) {
+            return Ok(());
+        }
+        self.fs.remove_if_there(&back)?;
+        self.fs.symlink(&target, &back)
     }
 
     /// Unpacks the very file that was written, hashing what is read: what is installed is what
@@ -285,7 +313,15 @@ impl Backend for Directory {
                 .fs
                 .remove_if_there(&pointer)
                 .and_then(|()| self.fs.sync_dir(&self.slots.root)),
-            Some(slot) => self.point_to(slot),
+            Some(slot) => {
+                if let Some(from) = self.current()?.filter(|from| *from != slot)
+                    && let Err(error) = self.keep_way_back(from)
+                {
+                    // It is only for the day on which there is no room.
+                    crate::log::line(&format!("{}: {error}", self.way_back().display()));
+                }
+                self.point_to(slot)
+            }
         };
         result.map_err(at(&pointer))?;
         Ok(Activation::Live)
@@ -354,8 +390,6 @@ impl Backend for Directory {
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use tidegate_protocol::Reason;
 
     use super::*;
     use crate::fs::Real;
