@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::address::Address;
+use crate::download::MinimumRate;
 use crate::proxy::{self, Proxy};
 use crate::tls::{TlsClock, connector};
 
@@ -22,38 +23,6 @@ use crate::tls::{TlsClock, connector};
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long the peer may be silent while bytes are expected.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// A download that drips: each byte comes in time, and the end never does. What was fetched is
-/// kept, and the next try goes on from there, perhaps over a better way.
-struct MinimumRate {
-    since: Instant,
-    bytes: usize,
-}
-
-impl MinimumRate {
-    /// Over this long ...
-    const WINDOW: Duration = Duration::from_mins(5);
-    /// ... at least so many bytes: 13 bytes a second, less than any modem.
-    const BYTES: usize = 4_096;
-
-    fn begin(now: Instant) -> Self {
-        Self {
-            since: now,
-            bytes: 0,
-        }
-    }
-
-    /// Counts bytes; whether they come fast enough.
-    fn goes_on(&mut self, now: Instant, bytes: usize) -> bool {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if now.duration_since(self.since) < Self::WINDOW {
-            return true;
-        }
-        let enough = self.bytes >= Self::BYTES;
-        *self = Self::begin(now);
-        enough
-    }
-}
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -486,24 +455,4 @@ async fn handshake(line: Box<dyn Line>) -> Result<SendRequest<Full<Bytes>>, Tran
         let _ = connection.await;
     });
     Ok(sender)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a28_a_byte_now_and_then_is_no_download() {
-        let begin = Instant::now();
-        let mut rate = MinimumRate::begin(begin);
-        let at = |seconds| begin + Duration::from_secs(seconds);
-        for second in (0..300).step_by(29) {
-            assert!(rate.goes_on(at(second), 1));
-        }
-        assert!(!rate.goes_on(at(300), 1));
-        // A slow link that carries a little is enough.
-        for second in 300..1_200 {
-            assert!(rate.goes_on(at(second), 30));
-        }
-    }
 }

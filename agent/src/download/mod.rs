@@ -22,7 +22,7 @@ use crate::client::{Client, Taken, TransportError};
 use crate::fs::{Fs, Mode};
 use crate::platform;
 pub use rate::RateLimit;
-pub(crate) use rate::{Pacer, limit_at};
+pub(crate) use rate::{MinimumRate, Pacer, limit_at};
 pub(crate) use store::{Chunks, Store};
 use store::{damaged, storage};
 

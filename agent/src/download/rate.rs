@@ -1,6 +1,6 @@
 //! How fast a download may be, now.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,38 @@ impl Pacer {
     }
 }
 
+/// A download that drips: each byte comes in time, and the end never does. What was fetched is
+/// kept, and the next try goes on from there, perhaps over a better way.
+pub(crate) struct MinimumRate {
+    since: Instant,
+    bytes: usize,
+}
+
+impl MinimumRate {
+    /// Over this long ...
+    const WINDOW: Duration = Duration::from_mins(5);
+    /// ... at least so many bytes: 13 bytes a second, less than any modem.
+    const BYTES: usize = 4_096;
+
+    pub(crate) fn begin(now: Instant) -> Self {
+        Self {
+            since: now,
+            bytes: 0,
+        }
+    }
+
+    /// Counts bytes; whether they come fast enough.
+    pub(crate) fn goes_on(&mut self, now: Instant, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if now.duration_since(self.since) < Self::WINDOW {
+            return true;
+        }
+        let enough = self.bytes >= Self::BYTES;
+        *self = Self::begin(now);
+        enough
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +132,20 @@ mod tests {
             "{now:?} for {ideal:?}"
         );
         assert_eq!(pacer.passed(now, 1 << 20, None), Duration::ZERO);
+    }
+
+    #[test]
+    fn a28_a_byte_now_and_then_is_no_download() {
+        let begin = Instant::now();
+        let mut rate = MinimumRate::begin(begin);
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        for second in (0..300).step_by(29) {
+            assert!(rate.goes_on(at(second), 1));
+        }
+        assert!(!rate.goes_on(at(300), 1));
+        // A slow link that carries a little is enough.
+        for second in 300..1_200 {
+            assert!(rate.goes_on(at(second), 30));
+        }
     }
 }
