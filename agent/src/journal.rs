@@ -184,7 +184,7 @@ pub(crate) const RESERVE: &str = "reserve";
 
 /// Bytes that a record takes at least, so that a later one fits over it. In tests simulated media
 /// are kept by the thousand.
-const ROOM: usize = if cfg!(test) { 1 << 10 } else { 16 << 10 };
+const ROOM: usize = if cfg!(test) { 1 << 10 } else { 8 << 10 };
 
 const NAMES: [&str; 2] = ["journal.a", "journal.b"];
 
