@@ -205,13 +205,7 @@ impl Directory {
         let target = Path::new("slots").join(slot.name());
         match self.fs.symlink(&target, &temporary) {
             // A pointer takes an entry, which a full disk may not have: the one back is there.
-            Err(error)
-                if io_reason(&error) == Reason::DiskFull
-                    && self
-                        .fs
-                        .read_link(&self.way_back())
-                        .is_ok_and(|to| to == target) =>
-            {
+            Err(error) if io_reason(&error) == Reason::DiskFull && self.leads_back_to(slot) => {
                 self.fs.rename(&self.way_back(), &pointer)?;
             }
             made => {
@@ -227,13 +221,21 @@ impl Directory {
         self.slots.root.join(".current.back")
     }
 
+    fn leads_back_to(&self, slot: SlotId) -> bool {
+        let target = Path::new("slots").join(slot.name());
+        self.fs
+            .read_link(&self.way_back())
+            .is_ok_and(|to| to == target)
+    }
+
     fn keep_way_back(&self, from: SlotId) -> io::Result<()> {
-        let (back, target) = (self.way_back(), Path::new("slots").join(from.name()));
-        if !cfg!(unix) || self.fs.read_link(&back).is_ok_and(|to| to == target) {
+        if !cfg!(unix) || self.leads_back_to(from) {
             return Ok(());
         }
+        let back = self.way_back();
         self.fs.remove_if_there(&back)?;
-        self.fs.symlink(&target, &back)
+        self.fs
+            .symlink(&Path::new("slots").join(from.name()), &back)
     }
 
     /// Unpacks the very file that was written, hashing what is read: what is installed is what
@@ -303,7 +305,12 @@ impl Backend for Directory {
 
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
         let file = self.slots.make(order, Mode::Plain)?;
-        self.unpack(order.slot, &*file, order.image)
+        self.unpack(order.slot, &*file, order.image)?;
+        if let Err(error) = self.keep_way_back(order.slot.other()) {
+            // It is only for the day on which there is no room.
+            crate::log::line(&format!("{}: {error}", self.way_back().display()));
+        }
+        Ok(())
     }
 
     fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError> {
@@ -313,15 +320,7 @@ impl Backend for Directory {
                 .fs
                 .remove_if_there(&pointer)
                 .and_then(|()| self.fs.sync_dir(&self.slots.root)),
-            Some(slot) => {
-                if let Some(from) = self.current()?.filter(|from| *from != slot)
-                    && let Err(error) = self.keep_way_back(from)
-                {
-                    // It is only for the day on which there is no room.
-                    crate::log::line(&format!("{}: {error}", self.way_back().display()));
-                }
-                self.point_to(slot)
-            }
+            Some(slot) => self.point_to(slot),
         };
         result.map_err(at(&pointer))?;
         Ok(Activation::Live)
@@ -512,6 +511,8 @@ mod tests {
                     .collect();
                 names.sort();
                 assert_eq!(names, ["artifact", "tree"]);
+                #[cfg(unix)]
+                assert!(slots.leads_back_to(SlotId::A));
             }
         }
     }
