@@ -126,8 +126,11 @@ impl Driver {
     pub(super) fn keeps_a_reserve(&self) {
         const BYTES: usize = 256 << 10;
         let path = self.state.join(journal::RESERVE);
+        if path.exists() {
+            return;
+        }
         let plenty = platform::free_space(&self.state).is_some_and(|free| free > 64 * BYTES as u64);
-        if plenty && !path.exists() && std::fs::write(&path, vec![0xA5; BYTES]).is_err() {
+        if plenty && std::fs::write(&path, vec![0xA5; BYTES]).is_err() {
             // Half of one would only be in the way.
             let _ = std::fs::remove_file(&path);
         }

@@ -174,7 +174,8 @@ impl App {
     }
 
     /// Takes the number of a signed request. The same request again is refused, and one that comes
-    /// behind newer ones. A number that another request has used means that two machines have one identity, or that one was put
+    /// behind newer ones. A number that another request has used means that two machines have one
+    /// identity, or that one was put
     /// back to an older state: the device is isolated until a person has looked.
     async fn take_number(
         &self,
