@@ -5,6 +5,7 @@ mod acts;
 mod back;
 mod carried;
 mod cut_off;
+mod hold;
 mod identity;
 mod own;
 mod server;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, MAX_WAIT_S, Reason, Sha256};
+use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason, Sha256};
 use tidegate_trust::{SecretKey, TrustError};
 
 use crate::client::{Client, TransportError};
@@ -33,6 +34,7 @@ use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
 pub use carried::{CarriedError, export};
 use cut_off::CutOff;
+use hold::Hold;
 pub use own::Together;
 use words::describe;
 
@@ -100,8 +102,6 @@ const SIGN_OF_LIFE: Duration = Duration::from_mins(1);
 const REBOOT: Duration = Duration::from_mins(5);
 /// How long an agent that has to end may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// After a held request that broke.
-const HELD_BROKE: Duration = Duration::from_millis(500);
 /// Between tries while the server does not answer.
 const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
@@ -140,8 +140,10 @@ pub struct Driver {
     restores: Option<Sha256>,
     /// Whether the server has answered since the start.
     spoken: bool,
-    /// For how long the link lets a request be held, in seconds.
-    hold_s: u16,
+    /// For how long the link lets a request be held.
+    hold: Hold,
+    /// For how long the request under way asks to be held, in seconds.
+    asked_s: u16,
     /// The folder that stands in for a server, where a person has carried one here.
     bundle: Option<PathBuf>,
     /// What is known of a server that cannot be reached.
@@ -220,7 +222,8 @@ impl Driver {
             refused: None,
             restores: None,
             spoken: false,
-            hold_s: MAX_WAIT_S,
+            hold: Hold::default(),
+            asked_s: 0,
             bundle: None,
             cut_off: CutOff::default(),
             control: Arc::new(Control::open(fs::system(), state)),
@@ -260,15 +263,16 @@ impl Driver {
             self.check_idle().await;
             let began = Instant::now();
             let pause = match self.round().await {
-                Ok(poll) => {
+                Ok(pause) => {
                     self.is_reached();
                     self.keeps_a_reserve();
                     self.together.is_heard();
-                    // A held check-in has used up most of the interval already.
-                    jittered(poll.saturating_sub(began.elapsed()))
+                    jittered(pause)
                 }
                 Err(RoundError::Fatal(error)) => return Err(error),
-                Err(error) if self.was_held(&error, began.elapsed()) => jittered(HELD_BROKE),
+                Err(error) if self.was_held(&error, began.elapsed()) => {
+                    jittered(Hold::after_loss())
+                }
                 Err(error) => {
                     let text = log::chain(&error);
                     log::line(&text);
@@ -280,20 +284,17 @@ impl Driver {
         }
     }
 
-    /// Whether a request was lost because the link does not let it be held for so long: then the next
-    /// one is held for half of that. Some links drop every few seconds, and nobody is cut off on them.
+    /// Whether a request was lost because the link does not let it be held for so long. Some links drop
+    /// every few seconds, and nobody is cut off on them.
     fn was_held(&mut self, error: &RoundError, took: Duration) -> bool {
-        // One that fails though it is hardly held is not lost by being held.
-        let held = self.spoken && self.hold_s > 0;
-        let half = u16::try_from(took.as_secs() / 2).unwrap_or(MAX_WAIT_S);
-        match error {
-            RoundError::Transport(TransportError::Broken(_) | TransportError::Timeout) if held => {
-                self.hold_s = half.min(self.hold_s / 2);
-            }
-            _ => return false,
-        }
-        // Silence may be the server's as well.
-        matches!(error, RoundError::Transport(TransportError::Broken(_)))
+        let RoundError::Transport(lost @ (TransportError::Broken(_) | TransportError::Timeout)) =
+            error
+        else {
+            return false;
+        };
+        // Silence may be the server's as well: that is looked into like any other failure.
+        let broke = matches!(lost, TransportError::Broken(_));
+        self.spoken && self.hold.note_lost(self.asked_s, took) && broke
     }
 
     /// Does what a person at the machine has asked for.

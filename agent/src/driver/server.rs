@@ -18,8 +18,12 @@ use crate::fsm::{Event, Phase, step};
 use crate::orders::{Asked, NotTaken};
 use crate::platform;
 
+/// The longest interval between two check-ins that is obeyed. The answer is not signed: without a bound
+/// one word of a stolen server would silence a fleet for 136 years.
+const LONGEST_POLL: Duration = Duration::from_hours(24);
+
 impl Driver {
-    /// One round with the server: reports up, orders down. Gives the time to the next one.
+    /// One round with the server: reports up, orders down. Gives the pause before the next one.
     pub(super) async fn round(&mut self) -> Result<Duration, RoundError> {
         // First: the server may know the next key already, and the present one no more.
         if config::has_next_identity(&self.state) {
@@ -27,17 +31,17 @@ impl Driver {
         }
         self.send_reports().await?;
         // In probation the request is held no longer than to the next health check.
-        let wait = match &self.journal().record().phase {
+        let (most, watched) = match &self.journal().record().phase {
             Phase::Probation { job, .. } => {
                 let left = probation_check(job.window_s).saturating_sub(self.counted.elapsed());
-                u16::try_from(left.as_secs())
-                    .unwrap_or(MAX_WAIT_S)
-                    .clamp(1, self.hold_s.max(1))
+                let left = u16::try_from(left.as_secs()).unwrap_or(MAX_WAIT_S);
+                (left.max(1), true)
             }
             // The first word is not held: it shows that this agent reaches its server.
-            _ if !self.spoken => 0,
-            _ => self.hold_s,
+            _ if !self.spoken => (0, false),
+            _ => (MAX_WAIT_S, false),
         };
+        let wait = self.hold.ask(most);
         let begun = Instant::now();
         let control = self.control.clone();
         let (answer, nonce) = tokio::select! {
@@ -45,13 +49,8 @@ impl Driver {
             // Not held any longer: the next one begins at once.
             () = control.woken() => return Ok(Duration::ZERO),
         };
-        if wait == self.hold_s && begun.elapsed() >= Duration::from_secs(u64::from(wait)) {
-            // It went well: a little longer the next time.
-            self.hold_s = self
-                .hold_s
-                .saturating_add(self.hold_s / 4 + 1)
-                .min(MAX_WAIT_S);
-        }
+        let took = begun.elapsed();
+        self.hold.note_answered(wait, took);
         let isolated = answer.reason.code == Reason::DeviceIsolated;
         if isolated != self.isolated {
             crate::log::line(if isolated {
@@ -85,7 +84,8 @@ impl Driver {
         if first || !self.journal().record().outbox.is_empty() {
             return Ok(Duration::ZERO);
         }
-        Ok(Duration::from_secs(u64::from(answer.poll_after_s.max(1))))
+        let poll = Duration::from_secs(u64::from(answer.poll_after_s.max(1))).min(LONGEST_POLL);
+        Ok(self.hold.pause(wait, took, poll, watched))
     }
 
     pub(super) async fn send_reports(&mut self) -> Result<(), RoundError> {
@@ -129,6 +129,7 @@ impl Driver {
         wait: u16,
     ) -> Result<(CheckInAnswer, String), RoundError> {
         self.look_around().await;
+        self.asked_s = wait;
         let nonce = hex::encode(rand::random::<[u8; 32]>());
         let record = self.journal().record();
         let running = record.running();

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{DeploymentId, Explained, Reason};
+use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
 
 use tidegate_trust::assignment::Action;
 
-use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities};
+use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, jittered};
 use crate::client::Client;
 use crate::control::Control;
 use crate::download::{Fetched, Ways};
@@ -203,13 +203,17 @@ impl Driver {
         loop {
             self.gets_on();
             let begun = Instant::now();
+            let hold_s = self.hold.ask(MAX_WAIT_S);
             let answer = async {
                 self.send_reports().await?;
-                self.check_in(self.hold_s).await.map(|(answer, _)| answer)
+                self.check_in(hold_s).await.map(|(answer, _)| answer)
             };
             match answer.await {
                 Ok(answer) if answer.cancel == Some(deployment) => return Ok(()),
-                Ok(_) => wait = Duration::from_secs(1),
+                Ok(_) => {
+                    self.hold.note_answered(hold_s, begun.elapsed());
+                    wait = Duration::from_secs(1);
+                }
                 Err(RoundError::Fatal(error)) => return Err(error),
                 Err(error) if self.was_held(&error, begun.elapsed()) => {}
                 Err(error) => {
@@ -217,7 +221,7 @@ impl Driver {
                     wait = (wait * 2).min(MAX_BACK_OFF);
                 }
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(jittered(wait)).await;
         }
     }
 
