@@ -151,6 +151,9 @@ fn waits(record: &mut Record, reason: Option<Explained>) {
 
 fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     record.counter = record.counter.max(counter);
+    // The window is the online key's word: without a bound a stolen one closes a device to every
+    // install for 136 years.
+    job.window_s = job.window_s.min(MAX_KEPT_S);
     match (&record.phase, job.action) {
         (Phase::Idle, _) => {}
         // Back, while the old slot is kept: no download.
@@ -188,7 +191,8 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     if job.again {
         record.bad.retain(|bad| *bad != job.target.image.sha256);
     }
-    if job.action == Action::Install && record.bad.contains(&job.target.image.sha256) {
+    // Also on the way back: an image that does not start is not tried again and again.
+    if record.bad.contains(&job.target.image.sha256) {
         let text = "it failed on this device before";
         let reason = Explained::new(Reason::Quarantined, text);
         record.report(job.deployment, State::Failed, Some(reason), 0);
@@ -423,13 +427,16 @@ fn window_passed(record: &mut Record, seconds: u32) -> Vec<Effect> {
     Vec::new()
 }
 
-/// The longest that a previous version is kept, in seconds.
-const MAX_KEPT_S: u32 = 30 * 86_400;
+/// Longest rollback window that an assignment opens, and longest that one word keeps the previous
+/// version from now on, in seconds (30 days).
+pub(super) const MAX_KEPT_S: u32 = 30 * 86_400;
+/// Longest rollback window with all its extensions, in seconds.
+pub(super) const MAX_WINDOW_S: u32 = 2 * MAX_KEPT_S;
 
-/// An incident extends the window; nothing shortens it.
+/// Extends the rollback window in an incident; nothing shortens it.
 fn keep_previous(record: &mut Record, seconds: u32) {
     if let Phase::Probation { job, elapsed_s, .. } = &mut record.phase {
         let until = elapsed_s.saturating_add(seconds.min(MAX_KEPT_S));
-        job.window_s = job.window_s.max(until);
+        job.window_s = job.window_s.max(until.min(MAX_WINDOW_S));
     }
 }

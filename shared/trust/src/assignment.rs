@@ -411,6 +411,13 @@ fn check_order(
             }
         }
         Action::Rollback => {
+            // Upwards it would pass over minimum source, stepping stones and the rollback window.
+            if image > *installed {
+                return Err(TrustError::RollbackUpwards {
+                    image,
+                    installed: installed.clone(),
+                });
+            }
             let from = ImagePath {
                 role: role.name.clone(),
                 release: installed.clone(),

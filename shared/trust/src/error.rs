@@ -123,6 +123,14 @@ pub enum TrustError {
         /// What runs.
         installed: Version,
     },
+    /// A rollback to a release that is newer than the installed one.
+    #[error("a rollback to {image} was ordered, which is newer than the installed {installed}")]
+    RollbackUpwards {
+        /// The assigned release.
+        image: Version,
+        /// The installed one.
+        installed: Version,
+    },
     /// The installed release may not be rolled back from.
     #[error("{0} does not allow a rollback")]
     RollbackNotAllowed(Version),

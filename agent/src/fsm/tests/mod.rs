@@ -157,6 +157,49 @@ fn a_window_is_extended_and_never_shortened() {
     assert_eq!(window(&record), 120);
     let (record, _) = step(record, Event::KeepPrevious(u32::MAX));
     assert_eq!(window(&record), 20 + 30 * 86_400);
+    // However often it is said.
+    let day = 86_400;
+    let said = (0..100).flat_map(|_| [Event::WindowPassed(day), Event::KeepPrevious(u32::MAX)]);
+    let (record, _) = play(record, said);
+    assert_eq!(record.phase, Phase::Idle);
+}
+
+#[test]
+fn a_window_without_end_in_an_assignment_ends_after_thirty_days() {
+    let record = device();
+    let offer = Event::Assigned(job(&record, 1, Action::Install, u32::MAX), 1);
+    let events = [
+        Event::Downloaded { bytes: 5 },
+        Event::Staged,
+        Event::Healthy,
+        Event::WindowPassed(30 * 86_400),
+    ];
+    let (record, _) = play(record, std::iter::once(offer).chain(events));
+    assert_eq!(record.phase, Phase::Idle);
+    assert_eq!(states(&record).last(), Some(&State::Succeeded));
+}
+
+#[test]
+fn an_image_that_failed_here_is_not_tried_again_as_a_rollback() {
+    let (record, _) = play(
+        on_probation(),
+        [
+            Event::Unhealthy(Reason::HealthFailed.into()),
+            Event::Returned,
+        ],
+    );
+    let order = |again| {
+        let mut order = job(&record, 1, Action::Rollback, 0);
+        order.again = again;
+        Event::Assigned(order, 9)
+    };
+    let (refused, effects) = step(record.clone(), order(false));
+    assert!(effects.is_empty() && refused.phase == Phase::Idle);
+    let told = refused.outbox.last().unwrap();
+    assert_eq!(told.state, State::Failed);
+    assert_eq!(told.reason.as_ref().unwrap().code, Reason::Quarantined);
+    let (taken, _) = step(record.clone(), order(true));
+    assert!(matches!(taken.phase, Phase::Downloading { .. }));
 }
 
 #[test]

@@ -110,6 +110,34 @@ fn a38_the_release_that_runs_already() {
 }
 
 #[test]
+fn a73_a_rollback_to_a_newer_release_passes_over_no_signed_rule() {
+    let mut server = Server::new();
+    let mut product = Server::product(2, &["1.0.0", "1.5.0", "2.0.0"], Policy::default());
+    let rules = |facts: &mut tidegate_trust::ImageFacts| {
+        facts.min_from = Some(v("1.5.0"));
+        facts.stepping_stone = true;
+    };
+    rules(product.images.get_mut(&path("2.0.0")).unwrap());
+    let bytes = sign(product.body(), &[&key(3)]).unwrap().to_bytes();
+    server.upload("app-stable", &bytes).unwrap();
+    server.sign_online();
+    let trusted = server.look().unwrap();
+    for release in ["1.5.0", "2.0.0"] {
+        let mut order = draft(release);
+        order.terms.action = Action::Rollback;
+        let bytes = order.sign(&key(12)).unwrap().to_bytes();
+        assert!(matches!(
+            check_with(&trusted, &bytes, "1.0.0"),
+            Err(TrustError::RollbackUpwards { .. })
+        ));
+    }
+    let mut order = draft("1.0.0");
+    order.terms.action = Action::Rollback;
+    let bytes = order.sign(&key(12)).unwrap().to_bytes();
+    check_with(&trusted, &bytes, "2.0.0").unwrap();
+}
+
+#[test]
 fn a_stepping_stone_cannot_be_skipped_by_the_server() {
     let mut server = Server::new();
     let mut product = Server::product(2, &["1.0.0", "1.1.0", "2.0.0"], Policy::default());
