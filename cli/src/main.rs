@@ -29,7 +29,7 @@ fn main() -> std::process::ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start: {error}");
+            output::complain(&format!("error: cannot start: {error}"));
             return std::process::ExitCode::from(1);
         }
     };
@@ -39,9 +39,9 @@ fn main() -> std::process::ExitCode {
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::complain(&format!("error: {error}"));
             if let Some(next) = error.next_step() {
-                eprintln!("  next: {next}");
+                output::complain(&format!("  next: {next}"));
             }
             std::process::ExitCode::from(error.exit_code())
         }
@@ -53,7 +53,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve(args) => commands::serve::serve(args).await,
         Command::Migrate(args) => commands::serve::migrate(args).await,
-        Command::Healthcheck(args) => commands::serve::healthcheck(args).await,
+        Command::Healthcheck(args) => {
+            commands::serve::healthcheck(args, cli.global.ca_file.as_deref()).await
+        }
         Command::Demo(args) => demo::run(args).await,
         Command::Login(args) => {
             commands::operator::login(args, cli.global.ca_file.as_deref()).await

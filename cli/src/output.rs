@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use tidegate_protocol::{plain, plain_lines};
 
 use crate::args::Format;
 use crate::error::CliError;
@@ -26,13 +27,21 @@ pub(crate) fn show<T: Serialize>(
     Ok(())
 }
 
-/// A line on standard output. A closed pipe (`| head`) is the reader's business.
+/// Prints a text of one or more lines on standard output. Escape sequences in it, which are always
+/// somebody else's, are shown and not obeyed. A closed pipe (`| head`) is the reader's business.
 pub(crate) fn line(text: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+    let text = plain_lines(text.trim_end());
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// A plain table.
+/// Prints a text of one or more lines on standard error, like [`line`].
+pub(crate) fn complain(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain_lines(text));
+}
+
+/// A plain table. A cell is one line, whoever has written what is in it.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut table = Table::new();
     table
@@ -40,7 +49,7 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> 
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(|cell| plain(&cell)));
     }
     table
         .lines()

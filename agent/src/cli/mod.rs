@@ -153,6 +153,7 @@ fn diagnose(state: &std::path::Path, json: bool) -> ExitCode {
 
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
+    let text = tidegate_protocol::plain_lines(text);
     // A closed pipe (`| head`) is the reader's business.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     ExitCode::Ok

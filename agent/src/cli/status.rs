@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tidegate_protocol::plain;
+
 use crate::config::Config;
 use crate::control::{self, Ask, Live};
 use crate::fs;
@@ -106,16 +108,16 @@ fn about(live: Option<&Live>) -> String {
         Some(seconds) => {
             text += &format!(", heard of the server {seconds} s ago\n");
             if let Some(said) = &live.said {
-                text += &format!("said     {said} ({seconds} s ago)\n");
+                text += &format!("said     {} ({seconds} s ago)\n", plain(said));
             }
         }
         None => text += ", has not heard of the server yet\n",
     }
     if let Some(error) = &live.error {
-        text += &format!("error    {error}\n");
+        text += &format!("error    {}\n", plain(error));
     }
     if let Some(why) = &live.waits {
-        text += &format!("waits    {why}\n");
+        text += &format!("waits    {}\n", plain(why));
     }
     if let Some(seconds) = live.paused_s {
         text += &format!("paused   for {seconds} s more (tidegate-agent resume ends it)\n");

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use tidegate_protocol::plain;
 use tidegate_trust::{RootRole, Signed, TopTargets};
 
 use super::Context;
@@ -60,7 +61,7 @@ pub(super) fn describe_file(path: &Path) -> Result<String, CliError> {
 pub(super) fn describe(role: &str, draft: &Signed) -> Result<String, CliError> {
     let body = draft.body();
     let failed = |e: tidegate_trust::TrustError| CliError::failed("reading a draft", &e);
-    let text = |name: &str| body[name].as_str().unwrap_or("-").to_owned();
+    let text = |name: &str| plain(body[name].as_str().unwrap_or("-"));
     let mut lines = vec![format!(
         "{role} version {}, issued {}, expires {}",
         body["version"],
@@ -74,7 +75,8 @@ pub(super) fn describe(role: &str, draft: &Signed) -> Result<String, CliError> {
             quorum.holders.len()
         ));
         for holder in &quorum.holders {
-            lines.push(format!("    {}  {}", holder.name, holder.fingerprint()));
+            let name = plain(&holder.name);
+            lines.push(format!("    {name}  {}", holder.fingerprint()));
         }
     };
     match role {
@@ -96,12 +98,13 @@ pub(super) fn describe(role: &str, draft: &Signed) -> Result<String, CliError> {
             let images = body["targets"].as_object();
             for (path, image) in images.into_iter().flatten() {
                 lines.push(format!(
-                    "  {path}  {} bytes  sha256 {}",
-                    image["length"],
-                    image["hashes"]["sha256"].as_str().unwrap_or("-")
+                    "  {}  {} bytes  sha256 {}",
+                    plain(path),
+                    plain(&image["length"].to_string()),
+                    plain(image["hashes"]["sha256"].as_str().unwrap_or("-"))
                 ));
             }
-            lines.push(format!("  policy {}", body["x-policy"]));
+            lines.push(format!("  policy {}", plain(&body["x-policy"].to_string())));
         }
     }
     Ok(lines.join("\n"))

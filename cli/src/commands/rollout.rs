@@ -11,7 +11,7 @@ use super::watch::{self, Until};
 use crate::api::Api;
 use crate::args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
 use crate::error::CliError;
-use crate::output::{show, table};
+use crate::output::{complain, show, table};
 
 /// Rollouts.
 pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<(), CliError> {
@@ -198,10 +198,10 @@ async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliE
         .post(&format!("/api/v1/rollouts/{id}/start"), &order)
         .await?;
     for wave in rollout.waves.iter().filter(|w| w.members == 0) {
-        eprintln!(
+        complain(&format!(
             "warning: wave {} selects no device that the rollout concerns; it will be skipped",
             wave.name
-        );
+        ));
     }
     if args.watch {
         let rollout = watch::follow(api, &id, context.format, Until::Settled, None).await?;

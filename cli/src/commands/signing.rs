@@ -1,6 +1,6 @@
 //! `release sign` and `release policy`: what people sign about releases beyond publishing them.
 
-use tidegate_protocol::{Channel, ProductName, Version};
+use tidegate_protocol::{Channel, ProductName, Version, plain};
 use tidegate_trust::{ProductRole, RoleName};
 
 use crate::api::Api;
@@ -36,9 +36,9 @@ pub(crate) async fn sign(
         let changes = changes(&offline, &name, &next)?;
         super::keys::confirm_text(
             &format!(
-                "{role} version {}, for: {}\n{changes}",
+                "{role} version {}\n{changes}\n  for, as the server says it, unsigned: {}",
                 next.version,
-                offline.purpose(&role)
+                plain(&offline.purpose(&role))
             ),
             yes,
         )?;
@@ -99,7 +99,7 @@ fn changes(offline: &Offline, name: &RoleName, next: &ProductRole) -> Result<Str
     if present.is_none_or(|role| role.policy != next.policy) {
         lines.push(format!(
             "  policy {}",
-            serde_json::to_string(&next.policy).unwrap_or_default()
+            serde_json::to_string(&next.policy).map_err(|e| CliError::failed("the policy", &e))?
         ));
     }
     Ok(lines.join("\n"))

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tidegate_protocol::plain;
 use tidegate_server::http::dto::{EventView, Page, RolloutView};
 
 use crate::api::Api;
@@ -151,7 +152,7 @@ impl Screen {
     fn event(&self, event: &EventView) {
         match (&self.bars, self.format) {
             (Some(bars), _) if event.kind == "rollout" => {
-                let _ = bars.println(format!("{} {}", &event.at[11..19], event.text));
+                let _ = bars.println(format!("{} {}", &event.at[11..19], plain(&event.text)));
             }
             (Some(_), _) => {}
             (None, Format::Json) => {
@@ -161,8 +162,8 @@ impl Screen {
                 line(&format!(
                     "{} {}: {}",
                     &event.at[11..19],
-                    event.actor,
-                    event.text
+                    plain(&event.actor),
+                    plain(&event.text)
                 ));
             }
         }

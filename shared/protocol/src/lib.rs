@@ -22,6 +22,7 @@ mod problem;
 mod reason;
 mod report;
 mod stage;
+mod text;
 mod time;
 mod version;
 
@@ -46,6 +47,7 @@ pub use problem::{Problem, ProblemCode};
 pub use reason::{Explained, Reason};
 pub use report::{Report, ReportBatch, ReportsAccepted};
 pub use stage::{Channel, Stage, UnknownWord};
+pub use text::{plain, plain_lines};
 pub use time::Timestamp;
 pub use version::{ParseVersionError, Version};
 

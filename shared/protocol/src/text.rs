@@ -1,0 +1,80 @@
+//! Text of others (devices, servers, publishers) before it reaches a terminal or a log.
+
+/// Escapes all that could move a cursor, reorder or hide text, line breaks included: one line comes out.
+/// The form `\u001b` is that of JSON, so that a JSON text stays one.
+pub fn plain(text: &str) -> String {
+    escape(text, false)
+}
+
+/// Escapes like [`plain`], and leaves line breaks and tabs: for a text whose lines are our own.
+pub fn plain_lines(text: &str) -> String {
+    escape(text, true)
+}
+
+fn escape(text: &str, lines: bool) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' if lines => out.push(c),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if c.is_control() || is_invisible(c) => {
+                let mut units = [0; 2];
+                for unit in c.encode_utf16(&mut units) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Format characters: direction marks and overrides, zero widths, separators, tags (Unicode's category
+/// Cf and the two separators Zl and Zp, as far as they change how other text looks).
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_others_moves_no_cursor_and_is_one_line() {
+        let text = "\u{1b}]0;PWNED\u{7}\u{1b}[2J\u{9b}31mok\r\nforged\tline\u{2028}x";
+        let plain = plain(text);
+        assert_eq!(
+            plain,
+            "\\u001b]0;PWNED\\u0007\\u001b[2J\\u009b31mok\\r\\nforged\\tline\\u2028x"
+        );
+    }
+
+    #[test]
+    fn direction_and_zero_width_are_shown_and_letters_are_left() {
+        assert_eq!(
+            plain("a\u{202e}b\u{200b}c\u{feff}"),
+            "a\\u202eb\\u200bc\\ufeff"
+        );
+        assert_eq!(plain("\u{e0041}"), "\\udb40\\udc41");
+        for text in ["Jürgen Öztürk 日本 עברית", "résumé ✓ 🚀", ""] {
+            assert_eq!(plain(text), text);
+        }
+    }
+
+    #[test]
+    fn our_own_lines_stay_lines_and_json_stays_json() {
+        assert_eq!(plain_lines("a\n\tb\u{1b}"), "a\n\tb\\u001b");
+        let value = serde_json::json!({ "name": "x\u{202e}y\u{1b}" });
+        let text = plain_lines(&serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+    }
+}
