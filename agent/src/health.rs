@@ -58,10 +58,10 @@ pub fn run(
     match call.run() {
         Ended::Well(_) => Ok(()),
         Ended::Badly(what) => Err(Explained::new(failed, what)),
-        Ended::Late => Err(Explained::new(
-            late,
-            format!("no answer within {} s", line.timeout_s.max(1)),
-        )),
+        Ended::Late(said) => {
+            let what = format!("no answer within {} s: {said}", line.timeout_s.max(1));
+            Err(Explained::new(late, what.trim_end_matches([' ', ':'])))
+        }
     }
 }
 

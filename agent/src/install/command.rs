@@ -1,13 +1,15 @@
 //! Commands of the owner's, run to their end or their deadline.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use tidegate_trust::Health;
 
-/// How much of what a command says is kept, in bytes.
+/// Bytes kept of an answer on standard output, from its begin, and of the whole output of a command
+/// that failed, up to its end: that is where the error stands.
 const KEEP: usize = 2_000;
 /// How long a command that has ended may take to hand over what it said: a child of its own may
 /// keep the pipe open for ever.
@@ -30,10 +32,10 @@ pub(crate) struct Call<'a> {
 pub(crate) enum Ended {
     /// As it should; what it said on standard output.
     Well(String),
-    /// With an error; what it said on standard error.
+    /// With an error; the status and the end of what it said on both outputs.
     Badly(String),
-    /// Not at all: it and its whole process group were killed.
-    Late,
+    /// Not at all: it and its whole process group were killed. The end of what it had said.
+    Late(String),
 }
 
 /// Whether a program can be started by this name from a folder: below it, by its whole path, or
@@ -98,19 +100,18 @@ impl Call<'_> {
 
 /// Waits for the end of a command, or for its deadline.
 fn wait(mut child: Child, deadline: Instant) -> Ended {
-    let said = child.stdout.take().map(listen);
-    let complained = child.stderr.take().map(listen);
+    let output = Output::of(&mut child);
     loop {
         match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ended::Well(heard(said.as_ref())),
+            Ok(Some(status)) if status.success() => return Ended::Well(output.finish().answer()),
             Ok(Some(status)) => {
-                let said = format!("{status}: {}", heard(complained.as_ref()));
+                let said = format!("{status}: {}", output.finish().end());
                 return Ended::Badly(said.trim_end_matches([' ', ':']).to_owned());
             }
             Ok(None) if Instant::now() < deadline => std::thread::sleep(TICK),
             Ok(None) => {
                 kill_group(&mut child);
-                return Ended::Late;
+                return Ended::Late(output.finish().end());
             }
             Err(error) => {
                 kill_group(&mut child);
@@ -120,38 +121,92 @@ fn wait(mut child: Child, deadline: Instant) -> Ended {
     }
 }
 
-/// What a command says: a part at a time, as far as it is kept; the end is the end of the channel.
-fn listen(mut pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
-    let (hand_over, take) = mpsc::channel();
-    let listener = std::thread::Builder::new().spawn(move || {
+/// The bounded part of a command's output that is kept.
+#[derive(Debug, Default)]
+struct Said {
+    /// The first bytes of standard output.
+    answer: Vec<u8>,
+    /// The last bytes of both outputs, as they came.
+    end: VecDeque<u8>,
+    /// Whether `end` lacks bytes that came before.
+    cut: bool,
+}
+
+impl Said {
+    fn take(&mut self, part: &[u8], is_answer: bool) {
+        if is_answer {
+            let room = KEEP - self.answer.len();
+            self.answer.extend(&part[..part.len().min(room)]);
+        }
+        self.end.extend(part);
+        if let Some(over) = self.end.len().checked_sub(KEEP)
+            && over > 0
+        {
+            self.end.drain(..over);
+            self.cut = true;
+        }
+    }
+
+    fn answer(&self) -> String {
+        String::from_utf8_lossy(&self.answer).trim().to_owned()
+    }
+
+    fn end(&mut self) -> String {
+        let bytes = self.end.make_contiguous();
+        // A cut may go through a character.
+        let begin = bytes.iter().take_while(|b| self.cut && *b & 0xc0 == 0x80);
+        let text = String::from_utf8_lossy(&bytes[begin.count()..]);
+        let mark = if self.cut { "... " } else { "" };
+        format!("{mark}{}", text.trim())
+    }
+}
+
+/// Both outputs of a running command, read to their ends: a full pipe would hang the command.
+struct Output {
+    said: Arc<Mutex<Said>>,
+    /// Disconnected when both pipes have ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Output {
+    fn of(child: &mut Child) -> Self {
+        let said = Arc::default();
+        let (reading, ended) = mpsc::channel();
+        if let Some(pipe) = child.stdout.take() {
+            listen(pipe, true, &said, &reading);
+        }
+        if let Some(pipe) = child.stderr.take() {
+            listen(pipe, false, &said, &reading);
+        }
+        Self { said, ended }
+    }
+
+    /// Waits for the end of both pipes, but not for a child of the command's that keeps them open.
+    fn finish(self) -> Said {
+        let _ = self.ended.recv_timeout(GRACE);
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn listen(
+    mut pipe: impl std::io::Read + Send + 'static,
+    is_answer: bool,
+    said: &Arc<Mutex<Said>>,
+    reading: &mpsc::Sender<()>,
+) {
+    let (said, reading) = (said.clone(), reading.clone());
+    // Without a thread nothing is heard; what the command does counts all the same.
+    let _ = std::thread::Builder::new().spawn(move || {
         let mut part = [0; 1024];
-        let mut kept = 0;
-        // To its end: a full pipe would hang the command.
         while let Ok(read) = pipe.read(&mut part)
             && read > 0
         {
-            let keep = read.min(KEEP - kept);
-            kept += keep;
-            if keep > 0 && hand_over.send(part[..keep].to_vec()).is_err() {
-                kept = KEEP;
-            }
+            said.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(&part[..read], is_answer);
         }
+        drop(reading);
     });
-    // Without a thread nothing is heard; what the command does counts all the same.
-    drop(listener);
-    take
-}
-
-/// All that a command has said, also where a child of its own keeps the pipe open.
-fn heard(from: Option<&mpsc::Receiver<Vec<u8>>>) -> String {
-    let until = Instant::now() + GRACE;
-    let mut text = Vec::new();
-    while let Some(from) = from
-        && let Ok(part) = from.recv_timeout(until.saturating_duration_since(Instant::now()))
-    {
-        text.extend(part);
-    }
-    String::from_utf8_lossy(&text).trim().to_owned()
 }
 
 fn is_for_now(error: &std::io::Error) -> bool {
@@ -217,6 +272,42 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_complaint_the_end_is_kept_with_a_mark() {
+        let script = "i=0; while [ $i -lt 600 ]; do echo frame $i >&2; i=$((i+1)); done; \
+                      echo 'RuntimeError: schema 41 needed, found 39' >&2; exit 1";
+        let Ended::Badly(text) = run(script, 30) else {
+            panic!("it failed");
+        };
+        assert!(text.ends_with("schema 41 needed, found 39"), "{text}");
+        assert!(text.starts_with("exit status: 1: ... "), "{text}");
+        assert!(text.len() <= 2_000 + 30);
+    }
+
+    #[test]
+    fn an_error_on_standard_output_is_heard_too() {
+        let Ended::Badly(text) = run("echo no database; exit 3", 5) else {
+            panic!("it failed");
+        };
+        assert_eq!(text, "exit status: 3: no database");
+    }
+
+    #[test]
+    fn what_was_said_before_the_deadline_is_not_lost() {
+        assert_eq!(
+            run("echo connecting to db...; sleep 600", 1),
+            Ended::Late("connecting to db...".into())
+        );
+    }
+
+    #[test]
+    fn a_cut_through_a_character_leaves_whole_ones() {
+        let mut said = Said::default();
+        said.take("ä".repeat(1_500).as_bytes(), false);
+        said.take(b"x", false);
+        assert_eq!(said.end(), format!("... {}x", "ä".repeat(999)));
+    }
+
+    #[test]
     fn a_flood_of_words_neither_hangs_it_nor_fills_the_memory() {
         let Ended::Well(text) = run("yes | head -c 1000000", 30) else {
             panic!("it ends");
@@ -229,7 +320,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("pid");
         let script = format!("sh -c 'echo $$ > {}; exec sleep 600'; true", mark.display());
-        assert_eq!(run(&script, 1), Ended::Late);
+        assert!(matches!(run(&script, 1), Ended::Late(_)));
         let pid: i32 = std::fs::read_to_string(&mark)
             .unwrap()
             .trim()

@@ -55,10 +55,13 @@ impl Verbs for CommandVerbs {
         match call.run() {
             Ended::Well(said) => Ok(said),
             Ended::Badly(what) => Err(failed(what)),
-            Ended::Late => Err(failed(format!(
-                "no end within {} s; killed with its children",
-                self.line.timeout_s
-            ))),
+            Ended::Late(said) => {
+                let what = format!(
+                    "no end within {} s; killed with its children: {said}",
+                    self.line.timeout_s
+                );
+                Err(failed(what.trim_end_matches([' ', ':']).to_owned()))
+            }
         }
     }
 }

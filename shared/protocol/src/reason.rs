@@ -287,14 +287,28 @@ pub struct Explained {
 }
 
 impl Explained {
-    /// The longest detail kept, in characters.
-    pub const MAX_DETAIL: usize = 500;
+    /// The longest detail kept, in characters: the last 2,000 bytes that a check said, and how it
+    /// ended.
+    pub const MAX_DETAIL: usize = 2_200;
 
-    /// A reason with particulars, which are cut to [`Explained::MAX_DETAIL`].
+    /// A reason with particulars. More than [`Explained::MAX_DETAIL`] characters are cut in the middle:
+    /// the begin says what was done, the end what went wrong.
     pub fn new(code: Reason, detail: impl AsRef<str>) -> Self {
+        const MARK: &str = " ... ";
+        const BEGIN: usize = 200;
+        let detail = detail.as_ref();
+        let over = detail.chars().count().saturating_sub(Self::MAX_DETAIL);
+        if over == 0 {
+            return Self {
+                code,
+                detail: detail.to_owned(),
+            };
+        }
+        let begin: String = detail.chars().take(BEGIN).collect();
+        let end: String = detail.chars().skip(BEGIN + over + MARK.len()).collect();
         Self {
             code,
-            detail: detail.as_ref().chars().take(Self::MAX_DETAIL).collect(),
+            detail: format!("{begin}{MARK}{end}"),
         }
     }
 
@@ -317,7 +331,8 @@ impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code.text())?;
         if !self.detail.is_empty() {
-            write!(f, ": {}", self.detail)?;
+            // What a device or a check has said moves no cursor and adds no line.
+            write!(f, ": {}", crate::plain(&self.detail))?;
         }
         Ok(())
     }
@@ -350,5 +365,16 @@ mod tests {
             detail: "x".repeat(10_000),
         };
         assert_eq!(long.bounded().detail.len(), Explained::MAX_DETAIL);
+    }
+
+    #[test]
+    fn a_long_detail_keeps_its_begin_and_its_end() {
+        let text = format!("exit status 1: {}the error", "frame ".repeat(1_000));
+        let kept = Explained::new(Reason::HealthFailed, &text).detail;
+        assert!(kept.starts_with("exit status 1: frame"));
+        assert!(kept.ends_with("frame the error"));
+        assert_eq!(kept.chars().count(), Explained::MAX_DETAIL);
+        let again = Explained::new(Reason::HealthFailed, &kept);
+        assert_eq!(again.detail, kept);
     }
 }
