@@ -127,9 +127,26 @@ fn provider() -> rustls::crypto::CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
-/// Where Linux systems have their list of certificate authorities.
-#[cfg(not(feature = "public-roots"))]
-const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// List of certificate authorities on Linux systems.
+#[cfg(not(any(feature = "public-roots", windows, target_os = "macos")))]
+fn add_system(roots: &mut RootCertStore) -> Result<(), TransportError> {
+    add_file(roots, Path::new("/etc/ssl/certs/ca-certificates.crt"))
+}
+
+/// The certificate authorities of the system's store; those that are built in stand beside them.
+#[cfg(any(windows, target_os = "macos"))]
+fn add_system(roots: &mut RootCertStore) -> Result<(), TransportError> {
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = match found.errors.first() {
+            Some(error) => crate::log::chain(error),
+            None => "it is empty".into(),
+        };
+        return Err(TransportError::Authority("the system's store".into(), why));
+    }
+    Ok(())
+}
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TransportError> {
     use rustls::pki_types::pem::PemObject as _;
@@ -172,12 +189,13 @@ pub(crate) fn observed(
     seen: Option<Seen>,
 ) -> Result<TlsConnector, TransportError> {
     let mut roots = RootCertStore::empty();
-    match ca_file {
+    if let Some(path) = ca_file {
+        add_file(&mut roots, path)?;
+    } else {
         #[cfg(feature = "public-roots")]
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        #[cfg(not(feature = "public-roots"))]
-        None => add_file(&mut roots, Path::new(SYSTEM))?,
-        Some(path) => add_file(&mut roots, path)?,
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        #[cfg(any(not(feature = "public-roots"), windows, target_os = "macos"))]
+        add_system(&mut roots)?;
     }
     let failed = |e: &dyn std::fmt::Display| TransportError::Authority("TLS".into(), e.to_string());
     let provider = Arc::new(provider());

@@ -6,6 +6,7 @@
 //! what was not synced, and one that stops at an operation.
 
 mod crashing;
+mod held;
 mod real;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -20,6 +21,7 @@ use tidegate_delta::ReadAt;
 
 #[cfg(any(test, debug_assertions))]
 pub(crate) use crashing::Crashing;
+pub(crate) use held::is_held;
 pub use real::Real;
 pub(crate) use tree::{Compared, TreeAt};
 

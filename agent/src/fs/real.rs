@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate_delta::ReadAt;
 
+use super::held::patiently;
 use super::{Fs, FsFile, Kind, Mode, Open};
 
 /// The machine's file system.
@@ -47,7 +48,7 @@ impl FsFile for RealFile {
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        patiently(|| self.0.set_len(length))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -95,11 +96,11 @@ impl Fs for Real {
         }
         #[cfg(not(unix))]
         let _ = mode.is_some_and(|m| m == Mode::Private);
-        Ok(Box::new(RealFile(options.open(path)?)))
+        Ok(Box::new(RealFile(patiently(|| options.open(path))?)))
     }
 
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
-        match fs::symlink_metadata(path) {
+        match patiently(|| fs::symlink_metadata(path)) {
             Ok(meta) => Ok(Some(kind_of(meta.file_type()))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -107,7 +108,7 @@ impl Fs for Real {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<(OsString, Kind)>> {
-        fs::read_dir(dir)?
+        patiently(|| fs::read_dir(dir))?
             .map(|entry| {
                 let entry = entry?;
                 Ok((entry.file_name(), kind_of(entry.file_type()?)))
@@ -116,15 +117,15 @@ impl Fs for Real {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir(dir)
+        patiently(|| fs::create_dir(dir))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        patiently(|| fs::rename(from, to))
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::hard_link(from, to)
+        patiently(|| fs::hard_link(from, to))
     }
 
     #[cfg(unix)]
@@ -143,11 +144,11 @@ impl Fs for Real {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        patiently(|| fs::remove_file(path))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
+        patiently(|| fs::remove_dir(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -149,12 +149,19 @@ pub enum SlotError {
 
 impl SlotError {
     /// Whether what lies in a slot cannot be used: the medium is damaged or was changed, and not
-    /// full, or in the hands of a command that fails.
+    /// full, held by another program, or in the hands of a command that fails.
     pub(crate) fn is_damage(&self) -> bool {
-        !matches!(
-            self.explained().code,
-            Reason::DiskFull | Reason::ReadOnly | Reason::HookFailed
-        )
+        let held = match self {
+            Self::Io { source, .. }
+            | Self::Apply(ApplyError::Write(source))
+            | Self::Archive(ArchiveError::Io { source, .. }) => crate::fs::is_held(source),
+            _ => false,
+        };
+        !held
+            && !matches!(
+                self.explained().code,
+                Reason::DiskFull | Reason::ReadOnly | Reason::HookFailed
+            )
     }
 
     /// The reason to report.
