@@ -15,6 +15,8 @@ RUN cargo build --release --locked -p tidegate -p tidegate-agent -p tidegate-gua
 
 # Not distroless: the demo and health checks run shell scripts.
 FROM debian:bookworm-slim
+# The slim image has no certificate authorities: S3, and commands that ask other servers, need them.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/target/release/tidegate /usr/local/bin/tidegate
 COPY --from=build /src/target/release/tidegate-agent /usr/local/bin/tidegate-agent
 COPY --from=build /src/target/release/tidegate-guard /usr/local/bin/tidegate-guard

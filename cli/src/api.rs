@@ -12,6 +12,13 @@ use tidegate_server::http::dto::Page;
 
 use crate::error::CliError;
 
+/// TLS that believes no certificate.
+fn without_authorities() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
 /// A server and a token.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -33,7 +40,10 @@ impl Api {
         ca_file: Option<&Path>,
     ) -> Result<Self, CliError> {
         let mut builder = reqwest::Client::builder();
-        if let Some(path) = ca_file {
+        if !server.starts_with("https:") {
+            // A machine without any certificate authority, as a bare container is, can speak plain HTTP.
+            builder = builder.tls_backend_preconfigured(without_authorities());
+        } else if let Some(path) = ca_file {
             let failed =
                 |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", path.display()));
             let pem = std::fs::read(path).map_err(|e| failed(&e))?;
@@ -48,6 +58,25 @@ impl Api {
         Ok(Self {
             server: server.trim_end_matches('/').to_owned(),
             token: token.to_owned(),
+            http,
+        })
+    }
+
+    /// A client for the health check of a server on this machine: the connection does not leave it, and
+    /// its certificate is for the name that others call it by. It sends no token.
+    pub(crate) fn of_own_server(server: &str) -> Result<Self, CliError> {
+        if !server.starts_with("https:") {
+            return Self::new(server, "");
+        }
+        let http = reqwest::Client::builder()
+            .tls_danger_accept_invalid_certs(true)
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| CliError::failed("HTTP", &e))?;
+        Ok(Self {
+            server: server.trim_end_matches('/').to_owned(),
+            token: String::new(),
             http,
         })
     }

@@ -302,9 +302,16 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct HealthcheckArgs {
-    /// The server to ask.
-    #[arg(long, default_value = "http://127.0.0.1:8420")]
-    pub(crate) url: String,
+    /// The server to ask; by default the one that listens on this machine, as `serve` would with the
+    /// same environment.
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    /// Where it listens.
+    #[arg(long, env = "TIDEGATE_LISTEN", default_value = "127.0.0.1:8420")]
+    pub(crate) listen: SocketAddr,
+    /// The certificate that it serves TLS with, if it does.
+    #[arg(long, env = "TIDEGATE_TLS_CERT", value_name = "PEM")]
+    pub(crate) tls_cert: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! `serve`, `migrate`, `healthcheck`.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use tidegate_server::clock::Clock;
@@ -11,6 +13,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::api::Api;
 use crate::args::{DatabaseArgs, HealthcheckArgs, LogFormat, ServeArgs};
 use crate::error::CliError;
 
@@ -140,7 +143,41 @@ pub(crate) async fn migrate(args: DatabaseArgs) -> Result<(), CliError> {
 }
 
 /// Asks a server whether it is ready.
-pub(crate) async fn healthcheck(args: HealthcheckArgs) -> Result<(), CliError> {
-    let api = crate::api::Api::new(&args.url, "")?;
+pub(crate) async fn healthcheck(
+    args: HealthcheckArgs,
+    ca_file: Option<&Path>,
+) -> Result<(), CliError> {
+    let api = match &args.url {
+        Some(url) => Api::with_authority(url, "", ca_file)?,
+        None => Api::of_own_server(&own_address(args.listen, args.tls_cert.is_some()))?,
+    };
     api.get::<serde_json::Value>("/readyz").await.map(drop)
+}
+
+/// The address by which a server that listens on `listen` is reached from its own machine.
+fn own_address(mut listen: SocketAddr, tls: bool) -> String {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{listen}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_health_check_asks_where_the_server_listens() {
+        for (listen, tls, address) in [
+            ("0.0.0.0:8420", false, "http://127.0.0.1:8420"),
+            ("[::]:9000", true, "https://[::1]:9000"),
+            ("10.1.2.3:80", false, "http://10.1.2.3:80"),
+        ] {
+            assert_eq!(own_address(listen.parse().unwrap(), tls), address);
+        }
+    }
 }
