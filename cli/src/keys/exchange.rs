@@ -95,11 +95,19 @@ impl Offline {
         self.settle(role, &merged, &purpose)
     }
 
-    /// Hands over what the server does not have yet of these roles: files in force, then drafts.
+    /// Hands over what the server does not have yet of these roles: files in force, then drafts. What
+    /// vouches for them, and the product's other channels, go with them where an earlier command was cut
+    /// before the server had them.
     pub(crate) async fn push(&self, api: &Api, roles: &[String]) -> Result<(), CliError> {
         let server: TrustView = api.get("/api/v1/trust").await?;
         let mut files = Vec::new();
         let mut roles = roles.to_vec();
+        for role in self.names("metadata")? {
+            let behind = server.versions.get(&role).copied().unwrap_or(0) < self.version(&role);
+            if behind && !roles.contains(&role) && roles.iter().any(|r| belongs(&role, r)) {
+                roles.push(role);
+            }
+        }
         roles.sort_by_key(|role| super::rank(role));
         for role in &roles {
             let known = server.versions.get(role).copied().unwrap_or(0);
@@ -144,6 +152,13 @@ impl Offline {
         roles.dedup();
         self.push(api, &roles).await
     }
+}
+
+/// Whether the server needs one role's file for another one: what vouches for all, and channels of the
+/// same product, which are delegated together.
+fn belongs(role: &str, to: &str) -> bool {
+    let product = |role: &str| role.rsplit_once('-').map(|(product, _)| product.to_owned());
+    super::rank(role) < super::rank(to) || (product(role).is_some() && product(role) == product(to))
 }
 
 fn file_body(role: &str, bytes: &[u8]) -> MetadataFileBody {

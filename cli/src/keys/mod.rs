@@ -11,11 +11,12 @@ pub(crate) mod edit;
 pub(crate) mod exchange;
 mod files;
 pub(crate) mod holder;
+mod lock;
 pub(crate) mod secret;
 pub(crate) mod token;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use tidegate_protocol::Timestamp;
@@ -41,6 +42,8 @@ pub(crate) struct Access {
 /// A folder of keys and signed files.
 pub(crate) struct Offline {
     access: Access,
+    /// Keeps other commands from the folder: two that sign at once would both make the next version.
+    _lock: Option<File>,
     repository: Repository,
     open: BTreeMap<String, Keyring>,
     /// Role files that their new holders have not signed yet.
@@ -119,6 +122,7 @@ impl Offline {
     pub(crate) fn open_any(access: &Access) -> Result<Self, CliError> {
         let mut offline = Self {
             access: access.clone(),
+            _lock: lock::hold(&access.dir)?,
             repository: Repository::default(),
             open: BTreeMap::new(),
             stale: BTreeMap::new(),
