@@ -24,7 +24,7 @@ use tidegate_protocol::error_chain;
 use crate::service::ServiceError;
 use crate::store::{Db, StoreError, events};
 use crate::tls::{TlsError, TlsListener};
-use crate::{http, jobs, random};
+use crate::{descriptors, http, jobs, random};
 
 /// The parts of one server.
 pub struct App {
@@ -145,6 +145,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
     // The S3 client and PostgreSQL over TLS share one provider. An error means it is there.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    descriptors::raise();
     create_private(&settings.data)
         .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
     let db = Db::open(&settings.database).await?;
@@ -244,7 +245,8 @@ async fn serve<L>(listener: L, router: axum::Router, stopping: CancellationToken
 where
     L: axum::serve::Listener<Addr: std::fmt::Debug>,
 {
-    let result = axum::serve(listener, router)
+    // Not the router itself: it would be copied for each connection, at 53 KB.
+    let result = axum::serve(listener, router.into_make_service())
         .with_graceful_shutdown(stopping.cancelled_owned())
         .await;
     if let Err(error) = result {

@@ -17,6 +17,8 @@ const LEASE: &str = "leader";
 const TIMEOUTS: Duration = Duration::from_secs(10);
 /// How often `snapshot` and `timestamp` are signed again: a day's life, an hour's rhythm.
 const SIGN: Duration = Duration::from_hours(1);
+/// Interval between looks at SQLite's statistics.
+const STATISTICS: Duration = Duration::from_mins(5);
 /// How long an idempotency key is remembered.
 const REMEMBER: Duration = Duration::from_hours(24);
 /// Silent devices handled in one round.
@@ -28,6 +30,7 @@ pub(super) async fn run(app: Arc<App>) {
     let mut leading = false;
     let mut next_timeouts = app.now();
     let mut next_sign = app.now();
+    let mut next_statistics = app.now();
     while !app.stopping.is_cancelled() {
         match claim(&app).await {
             Ok(mine) => {
@@ -50,6 +53,11 @@ pub(super) async fn run(app: Arc<App>) {
                 super::log("timing out", time_out(&app, now).await);
                 super::log("ending lives", app.end_lives().await);
                 super::log("closing incidents", app.close_incidents().await);
+            }
+            if now >= next_statistics {
+                next_statistics = now.plus(STATISTICS);
+                let refreshed = app.db.refresh_statistics().await;
+                super::log("counting the rows", refreshed.map_err(Into::into));
             }
             if now >= next_sign {
                 // A restart signs again: harmless, and the versions rise.

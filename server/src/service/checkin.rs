@@ -83,6 +83,11 @@ impl App {
             if news || about_it || self.stopping.is_cancelled() {
                 return Ok(answer);
             }
+            if hold.is_zero() {
+                self.metrics.check_ins.inc();
+                entry.lock().device.last_seen = self.now();
+                return Ok(answer);
+            }
             // A moment that lies within the hold is waited for here.
             let moment = again
                 .map(|at| tokio::time::Instant::now() + at.since(self.now()))

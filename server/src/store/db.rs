@@ -13,6 +13,8 @@ use sqlx::sqlite::{
 use sqlx::{Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
 
 use super::StoreError;
+use super::migrations::{Dialect, migrator};
+use super::private::make_private;
 
 /// The database: SQLite in a file, or PostgreSQL.
 #[derive(Clone)]
@@ -129,7 +131,9 @@ impl Db {
     async fn connect(url: &str) -> Result<Self, StoreError> {
         let engine = if let Some(path) = url.strip_prefix("sqlite:") {
             let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))
-                .map_err(StoreError::op("open the database"))?
+                .map_err(StoreError::op("open the database"))?;
+            make_private(options.get_filename())?;
+            let options = options
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
@@ -159,10 +163,26 @@ impl Db {
     /// Brings the schema up to date. Replicas that start together take turns.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let result = match &self.engine {
-            Engine::Sqlite(pool) => sqlx::migrate!("../migrations/sqlite").run(pool).await,
-            Engine::Postgres(pool) => sqlx::migrate!("../migrations/postgres").run(pool).await,
+            Engine::Sqlite(pool) => migrator(Dialect::Sqlite).run(pool).await,
+            Engine::Postgres(pool) => migrator(Dialect::Postgres).run(pool).await,
         };
         result.map_err(|e| StoreError::op("migrate the schema")(e.into()))
+    }
+
+    /// Lets SQLite count its rows anew where they have become many: without that it reads a whole table
+    /// where an index would do. PostgreSQL does so by itself.
+    pub async fn refresh_statistics(&self) -> Result<(), StoreError> {
+        if let Engine::Sqlite(pool) = &self.engine {
+            // 0x10000: all tables, also those that this connection has not used yet. The limit bounds
+            // what one run reads.
+            for sql in ["PRAGMA analysis_limit = 1000", "PRAGMA optimize = 0x10002"] {
+                sqlx::query(sql)
+                    .execute(pool)
+                    .await
+                    .map_err(StoreError::op("count the rows"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether several processes may share it.
@@ -210,6 +230,20 @@ impl Db {
             Engine::Postgres(pool) => pool.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop),
         }
         .map_err(StoreError::op("prepare a statement"))
+    }
+
+    /// How SQLite would run a statement: the steps of its plan. None on PostgreSQL, whose plans depend on
+    /// the rows that are there.
+    pub async fn plan_of(&self, sql: &'static str) -> Result<Vec<String>, StoreError> {
+        let Engine::Sqlite(pool) = &self.engine else {
+            return Ok(Vec::new());
+        };
+        let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows = sqlx::query(text).fetch_all(pool).await;
+        rows.map_err(StoreError::op("explain a statement"))?
+            .into_iter()
+            .map(|row| Row::Sqlite(row).get("detail"))
+            .collect()
     }
 
     /// Waits until another replica says that there are events; `None` where there is no other.

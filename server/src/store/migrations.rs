@@ -1,0 +1,55 @@
+//! The schema's migrations: embedded text, one for both engines, run by the library's migrator.
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// Each migration once: number, name, text. From the first release on, a text that has been released
+/// never changes.
+const ALL: &[(i64, &str, &str)] = &[(
+    1,
+    "schema",
+    include_str!("../../../migrations/0001_schema.sql"),
+)];
+
+/// The engines' words where they differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
+    /// The text of a migration for this engine.
+    fn translate(self, text: &str) -> String {
+        let bytes = match self {
+            Self::Sqlite => "BLOB",
+            Self::Postgres => "BYTEA",
+        };
+        text.replace("{bytes}", bytes)
+    }
+}
+
+/// The migrator of an engine.
+pub(super) fn migrator(dialect: Dialect) -> Migrator {
+    let migrations = ALL.iter().map(|(number, name, text)| {
+        let text = sqlx::AssertSqlSafe(dialect.translate(text)).into_sql_str();
+        let kind = MigrationType::Simple;
+        Migration::new(*number, (*name).into(), kind, text, false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_placeholder_is_left_in_the_text_of_either_engine() {
+        for (_, name, text) in ALL {
+            for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+                let text = dialect.translate(text);
+                assert!(!text.contains("{bytes}"), "{name}: {dialect:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Who may read SQLite's files.
+
+use std::path::Path;
+
+use super::StoreError;
+
+/// Keeps everybody but the owner from SQLite's files: the private online keys are in them. The journal
+/// and the shared memory get the mode of the file itself.
+pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+        if path.as_os_str() == ":memory:" {
+            return Ok(());
+        }
+        let failed = |e: std::io::Error| StoreError::op("open the database")(sqlx::Error::Io(e));
+        let mut options = std::fs::File::options();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.open(path).map_err(failed)?;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            let Ok(meta) = std::fs::metadata(&name) else {
+                continue;
+            };
+            let mode = meta.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                let private = std::fs::Permissions::from_mode(mode & 0o700);
+                std::fs::set_permissions(&name, private).map_err(failed)?;
+                tracing::warn!(
+                    file = %Path::new(&name).display(),
+                    mode = format!("{mode:o}"),
+                    "others could read the database and the keys in it; its mode is mended"
+                );
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
