@@ -1,5 +1,4 @@
 //! The house as it was agreed: who may depend on whom, and files that can be read in one sitting.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,5 @@
 //! What a machine and its surroundings do to an update: empty batteries, dead mirrors, proxies,
 //! storage that is full or can only be read.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,4 @@
 //! The agent looks into why it does not work, and tells when it can.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::process::Command;
 

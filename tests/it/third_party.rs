@@ -3,7 +3,6 @@
 //!
 //! Needs a Python with the packages of `tests/third-party/requirements.txt`, named by
 //! `TIDEGATE_PYTHON`; `.ci/run` makes one.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

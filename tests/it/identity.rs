@@ -1,6 +1,5 @@
 //! Who a device is: copies give themselves away, keys change, who is isolated or revoked is told
 //! nothing more, and a lost root is found again.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use serde_json::json;
 use tidegate_tests::{Device, Server, eventually};

@@ -1,6 +1,5 @@
 //! Attacks from the network and from a tampered server: each ends in a refusal with its reason,
 //! and the device keeps running what it ran.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use serde_json::{Value, json};
 use tidegate_tests::{Device, Mode, Proxy, Server, eventually};

@@ -3,7 +3,6 @@
 //!
 //! `TIDEGATE_FOREIGN_AGENTS` names them, `platform=program` with spaces between; `.ci/targets` builds
 //! them. Without it this is skipped.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::path::PathBuf;
 use std::process::Command;

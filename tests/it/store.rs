@@ -1,5 +1,4 @@
 //! The store on both engines: every statement prepares, and one suite gives the same answers.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -68,26 +67,52 @@ async fn prepare_all(db: &Db) {
     }
 }
 
-#[test]
-fn the_two_migrations_differ_in_the_type_of_bytes_alone() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
-    let names = |dialect: &str| -> Vec<String> {
-        let dir = std::fs::read_dir(format!("{root}/{dialect}")).unwrap();
-        let mut names: Vec<String> = dir
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    };
-    assert_eq!(names("sqlite"), names("postgres"));
-    for name in names("sqlite") {
-        let read = |dialect| std::fs::read_to_string(format!("{root}/{dialect}/{name}")).unwrap();
-        assert_eq!(
-            read("sqlite").replace(" BLOB ", " BYTEA "),
-            read("postgres"),
-            "{name}"
-        );
+#[tokio::test]
+async fn no_statement_reads_a_large_table_from_end_to_end() {
+    // What is loaded once, at the start.
+    const ON_PURPOSE: [(&str, &str); 2] = [("ALL", "deployment"), ("ALL", "device")];
+    let (_dir, db) = sqlite().await;
+    let mut found = Vec::new();
+    for (name, sql) in all_statements() {
+        if sql.contains("FOR ") {
+            continue;
+        }
+        for step in db.plan_of(sql).await.unwrap() {
+            for table in ["deployment", "device", "event"] {
+                let scans = step.split(' ').take(2).eq(["SCAN", table]) && !step.contains("USING");
+                if scans && !ON_PURPOSE.contains(&(name, table)) {
+                    found.push(format!("{name} reads all of {table}: {sql}"));
+                }
+            }
+        }
     }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_but_its_owner_reads_the_database_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tidegate.db");
+    let mode = |name: &str| {
+        let meta = std::fs::metadata(dir.path().join(name)).unwrap();
+        meta.permissions().mode() & 0o777
+    };
+    let open = async || {
+        Db::open(&format!("sqlite:{}", path.display()))
+            .await
+            .unwrap()
+    };
+    let db = open().await;
+    for name in ["tidegate.db", "tidegate.db-wal", "tidegate.db-shm"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    db.close().await;
+    // One that was made before is mended.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let _db = open().await;
+    assert_eq!(mode("tidegate.db"), 0o600);
 }
 
 #[tokio::test]

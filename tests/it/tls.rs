@@ -1,5 +1,4 @@
 //! TLS as the server speaks it: the hybrid key exchange first, 1.3, 1.2 where it is asked for.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};

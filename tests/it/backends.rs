@@ -1,6 +1,5 @@
 //! The same update on each kind of installation, with real files, real commands and a link that
 //! drops.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

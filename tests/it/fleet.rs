@@ -1,5 +1,4 @@
 //! Fleets: waves over regions, halts, killed servers and agents.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use serde_json::json;
 use tidegate_tests::{Database, Device, Exit, Server, eventually};

@@ -1,6 +1,5 @@
 //! A68: the whole server is stolen. The thief has its database, every online key, its address and
 //! its place on the network, and tries to make a device run a byte of their own.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

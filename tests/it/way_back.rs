@@ -1,5 +1,4 @@
 //! The way back when what was kept to return to is damaged: it is never run under its old name.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::path::Path;
 

@@ -1,7 +1,5 @@
 //! Payloads that the server makes ahead of need, and those that nobody can use any more.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use serde_json::{Value, json};
 use tidegate_tests::{Database, Device, Server, eventually, packed};
 

@@ -1,6 +1,5 @@
 //! Attacks on the server and on its neighbours, A54 to A67 of `docs/security-model.md` that are not
 //! beside what they attack.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use serde_json::json;
 use tidegate_protocol::{DeploymentId, DeploymentState, Report, SessionRequest, paths};

@@ -1,6 +1,5 @@
 //! What release managers and administrators do: holds, windows, waves by hand, approvals, edits,
 //! previews, reasons.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use serde_json::{Value, json};
 use tidegate_tests::{Device, Server, eventually};

@@ -1,5 +1,4 @@
 //! The agent updates itself through the same server and the same slots, under its guard.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;

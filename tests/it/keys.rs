@@ -1,5 +1,4 @@
 //! People and their keys: a ceremony of three, releases signed by two, holders who come and go.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,5 @@
 //! Deltas of files on the command line, without a server.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::path::Path;
 use std::process::Command;
 

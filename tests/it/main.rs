@@ -1,0 +1,30 @@
+//! The end-to-end tests: one executable, a module a story. Real servers, agents, databases, files and
+//! sockets; [`tidegate_tests`] starts them.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod air_gap;
+mod api;
+mod architecture;
+mod backends;
+mod checkin;
+mod delta;
+mod doctor;
+mod first_steps;
+mod fleet;
+mod gate;
+mod hostile;
+mod hostile_server;
+mod identity;
+mod incident;
+mod keys;
+mod machine;
+mod own_update;
+mod payloads;
+mod people;
+mod stolen_server;
+mod store;
+mod targets;
+mod third_party;
+mod tls;
+mod update;
+mod way_back;
