@@ -25,8 +25,6 @@ pub(super) enum Sort {
     Hook,
 }
 
-pub(super) const SORTS: [Sort; 4] = [Sort::Directory, Sort::Executable, Sort::Image, Sort::Hook];
-
 /// What becomes of the new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {

@@ -200,10 +200,8 @@ fn elf(new: bool) -> Vec<u8> {
     image
 }
 
-/// Where the vectors are, on another machine or under an emulator.
 fn folder() -> String {
-    std::env::var("TIDEGATE_VECTORS")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors").to_owned())
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors").to_owned()
 }
 
 /// An image that is stored because no library makes it the same everywhere.
@@ -251,6 +249,50 @@ fn bless(name: &str, old: &[u8], new: &[u8]) {
 
 #[cfg(not(feature = "make"))]
 fn bless(_: &str, _: &[u8], _: &[u8]) {}
+
+/// The appliers of other machines, started here by an emulator: `TIDEGATE_APPLIERS` names them,
+/// `platform=program` with spaces between. `.ci/foreign-agents` builds them.
+#[test]
+fn payloads_made_once_make_the_same_images_on_other_machines() {
+    let Ok(appliers) = std::env::var("TIDEGATE_APPLIERS") else {
+        eprintln!("SKIPPED: TIDEGATE_APPLIERS names no applier of another machine");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let mut applied = 0;
+    for applier in appliers.split_whitespace() {
+        let (platform, program) = applier.split_once('=').unwrap();
+        for (name, old, new) in vectors() {
+            let read = |end: &str| std::fs::read(format!("{}/{name}.{end}", folder())).unwrap();
+            let manifest = read("json");
+            let limits = Limits {
+                max_memory: 130 << 20,
+                ..Limits::default()
+            };
+            let manifest = Manifest::from_bytes(&manifest, sha256(&manifest), &limits).unwrap();
+            let mut delta = Vec::new();
+            tidegate_delta::container::write_head(&manifest, &mut delta).unwrap();
+            delta.extend(read("payload"));
+            std::fs::write(path("old"), &old).unwrap();
+            std::fs::write(path("delta"), delta).unwrap();
+            let output = std::process::Command::new(program)
+                .args(["old", "delta", "new"])
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{platform} {name}: {said}");
+            assert!(
+                std::fs::read(path("new")).unwrap() == new,
+                "{platform} {name}"
+            );
+            applied += 1;
+        }
+    }
+    println!("{applied} payloads applied on other machines");
+    assert!(applied > 0);
+}
 
 #[test]
 fn payloads_made_once_make_the_same_images_here() {

@@ -1,6 +1,5 @@
 //! Attacks on the transport, A27 to A31 of `docs/security-model.md`: whatever answers, reads are
 //! bounded in bytes and time, and nothing leads elsewhere.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::time::Duration;
 

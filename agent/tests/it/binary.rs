@@ -1,5 +1,4 @@
 //! The agent's binary as a person meets it.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::process::{Command, Output};
 

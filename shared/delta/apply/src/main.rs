@@ -1,0 +1,43 @@
+//! Applies a delta file with the applier alone, as agents have it: `tidegate-apply OLD DELTA NEW`. The
+//! maker of deltas is not in it, so that it shows on any processor what an agent there would make.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read as _, Write as _};
+
+use tidegate_delta::container::read_head;
+use tidegate_delta::{Applier, Limits};
+
+/// Decoder memory that a payload may ask for, in bytes: the largest class of tables, as a desktop has it.
+const MEMORY: u64 = 130 << 20;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let [old, delta, new] = &names[..] else {
+        return Err("usage: tidegate-apply OLD DELTA NEW".into());
+    };
+    let limits = Limits {
+        max_memory: MEMORY,
+        ..Limits::default()
+    };
+    let old = File::open(old)?;
+    let mut delta = BufReader::new(File::open(delta)?);
+    let manifest = read_head(&mut delta, &limits)?;
+    // Archives are unpacked into it; beside the result, where there is room for that too.
+    let name = format!("{new}.scratch");
+    let scratch = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&name)?;
+    let out = BufWriter::new(File::create(new)?);
+    let mut applier = Applier::new(&manifest, Some(&old), out, &limits)?.with_scratch(&scratch);
+    for chunk in &manifest.chunks {
+        let mut bytes = vec![0; usize::try_from(chunk.length)?];
+        delta.read_exact(&mut bytes)?;
+        applier.push_chunk(&bytes)?;
+    }
+    applier.finish()?.flush()?;
+    std::fs::remove_file(name)?;
+    Ok(())
+}

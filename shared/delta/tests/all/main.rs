@@ -1,0 +1,8 @@
+//! Deltas as their users see them: what is made applies, anywhere and ever after, and nothing else does.
+
+#[cfg(feature = "make")]
+mod engine;
+#[cfg(feature = "make")]
+mod opened;
+mod roundtrip;
+mod vectors;
