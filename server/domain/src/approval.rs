@@ -6,6 +6,26 @@
 
 use std::collections::BTreeSet;
 
+/// Kind of a change that widens a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The start of a draft.
+    Start,
+    /// The next wave.
+    Advance,
+    /// Other limits.
+    Edit,
+    /// Going on after a halt.
+    Resume,
+}
+
+tidegate_protocol::words!(ChangeKind("kind of change") {
+    Start = "start",
+    Advance = "advance",
+    Edit = "edit",
+    Resume = "resume",
+});
+
 /// A request to widen, with what was said to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request<'a> {

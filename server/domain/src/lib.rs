@@ -17,12 +17,16 @@
 //! | [`requests`] | whether a signed request is new, late, or somebody else's |
 //! | [`incident`] | who is exposed to a bad release, who is back, who cannot go back |
 //! | [`approval`] | who may approve what |
+//! | [`access`] | which role may do what |
+//! | [`event`] | nothing: the words for what was changed, and by whom |
 //! | [`transport`] | which payload a device should fetch |
 //! | [`version_gate`] | whether a client of some version may still connect |
 
+pub mod access;
 pub mod admission;
 pub mod approval;
 pub mod deployment;
+pub mod event;
 pub mod hold;
 pub mod incident;
 pub mod lifecycle;

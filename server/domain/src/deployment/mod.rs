@@ -3,6 +3,8 @@
 //! The device is the authority on itself: its reports may skip states whose reports were lost,
 //! but never lead out of a final state or back before the switch.
 
+pub mod report;
+
 use tidegate_protocol::{DeploymentState as State, Explained, Reason, Timestamp};
 
 use crate::admission::DeploymentFacts;
