@@ -241,12 +241,19 @@ CREATE TABLE quarantine (
 CREATE TABLE event (
     seq BIGINT NOT NULL PRIMARY KEY,
     at BIGINT NOT NULL,
-    kind TEXT NOT NULL,
     origin TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    actor_kind TEXT NOT NULL,
+    actor_id TEXT,
     actor TEXT NOT NULL,
     product TEXT,
     rollout_id TEXT,
     device_id TEXT,
+    -- Ids, numbers and closed words as JSON with sorted keys; free text and names apart.
+    body TEXT NOT NULL,
+    said TEXT NOT NULL,
     text TEXT NOT NULL
 );
 CREATE INDEX event_by_rollout ON event (rollout_id, seq);

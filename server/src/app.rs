@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::blob::Blobs;
+use crate::commit::group::{self, Writer};
+use crate::commit::{self, Applied};
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::service::access::{Access, bootstrap};
+use crate::service::access::Access;
 use crate::service::execute::Watch;
 use crate::service::fleet::Fleet;
-use crate::service::secrets::Secrets;
-use crate::service::writer::{self, Writer};
 use tidegate_protocol::error_chain;
 
 use crate::service::ServiceError;
@@ -37,6 +37,8 @@ pub struct App {
     pub(crate) metrics: Metrics,
     /// Names this replica in events and leases.
     pub(crate) origin: String,
+    /// Own events that memory has taken over.
+    pub(crate) applied: Applied,
     pub(crate) stopping: CancellationToken,
     /// The newest event taken over.
     pub(crate) cursor: Mutex<i64>,
@@ -88,6 +90,11 @@ impl App {
     /// Something changed that the planner may want to act upon.
     pub(crate) fn wake_planner(&self) {
         self.planner.notify_one();
+    }
+
+    /// Lets held check-ins look again.
+    pub(crate) fn wake_held(&self) {
+        self.fleet.wake_held();
     }
 
     pub(crate) async fn planner_woken(&self) {
@@ -153,14 +160,16 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let now = settings.clock.now();
     let token_file = settings.data.join("admin.token");
     // Written before it is committed: a token that nobody could read would lock everybody out.
-    let first_token = bootstrap(&db, now, |secret| write_secret(&token_file, secret)).await?;
-    Secrets::ensure(&db, now).await?;
+    let origin = format!("server-{}", hex::encode(random::bytes::<6>()));
+    let keep = |secret: &str| write_secret(&token_file, secret);
+    let first_token = commit::first_token(&db, &origin, now, keep).await?;
+    commit::first_secrets(&db, now).await?;
     let access = Access::default();
     access.reload(&db).await?;
     // The cursor first: what is committed while the fleet loads is read twice, never missed.
     let cursor = events::head(&mut db.read().await?).await?;
     let fleet = Fleet::load(&db).await?;
-    let (writer, queue) = writer::channel();
+    let (writer, queue) = group::channel();
     let listener = listen(settings.listen).await?;
     let metrics_listener = match settings.metrics_listen {
         Some(address) => Some(listen(address).await?),
@@ -171,7 +180,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .map_err(|e| StartError::Listen(settings.listen, e))?;
     let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
     let app = Arc::new(App {
-        origin: format!("server-{}", hex::encode(random::bytes::<6>())),
+        origin,
+        applied: Applied::default(),
         settings,
         db,
         blobs,
@@ -188,7 +198,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         builder: Notify::new(),
     });
     let tasks = TaskTracker::new();
-    let writing = tokio::spawn(writer::run(app.clone(), queue));
+    let writing = tokio::spawn(group::run(app.clone(), queue));
     jobs::spawn(&app, &tasks);
     let router = http::router(app.clone());
     match &app.settings.tls {

@@ -14,6 +14,7 @@ pub mod store;
 pub mod tls;
 
 mod app;
+mod commit;
 mod descriptors;
 mod jobs;
 mod metrics;

@@ -171,6 +171,86 @@ fn sql_is_written_in_the_store_alone() {
     }
 }
 
+/// Files of a folder of the server whose text holds one of some words, outside of some places.
+fn who_says(words: &[&str], places: &[&str]) -> Vec<String> {
+    let mut files = Vec::new();
+    sources(&root().join("server/src"), &mut files);
+    let mut found = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        if places.iter().any(|place| name.starts_with(place)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for word in words.iter().filter(|word| text.contains(**word)) {
+            found.push(format!("{name} says {word}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn there_is_one_door_for_writes() {
+    let door = "server/src/commit/";
+    let words = [".begin_write(", "events::append", "tx.commit()"];
+    let found = who_says(&words, &[door, "server/src/store/"]);
+    assert!(found.is_empty(), "{found:#?}");
+    // What is committed is taken over by the door, and what others committed by the follower.
+    let words = [".reload_plan(", ".wake_planner(", ".wake_builder("];
+    let places = [door, "server/src/service/fleet.rs", "server/src/app.rs"];
+    let found = who_says(&words, &places);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn what_is_written_without_an_event_is_on_the_list() {
+    let list = [
+        "claim_lease",
+        "finish_job",
+        "first_secrets",
+        "first_token",
+        "forget_idempotency",
+        "keep_blob",
+        "keep_job",
+        "release_lease",
+        "remember_comparison",
+        "take_job",
+        "take_number",
+        "write_heartbeats",
+    ];
+    let text = std::fs::read_to_string(root().join("server/src/commit/silent.rs")).unwrap();
+    let mut names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("pub(crate) async fn "))
+        .filter_map(|rest| rest.split(['(', '<']).next())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, list);
+}
+
+#[test]
+fn nobody_reads_the_sentence_of_an_event() {
+    let mut files = Vec::new();
+    for dir in ["server/src", "cli/src", "tests/it"] {
+        sources(&root().join(dir), &mut files);
+    }
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let name = file.display();
+        for word in [
+            "text.contains(\"rolling",
+            "text.starts_with(\"stopped by",
+            "actor.starts_with(",
+        ] {
+            let here = file.ends_with("architecture.rs");
+            assert!(
+                here || !text.contains(word),
+                "{name} reads {word:?} out of a sentence"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_reasons_page_explains_every_reason() {
     let page = std::fs::read_to_string(root().join("docs/reasons.md")).unwrap();

@@ -44,15 +44,27 @@ async fn a_rollout_goes_region_by_region_in_order() {
     let events = server
         .get(&format!("/api/v1/rollouts/{id}/events?limit=200"))
         .await;
-    let texts: Vec<&str> = events["items"]
-        .as_array()
-        .unwrap()
+    let events = events["items"].as_array().unwrap();
+    let at = |kind: &str, wave: u32| {
+        let same = |e: &serde_json::Value| e["kind"] == kind && e["body"]["wave"] == wave;
+        events.iter().position(same).unwrap()
+    };
+    for wave in [0, 1] {
+        let passed = at("wave_passed", wave);
+        assert!(passed < at("deployment_offered", wave + 1), "{events:#?}");
+    }
+    // Who did it: the leader passes waves, the answer to a check-in offers.
+    assert_eq!(events[at("wave_passed", 0)]["actor_kind"], "planner");
+    assert_eq!(
+        events[at("deployment_offered", 0)]["actor_kind"],
+        "check_in"
+    );
+    let reported = events
         .iter()
-        .map(|e| e["text"].as_str().unwrap())
-        .collect();
-    let at = |text: &str| texts.iter().position(|t| t.contains(text)).unwrap();
-    assert!(at("wave NA passed") < at("EU-"), "{texts:#?}");
-    assert!(at("wave EU passed") < at("APAC-"), "{texts:#?}");
+        .find(|e| e["kind"] == "deployment_reported")
+        .unwrap();
+    assert_eq!(reported["actor_kind"], "device");
+    assert_eq!(reported["actor_id"], reported["device"]);
 }
 
 #[tokio::test]

@@ -275,11 +275,11 @@ async fn no_replica_offers_after_a_halt_was_acknowledged() {
         let list = events["items"].as_array().unwrap().clone();
         let halt = list
             .iter()
-            .position(|e| e["text"].as_str().unwrap().starts_with("halt:"))
+            .position(|e| e["kind"] == "rollout_moved" && e["body"]["order"] == "halt")
             .unwrap();
         let late = list[halt..]
             .iter()
-            .filter(|e| e["text"].as_str().unwrap().contains("offered"));
+            .filter(|e| e["kind"] == "deployment_offered");
         assert_eq!(late.count(), 0, "an offer after the halt");
         let online = first
             .devices()

@@ -7,6 +7,7 @@ mod api;
 mod architecture;
 mod backends;
 mod checkin;
+mod ci;
 mod delta;
 mod doctor;
 mod first_steps;

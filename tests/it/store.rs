@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use tidegate_domain::BasisPoints;
 use tidegate_domain::admission::{DeploymentFacts, Metered};
+use tidegate_domain::event::{Actor, Event, Topic};
 use tidegate_domain::hold::Hold;
 use tidegate_domain::ring::{Frontier, Ring};
 use tidegate_domain::rollout::{
-    Gate, Limits, OnBreach, Outcome, Pace, RolloutState, Stratum, Wave, WaveProgress, WaveState,
+    Gate, Limits, OnBreach, Outcome, Pace, RolloutEvent, RolloutState, Stratum, Wave, WaveProgress,
+    WaveState,
 };
 use tidegate_domain::window::Windows;
 use tidegate_protocol::{
     Battery, ChangeId, Channel, DeploymentId, DeploymentState, DeviceId, Explained, HoldId,
-    IncidentId, JobId, Power, Reason, RolloutId, Sha256, Stage, Timestamp,
+    IncidentId, JobId, Power, Reason, RolloutId, Sha256, Stage, Timestamp, TokenId,
 };
 use tidegate_server::service::fleet::Fleet;
 use tidegate_server::service::secrets::Secrets;
@@ -21,7 +23,7 @@ use tidegate_server::store::aggregates::{self, Tallies};
 use tidegate_server::store::changes::{self, Change, ChangeKind, ChangeState};
 use tidegate_server::store::deployments::{self, Deployment};
 use tidegate_server::store::devices::{self, Device};
-use tidegate_server::store::events::{self, EventKind, NewEvent};
+use tidegate_server::store::events;
 use tidegate_server::store::holds::{self, HoldRow};
 use tidegate_server::store::incidents::{self, Incident};
 use tidegate_server::store::policy::Policy;
@@ -436,18 +438,20 @@ async fn the_places_of_a_rollout_are_those_that_were_granted_last() {
     let (_dir, db) = sqlite().await;
     let (app, version) = ("app".parse().unwrap(), "1.1.0".parse().unwrap());
     let r = rollout(1);
-    let mut tx = db.write().await.unwrap();
+    let mut tx = db.begin_write().await.unwrap();
     products::insert_product(&mut tx, &app, NOW).await.unwrap();
     products::insert_release(&mut tx, &app, &version, "n", "t", NOW)
         .await
         .unwrap();
     rollouts::insert(&mut tx, &r, &[]).await.unwrap();
     tx.commit().await.unwrap();
-    Secrets::ensure(&db, NOW).await.unwrap();
+    let mut tx = db.begin_write().await.unwrap();
+    Secrets::ensure_in(&mut tx, NOW).await.unwrap();
+    tx.commit().await.unwrap();
     let fleet = Fleet::load(&db).await.unwrap();
     for granted in 1..=300 {
         let act = async {
-            let mut tx = db.write().await.unwrap();
+            let mut tx = db.begin_write().await.unwrap();
             let was = granted - 1;
             assert!(
                 aggregates::grant(&mut tx, r.id, was, granted, NOW)
@@ -466,7 +470,7 @@ async fn the_places_of_a_rollout_are_those_that_were_granted_last() {
 async fn suite(db: &Db) {
     let app = "app".parse().unwrap();
     let version = "1.1.0".parse().unwrap();
-    let mut tx = db.write().await.unwrap();
+    let mut tx = db.begin_write().await.unwrap();
     assert!(products::insert_product(&mut tx, &app, NOW).await.unwrap());
     assert!(!products::insert_product(&mut tx, &app, NOW).await.unwrap());
     assert!(
@@ -512,7 +516,7 @@ async fn suite(db: &Db) {
     );
     tx.commit().await.unwrap();
 
-    let mut tx = db.write().await.unwrap();
+    let mut tx = db.begin_write().await.unwrap();
     assert!(devices::take_report(&mut tx, one.id, 1).await.unwrap());
     assert!(!devices::take_report(&mut tx, one.id, 1).await.unwrap());
     assert_eq!(devices::report_seq(&mut tx, one.id).await.unwrap(), Some(1));
@@ -573,7 +577,7 @@ async fn suite(db: &Db) {
     assert!(fallen.is_err());
     tx.commit().await.unwrap();
 
-    let mut tx = db.write().await.unwrap();
+    let mut tx = db.begin_write().await.unwrap();
     let d = deployment(&r, &one);
     assert!(deployments::insert(&mut tx, &d, 1).await.unwrap());
     // One at a time on a device, and one in a rollout.
@@ -649,7 +653,7 @@ async fn suite(db: &Db) {
     );
     tx.commit().await.unwrap();
 
-    let mut tx = db.write().await.unwrap();
+    let mut tx = db.begin_write().await.unwrap();
     let lease = Duration::from_secs(10);
     assert!(
         jobs::claim_lease(&mut tx, "l", "a", NOW, lease)
@@ -718,23 +722,46 @@ async fn suite(db: &Db) {
     tx.commit().await.unwrap();
 
     // Events are numbered without gaps in commit order; what is rolled back leaves none.
-    let event = NewEvent {
-        kind: EventKind::Rollout,
-        actor: "t".into(),
-        product: Some(app),
-        rollout: Some(r.id),
-        device: None,
-        text: "x".into(),
+    let actor = Actor::Operator {
+        token: TokenId::from_random([5; 16]),
+        name: "Jane".into(),
     };
-    let mut tx = db.write().await.unwrap();
-    events::append(&mut tx, "o", NOW, &event).await.unwrap();
+    let event = Event::RolloutMoved {
+        product: app,
+        rollout: r.id,
+        order: RolloutEvent::Halt,
+        from: RolloutState::Running,
+        to: RolloutState::Halted,
+        change: None,
+        reason: "orders are lost".into(),
+    };
+    let two = [(actor.clone(), event.clone()), (Actor::Planner, event)];
+    let mut tx = db.begin_write().await.unwrap();
+    events::append(&mut tx, "o", NOW, &two).await.unwrap();
     drop(tx);
-    let mut tx = db.write().await.unwrap();
-    assert_eq!(events::append(&mut tx, "o", NOW, &event).await.unwrap(), 1);
-    assert_eq!(events::append(&mut tx, "o", NOW, &event).await.unwrap(), 2);
+    let mut tx = db.begin_write().await.unwrap();
+    let numbers = events::append(&mut tx, "o", NOW, &two).await.unwrap();
+    assert_eq!(numbers, 1..3);
     tx.commit().await.unwrap();
     let mut tx = db.read().await.unwrap();
     assert_eq!(events::head(&mut tx).await.unwrap(), 2);
-    let list = events::of_rollout(&mut tx, r.id, 1, 10).await.unwrap();
-    assert_eq!((list.len(), list[0].seq, list[0].at), (1, 2, NOW));
+    let list = events::of_rollout(&mut tx, r.id, 0, 10).await.unwrap();
+    assert_eq!((list.len(), list[1].seq, list[1].at), (2, 2, NOW));
+    let first = &list[0];
+    assert_eq!(
+        (first.kind.as_str(), first.topic),
+        ("rollout_moved", Some(Topic::Rollout))
+    );
+    assert_eq!(
+        (first.actor_kind.as_str(), first.actor.as_str()),
+        ("operator", "operator Jane")
+    );
+    assert_eq!(first.body["to"], "halted");
+    assert_eq!(first.said["reason"], "orders are lost");
+    assert!(!first.body.contains_key("reason") && !first.body.contains_key("change"));
+    assert_eq!(first.text, "halt: running -> halted: orders are lost");
+    assert_eq!(
+        (list[1].actor_id.as_deref(), list[1].actor.as_str()),
+        (None, "planner")
+    );
 }

@@ -106,6 +106,12 @@ impl Device {
 
     /// Starts the agent with further environment.
     pub fn run_with(&mut self, environment: &[(&str, &str)]) {
+        // How fast a busy machine decodes is no part of a test: it would now and then choose another
+        // payload.
+        let measured = self.state.join("measured");
+        if self.state.is_dir() && !measured.exists() {
+            std::fs::write(measured, "20000").unwrap();
+        }
         let log = std::fs::File::options()
             .create(true)
             .append(true)

@@ -151,12 +151,15 @@ impl Screen {
 
     fn event(&self, event: &EventView) {
         match (&self.bars, self.format) {
-            (Some(bars), _) if event.kind == "rollout" => {
+            (Some(bars), _) if event.topic == "rollout" => {
                 let _ = bars.println(format!("{} {}", &event.at[11..19], plain(&event.text)));
             }
             (Some(_), _) => {}
             (None, Format::Json) => {
-                line(&serde_json::to_string(event).unwrap_or_default());
+                // What came as JSON can be written as JSON.
+                if let Ok(text) = serde_json::to_string(event) {
+                    line(&text);
+                }
             }
             (None, Format::Table) => {
                 line(&format!(

@@ -276,20 +276,27 @@ impl Sheet {
         let deployments: Vec<DeploymentView> = api.all(&format!("{path}/deployments")).await?;
         let events: Vec<EventView> = api.all(&format!("{path}/events")).await?;
         let at = |e: &EventView| e.at.parse::<jiff::Timestamp>().ok();
-        let deployment = |e: &&EventView| e.kind == "deployment";
+        let moved_to = |e: &EventView, states: &[&str]| {
+            let state = match e.kind.as_str() {
+                "deployment_reported" => e.body.get("state"),
+                "deployment_moved" => e.body.get("to"),
+                _ => None,
+            };
+            state
+                .and_then(|s| s.as_str())
+                .is_some_and(|s| states.contains(&s))
+        };
         let first_failure = events
             .iter()
-            .filter(deployment)
-            .find(|e| e.text.contains("rolling_back") || e.text.contains("failed"))
+            .find(|e| moved_to(e, &["rolling_back", "failed"]))
             .and_then(at);
         let halt = events
             .iter()
-            .find(|e| e.kind == "rollout" && e.text.starts_with("stopped by the gate"))
+            .find(|e| e.kind == "gate_decided")
             .and_then(at);
         let last_back = events
             .iter()
-            .filter(deployment)
-            .filter(|e| e.text.contains("rolled_back") || e.text.contains("cancelled"))
+            .filter(|e| moved_to(e, &["rolled_back", "cancelled"]))
             .filter_map(at)
             .max();
         let between = |from: Option<jiff::Timestamp>, to: Option<jiff::Timestamp>| match (from, to)

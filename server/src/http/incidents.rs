@@ -20,20 +20,20 @@ use crate::app::App;
 use crate::service::ServiceError;
 use crate::service::access::Operator;
 use crate::service::holds::NewHold;
-use crate::service::incidents::TakeBack;
+use crate::service::incidents::ReturnOf;
 use crate::store::{holds, incidents};
 
 /// Takes a rollout or a release back, as its body says.
-pub(crate) async fn take_back(
+pub(crate) async fn order_return(
     app: &App,
     by: &Operator,
-    what: TakeBack,
+    what: ReturnOf,
     body: &RollbackBody,
 ) -> ApiResult<Json<IncidentView>> {
     let reason = needed_reason(&body.reason)?;
     let selector = parse(&body.selector)?;
     let incident = app
-        .take_back(by, what, &selector, &reason, body.dry_run)
+        .order_return(by, what, &selector, &reason, body.dry_run)
         .await?;
     Ok(Json(incident.into()))
 }

@@ -17,7 +17,7 @@ use super::extract::{
 };
 use crate::app::App;
 use crate::service::ServiceError;
-use crate::service::incidents::TakeBack;
+use crate::service::incidents::ReturnOf;
 use crate::store::products::{self, ProductSettings};
 use tidegate_delta::Limits;
 use tidegate_domain::version_gate::Tls;
@@ -195,8 +195,8 @@ pub(crate) async fn roll_back_release(
     Segments((product, version)): Segments<(String, String)>,
     Body(body): Body<RollbackBody>,
 ) -> ApiResult<Json<IncidentView>> {
-    let what = TakeBack::Release(parse(&product)?, parse(&version)?);
-    super::incidents::take_back(&app, &by, what, &body).await
+    let what = ReturnOf::Release(parse(&product)?, parse(&version)?);
+    super::incidents::order_return(&app, &by, what, &body).await
 }
 
 /// Announces the end of a release's life. When it comes the release is offered no more, and the

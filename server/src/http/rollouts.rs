@@ -20,8 +20,8 @@ use super::page::{PageParams, respond};
 use super::widen::widen;
 use crate::app::App;
 use crate::service::access::Operator;
-use crate::service::incidents::TakeBack;
-use crate::service::rollouts::NewRollout;
+use crate::service::incidents::ReturnOf;
+use crate::service::rollouts::create::NewRollout;
 use crate::service::{ServiceError, presets};
 use crate::store::changes::ChangeKind;
 use crate::store::policy::SILENT_AFTER;
@@ -86,7 +86,9 @@ pub(crate) async fn create(
     }
     let dry_run = body.dry_run;
     // The key belongs to its bearer and to exactly this request.
-    let fingerprint = tidegate_delta::sha256(&serde_json::to_vec(&body).unwrap_or_default());
+    // An empty text would make every request the same one.
+    let text = serde_json::to_vec(&body).map_err(ServiceError::invalid)?;
+    let fingerprint = tidegate_delta::sha256(&text);
     let key = key.map(|k| format!("{}/{k}", by.name));
     let new = new_rollout(&app, &body)?;
     let key = key
@@ -345,8 +347,8 @@ pub(crate) async fn roll_back(
     Segments(id): Segments<String>,
     Body(body): Body<RollbackBody>,
 ) -> ApiResult<Json<IncidentView>> {
-    let what = TakeBack::Rollout(parse(&id)?);
-    super::incidents::take_back(&app, &by, what, &body).await
+    let what = ReturnOf::Rollout(parse(&id)?);
+    super::incidents::order_return(&app, &by, what, &body).await
 }
 
 /// Gives a rollout up; devices stay where they are.

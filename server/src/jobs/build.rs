@@ -9,16 +9,17 @@ use std::time::Duration;
 use tidegate_delta::{
     Applier, DeltaOptions, Encoding, Limits, Manifest, ReadAt, make_bsdiff, make_delta, make_full,
 };
+use tidegate_domain::event::{Actor, Event};
 use tidegate_protocol::Image;
 
 use crate::app::App;
 use crate::blob::read_verified;
+use crate::commit::Done;
 use crate::service::releases::BuildRequest;
 use tidegate_protocol::error_chain;
 
 use crate::service::ServiceError;
-use crate::store::events::{self, EventKind, NewEvent};
-use crate::store::jobs::{self, Job, Outcome};
+use crate::store::jobs::{Job, Outcome};
 use crate::store::products::{self, Payload};
 
 /// How long a worker may be silent before another takes its job.
@@ -39,14 +40,14 @@ fn affordable(memory: u64) -> u64 {
 
 pub(super) async fn run(app: Arc<App>) {
     while !app.stopping.is_cancelled() {
-        let worked = match next(&app).await {
+        let worked = match app.take_job(LEASE).await {
             Ok(Some(job)) => {
                 work(&app, &job).await;
                 true
             }
             Ok(None) => false,
             Err(error) => {
-                super::log("looking for a job", Err(error));
+                super::log("looking for a job", Err(error.into()));
                 false
             }
         };
@@ -60,13 +61,6 @@ pub(super) async fn run(app: Arc<App>) {
     }
 }
 
-async fn next(app: &App) -> Result<Option<Job>, ServiceError> {
-    let mut tx = app.db.write().await?;
-    let job = jobs::take(&mut tx, &app.origin, app.now(), LEASE).await?;
-    tx.commit().await?;
-    Ok(job)
-}
-
 async fn work(app: &Arc<App>, job: &Job) {
     let build = build(app, job);
     tokio::pin!(build);
@@ -74,7 +68,8 @@ async fn work(app: &Arc<App>, job: &Job) {
         tokio::select! {
             result = &mut build => break result,
             () = tokio::time::sleep(LEASE / 4) => {
-                super::log("keeping a job", keep(app, job).await);
+                let kept = app.keep_job(job.id, LEASE).await;
+                super::log("keeping a job", kept.map_err(Into::into));
             }
             // The lease lapses, and another replica does it.
             () = app.stopping.cancelled() => return,
@@ -91,19 +86,8 @@ async fn work(app: &Arc<App>, job: &Job) {
     if let Outcome::Failed(why) | Outcome::Again(why, _) = &outcome {
         tracing::warn!(job = %job.id, subject = job.subject, why, "no payload was made");
     }
-    super::log("finishing a job", finish(app, job, &outcome).await);
-}
-
-async fn keep(app: &App, job: &Job) -> Result<(), ServiceError> {
-    let mut tx = app.db.write().await?;
-    jobs::extend(&mut tx, job.id, &app.origin, app.now().plus(LEASE)).await?;
-    Ok(tx.commit().await?)
-}
-
-async fn finish(app: &App, job: &Job, outcome: &Outcome) -> Result<(), ServiceError> {
-    let mut tx = app.db.write().await?;
-    jobs::finish(&mut tx, job.id, &app.origin, outcome, app.now()).await?;
-    Ok(tx.commit().await?)
+    let finished = app.finish_job(job.id, &outcome).await;
+    super::log("finishing a job", finished.map_err(Into::into));
 }
 
 /// Makes one payload; gives the reason when there is none to be had, which is not an error.
@@ -164,27 +148,20 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
     app.blobs.put_file(manifest.payload.sha256, file).await?;
     let payload = app.store_manifest(&manifest).await?;
     let now = app.now();
-    let mut tx = app.db.write().await?;
-    if products::insert_payload(&mut tx, &payload, now).await? {
-        let text = format!(
-            "{} payload of {} made: {} of {} bytes",
-            manifest.encoding,
-            request.to.sha256.short(),
-            manifest.payload.length,
-            request.to.length
-        );
-        let event = NewEvent {
-            kind: EventKind::Release,
-            actor: "builder".into(),
-            product: None,
-            rollout: None,
-            device: None,
-            text,
+    app.change_or_leave(async |tx| {
+        if !products::insert_payload(tx, &payload, now).await? {
+            return Ok(Done::Leave(()));
+        }
+        let made = Event::PayloadMade {
+            encoding: manifest.encoding,
+            image: request.to.sha256,
+            from: request.from.map(|from| from.sha256),
+            bytes: manifest.payload.length,
+            image_bytes: request.to.length,
         };
-        events::append(&mut tx, &app.origin, now, &event).await?;
-    }
-    tx.commit().await?;
-    app.fleet.reload_plan(&app.db).await?;
+        Ok(Done::by(&Actor::Builder, (), [made]))
+    })
+    .await?;
     app.metrics
         .payload_bytes_saved
         .inc_by(request.to.length.saturating_sub(manifest.payload.length));

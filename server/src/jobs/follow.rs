@@ -1,13 +1,16 @@
 //! Following events: what was written reaches this replica's memory, by whomever it was written.
 //! Who writes takes it over at once as a rule; what failed or was cut short then is made good here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tidegate_domain::event::{Topic, Touches};
 
 use crate::app::App;
 use crate::service::ServiceError;
 use crate::store::devices;
-use crate::store::events::{self, EventKind};
+use crate::store::events;
 
 /// Events read at once.
 const BATCH: i64 = 500;
@@ -24,34 +27,25 @@ impl App {
                 return Ok(());
             };
             let head = last.seq;
-            let (mut plan, mut access, mut rooms, mut changed) = (false, false, false, Vec::new());
+            let mut touches = Touches::default();
+            let mut devices = BTreeSet::new();
             for event in &batch {
-                let foreign = event.origin != self.origin;
-                match event.event.kind {
-                    EventKind::Release | EventKind::Rollout | EventKind::Trust => {
-                        plan |= self.fleet.plan_lacks(event.seq);
+                // Our own are in memory already, but for those whose reading anew failed or was cut.
+                if event.origin == self.origin && self.applied.take(event.seq) {
+                    continue;
+                }
+                // By the topic: a newer replica may write kinds that this one does not know.
+                match event.topic {
+                    Some(Topic::Release | Topic::Rollout | Topic::Trust) => {
+                        touches.plan |= self.fleet.plan_lacks(event.seq);
                     }
-                    EventKind::Pace => rooms |= self.fleet.rooms_lack(event.seq),
-                    EventKind::Access => access = true,
-                    EventKind::Device => changed.extend(event.event.device),
-                    // Our own are taken over by the writer, many at once.
-                    EventKind::Deployment if foreign => changed.extend(event.event.device),
-                    EventKind::Deployment => {}
+                    Some(Topic::Pace) => touches.permits |= self.fleet.rooms_lack(event.seq),
+                    Some(Topic::Access) => touches.access = true,
+                    Some(Topic::Device | Topic::Deployment) => devices.extend(event.device),
+                    Some(Topic::Incident) | None => {}
                 }
             }
-            changed.sort_unstable();
-            changed.dedup();
-            for device in changed {
-                self.fleet.reload_device(&self.db, device).await?;
-            }
-            if access {
-                self.access.reload(&self.db).await?;
-            }
-            if plan {
-                self.fleet.reload_plan(&self.db).await?;
-            } else if rooms {
-                self.fleet.reload_rooms(&self.db).await?;
-            }
+            self.read_anew(touches, &devices).await?;
             *cursor = head;
         }
     }
@@ -105,7 +99,6 @@ pub(super) async fn flush_heartbeats(app: Arc<App>) {
 impl App {
     /// Writes the heartbeats that wait.
     pub(crate) async fn flush_heartbeats(&self) -> Result<(), ServiceError> {
-        let now = self.now();
         let mut waiting = Vec::new();
         for entry in self.fleet.devices() {
             let mut state = entry.lock();
@@ -117,14 +110,7 @@ impl App {
             return Ok(());
         }
         waiting.sort_by_key(|d| d.id);
-        let written = async {
-            let mut tx = self.db.write().await?;
-            for device in &waiting {
-                devices::heartbeat(&mut tx, device, now).await?;
-            }
-            tx.commit().await
-        }
-        .await;
+        let written = self.write_heartbeats(&waiting).await;
         if written.is_err() {
             for device in &waiting {
                 if let Some(entry) = self.fleet.device(device.id) {

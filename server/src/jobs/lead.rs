@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::event::Actor;
 use tidegate_protocol::{Explained, Reason, Timestamp};
 
 use crate::app::App;
+use crate::commit::group::Write;
 use crate::service::ServiceError;
-use crate::service::writer::Write;
-use crate::store::{deployments, jobs, operators};
+use crate::store::deployments;
 
 const LEASE: &str = "leader";
 /// How often the silent are looked for.
@@ -32,7 +33,7 @@ pub(super) async fn run(app: Arc<App>) {
     let mut next_sign = app.now();
     let mut next_statistics = app.now();
     while !app.stopping.is_cancelled() {
-        match claim(&app).await {
+        match app.claim_lease(LEASE, app.settings.jobs.lease).await {
             Ok(mine) => {
                 if mine != leading {
                     tracing::info!(leading = mine, "leadership changed");
@@ -40,7 +41,7 @@ pub(super) async fn run(app: Arc<App>) {
                 leading = mine;
             }
             Err(error) => {
-                super::log("claiming the lease", Err(error));
+                super::log("claiming the lease", Err(error.into()));
                 leading = false;
             }
         }
@@ -72,21 +73,7 @@ pub(super) async fn run(app: Arc<App>) {
             () = app.stopping.cancelled() => {}
         }
     }
-    if let Ok(mut tx) = app.db.write().await
-        && jobs::release_lease(&mut tx, LEASE, &app.origin)
-            .await
-            .is_ok()
-    {
-        let _ = tx.commit().await;
-    }
-}
-
-async fn claim(app: &App) -> Result<bool, ServiceError> {
-    let mut tx = app.db.write().await?;
-    let term = app.settings.jobs.lease;
-    let mine = jobs::claim_lease(&mut tx, LEASE, &app.origin, app.now(), term).await?;
-    tx.commit().await?;
-    Ok(mine)
+    let _ = app.release_lease(LEASE).await;
 }
 
 async fn round(app: &App) -> Result<(), ServiceError> {
@@ -100,10 +87,8 @@ async fn time_out(app: &App, now: Timestamp) -> Result<(), ServiceError> {
     for deployment in silent {
         let reason = Explained::from(Reason::TimedOut);
         let order = Write::Order(deployment.facts.id, DeploymentEvent::TimedOut, reason);
-        app.writer.write(deployment.device, order).await?;
+        let device = deployment.device;
+        app.writer.write(Actor::Planner, device, order).await?;
     }
-    let mut tx = app.db.write().await?;
-    operators::forget_before(&mut tx, now.minus(REMEMBER)).await?;
-    tx.commit().await?;
-    Ok(())
+    Ok(app.forget_idempotency(now.minus(REMEMBER)).await?)
 }

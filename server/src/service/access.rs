@@ -4,69 +4,16 @@ use std::collections::HashMap;
 use std::sync::RwLock;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
-use tidegate_protocol::{ProblemCode, Sha256, Timestamp, TokenId};
+use tidegate_protocol::{Sha256, Timestamp, TokenId};
 
-use super::{ServiceError, event};
+use super::ServiceError;
 use crate::app::App;
 use crate::random;
-use crate::store::events::{self, EventKind};
 use crate::store::operators::{self, OperatorToken};
 use crate::store::{Db, StoreError};
-
-/// What an operator is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Looks.
-    Viewer,
-    /// Halts and rolls back, and looks.
-    Responder,
-    /// Publishes, promotes, runs rollouts, and all of the above.
-    ReleaseManager,
-    /// Everything.
-    Admin,
-}
-
-tidegate_protocol::words!(Role("role") {
-    Viewer = "viewer",
-    Responder = "responder",
-    ReleaseManager = "release_manager",
-    Admin = "admin",
-});
-
-/// What a route needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// To look.
-    Read,
-    /// To stop or take back: narrowing.
-    Respond,
-    /// To publish, promote and roll out: widening.
-    Release,
-    /// To manage tokens and devices.
-    Administer,
-}
-
-tidegate_protocol::words!(Need("need") {
-    Read = "read",
-    Respond = "respond",
-    Release = "release",
-    Administer = "administer",
-});
-
-impl Role {
-    /// Whether the role is enough.
-    pub fn may(self, need: Need) -> bool {
-        match need {
-            Need::Read => true,
-            Need::Respond => self >= Role::Responder,
-            Need::Release => self >= Role::ReleaseManager,
-            Need::Administer => self == Role::Admin,
-        }
-    }
-}
+pub use tidegate_domain::access::{Need, Role};
+use tidegate_domain::event::{Actor, Event};
 
 /// Someone who was let in.
 #[derive(Debug, Clone)]
@@ -75,6 +22,8 @@ pub struct Operator {
     pub name: String,
     /// The token's role.
     pub role: Role,
+    /// How events name them.
+    pub actor: Actor,
 }
 
 impl Operator {
@@ -83,12 +32,8 @@ impl Operator {
         Self {
             name: "planner".into(),
             role: Role::ReleaseManager,
+            actor: Actor::Planner,
         }
-    }
-
-    /// How events name them.
-    pub fn actor(&self) -> String {
-        format!("operator {}", self.name)
     }
 }
 
@@ -134,12 +79,16 @@ impl Access {
         Some(Operator {
             name: token.name.clone(),
             role: token.role,
+            actor: Actor::Operator {
+                token: token.id,
+                name: token.name.clone(),
+            },
         })
     }
 }
 
-/// A fresh token: what is stored of it, and the secret, which is shown once.
-fn fresh(
+/// A fresh token: its row, and the secret, which is shown once.
+pub(crate) fn fresh(
     name: &str,
     role: Role,
     now: Timestamp,
@@ -155,26 +104,6 @@ fn fresh(
         expires_at: valid.map(|d| now.plus(d)),
     };
     (token, secret)
-}
-
-/// Makes the first administrator's token when there is no token at all; gives its secret. The
-/// marker is a secret of its own, so that two replicas that start together make one.
-pub async fn bootstrap(
-    db: &Db,
-    now: Timestamp,
-    keep: impl FnOnce(&str) -> std::io::Result<()>,
-) -> Result<Option<String>, ServiceError> {
-    let mut tx = db.write().await?;
-    let (_, first) = operators::secret_or_insert(&mut tx, "bootstrapped", "yes", now).await?;
-    if !first {
-        return Ok(None);
-    }
-    let (token, secret) = fresh("admin", Role::Admin, now, None);
-    operators::insert_token(&mut tx, &token).await?;
-    keep(&secret)
-        .map_err(|e| ServiceError::invalid(format!("cannot write the first token: {e}")))?;
-    tx.commit().await?;
-    Ok(Some(secret))
 }
 
 impl App {
@@ -193,30 +122,28 @@ impl App {
         }
         let now = self.now();
         let (token, secret) = fresh(name, role, now, valid);
-        let mut tx = self.db.write().await?;
-        operators::insert_token(&mut tx, &token).await?;
-        let text = format!("token {name} made with role {role}");
-        let event = event(EventKind::Access, by.actor(), text);
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        self.access.reload(&self.db).await?;
+        self.change(&by.actor, async |tx| {
+            operators::insert_token(tx, &token).await?;
+            let made = Event::TokenMade {
+                token: token.id,
+                role,
+                name: name.to_owned(),
+            };
+            Ok(((), vec![made]))
+        })
+        .await?;
         Ok((token, secret))
     }
 
     /// Revokes a token. Takes effect on this replica at once, on others with the event.
     pub async fn revoke_token(&self, by: &Operator, id: TokenId) -> Result<(), ServiceError> {
-        let mut tx = self.db.write().await?;
-        if !operators::revoke(&mut tx, id).await? {
-            return Err(ServiceError::refuse(
-                ProblemCode::NotFound,
-                format!("there is no token {id}"),
-            ));
-        }
-        let event = event(EventKind::Access, by.actor(), format!("token {id} revoked"));
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        self.access.reload(&self.db).await?;
-        Ok(())
+        self.change(&by.actor, async |tx| {
+            if !operators::revoke(tx, id).await? {
+                return Err(ServiceError::not_found(format!("token {id}")));
+            }
+            Ok(((), vec![Event::TokenRevoked { token: id }]))
+        })
+        .await
     }
 }
 

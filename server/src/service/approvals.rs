@@ -5,20 +5,22 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use tidegate_domain::approval::{ApprovalRefusal, Request};
+use tidegate_domain::event::Event;
 use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveState};
-use tidegate_protocol::{ChangeId, ProblemCode, RolloutId, Timestamp};
+use tidegate_protocol::{ChangeId, Explained, ProblemCode, Reason, RolloutId, Timestamp};
 
 use super::ServiceError;
 use super::access::Operator;
-use super::rollouts::{Ordered, read, rollout_event, same_revision};
+use super::rollouts::order::{Given, until_current};
+use super::rollouts::{Ordered, read, same_revision};
 use super::widening::widens;
 use crate::app::App;
+use crate::commit::Done;
 use crate::random;
 use crate::store::changes::{self, Change, ChangeKind, ChangeState};
-use crate::store::events;
 use crate::store::policy::Policy;
 use crate::store::rollouts::{self, Rollout, WaveRow};
-use crate::store::{Tx, products};
+use crate::store::{Tx, products, to_json};
 
 /// What waits for approvals.
 #[derive(Debug, Clone)]
@@ -64,7 +66,12 @@ struct PlanText<'a> {
 }
 
 /// The hash of the plan that a change leads to.
-fn plan_hash(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind, policy: &Policy) -> String {
+fn plan_hash(
+    rollout: &Rollout,
+    waves: &[WaveRow],
+    kind: ChangeKind,
+    policy: &Policy,
+) -> Result<String, ServiceError> {
     let text = PlanText {
         rollout: rollout.id.to_string(),
         product: rollout.product.as_str(),
@@ -79,15 +86,16 @@ fn plan_hash(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind, policy: &Po
                 ]
             })
             .collect(),
-        policy: policy.to_column(),
+        policy: policy.to_column()?,
         window_s: rollout.window_s,
         max_attempts: rollout.max_attempts,
         timeout_s: rollout.timeout_s,
         asked: kind.as_str(),
         wave: rollout.released,
     };
-    let bytes = serde_json::to_vec(&text).unwrap_or_default();
-    tidegate_delta::sha256(&bytes).to_string()
+    // An empty text would make every plan's hash the same, and an approval of one good for all.
+    let text = to_json("plan", &text)?;
+    Ok(tidegate_delta::sha256(text.as_bytes()).to_string())
 }
 
 impl App {
@@ -110,7 +118,7 @@ impl App {
         };
         let policy = proposed(rollout, &change)?;
         // Bound to the plan as it is now: what was approved of another one does not count.
-        let plan = plan_hash(rollout, waves, change.kind, &policy);
+        let plan = plan_hash(rollout, waves, change.kind, &policy)?;
         let given_by = changes::approvals(tx, change.id, &plan).await?;
         let authors = authors(tx, rollout).await?;
         let needed = self.needed(tx, rollout).await?;
@@ -137,264 +145,314 @@ impl App {
         id: RolloutId,
         wish: Wish,
     ) -> Result<Ordered, ServiceError> {
-        let Wish {
-            kind,
-            policy,
-            reason,
-            revision,
-            dry_run,
-        } = wish;
-        let now = self.now();
-        let mut tx = self.db.write().await?;
-        let (rollout, waves) = read(&mut tx, id).await?;
-        same_revision(&rollout, revision)?;
-        check(&rollout, &waves, kind)?;
-        if kind == ChangeKind::Resume && rollout.state == RolloutState::Running {
-            // It runs: nothing is asked for, and what somebody else asked for stays.
-            let standing = self.standing(&mut tx, rollout, waves).await?;
-            return Ok(Ordered { standing, dry_run });
+        if wish.dry_run {
+            return self.try_to_widen(id, wish).await;
         }
-        let after = policy.as_ref().unwrap_or(&rollout.policy).clone();
+        until_current!(self, tx => self.widen_in(tx, by, id, &wish))
+    }
+
+    /// What a widening would do.
+    async fn try_to_widen(&self, id: RolloutId, wish: Wish) -> Result<Ordered, ServiceError> {
+        let mut tx = self.db.read().await?;
+        let (rollout, waves) = read(&mut tx, id).await?;
+        same_revision(&rollout, wish.revision)?;
+        check(&rollout, &waves, wish.kind)?;
+        let needed = self.needed_for(&mut tx, &rollout, &wish).await?;
+        let event = match wish.kind {
+            ChangeKind::Start if needed > 0 => RolloutEvent::AskApproval,
+            ChangeKind::Start => RolloutEvent::Start,
+            ChangeKind::Resume if needed == 0 => RolloutEvent::Resume,
+            ChangeKind::Advance | ChangeKind::Edit | ChangeKind::Resume => RolloutEvent::Edit,
+        };
+        let would = Rollout {
+            state: rollout.state.apply(event)?,
+            policy: wish.policy.unwrap_or_else(|| rollout.policy.clone()),
+            ..rollout
+        };
+        let mut standing = self.standing(&mut tx, would, waves).await?;
+        drop(tx);
+        let plan = self.fleet.plan();
+        standing.preview = Some(self.preview(&plan, &standing.rollout, &standing.waves));
+        Ok(Ordered {
+            standing,
+            dry_run: true,
+        })
+    }
+
+    /// How many other people must agree to a wish.
+    async fn needed_for(
+        &self,
+        tx: &mut Tx,
+        rollout: &Rollout,
+        wish: &Wish,
+    ) -> Result<u32, ServiceError> {
         let started = !matches!(
             rollout.state,
             RolloutState::Draft | RolloutState::AwaitingApproval | RolloutState::Scheduled
         );
-        let widening = match kind {
+        let widening = match (wish.kind, &wish.policy) {
             // The plan of what has not started is approved with its start.
-            ChangeKind::Edit => started && widens(&rollout.policy, &after),
-            ChangeKind::Start | ChangeKind::Advance | ChangeKind::Resume => true,
+            (ChangeKind::Edit, Some(after)) => started && widens(&rollout.policy, after),
+            (ChangeKind::Edit, None) => false,
+            (ChangeKind::Start | ChangeKind::Advance | ChangeKind::Resume, _) => true,
         };
-        let needed = if widening {
-            self.needed(&mut tx, &rollout).await?
+        if widening {
+            self.needed(tx, rollout).await
         } else {
-            0
-        };
-        if dry_run {
-            let event = match kind {
-                ChangeKind::Start if needed > 0 => RolloutEvent::AskApproval,
-                ChangeKind::Start => RolloutEvent::Start,
-                ChangeKind::Resume if needed == 0 => RolloutEvent::Resume,
-                ChangeKind::Advance | ChangeKind::Edit | ChangeKind::Resume => RolloutEvent::Edit,
-            };
-            let would = Rollout {
-                policy: after,
-                state: rollout.state.apply(event)?,
-                ..rollout
-            };
-            let mut standing = self.standing(&mut tx, would, waves).await?;
-            drop(tx);
-            let plan = self.fleet.plan();
-            standing.preview = Some(self.preview(&plan, &standing.rollout, &standing.waves));
-            return Ok(Ordered {
-                standing,
-                dry_run: true,
-            });
+            Ok(0)
         }
+    }
+
+    async fn widen_in(
+        &self,
+        tx: &mut Tx,
+        by: &Operator,
+        id: RolloutId,
+        wish: &Wish,
+    ) -> Result<Option<Done<Ordered>>, ServiceError> {
+        let (rollout, waves) = read(tx, id).await?;
+        same_revision(&rollout, wish.revision)?;
+        check(&rollout, &waves, wish.kind)?;
+        if wish.kind == ChangeKind::Resume && rollout.state == RolloutState::Running {
+            // It runs: nothing is asked for, and what somebody else asked for stays.
+            let standing = self.standing(tx, rollout, waves).await?;
+            return Ok(Some(Done::Leave(Ordered::done(standing))));
+        }
+        let needed = self.needed_for(tx, &rollout, wish).await?;
         if needed == 0 {
-            drop(tx);
-            return self.apply(by, id, kind, policy, &reason, revision).await;
+            let carried = Carried {
+                by,
+                kind: wish.kind,
+                policy: wish.policy.as_ref(),
+                author: &by.name,
+                reason: &wish.reason,
+                change: None,
+            };
+            return self.carry_out(tx, id, &carried).await;
         }
+        let now = self.now();
+        let after = wish.policy.as_ref().unwrap_or(&rollout.policy);
         let change = Change {
             id: ChangeId::from_random(random::bytes()),
             rollout: id,
-            kind,
-            body: policy.as_ref().map(Policy::to_column).unwrap_or_default(),
-            plan: plan_hash(&rollout, &waves, kind, &after),
+            kind: wish.kind,
+            body: wish
+                .policy
+                .as_ref()
+                .map_or(Ok(String::new()), Policy::to_column)?,
+            plan: plan_hash(&rollout, &waves, wish.kind, after)?,
             asked_by: by.name.clone(),
             asked_at: now,
             state: ChangeState::Waiting,
         };
-        changes::insert(&mut tx, &change).await?;
-        if kind == ChangeKind::Start {
+        changes::insert(tx, &change).await?;
+        if wish.kind == ChangeKind::Start {
             let state = rollout.state.apply(RolloutEvent::AskApproval)?;
-            let why = tidegate_protocol::Explained::new(
-                tidegate_protocol::Reason::ApprovalNeeded,
+            let why = Explained::new(
+                Reason::ApprovalNeeded,
                 format!("{needed} other people, asked for by {}", by.name),
             );
-            if !rollouts::set_state(&mut tx, &rollout, state, &why, now).await? {
-                return Err(changed_meanwhile());
+            if !rollouts::set_state(tx, &rollout, state, &why, now).await? {
+                return Ok(None);
             }
         }
-        let text = format!(
-            "{kind} asked for: {needed} other people must approve plan {}",
-            change.plan
-        );
-        let event = rollout_event(&rollout, by.actor(), text);
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(Ordered {
-            standing: self.rollout(id).await?,
-            dry_run: false,
-        })
+        let asked = Event::ApprovalAsked {
+            product: rollout.product.clone(),
+            rollout: id,
+            change: change.id,
+            asked: wish.kind,
+            needed,
+            plan: change.plan,
+            reason: wish.reason.clone(),
+        };
+        let ordered = Ordered::done(self.standing_in(tx, id).await?);
+        Ok(Some(Done::by(&by.actor, ordered, [asked])))
     }
 
-    /// Agrees to what waits; does it when enough people have.
+    /// Agrees to what waits. The last word and what it lets happen are one change: no crash and no
+    /// refusal between them loses what was approved.
     pub async fn approve(
         &self,
         by: &Operator,
         id: RolloutId,
         plan: &str,
     ) -> Result<Ordered, ServiceError> {
+        until_current!(self, tx => self.approve_in(tx, by, id, plan))
+    }
+
+    async fn approve_in(
+        &self,
+        tx: &mut Tx,
+        by: &Operator,
+        id: RolloutId,
+        plan: &str,
+    ) -> Result<Option<Done<Ordered>>, ServiceError> {
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        let (rollout, waves) = read(&mut tx, id).await?;
-        let refused = |refusal: ApprovalRefusal| {
-            let code = match refusal {
-                ApprovalRefusal::OwnRequest(_) => ProblemCode::Forbidden,
-                ApprovalRefusal::OtherPlan { .. } => ProblemCode::PreconditionFailed,
-                ApprovalRefusal::NothingAsked => ProblemCode::Conflict,
-            };
-            ServiceError::refuse(code, refusal.to_string())
-        };
+        let (rollout, waves) = read(tx, id).await?;
         let waiting = self
-            .asked(&mut tx, &rollout, &waves)
+            .asked(tx, &rollout, &waves)
             .await?
-            .ok_or_else(|| refused(ApprovalRefusal::NothingAsked))?;
-        let authors = authors(&mut tx, &rollout).await?;
+            .ok_or_else(|| refused(&ApprovalRefusal::NothingAsked))?;
+        let change = &waiting.change;
+        let authors = authors(tx, &rollout).await?;
         let mut given_by = waiting.given_by.clone();
-        let request = |given_by: &BTreeSet<String>| {
-            Request {
-                needed: waiting.needed,
-                asked_by: &waiting.change.asked_by,
-                authors: &authors,
-                given_by,
-                plan: &waiting.change.plan,
-            }
-            .missing()
-        };
-        Request {
+        given_by.insert(by.name.clone());
+        let request = Request {
             needed: waiting.needed,
-            asked_by: &waiting.change.asked_by,
+            asked_by: &change.asked_by,
             authors: &authors,
             given_by: &given_by,
-            plan: &waiting.change.plan,
-        }
-        .may_approve(&by.name, plan)
-        .map_err(refused)?;
-        changes::approve(&mut tx, waiting.change.id, plan, &by.name, now).await?;
-        given_by.insert(by.name.clone());
-        let missing = request(&given_by);
-        let text = format!("{} approved, {missing} more needed", waiting.change.kind);
-        let event = rollout_event(&rollout, by.actor(), text);
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        if missing == 0 {
-            changes::end(&mut tx, waiting.change.id, ChangeState::Applied).await?;
-        }
-        tx.commit().await?;
+            plan: &change.plan,
+        };
+        request
+            .may_approve(&by.name, plan)
+            .map_err(|refusal| refused(&refusal))?;
+        let missing = request.missing();
+        changes::approve(tx, change.id, plan, &by.name, now).await?;
+        let approved = Event::Approved {
+            product: rollout.product.clone(),
+            rollout: id,
+            change: change.id,
+            asked: change.kind,
+            missing,
+        };
         if missing > 0 {
-            return Ok(Ordered {
-                standing: self.rollout(id).await?,
-                dry_run: false,
-            });
+            let ordered = Ordered::done(self.standing_in(tx, id).await?);
+            return Ok(Some(Done::by(&by.actor, ordered, [approved])));
         }
-        let policy = (waiting.change.kind == ChangeKind::Edit)
-            .then(|| proposed(&rollout, &waiting.change))
-            .transpose()?;
-        let asker = Operator {
-            name: waiting.change.asked_by.clone(),
-            ..by.clone()
+        changes::end(tx, change.id, ChangeState::Applied).await?;
+        let policy = match change.kind {
+            ChangeKind::Edit => Some(proposed(&rollout, change)?),
+            ChangeKind::Start | ChangeKind::Advance | ChangeKind::Resume => None,
         };
         let agreed: Vec<&str> = given_by.iter().map(String::as_str).collect();
-        let reason = format!("approved by {}", agreed.join(", "));
-        self.apply(&asker, id, waiting.change.kind, policy, &reason, None)
-            .await
+        let reason = format!(
+            "asked for by {}, approved by {}",
+            change.asked_by,
+            agreed.join(", ")
+        );
+        let carried = Carried {
+            by,
+            kind: change.kind,
+            policy: policy.as_ref(),
+            author: &change.asked_by,
+            reason: &reason,
+            change: Some(change.id),
+        };
+        let done = self.carry_out(tx, id, &carried).await?;
+        let actor = by.actor.clone();
+        Ok(done.map(|done| {
+            let (ordered, mut events) = match done {
+                Done::Commit(ordered, events) => (ordered, events),
+                Done::Leave(ordered) => (ordered, Vec::new()),
+            };
+            events.insert(0, (actor, approved));
+            Done::Commit(ordered, events)
+        }))
     }
 
-    async fn apply(
+    /// Does what needs no further word; `None` when the rollout has just changed.
+    async fn carry_out(
         &self,
-        by: &Operator,
+        tx: &mut Tx,
         id: RolloutId,
-        kind: ChangeKind,
-        policy: Option<Policy>,
-        reason: &str,
-        revision: Option<i64>,
-    ) -> Result<Ordered, ServiceError> {
-        match (kind, policy) {
-            (ChangeKind::Start, _) => {
-                self.order_rollout(by, id, RolloutEvent::Start, reason, revision, false)
-                    .await
-            }
-            (ChangeKind::Resume, _) => {
-                self.order_rollout(by, id, RolloutEvent::Resume, reason, revision, false)
-                    .await
-            }
-            (ChangeKind::Advance, _) => {
-                let write = async |tx: &mut Tx, rollout: &Rollout| {
-                    rollouts::release_wave(tx, rollout).await
-                };
-                self.edit(by, id, revision, "released the next wave".into(), write)
-                    .await
-            }
-            (ChangeKind::Edit, Some(policy)) => {
-                let name = by.name.clone();
-                let text = format!("edited: {}", policy.to_column());
-                let write = async |tx: &mut Tx, rollout: &Rollout| {
-                    let now = self.now();
-                    let state = rollout.state.apply(RolloutEvent::Edit)?;
-                    if state != rollout.state {
-                        let why = tidegate_protocol::Reason::RolloutNotStarted.into();
-                        if !rollouts::set_state(tx, rollout, state, &why, now).await? {
-                            return Ok(false);
-                        }
-                    }
-                    let fresh = Rollout {
-                        revision: rollout.revision + i64::from(state != rollout.state),
-                        ..rollout.clone()
-                    };
-                    // Whoever edits becomes an author, and voids what was asked before.
-                    note_author(tx, rollout, &name, now).await?;
-                    Ok(rollouts::set_policy(tx, &fresh, &policy).await?)
-                };
-                self.edit_with(by, id, revision, text, write).await
-            }
-            (ChangeKind::Edit, None) => Err(ServiceError::invalid("name what is to be edited")),
+        carried: &Carried<'_>,
+    ) -> Result<Option<Done<Ordered>>, ServiceError> {
+        let Carried {
+            by, reason, change, ..
+        } = *carried;
+        let order = match carried.kind {
+            ChangeKind::Start => Some(RolloutEvent::Start),
+            ChangeKind::Resume => Some(RolloutEvent::Resume),
+            ChangeKind::Advance | ChangeKind::Edit => None,
+        };
+        if let Some(order) = order {
+            let given = Given {
+                by,
+                order,
+                reason,
+                change,
+            };
+            return self.order_in(tx, id, &given, None).await;
         }
+        let (rollout, _) = read(tx, id).await?;
+        let (product, reason) = (rollout.product.clone(), reason.to_owned());
+        let event = if carried.kind == ChangeKind::Advance {
+            if !rollouts::release_wave(tx, &rollout).await? {
+                return Ok(None);
+            }
+            Event::WaveReleased {
+                product,
+                rollout: id,
+                released: rollout.released + 1,
+                change,
+                reason,
+            }
+        } else {
+            let Some(policy) = carried.policy else {
+                return Err(ServiceError::invalid("name what is to be edited"));
+            };
+            if !self.edit_in(tx, &rollout, policy, carried.author).await? {
+                return Ok(None);
+            }
+            Event::RolloutEdited {
+                product,
+                rollout: id,
+                policy: policy.to_column()?,
+                change,
+                reason,
+            }
+        };
+        let ordered = Ordered::done(self.standing_in(tx, id).await?);
+        Ok(Some(Done::by(&by.actor, ordered, [event])))
     }
 
-    async fn edit(
+    /// Gives a rollout other rules; whether it had not changed meanwhile.
+    async fn edit_in(
         &self,
-        by: &Operator,
-        id: RolloutId,
-        revision: Option<i64>,
-        text: String,
-        write: impl AsyncFnOnce(&mut Tx, &Rollout) -> Result<bool, crate::store::StoreError>,
-    ) -> Result<Ordered, ServiceError> {
-        let write = async |tx: &mut Tx, rollout: &Rollout| Ok(write(tx, rollout).await?);
-        self.edit_with(by, id, revision, text, write).await
-    }
-
-    async fn edit_with(
-        &self,
-        by: &Operator,
-        id: RolloutId,
-        revision: Option<i64>,
-        text: String,
-        write: impl AsyncFnOnce(&mut Tx, &Rollout) -> Result<bool, ServiceError>,
-    ) -> Result<Ordered, ServiceError> {
-        let mut tx = self.db.write().await?;
-        let (rollout, _) = read(&mut tx, id).await?;
-        same_revision(&rollout, revision)?;
-        if !write(&mut tx, &rollout).await? {
-            return Err(changed_meanwhile());
+        tx: &mut Tx,
+        rollout: &Rollout,
+        policy: &Policy,
+        author: &str,
+    ) -> Result<bool, ServiceError> {
+        let now = self.now();
+        let state = rollout.state.apply(RolloutEvent::Edit)?;
+        if state != rollout.state {
+            let why = Reason::RolloutNotStarted.into();
+            if !rollouts::set_state(tx, rollout, state, &why, now).await? {
+                return Ok(false);
+            }
         }
-        let event = rollout_event(&rollout, by.actor(), text);
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        self.wake_planner();
-        Ok(Ordered {
-            standing: self.rollout(id).await?,
-            dry_run: false,
-        })
+        let fresh = Rollout {
+            revision: rollout.revision + i64::from(state != rollout.state),
+            ..rollout.clone()
+        };
+        // Whoever edits becomes an author, and voids what was asked before.
+        note_author(tx, rollout, author, now).await?;
+        Ok(rollouts::set_policy(tx, &fresh, policy).await?)
     }
 }
 
-fn changed_meanwhile() -> ServiceError {
-    ServiceError::refuse(
-        ProblemCode::Conflict,
-        "the rollout has just changed; try again",
-    )
+/// What is done at once, or was approved.
+struct Carried<'a> {
+    by: &'a Operator,
+    kind: ChangeKind,
+    /// The new rules of an edit.
+    policy: Option<&'a Policy>,
+    /// Who wrote them.
+    author: &'a str,
+    reason: &'a str,
+    /// The change that was approved.
+    change: Option<ChangeId>,
+}
+
+fn refused(refusal: &ApprovalRefusal) -> ServiceError {
+    let code = match refusal {
+        ApprovalRefusal::OwnRequest(_) => ProblemCode::Forbidden,
+        ApprovalRefusal::OtherPlan { .. } => ProblemCode::PreconditionFailed,
+        ApprovalRefusal::NothingAsked => ProblemCode::Conflict,
+    };
+    ServiceError::refuse(code, refusal.to_string())
 }
 
 /// Refuses what makes no sense before anybody is asked to approve it.

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
+use tidegate_domain::event::Event;
 use tidegate_domain::selector::{Facts, Selector};
 use tidegate_protocol::{
     Abilities, CheckIn, DeviceId, Encoding, Explained, ReportBatch, ReportsAccepted, RolloutId,
 };
 use tidegate_trust::lifetime::CARRIED_MAX;
 
+use super::ServiceError;
 use super::access::Operator;
-use super::{ServiceError, event};
 use crate::app::App;
-use crate::store::events::{self, EventKind, NewEvent};
 use crate::{random, store};
 
 /// Most devices of one bundle.
@@ -75,7 +75,7 @@ impl App {
         let mut carried = Vec::new();
         for ((device, name), entry) in selected {
             let request = self.on_behalf(&entry);
-            let answer = self.carried(device, &entry, &request, lives).await?;
+            let answer = self.carried(by, device, &entry, &request, lives).await?;
             carried.push(Carried {
                 device,
                 name,
@@ -84,16 +84,14 @@ impl App {
         }
         carried.sort_by(|a, b| a.name.cmp(&b.name));
         let made = carried.iter().filter(|c| c.order.is_ok()).count();
-        let text = format!("a site bundle for {made} devices made, good for {days} days");
-        let event = NewEvent {
-            rollout: Some(rollout),
-            product: Some(row.product),
-            ..event(EventKind::Device, by.actor(), text)
+        let event = Event::BundleMade {
+            product: row.product,
+            rollout,
+            devices: made as u64,
+            days: days.into(),
         };
-        let mut tx = self.db.write().await?;
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        Ok(carried)
+        self.change(&by.actor, async |_| Ok((carried, vec![event])))
+            .await
     }
 
     /// What a device would ask, as far as it is known here. Its counter is not: the time in
@@ -133,17 +131,11 @@ impl App {
     ) -> Result<ReportsAccepted, ServiceError> {
         let count = batch.reports.len();
         let accepted = self.take_reports(device, batch).await?;
-        let event = NewEvent {
-            device: Some(device),
-            ..event(
-                EventKind::Device,
-                by.actor(),
-                format!("{count} reports of device {device} were carried back"),
-            )
+        let event = Event::ReportsCarried {
+            device,
+            reports: count as u64,
         };
-        let mut tx = self.db.write().await?;
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        Ok(accepted)
+        self.change(&by.actor, async |_| Ok((accepted, vec![event])))
+            .await
     }
 }

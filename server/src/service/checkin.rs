@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidegate_domain::admission::{Decision, Verdict};
 use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::event::Actor;
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentId, DeploymentState, DeviceId, Explained, MAX_WAIT_S,
     ProblemCode, Reason, Timestamp,
@@ -12,11 +13,12 @@ use tidegate_protocol::{
 use tidegate_trust::assignment::Action;
 
 use super::ServiceError;
+use super::access::Operator;
 use super::assign::{self, Task};
 use super::fleet::DeviceEntry;
 use super::room::{Place, Room};
-use super::writer::{Write, Written};
 use crate::app::App;
+use crate::commit::group::{Write, Written};
 
 /// One answer to a check-in, and what to wait for when it says nothing new.
 struct Answered {
@@ -137,7 +139,11 @@ impl App {
         entry: &DeviceEntry,
         request: &CheckIn,
     ) -> Result<Answered, ServiceError> {
-        let mut answered = self.orders(device, entry, request, None).await?;
+        let by = Giver {
+            actor: &Actor::CheckIn,
+            carried: None,
+        };
+        let mut answered = self.orders(&by, device, entry, request).await?;
         answered.answer.new_key = entry.lock().device.new_key;
         answered.news |= answered.answer.new_key;
         if let Some(image) = request.restore {
@@ -151,21 +157,26 @@ impl App {
     /// What a device without a network would be told if it asked now, to be carried to it.
     pub(super) async fn carried(
         &self,
+        by: &Operator,
         device: DeviceId,
         entry: &DeviceEntry,
         request: &CheckIn,
         lives: Duration,
     ) -> Result<CheckInAnswer, ServiceError> {
-        let answered = self.orders(device, entry, request, Some(lives)).await?;
+        let by = Giver {
+            actor: &by.actor,
+            carried: Some(lives),
+        };
+        let answered = self.orders(&by, device, entry, request).await?;
         Ok(answered.answer)
     }
 
     async fn orders(
         &self,
+        by: &Giver<'_>,
         device: DeviceId,
         entry: &DeviceEntry,
         request: &CheckIn,
-        carried: Option<Duration>,
     ) -> Result<Answered, ServiceError> {
         let mut reason = Explained::from(Reason::NoRollout);
         let keep = self.keep_previous(entry, request);
@@ -175,7 +186,7 @@ impl App {
             let decision = entry.lock().decide(&plan, &places, self.now(), &mut ());
             reason = decision.reason.clone();
             let (mut again, rollout) = (decision.again, decision.rollout);
-            let Some(task) = self.act(device, decision).await? else {
+            let Some(task) = self.act(by, device, decision).await? else {
                 continue;
             };
             let (task, cancel) = match task {
@@ -206,7 +217,7 @@ impl App {
                 return Ok(Answered::nothing(self.plain(reason, None, keep)));
             }
             let assignment = match &task {
-                Some(task) => Some(self.assign(&plan, &entry.lock(), request, task, carried)?),
+                Some(task) => Some(self.assign(&plan, &entry.lock(), request, task, by.carried)?),
                 None => None,
             };
             self.metrics.check_ins.inc();
@@ -278,6 +289,7 @@ impl App {
     /// Writes what a decision needs written; `None` when it turned out outdated.
     async fn act(
         &self,
+        by: &Giver<'_>,
         device: DeviceId,
         decision: Decision,
     ) -> Result<Option<Next>, ServiceError> {
@@ -314,7 +326,7 @@ impl App {
                     switch_within_s: offer.switch_within_s,
                 };
                 let offer = Write::Offer(Box::new(offer));
-                let written = self.writer.write(device, offer).await?;
+                let written = self.write(by, device, offer).await?;
                 // It is counted, or the places are read anew.
                 place.into_iter().for_each(Place::keep);
                 match written {
@@ -334,18 +346,18 @@ impl App {
             }
             Verdict::Left { deployment } => {
                 let order = Write::Order(deployment, DeploymentEvent::Superseded, reason);
-                self.writer.write(device, order).await?;
+                self.write(by, device, order).await?;
                 // What it is to do besides is looked at anew.
                 None
             }
             Verdict::Stuck { deployment } => {
                 let order = Write::Order(deployment, DeploymentEvent::CannotReturn, reason);
-                self.writer.write(device, order).await?;
+                self.write(by, device, order).await?;
                 Some(Next::Nothing)
             }
             Verdict::Cancel { deployment, .. } => {
                 let order = Write::Order(deployment, DeploymentEvent::Cancelled, reason);
-                self.writer.write(device, order).await?;
+                self.write(by, device, order).await?;
                 Some(Next::Cancel(deployment))
             }
             Verdict::Return { deployment, to, .. } => {
@@ -359,7 +371,7 @@ impl App {
                         .any(|d| d.id == deployment && d.state != DeploymentState::RollingBack)
                 });
                 if first {
-                    self.writer.write(device, order).await?;
+                    self.write(by, device, order).await?;
                 }
                 let action = Action::Rollback;
                 Some(Next::Task(Task {
@@ -372,6 +384,24 @@ impl App {
             }
         })
     }
+}
+
+impl App {
+    async fn write(
+        &self,
+        by: &Giver<'_>,
+        device: DeviceId,
+        write: Write,
+    ) -> Result<Written, ServiceError> {
+        self.writer.write(by.actor.clone(), device, write).await
+    }
+}
+
+/// Who has a device told something: the answer to its check-in, or a person who carries it there.
+struct Giver<'a> {
+    actor: &'a Actor,
+    /// How long the order is good for, where it is carried.
+    carried: Option<Duration>,
 }
 
 /// The refusal of a device that is shut out.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_domain::admission::Step;
+use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::ring::Ring;
 use tidegate_protocol::{
     Battery, Channel, DeviceId, Enrol, Enrolled, Explained, JoinTokenId, Label, ProblemCode,
@@ -13,15 +14,15 @@ use tidegate_protocol::{
 use tidegate_trust::http_signature::Signer;
 use tidegate_trust::{Backstop, JoinToken, Repository, RoleName};
 
+use super::ServiceError;
 use super::access::Operator;
 use super::fleet::DeviceEntry;
-use super::{ServiceError, event};
 use crate::app::App;
+use crate::commit::Done;
 use crate::random;
 use crate::store::devices::{self, Device};
-use crate::store::events::{self, EventKind, NewEvent};
-use crate::store::products;
 use crate::store::trust::{self, JoinRow};
+use crate::store::{StoreError, Tx, products};
 
 /// What a join token is to be.
 #[derive(Debug, Clone)]
@@ -90,29 +91,30 @@ impl App {
             root,
             backstop: backstop(&plan.trust.repository, &new.product),
         };
-        let mut tx = self.db.write().await?;
-        if !products::product_exists(&mut tx, &new.product).await? {
-            return Err(ServiceError::not_found(format!("product {}", new.product)));
-        }
-        let row = JoinRow {
-            id: token.id,
-            secret_sha256: secret_hash(&token.secret),
-            root_sha256: root,
-            product: new.product.clone(),
-            region: new.region,
-            channel: new.channel,
-            labels: new.labels,
-            uses_left: i64::from(new.uses),
-            expires_at: now.plus(new.valid),
-        };
-        trust::insert_join(&mut tx, &row, &by.actor(), now).await?;
-        let text = format!("join token {} made for {} devices", token.id, new.uses);
-        let event = NewEvent {
-            product: Some(new.product),
-            ..event(EventKind::Access, by.actor(), text)
-        };
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
+        self.change(&by.actor, async |tx| {
+            if !products::product_exists(tx, &new.product).await? {
+                return Err(ServiceError::not_found(format!("product {}", new.product)));
+            }
+            let row = JoinRow {
+                id: token.id,
+                secret_sha256: secret_hash(&token.secret),
+                root_sha256: root,
+                product: new.product.clone(),
+                region: new.region,
+                channel: new.channel,
+                labels: new.labels,
+                uses_left: i64::from(new.uses),
+                expires_at: now.plus(new.valid),
+            };
+            trust::insert_join(tx, &row, &by.name, now).await?;
+            let made = Event::JoinTokenMade {
+                product: new.product,
+                token: token.id,
+                uses: new.uses.into(),
+            };
+            Ok(((), vec![made]))
+        })
+        .await?;
         Ok(token)
     }
 
@@ -131,59 +133,57 @@ impl App {
             .parse()
             .map_err(|e: tidegate_trust::JoinTokenError| refused(&e.to_string()))?;
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        let row = trust::join_token(&mut tx, token.id).await?;
-        // One text for an unknown id and a wrong secret.
-        let row = row
-            .filter(|row| row.secret_sha256 == secret_hash(&token.secret))
-            .ok_or_else(|| refused("there is no such token"))?;
-        let root = trust::root_by_hash(&mut tx, row.root_sha256)
-            .await?
-            .ok_or_else(|| refused("the root that the token pins is gone; make another token"))?;
-        let root = String::from_utf8_lossy(&root.body).into_owned();
-        if let Some(known) = devices::by_key(&mut tx, &request.public_key).await? {
-            return Ok(Enrolled {
-                device: known.id,
-                region: known.region,
-                channel: known.channel,
+        self.change_or_leave(async |tx| {
+            let row = trust::join_token(tx, token.id).await?;
+            // One text for an unknown id and a wrong secret.
+            let row = row
+                .filter(|row| row.secret_sha256 == secret_hash(&token.secret))
+                .ok_or_else(|| refused("there is no such token"))?;
+            let root = trust::root_by_hash(tx, row.root_sha256)
+                .await?
+                .ok_or_else(|| {
+                    refused("the root that the token pins is gone; make another token")
+                })?;
+            let root = String::from_utf8_lossy(&root.body).into_owned();
+            if let Some(known) = devices::by_key(tx, &request.public_key).await? {
+                return Ok(Done::Leave(Enrolled {
+                    device: known.id,
+                    region: known.region,
+                    channel: known.channel,
+                    root,
+                }));
+            }
+            if row.expires_at <= now {
+                return Err(refused("the token has expired; make another one"));
+            }
+            let device = self.new_device(request, &row)?;
+            if !trust::use_join(tx, token.id).await? {
+                return Err(refused("the token is used up; make another one"));
+            }
+            if !devices::insert(tx, &device).await? {
+                let text = "the device is enrolled already";
+                return Err(ServiceError::refuse(ProblemCode::Conflict, text));
+            }
+            let actor = Actor::Device {
+                device: device.id,
+                name: device.name.clone(),
+            };
+            let joined = Event::DeviceJoined {
+                product: device.product,
+                device: device.id,
+                region: device.region.clone(),
+                channel: device.channel,
+                name: device.name,
+            };
+            let enrolled = Enrolled {
+                device: device.id,
+                region: device.region,
+                channel: device.channel,
                 root,
-            });
-        }
-        if row.expires_at <= now {
-            return Err(refused("the token has expired; make another one"));
-        }
-        let device = self.new_device(request, &row)?;
-        if !trust::use_join(&mut tx, token.id).await? {
-            return Err(refused("the token is used up; make another one"));
-        }
-        if !devices::insert(&mut tx, &device).await? {
-            return Err(ServiceError::refuse(
-                ProblemCode::Conflict,
-                "the device is enrolled already",
-            ));
-        }
-        let event = NewEvent {
-            product: Some(device.product.clone()),
-            device: Some(device.id),
-            ..event(
-                EventKind::Device,
-                format!("device {}", device.id),
-                format!(
-                    "{} joined in {}, channel {}",
-                    device.name, device.region, device.channel
-                ),
-            )
-        };
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_device(&self.db, device.id).await?;
-        self.wake_planner();
-        Ok(Enrolled {
-            device: device.id,
-            region: device.region,
-            channel: device.channel,
-            root,
+            };
+            Ok(Done::by(&actor, enrolled, [joined]))
         })
+        .await
     }
 
     fn new_device(&self, request: &Enrol, row: &JoinRow) -> Result<Device, ServiceError> {
@@ -264,8 +264,13 @@ impl App {
         active: bool,
         reason: &str,
     ) -> Result<(), ServiceError> {
-        let what = if active { "readmitted" } else { "revoked" };
-        self.change_device(by, id, format!("{what}: {reason}"), async |tx| {
+        let reason = reason.to_owned();
+        let event = if active {
+            Event::DeviceReadmitted { device: id, reason }
+        } else {
+            Event::DeviceRevoked { device: id, reason }
+        };
+        self.change_device(by, id, event, async |tx| {
             if active {
                 devices::readmit(tx, id).await
             } else {
@@ -282,7 +287,12 @@ impl App {
         id: DeviceId,
         reason: &str,
     ) -> Result<(), ServiceError> {
-        self.change_device(by, id, format!("isolated: {reason}"), async |tx| {
+        let event = Event::DeviceIsolated {
+            device: id,
+            request: None,
+            reason: reason.to_owned(),
+        };
+        self.change_device(by, id, event, async |tx| {
             devices::set_isolated(tx, id, reason).await
         })
         .await
@@ -295,12 +305,13 @@ impl App {
         id: DeviceId,
         reason: &str,
     ) -> Result<(), ServiceError> {
-        self.change_device(
-            by,
-            id,
-            format!("asked for a new key: {reason}"),
-            async |tx| devices::want_new_key(tx, id).await,
-        )
+        let event = Event::KeyAsked {
+            device: id,
+            reason: reason.to_owned(),
+        };
+        self.change_device(by, id, event, async |tx| {
+            devices::want_new_key(tx, id).await
+        })
         .await
     }
 
@@ -312,8 +323,12 @@ impl App {
         version: &Version,
         reason: &str,
     ) -> Result<(), ServiceError> {
-        let text = format!("quarantine for {version} lifted: {reason}");
-        self.change_device(by, id, text, async |tx| {
+        let event = Event::QuarantineLifted {
+            device: id,
+            release: version.clone(),
+            reason: reason.to_owned(),
+        };
+        self.change_device(by, id, event, async |tx| {
             devices::lift(tx, id, version).await
         })
         .await
@@ -323,24 +338,24 @@ impl App {
         &self,
         by: &Operator,
         id: DeviceId,
-        text: String,
-        change: impl AsyncFnOnce(&mut crate::store::Tx) -> Result<bool, crate::store::StoreError>,
+        event: Event,
+        change: impl AsyncFnOnce(&mut Tx) -> Result<bool, StoreError>,
     ) -> Result<(), ServiceError> {
-        let mut tx = self.db.write().await?;
-        if !change(&mut tx).await? {
-            return Err(ServiceError::not_found(format!(
-                "device {id} to which this applies"
-            )));
-        }
-        let event = NewEvent {
-            device: Some(id),
-            ..event(EventKind::Device, by.actor(), text)
-        };
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_device(&self.db, id).await?;
-        self.wake_planner();
-        Ok(())
+        self.change(&by.actor, async |tx| {
+            if !change(tx).await? {
+                let what = format!("device {id} to which this applies");
+                return Err(ServiceError::not_found(what));
+            }
+            Ok(((), vec![event]))
+        })
+        .await
+    }
+
+    /// A device as the actor of an event.
+    pub(super) fn device_actor(&self, device: DeviceId) -> Actor {
+        let entry = self.fleet.device(device);
+        let name = entry.map_or_else(|| device.to_string(), |e| e.lock().device.name.clone());
+        Actor::Device { device, name }
     }
 
     /// A device that a person asks for; one that joined through another replica a moment ago is

@@ -3,13 +3,14 @@
 //! The server carries drafts and counts signatures for people to see. It cannot add one: what it
 //! gives to devices is what their own check accepts.
 
+use tidegate_domain::event::Event;
 use tidegate_trust::{Quorum, Signed, UploadedFile, signed_by};
 
+use super::ServiceError;
 use super::access::Operator;
 use super::trust::{TrustState, is_online, signed_by_server};
-use super::{ServiceError, event};
 use crate::app::App;
-use crate::store::events::{self, EventKind};
+use crate::commit::Done;
 use crate::store::trust::{self, Draft};
 
 /// A draft and who has signed it.
@@ -55,69 +56,73 @@ impl App {
         }
         let now = self.now();
         let mut signed = Signed::from_bytes(&file.role, &file.bytes)?;
-        let mut tx = self.db.write().await?;
-        trust::lock(&mut tx).await?;
-        let state = TrustState::load(&mut tx).await?;
-        let keys = state.repository.draft_keys(&file.role, &signed)?;
-        if signed.valid_signers(&keys)?.is_empty() {
-            return Err(ServiceError::invalid(format!(
-                "no holder of {} has signed this draft",
-                file.role
-            )));
-        }
-        let there = trust::drafts(&mut tx).await?;
-        let there = there.into_iter().find(|d| d.role == file.role);
-        let mut purpose: String = purpose.chars().take(300).collect();
-        if let Some(there) = &there {
-            let old = Signed::from_bytes(&there.role, &there.body)?;
-            if old.body() == signed.body() {
-                signed.merge(&old, &keys)?;
-                if purpose.is_empty() {
-                    purpose.clone_from(&there.purpose);
+        let found = self
+            .change_or_leave(async |tx| {
+                trust::lock(tx).await?;
+                let state = TrustState::load(tx).await?;
+                let keys = state.repository.draft_keys(&file.role, &signed)?;
+                if signed.valid_signers(&keys)?.is_empty() {
+                    return Err(ServiceError::invalid(format!(
+                        "no holder of {} has signed this draft",
+                        file.role
+                    )));
                 }
-            }
+                let there = trust::drafts(tx).await?;
+                let there = there.into_iter().find(|d| d.role == file.role);
+                let mut purpose: String = purpose.chars().take(300).collect();
+                if let Some(there) = &there {
+                    let old = Signed::from_bytes(&there.role, &there.body)?;
+                    if old.body() == signed.body() {
+                        signed.merge(&old, &keys)?;
+                        if purpose.is_empty() {
+                            purpose.clone_from(&there.purpose);
+                        }
+                    }
+                }
+                // Signatures of strangers are not handed on.
+                let mut clean = Signed::unsigned(signed.body().clone());
+                clean.merge(&signed, &keys)?;
+                let version = clean.body()["version"].as_u64().unwrap_or(0);
+                let quorum = state.repository.quorum(&file.role)?;
+                let draft = Draft {
+                    role: file.role.clone(),
+                    version,
+                    body: clean.to_bytes(),
+                    purpose,
+                    created_at: now,
+                    created_by: by.name.clone(),
+                };
+                let complete = UploadedFile {
+                    role: file.role.clone(),
+                    bytes: draft.body.clone(),
+                };
+                match state.repository.clone().accept(&complete, now) {
+                    Ok(_) => return Ok(Done::Leave(standing(draft, &quorum, true)?)),
+                    Err(error) if error.lacks_signatures() => {}
+                    // No signature would make it good.
+                    Err(error) => return Err(error.into()),
+                }
+                trust::put_draft(tx, &draft).await?;
+                let standing = standing(draft, &quorum, false)?;
+                let event = Event::DraftSigned {
+                    role: file.role.clone(),
+                    version,
+                    signed: standing.signed_by.len() as u64,
+                    people: standing.people,
+                    signers: standing.signed_by.join(", "),
+                };
+                Ok(Done::by(&by.actor, standing, [event]))
+            })
+            .await?;
+        if found.complete {
+            // It is checked anew there: nothing is lost if somebody else was faster.
+            let whole = UploadedFile {
+                role: found.draft.role.clone(),
+                bytes: found.draft.body.clone(),
+            };
+            self.upload_metadata(by, &[whole]).await?;
         }
-        // Signatures of strangers are not handed on.
-        let mut clean = Signed::unsigned(signed.body().clone());
-        clean.merge(&signed, &keys)?;
-        let body = clean.to_bytes();
-        let version = clean.body()["version"].as_u64().unwrap_or(0);
-        let quorum = state.repository.quorum(&file.role)?;
-        let draft = Draft {
-            role: file.role.clone(),
-            version,
-            body: body.clone(),
-            purpose,
-            created_at: now,
-            created_by: by.name.clone(),
-        };
-        let complete = UploadedFile {
-            role: file.role.clone(),
-            bytes: body,
-        };
-        match state.repository.clone().accept(&complete, now) {
-            Ok(_) => {
-                drop(tx);
-                self.upload_metadata(by, &[complete]).await?;
-                return standing(draft, &quorum, true);
-            }
-            Err(error) if error.lacks_signatures() => {}
-            // No signature would make it good.
-            Err(error) => return Err(error.into()),
-        }
-        trust::put_draft(&mut tx, &draft).await?;
-        let standing = standing(draft, &quorum, false)?;
-        let text = format!(
-            "draft {} v{version}: signed by {} of {} people ({})",
-            file.role,
-            standing.signed_by.len(),
-            standing.people,
-            standing.signed_by.join(", ")
-        );
-        let event = event(EventKind::Trust, by.actor(), text);
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        Ok(standing)
+        Ok(found)
     }
 }
 

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
+use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::rollout::{
-    Action, Lag, Population, RolloutState, RolloutView, Stratum, Tally, plan,
+    Action, Lag, Population, RolloutEvent, RolloutState, RolloutView, Stratum, Tally, plan,
 };
-use tidegate_protocol::{Explained, Reason, RolloutId, Timestamp};
+use tidegate_protocol::{Explained, ProductName, Reason, RolloutId, Timestamp};
 
 use super::ServiceError;
 use super::aggregate::{Quiet, by_rollout, read_strata};
 use super::plan::PlanSnapshot;
-use super::rollouts::rollout_event;
 use crate::app::App;
+use crate::commit::{Committed, Done};
 use crate::store::aggregates;
-use crate::store::events::{self, EventKind, NewEvent};
 use crate::store::rollouts::{self, Rollout, WaveRow};
 
 /// Most rounds at once: a rollout that wants more gets them in the next.
@@ -28,16 +28,6 @@ pub struct Watch {
     quiet: std::collections::BTreeMap<RolloutId, Quiet>,
     looked: Option<Timestamp>,
     lags: std::collections::BTreeMap<RolloutId, Lag>,
-}
-
-/// What one action did.
-enum Did {
-    /// Someone changed the rollout since it was looked at.
-    Nothing,
-    /// More or fewer devices may be exposed.
-    Granted,
-    /// The rollout or one of its waves changed.
-    Changed,
 }
 
 fn acts(state: RolloutState) -> bool {
@@ -56,29 +46,29 @@ impl App {
         self.look(&mut watch).await?;
         for _ in 0..MAX_STEPS {
             let snapshot = self.fleet.plan();
-            let (mut granted, mut changed) = (false, false);
+            let mut done = Vec::new();
             for (id, view) in self.views(&snapshot, &mut watch).await? {
                 let Some((rollout, waves)) = snapshot.rollouts.get(&id) else {
                     continue;
                 };
                 for action in plan(&view, self.now()).actions {
-                    match self
+                    let committed = self
                         .execute(&snapshot, rollout, waves, &view, &action)
-                        .await?
-                    {
-                        Did::Nothing => {}
-                        Did::Granted => granted = true,
-                        Did::Changed => changed = true,
+                        .await;
+                    match committed {
+                        Ok(committed) => done.extend(committed),
+                        Err(error) => {
+                            self.take_over_all(done).await;
+                            return Err(error);
+                        }
                     }
                 }
             }
-            if changed {
-                self.fleet.reload_plan(&self.db).await?;
-            } else if granted {
-                self.fleet.reload_rooms(&self.db).await?;
-            } else {
+            if done.is_empty() {
                 break;
             }
+            // Once a round: reading the plan anew is dear.
+            self.take_over_all(done).await;
         }
         Ok(())
     }
@@ -147,9 +137,7 @@ impl App {
                         bad_new,
                         bad_old,
                     };
-                    let mut tx = self.db.write().await?;
-                    aggregates::add_stratum(&mut tx, *id, now, stratum).await?;
-                    tx.commit().await?;
+                    self.remember_comparison(*id, now, stratum).await?;
                 }
             }
         }
@@ -157,7 +145,8 @@ impl App {
         Ok(())
     }
 
-    /// Does one thing.
+    /// Does one thing, if nobody has changed the rollout since it was looked at. What it commits is
+    /// taken over by the caller.
     async fn execute(
         &self,
         snapshot: &PlanSnapshot,
@@ -165,95 +154,133 @@ impl App {
         waves: &[WaveRow],
         view: &RolloutView,
         action: &Action,
-    ) -> Result<Did, ServiceError> {
+    ) -> Result<Option<Committed>, ServiceError> {
         let now = self.now();
-        if let Action::Grant { granted, at } = action {
-            return self.grant(rollout, view, *granted, *at).await;
-        }
         let found: Option<Population> = match action {
             Action::StartWave(i) => Some(self.population(snapshot, rollout, waves, *i).await?),
             _ => None,
         };
-        let mut reason = rollout.reason.clone();
-        let mut tx = self.db.write().await?;
-        let text = match action {
-            Action::StartWave(i) | Action::Soak(i) | Action::Pass(i) => {
-                let after = action.on_wave(&waves[*i].progress, found, now);
-                rollouts::set_wave(&mut tx, rollout.id, *i, &after).await?;
-                let name = &waves[*i].wave.name;
-                match action {
-                    Action::StartWave(_) => match after.quota {
-                        0 => format!("wave {name} selects nobody: skipped"),
-                        quota => format!("wave {name} starts with {quota} devices"),
-                    },
-                    Action::Soak(_) => format!("wave {name} soaks"),
-                    _ => format!("wave {name} passed"),
+        self.change_later(async |tx| {
+            let (product, id) = (rollout.product.clone(), rollout.id);
+            let mut reason = rollout.reason.clone();
+            let state = match action.on_rollout() {
+                Some(event) => rollout.state.apply(event)?,
+                None => rollout.state,
+            };
+            let event = match action {
+                Action::Grant { granted, at } => {
+                    let before = view.progress.granted;
+                    if !aggregates::grant(tx, id, before, *granted, *at).await? {
+                        return Ok(Done::Leave(()));
+                    }
+                    let event = Event::Granted {
+                        product,
+                        rollout: id,
+                        granted: *granted,
+                        room: granted.saturating_sub(view.progress.exposed),
+                    };
+                    return Ok(Done::by(&Actor::Planner, (), [event]));
                 }
+                Action::StartWave(i) | Action::Soak(i) | Action::Pass(i) => {
+                    let after = action.on_wave(&waves[*i].progress, found, now);
+                    rollouts::set_wave(tx, id, *i, &after).await?;
+                    let name = waves[*i].wave.name.clone();
+                    wave_event(action, after.quota, product, id, number(*i), name)
+                }
+                Action::Breach {
+                    wave,
+                    reason: breach,
+                    ..
+                } => {
+                    let after = action.on_wave(&waves[*wave].progress, None, now);
+                    rollouts::set_wave(tx, id, *wave, &after).await?;
+                    reason = breach.clone();
+                    Event::GateDecided {
+                        product,
+                        rollout: id,
+                        wave: number(*wave),
+                        from: rollout.state,
+                        to: state,
+                        code: breach.code,
+                        detail: breach.detail.clone(),
+                    }
+                }
+                Action::Complete | Action::Returned => {
+                    let order = if matches!(action, Action::Complete) {
+                        reason = Explained::from(Reason::RolloutEnded);
+                        RolloutEvent::Complete
+                    } else {
+                        RolloutEvent::Returned
+                    };
+                    Event::RolloutMoved {
+                        product,
+                        rollout: id,
+                        order,
+                        from: rollout.state,
+                        to: state,
+                        change: None,
+                        reason: String::new(),
+                    }
+                }
+            };
+            let fresh = if state == rollout.state {
+                rollouts::set_reason(tx, rollout, &reason).await?
+            } else {
+                rollouts::set_state(tx, rollout, state, &reason, now).await?
+            };
+            if !fresh {
+                // Nothing of this is written.
+                return Ok(Done::Leave(()));
             }
-            Action::Breach {
-                wave,
-                reason: breach,
-                ..
-            } => {
-                let after = action.on_wave(&waves[*wave].progress, None, now);
-                rollouts::set_wave(&mut tx, rollout.id, *wave, &after).await?;
-                reason = breach.clone();
-                format!("stopped by the gate: {breach}")
+            let mut events = vec![event];
+            if state == RolloutState::RollingBack && rollout.state != state {
+                let why = reason.to_string();
+                events.extend(self.open_incident(tx, rollout, &why).await?);
             }
-            Action::Complete => {
-                reason = Explained::from(Reason::RolloutEnded);
-                "completed".into()
-            }
-            Action::Returned => "rolled back: the last device is back".into(),
-            Action::Grant { .. } => return Ok(Did::Nothing),
-        };
-        let state = match action.on_rollout() {
-            Some(event) => rollout.state.apply(event)?,
-            None => rollout.state,
-        };
-        let fresh = if state == rollout.state {
-            rollouts::set_reason(&mut tx, rollout, &reason).await?
-        } else {
-            rollouts::set_state(&mut tx, rollout, state, &reason, now).await?
-        };
-        if !fresh {
-            // Nothing of this is written.
-            return Ok(Did::Nothing);
-        }
-        if state == RolloutState::RollingBack && rollout.state != state {
-            let whole = tidegate_domain::selector::Selector::default();
-            self.open_incident(&mut tx, rollout, &whole, "planner", &reason.to_string())
-                .await?;
-        }
-        let event = rollout_event(rollout, "planner".into(), text);
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        Ok(Did::Changed)
+            Ok(Done::by(&Actor::Planner, (), events))
+        })
+        .await
     }
+}
 
-    async fn grant(
-        &self,
-        rollout: &Rollout,
-        view: &RolloutView,
-        granted: u64,
-        at: Timestamp,
-    ) -> Result<Did, ServiceError> {
-        let mut tx = self.db.write().await?;
-        if !aggregates::grant(&mut tx, rollout.id, view.progress.granted, granted, at).await? {
-            return Ok(Did::Nothing);
-        }
-        let room = granted.saturating_sub(view.progress.exposed);
-        let text = if room > 1_000_000_000 {
-            "devices may be exposed without a limit".into()
-        } else {
-            format!("{room} more devices may be exposed")
-        };
-        let event = NewEvent {
-            kind: EventKind::Pace,
-            ..rollout_event(rollout, "planner".into(), text)
-        };
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        Ok(Did::Granted)
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// The event of a wave that starts, soaks or passes.
+fn wave_event(
+    action: &Action,
+    quota: u64,
+    product: ProductName,
+    rollout: RolloutId,
+    wave: u32,
+    name: String,
+) -> Event {
+    match action {
+        Action::StartWave(_) if quota == 0 => Event::WaveSkipped {
+            product,
+            rollout,
+            wave,
+            name,
+        },
+        Action::StartWave(_) => Event::WaveStarted {
+            product,
+            rollout,
+            wave,
+            devices: quota,
+            name,
+        },
+        Action::Soak(_) => Event::WaveSoaks {
+            product,
+            rollout,
+            wave,
+            name,
+        },
+        _ => Event::WavePassed {
+            product,
+            rollout,
+            wave,
+            name,
+        },
     }
 }

@@ -192,6 +192,11 @@ impl Fleet {
         self.plan.load_full()
     }
 
+    /// Lets held check-ins look again, without a change of the plan.
+    pub fn wake_held(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
     /// Tells when the plan has changed.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()

@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 
 use tidegate_delta::{Limits, Manifest};
+use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::transport::is_of_use;
 use tidegate_protocol::{Sha256, Stage};
 
-use super::event;
 use crate::app::App;
 use crate::blob::{BlobError, read_verified};
 use crate::service::ServiceError;
-use crate::store::events::{self, EventKind};
 use crate::store::products::{self, Payload};
 
 /// Deltas that are deleted in one round.
@@ -48,39 +47,33 @@ impl App {
                 })
             })
             .take(ROUND);
-        let mut deleted = 0u64;
-        let mut bytes = 0;
-        for payload in garbage {
-            self.delete_delta(payload).await?;
-            (deleted, bytes) = (deleted + 1, bytes + payload.bytes);
-        }
-        if deleted == 0 {
+        let garbage: Vec<&Payload> = garbage.collect();
+        if garbage.is_empty() {
             return Ok(());
         }
-        let text = format!(
-            "{deleted} deltas of {bytes} bytes deleted: what they make is not offered any more, or \
-             nothing runs what they start from"
-        );
-        let mut tx = self.db.write().await?;
-        let event = event(EventKind::Release, "builder", text);
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        Ok(self.fleet.reload_plan(&self.db).await?)
-    }
-
-    /// Deletes one delta: first from the books, so that it is offered to nobody, then its bytes.
-    async fn delete_delta(&self, payload: &Payload) -> Result<(), ServiceError> {
-        let Some(from) = payload.from else {
-            return Ok(());
-        };
-        let manifest = self.manifest(payload).await?;
-        let mut tx = self.db.write().await?;
-        products::delete_payload(&mut tx, payload.to, from, payload.encoding).await?;
-        tx.commit().await?;
-        if let Some(manifest) = manifest {
-            self.blobs.delete(manifest.payload.sha256).await?;
+        let bytes = garbage.iter().map(|payload| payload.bytes).sum();
+        // Read while they are there still.
+        let mut blobs = Vec::new();
+        for payload in &garbage {
+            if let Some(manifest) = self.manifest(payload).await? {
+                blobs.push(manifest.payload.sha256);
+            }
+            blobs.push(payload.manifest.sha256);
         }
-        self.blobs.delete(payload.manifest.sha256).await?;
+        // First from the books of every replica, so that they are offered to nobody, then the bytes.
+        self.change(&Actor::Builder, async |tx| {
+            for payload in &garbage {
+                if let Some(from) = payload.from {
+                    products::delete_payload(tx, payload.to, from, payload.encoding).await?;
+                }
+            }
+            let count = garbage.len() as u64;
+            Ok(((), vec![Event::DeltasDeleted { count, bytes }]))
+        })
+        .await?;
+        for blob in blobs {
+            self.blobs.delete(blob).await?;
+        }
         Ok(())
     }
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::event::{Actor, Event};
 use tidegate_protocol::{CheckIn, DeploymentId, DeploymentState, DeviceId, Explained, Reason};
 
+use super::ServiceError;
 use super::fleet::{DeviceEntry, DeviceState};
-use super::writer::Write;
-use super::{ServiceError, event};
 use crate::app::App;
-use crate::store::events::{self, EventKind, NewEvent};
+use crate::commit::group::Write;
 
 /// How often a device's diagnosis is taken.
 const BETWEEN_DIAGNOSES: Duration = Duration::from_mins(10);
@@ -55,12 +55,14 @@ impl App {
                 .diagnosis
                 .as_ref()
                 .is_none_or(|(at, _)| now.since(*at) >= BETWEEN_DIAGNOSES);
-            let diagnosis = request.diagnosis.as_ref().filter(|_| due).map(|found| {
-                let summary = found.summary();
-                format!("was cut off for {} s: {summary}", found.cut_off_s)
+            let diagnosis = request.diagnosis.as_ref().filter(|_| due);
+            let diagnosis = diagnosis.map(|found| Event::DeviceDiagnosed {
+                device: state.device.id,
+                cut_off_s: found.cut_off_s,
+                summary: found.summary(),
             });
-            if let Some(text) = &diagnosis {
-                state.diagnosis = Some((now, text.clone()));
+            if let Some(event) = &diagnosis {
+                state.diagnosis = Some((now, event.to_string()));
             }
             (state.device.id, runs_other, news, back.flatten(), diagnosis)
         };
@@ -71,46 +73,31 @@ impl App {
             );
             let event = DeploymentEvent::Reported(DeploymentState::RolledBack);
             let write = Write::Order(deployment, event, reason);
-            self.writer.write(id, write).await?;
+            self.writer.write(Actor::CheckIn, id, write).await?;
         }
         if let Some(refused) = news {
-            self.note_refusal(id, &refused).await?;
+            // A device that refuses what it is told says so to people, once a reason.
+            self.metrics.refusals.inc();
+            let event = Event::DeviceRefused {
+                device: id,
+                code: refused.code,
+                detail: refused.detail,
+            };
+            self.note_of_device(id, event).await?;
         }
-        if let Some(text) = diagnosis {
-            self.note_of_device(id, text).await?;
+        if let Some(event) = diagnosis {
+            self.note_of_device(id, event).await?;
         }
         if runs_other {
             let write = Write::Runs(request.release.clone(), request.image);
-            self.writer.write(id, write).await?;
+            self.writer.write(self.device_actor(id), id, write).await?;
         }
         Ok(())
     }
 
-    /// A device that refuses what it is told says so to people, once a reason.
-    async fn note_refusal(
-        &self,
-        device: DeviceId,
-        refused: &Explained,
-    ) -> Result<(), ServiceError> {
-        self.metrics.refusals.inc();
-        // What it says of its own storage is no refusal.
-        let text = match refused.code {
-            Reason::MetadataRefused | Reason::MetadataExpired | Reason::AssignmentRefused => {
-                format!("refuses what it is told: {refused}")
-            }
-            _ => format!("says: {refused}"),
-        };
-        self.note_of_device(device, text).await
-    }
-
-    async fn note_of_device(&self, device: DeviceId, text: String) -> Result<(), ServiceError> {
-        let mut tx = self.db.write().await?;
-        let event = NewEvent {
-            device: Some(device),
-            ..event(EventKind::Device, format!("device {device}"), text)
-        };
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        Ok(tx.commit().await?)
+    async fn note_of_device(&self, device: DeviceId, event: Event) -> Result<(), ServiceError> {
+        self.change(&self.device_actor(device), async |_| Ok(((), vec![event])))
+            .await
     }
 }
 

@@ -1,14 +1,14 @@
 //! Holds: made in a hurry by whoever responds, lifted by whoever releases.
 
+use tidegate_domain::event::Event;
 use tidegate_domain::hold::Hold;
 use tidegate_domain::selector::Selector;
 use tidegate_protocol::{HoldId, ProductName, Version};
 
+use super::ServiceError;
 use super::access::Operator;
-use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
-use crate::store::events::{self, EventKind, NewEvent};
 use crate::store::holds::{self, HoldRow};
 use crate::store::products;
 
@@ -73,29 +73,21 @@ impl App {
         if dry_run {
             return Ok((row, concerned));
         }
-        let mut tx = self.db.write().await?;
-        if !products::product_exists(&mut tx, &row.product).await? {
-            return Err(ServiceError::not_found(format!("product {}", row.product)));
-        }
-        holds::insert(&mut tx, &row).await?;
-        let what = row
-            .hold
-            .release
-            .as_ref()
-            .map_or_else(|| "every release".to_owned(), ToString::to_string);
-        let text = format!(
-            "{} holds {what} from {:?}: {}",
-            row.hold.id,
-            row.hold.selector.to_string(),
-            row.hold.reason
-        );
-        let event = NewEvent {
-            product: Some(row.product.clone()),
-            ..event(EventKind::Release, by.actor(), text)
-        };
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
+        self.change(&by.actor, async |tx| {
+            if !products::product_exists(tx, &row.product).await? {
+                return Err(ServiceError::not_found(format!("product {}", row.product)));
+            }
+            holds::insert(tx, &row).await?;
+            let made = Event::HoldMade {
+                hold: row.hold.id,
+                product: row.product.clone(),
+                release: row.hold.release.clone(),
+                selector: row.hold.selector.to_string(),
+                reason: row.hold.reason.clone(),
+            };
+            Ok(((), vec![made]))
+        })
+        .await?;
         Ok((row, concerned))
     }
 
@@ -107,16 +99,13 @@ impl App {
         reason: &str,
     ) -> Result<(), ServiceError> {
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        if !holds::lift(&mut tx, id, &by.name, now).await? {
-            return Err(ServiceError::not_found(format!("hold {id} in force")));
-        }
-        let text = format!("{id} lifted: {reason}");
-        let event = event(EventKind::Release, by.actor(), text);
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        self.wake_planner();
-        Ok(())
+        self.change(&by.actor, async |tx| {
+            if !holds::lift(tx, id, &by.name, now).await? {
+                return Err(ServiceError::not_found(format!("hold {id} in force")));
+            }
+            let reason = reason.to_owned();
+            Ok(((), vec![Event::HoldLifted { hold: id, reason }]))
+        })
+        .await
     }
 }

@@ -5,27 +5,29 @@ use std::time::Duration;
 
 use tidegate_domain::admission::way_back;
 use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::incident::{Exposed, Sheet, Standing, standing};
 use tidegate_domain::rollout::{RolloutEvent, RolloutState};
 use tidegate_domain::selector::Selector;
 use tidegate_protocol::{
     DeploymentState, DeviceId, Explained, IncidentId, ProblemCode, ProductName, Reason, RolloutId,
-    Version,
+    Version, error_chain,
 };
 
 use super::ServiceError;
 use super::access::Operator;
-use super::rollouts::{Ordered, read, rollout_event};
-use super::writer::Write;
+use super::rollouts::{Ordered, read};
 use crate::app::App;
+use crate::commit::Done;
+use crate::commit::group::Write;
 use crate::random;
 use crate::store::incidents::{self, Incident};
 use crate::store::rollouts::{self, Rollout};
-use crate::store::{Tx, deployments, events};
+use crate::store::{Tx, deployments};
 
 /// What is to be taken back.
 #[derive(Debug, Clone)]
-pub enum TakeBack {
+pub enum ReturnOf {
     /// One rollout.
     Rollout(RolloutId),
     /// Every rollout of a release.
@@ -43,6 +45,8 @@ pub struct IncidentStanding {
     pub worst: Vec<Worst>,
     /// What became of its rollouts.
     pub rollouts: Vec<Ordered>,
+    /// Rollouts that did not take the order, and why: somebody must look after each of them.
+    pub failed: Vec<(RolloutId, String)>,
     /// Whether it was only tried.
     pub dry_run: bool,
 }
@@ -69,10 +73,10 @@ impl App {
     /// Takes a release back: stops offers, calls off who has not switched, sends the others back.
     /// Needs one person, no approval, no revision. With a selector only its devices are sent
     /// back, and the rollout stands still.
-    pub async fn take_back(
+    pub async fn order_return(
         &self,
         by: &Operator,
-        what: TakeBack,
+        what: ReturnOf,
         selector: &Selector,
         reason: &str,
         dry_run: bool,
@@ -85,16 +89,16 @@ impl App {
         let found = {
             let mut tx = self.db.read().await?;
             match &what {
-                TakeBack::Rollout(id) => vec![read(&mut tx, *id).await?.0],
-                TakeBack::Release(product, version) => {
+                ReturnOf::Rollout(id) => vec![read(&mut tx, *id).await?.0],
+                ReturnOf::Release(product, version) => {
                     rollouts::of_release(&mut tx, product, version).await?
                 }
             }
         };
         let Some(first) = found.first().cloned() else {
             let (product, version) = match what {
-                TakeBack::Release(product, version) => (product, version),
-                TakeBack::Rollout(id) => return Err(ServiceError::not_found(id)),
+                ReturnOf::Release(product, version) => (product, version),
+                ReturnOf::Rollout(id) => return Err(ServiceError::not_found(id)),
             };
             return Err(ServiceError::not_found(format!(
                 "rollout of {product} {version}"
@@ -129,7 +133,7 @@ impl App {
                 ));
             }
         }
-        let mut ordered = Vec::new();
+        let (mut ordered, mut failed) = (Vec::new(), Vec::new());
         // The orders first: each is one short transaction, and nothing else may hold them up.
         for rollout in &concerned {
             let result = if selective(rollout, order) {
@@ -144,7 +148,12 @@ impl App {
             match result {
                 Ok(done) => ordered.push(done),
                 Err(error) if single => return Err(error),
-                Err(error) => tracing::warn!(rollout = %rollout.id, %error, "not taken back"),
+                Err(error) => {
+                    let why = error_chain(&error);
+                    tracing::warn!(rollout = %rollout.id, why, "not taken back");
+                    // The caller is told no more of an inner failure than anybody else is.
+                    failed.push((rollout.id, error.problem().detail));
+                }
             }
         }
         let mut incident = Incident {
@@ -159,17 +168,25 @@ impl App {
             closed_at: None,
         };
         if !dry_run {
-            let mut tx = self.db.write().await?;
-            let open = incidents::open_of(&mut tx, first.id)
-                .await?
-                .filter(|open| open.selector == *selector);
-            match open {
-                Some(open) => incident = open,
-                None => incidents::insert(&mut tx, &incident).await?,
-            }
-            tx.commit().await?;
+            let opened = incident.clone();
+            incident = self
+                .change_or_leave(async |tx| {
+                    let mut open = None;
+                    for rollout in &opened.rollouts {
+                        open = open.or(incidents::open_of(tx, *rollout)
+                            .await?
+                            .filter(|open| open.selector == opened.selector));
+                    }
+                    if let Some(open) = open {
+                        return Ok(Done::Leave(open));
+                    }
+                    incidents::insert(tx, &opened).await?;
+                    let event = opened_event(&opened);
+                    Ok(Done::by(&by.actor, opened, [event]))
+                })
+                .await?;
             if order == RolloutEvent::Halt {
-                self.return_selected(&incident, reason).await?;
+                self.return_selected(by, &incident, reason).await?;
             }
         }
         let (sheet, worst) = self.sheet(&incident);
@@ -178,12 +195,18 @@ impl App {
             sheet,
             worst,
             rollouts: ordered,
+            failed,
             dry_run,
         })
     }
 
     /// Orders the selected devices back one by one, worst first.
-    async fn return_selected(&self, incident: &Incident, reason: &str) -> Result<(), ServiceError> {
+    async fn return_selected(
+        &self,
+        by: &Operator,
+        incident: &Incident,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
         for rollout in &incident.rollouts {
             let mut after = String::new();
             loop {
@@ -200,40 +223,39 @@ impl App {
                         let why = Explained::new(Reason::RollbackOrdered, reason);
                         let order =
                             Write::Order(deployment.facts.id, DeploymentEvent::ReturnOrdered, why);
-                        self.writer.write(deployment.device, order).await?;
+                        let (actor, device) = (by.actor.clone(), deployment.device);
+                        self.writer.write(actor, device, order).await?;
                     }
                 }
             }
         }
-        // Held check-ins look again.
-        self.fleet.reload_plan(&self.db).await?;
+        self.wake_held();
         Ok(())
     }
 
-    /// An incident for a rollout that the gate sends back, in the gate's own transaction.
+    /// Opens an incident for a rollout that the gate sends back, in the gate's own transaction.
     pub(super) async fn open_incident(
         &self,
         tx: &mut Tx,
         rollout: &Rollout,
-        selector: &Selector,
-        by: &str,
         reason: &str,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Option<Event>, ServiceError> {
         if incidents::open_of(tx, rollout.id).await?.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let incident = Incident {
             id: IncidentId::from_random(random::bytes()),
             product: rollout.product.clone(),
             version: rollout.version.clone(),
-            selector: selector.clone(),
+            selector: Selector::default(),
             rollouts: vec![rollout.id],
             reason: reason.to_owned(),
             opened_at: self.now(),
-            opened_by: by.to_owned(),
+            opened_by: Actor::Planner.to_string(),
             closed_at: None,
         };
-        Ok(incidents::insert(tx, &incident).await?)
+        incidents::insert(tx, &incident).await?;
+        Ok(Some(opened_event(&incident)))
     }
 
     /// An incident with where its devices stand now.
@@ -256,6 +278,7 @@ impl App {
             sheet,
             worst,
             rollouts,
+            failed: Vec::new(),
             dry_run: false,
         })
     }
@@ -345,9 +368,18 @@ impl App {
             if under_way || left + sheet.before_switch > 0 {
                 continue;
             }
-            let mut tx = self.db.write().await?;
-            incidents::close(&mut tx, incident.id, now).await?;
-            tx.commit().await?;
+            self.change_or_leave(async |tx| {
+                if !incidents::close(tx, incident.id, now).await? {
+                    return Ok(Done::Leave(()));
+                }
+                let closed = Event::IncidentClosed {
+                    incident: incident.id,
+                    product: incident.product.clone(),
+                    rollout: incident.rollouts.first().copied(),
+                };
+                Ok(Done::by(&Actor::Planner, (), [closed]))
+            })
+            .await?;
         }
         Ok(())
     }
@@ -363,27 +395,37 @@ impl App {
         reason: &str,
     ) -> Result<Ordered, ServiceError> {
         const MOST: u32 = 30 * 86_400;
-        let mut tx = self.db.write().await?;
-        let (rollout, _) = read(&mut tx, id).await?;
-        if seconds > MOST || rollout.extended_s.saturating_add(seconds) > MOST {
-            let text = "a rollback window is extended by at most 30 days in all";
-            return Err(ServiceError::refuse(ProblemCode::InvalidRequest, text));
-        }
-        let frozen_now = frozen.unwrap_or(rollout.frozen);
-        rollouts::keep_longer(&mut tx, id, seconds, frozen_now).await?;
-        let text = match frozen {
-            Some(true) => format!("pruning frozen: {reason}"),
-            Some(false) => format!("pruning unfrozen: {reason}"),
-            None => format!("rollback windows extended by {seconds} s: {reason}"),
-        };
-        let event = rollout_event(&rollout, by.actor(), text);
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(Ordered {
-            standing: self.rollout(id).await?,
-            dry_run: false,
+        self.change(&by.actor, async |tx| {
+            let (rollout, _) = read(tx, id).await?;
+            if seconds > MOST || rollout.extended_s.saturating_add(seconds) > MOST {
+                let text = "a rollback window is extended by at most 30 days in all";
+                return Err(ServiceError::refuse(ProblemCode::InvalidRequest, text));
+            }
+            let frozen_now = frozen.unwrap_or(rollout.frozen);
+            rollouts::keep_longer(tx, id, seconds, frozen_now).await?;
+            let kept = Event::WindowsKept {
+                product: rollout.product,
+                rollout: id,
+                seconds,
+                frozen,
+                reason: reason.to_owned(),
+            };
+            let standing = self.standing_in(tx, id).await?;
+            Ok((Ordered::done(standing), vec![kept]))
         })
+        .await
+    }
+}
+
+fn opened_event(incident: &Incident) -> Event {
+    Event::IncidentOpened {
+        incident: incident.id,
+        product: incident.product.clone(),
+        rollout: incident.rollouts.first().copied(),
+        release: incident.version.clone(),
+        selector: incident.selector.to_string(),
+        rollouts: incident.rollouts.clone(),
+        reason: incident.reason.clone(),
     }
 }
 

@@ -1,13 +1,14 @@
 //! The end of a release's life, and what holds for a whole product.
 
+use tidegate_domain::event::Event;
 use tidegate_protocol::{ProblemCode, ProductName, Stage, Timestamp, Version};
 
+use super::ServiceError;
 use super::access::Operator;
-use super::releases::release_event;
-use super::{ServiceError, event};
 use crate::app::App;
-use crate::store::events::{self, EventKind, NewEvent};
+use crate::commit::Done;
 use crate::store::products::{self, ProductSettings, Release};
+use crate::store::to_json;
 
 impl App {
     /// Announces the end of a release's life. It may be moved, also into the past.
@@ -20,31 +21,37 @@ impl App {
         notice: &str,
         dry_run: bool,
     ) -> Result<Release, ServiceError> {
-        let mut tx = self.db.write().await?;
-        let release = products::release(&mut tx, product, version)
-            .await?
-            .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
-        let announced = Release {
-            eol: Some((at, notice.to_owned())),
-            ..release.clone()
-        };
-        if release.stage == Stage::Withdrawn {
-            let text = format!("release {version} is withdrawn: its life is over already");
-            return Err(ServiceError::refuse(ProblemCode::Conflict, text));
-        }
-        if dry_run {
-            return Ok(announced);
-        }
-        products::set_eol(&mut tx, product, version, at, notice).await?;
-        let text = format!("release {version} reaches its end of life at {at}: {notice}");
-        let event = release_event(&release, by, text);
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(Release {
-            revision: release.revision + 1,
-            ..announced
+        self.change_or_leave(async |tx| {
+            let release = products::release(tx, product, version)
+                .await?
+                .ok_or_else(|| {
+                    ServiceError::not_found(format!("release {version} of {product}"))
+                })?;
+            if release.stage == Stage::Withdrawn {
+                let text = format!("release {version} is withdrawn: its life is over already");
+                return Err(ServiceError::refuse(ProblemCode::Conflict, text));
+            }
+            let announced = Release {
+                eol: Some((at, notice.to_owned())),
+                ..release
+            };
+            if dry_run {
+                return Ok(Done::Leave(announced));
+            }
+            products::set_eol(tx, product, version, at, notice).await?;
+            let event = Event::EolAnnounced {
+                product: product.clone(),
+                release: version.clone(),
+                at,
+                notice: notice.to_owned(),
+            };
+            let after = Release {
+                revision: announced.revision + 1,
+                ..announced
+            };
+            Ok(Done::by(&by.actor, after, [event]))
         })
+        .await
     }
 
     /// Gives releases whose announced end has come the stage `eol`. Only the leader calls it.
@@ -73,21 +80,16 @@ impl App {
         product: &ProductName,
         settings: &ProductSettings,
     ) -> Result<(), ServiceError> {
-        let mut tx = self.db.write().await?;
-        if !products::set_settings(&mut tx, product, settings).await? {
-            return Err(ServiceError::not_found(format!("product {product}")));
-        }
-        let text = format!(
-            "settings: {}",
-            serde_json::to_string(settings).unwrap_or_default()
-        );
-        let event = NewEvent {
-            product: Some(product.clone()),
-            ..event(EventKind::Release, by.actor(), text)
-        };
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(())
+        self.change(&by.actor, async |tx| {
+            if !products::set_settings(tx, product, settings).await? {
+                return Err(ServiceError::not_found(format!("product {product}")));
+            }
+            let event = Event::SettingsChanged {
+                product: product.clone(),
+                settings: to_json("settings", settings)?,
+            };
+            Ok(((), vec![event]))
+        })
+        .await
     }
 }

@@ -27,22 +27,7 @@ pub mod secrets;
 pub mod session;
 pub mod trust;
 mod widening;
-pub mod writer;
 
 mod error;
 
 pub use error::ServiceError;
-
-use crate::store::events::{EventKind, NewEvent};
-
-/// An event with nothing but a kind, an actor and a text.
-fn event(kind: EventKind, actor: impl Into<String>, text: impl Into<String>) -> NewEvent {
-    NewEvent {
-        kind,
-        actor: actor.into(),
-        product: None,
-        rollout: None,
-        device: None,
-        text: text.into(),
-    }
-}

@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
+use tidegate_domain::event::Event;
 use tidegate_domain::lifecycle::ReleaseStanding;
 use tidegate_protocol::{
     Channel, Encoding, Image, JobId, Platform, ProblemCode, ProductName, Sha256, Stage, Version,
 };
 use tidegate_trust::{ImagePath, RoleName};
 
+use super::ServiceError;
 use super::access::Operator;
 use super::plan::PlanSnapshot;
-use super::{ServiceError, event};
 use crate::app::App;
+use crate::commit::Done;
 use crate::random;
-use crate::store::events::{self, EventKind, NewEvent};
-use crate::store::jobs;
 use crate::store::products::{self, Artifact, Payload, Release};
+use crate::store::{jobs, to_json};
 
 /// What a build job is asked for.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -54,22 +55,16 @@ impl App {
         name: &ProductName,
     ) -> Result<bool, ServiceError> {
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        let new = products::insert_product(&mut tx, name, now).await?;
-        if new {
-            let event = NewEvent {
-                product: Some(name.clone()),
-                ..event(
-                    EventKind::Release,
-                    by.actor(),
-                    format!("product {name} made"),
-                )
+        self.change_or_leave(async |tx| {
+            if !products::insert_product(tx, name, now).await? {
+                return Ok(Done::Leave(false));
+            }
+            let made = Event::ProductMade {
+                product: name.clone(),
             };
-            events::append(&mut tx, &self.origin, now, &event).await?;
-        }
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(new)
+            Ok(Done::by(&by.actor, true, [made]))
+        })
+        .await
     }
 
     /// Makes a draft release; making it again changes nothing.
@@ -81,21 +76,24 @@ impl App {
         notes: &str,
     ) -> Result<(Release, bool), ServiceError> {
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        if !products::product_exists(&mut tx, product).await? {
-            return Err(ServiceError::not_found(format!("product {product}")));
-        }
-        let new = products::insert_release(&mut tx, product, version, notes, &by.name, now).await?;
-        let release = products::release(&mut tx, product, version)
-            .await?
-            .ok_or_else(|| ServiceError::not_found(format!("release {version}")))?;
-        if new {
-            let event = release_event(&release, by, format!("release {version} drafted"));
-            events::append(&mut tx, &self.origin, now, &event).await?;
-        }
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok((release, new))
+        self.change_or_leave(async |tx| {
+            if !products::product_exists(tx, product).await? {
+                return Err(ServiceError::not_found(format!("product {product}")));
+            }
+            let new = products::insert_release(tx, product, version, notes, &by.name, now).await?;
+            let release = products::release(tx, product, version)
+                .await?
+                .ok_or_else(|| ServiceError::not_found(format!("release {version}")))?;
+            if !new {
+                return Ok(Done::Leave((release, false)));
+            }
+            let drafted = Event::ReleaseDrafted {
+                product: product.clone(),
+                release: version.clone(),
+            };
+            Ok(Done::by(&by.actor, (release, true), [drafted]))
+        })
+        .await
     }
 
     /// Takes an artifact's bytes, as a stream, in constant memory. The raw payload, which can be
@@ -105,7 +103,6 @@ impl App {
         sha256: Sha256,
         stream: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<Image, ServiceError> {
-        let now = self.now();
         if let Some(known) = products::blob(&mut self.db.read().await?, sha256).await? {
             // Read to the end all the same: a client that is cut off in the middle of sending
             // sees a broken pipe, not the answer.
@@ -124,10 +121,7 @@ impl App {
             .put_stream(sha256, self.settings.max_upload, stream)
             .await?;
         let payload = self.store_manifest(&manifest).await?;
-        let mut tx = self.db.write().await?;
-        products::insert_blob(&mut tx, manifest.to, now).await?;
-        products::insert_payload(&mut tx, &payload, now).await?;
-        tx.commit().await?;
+        self.keep_blob(manifest.to, &payload).await?;
         Ok(manifest.to)
     }
 
@@ -159,57 +153,52 @@ impl App {
         let now = self.now();
         // Before the transaction: nobody should wait for a walk over the fleet.
         let running = self.running_images();
-        let mut tx = self.db.write().await?;
-        let release = products::release(&mut tx, product, version)
-            .await?
-            .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
-        let image = products::blob(&mut tx, sha256).await?.ok_or_else(|| {
-            ServiceError::not_found(format!("blob {sha256}: upload the bytes first"))
-        })?;
-        let artifact = Artifact {
-            product: product.clone(),
-            version: version.clone(),
-            platform: platform.clone(),
-            image,
-        };
-        let existing = products::artifacts(&mut tx, product, version).await?;
-        if let Some(there) = existing.iter().find(|a| a.platform == *platform) {
-            // Publishing the same bytes again is the same request once more.
-            return if there.image == image {
-                Ok(artifact)
-            } else {
-                Err(ServiceError::refuse(
-                    ProblemCode::Conflict,
-                    format!(
-                        "{version} for {platform} is {} already: a release never changes, publish a new one",
-                        there.image.sha256.short()
-                    ),
-                ))
+        self.change_or_leave(async |tx| {
+            let release = products::release(tx, product, version)
+                .await?
+                .ok_or_else(|| {
+                    ServiceError::not_found(format!("release {version} of {product}"))
+                })?;
+            let image = products::blob(tx, sha256).await?.ok_or_else(|| {
+                ServiceError::not_found(format!("blob {sha256}: upload the bytes first"))
+            })?;
+            let artifact = Artifact {
+                product: product.clone(),
+                version: version.clone(),
+                platform: platform.clone(),
+                image,
             };
-        }
-        if release.stage != Stage::Draft {
-            return Err(ServiceError::refuse(
-                ProblemCode::Conflict,
-                format!(
-                    "release {version} is {}: artifacts are added to a draft only",
-                    release.stage
-                ),
-            ));
-        }
-        products::insert_artifact(&mut tx, &artifact, now).await?;
-        self.enqueue_builds(&mut tx, &artifact, &running).await?;
-        let text = format!("artifact {} of {version} for {platform}", sha256.short());
-        events::append(
-            &mut tx,
-            &self.origin,
-            now,
-            &release_event(&release, by, text),
-        )
-        .await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        self.wake_builder();
-        Ok(artifact)
+            let existing = products::artifacts(tx, product, version).await?;
+            if let Some(there) = existing.iter().find(|a| a.platform == *platform) {
+                // Publishing the same bytes again is the same request once more.
+                return if there.image == image {
+                    Ok(Done::Leave(artifact))
+                } else {
+                    let there = there.image.sha256.short();
+                    let text = format!(
+                        "{version} for {platform} is {there} already: a release never changes, \
+                         publish a new one"
+                    );
+                    Err(ServiceError::refuse(ProblemCode::Conflict, text))
+                };
+            }
+            if release.stage != Stage::Draft {
+                let stage = release.stage;
+                let text =
+                    format!("release {version} is {stage}: artifacts are added to a draft only");
+                return Err(ServiceError::refuse(ProblemCode::Conflict, text));
+            }
+            products::insert_artifact(tx, &artifact, now).await?;
+            self.enqueue_builds(tx, &artifact, &running).await?;
+            let added = Event::ArtifactAdded {
+                product: product.clone(),
+                release: version.clone(),
+                platform: platform.clone(),
+                image: sha256,
+            };
+            Ok(Done::by(&by.actor, artifact, [added]))
+        })
+        .await
     }
 
     /// How many devices run each image.
@@ -283,7 +272,7 @@ impl App {
                 Encoding::Full => format!("{}<{from}", request.to.sha256),
                 encoding => format!("{}<{from} {encoding}", request.to.sha256),
             };
-            let payload = serde_json::to_string(&request).unwrap_or_default();
+            let payload = to_json("payload", &request)?;
             let id = JobId::from_random(random::bytes());
             // A microsecond apart, so that they are done in this order.
             let now = self.now().plus(std::time::Duration::from_micros(at));
@@ -302,50 +291,47 @@ impl App {
         reason: Option<&str>,
         dry_run: bool,
     ) -> Result<Release, ServiceError> {
-        let now = self.now();
         let plan = self.fleet.plan();
-        let mut tx = self.db.write().await?;
-        let release = products::release(&mut tx, product, version)
-            .await?
-            .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
-        let artifacts = products::artifacts(&mut tx, product, version).await?;
-        let standing = ReleaseStanding {
-            stage: release.stage,
-            artifacts: artifacts
-                .iter()
-                .map(|a| (a.platform.to_string(), listed_in(&plan, a)))
-                .collect(),
-        };
-        let stage = standing.promote(to, reason)?;
-        let promoted = Release {
-            stage,
-            ..release.clone()
-        };
-        if dry_run || stage == release.stage {
-            return Ok(promoted);
-        }
-        if !products::set_stage(&mut tx, &release, stage, reason).await? {
-            return Err(ServiceError::refuse(
-                ProblemCode::Conflict,
-                "the release changed just now",
-            ));
-        }
-        let why = reason.map(|r| format!(": {r}")).unwrap_or_default();
-        let text = format!("release {version} {} -> {stage}{why}", release.stage);
-        events::append(
-            &mut tx,
-            &self.origin,
-            now,
-            &release_event(&release, by, text),
-        )
-        .await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        self.wake_planner();
-        Ok(Release {
-            revision: release.revision + 1,
-            ..promoted
+        self.change_or_leave(async |tx| {
+            let release = products::release(tx, product, version)
+                .await?
+                .ok_or_else(|| {
+                    ServiceError::not_found(format!("release {version} of {product}"))
+                })?;
+            let artifacts = products::artifacts(tx, product, version).await?;
+            let standing = ReleaseStanding {
+                stage: release.stage,
+                artifacts: artifacts
+                    .iter()
+                    .map(|a| (a.platform.to_string(), listed_in(&plan, a)))
+                    .collect(),
+            };
+            let stage = standing.promote(to, reason)?;
+            let promoted = Release {
+                stage,
+                ..release.clone()
+            };
+            if dry_run || stage == release.stage {
+                return Ok(Done::Leave(promoted));
+            }
+            if !products::set_stage(tx, &release, stage, reason).await? {
+                let text = "the release changed just now";
+                return Err(ServiceError::refuse(ProblemCode::Conflict, text));
+            }
+            let event = Event::ReleasePromoted {
+                product: product.clone(),
+                release: version.clone(),
+                from: release.stage,
+                to: stage,
+                reason: reason.map(str::to_owned),
+            };
+            let after = Release {
+                revision: release.revision + 1,
+                ..promoted
+            };
+            Ok(Done::by(&by.actor, after, [event]))
         })
+        .await
     }
 
     /// The ways to fetch the artifacts of a release, and the jobs that make more.
@@ -440,13 +426,6 @@ pub struct PayloadView {
     pub state: String,
     /// Why it failed, or is not kept.
     pub error: String,
-}
-
-pub(super) fn release_event(release: &Release, by: &Operator, text: String) -> NewEvent {
-    NewEvent {
-        product: Some(release.product.clone()),
-        ..event(EventKind::Release, by.actor(), text)
-    }
 }
 
 /// The channels whose offline role lists exactly this artifact.

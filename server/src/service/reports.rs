@@ -4,8 +4,8 @@ use tidegate_protocol::{DeviceId, ReportBatch, ReportsAccepted, Version};
 use tidegate_trust::{PublicKey, verify_report};
 
 use super::ServiceError;
-use super::writer::{Write, Written};
 use crate::app::App;
+use crate::commit::group::{Write, Written};
 
 impl App {
     /// Takes reports; they are acknowledged after their commit.
@@ -20,11 +20,9 @@ impl App {
         }
         self.check_signatures(device, &batch)?;
         self.metrics.reports.inc_by(batch.reports.len() as u64);
-        match self
-            .writer
-            .write(device, Write::Reports(batch.reports))
-            .await?
-        {
+        let actor = self.device_actor(device);
+        let write = Write::Reports(batch.reports);
+        match self.writer.write(actor, device, write).await? {
             Written::Acknowledged(acknowledged) => Ok(ReportsAccepted { acknowledged }),
             Written::Offered(_) | Written::NoRoom | Written::Outdated | Written::Done => {
                 Err(ServiceError::invalid("reports were not taken"))
@@ -33,7 +31,7 @@ impl App {
     }
 
     /// Counts what a device fetched for a release, and what it did not have to fetch of the image.
-    pub(super) fn count_transfer(&self, device: DeviceId, release: &Version, bytes: u64) {
+    pub(crate) fn count_transfer(&self, device: DeviceId, release: &Version, bytes: u64) {
         let plan = self.fleet.plan();
         let image = self.fleet.device(device).and_then(|entry| {
             let state = entry.lock();

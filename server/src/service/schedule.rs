@@ -1,14 +1,17 @@
 //! Rollouts that start later, and why a rollout does what it does.
 
+use tidegate_domain::event::Event;
 use tidegate_domain::rollout::{Cluster, RolloutEvent, Sample, find_cluster};
 use tidegate_protocol::{ProblemCode, RolloutId, Timestamp};
 
 use super::ServiceError;
 use super::access::Operator;
 use super::population::Preview;
+use super::rollouts::order::{Given, until_current};
 use super::rollouts::{Ordered, RolloutStanding, read};
 use crate::app::App;
-use crate::store::{aggregates, products, rollouts};
+use crate::commit::Done;
+use crate::store::{Tx, aggregates, products, rollouts};
 
 /// Why a rollout does what it does.
 #[derive(Debug, Clone)]
@@ -52,27 +55,50 @@ impl App {
         if at <= now {
             return Err(ServiceError::invalid("at: a time that is still to come"));
         }
-        let mut tx = self.db.write().await?;
-        let (rollout, _) = read(&mut tx, id).await?;
-        let settings = products::all_settings(&mut tx).await?;
-        let approvals = settings
-            .iter()
-            .find(|(p, _)| *p == rollout.product)
-            .map_or(0, |(_, s)| s.approvals);
-        if approvals > 0 {
-            return Err(ServiceError::refuse(
-                ProblemCode::Conflict,
-                "the start of this product's rollouts needs approvals: start it, and it begins when \
-                 they are given",
-            ));
-        }
-        if !dry_run {
-            rollouts::set_starts(&mut tx, id, at).await?;
-            tx.commit().await?;
-        }
         let reason = format!("starts at {at}");
-        self.order_rollout(by, id, RolloutEvent::Schedule, &reason, None, dry_run)
-            .await
+        let order = RolloutEvent::Schedule;
+        if dry_run {
+            needs_no_approval(&mut self.db.read().await?, id).await?;
+            return self.order_rollout(by, id, order, &reason, None, true).await;
+        }
+        until_current!(self, tx => self.schedule_in(tx, by, id, at, &reason))
+    }
+
+    async fn schedule_in(
+        &self,
+        tx: &mut Tx,
+        by: &Operator,
+        id: RolloutId,
+        at: Timestamp,
+        reason: &str,
+    ) -> Result<Option<Done<Ordered>>, ServiceError> {
+        needs_no_approval(tx, id).await?;
+        let given = Given {
+            by,
+            order: RolloutEvent::Schedule,
+            reason,
+            change: None,
+        };
+        let done = self.order_in(tx, id, &given, None).await?;
+        // Behind the order: one that is refused changes no time.
+        rollouts::set_starts(tx, id, at).await?;
+        Ok(done.map(|done| match done {
+            Done::Commit(ordered, events) => Done::Commit(ordered.at(at), events),
+            // Scheduled already: for another time now.
+            Done::Leave(ordered) => {
+                let rollout = &ordered.standing.rollout;
+                let moved = Event::RolloutMoved {
+                    product: rollout.product.clone(),
+                    rollout: id,
+                    order: RolloutEvent::Schedule,
+                    from: rollout.state,
+                    to: rollout.state,
+                    change: None,
+                    reason: reason.to_owned(),
+                };
+                Done::by(&by.actor, ordered.at(at), [moved])
+            }
+        }))
     }
 
     /// Starts rollouts whose time has come. Only the leader calls it.
@@ -86,4 +112,28 @@ impl App {
         }
         Ok(())
     }
+}
+
+impl Ordered {
+    fn at(mut self, at: Timestamp) -> Self {
+        self.standing.rollout.starts_at = Some(at);
+        self
+    }
+}
+
+async fn needs_no_approval(tx: &mut Tx, id: RolloutId) -> Result<(), ServiceError> {
+    let (rollout, _) = read(tx, id).await?;
+    let settings = products::all_settings(tx).await?;
+    let approvals = settings
+        .iter()
+        .find(|(p, _)| *p == rollout.product)
+        .map_or(0, |(_, s)| s.approvals);
+    if approvals == 0 {
+        return Ok(());
+    }
+    Err(ServiceError::refuse(
+        ProblemCode::Conflict,
+        "the start of this product's rollouts needs approvals: start it, and it begins when they \
+         are given",
+    ))
 }

@@ -7,16 +7,16 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_domain::event::Event;
 use tidegate_protocol::Timestamp;
 use tidegate_trust::{DIRECTOR, PublicKey, Repository, RoleKey, SecretKey};
 
+use super::ServiceError;
 use super::access::Operator;
 use super::session::TicketKey;
-use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
-use crate::store::events::{self, EventKind};
-use crate::store::{Db, StoreError, Tx, operators};
+use crate::store::{StoreError, Tx, operators};
 
 /// The server's own keys of one generation.
 #[derive(Debug, Clone)]
@@ -68,15 +68,12 @@ fn key_name(role: &str, generation: usize) -> String {
 }
 
 impl Secrets {
-    /// Makes what is not there yet. Replicas that start together agree.
-    pub async fn ensure(db: &Db, now: Timestamp) -> Result<Self, ServiceError> {
-        let mut tx = db.write().await?;
-        make_generation(&mut tx, 0, now).await?;
+    /// Makes what is not there yet, within a transaction. Replicas that start together agree.
+    pub async fn ensure_in(tx: &mut Tx, now: Timestamp) -> Result<Self, ServiceError> {
+        make_generation(tx, 0, now).await?;
         let fresh = TicketKey::fresh_hex();
-        operators::secret_or_insert(&mut tx, TICKETS, &fresh, now).await?;
-        let secrets = Self::load(&mut tx).await?;
-        tx.commit().await?;
-        Ok(secrets)
+        operators::secret_or_insert(tx, TICKETS, &fresh, now).await?;
+        Ok(Self::load(tx).await?)
     }
 
     /// Reads them.
@@ -158,19 +155,14 @@ impl App {
     /// loses the tickets at once, and the signatures when people have named the new keys.
     pub async fn rotate_online(&self, by: &Operator, reason: &str) -> Result<(), ServiceError> {
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        crate::store::trust::lock(&mut tx).await?;
-        let secrets = Secrets::load(&mut tx).await?;
-        make_generation(&mut tx, secrets.generations.len(), now).await?;
-        operators::put_secret(&mut tx, TICKETS, &TicketKey::fresh_hex(), now).await?;
-        let text = format!(
-            "new online keys and a new ticket key are made: {reason}; the keys sign once root and \
-             targets name them"
-        );
-        let event = event(EventKind::Trust, by.actor(), text);
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(())
+        self.change(&by.actor, async |tx| {
+            crate::store::trust::lock(tx).await?;
+            let secrets = Secrets::load(tx).await?;
+            make_generation(tx, secrets.generations.len(), now).await?;
+            operators::put_secret(tx, TICKETS, &TicketKey::fresh_hex(), now).await?;
+            let reason = reason.to_owned();
+            Ok(((), vec![Event::OnlineKeysMade { reason }]))
+        })
+        .await
     }
 }

@@ -5,6 +5,7 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use tidegate_domain::event::Event;
 use tidegate_domain::requests::Numbered;
 use tidegate_protocol::{
     DeviceId, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest, Timestamp,
@@ -12,12 +13,11 @@ use tidegate_protocol::{
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer, verify_request};
 use tidegate_trust::{PublicKey, key_change};
 
+use super::ServiceError;
 use super::checkin::revoked;
-use super::{ServiceError, event};
 use crate::app::App;
 use crate::random;
 use crate::store::devices;
-use crate::store::events::{self, EventKind, NewEvent};
 
 /// How long a nonce that the server handed out may be used, in seconds.
 const NONCE_LIFE_S: i64 = 300;
@@ -134,7 +134,7 @@ impl App {
     ) -> Result<SessionGranted, ServiceError> {
         let device = request.device;
         self.known_signer(device, &signer.key).await?;
-        self.take_number(device, request.counter, signer).await?;
+        self.check_number(device, request.counter, signer).await?;
         let session = self.settings.devices.session;
         let expires = self.now().plus(session);
         Ok(SessionGranted {
@@ -173,53 +173,30 @@ impl App {
         Ok(())
     }
 
-    /// Takes the number of a signed request. The same request again is refused, and one that comes
+    /// Checks the number of a signed request. The same request again is refused, and one that comes
     /// behind newer ones. A number that another request has used means that two machines have one
-    /// identity, or that one was put
-    /// back to an older state: the device is isolated until a person has looked.
-    async fn take_number(
+    /// identity, or that one was put back to an older state: the device is isolated until a person has
+    /// looked.
+    async fn check_number(
         &self,
         device: DeviceId,
         number: u64,
         signer: &Signer,
     ) -> Result<(), ServiceError> {
-        let mut tx = self.db.write().await?;
-        let refuse = |text: &str| ServiceError::refuse(ProblemCode::Unauthenticated, text);
-        match devices::take_request(&mut tx, device, number, &signer.nonce).await? {
-            Some(Numbered::New) => {
-                tx.commit().await?;
-                return Ok(());
-            }
-            Some(Numbered::Repeated) => {
-                return Err(refuse("this request was used before; sign another"));
-            }
-            Some(Numbered::Late) => {
-                tx.commit().await?;
-                return Err(refuse(
-                    "a newer request has come before this one; sign another",
-                ));
-            }
-            None => return Err(refuse("this device may not take part; ask again")),
-            Some(Numbered::Forked) => {}
-        }
-        let known = devices::one(&mut tx, device).await?;
-        if known.is_some_and(|d| d.active && d.isolated.is_empty()) {
-            let why = format!(
-                "its signed request {number} came twice: two machines have this identity, or one \
-                 was put back to an older state"
-            );
-            devices::set_isolated(&mut tx, device, &why).await?;
-            let event = NewEvent {
-                device: Some(device),
-                ..event(EventKind::Device, "planner", format!("isolated: {why}"))
-            };
-            events::append(&mut tx, &self.origin, self.now(), &event).await?;
-            tx.commit().await?;
+        let (found, isolated) = self.take_number(device, number, &signer.nonce).await?;
+        if isolated {
             self.metrics.clones.inc();
-            tracing::warn!(%device, "{why}");
-            self.fleet.reload_device(&self.db, device).await?;
+            tracing::warn!(%device, number, "a number came twice: the device is isolated");
         }
-        Ok(())
+        let refuse = |text: &str| Err(ServiceError::refuse(ProblemCode::Unauthenticated, text));
+        match found {
+            Some(Numbered::New | Numbered::Forked) => Ok(()),
+            Some(Numbered::Repeated) => refuse("this request was used before; sign another"),
+            Some(Numbered::Late) => {
+                refuse("a newer request has come before this one; sign another")
+            }
+            None => refuse("this device may not take part; ask again"),
+        }
     }
 
     /// Gives a device another key. The request is signed by the present key; or, when its answer
@@ -246,27 +223,21 @@ impl App {
                 "the new key has not signed the change",
             )
         })?;
-        self.take_number(device, change.counter, signer).await?;
-        let mut tx = self.db.write().await?;
-        if devices::by_key(&mut tx, &done.public_key).await?.is_some()
-            || !devices::set_key(&mut tx, device, &signer.key.to_string(), &done.public_key).await?
-        {
-            return Err(ServiceError::refuse(
-                ProblemCode::Conflict,
-                "the key is another device's, or was changed just now",
-            ));
-        }
-        let event = NewEvent {
-            device: Some(device),
-            ..event(
-                EventKind::Device,
-                format!("device {device}"),
-                "has a new key; its sessions have ended",
-            )
-        };
-        events::append(&mut tx, &self.origin, self.now(), &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_device(&self.db, device).await?;
+        self.check_number(device, change.counter, signer).await?;
+        let actor = self.device_actor(device);
+        self.change(&actor, async |tx| {
+            let old = signer.key.to_string();
+            if devices::by_key(tx, &done.public_key).await?.is_some()
+                || !devices::set_key(tx, device, &old, &done.public_key).await?
+            {
+                return Err(ServiceError::refuse(
+                    ProblemCode::Conflict,
+                    "the key is another device's, or was changed just now",
+                ));
+            }
+            Ok(((), vec![Event::KeyChanged { device }]))
+        })
+        .await?;
         Ok(done)
     }
 

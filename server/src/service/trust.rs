@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use tidegate_domain::event::{Actor, Event};
 use tidegate_protocol::{ProblemCode, Sha256, Timestamp};
 use tidegate_trust::{
     FileFacts, Repository, SecretKey, Signed, UploadedFile, lifetime, sign, signed_version,
     snapshot_body, timestamp_body,
 };
 
+use super::ServiceError;
 use super::access::Operator;
 pub use super::secrets::OnlineKeys;
 use super::secrets::Secrets;
-use super::{ServiceError, event};
 use crate::app::App;
-use crate::store::events::{self, EventKind};
+use crate::commit::Done;
 use crate::store::trust::{self, MetadataFile};
 use crate::store::{StoreError, Tx};
 
@@ -150,64 +151,53 @@ impl App {
         uploads: &[UploadedFile],
     ) -> Result<BTreeMap<String, u64>, ServiceError> {
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        trust::lock(&mut tx).await?;
-        let mut state = TrustState::load(&mut tx).await?;
-        let mut taken = Vec::new();
-        for upload in uploads {
-            if is_online(&upload.role) {
-                return Err(signed_by_server(&upload.role));
+        self.change_or_leave(async |tx| {
+            trust::lock(tx).await?;
+            let mut state = TrustState::load(tx).await?;
+            let mut taken = Vec::new();
+            for upload in uploads {
+                if is_online(&upload.role) {
+                    return Err(signed_by_server(&upload.role));
+                }
+                if let Some(version) = state.repository.accept(upload, now)? {
+                    let file = MetadataFile {
+                        role: upload.role.clone(),
+                        version,
+                        sha256: tidegate_delta::sha256(&upload.bytes),
+                        body: upload.bytes.clone(),
+                    };
+                    trust::insert(tx, &file, now).await?;
+                    trust::drop_draft(tx, &upload.role, version).await?;
+                    taken.push(format!("{} v{version}", upload.role));
+                }
             }
-            if let Some(version) = state.repository.accept(upload, now)? {
-                let file = MetadataFile {
-                    role: upload.role.clone(),
-                    version,
-                    sha256: tidegate_delta::sha256(&upload.bytes),
-                    body: upload.bytes.clone(),
-                };
-                trust::insert(&mut tx, &file, now).await?;
-                trust::drop_draft(&mut tx, &upload.role, version).await?;
-                taken.push(format!("{} v{version}", upload.role));
+            state.repository.check_chain()?;
+            // A root may have named new ones.
+            state.keys = state.secrets.active(&state.repository);
+            if taken.is_empty() {
+                return Ok(Done::Leave(state.versions));
             }
-        }
-        state.repository.check_chain()?;
-        // A root may have named new ones.
-        state.keys = state.secrets.active(&state.repository);
-        if !taken.is_empty() {
-            self.sign_online(&mut tx, &state, now).await?;
-            let text = format!("signed metadata taken: {}", taken.join(", "));
-            events::append(
-                &mut tx,
-                &self.origin,
-                now,
-                &event(EventKind::Trust, by.actor(), text),
-            )
-            .await?;
-        }
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(self.fleet.plan().trust.versions.clone())
+            self.sign_online(tx, &state, now).await?;
+            let versions = TrustState::load(tx).await?.versions;
+            let event = Event::MetadataTaken { files: taken };
+            Ok(Done::by(&by.actor, versions, [event]))
+        })
+        .await
     }
 
     /// Signs `snapshot` and `timestamp` again before they expire. Called hourly by the leader.
     pub async fn sign_again(&self) -> Result<(), ServiceError> {
         let now = self.now();
-        let mut tx = self.db.write().await?;
-        trust::lock(&mut tx).await?;
-        let state = TrustState::load(&mut tx).await?;
-        if state.repository.targets().is_none() {
-            return Ok(());
-        }
-        self.sign_online(&mut tx, &state, now).await?;
-        let event = event(
-            EventKind::Trust,
-            "planner",
-            "snapshot and timestamp signed again",
-        );
-        events::append(&mut tx, &self.origin, now, &event).await?;
-        tx.commit().await?;
-        self.fleet.reload_plan(&self.db).await?;
-        Ok(())
+        self.change_or_leave(async |tx| {
+            trust::lock(tx).await?;
+            let state = TrustState::load(tx).await?;
+            if state.repository.targets().is_none() {
+                return Ok(Done::Leave(()));
+            }
+            self.sign_online(tx, &state, now).await?;
+            Ok(Done::by(&Actor::Planner, (), [Event::OnlineSigned {}]))
+        })
+        .await
     }
 
     async fn sign_online(

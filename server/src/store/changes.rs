@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+pub use tidegate_domain::approval::ChangeKind;
 use tidegate_protocol::{ChangeId, RolloutId, Timestamp};
 
 use super::db::{Row, args};
@@ -18,26 +19,6 @@ statements! {
                ON CONFLICT DO NOTHING";
     APPROVALS = "SELECT given_by FROM approval WHERE change_id = $1 AND plan_sha256 = $2";
 }
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// The start of a draft.
-    Start,
-    /// The next wave.
-    Advance,
-    /// Other limits.
-    Edit,
-    /// Going on after a halt.
-    Resume,
-}
-
-tidegate_protocol::words!(ChangeKind("kind of change") {
-    Start = "start",
-    Advance = "advance",
-    Edit = "edit",
-    Resume = "resume",
-});
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -198,7 +198,7 @@ impl Db {
 
     /// A transaction that writes. On SQLite it takes the write lock at once, so that it never
     /// fails half way for want of it.
-    pub async fn write(&self) -> Result<Tx, StoreError> {
+    pub async fn begin_write(&self) -> Result<Tx, StoreError> {
         self.begin("BEGIN IMMEDIATE", "BEGIN").await
     }
 

@@ -8,13 +8,13 @@ use tidegate_protocol::{
 
 use super::aggregates::TallyKey;
 use super::db::{Row, args};
-use super::{StoreError, Tx, json, statements};
+use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
     INSERT = "INSERT INTO deployment (id, rollout_id, device_id, wave, state, active, from_release, leg, reason, detail, attempts, generation, bytes_downloaded, created_at, updated_at, region, platform, model, outcome)
               VALUES ($1, $2, $3, $4, 'offered', 1, $5, $6, NULL, '', 1, $7, 0, $8, $8, $9, $10, $11, 'waiting')
               ON CONFLICT DO NOTHING";
-    TAKE_BACK = "DELETE FROM deployment WHERE id = $1 AND state = 'offered'";
+    UNDO_OFFER = "DELETE FROM deployment WHERE id = $1 AND state = 'offered'";
     RETRY = "UPDATE deployment SET state = 'offered', active = 1, leg = $3, reason = NULL, detail = '', attempts = attempts + 1, generation = $4, updated_at = $5, took = 0, outcome = 'waiting'
              WHERE id = $1 AND state = $2
                AND NOT EXISTS (SELECT 1 FROM deployment o WHERE o.device_id = deployment.device_id AND o.active = 1)";
@@ -121,8 +121,8 @@ pub async fn insert(
 }
 
 /// Takes a first offer back in the transaction that stored it: there was no room for it.
-pub async fn take_back(tx: &mut Tx, id: DeploymentId) -> Result<(), StoreError> {
-    tx.run_one("take an offer back", TAKE_BACK, args![id.to_string()])
+pub async fn undo_offer(tx: &mut Tx, id: DeploymentId) -> Result<(), StoreError> {
+    tx.run_one("take an offer back", UNDO_OFFER, args![id.to_string()])
         .await
 }
 
@@ -171,7 +171,7 @@ pub async fn update(
                 i64::try_from(deployment.bytes_downloaded).unwrap_or(i64::MAX),
                 facts.updated_at.as_micros(),
                 facts.took,
-                serde_json::to_string(&facts.failures).unwrap_or_default(),
+                to_json("failures", &facts.failures)?,
                 deployment.outcome.as_str(),
                 deployment
                     .downtime_ms

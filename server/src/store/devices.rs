@@ -9,7 +9,7 @@ use tidegate_protocol::{
 };
 
 use super::db::{Row, args};
-use super::{StoreError, Tx, json, statements};
+use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
     INSERT = "INSERT INTO device (id, name, product, platform, region, channel, labels, ring, public_key, active, release, image, agent_version, battery_percent, power, report_seq, enrolled_at, last_seen, flushed_at)
@@ -118,7 +118,7 @@ pub async fn insert(tx: &mut Tx, device: &Device) -> Result<bool, StoreError> {
                 device.platform.as_str(),
                 device.region.as_str(),
                 device.channel.as_str(),
-                serde_json::to_string(&device.labels).unwrap_or_default(),
+                to_json("labels", &device.labels)?,
                 i64::try_from(device.ring.get()).unwrap_or(i64::MAX),
                 device.public_key.as_str(),
                 device.release.as_ref().map(ToString::to_string),

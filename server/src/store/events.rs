@@ -1,112 +1,119 @@
 //! Events: what happened, in commit order.
 
-use tidegate_protocol::{DeviceId, ProductName, RolloutId, Timestamp};
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+use tidegate_domain::event::{self, Actor, Event, Fields, Scalar, Topic};
+use tidegate_protocol::{DeviceId, RolloutId, Timestamp};
 
 use super::db::{Row, args};
-use super::{StoreError, Tx, statements};
+use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
-    NEXT = "UPDATE counter SET value = value + 1 WHERE name = 'event' RETURNING value";
-    APPEND = "INSERT INTO event (seq, at, kind, origin, actor, product, rollout_id, device_id, text)
-              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    NEXT = "UPDATE counter SET value = value + $1 WHERE name = 'event' RETURNING value";
+    APPEND = "INSERT INTO event (seq, at, origin, topic, kind, version, actor_kind, actor_id, actor, product, rollout_id, device_id, body, said, text)
+              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     HEAD = "SELECT value FROM counter WHERE name = 'event'";
     AFTER = "SELECT * FROM event WHERE seq > $1 ORDER BY seq LIMIT $2";
     OF_ROLLOUT = "SELECT * FROM event WHERE rollout_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
     OF_DEVICE = "SELECT * FROM event WHERE device_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 }
 
-/// What kind of thing happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
-    /// A product, release, artifact or payload changed.
-    Release,
-    /// A rollout or one of its waves changed.
-    Rollout,
-    /// More or fewer devices of a rollout may be exposed.
-    Pace,
-    /// A device's deployment changed.
-    Deployment,
-    /// A device was enrolled or changed by a person.
-    Device,
-    /// Signed metadata changed.
-    Trust,
-    /// A token was made or revoked.
-    Access,
-}
-
-tidegate_protocol::words!(EventKind("event kind") {
-    Release = "release",
-    Rollout = "rollout",
-    Pace = "pace",
-    Deployment = "deployment",
-    Device = "device",
-    Trust = "trust",
-    Access = "access",
-});
-
-/// An event to be written.
+/// An event as it is stored. Its kind is a word: another replica may be newer than this one.
 #[derive(Debug, Clone)]
-pub struct NewEvent {
-    /// What kind.
-    pub kind: EventKind,
-    /// Who did it: `operator <name>`, `device <id>`, `planner`.
+pub struct StoredEvent {
+    /// Number, without gaps, in commit order.
+    pub seq: i64,
+    /// Time of the transaction.
+    pub at: Timestamp,
+    /// Replica that wrote it.
+    pub origin: String,
+    /// Part of the system; `None` for one that this version does not know.
+    pub topic: Option<Topic>,
+    /// Word for what happened.
+    pub kind: String,
+    /// Version of the form of the fields.
+    pub version: u32,
+    /// Word for the kind of actor.
+    pub actor_kind: String,
+    /// Operator's token or device that caused it.
+    pub actor_id: Option<String>,
+    /// The actor, for people.
     pub actor: String,
-    /// Of which product.
-    pub product: Option<ProductName>,
-    /// In which rollout.
-    pub rollout: Option<RolloutId>,
-    /// On which device.
+    /// Product it is of.
+    pub product: Option<String>,
+    /// Rollout it is of.
+    pub rollout: Option<String>,
+    /// Device it is of.
     pub device: Option<DeviceId>,
-    /// What happened, for people.
+    /// Ids, numbers and closed words.
+    pub body: Map<String, Value>,
+    /// Free text, and names.
+    pub said: Map<String, Value>,
+    /// The sentence for people.
     pub text: String,
 }
 
-/// An event as it is stored.
-#[derive(Debug, Clone)]
-pub struct Event {
-    /// Its number.
-    pub seq: i64,
-    /// When.
-    pub at: Timestamp,
-    /// Which replica wrote it.
-    pub origin: String,
-    /// The rest.
-    pub event: NewEvent,
+/// The fields as JSON: keys sorted, no float, no space. The audit log takes these bytes as they are.
+fn object(fields: Fields) -> Value {
+    fn value(scalar: Scalar) -> Value {
+        match scalar {
+            Scalar::Number(number) => number.into(),
+            Scalar::Text(text) => text.into(),
+            Scalar::Flag(flag) => flag.into(),
+            Scalar::List(list) => list.into_iter().map(value).collect(),
+        }
+    }
+    let fields = fields
+        .into_iter()
+        .map(|(name, v)| (name.to_owned(), value(v)));
+    Value::Object(fields.collect())
 }
 
-/// Appends an event. The row lock of the counter is held until the transaction ends: append
-/// last.
+/// Appends events and gives their numbers. The row lock of the counter is held until the transaction
+/// ends: appending is the last thing that it does.
 pub async fn append(
     tx: &mut Tx,
     origin: &str,
     at: Timestamp,
-    event: &NewEvent,
-) -> Result<i64, StoreError> {
-    let seq = tx
-        .optional("number an event", NEXT, args![], |row| row.get("value"))
+    events: &[(Actor, Event)],
+) -> Result<Range<i64>, StoreError> {
+    let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
+    let last: i64 = tx
+        .optional("number events", NEXT, args![count], |row| row.get("value"))
         .await?
         .ok_or(StoreError::RowCount {
-            operation: "number an event",
+            operation: "number events",
             count: 0,
         })?;
-    tx.run_one(
-        "append an event",
-        APPEND,
-        args![
+    let numbers = last - count + 1..last + 1;
+    for (seq, (actor, event)) in numbers.clone().zip(events) {
+        let body = event.body();
+        let subject = |name: &str| match body.get(name) {
+            Some(Scalar::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let args = args![
             seq,
             at.as_micros(),
-            event.kind.as_str(),
             origin,
-            event.actor.as_str(),
-            event.product.as_ref().map(ToString::to_string),
-            event.rollout.map(|r| r.to_string()),
-            event.device.map(|d| d.to_string()),
-            event.text.as_str(),
-        ],
-    )
-    .await?;
+            event.topic().as_str(),
+            event.kind(),
+            i64::from(event::VERSION),
+            actor.kind(),
+            actor.id(),
+            actor.to_string(),
+            subject("product"),
+            subject("rollout"),
+            subject("device"),
+            to_json("body", &object(body))?,
+            to_json("said", &object(event.said()))?,
+            event.to_string(),
+        ];
+        tx.run_one("append an event", APPEND, args).await?;
+    }
     tx.notify().await?;
-    Ok(seq)
+    Ok(numbers)
 }
 
 /// The number of the newest event.
@@ -120,7 +127,7 @@ pub async fn head(tx: &mut Tx) -> Result<i64, StoreError> {
 }
 
 /// Events after a number, oldest first.
-pub async fn after(tx: &mut Tx, seq: i64, limit: i64) -> Result<Vec<Event>, StoreError> {
+pub async fn after(tx: &mut Tx, seq: i64, limit: i64) -> Result<Vec<StoredEvent>, StoreError> {
     tx.all("read events", AFTER, args![seq, limit], read).await
 }
 
@@ -130,14 +137,9 @@ pub async fn of_rollout(
     rollout: RolloutId,
     seq: i64,
     limit: i64,
-) -> Result<Vec<Event>, StoreError> {
-    tx.all(
-        "read events",
-        OF_ROLLOUT,
-        args![rollout.to_string(), seq, limit],
-        read,
-    )
-    .await
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let args = args![rollout.to_string(), seq, limit];
+    tx.all("read events", OF_ROLLOUT, args, read).await
 }
 
 /// Events of one device after a number, oldest first.
@@ -146,28 +148,49 @@ pub async fn of_device(
     device: DeviceId,
     seq: i64,
     limit: i64,
-) -> Result<Vec<Event>, StoreError> {
-    tx.all(
-        "read events",
-        OF_DEVICE,
-        args![device.to_string(), seq, limit],
-        read,
-    )
-    .await
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let args = args![device.to_string(), seq, limit];
+    tx.all("read events", OF_DEVICE, args, read).await
 }
 
-fn read(row: &Row) -> Result<Event, StoreError> {
-    Ok(Event {
+fn read(row: &Row) -> Result<StoredEvent, StoreError> {
+    let topic: String = row.get("topic")?;
+    Ok(StoredEvent {
         seq: row.get("seq")?,
         at: row.time("at")?,
         origin: row.get("origin")?,
-        event: NewEvent {
-            kind: row.parse("kind")?,
-            actor: row.get("actor")?,
-            product: row.parse_opt("product")?,
-            rollout: row.parse_opt("rollout_id")?,
-            device: row.parse_opt("device_id")?,
-            text: row.get("text")?,
-        },
+        topic: topic.parse().ok(),
+        kind: row.get("kind")?,
+        version: row.unsigned("version")?,
+        actor_kind: row.get("actor_kind")?,
+        actor_id: row.get("actor_id")?,
+        actor: row.get("actor")?,
+        product: row.get("product")?,
+        rollout: row.get("rollout_id")?,
+        device: row.parse_opt("device_id")?,
+        body: json("body", &row.get::<String>("body")?)?,
+        said: json("said", &row.get::<String>("said")?)?,
+        text: row.get("text")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_body_have_one_form() {
+        let event = Event::RolloutMade {
+            product: "app".parse().unwrap(),
+            rollout: RolloutId::from_random([1; 16]),
+            release: "1.0.0".parse().unwrap(),
+            waves: 3,
+        };
+        let text = to_json("body", &object(event.body())).unwrap();
+        let rollout = RolloutId::from_random([1; 16]);
+        assert_eq!(
+            text,
+            format!(r#"{{"product":"app","release":"1.0.0","rollout":"{rollout}","waves":3}}"#)
+        );
+    }
 }

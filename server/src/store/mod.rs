@@ -56,6 +56,15 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// A value has no form as JSON. An empty column in its place could not be read again.
+    #[error("column {column} cannot be written")]
+    Unwritable {
+        /// Which column.
+        column: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A write changed another number of rows than it must.
     #[error("could not {operation}: {count} rows changed")]
     RowCount {
@@ -95,6 +104,14 @@ fn json<T: serde::de::DeserializeOwned>(column: &'static str, text: &str) -> Res
         column,
         what: e.to_string(),
     })
+}
+
+/// Writes a JSON column.
+pub(crate) fn to_json(
+    column: &'static str,
+    value: &impl serde::Serialize,
+) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|source| StoreError::Unwritable { column, source })
 }
 
 /// Every statement of the store by name: for the test that prepares each on both engines.

@@ -70,7 +70,7 @@ pub const MAX_SILENT_BP: u32 = 1_000;
 
 impl Policy {
     /// As it is stored.
-    pub fn to_column(&self) -> String {
+    pub fn to_column(&self) -> Result<String, StoreError> {
         let (pace, start, factor, every) = match self.pace {
             Pace::Evidence { start } => ("evidence", start, 0, Duration::ZERO),
             Pace::Exponential {
@@ -108,7 +108,7 @@ impl Policy {
             compare: self.gate.compare,
             by_hand: self.by_hand,
         };
-        serde_json::to_string(&row).unwrap_or_default()
+        super::to_json("policy", &row)
     }
 
     /// From its column. `start` and `gate` are the columns of rollouts made before there were
@@ -220,7 +220,7 @@ mod tests {
         policy.gate.compare = true;
         policy.gate.on_breach = OnBreach::HaltAndRollBack;
         assert_eq!(
-            Policy::from_column(&policy.to_column(), 0, &gate()).unwrap(),
+            Policy::from_column(&policy.to_column().unwrap(), 0, &gate()).unwrap(),
             policy
         );
         assert!(Policy::from_column(r#"{"window":"never"}"#, 0, &gate()).is_err());

@@ -7,7 +7,7 @@ use tidegate_delta::Encoding;
 use tidegate_protocol::{Image, Platform, ProductName, Sha256, Stage, Timestamp, Version};
 
 use super::db::{Row, args};
-use super::{StoreError, Tx, json, statements};
+use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
     INSERT_PRODUCT = "INSERT INTO product (name, created_at) VALUES ($1, $2)
@@ -279,7 +279,7 @@ pub async fn set_settings(
     product: &ProductName,
     settings: &ProductSettings,
 ) -> Result<bool, StoreError> {
-    let text = serde_json::to_string(settings).unwrap_or_default();
+    let text = to_json("settings", settings)?;
     let args = args![product.as_str(), text];
     Ok(tx.run("write settings", SET_SETTINGS, args).await? == 1)
 }

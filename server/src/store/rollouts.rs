@@ -10,7 +10,7 @@ use tidegate_protocol::{Explained, ProductName, RolloutId, Timestamp, Version};
 
 use super::db::{Row, args};
 use super::policy::{MAX_SILENT_BP, Policy, SILENT_AFTER};
-use super::{StoreError, Tx, json, statements};
+use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
     INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, window_s, max_attempts, timeout_s, created_at, created_by, policy)
@@ -133,7 +133,7 @@ pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[WaveRow]) -> Result
             rollout.product.as_str(),
             rollout.version.to_string(),
             rollout.state.as_str(),
-            reason_column(&rollout.reason),
+            reason_column(&rollout.reason)?,
             i64::try_from(rollout.salt.get()).unwrap_or(i64::MAX),
             i64::from(gate.max_failure.get()),
             i64::try_from(gate.min_failures).unwrap_or(i64::MAX),
@@ -146,7 +146,7 @@ pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[WaveRow]) -> Result
             i64::from(rollout.timeout_s),
             rollout.created_at.as_micros(),
             rollout.created_by.as_str(),
-            rollout.policy.to_column(),
+            rollout.policy.to_column()?,
         ],
     )
     .await?;
@@ -171,8 +171,8 @@ pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[WaveRow]) -> Result
     Ok(())
 }
 
-fn reason_column(reason: &Explained) -> String {
-    serde_json::to_string(reason).unwrap_or_default()
+fn reason_column(reason: &Explained) -> Result<String, StoreError> {
+    to_json("reason", reason)
 }
 
 /// One rollout.
@@ -263,7 +263,7 @@ pub async fn set_state(
                 rollout.id.to_string(),
                 rollout.revision,
                 state.as_str(),
-                reason_column(reason),
+                reason_column(reason)?,
                 i64::from(state.fences_offers()),
                 at(started),
                 at(halted),
@@ -283,7 +283,7 @@ pub async fn set_reason(
     let args = args![
         rollout.id.to_string(),
         rollout.revision,
-        reason_column(reason)
+        reason_column(reason)?
     ];
     Ok(tx.run("write a rollout's reason", TOUCH, args).await? == 1)
 }
@@ -334,7 +334,7 @@ pub async fn excuse(
     id: RolloutId,
     excused: &BTreeMap<u32, (u64, u64)>,
 ) -> Result<(), StoreError> {
-    let text = serde_json::to_string(excused).unwrap_or_default();
+    let text = to_json("excused", excused)?;
     tx.run_one("excuse failures", EXCUSE, args![id.to_string(), text])
         .await
 }
@@ -345,7 +345,11 @@ pub async fn set_policy(
     rollout: &Rollout,
     policy: &Policy,
 ) -> Result<bool, StoreError> {
-    let args = args![rollout.id.to_string(), rollout.revision, policy.to_column()];
+    let args = args![
+        rollout.id.to_string(),
+        rollout.revision,
+        policy.to_column()?
+    ];
     Ok(tx.run("edit a rollout", SET_POLICY, args).await? == 1)
 }
 

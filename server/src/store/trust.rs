@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_protocol::{Channel, JoinTokenId, ProductName, Region, Sha256, Timestamp};
 
 use super::db::{Row, args};
-use super::{StoreError, Tx, json, statements};
+use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
     LOCK = "UPDATE counter SET value = value + 1 WHERE name = 'trust'";
@@ -189,7 +189,7 @@ pub async fn insert_join(
             join.product.as_str(),
             join.region.as_ref().map(ToString::to_string),
             join.channel.map(|c| c.to_string()),
-            serde_json::to_string(&join.labels).unwrap_or_default(),
+            to_json("labels", &join.labels)?,
             join.uses_left,
             join.expires_at.as_micros(),
             now.as_micros(),

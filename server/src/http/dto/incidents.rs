@@ -127,8 +127,20 @@ pub struct IncidentView {
     pub worst: Vec<WorstView>,
     /// Its rollouts.
     pub rollouts: Vec<RolloutView>,
+    /// Rollouts that did not take the order just given, and why.
+    #[serde(default)]
+    pub failed: Vec<FailedView>,
     /// Whether this is only what would be.
     pub dry_run: bool,
+}
+
+/// A rollout that did not take the order to come back.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct FailedView {
+    /// The rollout.
+    pub rollout: String,
+    /// Why.
+    pub why: String,
 }
 
 impl From<IncidentStanding> for IncidentView {
@@ -158,6 +170,14 @@ impl From<IncidentStanding> for IncidentView {
                 .rollouts
                 .into_iter()
                 .map(RolloutView::from)
+                .collect(),
+            failed: standing
+                .failed
+                .into_iter()
+                .map(|(rollout, why)| FailedView {
+                    rollout: rollout.to_string(),
+                    why,
+                })
                 .collect(),
             dry_run: standing.dry_run,
         }

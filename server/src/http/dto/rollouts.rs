@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{AskedView, ForecastView, PolicyBody, PreviewView, ReasonView, time};
 use crate::service::rollouts::{Ordered, RolloutStanding};
 use crate::store::deployments::Deployment;
-use crate::store::events::Event;
+use crate::store::events::StoredEvent;
 
 /// A wave to be.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -322,29 +322,55 @@ impl From<Deployment> for DeploymentView {
 /// Something that happened.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
-    /// Its number.
+    /// Number, without gaps, in commit order.
     pub seq: i64,
-    /// When.
+    /// Time of the commit.
     pub at: String,
-    /// What kind.
+    /// Part of the system: `rollout`, `deployment`, `device`, ...
+    pub topic: String,
+    /// Word for what happened: `rollout_moved`, `gate_decided`, ...
     pub kind: String,
-    /// Who did it.
+    /// Version of the form of the fields.
+    pub version: u32,
+    /// Who caused it, for people.
     pub actor: String,
-    /// On which device.
+    /// Kind of actor: `operator`, `device`, `planner`, `builder`, `check_in`, `system`.
+    pub actor_kind: String,
+    /// The operator's token or the device.
+    pub actor_id: Option<String>,
+    /// Product that it is of.
+    pub product: Option<String>,
+    /// Rollout that it is of.
+    pub rollout: Option<String>,
+    /// Device that it is of.
     pub device: Option<String>,
-    /// What happened.
+    /// Ids, numbers and closed words, by the kind.
+    #[schema(value_type = Object)]
+    pub body: serde_json::Map<String, serde_json::Value>,
+    /// Free text, and names of people and devices, by the kind.
+    #[schema(value_type = Object)]
+    pub said: serde_json::Map<String, serde_json::Value>,
+    /// The sentence for people. Programs read the fields.
     pub text: String,
 }
 
-impl From<Event> for EventView {
-    fn from(e: Event) -> Self {
+impl From<StoredEvent> for EventView {
+    fn from(e: StoredEvent) -> Self {
         Self {
             seq: e.seq,
             at: time(e.at),
-            kind: e.event.kind.to_string(),
-            actor: e.event.actor,
-            device: e.event.device.map(|d| d.to_string()),
-            text: e.event.text,
+            topic: e.topic.map_or_else(String::new, |t| t.to_string()),
+            kind: e.kind,
+            version: e.version,
+            actor: e.actor,
+            actor_kind: e.actor_kind,
+            actor_id: e.actor_id,
+            product: e.product,
+            rollout: e.rollout,
+            device: e.device.map(|d| d.to_string()),
+            body: e.body,
+            said: e.said,
+            text: e.text,
         }
     }
 }

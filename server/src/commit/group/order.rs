@@ -1,0 +1,52 @@
+//! An order: the server calls a deployment off, or back.
+
+use tidegate_domain::deployment::DeploymentEvent;
+use tidegate_domain::event::{Actor, Event};
+use tidegate_domain::rollout::Outcome;
+use tidegate_protocol::{DeploymentId, DeviceId, Explained};
+
+use super::{Batch, Written};
+use crate::store::StoreError;
+use crate::store::deployments::{self, Deployment};
+
+impl Batch<'_> {
+    /// Moves a deployment by an order; outdated where it has moved on already.
+    pub(super) async fn order(
+        &mut self,
+        actor: &Actor,
+        device: DeviceId,
+        id: DeploymentId,
+        order: DeploymentEvent,
+        reason: &Explained,
+    ) -> Result<Written, StoreError> {
+        let Some(was) = deployments::one(&mut self.tx, id).await? else {
+            return Ok(Written::Outdated);
+        };
+        let Ok(facts) = was.facts.after(order, Some(reason.clone()), self.now) else {
+            return Ok(Written::Outdated);
+        };
+        // None of these orders ends in a failure that is repeated, so the number of attempts that
+        // the rollout allows does not matter.
+        let is = Deployment {
+            outcome: Outcome::of(&facts, 0),
+            facts,
+            ..was.clone()
+        };
+        if !deployments::update(&mut self.tx, &is, was.facts.state).await? {
+            return Ok(Written::Outdated);
+        }
+        self.gathered.count(Some(&was), &is, self.now);
+        let moved = Event::DeploymentMoved {
+            rollout: is.rollout,
+            device,
+            deployment: id,
+            leg: is.facts.leg,
+            from: was.facts.state,
+            to: is.facts.state,
+            code: reason.code,
+            detail: reason.detail.clone(),
+        };
+        self.gathered.events.push((actor.clone(), moved));
+        Ok(Written::Done)
+    }
+}

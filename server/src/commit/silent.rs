@@ -1,0 +1,184 @@
+//! Writes without an event, each by name: nobody needs to hear of them. The architecture test holds
+//! this list.
+
+use std::time::Duration;
+
+use tidegate_domain::event::{Actor, Event};
+use tidegate_domain::requests::Numbered;
+use tidegate_domain::rollout::Stratum;
+use tidegate_protocol::{DeviceId, Image, JobId, RolloutId, Timestamp};
+
+use super::Done;
+use crate::app::App;
+use crate::service::ServiceError;
+use crate::service::access::{Role, fresh};
+use crate::service::secrets::Secrets;
+use crate::store::devices::{self, Device};
+use crate::store::jobs::{self, Job, Outcome};
+use crate::store::products::{self, Payload};
+use crate::store::{Db, StoreError, Tx, aggregates, events, operators};
+
+impl App {
+    /// Writes without an event and without anything in memory to follow.
+    async fn silently<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut tx = self.db.begin_write().await?;
+        let value = work(&mut tx).await?;
+        tx.commit().await?;
+        Ok(value)
+    }
+
+    /// Writes what devices said of themselves last; other replicas read it from the rows.
+    pub(crate) async fn write_heartbeats(&self, heard: &[Device]) -> Result<(), StoreError> {
+        let now = self.now();
+        self.silently(async |tx| {
+            for device in heard {
+                devices::heartbeat(tx, device, now).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Claims or renews a lease; whether this replica holds it now.
+    pub(crate) async fn claim_lease(
+        &self,
+        name: &'static str,
+        term: Duration,
+    ) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.silently(async |tx| jobs::claim_lease(tx, name, &self.origin, now, term).await)
+            .await
+    }
+
+    /// Gives a lease back, so that another replica need not wait for its end.
+    pub(crate) async fn release_lease(&self, name: &'static str) -> Result<(), StoreError> {
+        self.silently(async |tx| jobs::release_lease(tx, name, &self.origin).await)
+            .await
+    }
+
+    /// Forgets idempotency keys that are older than this.
+    pub(crate) async fn forget_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.silently(async |tx| operators::forget_before(tx, before).await.map(drop))
+            .await
+    }
+
+    /// Takes the next job of the queue for so long.
+    pub(crate) async fn take_job(&self, lease: Duration) -> Result<Option<Job>, StoreError> {
+        let now = self.now();
+        self.silently(async |tx| jobs::take(tx, &self.origin, now, lease).await)
+            .await
+    }
+
+    /// Keeps a job for so long from now.
+    pub(crate) async fn keep_job(&self, id: JobId, lease: Duration) -> Result<(), StoreError> {
+        let until = self.now().plus(lease);
+        self.silently(async |tx| jobs::extend(tx, id, &self.origin, until).await.map(drop))
+            .await
+    }
+
+    /// Says what a job came to.
+    pub(crate) async fn finish_job(&self, id: JobId, outcome: &Outcome) -> Result<(), StoreError> {
+        let now = self.now();
+        self.silently(async |tx| jobs::finish(tx, id, &self.origin, outcome, now).await)
+            .await
+    }
+
+    /// Notes that a blob is there, with its raw payload. What makes it part of a release is an event.
+    pub(crate) async fn keep_blob(&self, image: Image, raw: &Payload) -> Result<(), StoreError> {
+        let now = self.now();
+        self.silently(async |tx| {
+            products::insert_blob(tx, image, now).await?;
+            products::insert_payload(tx, raw, now).await.map(drop)
+        })
+        .await
+    }
+
+    /// Keeps what the comparison of a rollout's new and old release saw.
+    pub(crate) async fn remember_comparison(
+        &self,
+        rollout: RolloutId,
+        at: Timestamp,
+        stratum: Stratum,
+    ) -> Result<(), StoreError> {
+        self.silently(async |tx| aggregates::add_stratum(tx, rollout, at, stratum).await)
+            .await
+    }
+
+    /// Takes the number of a device's signed request. `None` where the device may not take part. One
+    /// that came twice isolates the device, and that is an event: `told` says whether it was made now.
+    pub(crate) async fn take_number(
+        &self,
+        device: DeviceId,
+        number: u64,
+        nonce: &str,
+    ) -> Result<(Option<Numbered>, bool), ServiceError> {
+        self.change_or_leave(async |tx| {
+            let found = devices::take_request(tx, device, number, nonce).await?;
+            match found {
+                // Nothing was taken.
+                None | Some(Numbered::Repeated) => Ok(Done::Leave((found, false))),
+                Some(Numbered::New | Numbered::Late) => {
+                    Ok(Done::Commit((found, false), Vec::new()))
+                }
+                Some(Numbered::Forked) => {
+                    let known = devices::one(tx, device).await?;
+                    if !known.is_some_and(|d| d.active && d.isolated.is_empty()) {
+                        return Ok(Done::Leave((found, false)));
+                    }
+                    let why = format!(
+                        "its signed request {number} came twice: two machines have this identity, \
+                         or one was put back to an older state"
+                    );
+                    devices::set_isolated(tx, device, &why).await?;
+                    let isolated = Event::DeviceIsolated {
+                        device,
+                        request: Some(number),
+                        reason: why,
+                    };
+                    Ok(Done::by(&Actor::CheckIn, (found, true), [isolated]))
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Makes the secrets that all replicas share, before there is a server. Replicas that start together
+/// agree.
+pub(crate) async fn first_secrets(db: &Db, now: Timestamp) -> Result<Secrets, ServiceError> {
+    let mut tx = db.begin_write().await?;
+    let secrets = Secrets::ensure_in(&mut tx, now).await?;
+    tx.commit().await?;
+    Ok(secrets)
+}
+
+/// Makes the first administrator's token when there is no token at all; gives its secret. The
+/// marker is a secret of its own, so that two replicas that start together make one. The token is kept
+/// by `keep` before it is committed: one that nobody could read would lock everybody out.
+pub(crate) async fn first_token(
+    db: &Db,
+    origin: &str,
+    now: Timestamp,
+    keep: impl FnOnce(&str) -> std::io::Result<()>,
+) -> Result<Option<String>, ServiceError> {
+    let mut tx = db.begin_write().await?;
+    let (_, first) = operators::secret_or_insert(&mut tx, "bootstrapped", "yes", now).await?;
+    if !first {
+        return Ok(None);
+    }
+    let (token, secret) = fresh("admin", Role::Admin, now, None);
+    operators::insert_token(&mut tx, &token).await?;
+    keep(&secret)
+        .map_err(|e| ServiceError::invalid(format!("cannot write the first token: {e}")))?;
+    let made = Event::TokenMade {
+        token: token.id,
+        role: Role::Admin,
+        name: token.name,
+    };
+    events::append(&mut tx, origin, now, &[(Actor::System, made)]).await?;
+    tx.commit().await?;
+    Ok(Some(secret))
+}
