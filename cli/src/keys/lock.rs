@@ -1,16 +1,38 @@
 //! One command at a time in a folder of keys.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::error::CliError;
 
 const NAME: &str = ".lock";
 
-/// Waits until no other command uses the folder, and keeps the others out until the file is dropped.
-/// `None` where nothing can be written: a folder that is not there yet, or a medium that is only read.
-pub(super) fn hold(dir: &Path) -> Result<Option<File>, CliError> {
+/// Locks that this process holds. A command opens its folder several times, also one within another:
+/// the lock is between processes.
+static HELD: Mutex<BTreeMap<PathBuf, Weak<File>>> = Mutex::new(BTreeMap::new());
+
+/// Waits until no other process uses the folder, and keeps the others out until the last handle is
+/// dropped. `None` where nothing can be written: a folder that is not there yet, or a medium that is
+/// only read.
+pub(super) fn hold(dir: &Path) -> Result<Option<Arc<File>>, CliError> {
+    let Ok(dir) = dir.canonicalize() else {
+        return Ok(None);
+    };
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(lock) = held.get(&dir).and_then(Weak::upgrade) {
+        return Ok(Some(lock));
+    }
+    let lock = take(&dir)?.map(Arc::new);
+    if let Some(lock) = &lock {
+        held.insert(dir, Arc::downgrade(lock));
+    }
+    Ok(lock)
+}
+
+fn take(dir: &Path) -> Result<Option<File>, CliError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -51,21 +73,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_command_waits_until_the_first_one_is_done() {
+    fn a_command_opens_its_folder_as_often_as_it_likes_and_others_are_kept_out() {
         let dir = tempfile::tempdir().unwrap();
         let first = hold(dir.path()).unwrap().unwrap();
-        let path = dir.path().to_owned();
-        let (done, waits) = std::sync::mpsc::channel();
-        let second = std::thread::spawn(move || {
-            let held = hold(&path).unwrap();
-            done.send(()).unwrap();
-            held.is_some()
-        });
-        // Nothing to be told by here: it must not have it while we do.
-        assert!(waits.try_recv().is_err());
+        let second = hold(dir.path()).unwrap().unwrap();
+        let other = File::open(dir.path().join(NAME)).unwrap();
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
         drop(first);
-        waits.recv().unwrap();
-        assert!(second.join().unwrap());
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(second);
+        other.try_lock().unwrap();
     }
 
     #[test]

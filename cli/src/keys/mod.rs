@@ -18,6 +18,7 @@ pub(crate) mod token;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tidegate_protocol::Timestamp;
 use tidegate_trust::{
@@ -43,7 +44,7 @@ pub(crate) struct Access {
 pub(crate) struct Offline {
     access: Access,
     /// Keeps other commands from the folder: two that sign at once would both make the next version.
-    _lock: Option<File>,
+    _lock: Option<Arc<File>>,
     repository: Repository,
     open: BTreeMap<String, Keyring>,
     /// Role files that their new holders have not signed yet.
