@@ -60,6 +60,14 @@ async fn a56_a_copied_device_gives_itself_away_and_is_isolated() {
         "{view}"
     );
     assert_eq!(view["reason"]["code"], "device_isolated");
+    // The server saw it when it was asked, and the leader had no part in it.
+    let events = format!("/api/v1/devices/{}/events", device.id());
+    let events = server.get(&events).await["items"].clone();
+    let events = events.as_array().unwrap();
+    let isolated = events.iter().find(|e| e["kind"] == "device_isolated");
+    let isolated = isolated.unwrap_or_else(|| panic!("{events:#?}"));
+    assert_eq!(isolated["actor_kind"], "check_in");
+    assert!(isolated["body"]["request"].is_u64(), "{isolated}");
     // Neither of them is told to install anything.
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     let why = server

@@ -10,6 +10,7 @@ mod checkin;
 mod ci;
 mod delta;
 mod doctor;
+mod door;
 mod first_steps;
 mod fleet;
 mod gate;

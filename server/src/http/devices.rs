@@ -9,7 +9,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tidegate_protocol::{DeviceId, Label};
 
-use super::dto::{DeviceView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView};
+use super::dto::{
+    DeviceView, EventView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView,
+};
 use super::error::{ApiError, ApiResult};
 use super::extract::{
     Administrator, Body, Params, Reader, Releaser, Responder, Segments, parse, parse_opt,
@@ -18,7 +20,6 @@ use super::page::{PageParams, respond};
 use crate::app::App;
 use crate::service::ServiceError;
 use crate::service::devices::NewJoinToken;
-use crate::store::devices;
 
 async fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
     let entry = app.device(id).await?;
@@ -46,12 +47,9 @@ pub(crate) async fn list(
         page.product.unwrap_or_default(),
         page.region.unwrap_or_default(),
     );
-    let mut tx = app.db.read().await?;
-    let rows = devices::page(&mut tx, &after, &product, &region, limit).await?;
-    drop(tx);
-    let mut items = Vec::with_capacity(rows.len());
-    for row in &rows {
-        items.push(look(&app, row.id).await?);
+    let mut items = Vec::new();
+    for id in app.device_ids(&after, &product, &region, limit).await? {
+        items.push(look(&app, id).await?);
     }
     Ok(respond("/api/v1/devices", items, limit, |d| d.id.clone()))
 }
@@ -78,6 +76,24 @@ pub(crate) async fn why(
     Segments(id): Segments<String>,
 ) -> ApiResult<Json<WhyView>> {
     Ok(Json(app.why_device(parse(&id)?).await?.into()))
+}
+
+/// Events of a device, oldest first; the cursor of the last page continues from there.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/events", tag = "devices",
+    security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The device"), PageParams),
+    responses((status = 200, description = "A page of events", body = Page<EventView>)))]
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+    Segments(id): Segments<String>,
+    Params(page): Params<PageParams>,
+) -> ApiResult<Response> {
+    let (device, limit): (DeviceId, i64) = (parse(&id)?, page.limit()?);
+    let rows = app.device_events(device, page.number()?, limit).await?;
+    let items: Vec<EventView> = rows.into_iter().map(EventView::from).collect();
+    let path = format!("/api/v1/devices/{device}/events");
+    Ok(respond(&path, items, limit, |e| e.seq.to_string()))
 }
 
 /// Shuts a device out, from its next request on.

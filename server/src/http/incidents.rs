@@ -21,7 +21,6 @@ use crate::service::ServiceError;
 use crate::service::access::Operator;
 use crate::service::holds::NewHold;
 use crate::service::incidents::ReturnOf;
-use crate::store::{holds, incidents};
 
 /// Takes a rollout or a release back, as its body says.
 pub(crate) async fn order_return(
@@ -53,7 +52,7 @@ pub(crate) async fn list(
         Some((at, id)) => (Timestamp::from_micros(parse(at)?), id.to_owned()),
         None => (Timestamp::from_micros(i64::MAX), String::new()),
     };
-    let rows = incidents::page(&mut app.db.read().await?, before, &id, limit).await?;
+    let rows = app.incidents((before, &id), limit).await?;
     let positions: std::collections::BTreeMap<String, String> = rows
         .iter()
         .map(|i| {
@@ -117,7 +116,7 @@ pub(crate) async fn list_holds(
     let limit = page.limit()?;
     let after = page.position()?;
     let product = page.product.unwrap_or_default();
-    let rows = holds::page(&mut app.db.read().await?, &after, &product, limit).await?;
+    let rows = app.holds(&after, &product, limit).await?;
     let items = rows
         .into_iter()
         .map(|row| HoldView::new(row, None, false))

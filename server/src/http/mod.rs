@@ -116,6 +116,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(devices::list))
         .routes(routes!(devices::get))
         .routes(routes!(devices::why))
+        .routes(routes!(devices::events))
         .routes(routes!(devices::revoke))
         .routes(routes!(devices::readmit))
         .routes(routes!(devices::isolate))

@@ -12,7 +12,6 @@ use super::dto::{TokenBody, TokenView, WhoamiView};
 use super::error::ApiResult;
 use super::extract::{Administrator, Body, Reader, Segments, parse};
 use crate::app::App;
-use crate::store::operators;
 
 /// Who the token belongs to.
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "operators", security(("token" = ["read"])),
@@ -31,7 +30,7 @@ pub(crate) async fn list(
     State(app): State<Arc<App>>,
     _by: Administrator,
 ) -> ApiResult<Json<Vec<TokenView>>> {
-    let tokens = operators::tokens(&mut app.db.read().await?).await?;
+    let tokens = app.tokens().await?;
     Ok(Json(
         tokens.iter().map(|t| TokenView::new(t, None)).collect(),
     ))

@@ -49,6 +49,17 @@ impl PageParams {
         }
     }
 
+    /// The number that the cursor holds; 0 for the first page.
+    pub(crate) fn number(&self) -> Result<i64, ApiError> {
+        let position = self.position()?;
+        if position.is_empty() {
+            return Ok(0);
+        }
+        position.parse().map_err(|_| {
+            ServiceError::invalid("cursor: not one of this list; begin without a cursor").into()
+        })
+    }
+
     /// The position that the cursor holds; empty for the first page.
     pub(crate) fn position(&self) -> Result<String, ApiError> {
         let Some(cursor) = &self.cursor else {

@@ -18,7 +18,7 @@ use super::extract::{
 use crate::app::App;
 use crate::service::ServiceError;
 use crate::service::incidents::ReturnOf;
-use crate::store::products::{self, ProductSettings};
+use crate::store::products::ProductSettings;
 use tidegate_delta::Limits;
 use tidegate_domain::version_gate::Tls;
 
@@ -29,10 +29,10 @@ pub(crate) async fn list_products(
     State(app): State<Arc<App>>,
     _by: Reader,
 ) -> ApiResult<Json<Vec<ProductView>>> {
-    let list = products::products(&mut app.db.read().await?).await?;
+    let list = app.products().await?;
     Ok(Json(
         list.into_iter()
-            .map(|(name, _)| ProductView {
+            .map(|name| ProductView {
                 name: name.to_string(),
             })
             .collect(),
@@ -67,12 +67,7 @@ pub(crate) async fn list_releases(
     _by: Reader,
     Segments(product): Segments<String>,
 ) -> ApiResult<Json<Vec<ReleaseView>>> {
-    let product = parse(&product)?;
-    let mut tx = app.db.read().await?;
-    if !products::product_exists(&mut tx, &product).await? {
-        return Err(ServiceError::not_found(format!("product {product}")).into());
-    }
-    let list = products::releases(&mut tx, &product).await?;
+    let list = app.releases(&parse(&product)?).await?;
     Ok(Json(
         list.into_iter().map(|r| ReleaseView::new(r, &[])).collect(),
     ))
@@ -112,12 +107,7 @@ pub(crate) async fn get_release(
     _by: Reader,
     Segments((product, version)): Segments<(String, String)>,
 ) -> ApiResult<Response> {
-    let (product, version) = (parse(&product)?, parse(&version)?);
-    let mut tx = app.db.read().await?;
-    let release = products::release(&mut tx, &product, &version)
-        .await?
-        .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
-    let artifacts = products::artifacts(&mut tx, &product, &version).await?;
+    let (release, artifacts) = app.release(&parse(&product)?, &parse(&version)?).await?;
     let etag = format!("\"{}\"", release.revision);
     Ok((
         [(header::ETAG, etag)],
@@ -230,12 +220,7 @@ pub(crate) async fn get_settings(
     _by: Reader,
     Segments(product): Segments<String>,
 ) -> ApiResult<Json<SettingsBody>> {
-    let product = parse(&product)?;
-    let list = products::all_settings(&mut app.db.read().await?).await?;
-    let found = list.into_iter().find(|(name, _)| *name == product);
-    let (_, settings) =
-        found.ok_or_else(|| ServiceError::not_found(format!("product {product}")))?;
-    Ok(Json(settings.into()))
+    Ok(Json(app.settings(&parse(&product)?).await?.into()))
 }
 
 /// Sets what holds for a whole product.

@@ -25,7 +25,6 @@ use crate::service::rollouts::create::NewRollout;
 use crate::service::{ServiceError, presets};
 use crate::store::changes::ChangeKind;
 use crate::store::policy::SILENT_AFTER;
-use crate::store::{deployments, events, rollouts};
 
 /// Rollouts, newest first.
 #[utoipa::path(get, path = "/api/v1/rollouts", tag = "rollouts", security(("token" = ["read"])),
@@ -43,7 +42,7 @@ pub(crate) async fn list(
         None => (Timestamp::from_micros(i64::MAX), String::new()),
     };
     let product = page.product.unwrap_or_default();
-    let rows = rollouts::page(&mut app.db.read().await?, before, &id, &product, limit).await?;
+    let rows = app.rollouts((before, &id), &product, limit).await?;
     let mut views = Vec::with_capacity(rows.len());
     for row in rows {
         let position = format!("{}/{}", row.created_at.as_micros(), row.id);
@@ -388,11 +387,7 @@ pub(crate) async fn deployments(
     let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
     let (after, state) = (page.position()?, page.state.unwrap_or_default());
     let _: Option<DeploymentState> = parse_opt(Some(&state))?;
-    let mut tx = app.db.read().await?;
-    if rollouts::one(&mut tx, rollout).await?.is_none() {
-        return Err(ServiceError::not_found(format!("rollout {rollout}")).into());
-    }
-    let rows = deployments::page(&mut tx, rollout, &after, &state, limit).await?;
+    let rows = app.deployments(rollout, &after, &state, limit).await?;
     let items: Vec<DeploymentView> = rows.into_iter().map(DeploymentView::from).collect();
     let path = format!("/api/v1/rollouts/{rollout}/deployments");
     Ok(respond(&path, items, limit, |d| d.id.clone()))
@@ -409,14 +404,7 @@ pub(crate) async fn events(
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
     let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
-    let position = page.position()?;
-    let after: i64 = if position.is_empty() {
-        0
-    } else {
-        parse(&position)?
-    };
-    let mut tx = app.db.read().await?;
-    let rows = events::of_rollout(&mut tx, rollout, after, limit).await?;
+    let rows = app.rollout_events(rollout, page.number()?, limit).await?;
     let items: Vec<EventView> = rows.into_iter().map(EventView::from).collect();
     let path = format!("/api/v1/rollouts/{rollout}/events");
     Ok(respond(&path, items, limit, |e| e.seq.to_string()))

@@ -132,3 +132,24 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A value that has no form as JSON.
+    struct Never;
+
+    impl serde::Serialize for Never {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("it cannot be written"))
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error_and_no_empty_column() {
+        let error = to_json("reason", &Never).unwrap_err();
+        assert_eq!(error.to_string(), "column reason cannot be written");
+        assert_eq!(to_json("reason", &[1, 2]).unwrap(), "[1,2]");
+    }
+}

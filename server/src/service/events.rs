@@ -1,0 +1,31 @@
+//! Events, read.
+
+use tidegate_protocol::{DeviceId, RolloutId};
+
+use super::ServiceError;
+use crate::app::App;
+use crate::store::events::{self, StoredEvent};
+
+impl App {
+    /// Events of a rollout after a number, oldest first.
+    pub async fn rollout_events(
+        &self,
+        rollout: RolloutId,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        Ok(events::of_rollout(&mut tx, rollout, after, limit).await?)
+    }
+
+    /// Events of a device after a number, oldest first.
+    pub async fn device_events(
+        &self,
+        device: DeviceId,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        Ok(events::of_device(&mut tx, device, after, limit).await?)
+    }
+}

@@ -1,0 +1,118 @@
+//! What people look up: rows as they are stored, page by page.
+
+use tidegate_protocol::{DeviceId, ProductName, RolloutId, Timestamp, Version};
+
+use super::ServiceError;
+use crate::app::App;
+use crate::store::deployments::Deployment;
+use crate::store::holds::HoldRow;
+use crate::store::incidents::Incident;
+use crate::store::operators::OperatorToken;
+use crate::store::products::{Artifact, ProductSettings, Release};
+use crate::store::rollouts::Rollout;
+use crate::store::{deployments, devices, holds, incidents, operators, products, rollouts};
+
+impl App {
+    /// Every product by name.
+    pub async fn products(&self) -> Result<Vec<ProductName>, ServiceError> {
+        let list = products::products(&mut self.db.read().await?).await?;
+        Ok(list.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The releases of a product, newest first.
+    pub async fn releases(&self, product: &ProductName) -> Result<Vec<Release>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        if !products::product_exists(&mut tx, product).await? {
+            return Err(ServiceError::not_found(format!("product {product}")));
+        }
+        Ok(products::releases(&mut tx, product).await?)
+    }
+
+    /// A release with its artifacts.
+    pub async fn release(
+        &self,
+        product: &ProductName,
+        version: &Version,
+    ) -> Result<(Release, Vec<Artifact>), ServiceError> {
+        let mut tx = self.db.read().await?;
+        let release = products::release(&mut tx, product, version)
+            .await?
+            .ok_or_else(|| ServiceError::not_found(format!("release {version} of {product}")))?;
+        let artifacts = products::artifacts(&mut tx, product, version).await?;
+        Ok((release, artifacts))
+    }
+
+    /// The settings of a product.
+    pub async fn settings(&self, product: &ProductName) -> Result<ProductSettings, ServiceError> {
+        let list = products::all_settings(&mut self.db.read().await?).await?;
+        let found = list.into_iter().find(|(name, _)| name == product);
+        let (_, settings) =
+            found.ok_or_else(|| ServiceError::not_found(format!("product {product}")))?;
+        Ok(settings)
+    }
+
+    /// Rollouts before one, newest first; of one product, or of all where it is empty.
+    pub async fn rollouts(
+        &self,
+        (before, id): (Timestamp, &str),
+        product: &str,
+        limit: i64,
+    ) -> Result<Vec<Rollout>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        Ok(rollouts::page(&mut tx, before, id, product, limit).await?)
+    }
+
+    /// Deployments of a rollout behind one, by id; in one state, or in all where it is empty.
+    pub async fn deployments(
+        &self,
+        rollout: RolloutId,
+        after: &str,
+        state: &str,
+        limit: i64,
+    ) -> Result<Vec<Deployment>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        if rollouts::one(&mut tx, rollout).await?.is_none() {
+            return Err(ServiceError::not_found(format!("rollout {rollout}")));
+        }
+        Ok(deployments::page(&mut tx, rollout, after, state, limit).await?)
+    }
+
+    /// Devices behind one, by id; of one product and region, or of all where they are empty.
+    pub async fn device_ids(
+        &self,
+        after: &str,
+        product: &str,
+        region: &str,
+        limit: i64,
+    ) -> Result<Vec<DeviceId>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        let rows = devices::page(&mut tx, after, product, region, limit).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// Incidents before one, newest first.
+    pub async fn incidents(
+        &self,
+        (before, id): (Timestamp, &str),
+        limit: i64,
+    ) -> Result<Vec<Incident>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        Ok(incidents::page(&mut tx, before, id, limit).await?)
+    }
+
+    /// The holds in force behind one, by id; of one product, or of all where it is empty.
+    pub async fn holds(
+        &self,
+        after: &str,
+        product: &str,
+        limit: i64,
+    ) -> Result<Vec<HoldRow>, ServiceError> {
+        let mut tx = self.db.read().await?;
+        Ok(holds::page(&mut tx, after, product, limit).await?)
+    }
+
+    /// The operators' tokens that are not revoked.
+    pub async fn tokens(&self) -> Result<Vec<OperatorToken>, ServiceError> {
+        Ok(operators::tokens(&mut self.db.read().await?).await?)
+    }
+}
