@@ -1,21 +1,21 @@
-//! Where a server is.
+//! Addresses of control planes and mirrors.
 
 use crate::client::TransportError;
 
-/// Where a server is.
+/// Address of a control plane or a mirror.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     pub(crate) tls: bool,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Host and, where it is not the default, port: what requests name and sign.
+    /// Host, with the port where the address gives one: requests name it in `Host` and sign it.
     pub(crate) authority: String,
-    /// What stands before the path of each request: a mirror may keep its blobs in a folder.
+    /// Path prefix of each request: a mirror may keep its blobs in a folder.
     pub(crate) base: String,
 }
 
 impl Address {
-    /// Of nobody.
+    /// Placeholder for a client that connects to nothing.
     pub(crate) fn none() -> Self {
         Self {
             tls: false,
@@ -26,7 +26,7 @@ impl Address {
         }
     }
 
-    /// Reads `http://host:port` or `https://host:port`.
+    /// Parses `http://host:port` or `https://host:port`; a path is refused.
     pub(crate) fn parse(text: &str) -> Result<Self, TransportError> {
         let address = Self::with_base(text)?;
         if address.base.is_empty() {
@@ -36,7 +36,7 @@ impl Address {
         }
     }
 
-    /// Reads the address of a mirror, which may have a path.
+    /// Parses the address of a mirror, which may have a path.
     pub(crate) fn with_base(text: &str) -> Result<Self, TransportError> {
         let refuse = || TransportError::Address(text.chars().take(200).collect());
         let uri: hyper::Uri = text.parse().map_err(|_| refuse())?;

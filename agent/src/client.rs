@@ -1,4 +1,4 @@
-//! HTTP for the agent: one kept connection, bounded reads, deadlines.
+//! HTTP client of the agent: one persistent connection, bounded reads, deadlines.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,12 +19,12 @@ use crate::download::MinimumRate;
 use crate::proxy::{self, Proxy};
 use crate::tls::{TlsClock, connector};
 
-/// How long connecting may take.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(15);
-/// How long the peer may be silent while bytes are expected.
+/// Timeout for the next bytes from the peer.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Why a request got no answer.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The address is not usable.
@@ -39,18 +39,18 @@ pub enum TransportError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
-    /// Nothing came for too long.
+    /// No answer came in time.
     #[error("no answer in time")]
     Timeout,
-    /// More came than allowed.
+    /// The answer exceeds its limit, in bytes.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// The server answered something else than was asked for.
+    /// The server answered with an unexpected status.
     #[error("the server answered {status}: {text}")]
     Status {
         /// The HTTP status.
         status: u16,
-        /// What it said, cut short.
+        /// Problem code and detail, or the body truncated to 200 characters.
         text: String,
     },
     /// The answer cannot be understood.
@@ -58,19 +58,19 @@ pub enum TransportError {
     Malformed(String),
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// Status code.
     pub status: StatusCode,
-    /// Its headers.
+    /// Headers.
     pub headers: hyper::HeaderMap,
-    /// Its body.
+    /// Body.
     pub body: Bytes,
 }
 
 impl Answer {
-    /// The body, if the status is 200.
+    /// Returns the body if the status is 200, else [`TransportError::Status`].
     pub fn ok(self) -> Result<Bytes, TransportError> {
         if self.status == StatusCode::OK {
             return Ok(self.body);
@@ -80,7 +80,7 @@ impl Answer {
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> TransportError {
-    // A problem document says what was wrong; anything else is shown as it is, cut short.
+    // A problem document explains itself; any other body is shown as is, truncated.
     let text = serde_json::from_slice::<tidegate_protocol::Problem>(body).map_or_else(
         |_| String::from_utf8_lossy(body).chars().take(200).collect(),
         |problem| format!("{}: {}", problem.code, problem.detail),
@@ -91,27 +91,27 @@ fn refused(status: StatusCode, body: &[u8]) -> TransportError {
     }
 }
 
-/// What became of bytes that came.
+/// Verdict of the callback on the bytes it was given.
 pub struct Taken<E> {
-    /// Why no more are wanted.
+    /// Reason to stop reading; `None` to go on.
     pub stop: Option<E>,
-    /// How long to wait before the next ones are read.
+    /// Delay before the next read.
     pub pause: Duration,
 }
 
-/// A connection to one server, made when it is needed and kept while it lasts.
+/// HTTP client of one server: connects on demand and keeps the connection open.
 pub struct Client {
     address: Address,
     proxy: Option<Proxy>,
     tls: Option<TlsConnector>,
     connection: Option<SendRequest<Full<Bytes>>>,
-    /// Why it connects to nothing.
+    /// Reason why this client never connects; `None` for a usable one.
     unfit: Option<String>,
 }
 
 impl Client {
-    /// A client that reaches nobody, and says why: for a machine whose settings are broken while it
-    /// has to go back by itself.
+    /// Returns a client that fails every request with a reason: for a machine whose settings are
+    /// broken but which must still be able to roll back.
     pub(crate) fn unfit(why: String) -> Self {
         Self {
             address: Address::none(),
@@ -122,7 +122,7 @@ impl Client {
         }
     }
 
-    /// A client for a server; `ca_file` stands in for the public certificate authorities.
+    /// Returns a client for a server; `ca_file` replaces the public certificate authorities.
     pub fn new(
         server: &str,
         ca_file: Option<&Path>,
@@ -131,7 +131,7 @@ impl Client {
         Self::to(Address::parse(server)?, ca_file, clock)
     }
 
-    /// A client for a mirror of a server's blobs.
+    /// Returns a client for a mirror of a server's blobs.
     pub(crate) fn mirror(
         address: &str,
         ca_file: Option<&Path>,
@@ -161,13 +161,13 @@ impl Client {
         })
     }
 
-    /// A client on a connection that is there already. It makes no other one with TLS.
+    /// Returns a client over an existing connection. It cannot reconnect with TLS.
     pub(crate) async fn over(
         line: Box<dyn Line>,
         address: Address,
         proxy: Option<Proxy>,
     ) -> Result<Self, TransportError> {
-        // A plain request through a proxy names all of its target; in a tunnel it does not.
+        // Plain requests through a proxy carry the full URL; requests inside a tunnel do not.
         let proxy = proxy.filter(|_| !address.tls);
         Ok(Self {
             address,
@@ -178,12 +178,13 @@ impl Client {
         })
     }
 
-    /// What requests name and sign.
+    /// Host and port as requests name and sign them.
     pub fn authority(&self) -> &str {
         &self.address.authority
     }
 
-    /// Another client for the same server: a download and a check-in can run side by side.
+    /// Returns a second client for the same server, so that a download and a check-in can run
+    /// concurrently.
     pub fn sibling(&self) -> Self {
         Self {
             address: self.address.clone(),
@@ -194,7 +195,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads an answer of at most `limit` bytes within a deadline.
+    /// Sends a request and reads an answer of at most `limit` bytes before a deadline.
     pub async fn send(
         &mut self,
         method: Method,
@@ -231,8 +232,8 @@ impl Client {
         })
     }
 
-    /// Fetches a range of bytes and hands them over as they come, with the place where they
-    /// stand: a server that knows no ranges begins at 0.
+    /// Fetches a range of bytes and passes them to `take` as they arrive, with their offset: a
+    /// server without range support starts at 0.
     pub async fn fetch<E>(
         &mut self,
         path: &str,
@@ -254,7 +255,7 @@ impl Client {
         let mut at = match parts.status {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT => {
-                // Only the range that was asked for may be taken for it.
+                // A different range must not be mistaken for the requested one.
                 let begins = parts
                     .headers
                     .get("content-range")
@@ -294,7 +295,7 @@ impl Client {
                 let taken = take(at, &data);
                 at += data.len() as u64;
                 if let Some(stop) = taken.stop {
-                    // What was asked for has come: the connection is good for the next range.
+                    // The whole range has arrived: the connection can be reused for the next one.
                     if at != range.end
                         || tokio::time::timeout(SILENCE, incoming.frame())
                             .await
@@ -324,7 +325,7 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Response<hyper::body::Incoming>, TransportError> {
         let body = Bytes::from(body);
-        // A kept connection may have been closed meanwhile: then once more on a new one.
+        // The server may have closed the idle connection: retry once on a new one.
         if let Some(mut kept) = self.connection.take()
             && kept.ready().await.is_ok()
         {
@@ -334,7 +335,7 @@ impl Client {
                     self.connection = Some(kept);
                     return Ok(response);
                 }
-                // Whether the server took it is not known; every request here may be repeated.
+                // Whether the server processed it is unknown; every request here is safe to retry.
                 Err(_) => drop(kept),
             }
         }
@@ -386,7 +387,7 @@ impl Client {
         Ok(request)
     }
 
-    /// What stands in the request line: a proxy that passes plain requests on wants all of it.
+    /// Target of the request line: a proxy that forwards plain requests needs the full URL.
     fn target(&self, path: &str) -> String {
         let Address {
             authority, base, ..
@@ -439,7 +440,7 @@ impl Client {
     }
 }
 
-/// A connection, encrypted or not: one type, so that HTTP is in the binary once.
+/// A connection, encrypted or not: a single type, so that HTTP is compiled in once.
 pub(crate) trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
@@ -451,7 +452,7 @@ async fn handshake(line: Box<dyn Line>) -> Result<SendRequest<Full<Bytes>>, Tran
         .await
         .map_err(|e| TransportError::Broken(crate::log::chain(&e)))?;
     tokio::spawn(async move {
-        // Its error reaches whoever waits for an answer.
+        // The request that waits for an answer gets the error.
         let _ = connection.await;
     });
     Ok(sender)

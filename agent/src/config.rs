@@ -1,4 +1,4 @@
-//! What the agent was told when it was enrolled, and may be told anew.
+//! Configuration of the agent: written at enrollment, overridden by `agent.conf`.
 
 use std::fs;
 use std::io;
@@ -22,54 +22,54 @@ pub struct Config {
     pub server: String,
     /// The device's id.
     pub device: DeviceId,
-    /// Its name for people.
+    /// Display name of the device.
     pub name: String,
-    /// Its product.
+    /// Product of the device.
     pub product: ProductName,
-    /// Its platform.
+    /// Platform of the device.
     pub platform: Platform,
-    /// Its channel.
+    /// Release channel of the device.
     pub channel: Channel,
     /// Other addresses of the same control plane, tried in turn when the first does not answer.
     #[serde(default)]
     pub also: Vec<String>,
-    /// A PEM file with the certificate authority of the server; the public ones by default.
+    /// PEM file with the server's certificate authority; `None` for the public ones.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// A health check that stands in for the publisher's.
+    /// Health check that overrides the publisher's.
     #[serde(default)]
     pub health: Option<Health>,
-    /// A command that restarts what runs from the slots, after each switch.
+    /// Command that restarts the installed software after each switch.
     #[serde(default)]
     pub restart: Option<Health>,
-    /// How versions are installed.
+    /// Backend that installs versions.
     #[serde(default)]
     pub backend: BackendSettings,
-    /// A command that starts the machine again, for images that a boot loader starts.
+    /// Command that reboots the machine, for backends whose switch takes effect at boot.
     #[serde(default)]
     pub reboot: Option<Health>,
-    /// Chunks that are fetched at once.
+    /// Number of chunks fetched in parallel.
     #[serde(default = "two")]
     pub parallel: u8,
-    /// How fast downloads may be, by the hour.
+    /// Limits on the download rate, by hour of the day.
     #[serde(default)]
     pub limits: Vec<RateLimit>,
-    /// How long one download may take, in seconds.
+    /// Deadline of one download, in seconds.
     #[serde(default = "two_days")]
     pub download_deadline_s: u32,
-    /// Where the power is read.
+    /// Source of the battery state.
     #[serde(default)]
     pub power: PowerSettings,
-    /// Whether the link costs by the byte.
+    /// Whether the link is metered.
     #[serde(default)]
     pub metered: Metered,
-    /// Whether the clock is set by a trusted source: then expiry is judged by it alone.
+    /// Whether the clock is set by a trusted source: if so, expiry is judged by it alone.
     #[serde(default)]
     pub clock_trusted: bool,
-    /// Who may speak to the running agent, and where.
+    /// Access to the running agent: socket and group.
     #[serde(default)]
     pub control: ControlSettings,
-    /// How often what runs is checked outside of updates, in seconds.
+    /// Interval between health checks outside of updates, in seconds.
     #[serde(default = "five_minutes")]
     pub health_every_s: u32,
 }
@@ -90,7 +90,7 @@ const FILE: &str = "agent.json";
 const IDENTITY: &str = "identity.pem";
 const NEXT_IDENTITY: &str = "identity.next.pem";
 
-/// Why the configuration cannot be used.
+/// Reason why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The device is not enrolled.
@@ -101,19 +101,19 @@ pub enum ConfigError {
     Io {
         /// Which file.
         path: PathBuf,
-        /// What the system said.
+        /// Error from the operating system.
         #[source]
         source: io::Error,
     },
-    /// Another agent runs on it.
+    /// Another agent holds the lock of the state directory.
     #[error("another agent uses {0}")]
     Busy(PathBuf),
-    /// It cannot be understood.
+    /// The file cannot be parsed.
     #[error("{path} cannot be read: {what}", path = path.display())]
     Malformed {
         /// Which file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the problem.
         what: String,
     },
 }
@@ -126,20 +126,20 @@ fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ConfigError + '_ {
 }
 
 impl Config {
-    /// All addresses of the control plane, the best first.
+    /// Returns all addresses of the control plane, in order of preference.
     pub fn endpoints(&self) -> impl Iterator<Item = &str> {
         let also = self.also.iter().map(String::as_str);
         std::iter::once(self.server.as_str()).chain(also)
     }
 
-    /// Reads it, and what an administrator has changed.
+    /// Loads `agent.json` and applies `agent.conf` on top.
     pub fn load(state: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::as_enrolled(state)?;
         settings::overlay(state, &mut config)?;
         Ok(config)
     }
 
-    /// Reads what the device was told when it joined, and nothing that was changed since.
+    /// Loads `agent.json` as enrollment wrote it, without `agent.conf`.
     pub(crate) fn as_enrolled(state: &Path) -> Result<Self, ConfigError> {
         let path = state.join(FILE);
         let text = match fs::read_to_string(&path) {
@@ -155,7 +155,7 @@ impl Config {
         })
     }
 
-    /// Writes it.
+    /// Writes `agent.json` atomically.
     pub fn save(&self, fs: &dyn Fs, state: &Path) -> Result<(), ConfigError> {
         let path = state.join(FILE);
         let text = serde_json::to_vec_pretty(self).map_err(|e| ConfigError::Malformed {
@@ -166,7 +166,7 @@ impl Config {
     }
 }
 
-/// The device's key: made on the device, never leaves it.
+/// Returns the device's key, generated on first use. It never leaves the device.
 pub fn identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
     read_or_make(fs, &state.join(IDENTITY))
 }
@@ -189,17 +189,17 @@ fn read_or_make(fs: &dyn Fs, path: &Path) -> Result<SecretKey, ConfigError> {
     }
 }
 
-/// The key that is to take the identity's place; made when there is none yet.
+/// Returns the key that will replace the identity, generated if there is none yet.
 pub(crate) fn next_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
     read_or_make(fs, &state.join(NEXT_IDENTITY))
 }
 
-/// Whether a change of the key was begun.
+/// Whether a key rotation is in progress.
 pub(crate) fn has_next_identity(state: &Path) -> bool {
     state.join(NEXT_IDENTITY).exists()
 }
 
-/// Puts the next key in the identity's place; the server knows it already.
+/// Replaces the identity with the next key, which the server knows already.
 pub(crate) fn take_next_identity(fs: &dyn Fs, state: &Path) -> Result<(), ConfigError> {
     let path = state.join(NEXT_IDENTITY);
     fs.rename(&path, &state.join(IDENTITY))
@@ -207,10 +207,10 @@ pub(crate) fn take_next_identity(fs: &dyn Fs, state: &Path) -> Result<(), Config
         .map_err(io_at(&path))
 }
 
-/// Keeps a second agent off a state directory for as long as it lives.
+/// Locks a state directory against a second agent, until the returned file is dropped.
 pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
     let path = state.join("lock");
-    // Held for reading: a file system with errors must be able to become read-only under us.
+    // Opened for reading: a file system with errors must be able to become read-only under us.
     let open = || match fs::File::open(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             fs::File::create_new(&path)?;

@@ -1,8 +1,8 @@
-//! Local control: what root, the agent's own user and the members of one group may ask of a
-//! running agent, over a socket in its folder. One line of JSON in, one out.
+//! Local control: requests that root, the agent's own user and the members of one group may send to
+//! a running agent, over a socket in its folder. One line of JSON in, one out.
 //!
-//! Who may write to the socket is the file system's matter (mode 0660, or 0600 without a group);
-//! on Windows it is a named pipe, which administrators and the service's own user may write to.
+//! Access is up to the file system: mode 0660, or 0600 without a group. On Windows it is a named
+//! pipe, which administrators and the service's own user may write to.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -21,64 +21,64 @@ use crate::log;
 use crate::platform;
 use crate::standing::Standing;
 
-/// The longest pause, in seconds: a machine that nobody thinks of any more is updated again.
+/// Longest pause, in seconds: a machine that was paused and forgotten gets updates again.
 pub(crate) const MAX_PAUSE_S: u64 = 7 * 86_400;
-/// The longest line, in bytes.
+/// Upper bound on the length of a line, in bytes.
 const LINE: u64 = 64 << 10;
-/// How long one request may take.
+/// Deadline of one request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Requests at the same time.
+/// Upper bound on concurrent requests.
 const AT_ONCE: usize = 8;
 
-/// What may be asked.
+/// A request from a person at the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(crate) enum Ask {
-    /// How it stands.
+    /// Report the status.
     Status,
     /// Ask the server now.
     CheckNow,
-    /// Begin nothing for so long; the way back stays open.
+    /// Start no update for this long; a rollback stays possible.
     Pause {
-        /// Seconds, at most [`MAX_PAUSE_S`].
+        /// Length of the pause in seconds, at most [`MAX_PAUSE_S`].
         seconds: u64,
     },
     /// End a pause.
     Resume,
-    /// Go back to the previous version, within its window.
+    /// Roll back to the previous version, within its rollback window.
     Rollback,
 }
 
 /// The answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Reply {
-    /// Whether it is done, or begun.
+    /// Whether the request was carried out or accepted.
     pub(crate) ok: bool,
-    /// For a person.
+    /// Message for the person who asked.
     pub(crate) text: String,
-    /// How the agent stands.
+    /// State of the running agent.
     pub(crate) live: Live,
-    /// How the device stands, for those who may not read its journal; told with the status alone.
+    /// State of the device, for users who may not read its journal; only with [`Ask::Status`].
     #[serde(default)]
     pub(crate) standing: Option<Standing>,
 }
 
-/// What only a running agent knows.
+/// State that only a running agent knows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Live {
-    /// Its process.
+    /// Process id of the agent.
     pub(crate) pid: u32,
-    /// Seconds since the server has answered last.
+    /// Seconds since the server last answered; `None` before its first answer.
     pub(crate) heard_s: Option<u64>,
-    /// Why the server has nothing to do, or what it said last.
+    /// Reason in the server's last answer, such as why there is nothing to do.
     pub(crate) said: Option<String>,
-    /// Why asking the server failed, where it did last.
+    /// Error of the last request to the server; `None` if it was answered.
     pub(crate) error: Option<String>,
-    /// What an update that was begun waits for.
+    /// Condition that the update under way waits for.
     pub(crate) waits: Option<String>,
-    /// For how long it is paused, in seconds.
+    /// Seconds left of the pause.
     pub(crate) paused_s: Option<u64>,
-    /// Whether it can go back by a word from here.
+    /// Whether [`Ask::Rollback`] is possible now.
     pub(crate) can_return: bool,
 }
 
@@ -86,12 +86,12 @@ pub(crate) struct Live {
 struct State {
     live: Live,
     heard: Option<Instant>,
-    /// Until when it is paused, in seconds of the epoch.
+    /// End of the pause, in seconds since the epoch.
     paused: Option<i64>,
     back: bool,
 }
 
-/// What the socket and the driver know of each other.
+/// State shared by the socket and the driver.
 pub(crate) struct Control {
     fs: Arc<dyn Fs>,
     folder: PathBuf,
@@ -100,7 +100,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// For a state directory; a pause outlives the process.
+    /// Opens the control of a state directory; a pause outlives the process.
     pub(crate) fn open(fs: Arc<dyn Fs>, folder: &Path) -> Self {
         let control = Self {
             fs,
@@ -128,12 +128,12 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends when somebody has asked for something that the driver has to see to.
+    /// Completes when somebody has asked for something that needs the driver.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
     }
 
-    /// Why nothing may be begun, if that is so.
+    /// Reason why nothing may be started, while a pause lasts.
     pub(crate) fn paused(&self) -> Option<Explained> {
         let left = self.paused_s()?;
         let text = format!("for {left} s, by a person at this machine");
@@ -143,19 +143,19 @@ impl Control {
     fn paused_s(&self) -> Option<u64> {
         let until = self.lock().paused?;
         let left = until.saturating_sub(platform::now().as_secs());
-        // A clock that was set back must not make a pause longer than any may be.
+        // Setting the clock back must not stretch a pause beyond the maximum.
         u64::try_from(left)
             .ok()
             .filter(|left| *left > 0)
             .map(|left| left.min(MAX_PAUSE_S))
     }
 
-    /// Whether a person wants the previous version back; asked once.
+    /// Takes a person's request to roll back: true once per request.
     pub(crate) fn takes_back(&self) -> bool {
         std::mem::take(&mut self.lock().back)
     }
 
-    /// The server has answered.
+    /// Records an answer from the server.
     pub(crate) fn heard(&self, reason: &Explained) {
         let mut state = self.lock();
         state.heard = Some(Instant::now());
@@ -163,17 +163,17 @@ impl Control {
         state.live.error = None;
     }
 
-    /// Asking it failed.
+    /// Records a failed request to the server.
     pub(crate) fn failed(&self, error: &str) {
         self.lock().live.error = Some(error.to_owned());
     }
 
-    /// What an update waits for, or nothing.
+    /// Records what the update waits for; `None` when it goes on.
     pub(crate) fn waits(&self, why: Option<&Explained>) {
         self.lock().live.waits = why.map(ToString::to_string);
     }
 
-    /// Where the machine stands.
+    /// Records the phase, which decides whether a rollback is possible.
     pub(crate) fn stands(&self, phase: &Phase) {
         self.lock().live.can_return =
             matches!(phase, Phase::Trial { .. } | Phase::Probation { .. });
@@ -235,7 +235,7 @@ impl Control {
         };
         if ok && ask != Ask::Status {
             log::line(&format!("asked by a person at this machine: {ask:?}"));
-            // Kept until the driver looks, whatever it is at.
+            // The notification is kept until the driver looks, whatever it is doing now.
             self.wake.notify_one();
         }
         let standing = (ask == Ask::Status).then(|| self.standing()).flatten();
@@ -255,7 +255,7 @@ impl Control {
     async fn talk(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
         let mut line = Vec::new();
         let mut byte = [0];
-        // One line: whoever asks does not close its side before it has heard the answer.
+        // Read one line only: the client keeps its side open until it has the answer.
         while stream.read(&mut byte).await? == 1 && byte[0] != b'\n' {
             line.push(byte[0]);
             if line.len() as u64 > LINE {
@@ -285,13 +285,13 @@ impl Control {
     }
 }
 
-/// Who may speak to an agent, and where.
+/// Settings of local control.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlSettings {
-    /// The socket; `control.sock` in the agent's folder by default.
+    /// Path of the socket; `control.sock` in the agent's folder by default.
     #[serde(default)]
     pub socket: Option<PathBuf>,
-    /// A group whose members may speak to it, besides root and the agent's own user.
+    /// Group whose members have access, besides root and the agent's own user.
     #[serde(default)]
     pub group: Option<String>,
 }
@@ -304,7 +304,7 @@ impl ControlSettings {
     }
 }
 
-/// Listens for as long as it is polled; ends only when it cannot.
+/// Serves the socket for as long as it is polled; returns only on an error.
 pub(crate) async fn serve(
     control: Arc<Control>,
     at: &Path,
@@ -327,7 +327,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Asks a running agent.
+/// Sends a request to a running agent.
 pub(crate) fn ask(at: &Path, ask: Ask) -> io::Result<Reply> {
     let mut stream = door::knock(at)?;
     let mut line = serde_json::to_vec(&ask)?;
@@ -349,7 +349,7 @@ mod door {
     use super::PATIENCE;
     use crate::platform;
 
-    /// Bound under a name that nobody knows, and renamed when its mode is right.
+    /// Binds under a random name and renames it once its mode and group are set.
     pub(super) fn open(at: &Path, group: Option<&str>) -> io::Result<UnixListener> {
         let name = format!(".c{:x}", rand::random::<u32>());
         let hidden = at.with_file_name(name);
@@ -389,7 +389,7 @@ mod door {
 
     use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
 
-    /// A pipe has a name of its own, not one in a folder.
+    /// Derives a name from the path: pipes do not live in folders.
     fn name(at: &Path) -> String {
         let id = tidegate_delta::sha256(at.to_string_lossy().to_lowercase().as_bytes());
         format!(r"\\.\pipe\tidegate-agent-{id}")

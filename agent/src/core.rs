@@ -1,5 +1,5 @@
-//! The core of the agent: the journal, the slots and the machine between them. No network, no
-//! clock, no tokio: whoever drives it can stop it between any two operations.
+//! Core of the agent: the journal, the slots and the state machine between them. No network, no
+//! clock, no tokio: its driver can stop it between any two operations.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,11 +19,11 @@ pub(crate) struct Core {
     pub(crate) journal: Journal,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) download: Download,
-    /// Names this start of what is updated; empty where nobody tells.
+    /// Identifier of this start, such as the machine's boot id; empty if unknown.
     pub(crate) start: String,
 }
 
-/// What has happened and is not yet taken in, and what is still to be done.
+/// Events not processed yet, and effects still to be performed.
 #[derive(Default)]
 pub(crate) struct Agenda {
     events: VecDeque<Event>,
@@ -57,7 +57,7 @@ impl Core {
         })
     }
 
-    /// What the agent begins with.
+    /// Returns the agenda of a starting agent.
     pub(crate) fn start(&self) -> Result<Agenda, SlotError> {
         Ok(Agenda::of(Event::Started {
             medium: self.backend.medium()?,
@@ -65,8 +65,8 @@ impl Core {
         }))
     }
 
-    /// Takes in all that has happened, journal first; gives the next thing to do, or `None` when
-    /// there is nothing more. `told` hears of each new phase.
+    /// Processes all pending events, journal first, and returns the next effect to perform; `None`
+    /// when nothing is left. `told` is called with each new phase.
     pub(crate) fn next(
         &mut self,
         agenda: &mut Agenda,
@@ -77,7 +77,7 @@ impl Core {
             let (record, wanted) = step(self.journal.record().clone(), event);
             self.journal.write(record)?;
             if std::mem::discriminant(&self.journal.record().phase) != before {
-                // What was wanted in the old phase is wanted no more.
+                // Effects of the old phase are obsolete.
                 agenda.effects.clear();
                 told(&self.journal.record().phase);
             }
@@ -86,7 +86,7 @@ impl Core {
         Ok(agenda.effects.pop_front())
     }
 
-    /// The work of making a job's version in its slot: long, and without the journal.
+    /// Returns the work of staging a job's version in its slot: it takes long and needs no journal.
     pub(crate) fn staging(&self, job: Job) -> Staging {
         Staging {
             backend: self.backend.clone(),
@@ -96,7 +96,7 @@ impl Core {
         }
     }
 
-    /// The work of putting a slot to use again that was in use before.
+    /// Returns the work of switching back to a slot that was in use before.
     pub(crate) fn way_back(&self, slot: Option<SlotId>) -> WayBack {
         let installed = slot.and_then(|slot| self.journal.record().slot(slot));
         WayBack {
@@ -107,18 +107,18 @@ impl Core {
     }
 }
 
-/// Everything that the way back needs: no network, no server.
+/// Everything that a rollback needs: no network, no server.
 pub(crate) struct WayBack {
     backend: Arc<dyn Backend>,
     slot: Option<SlotId>,
     image: Option<Image>,
 }
 
-/// Why a device is not back.
+/// Reason why a rollback did not complete.
 pub(crate) enum NotBack {
-    /// What was kept is not what was verified: it is not put to use.
+    /// The kept version is not what was verified: it is not activated.
     Damaged(Explained),
-    /// It is whole, and could not be put to use.
+    /// The kept version is intact, but could not be activated.
     Failed(Explained),
 }
 
@@ -128,7 +128,7 @@ impl WayBack {
             .backend
             .medium()
             .is_ok_and(|medium| medium.active == self.slot && medium.next == self.slot);
-        // What runs already is not looked at any more.
+        // A version that runs already is not verified again.
         if !there && let (Some(slot), Some(image)) = (self.slot, self.image) {
             self.backend.verify(slot, image).map_err(|error| {
                 if error.is_damage() {
@@ -140,15 +140,15 @@ impl WayBack {
             })?;
         }
         let activation = match self.backend.activate(self.slot) {
-            // It never left: that nothing can be switched now is no reason to go on trying.
+            // The slot is in use already: a failing switch is no reason to keep retrying.
             Err(error) if there => {
                 log::line(&format!("after going back: {}", log::chain(&error)));
                 Activation::Live
             }
             other => other.map_err(|error| NotBack::Failed(error.explained()))?,
         };
-        // It has proven itself before: without this word a boot loader takes it to be on trial, and
-        // turns to the version that failed when it has had its starts.
+        // The version has proven itself before. Unless it is confirmed, a boot loader treats it as
+        // on trial and turns to the version that failed once its boot attempts are used up.
         if activation == Activation::Live
             && let Some(slot) = self.slot
         {
@@ -196,7 +196,7 @@ impl Staging {
         if let Err(why) = &staged
             && why.code == Reason::DiskFull
         {
-            // The agent must not starve from what it has left itself.
+            // The agent must not run out of space because of its own leftovers.
             let freed = self.backend.discard(job.slot);
             let _ = freed.inspect_err(|error| log::line(&log::chain(error)));
         }

@@ -1,4 +1,4 @@
-//! Joining a fleet.
+//! Enrollment: joining a fleet.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::power::{Metered, PowerSettings};
 use crate::tls::TlsClock;
 use crate::trust_store::{TrustStore, TrustStoreError};
 
-/// What a person says when a device joins.
+/// Parameters of an enrollment.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub server: String,
@@ -51,7 +51,7 @@ pub(crate) struct Request {
     pub(crate) reboot: Option<Health>,
 }
 
-/// Why a device could not join.
+/// Reason why a device could not enroll.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnrolError {
     #[error("{0}")]
@@ -84,8 +84,8 @@ pub(crate) enum EnrolError {
     Enrolled(PathBuf, String),
 }
 
-/// Joins. Whatever step it is cut at, it may be run again: the key is kept, the server knows it,
-/// and the token is used once.
+/// Enrolls this device. Interrupted at any step, it can be run again: the key is kept, the server
+/// recognizes it, and the token is used up only once.
 pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
     let token: JoinToken = request.token.parse()?;
     std::fs::create_dir_all(&request.state)?;
@@ -99,7 +99,7 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
     let fs = fs::system();
     let key = config::identity(&*fs, &request.state)?;
     let adopted = adopt(&fs, &request)?;
-    // Nothing has vouched for a time yet.
+    // No signed time is known yet.
     let clock = TlsClock {
         floor: Timestamp::ZERO,
         trusted: request.clock_trusted,
@@ -132,11 +132,11 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
     let files = pinned_root(enrolled.root, &token)?;
     TrustStore::open(fs.clone(), &request.state)?.save(&TrustedFiles::default(), &files)?;
-    // Nothing was seen yet: what the token says stands in for it.
+    // No metadata was seen yet: the floors in the token stand in for it.
     let mut journal = Journal::open(fs.clone(), &request.state)?;
     let mut record = journal.record().clone();
     record.floors = token.backstop.floors(enrolled.channel);
-    // People vouched for this time when they signed the root.
+    // People vouched for this time by signing the root.
     let issued = RootRole::from_bytes(&files.root).map(|root| root.issued);
     record.time_floor = record.time_floor.max(issued.unwrap_or(Timestamp::ZERO));
     journal.write(record)?;
@@ -162,13 +162,13 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         limits: Vec::new(),
         download_deadline_s: 172_800,
     };
-    // Last: with it the device is enrolled.
+    // Written last: with it the device is enrolled.
     config.save(&*fs, &request.state)?;
     Ok(config)
 }
 
-/// Fetches the root of trust that a join token pins, for a device that has lost its own. Its
-/// floors are in the journal and stay; the token is not used up.
+/// Fetches the root of trust that a join token pins, for a device that has lost its own. The
+/// version floors stay in the journal; the token is not used up.
 pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolError> {
     let token: JoinToken = token.parse()?;
     let config = Config::load(state)?;
@@ -207,7 +207,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
     Ok("the root of trust is there again; start the agent\n".into())
 }
 
-/// The token pins the root: nothing else that the server says is believed before that.
+/// Checks the root against the token's pin: nothing else from the server is trusted before.
 fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrolError> {
     let root = root.into_bytes();
     if tidegate_delta::sha256(&root) != token.root {
@@ -232,7 +232,7 @@ fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrolErro
         }
         return Ok(None);
     };
-    // What runs says which slot it is; where nothing says so it is the first.
+    // The medium says which slot runs; if it cannot, it is the first one.
     let slot = backend.medium()?.active.unwrap_or(SlotId::A);
     let image = backend.adopt(slot, from)?;
     let format = match request.backend {
@@ -251,12 +251,13 @@ fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrolErro
     };
     record.set_slot(slot, Some(installed));
     journal.write(record)?;
-    // Nothing to wait for: it runs already.
+    // Nothing to wait for: the version runs already.
     backend.activate(Some(slot))?;
     Ok(Some(image))
 }
 
-/// Sends a request signed by the device: asks for a nonce, then signs with it.
+/// Sends a request signed by the device: the first try fetches a nonce, the second is signed with
+/// it.
 pub(crate) async fn send_signed(
     client: &mut Client,
     key: &SecretKey,

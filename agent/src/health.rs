@@ -1,4 +1,4 @@
-//! Health checks and restarts: commands with a deadline, and what can be asked without one.
+//! Health checks and restarts: commands with a deadline, and probes that need no command.
 //!
 //! A check is a command, or one or more of these words, all of which must hold before the deadline:
 //!
@@ -9,7 +9,7 @@
 //! file:PATH:SECONDS           was written within so many seconds
 //! ```
 //!
-//! They are asked again until they hold: a service takes its time to come up. A command is run once,
+//! Probes are repeated until they hold: a service takes its time to come up. A command is run once,
 //! and may wait by itself.
 
 use std::io::{Read as _, Write as _};
@@ -22,12 +22,12 @@ use tidegate_trust::Health;
 
 use crate::install::command::{Call, Ended};
 
-/// How often what does not hold yet is asked again.
+/// Interval between attempts of a probe that does not hold yet.
 const AGAIN: Duration = Duration::from_millis(250);
-/// The longest that one of them may take.
+/// Timeout of one attempt.
 const ONE: Duration = Duration::from_secs(5);
 
-/// Where and for whom a command runs.
+/// Context in which a command runs.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     /// The folder of the version; commands run in it.
@@ -38,8 +38,8 @@ pub struct Surroundings {
     pub device_name: String,
 }
 
-/// Runs a command to its end or its deadline; on the deadline its whole process group is killed.
-/// `failed` and `late` are the reasons for the two ways to go wrong.
+/// Runs a command to its end or its deadline; at the deadline its whole process group is killed.
+/// `failed` and `late` are the reasons to report for a failure and for a timeout.
 pub fn run(
     line: &Health,
     around: &Surroundings,
@@ -65,7 +65,7 @@ pub fn run(
     }
 }
 
-/// Checks the health of what runs.
+/// Checks the health of the version in use.
 pub fn check(line: &Health, around: &Surroundings) -> Result<(), Explained> {
     let Some(questions) = questions(&line.command) else {
         return run(line, around, Reason::HealthFailed, Reason::HealthTimeout);
@@ -88,7 +88,7 @@ pub fn check(line: &Health, around: &Surroundings) -> Result<(), Explained> {
     Ok(())
 }
 
-/// What can be seen to be wrong with a line before it is ever asked.
+/// Validates a check before it is ever run; the error says what is wrong with it.
 pub(crate) fn look_at(words: &[String]) -> Result<(), String> {
     const BEGINS: [&str; 5] = ["http://", "https://", "tcp:", "unit:", "file:"];
     let asks = |word: &&String| BEGINS.iter().any(|begin| word.starts_with(begin));
@@ -128,7 +128,7 @@ fn look_at_one(word: &str) -> Result<(), String> {
     }
 }
 
-/// One thing that can be asked.
+/// One probe of a health check.
 struct Question<'a> {
     word: &'a str,
     kind: Kind<'a>,
@@ -141,7 +141,7 @@ enum Kind<'a> {
     File(&'a Path, Duration),
 }
 
-/// The questions, if every word is one; else it is a command.
+/// Parses the words as probes; `None` if one of them is not, which makes it a command.
 fn questions(words: &[String]) -> Option<Vec<Question<'_>>> {
     if words.is_empty() {
         return None;
@@ -183,7 +183,7 @@ impl Question<'_> {
                 let written = std::fs::metadata(around.folder.join(path))
                     .and_then(|meta| meta.modified())
                     .map_err(|e| e.to_string())?;
-                // A file from the future is as fresh as can be.
+                // A file from the future counts as fresh.
                 let found = SystemTime::now()
                     .duration_since(written)
                     .unwrap_or_default();
@@ -208,7 +208,7 @@ fn connect(place: &str, within: Duration) -> Result<TcpStream, String> {
 }
 
 fn http(place: &str, path: &str, within: Duration) -> Result<(), String> {
-    // A word is split at spaces and line breaks already; nothing else may end a line of the request.
+    // Words are split at spaces and line breaks already; nothing else may end the request line.
     if path.chars().any(char::is_control) {
         return Err("its path has control characters".into());
     }
@@ -227,7 +227,7 @@ fn http(place: &str, path: &str, within: Duration) -> Result<(), String> {
     stream.set_write_timeout(Some(within)).map_err(failed)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed)?;
-    // `HTTP/1.1 204`: the rest is of no interest.
+    // `HTTP/1.1 204`: the rest does not matter.
     let mut head = [0; 12];
     stream.read_exact(&mut head).map_err(failed)?;
     let text = String::from_utf8_lossy(&head);

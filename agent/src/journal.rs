@@ -14,15 +14,15 @@ use tidegate_protocol::Reason;
 use crate::fs::{Fs, Mode, Open};
 use crate::fsm::Record;
 
-/// Why the journal cannot be used.
+/// Reason why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Reading or writing failed.
     #[error("{path}", path = path.display())]
     Io {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error from the operating system.
         #[source]
         source: io::Error,
     },
@@ -38,7 +38,7 @@ pub enum JournalError {
          enrol this device anew in an empty state directory"
     )]
     Damaged(PathBuf),
-    /// The record cannot be written as text.
+    /// The record cannot be serialized.
     #[error("the record cannot be written")]
     Encode(#[source] serde_json::Error),
 }
@@ -57,14 +57,14 @@ pub struct Journal {
     record: Record,
 }
 
-/// Numbers of requests that are passed over when one copy is lost.
+/// Request numbers skipped when one copy is lost.
 const SKIPPED: u64 = 16;
-/// A record of ordinary size has a few KB; nothing larger than this is read.
+/// Upper bound on a journal file, in bytes; an ordinary record has a few KB.
 const MAX_BYTES: u64 = 1 << 20;
 
 impl Journal {
-    /// Reads the journal of a device that is enrolled: one that is gone is not begun anew, because
-    /// that would forget the floors.
+    /// Opens the journal of an enrolled device. A lost one is an error: a new one would forget the
+    /// floors.
     pub fn open_enrolled(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, JournalError> {
         let journal = Self::open(fs, dir)?;
         if journal.write == 0 {
@@ -73,7 +73,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Reads the journal of a state directory; begins one where there is none.
+    /// Opens the journal of a state directory, or begins one if there is none.
     pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, JournalError> {
         let mut newest: Option<Numbered> = None;
         let (mut damaged, mut copies, mut failed) = (0, 0, None);
@@ -98,7 +98,7 @@ impl Journal {
                     crate::log::line("one copy of the journal is damaged; the other one is used");
                 }
                 if copies == 1 && write > 1 {
-                    // What is lost may have used up numbers: nobody must use one twice.
+                    // The lost copy may have used up numbers, and none may be used twice.
                     record.requests = record.requests.saturating_add(SKIPPED);
                 }
                 Ok(Self {
@@ -121,7 +121,7 @@ impl Journal {
         }
     }
 
-    /// How often it was written.
+    /// Number of writes so far.
     pub fn writes(&self) -> u64 {
         self.write
     }
@@ -131,7 +131,7 @@ impl Journal {
         &self.record
     }
 
-    /// Makes a new record durable. Nothing is written when it is the same.
+    /// Makes a new record durable. An unchanged one is not written.
     pub fn write(&mut self, record: Record) -> Result<(), JournalError> {
         if record == self.record && self.write > 0 {
             return Ok(());
@@ -155,8 +155,8 @@ impl Journal {
         Ok(())
     }
 
-    /// On a full disk the way back must still be written down: over the older copy, which takes
-    /// nothing new, the newest one being whole beside it; else where the reserve was.
+    /// Writes on a full disk, where a rollback must still be recorded: over the older copy, which
+    /// takes no new space while the newest one stays whole, or else into the space of the reserve.
     fn write_without_room(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
         if crate::install::io_reason(&full) != Reason::DiskFull {
             return Err(full);
@@ -171,7 +171,7 @@ impl Journal {
             file.sync()
         };
         over().or_else(|_| {
-            // Without a reserve it is the full disk that people should hear of.
+            // Without a reserve, report the full disk and not the missing file.
             let freed = self.fs.remove_file(&self.dir.join(RESERVE));
             freed.map_err(|_| full)?;
             self.fs.replace(path, bytes, Mode::Private)
@@ -179,12 +179,12 @@ impl Journal {
     }
 }
 
-/// A file whose room is the journal's when there is no other: made by whoever has room to give.
+/// File whose space the journal takes on a full disk; the driver makes it while there is space.
 pub(crate) const RESERVE: &str = "reserve";
 
-/// Bytes that a record takes at least, so that a later one fits over it: the reason of a failure, of up
-/// to 2,200 characters, stands in it three times on the way back. In tests simulated media are kept by
-/// the thousand.
+/// Minimum size of a record in bytes, so that a later one fits over it: during a rollback the
+/// reason of a failure, up to 2,200 characters, is in it three times. Smaller in tests, which keep
+/// simulated media by the thousand.
 const ROOM: usize = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 
 const NAMES: [&str; 2] = ["journal.a", "journal.b"];
@@ -274,7 +274,7 @@ mod tests {
         let newest = fs::read(dir.path().join("journal.b")).unwrap();
         journal.write_without_room(&path, &newest, full()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), newest);
-        // More than stood there takes the reserve's room.
+        // A larger record takes the reserve's space.
         let more = vec![b'x'; newest.len() + 1];
         assert!(journal.write_without_room(&path, &more, full()).is_err());
         fs::write(dir.path().join(RESERVE), [0; 100]).unwrap();

@@ -4,9 +4,9 @@
 //! driver  --event-->  fsm::step  --(new record, effects)-->  journal first, then the effects
 //! ```
 //!
-//! The state machine ([`fsm`]) is pure; the driver performs what it asks for, journal first.
-//! Killed between any two system calls, the agent trusts the medium, reads the journal and goes
-//! on. Everything below the transport is synchronous and knows no tokio.
+//! The state machine ([`fsm`]) is pure; the driver performs its effects, journal first. Killed
+//! between any two system calls, the agent trusts the medium, reads the journal and goes on.
+//! Everything below the transport is synchronous and knows no tokio.
 
 pub mod client;
 pub mod config;

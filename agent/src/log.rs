@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-/// Writes a line. A log that cannot be written is no reason to stop. What servers and checks have said
-/// may be in it: no line of theirs passes for one of ours.
+/// Writes a line; a failure to write is ignored. The text may quote servers and checks, so it is
+/// escaped: no line of theirs passes for one of ours.
 pub(crate) fn line(text: &str) {
     let text = tidegate_protocol::plain(text);
     let _ = writeln!(std::io::stderr().lock(), "tidegate-agent: {text}");

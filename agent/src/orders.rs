@@ -1,5 +1,5 @@
-//! What the server assigns, checked in the numbered order and made into a job: no network and no
-//! clock of its own.
+//! Verification of assignments in the numbered order, and their conversion into jobs: no network
+//! and no clock of its own.
 
 use tidegate_protocol::{DeviceId, Platform, Version};
 use tidegate_trust::TrustError;
@@ -10,21 +10,21 @@ use crate::core::Core;
 use crate::fsm::{Installed, Job};
 use crate::journal::JournalError;
 
-/// Who checks an assignment, and what it knows beside its journal.
+/// Facts about the device for verifying an assignment, beside its journal.
 pub(crate) struct Asked<'a> {
     /// This device.
     pub(crate) device: DeviceId,
     /// Its platform.
     pub(crate) platform: &'a Platform,
-    /// The nonce that it sent; none where the assignment was carried here.
+    /// Nonce that it sent; `None` for an assignment from a site bundle.
     pub(crate) nonce: Option<&'a str>,
-    /// What it knows of the time; the floor is the journal's.
+    /// The device's view of the time; the floor is the journal's.
     pub(crate) clock: Clock,
-    /// The version of its agent.
+    /// Version of its agent.
     pub(crate) agent: Option<&'a Version>,
 }
 
-/// Why an assignment is not taken.
+/// Reason why an assignment is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
     #[error(transparent)]
@@ -34,8 +34,8 @@ pub(crate) enum NotTaken {
 }
 
 impl Core {
-    /// Checks an assignment and keeps how late it certainly is. Gives the job and the number of the
-    /// assignment, for the machine to take.
+    /// Verifies an assignment and raises the time floor. Returns the job and the assignment's
+    /// counter, for the state machine.
     pub(crate) fn check(
         &mut self,
         trusted: &Trusted,
@@ -71,7 +71,7 @@ impl Core {
                 health: accepted.facts.health,
             },
             window_s: terms.window_s,
-            // With a carried one a person stands here: the window that it was made in is over.
+            // A person applies a site bundle on site: the window that it was made for is over.
             switch_within_s: terms.switch_within_s.filter(|_| asked.nonce.is_some()),
             again: terms.again,
             payloads: terms.payloads,

@@ -1,4 +1,4 @@
-//! What the agent asks the machine: free space, name, clock.
+//! Facts about the machine: free space, name, clock.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,19 +34,19 @@ pub fn host_name() -> String {
     }
 }
 
-/// Names this start of the machine, where the system does; empty where it does not.
+/// Boot id of the machine; empty where the system has none.
 pub(crate) fn boot_id() -> String {
     read_small(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
 }
 
-/// Bytes that an ordinary user may still write below a path; `None` where it cannot be told.
+/// Free space below a path for an ordinary user, in bytes; `None` if unknown.
 #[cfg(unix)]
 pub fn free_space(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Bytes that this user may still write below a folder; `None` where it cannot be told.
+/// Free space below a folder for this user, in bytes; `None` if unknown.
 #[cfg(windows)]
 pub fn free_space(path: &Path) -> Option<u64> {
     let mut free = 0;
@@ -72,7 +72,7 @@ pub(crate) fn memory() -> Option<(u64, u64)> {
     Some((memory.ullTotalPhys >> 10, memory.ullAvailPhys >> 10))
 }
 
-/// The number of a group, by its name in the machine's own list: a static binary knows no other.
+/// Id of a group, by number or by its name in `/etc/group`: a static binary knows no other source.
 #[cfg(unix)]
 pub(crate) fn group_id(group: &str) -> std::io::Result<u32> {
     if let Ok(id) = group.parse() {
@@ -88,7 +88,7 @@ pub(crate) fn group_id(group: &str) -> std::io::Result<u32> {
 
 pub(crate) fn read_small(path: &Path) -> Option<String> {
     use std::io::Read as _;
-    // A pipe would be waited for.
+    // Reading a pipe would block.
     if !std::fs::metadata(path).ok()?.is_file() {
         return None;
     }

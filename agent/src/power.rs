@@ -1,4 +1,4 @@
-//! Where the power comes from, and whether the link costs: from the system, a file, or a UPS.
+//! Battery state and metered links: from the system, a file, or a UPS.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -12,30 +12,30 @@ use tidegate_trust::Health;
 use crate::install::command::{Call, Ended};
 use crate::platform::read_small;
 
-/// Where a machine's power is read.
+/// Sources of a machine's battery state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PowerSettings {
-    /// A file that says charge and power (`14 battery`, `80 mains`), where the system does not.
+    /// File with charge and power (`14 battery`, `80 mains`), where the system does not tell.
     #[serde(default)]
     pub file: Option<PathBuf>,
-    /// A UPS that Network UPS Tools speaks of: `NAME@HOST[:PORT]`.
+    /// UPS known to Network UPS Tools: `NAME@HOST[:PORT]`.
     #[serde(default)]
     pub ups: Option<String>,
-    /// Where Linux has its power supplies; `/sys/class/power_supply` by default.
+    /// Folder of power supplies on Linux; `/sys/class/power_supply` by default.
     #[serde(default)]
     pub supplies: Option<PathBuf>,
 }
 
-/// Whether the link costs by the byte.
+/// Whether the link is metered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metered {
-    /// As NetworkManager says or guesses; it does not where there is none.
+    /// As NetworkManager says or guesses; not metered where there is none.
     #[default]
     Auto,
-    /// It does.
+    /// It is metered.
     Yes,
-    /// It does not.
+    /// It is not metered.
     No,
 }
 
@@ -53,7 +53,7 @@ impl std::str::FromStr for Metered {
 }
 
 impl Metered {
-    /// Whether it costs now. May ask the system, which takes up to five seconds.
+    /// Whether the link is metered now. May ask the system, which takes up to five seconds.
     pub fn costs(self) -> bool {
         match self {
             Self::Yes => true,
@@ -63,9 +63,9 @@ impl Metered {
     }
 }
 
-/// NetworkManager's property `Metered`: 1 is yes, 3 a guess of yes.
+/// Asks NetworkManager for its property `Metered`: 1 is yes, 3 a guess of yes.
 fn asked_of_network_manager() -> bool {
-    // Where it does not run nobody is asked: that would start a process for nothing.
+    // Where it does not run it is not asked: that would start a process for nothing.
     if !cfg!(target_os = "linux") || !Path::new("/run/NetworkManager").is_dir() {
         return false;
     }
@@ -92,8 +92,8 @@ fn asked_of_network_manager() -> bool {
 }
 
 impl PowerSettings {
-    /// The battery. What cannot be read is unknown, never empty. May take up to ten seconds where
-    /// a UPS is asked.
+    /// Reads the battery. What cannot be read is unknown, never empty. Takes up to ten seconds with
+    /// a UPS.
     pub fn battery(&self) -> Battery {
         if let Some(file) = &self.file {
             return from_file(file).unwrap_or_default();
@@ -113,7 +113,7 @@ fn from_system() -> Battery {
     from_sysfs(Path::new("/sys/class/power_supply"))
 }
 
-/// The lowest charge of the machine's batteries, as its system tells it.
+/// Lowest charge of the machine's batteries, as its system reports it.
 #[cfg(any(windows, target_os = "macos"))]
 fn from_system() -> Battery {
     use starship_battery::{Manager, State};
@@ -137,10 +137,10 @@ fn from_system() -> Battery {
     found
 }
 
-/// What a UPS says by the text protocol of Network UPS Tools (RFC 9271, section 4.2.6).
+/// Queries a UPS by the text protocol of Network UPS Tools (RFC 9271, section 4.2.6).
 pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    /// A UPS has some hundred variables.
+    /// Upper bound on the answer, in bytes: a UPS has some hundred variables.
     const LIMIT: u64 = 256 << 10;
     let failed = |e: std::io::Error| e.to_string();
     let (name, host) = ups.split_once('@').ok_or("expected NAME@HOST[:PORT]")?;
@@ -193,7 +193,7 @@ pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
                     (_, true) => Power::Mains,
                     _ => Power::Unknown,
                 };
-                // Low battery is the UPS' own word for it, whatever charge it shows.
+                // `LB` is the UPS' own verdict, whatever charge it shows.
                 if has("LB") && has("OB") {
                     battery.percent = Some(battery.percent.unwrap_or(0).min(1));
                 }
@@ -204,7 +204,7 @@ pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
     Err("it stopped in the middle".into())
 }
 
-/// Reads until a moment, however slowly bytes come.
+/// Reader with an overall deadline, however slowly bytes come.
 struct Patient {
     stream: TcpStream,
     until: Instant,
@@ -236,7 +236,8 @@ fn from_file(file: &Path) -> Option<Battery> {
 }
 
 /// Linux: the lowest charge of the batteries that power the machine itself (`scope` is not
-/// `Device`: a mouse is not a machine); mains when any supply is online or none is there.
+/// `Device`: a mouse is not a machine); on battery if one of them discharges, else on mains.
+/// Without a battery, on mains if a supply is online, else unknown.
 fn from_sysfs(root: &Path) -> Battery {
     let Ok(entries) = std::fs::read_dir(root) else {
         return Battery::default();

@@ -1,5 +1,5 @@
-//! Proxies as the environment names them: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in
-//! capitals or not.
+//! Proxies from the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper or
+//! lower case.
 
 use std::env;
 
@@ -21,8 +21,8 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// The proxy for a host, if the environment names one. `HTTP_PROXY` in capitals is not read where
-/// a web server may set it from a request (`REQUEST_METHOD` is there).
+/// Returns the proxy for a host, if the environment names one. Upper-case `HTTP_PROXY` is ignored
+/// where a web server may set it from a request (`REQUEST_METHOD` is there).
 pub(crate) fn for_host(tls: bool, host: &str) -> Result<Option<Proxy>, String> {
     choose(tls, host, &|name| {
         env::var(name).ok().filter(|value| !value.is_empty())
@@ -50,8 +50,8 @@ fn choose(
     parse(&text).map(Some)
 }
 
-/// Whether a host is in a list like `localhost,.plant.example,10.0.0.7`. A domain spares what is
-/// below it, with or without a leading dot; `*` spares all.
+/// Whether a host is in a list like `localhost,.plant.example,10.0.0.7`. A domain includes what is
+/// below it, with or without a leading dot; `*` includes everything.
 fn is_spared(list: &str, host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     list.split([',', ' ']).any(|entry| {
@@ -70,7 +70,7 @@ fn is_spared(list: &str, host: &str) -> bool {
 }
 
 fn parse(text: &str) -> Result<Proxy, String> {
-    // The text may hold a password: it is not repeated.
+    // The text may hold a password: it is not quoted.
     let refuse = || "the proxy's address is not http://[user:password@]host:port".to_owned();
     let rest = match text.split_once("://") {
         Some(("http", rest)) => rest,
@@ -90,7 +90,7 @@ fn parse(text: &str) -> Result<Proxy, String> {
     })
 }
 
-/// What stands for itself and what is written as `%40`.
+/// Decodes percent-encoding, such as `%40`.
 fn decoded(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -106,7 +106,7 @@ fn decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// RFC 4648; the only use of it in the agent.
+/// Encodes base64 (RFC 4648); this is its only use in the agent.
 fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -126,7 +126,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Asks a proxy for a tunnel to a host. Nothing is read beyond the proxy's answer.
+/// Opens a tunnel to a host through a proxy. Nothing is read beyond the proxy's answer.
 pub(crate) async fn tunnel(
     stream: &mut TcpStream,
     proxy: &Proxy,
@@ -148,7 +148,7 @@ pub(crate) async fn tunnel(
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        // Byte by byte: what follows the head is the tunnel's.
+        // Byte by byte: whatever follows the head belongs to the tunnel.
         head.push(stream.read_u8().await.map_err(failed)?);
         if head.len() > LIMIT {
             return Err("the proxy's answer is too long".into());

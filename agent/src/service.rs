@@ -1,13 +1,13 @@
-//! What the service manager hears: that the agent is ready, and that it is not stuck.
+//! Notifications to the service manager: the agent is ready, and not stuck.
 //!
-//! The signs of life come from the event loop, and only for as long as the driver gets on: when either
-//! hangs, they stop, systemd kills the agent, and in the trial of a new version that costs a try.
+//! The signs of life come from the event loop, and only while the driver makes progress: if either
+//! hangs they stop, systemd kills the agent, and in the trial of a new version that costs a try.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// When the driver got on last, in seconds since the start.
+/// Time of the driver's last progress, in seconds since the start.
 static BEAT: AtomicU64 = AtomicU64::new(0);
 
 fn seconds() -> u64 {
@@ -15,23 +15,23 @@ fn seconds() -> u64 {
     BEGUN.get_or_init(Instant::now).elapsed().as_secs()
 }
 
-/// The driver gets on.
+/// Records that the driver makes progress.
 pub(crate) fn beat() {
     BEAT.store(seconds(), Ordering::Relaxed);
 }
 
-/// Whether the driver has got on lately: no single thing that it waits for takes ten minutes.
+/// Whether the driver has made progress lately: nothing that it waits for takes ten minutes.
 #[cfg(target_os = "linux")]
 fn gets_on(now_s: u64, beat_s: u64) -> bool {
     now_s.saturating_sub(beat_s) < 600
 }
 
-/// Says that the agent is ready, then that it lives, for as long as it is polled. Never ends.
+/// Signals that the agent is ready, then that it is alive, for as long as it is polled. Never ends.
 pub(crate) async fn keep_alive() {
     #[cfg(target_os = "linux")]
     {
         use sd_notify::{NotifyState, notify, watchdog_enabled};
-        // Nobody listens where no service manager asked for it.
+        // No effect where no service manager listens.
         let _ = notify(&[NotifyState::Ready]);
         if let Some(within) = watchdog_enabled() {
             loop {
@@ -59,7 +59,7 @@ mod tests {
         assert!(!gets_on(700, 50));
     }
 
-    /// The environment belongs to the whole process: the words are read from one of its own.
+    /// The environment is per process: the messages are read from a child process.
     #[test]
     fn systemd_hears_that_it_is_ready_and_lives() {
         let dir = tempfile::tempdir().unwrap();

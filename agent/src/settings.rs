@@ -1,7 +1,7 @@
-//! `agent.conf` in the agent's folder: what an administrator changes after the device has joined.
+//! `agent.conf` in the agent's folder: settings that an administrator changes after enrollment.
 //!
-//! One `name = value` a line, `#` before a comment; the names are those of `enroll`. What stands
-//! there counts more than what the device was told when it joined.
+//! One `name = value` per line, `#` before a comment; the names are those of `enroll`. These
+//! settings override those from enrollment.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::config::{Config, ConfigError};
 use crate::download::RateLimit;
 use crate::health;
 
-/// Its name.
+/// Name of the settings file.
 pub(crate) const FILE: &str = "agent.conf";
-/// The largest that is read, in bytes.
+/// Upper bound on the bytes read from the settings file.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// What a fresh one says: every setting, none of them set.
+/// Contents of a new settings file: every setting, none of them set.
 pub(crate) const TEMPLATE: &str = "\
 # Settings of the Tidegate agent on this machine. What stands here counts more than what the
 # device was told when it joined; restart the agent after a change. `tidegate-agent doctor` reads
@@ -53,12 +53,12 @@ pub(crate) const TEMPLATE: &str = "\
 #socket = /run/tidegate-agent/control.sock
 ";
 
-/// Reads the file of a state directory, if there is one, into a configuration.
+/// Applies the settings file of a state directory, if there is one, to a configuration.
 pub(crate) fn overlay(state: &Path, config: &mut Config) -> Result<(), ConfigError> {
     use std::io::Read as _;
     let path = state.join(FILE);
     let mut text = String::new();
-    // A pipe in its place would be waited for.
+    // Reading a pipe in its place would block.
     if std::fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
         let what = "is no plain file".into();
         return Err(ConfigError::Malformed { path, what });
@@ -155,7 +155,7 @@ fn command(value: &str, timeout_s: u32) -> Result<Health, String> {
     Ok(Health { command, timeout_s })
 }
 
-/// `6-18 50000`: hours of UTC, bytes a second.
+/// Parses `6-18 50000`: hours (UTC), bytes per second.
 fn limit(value: &str) -> Result<RateLimit, String> {
     let refuse = || format!("{value:?} is not like 6-18 50000: hours (UTC) and bytes a second");
     let (hours, rate) = value.split_once(' ').ok_or_else(refuse)?;

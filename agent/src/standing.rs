@@ -1,36 +1,36 @@
-//! How a device stands, for people: as its journal says it.
+//! State of a device for people, from its journal.
 
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{DeploymentId, DeploymentState, Sha256, Version};
 
 use crate::fsm::{Record, SlotId};
 
-/// What a person wants to know of a device.
+/// Summary of a device's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Standing {
     /// The release that runs.
     pub(crate) release: Option<Version>,
     /// Its image.
     pub(crate) image: Option<Sha256>,
-    /// The slot that the journal says is in use.
+    /// Slot in use according to the journal.
     pub(crate) slot: Option<SlotId>,
-    /// The deployment that is worked on.
+    /// Deployment under way.
     pub(crate) deployment: Option<DeploymentId>,
-    /// How far it is.
+    /// State of that deployment.
     pub(crate) state: Option<DeploymentState>,
-    /// What is left of the rollback window, in seconds.
+    /// Seconds left of the rollback window.
     pub(crate) window_left_s: Option<u32>,
-    /// The release that can be gone back to.
+    /// Release that can be rolled back to.
     pub(crate) kept: Option<Version>,
-    /// Reports that the server has not heard.
+    /// Number of reports that the server has not acknowledged.
     pub(crate) reports_waiting: usize,
     /// Images that failed here.
     pub(crate) bad_images: Vec<Sha256>,
 }
 
 impl Standing {
-    /// Of a record, when this slot is in use: the medium may say another one than the journal, while
-    /// a switch is meant and not made.
+    /// Summarizes a record. `used` is the slot in use on the medium, which may differ from the
+    /// journal's while a switch is intended and not made.
     pub(crate) fn of(record: &Record, used: Option<SlotId>) -> Self {
         let used = used.or(record.active);
         let running = used.and_then(|slot| record.slot(slot));

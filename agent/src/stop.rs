@@ -1,7 +1,7 @@
-//! When a process is asked to stop: the agent's and, since it is the same, the server's.
+//! Requests to stop a process: the agent's and, since it is the same, the server's.
 
-/// SIGINT, SIGTERM, or the end of standard input where a parent process asked for that: when
-/// it dies, however it dies, its agents end as well.
+/// Completes on SIGINT, SIGTERM, or the end of standard input where a parent process asked for
+/// that: when it dies, however it dies, its agents end as well.
 pub async fn asked_to_stop(with_stdin: bool) {
     let parent_gone = async {
         if !with_stdin {
@@ -21,13 +21,13 @@ pub async fn asked_to_stop(with_stdin: bool) {
     }
 }
 
-/// From here on a file that may not grow any more (`RLIMIT_FSIZE`) is an error of the write, with its
-/// reason, and not the end of the process.
+/// Catches SIGXFSZ: from here on a file that may not grow (`RLIMIT_FSIZE`) fails the write, with a
+/// reason, and does not end the process.
 pub(crate) fn outlives_large_files() {
     #[cfg(unix)]
     {
         let kind = rustix::process::Signal::XFSZ.as_raw();
-        // Handled once, it is handled for good. Where it cannot be, such a process ends.
+        // The handler stays installed. If it cannot be installed, such a file ends the process.
         let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(kind));
     }
 }

@@ -1,5 +1,5 @@
-//! A process that another one starts, listens to and ends: how a service of Windows, where nobody
-//! keeps what a program says, runs the agent or its guard.
+//! Supervision of a child process: start, listen, stop. A Windows service runs the agent or its
+//! guard this way, because Windows does not keep a program's output.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -9,16 +9,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The largest a log becomes, in bytes, before it gives way; one more of them is kept.
+/// Size at which a log is rotated, in bytes; one older log is kept.
 const LOG: u64 = 1 << 20;
-/// The longest line, in bytes.
+/// Upper bound on the length of a line, in bytes.
 const LINE: u64 = 16 << 10;
-/// How often the process is looked at.
+/// Polling interval of the process.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long one that was asked to end may take; the service manager waits 30 s.
+/// Time that a process has to end once asked to; the service manager waits 30 s.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A log in a file, each line with its time (UTC); it never becomes larger than [`LOG`].
+/// A log in a file, each line with its time (UTC); never larger than [`LOG`].
 pub(crate) struct LogFile {
     path: PathBuf,
     file: File,
@@ -26,7 +26,7 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
-    /// Goes on with the one that is there.
+    /// Opens the log, appending to an existing one.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().append(true).create(true).open(path)?;
         Ok(Self {
@@ -36,7 +36,7 @@ impl LogFile {
         })
     }
 
-    /// Writes a line. A log that cannot be written is no reason to stop.
+    /// Writes a line; a failure to write is ignored.
     pub(crate) fn line(&mut self, text: &str) {
         let _ = self.try_line(text);
     }
@@ -54,9 +54,9 @@ impl LogFile {
     }
 }
 
-/// Keeps a program running, and what it says in a log, until `stop` says so or has nobody who could:
-/// then its standard input is closed, and what does not end by that in time is killed. One that ends
-/// by itself is started again after a pause.
+/// Keeps a program running and logs its output, until `stop` says so or is disconnected: then its
+/// standard input is closed, and it is killed if it does not end in time. A program that exits by
+/// itself is started again after a pause.
 pub(crate) fn supervise(
     command: &mut Command,
     log: &Mutex<LogFile>,
@@ -82,7 +82,7 @@ pub(crate) fn supervise(
     }
 }
 
-/// How it ended; `None` when it was asked to.
+/// Runs the program once and returns its exit status; `None` if it was asked to stop.
 fn run_once(
     command: &mut Command,
     stop: &Receiver<()>,
@@ -118,7 +118,7 @@ fn run_once(
     })
 }
 
-/// How it ended by itself; `None` when it is to be ended.
+/// Waits for the process to exit by itself; `None` if it is to be stopped.
 fn watch(child: &mut Child, stop: &Receiver<()>) -> Option<ExitStatus> {
     loop {
         match stop.recv_timeout(LOOK) {

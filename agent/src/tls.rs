@@ -1,9 +1,9 @@
 //! TLS towards the server, on machines whose clock may be wrong.
 //!
-//! A certificate is judged by the machine's clock when that can be believed: not before the newest
-//! time that an offline key has vouched for, and not two years after it, when everything that was
-//! signed would have ended. Otherwise it is judged at a time of its own validity. What it protects is
-//! privacy; what the device does is authenticated by signatures of its own.
+//! A certificate is checked at the machine's time if that is plausible: not before the newest time
+//! that an offline key has vouched for, and not two years after it, when everything that was signed
+//! would have expired. Otherwise it is checked at a time within its own validity. TLS protects
+//! privacy here; whatever the device does is authenticated by signatures of its own.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::client::TransportError;
 
-/// What is known of the time when a connection is made.
+/// Knowledge of the time when a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TlsClock {
     /// The newest time that an offline key has vouched for; the epoch when there is none.
@@ -31,8 +31,8 @@ pub struct TlsClock {
 }
 
 impl TlsClock {
-    /// How far after the floor a clock is believed: the life of a root, after which nothing that
-    /// was signed before is good any more.
+    /// Longest time after the floor for which a clock is believed: the lifetime of a root, after
+    /// which nothing that was signed before is valid any more.
     const AHEAD: Duration = tidegate_trust::lifetime::ROOT;
 
     fn believes(self, now: UnixTime) -> bool {
@@ -44,16 +44,16 @@ impl TlsClock {
     }
 }
 
-/// Judges certificates as the public authorities, or the given one, ask; at a believable time.
+/// Verifies certificates as the public authorities, or the given one, require, at a plausible time.
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
     clock: TlsClock,
-    /// Where the certificate that was shown is left, good or not: for a diagnosis.
+    /// Destination for the certificate that was shown, valid or not: for a diagnosis.
     seen: Option<Seen>,
 }
 
-/// The certificate that a server has shown.
+/// Certificate that a server has shown.
 pub(crate) type Seen = Arc<Mutex<Option<Vec<u8>>>>;
 
 impl ServerCertVerifier for Verifier {
@@ -69,7 +69,7 @@ impl ServerCertVerifier for Verifier {
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(end_entity.to_vec());
         }
         let mut at = now;
-        // One certificate of the chain after the other may be outside of its time.
+        // One certificate of the chain after the other may be outside of its validity.
         for _ in 0..8 {
             let result = self.inner.verify_server_cert(
                 end_entity,
@@ -119,7 +119,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// ring is the smallest provider; the other one knows post-quantum key exchange.
+/// Returns the crypto provider: ring is the smallest; the other one adds post-quantum key exchange.
 fn provider() -> rustls::crypto::CryptoProvider {
     #[cfg(feature = "post-quantum")]
     return rustls::crypto::aws_lc_rs::default_provider();
@@ -127,13 +127,13 @@ fn provider() -> rustls::crypto::CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
-/// List of certificate authorities on Linux systems.
+/// Adds the certificate authorities of a Linux system.
 #[cfg(not(any(feature = "public-roots", windows, target_os = "macos")))]
 fn add_system(roots: &mut RootCertStore) -> Result<(), TransportError> {
     add_file(roots, Path::new("/etc/ssl/certs/ca-certificates.crt"))
 }
 
-/// The certificate authorities of the system's store; those that are built in stand beside them.
+/// Adds the certificate authorities of the system's store, beside those that are built in.
 #[cfg(any(windows, target_os = "macos"))]
 fn add_system(roots: &mut RootCertStore) -> Result<(), TransportError> {
     let found = rustls_native_certs::load_native_certs();
@@ -159,7 +159,7 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TransportError
     Ok(())
 }
 
-/// What is offered to servers: versions and groups of the key exchange.
+/// TLS versions and key exchange groups that are offered to servers.
 pub(crate) fn offered() -> String {
     let groups: Vec<String> = provider()
         .kx_groups
@@ -174,7 +174,7 @@ pub(crate) fn offered() -> String {
     format!("{versions}; {}", groups.join(", "))
 }
 
-/// A connector; `ca_file` stands in for the public certificate authorities.
+/// Returns a connector; `ca_file` replaces the public certificate authorities.
 pub(crate) fn connector(
     ca_file: Option<&Path>,
     clock: TlsClock,
@@ -182,7 +182,7 @@ pub(crate) fn connector(
     observed(ca_file, clock, None)
 }
 
-/// A connector that leaves the certificate which it is shown.
+/// Returns a connector that stores the certificate it is shown in `seen`.
 pub(crate) fn observed(
     ca_file: Option<&Path>,
     clock: TlsClock,

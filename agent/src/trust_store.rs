@@ -1,8 +1,8 @@
-//! The signed files that the device keeps, byte for byte, each in two checksummed copies.
+//! Signed files that the device keeps, byte for byte, each in two checksummed copies.
 //!
-//! What a damaged copy held is in the other one. When both copies of anything but the root are
-//! damaged the file is fetched again: the version floors are in the journal, so that nothing
-//! older is taken in its place. Without a root there is nobody to believe: the agent stops, and
+//! A damaged copy is restored from the other one. If both copies of anything but the root are
+//! damaged, the file is fetched again: the version floors are in the journal, so that nothing older
+//! is accepted in its place. Without a root nothing can be trusted: the agent stops, and
 //! `tidegate-agent recover` fetches the root that a join token pins.
 
 use std::io;
@@ -21,13 +21,13 @@ pub struct TrustStore {
     dir: PathBuf,
 }
 
-/// Why the signed files cannot be used.
+/// Reason why the signed files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustStoreError {
     /// Reading or writing failed.
     #[error("the signed files in {0}")]
     Io(PathBuf, #[source] io::Error),
-    /// Nothing is left to start from.
+    /// Both copies of the root are gone or damaged.
     #[error(
         "both copies of the root of trust in {0} are gone or damaged; nothing is changed. Run \
          `tidegate-agent recover --token TOKEN` with a fresh join token of this product"
@@ -39,7 +39,7 @@ pub enum TrustStoreError {
 const COPIES: [&str; 2] = ["1", "2"];
 
 impl TrustStore {
-    /// The store below a state directory; makes the folder.
+    /// Opens the store below a state directory; creates the folder.
     pub fn open(fs: Arc<dyn Fs>, state: &Path) -> Result<Self, TrustStoreError> {
         let dir = state.join("trust");
         fs.create_dirs(&dir)
@@ -47,7 +47,7 @@ impl TrustStore {
         Ok(Self { fs, dir })
     }
 
-    /// What was kept.
+    /// Loads the files that were kept.
     pub fn load(&self) -> Result<TrustedFiles, TrustStoreError> {
         let root = self
             .read("root", size_limit::ROOT)
@@ -61,7 +61,7 @@ impl TrustStore {
         })
     }
 
-    /// Keeps files that have been verified; those that have not changed are not written.
+    /// Saves verified files; unchanged ones are not written.
     pub fn save(&self, old: &TrustedFiles, new: &TrustedFiles) -> Result<(), TrustStoreError> {
         // Roots first: what they vouch for must never be kept without them.
         if new.root != old.root {
@@ -86,7 +86,7 @@ impl TrustStore {
         self.dir.join(format!("{name}.{copy}"))
     }
 
-    /// The first whole copy; a damaged one is made good from it.
+    /// Returns the first whole copy, and repairs a damaged one from it.
     fn read(&self, name: &str, limit: usize) -> Option<Vec<u8>> {
         let mut whole = None;
         let mut damaged = Vec::new();
@@ -131,7 +131,7 @@ enum Copy {
     Absent,
 }
 
-/// SHA-256 in hexadecimal, a line break, the bytes.
+/// Prefixes bytes with their SHA-256 in hexadecimal and a line break.
 fn checksummed(bytes: &[u8]) -> Vec<u8> {
     let mut text = tidegate_delta::sha256(bytes).to_string().into_bytes();
     text.push(b'\n');

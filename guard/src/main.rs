@@ -8,8 +8,8 @@
 //! DIR/starts           slot and number of starts of one that has not
 //! ```
 //!
-//! An agent that is not confirmed gets three starts, each of them a limited time. Then the
-//! confirmed one is started again, which tells the server.
+//! An agent that is not confirmed gets three starts, each with a deadline. Then the confirmed one
+//! is started again, and tells the server.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// Starts of an agent that has not checked in yet.
+/// Starts allowed for an agent that has not checked in yet.
 const STARTS: u32 = 3;
-/// Between the end of one agent and the start of the next.
+/// Pause between the end of one agent and the start of the next.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often the running agent is looked at.
+/// Polling interval of the running agent.
 const LOOK: Duration = Duration::from_millis(200);
 const USAGE: &str = "usage: tidegate-guard [--deadline SECONDS] [--exit-with-stdin] DIR \
                      ARGUMENTS-OF-THE-AGENT...";
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if with_stdin {
-        // The agent ends when the pipe that this process holds does.
+        // The agent ends when the pipe held by this process closes.
         std::thread::spawn(|| {
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             std::process::exit(0);
@@ -65,8 +65,7 @@ fn main() -> ExitCode {
     loop {
         match watch_one(&dir, &arguments, deadline) {
             Ok(()) => {}
-            // A disk that does not answer may answer later: a machine without agent is worse than
-            // one that is tried again.
+            // A disk error may pass: trying again is better than a machine without an agent.
             Err(error) => say(&format!("{}: {error}", dir.display())),
         }
         std::thread::sleep(PAUSE);
@@ -77,7 +76,7 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "tidegate-guard: {text}");
 }
 
-/// Chooses an agent, starts it and stays until it ends or its time is over.
+/// Chooses an agent, starts it and waits until it ends or its time is over.
 fn watch_one(dir: &Path, arguments: &[String], deadline: Duration) -> io::Result<()> {
     let slot = choose(dir)?;
     let program = program(dir, &slot);
@@ -85,7 +84,7 @@ fn watch_one(dir: &Path, arguments: &[String], deadline: Duration) -> io::Result
         .args(arguments)
         .arg("--exit-with-stdin")
         .env("TIDEGATE_GUARD_SLOT", &slot)
-        // Signs of life come from the agent, and systemd expects them from this process's number.
+        // The agent sends the signs of life; this variable would tie them to this process's id.
         .env_remove("WATCHDOG_PID")
         .stdin(Stdio::piped())
         .spawn();
@@ -119,7 +118,7 @@ fn watch_one(dir: &Path, arguments: &[String], deadline: Duration) -> io::Result
     Ok(())
 }
 
-/// How it ended; `None` when its time was over first.
+/// Waits for the agent to end; returns how it did, or `None` if its time was over first.
 fn wait(child: &mut Child, may_go_on: impl Fn() -> bool) -> Option<String> {
     loop {
         match child.try_wait() {
@@ -136,7 +135,7 @@ fn program(dir: &Path, slot: &str) -> PathBuf {
     dir.join("slots").join(slot).join("tree").join(name)
 }
 
-/// The slot to start, its start counted. Counted before it is started, and durably: an agent that
+/// Chooses the slot to start. The start is counted before it happens, and durably: an agent that
 /// takes the machine down with it has had its start.
 fn choose(dir: &Path) -> io::Result<String> {
     let slot = pointer(dir)?;
@@ -149,7 +148,7 @@ fn choose(dir: &Path) -> io::Result<String> {
         return Ok(slot);
     }
     let other = if slot == "a" { "b" } else { "a" };
-    // Nothing to go back to: the first agent of a machine is tried for ever.
+    // Nothing to fall back to: the first agent of a machine is tried forever.
     if !is_confirmed(dir, other) || !program(dir, other).exists() {
         return Ok(slot);
     }
@@ -160,11 +159,11 @@ fn choose(dir: &Path) -> io::Result<String> {
     Ok(other.to_owned())
 }
 
-/// An agent that was good and cannot be started any more is lost, by its disk or by a person: any other
-/// one is better than none.
+/// Switches away from an agent that cannot be started any more: it was lost, by its disk or by a
+/// person, and any other one is better than none.
 fn leave(dir: &Path, slot: &str, error: &io::Error) -> io::Result<()> {
     use io::ErrorKind::{ExecutableFileBusy, Interrupted, OutOfMemory, WouldBlock};
-    // That passes.
+    // Transient errors.
     if matches!(
         error.kind(),
         WouldBlock | OutOfMemory | Interrupted | ExecutableFileBusy
@@ -220,7 +219,7 @@ fn starts(dir: &Path, slot: &str) -> u32 {
     }
 }
 
-/// Old or new after a power cut, never half.
+/// Replaces a file atomically: after a power cut it is the old or the new one, never half.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.guard"));

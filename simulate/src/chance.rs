@@ -1,19 +1,19 @@
-//! Seeded chance: a small generator per device, so that what one device draws does not depend on
-//! what others do.
+//! Seeded randomness: a small generator per device, so that what one device draws does not depend
+//! on the others.
 
-/// splitmix64.
+/// A splitmix64 generator.
 #[derive(Debug, Clone)]
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// The stream of one device under a seed.
+    /// Creates the stream of one device under a seed.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut chance = Self(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
         chance.bits();
         chance
     }
 
-    /// 64 bits.
+    /// Draws 64 bits.
     pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -22,21 +22,21 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// Below a bound.
+    /// Draws a number below a bound.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.bits() % bound.max(1)
     }
 
-    /// Whether something of a probability in millionths happens.
+    /// Draws whether an event happens whose probability is given in millionths.
     pub(crate) fn happens(&mut self, millionths: u32) -> bool {
         self.below(1_000_000) < u64::from(millionths)
     }
 
-    /// A length with this mean: memoryless, in whole seconds, at least one. From a table of the
-    /// exponential distribution's quantiles, since `ln` differs in its last digit between machines.
+    /// Draws an exponentially distributed length with this mean, in whole seconds, at least one.
+    /// Uses a table of quantiles, since `ln` differs in its last digit between machines.
     pub(crate) fn memoryless(&mut self, mean_s: u64) -> u64 {
-        // -ln(1 - (i + 1/2) / 64) * 1024, stretched a little, so that what lies between two entries
-        // has the mean 1024.
+        // -ln(1 - (i + 1/2) / 64) * 1024, stretched a little, so that values interpolated between
+        // two entries have the mean 1024.
         const QUANTILES: [u64; 64] = [
             8, 25, 42, 60, 77, 95, 113, 132, 150, 170, 189, 209, 229, 250, 271, 292, 314, 336, 359,
             383, 406, 431, 457, 483, 508, 535, 563, 592, 620, 651, 682, 714, 747, 781, 816, 852,

@@ -20,10 +20,10 @@ use tidegate_server::store::policy::Policy;
 use crate::device::Device;
 use crate::scenario::{Group, RolloutSpec, Scenario, ScenarioError};
 
-/// Over how long the devices of a window that opens are spread, as the server does it.
+/// Time over which the devices of an opening window are spread, as on the server.
 const RAMP: Duration = Duration::from_mins(10);
 
-/// A rollout with everything that is kept counted of it.
+/// A rollout with all the counts kept for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Rollout {
     pub(crate) id: RolloutId,
@@ -38,14 +38,14 @@ pub(crate) struct Rollout {
     pub(crate) timeout: u64,
     pub(crate) progress: Progress,
     pub(crate) tallies: Vec<Tally>,
-    /// What a person has seen and let pass.
+    /// Counts of failed and silent devices in each wave that a person has seen and accepted.
     pub(crate) excused: Vec<(u64, u64)>,
     pub(crate) strata: Vec<Stratum>,
     pub(crate) lag: Lag,
     pub(crate) samples: BTreeMap<(u16, Option<Reason>), u64>,
-    /// The first failure of each wave.
+    /// Second of the first failure in each wave.
     pub(crate) first_failure: Vec<Option<u64>>,
-    /// The wave whose gate stopped it.
+    /// Wave whose gate stopped the rollout.
     pub(crate) breached: Option<usize>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Control {
     pub(crate) next_deployment: u128,
 }
 
-/// An image for a release: any distinct bytes will do.
+/// Returns an image for a release; any distinct bytes will do.
 pub(crate) fn image(releases: &[crate::scenario::ReleaseSpec], version: &Version) -> Option<Image> {
     let index = releases.iter().position(|r| r.version == *version)?;
     Some(Image {
@@ -107,7 +107,7 @@ impl Control {
         })
     }
 
-    /// Makes a rollout and starts it.
+    /// Creates a rollout and starts it.
     pub(crate) fn start(
         &mut self,
         scenario: &Scenario,
@@ -120,7 +120,7 @@ impl Control {
         }
         let (waves, preset) = spec.waves(&devices)?;
         let mut rules = spec.policy.clone();
-        // As the server has it: three usual check-ins, a held one among them.
+        // As on the server: three usual check-in intervals, plus the longest hold.
         rules
             .silent_after_s
             .get_or_insert((3 * scenario.poll + 55).max(240));
@@ -171,7 +171,7 @@ impl Control {
         Ok(())
     }
 
-    /// Puts what decisions rest on into the plan, as a replica does when it reloads.
+    /// Copies what decisions rest on into the plan, as a replica does when it reloads.
     pub(crate) fn publish(&mut self) {
         let mut plans: Vec<RolloutPlan> = self
             .rollouts
@@ -211,12 +211,12 @@ impl Control {
         self.rollouts.iter().find(|r| r.id == id)
     }
 
-    /// How many more devices a rollout may expose.
+    /// Number of further devices that a rollout may expose.
     pub(crate) fn room(&self, id: RolloutId) -> u64 {
         self.rollout(id).map_or(0, |r| r.progress.room())
     }
 
-    /// A rollout as the planner sees it.
+    /// Returns a rollout as the planner sees it.
     pub(crate) fn view(&self, index: usize) -> RolloutView {
         let r = &self.rollouts[index];
         RolloutView {
@@ -247,8 +247,8 @@ impl Control {
         }
     }
 
-    /// Plans and acts until nothing more is to be done; what was done, in words. The plan checker
-    /// looks at every plan.
+    /// Plans and acts until there is nothing more to do; returns what was done, in words. The plan
+    /// checker checks every plan.
     pub(crate) fn tick(
         &mut self,
         index: usize,
@@ -330,7 +330,7 @@ impl Control {
         Ok(Some(text))
     }
 
-    /// Whom a wave takes: the same rule as the server's walk along the ring.
+    /// Population of a wave, by the same rule as the server's walk along the ring.
     fn population(
         &self,
         index: usize,
@@ -380,7 +380,7 @@ impl Control {
         Population { quota, frontier }
     }
 
-    /// A person's order.
+    /// Applies a person's order.
     pub(crate) fn order(&mut self, index: usize, event: RolloutEvent) -> Result<(), ScenarioError> {
         let rollout = &mut self.rollouts[index];
         rollout.state = rollout

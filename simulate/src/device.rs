@@ -1,4 +1,4 @@
-//! One device: the real agent's state machine around a link, a battery and a bit of luck.
+//! One device: the real agent's state machine around a link, a battery and some chance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use tidegate_protocol::{Battery, Channel, Image, Power, RolloutId, Sha256, Times
 use crate::chance::Chance;
 use crate::scenario::Group;
 
-/// Something that a device is busy with; at most one thing at a time.
+/// Operation that a device is busy with; at most one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Busy {
-    /// Fetching; ends with all bytes.
+    /// Fetching; ends when all bytes are there.
     Downloading,
     /// Installing.
     Staging,
-    /// Restarting; the health is known at its end.
+    /// Restarting; health is known when it ends.
     Restarting,
     /// Restarting the previous version.
     Returning,
@@ -25,7 +25,7 @@ pub(crate) enum Busy {
     Window,
 }
 
-/// A link that is up and down by turns. It has its own stream of chance, so that a copy can look
+/// A link that is alternately up and down. It has its own random stream, so that a copy can look
 /// ahead and see what will really come.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
@@ -43,7 +43,7 @@ impl Link {
                 changes: u64::MAX,
             };
         }
-        // Somewhere in its life.
+        // Starts at a random point of its cycle.
         let up = chance.below(spec.up + spec.down) < spec.up;
         let changes = chance.memoryless(if up { spec.up } else { spec.down });
         Self {
@@ -53,8 +53,8 @@ impl Link {
         }
     }
 
-    /// Whether it is up at a time that is not before the last one asked for; otherwise when it
-    /// will be.
+    /// Returns `Ok` if the link is up at a time that is not before the last one asked for;
+    /// otherwise the time at which it will be up.
     pub(crate) fn at(&mut self, spec: &Group, at: u64) -> Result<(), u64> {
         while self.changes <= at {
             self.up = !self.up;
@@ -64,8 +64,8 @@ impl Link {
         if self.up { Ok(()) } else { Err(self.changes) }
     }
 
-    /// When so many bytes will be there, and how many the link will have carried by then; `None`
-    /// when that is beyond the end.
+    /// Returns the time at which all the bytes will have arrived, and the number of bytes that the
+    /// link will have carried by then; `None` if that is after the end.
     pub(crate) fn carries(
         &self,
         spec: &Group,
@@ -100,33 +100,33 @@ pub(crate) struct Device {
     pub(crate) group: u16,
     pub(crate) ring: Ring,
     pub(crate) chance: Chance,
-    /// The agent.
+    /// State of the agent.
     pub(crate) record: Record,
-    /// What the control plane knows.
+    /// State known to the control plane: this field and those down to `low_since`.
     pub(crate) release: Option<Version>,
     pub(crate) image: Option<Sha256>,
     pub(crate) deployments: BTreeMap<RolloutId, DeploymentFacts>,
     pub(crate) quarantine: BTreeSet<Version>,
     pub(crate) last_seen: u64,
     pub(crate) low_since: Option<Timestamp>,
-    /// The model.
+    /// State of the simulated device: this field and those below.
     pub(crate) metered: bool,
     pub(crate) low_until: u64,
     pub(crate) dead: bool,
     pub(crate) link: Link,
     pub(crate) busy: Option<Busy>,
-    /// Names what it is busy with: what was called off must not end later.
+    /// Number of the current operation, so that one that was cancelled does not end later.
     pub(crate) operation: u32,
-    /// When its next check-in is planned: an older plan is void.
+    /// Time of the next planned check-in; an older plan is void.
     pub(crate) next_check_in: u64,
-    /// Until when its present assignment must be put to use.
+    /// Time by which the current assignment must be put to use.
     pub(crate) switch_by: Option<u64>,
     pub(crate) offered_at: u64,
     pub(crate) stopped_at: Option<u64>,
     pub(crate) stood_still: u64,
     pub(crate) bytes: u64,
     pub(crate) was_on_goal: bool,
-    /// Times that it came to the goal: more than once is a flip.
+    /// Number of times it reached the goal: more than one is a flip.
     pub(crate) arrivals: u8,
 }
 
@@ -178,7 +178,7 @@ impl Device {
         }
     }
 
-    /// Its battery.
+    /// Returns the state of the battery.
     pub(crate) fn battery(&self, at: u64) -> Battery {
         if self.low_until == 0 {
             Battery::default()
@@ -195,7 +195,7 @@ impl Device {
         }
     }
 
-    /// As the domain sees it.
+    /// Facts about the device as the domain sees them.
     pub(crate) fn facts<'a>(&'a self, spec: &'a Group, at: u64) -> DeviceFacts<'a> {
         DeviceFacts {
             active: true,
@@ -215,7 +215,7 @@ impl Device {
         }
     }
 
-    /// What its agent runs.
+    /// Release that its agent runs.
     pub(crate) fn runs(&self) -> Option<&Version> {
         self.record.running().map(|i| &i.release)
     }

@@ -1,4 +1,4 @@
-//! What the control plane writes down: offers, what became of them, and the counts of both.
+//! Records of the control plane: offers, their outcomes, and the counts of both.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::scenario::Group;
 
 impl Control {
-    /// Writes an offer, if there is room: what the database does.
+    /// Records an offer if there is room, as the database does.
     pub(crate) fn offer(
         &mut self,
         device: &mut Device,
@@ -53,7 +53,7 @@ impl Control {
         Some(id)
     }
 
-    /// Moves a deployment; whether it took the event.
+    /// Moves a deployment; returns whether it accepted the event.
     pub(crate) fn happen(
         &mut self,
         device: &mut Device,
@@ -112,7 +112,7 @@ impl Control {
         true
     }
 
-    /// Takes a report, as the server does.
+    /// Processes a report, as the server does.
     pub(crate) fn report(
         &mut self,
         device: &mut Device,
@@ -146,7 +146,7 @@ impl Control {
         );
     }
 
-    /// Known outcomes by what devices have in common.
+    /// Counts of known outcomes, by the properties that devices have in common.
     pub(crate) fn samples(&self, index: usize, groups: &[Group]) -> Vec<Sample> {
         self.rollouts[index]
             .samples

@@ -1,20 +1,20 @@
 //! A fleet in simulated time: the real planner, the real decisions and the real agent's state
 //! machine over devices that are models.
 //!
-//! What is real: [`tidegate_domain`]'s planner, gate, admission, paths, windows and deployments;
-//! the agent's state machine; the words of a rollout's rules, as the API reads them. What is a
-//! model: links, batteries, how long things take, what breaks. There is no database, no socket
-//! and no clock; the same scenario and seed give the same lines on every machine.
+//! Real: [`tidegate_domain`]'s planner, gate, admission, paths, windows and deployments; the
+//! agent's state machine; the format of a rollout's rules, as the API reads them. Models: links,
+//! batteries, how long things take, what breaks. There is no database, no socket and no clock; the
+//! same scenario and seed give the same lines on every machine.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`scenario`] | what a scenario file says |
-//! | `chance` | seeded chance |
+//! | [`scenario`] | the scenario file format |
+//! | `chance` | seeded randomness |
 //! | `device` | one device: its agent, its link, its battery |
 //! | `control` | the control plane without a database |
-//! | `ledger` | what it writes down |
-//! | `round` | what one device does |
-//! | `world` | time, and what happens in it |
+//! | `ledger` | the records it keeps |
+//! | `round` | the actions of one device |
+//! | `world` | simulated time and its events |
 //! | `sheet` | the timeline and the table |
 
 mod chance;
@@ -38,7 +38,7 @@ pub fn run(scenario: &Scenario) -> Result<Outcome, ScenarioError> {
     Ok(outcome)
 }
 
-/// The scenarios that are built in: name and text.
+/// Built-in scenarios: name and text.
 pub const BUILT_IN: &[(&str, &str)] = &[
     (
         "battery-for-ever",
@@ -71,7 +71,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("window-herd", include_str!("../scenarios/window-herd.toml")),
 ];
 
-/// A built-in scenario's text.
+/// Returns the text of a built-in scenario.
 pub fn built_in(name: &str) -> Option<&'static str> {
     BUILT_IN
         .iter()

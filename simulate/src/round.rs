@@ -1,4 +1,4 @@
-//! What one device does: its rounds with the control plane, and what its agent is busy with.
+//! Actions of one device: its rounds with the control plane, and the operations of its agent.
 
 use tidegate_agent::fsm::{self, Effect, Job, Phase, step};
 use tidegate_domain::admission::{Verdict, decide};
@@ -13,7 +13,7 @@ use crate::scenario::Failure;
 use crate::world::{Page, World};
 
 impl<'a> World<'a> {
-    /// A device asks, if it can.
+    /// Runs a device's planned check-in, if the device is alive and its link is up.
     pub(crate) fn check_in(&mut self, index: usize) {
         let spec = self.group(index);
         let device = &mut self.devices[index];
@@ -42,7 +42,7 @@ impl<'a> World<'a> {
         let asks_again = self.answer(index, now);
         let poll = self.scenario.poll;
         let device = &mut self.devices[index];
-        // A tenth of jitter, as the agent has it.
+        // A tenth of jitter, as in the agent.
         let mut next = self.now + poll + device.chance.below(poll / 10 + 1);
         if !device.record.outbox.is_empty() {
             next = self.now + 1;
@@ -52,7 +52,8 @@ impl<'a> World<'a> {
         self.plan_check_in(index, next);
     }
 
-    /// Decides what the device is told and lets its agent hear it; when it should ask again.
+    /// Decides what to tell the device and passes it to its agent; returns when the device should
+    /// ask again.
     fn answer(&mut self, index: usize, now: Timestamp) -> Option<Timestamp> {
         let spec = self.group(index);
         let control = &self.control;
@@ -198,7 +199,7 @@ impl<'a> World<'a> {
         self.feed(index, fsm::Event::Assigned(Box::new(job), counter));
     }
 
-    /// Lets the agent's machine step, and begins what it asks for.
+    /// Steps the agent's state machine, and begins the effects it asks for.
     fn feed(&mut self, index: usize, event: fsm::Event) {
         let record = std::mem::take(&mut self.devices[index].record);
         let (record, effects) = step(record, event);
@@ -225,7 +226,7 @@ impl<'a> World<'a> {
                         device.bytes += carried;
                         (Busy::Downloading, done - now)
                     }
-                    // Not within the scenario: it goes on until its end.
+                    // Not finished within the scenario: it goes on until its end.
                     None => (Busy::Downloading, end + 1),
                 }
             }
@@ -263,7 +264,7 @@ impl<'a> World<'a> {
             .find(|f| f.release == *release && f.selector.matches(facts.selectable()))
     }
 
-    /// What a device was busy with has ended.
+    /// Handles the end of a device's operation.
     pub(crate) fn ends(&mut self, index: usize, operation: u32) {
         let device = &mut self.devices[index];
         if device.operation != operation || device.dead {
@@ -307,7 +308,7 @@ impl<'a> World<'a> {
                 self.feed(index, fsm::Event::WindowPassed(window));
             }
         }
-        // There is something to tell.
+        // There is something to report.
         if !self.devices[index].record.outbox.is_empty() {
             self.plan_check_in(index, self.now + 1);
         }
@@ -320,7 +321,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A version has started: it is healthy, or not, or the device is never heard of again.
+    /// Handles the start of a version: it is healthy, or not, or the device is never heard from
+    /// again.
     fn started(&mut self, index: usize) {
         let release = self.devices[index].runs().cloned();
         if let Phase::Trial { job, .. } = &self.devices[index].record.phase
@@ -372,7 +374,7 @@ impl<'a> World<'a> {
         self.plan_turning_bad(index);
     }
 
-    /// A device may turn bad late, on whatever it runs.
+    /// Plans when a device turns bad on whatever it runs, if it may.
     pub(crate) fn plan_turning_bad(&mut self, index: usize) {
         let Some(release) = self.devices[index].runs().cloned() else {
             return;

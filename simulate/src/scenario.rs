@@ -9,7 +9,7 @@ use tidegate_protocol::{Platform, Region, Timestamp, Version};
 use tidegate_server::http::dto::{PolicyBody, WaveBody};
 use tidegate_server::service::presets;
 
-/// Why a scenario cannot be run.
+/// Error that prevents a scenario from running.
 #[derive(Debug, thiserror::Error)]
 #[error("the scenario cannot be run: {0}")]
 pub struct ScenarioError(pub String);
@@ -18,45 +18,45 @@ fn wrong(what: impl std::fmt::Display) -> ScenarioError {
     ScenarioError(what.to_string())
 }
 
-/// Most devices of a scenario.
+/// Maximum number of devices in a scenario.
 const MAX_DEVICES: u32 = 1_000_000;
-/// Most bytes of a release: a tebibyte.
+/// Maximum size of a release, in bytes: a tebibyte.
 const MAX_BYTES: u64 = 1 << 40;
-/// The longest scenario, in seconds.
+/// Maximum length of a scenario, in seconds.
 const MAX_LENGTH: u64 = 30 * 86_400;
 
 /// A whole scenario.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// What it shows, in a sentence.
+    /// Intent of the scenario, in a sentence.
     pub intent: String,
-    /// Of chance.
+    /// Seed of its randomness.
     #[serde(default = "one")]
     pub seed: u64,
-    /// When it begins, RFC 3339.
+    /// Start time, RFC 3339.
     #[serde(deserialize_with = "instant")]
     pub start: Timestamp,
-    /// How long it runs.
+    /// Duration in seconds.
     #[serde(deserialize_with = "length")]
     pub duration: u64,
-    /// How often devices check in, before jitter.
+    /// Interval between check-ins of a device in seconds, before jitter.
     #[serde(deserialize_with = "length")]
     pub poll: u64,
-    /// Whether the naive strategy is run beside it: everybody at once, whole images, no resuming,
-    /// no look at the battery, no second slot: the device stands still until it is done.
+    /// Whether to run the naive strategy beside it: all devices at once, whole images, no resuming,
+    /// no check of the battery, and no second slot, so that a device is down until it is done.
     #[serde(default)]
     pub beside_naive: bool,
     /// The releases.
     pub release: Vec<ReleaseSpec>,
     /// The devices, in groups.
     pub devices: Vec<Group>,
-    /// What breaks.
+    /// Failures of releases.
     #[serde(default)]
     pub failure: Vec<Failure>,
     /// The rollouts.
     pub rollout: Vec<RolloutSpec>,
-    /// What people do, and what befalls the control plane.
+    /// Actions of people, and faults of the control plane.
     #[serde(default)]
     pub event: Vec<Event>,
 }
@@ -71,56 +71,56 @@ fn one() -> u64 {
 pub struct ReleaseSpec {
     /// Its version.
     pub version: Version,
-    /// Bytes of the whole image.
+    /// Size of the whole image, in bytes.
     pub bytes: u64,
-    /// Whether it may not be skipped.
+    /// Whether it must not be skipped.
     #[serde(default)]
     pub stepping_stone: bool,
-    /// Bytes of a delta, by the release that it starts from.
+    /// Size of each delta in bytes, by the release that it starts from.
     #[serde(default)]
     pub delta: BTreeMap<Version, u64>,
 }
 
-/// Devices that are alike.
+/// A group of similar devices.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// How many.
+    /// Number of devices.
     pub count: u32,
-    /// Where they stand.
+    /// Region they are in.
     pub region: Region,
-    /// What they run at first.
+    /// Release they run at first.
     pub release: Version,
-    /// What they are.
+    /// Their platform.
     #[serde(default = "platform")]
     pub platform: Platform,
     /// Their labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Bytes a second that their link carries.
+    /// Rate of their link, in bytes per second.
     pub rate: u64,
-    /// How long their link stays up on average; always up without it.
+    /// Mean time that their link stays up, in seconds; always up if absent.
     #[serde(default, deserialize_with = "length")]
     pub up: u64,
-    /// How long it stays down on average.
+    /// Mean time that it stays down, in seconds.
     #[serde(default, deserialize_with = "length")]
     pub down: u64,
-    /// Share whose link costs by the byte, in percent.
+    /// Share on a metered link, in percent.
     #[serde(default)]
     pub metered_percent: u32,
     /// Share that starts below 20 % on battery, in percent.
     #[serde(default)]
     pub low_percent: u32,
-    /// How long such a device needs until it has charged, on average; never, without it.
+    /// Mean time that such a device needs to charge, in seconds; it never does if absent.
     #[serde(default, deserialize_with = "length")]
     pub charges_after: u64,
     /// Share that is switched off for the whole scenario, in percent.
     #[serde(default)]
     pub off_percent: u32,
-    /// How long installing takes.
+    /// Duration of installing, in seconds.
     #[serde(default = "half_a_minute", deserialize_with = "length")]
     pub install: u64,
-    /// How long a restart takes until the health is known.
+    /// Duration of a restart until health is known, in seconds.
     #[serde(default = "half_a_minute", deserialize_with = "length")]
     pub restart: u64,
 }
@@ -134,19 +134,19 @@ fn half_a_minute() -> u64 {
     30
 }
 
-/// What breaks on some devices.
+/// A failure that affects some devices.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
-    /// With which release.
+    /// Release that fails.
     pub release: Version,
-    /// On which devices.
+    /// Devices that are affected.
     #[serde(default, deserialize_with = "selector")]
     pub selector: Selector,
     /// Share whose health check fails, in percent.
     #[serde(default)]
     pub unhealthy_percent: f64,
-    /// Share that takes the update and is never heard of again, in percent.
+    /// Share that takes the update and is never heard from again, in percent.
     #[serde(default)]
     pub silent_percent: f64,
     /// Share that turns bad each hour, in percent.
@@ -155,7 +155,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A share in millionths.
+    /// Converts a percentage to millionths.
     pub(crate) fn millionths(percent: f64) -> u32 {
         #[expect(
             clippy::cast_possible_truncation,
@@ -170,31 +170,31 @@ impl Failure {
 /// A rollout.
 #[derive(Debug, Clone, Deserialize)]
 pub struct RolloutSpec {
-    /// When it starts, from the beginning.
+    /// Start, in seconds from the beginning.
     #[serde(default, deserialize_with = "length")]
     pub at: u64,
-    /// What it brings.
+    /// Release to roll out.
     pub release: Version,
     /// A preset, as in the API.
     pub preset: Option<String>,
     /// The regions of the preset, in order.
     #[serde(default)]
     pub regions: Vec<Region>,
-    /// The size of its batches.
+    /// Size of its batches, for a preset; 5000 if absent.
     pub batch: Option<String>,
-    /// Its waves, where there is no preset.
+    /// Its waves, if there is no preset.
     #[serde(default)]
     pub wave: Vec<WaveBody>,
-    /// The rollback window.
+    /// The rollback window, in seconds.
     #[serde(default = "half_an_hour", deserialize_with = "length")]
     pub rollback_window: u64,
-    /// How often a device may try.
+    /// Maximum number of attempts per device.
     #[serde(default = "ten")]
     pub max_attempts: u32,
-    /// How long a device may be silent before its deployment is given up.
+    /// Time for which a device may be silent before its deployment is given up, in seconds.
     #[serde(default = "day", deserialize_with = "length")]
     pub timeout: u64,
-    /// How it goes on and when it stops, as in the API.
+    /// Rules on how it proceeds and when it stops, as in the API.
     #[serde(flatten)]
     pub policy: PolicyBody,
 }
@@ -211,34 +211,34 @@ fn day() -> u64 {
     86_400
 }
 
-/// Something that somebody does, or that befalls the control plane.
+/// An action of a person, or a fault of the control plane.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
-    /// When, from the beginning.
+    /// Time of the event, in seconds from the beginning.
     #[serde(deserialize_with = "length")]
     pub at: u64,
-    /// What.
+    /// Kind of the event.
     #[serde(rename = "do")]
     pub what: What,
-    /// Which rollout, from 0.
+    /// Index of the rollout, from 0.
     #[serde(default)]
     pub rollout: usize,
-    /// How long, where that matters.
+    /// Duration in seconds, if it matters.
     #[serde(default, deserialize_with = "length")]
     pub lasts: u64,
-    /// Which devices, for a hold.
+    /// Devices concerned, for a hold or a rollback of some devices.
     #[serde(default, deserialize_with = "selector")]
     pub selector: Selector,
 }
 
-/// What happens.
+/// Kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// A person pauses a rollout.
     Pause,
-    /// A person lets it go on.
+    /// A person resumes it.
     Resume,
     /// A person halts it.
     Halt,
@@ -246,11 +246,12 @@ pub enum What {
     Rollback,
     /// A person holds some devices back.
     Hold,
-    /// A person follows the suggestion of a hold, lets the rollout go on, and lifts what failed.
+    /// A person makes the suggested hold and resumes the rollout, which excuses the failures so
+    /// far.
     HoldSuggested,
-    /// The leader is lost; another one takes over after so long.
+    /// The leader is lost; another one takes over after `lasts`.
     LeaderLost,
-    /// The control plane's clock goes back by so much.
+    /// The control plane's clock goes back by `lasts`.
     ClockBack,
 }
 
@@ -305,7 +306,7 @@ impl Scenario {
 }
 
 impl RolloutSpec {
-    /// Its waves; `devices` counts those of each region.
+    /// Returns its waves, and the preset's policy; `devices` counts the devices of each region.
     pub(crate) fn waves(
         &self,
         devices: &BTreeMap<Region, u64>,
@@ -336,7 +337,7 @@ impl RolloutSpec {
     }
 }
 
-/// A rollout's rules, where a preset says what it does not.
+/// Policy of a rollout: its own rules, then the preset's for what it leaves out.
 pub(crate) fn policy(
     body: &PolicyBody,
     preset: PolicyBody,

@@ -1,4 +1,4 @@
-//! What a scenario came to: the timeline and the table.
+//! Result of a scenario: the timeline and the table.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
-/// What was measured on the way.
+/// Measurements taken during a run.
 pub(crate) struct Measured {
     pub(crate) lines: Vec<Line>,
     pub(crate) peak: (u64, u64),
@@ -26,53 +26,54 @@ pub(crate) struct Measured {
     pub(crate) last_back: Option<u64>,
 }
 
-/// A region at the end.
+/// State of a region at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Region {
-    /// Its devices.
+    /// Number of its devices.
     pub devices: u64,
-    /// Those that were exposed.
+    /// Devices that were exposed.
     pub exposed: u64,
-    /// Those that run the last rollout's release.
+    /// Devices that run the last rollout's release.
     pub on_goal: u64,
-    /// Those that failed, or went back by themselves.
+    /// Devices that failed, or rolled back on their own.
     pub failed: u64,
-    /// Those that were sent back.
+    /// Devices that were ordered back.
     pub returned: u64,
-    /// Those that took the update and were not heard of again.
+    /// Devices that took the update and were not heard from again.
     pub lost: u64,
 }
 
-/// What a scenario came to.
+/// Result of a scenario.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     intent: String,
     lines: Vec<Line>,
-    /// By region.
+    /// Results by region.
     pub regions: BTreeMap<String, Region>,
-    /// The states of the rollouts at the end.
+    /// States of the rollouts at the end.
     pub states: Vec<String>,
     /// Devices that were ever offered a release.
     pub exposed: u64,
-    /// The first failure, in seconds from the beginning.
+    /// Time of the first failure in a wave whose gate stopped its rollout, in seconds from the
+    /// beginning.
     pub first_failure: Option<u64>,
-    /// When the first rollout was stopped.
+    /// Time when the first rollout was stopped, in seconds from the beginning.
     pub halted_at: Option<u64>,
-    /// When the last device was back.
+    /// Time when the last device was back, in seconds from the beginning.
     pub last_back: Option<u64>,
-    /// Check-ins in the fullest second, and which that was.
+    /// Number of check-ins in the busiest second, and that second.
     pub peak: (u64, u64),
-    /// All check-ins.
+    /// Number of check-ins.
     pub check_ins: u64,
-    /// How long a device stood still on average, in seconds.
+    /// Mean downtime per device, in seconds.
     pub stood_still: u64,
-    /// Bytes that the links carried.
+    /// Number of bytes that the links carried.
     pub bytes: u64,
-    /// Devices that came to the goal more than once.
+    /// Devices that reached the goal more than once.
     pub flips: u64,
-    /// Offers that were made after a rollout was stopped.
+    /// Offers made after a rollout was stopped.
     pub offers_after_halt: u64,
-    /// The naive strategy, where it was run beside it.
+    /// Result of the naive strategy, if it was run beside it.
     pub naive: Option<Box<Outcome>>,
 }
 
@@ -108,7 +109,7 @@ pub(crate) fn collect(
         .iter()
         .flat_map(|r| r.tallies.iter().copied())
         .sum();
-    // A device that still stands still at the end does so until the end.
+    // A device that is still down at the end counts as down until the end.
     let stood_still: u64 = devices
         .iter()
         .map(|d| {
@@ -143,7 +144,7 @@ pub(crate) fn collect(
     }
 }
 
-/// Days, hours, minutes and seconds.
+/// Formats days, hours, minutes and seconds.
 fn clock(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     format!(
@@ -155,7 +156,7 @@ fn clock(seconds: u64) -> String {
 }
 
 impl Outcome {
-    /// All regions together.
+    /// Sum of all regions.
     pub fn total(&self) -> Region {
         let mut total = Region::default();
         for region in self.regions.values() {
@@ -169,7 +170,7 @@ impl Outcome {
         total
     }
 
-    /// The share of devices on the goal, in hundredths of a percent.
+    /// Share of devices on the goal, in hundredths of a percent.
     pub fn share_on_goal(&self) -> u64 {
         let total = self.total();
         total.on_goal * 10_000 / total.devices.max(1)

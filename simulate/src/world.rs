@@ -1,4 +1,4 @@
-//! Time, and what happens in it: a calendar with one page a second.
+//! Simulated time and its events: a calendar with one page per second.
 
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::hold::Hold;
@@ -11,20 +11,20 @@ use crate::device::Device;
 use crate::scenario::{Group, Scenario, ScenarioError, What};
 use crate::sheet::{self, Line, Outcome};
 
-/// How often the planner looks when nothing calls it, in seconds, and how often it looks at most.
+/// Intervals between planner runs in seconds: while nothing changes, and after a change.
 const IDLE_TICK: u64 = 30;
 const BUSY_TICK: u64 = 2;
-/// How often the silent are counted, in seconds.
+/// Interval between counts of silent devices, in seconds.
 const LOOK: u64 = 30;
-/// Within so many seconds a connected device hears an order, spread over them.
+/// Time within which a connected device hears an order, in seconds; devices are spread over it.
 const HEARS_WITHIN: u64 = 2;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Page {
     CheckIn(u32),
-    /// What a device is busy with ends.
+    /// The operation of a device ends.
     Ends(u32, u32),
-    /// A device turns bad late, on the release that it runs at this time.
+    /// A device turns bad late, if it still runs the same release.
     TurnsBad(u32, u8),
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct World<'a> {
     pub(crate) devices: Vec<Device>,
     pub(crate) calendar: Vec<Vec<Page>>,
     pub(crate) now: u64,
-    /// Seconds that the control plane's clock has gone back.
+    /// Seconds by which the control plane's clock has gone back.
     pub(crate) behind: u64,
     pub(crate) leader_back: u64,
     pub(crate) dirty: bool,
@@ -86,7 +86,7 @@ impl<'a> World<'a> {
             devices,
         };
         for index in 0..world.devices.len() {
-            // A fleet that runs already: its check-ins are anywhere in the interval.
+            // The fleet runs already: its first check-ins are spread over the interval.
             let first = world.devices[index].chance.below(scenario.poll);
             world.plan_check_in(index, first);
             world.plan_turning_bad(index);
@@ -146,7 +146,7 @@ impl<'a> World<'a> {
             let before = self.check_ins;
             let mut at = 0;
             let page_number = usize::try_from(second).unwrap_or(usize::MAX);
-            // What happens in this second may add to it.
+            // Events of this second may add to its page.
             while at < self.calendar[page_number].len() {
                 let page = self.calendar[page_number][at];
                 at += 1;
@@ -178,7 +178,7 @@ impl<'a> World<'a> {
         ))
     }
 
-    /// The leader's rounds: when something changed, and now and then in any case.
+    /// Runs the leader's round: soon after a change, and at intervals in any case.
     fn lead(&mut self, second: u64) -> Result<(), ScenarioError> {
         let due = if self.dirty { BUSY_TICK } else { IDLE_TICK };
         if !second.is_multiple_of(due) || second < self.leader_back {
@@ -226,12 +226,12 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// An order reaches everybody who is connected, spread over a moment.
+    /// Plans a check-in of every device that an order concerns, spread over a moment.
     fn changed(&mut self, index: usize) {
         let rollout = &self.control.rollouts[index];
         let (id, state) = (rollout.id, rollout.state);
         if !state.calls_off() {
-            // Nothing that anybody who is under way must hear at once.
+            // Nothing that a device in mid-update must hear at once.
             return;
         }
         self.halted_at.get_or_insert(self.now);
@@ -306,7 +306,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Sends some devices of a halted rollout back, one by one.
+    /// Rolls back the selected devices of a halted rollout, one by one.
     fn return_selected(&mut self, rollout: usize, selector: &Selector) {
         let (id, goal) = {
             let rollout = &self.control.rollouts[rollout];
@@ -348,7 +348,7 @@ impl<'a> World<'a> {
         });
     }
 
-    /// Counts the silent, gives up who was not heard of for too long, and compares old and new.
+    /// Counts silent devices, gives up those not heard from for too long, and compares old and new.
     fn look(&mut self) {
         let now = self.at();
         for index in 0..self.control.rollouts.len() {

@@ -1,5 +1,5 @@
-//! Every built-in scenario against the output that was read and approved, and against what must
-//! hold of it in any case. `TIDEGATE_BLESS=1` writes the output anew.
+//! Every built-in scenario against the output that was read and approved, and against invariants
+//! that hold in any case. `TIDEGATE_BLESS=1` rewrites the output.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use tidegate_simulate::{BUILT_IN, Outcome, Scenario, built_in, run};
@@ -17,7 +17,7 @@ fn play(name: &str) -> Outcome {
         golden == text,
         "{name} came out differently; read it and bless it with TIDEGATE_BLESS=1:\n{text}"
     );
-    // What no scenario may show.
+    // Invariants of every scenario.
     assert_eq!(outcome.offers_after_halt, 0, "offers after a stop");
     assert_eq!(outcome.flips, 0, "devices that came to a release twice");
     outcome
@@ -94,7 +94,7 @@ fn a_rollback_during_a_rollback_changes_nothing() {
 #[test]
 fn a_window_that_opens_for_everybody_makes_no_herd() {
     let outcome = play("window-herd");
-    // 100,000 devices every five minutes are 333 a second, and an update takes a few check-ins.
+    // 100,000 devices every five minutes are 333 per second, and an update takes a few check-ins.
     assert!(outcome.peak.0 <= 1_500, "{} in a second", outcome.peak.0);
     assert_eq!(outcome.share_on_goal(), 10_000);
 }

@@ -1,4 +1,4 @@
-//! What stands on the command line.
+//! Command-line arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::platform;
 use crate::power::PowerSettings;
 use crate::service_files::{Plan, default_state};
 
-/// What is asked for.
+/// A command with its arguments.
 pub(super) enum Command {
     Help,
     Version,
@@ -41,7 +41,7 @@ pub(super) enum Command {
     NewKey {
         state: PathBuf,
     },
-    /// What the service manager of Windows starts.
+    /// Entry point for the Windows service manager.
     Service {
         state: PathBuf,
         own: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub(super) enum Command {
     },
 }
 
-/// Options as they come; which of them a command needs is checked afterwards.
+/// Options as given; whether a command has those it needs is checked afterwards.
 #[derive(Default)]
 struct Options {
     state: Option<PathBuf>,
@@ -234,7 +234,7 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
     }
 }
 
-/// The folder of an agent that was tried out here, else that of the one that is installed.
+/// Default state directory: `./tidegate-agent`, unless only the installed agent's is enrolled.
 fn usual_state() -> PathBuf {
     let here = PathBuf::from("tidegate-agent");
     let installed = default_state();
@@ -246,12 +246,12 @@ fn usual_state() -> PathBuf {
     }
 }
 
-/// Commands run in other folders: a relative path would lead elsewhere from there.
+/// Makes a path absolute: commands run in other folders, where a relative one would lead elsewhere.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// A time as people write it: `90`, `90s`, `30m`, `8h`, `2d`.
+/// A duration as people write it, in seconds: `90`, `90s`, `30m`, `8h`, `2d`.
 struct Span(u64);
 
 impl std::str::FromStr for Span {
@@ -272,7 +272,7 @@ impl std::str::FromStr for Span {
     }
 }
 
-/// Reads the value of an option; an error names it.
+/// Parses the value of an option; the error names the option.
 fn typed<T: std::str::FromStr<Err: std::fmt::Display>>(
     name: &str,
     text: Option<String>,
@@ -284,13 +284,13 @@ fn typed<T: std::str::FromStr<Err: std::fmt::Display>>(
     .transpose()
 }
 
-/// A command of the owner's, split at spaces.
+/// Parses a command line of the owner's, split at spaces.
 fn line(name: &str, text: &str, timeout_s: u32) -> Result<Health, lexopt::Error> {
     let command: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     let Some(program) = command.first() else {
         return Err(format!("--{name} is empty").into());
     };
-    // One inside of a version is not there yet; a whole path is, or never will be.
+    // A program inside a version does not exist yet; an absolute path must exist already.
     if Path::new(program).is_absolute() && !is_there(program, Path::new("/")) {
         return Err(format!("--{name}: there is no program {program:?}").into());
     }
@@ -322,7 +322,7 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
     let hook = |name: &str, text: String| {
         let hook = line(name, &text, hook_timeout_s)?;
         let program = hook.command.first().map_or("", String::as_str);
-        // It runs in the agent's folder, where nothing is yet.
+        // Hooks run in the agent's folder, which is still empty.
         if !is_there(program, &state) {
             let text = format!(
                 "--{name}: there is no program {program:?}: name one of PATH, or give its whole path"

@@ -1,4 +1,4 @@
-//! What `--help` says.
+//! Text of `--help`.
 
 pub(super) const HELP: &str = "\
 tidegate-agent: keeps one machine on the release that its fleet is to run

@@ -2,7 +2,7 @@
 
 use super::help::HELP;
 
-/// The page, for `man`: `tidegate-agent man | man -l -`.
+/// Renders the page for `man`: `tidegate-agent man | man -l -`.
 pub(super) fn page() -> String {
     let mut page = format!(
         ".TH TIDEGATE-AGENT 8 \"\" \"Tidegate {}\" \"System Administration\"\n\

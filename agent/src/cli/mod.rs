@@ -25,12 +25,12 @@ use args::{Command, parse};
 use help::HELP;
 use status::status;
 
-/// How the process ends.
+/// Exit code of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitCode {
-    /// It did what was asked.
+    /// The command succeeded.
     Ok = 0,
-    /// It failed.
+    /// The command failed.
     Failed = 1,
     /// The command line was not understood.
     Usage = 2,
@@ -99,7 +99,7 @@ fn serve(_: &std::path::Path, _: Option<&std::path::Path>) -> Result<String, Str
     Err("`service` is for the service manager of Windows; here it is `run`".into())
 }
 
-/// Applies a bundle, and leaves what came of it in a file, however it ended.
+/// Applies a bundle and writes the reports to a file, whether it succeeded or not.
 async fn apply(
     state: PathBuf,
     folder: PathBuf,
@@ -134,7 +134,7 @@ fn exported(state: &std::path::Path, to: &std::path::Path) -> Result<String, Str
     ))
 }
 
-/// Looks at everything; fails when something does not work.
+/// Runs every diagnostic check; the exit code is a failure if one of them is bad.
 fn diagnose(state: &std::path::Path, json: bool) -> ExitCode {
     let examined = block_on(async { Ok(doctor::examine(state, false).await) });
     let findings = match examined {
@@ -154,7 +154,7 @@ fn diagnose(state: &std::path::Path, json: bool) -> ExitCode {
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
     let text = tidegate_protocol::plain_lines(text);
-    // A closed pipe (`| head`) is the reader's business.
+    // A closed pipe (`| head`) is not an error.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     ExitCode::Ok
 }
@@ -169,7 +169,7 @@ fn finish(result: Result<String, String>) -> ExitCode {
     }
 }
 
-/// One thread for everything; staging gets one more while it lasts.
+/// Runs a future on a single-threaded runtime, with up to two more threads for blocking work.
 fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -186,7 +186,7 @@ async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<S
     let together = Arc::new(Together::default());
     let mut driver = Driver::open(&state, together.clone()).map_err(|e| log::chain(&e))?;
     together.is_watched();
-    // The agent's own updates are a second matter: what is wrong with them stops nothing else.
+    // The agent's own updates are secondary: a failure there must not stop the machine's.
     let own = own.and_then(|own| {
         Driver::open(&own, together)
             .map_err(|e| log::line(&format!("own updates: {}", log::chain(&e))))
@@ -196,7 +196,7 @@ async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<S
     let (control, place, group) = driver.control();
     let listens = async {
         let Err(error) = control::serve(control, &place, group.as_deref()).await;
-        // Updates do not need it.
+        // Updates work without local control.
         let place = place.display();
         log::line(&format!(
             "nobody can speak to the agent at {place}: {error}"

@@ -1,4 +1,4 @@
-//! `status`: what the journal and the medium say.
+//! `status`: state of the device, from its journal and its medium.
 
 use std::path::Path;
 
@@ -14,13 +14,13 @@ use crate::log;
 use crate::standing::Standing;
 
 pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
-    // Settings that cannot be read are told, and hide nothing else.
+    // Unreadable settings are reported but do not hide the rest.
     let config = Config::load(state).or_else(|error| {
         let config = Config::as_enrolled(state);
         config.inspect(|_| log::line(&log::chain(&error)))
     });
     let config = config.map_err(|e| log::chain(&e))?;
-    // What only a running agent knows; without one the files say all there is.
+    // A running agent knows more; without one the files are all there is.
     let reply = control::ask(&config.control.place(state), Ask::Status).ok();
     let (live, told) = reply.map_or((None, None), |r| (Some(r.live), r.standing));
     let (standing, current) = match (Journal::open_enrolled(fs::system(), state), told) {
@@ -28,7 +28,7 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
             let current = medium(&config, state);
             (Standing::of(journal.record(), current), current)
         }
-        // The journal is not for everybody who may ask the agent.
+        // Not everyone who may ask the agent may read its journal.
         (Err(_), Some(told)) => (told, None),
         (Err(error), None) => return Err(log::chain(&error)),
     };
@@ -88,8 +88,8 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
     Ok(text)
 }
 
-/// The slot that really runs, where the machine says it. A hook that does not answer is no reason to
-/// say nothing.
+/// Slot that really runs, where the machine can tell. A hook that does not answer must not keep the
+/// rest of the status from being shown.
 fn medium(config: &Config, state: &Path) -> Option<SlotId> {
     install::open(fs::system(), state, &config.backend)
         .and_then(|backend| backend.medium())
@@ -98,7 +98,7 @@ fn medium(config: &Config, state: &Path) -> Option<SlotId> {
         .and_then(|medium| medium.active)
 }
 
-/// What a running agent says of itself.
+/// Describes the running agent, or says that none answers.
 fn about(live: Option<&Live>) -> String {
     let Some(live) = live else {
         return "agent    does not run, or this user may not speak to it\n".into();
@@ -125,7 +125,7 @@ fn about(live: Option<&Live>) -> String {
     text
 }
 
-/// Asks the running agent for something.
+/// Sends a request to the running agent and returns its answer.
 pub(super) fn told(state: &Path, what: Ask) -> Result<String, String> {
     let config = Config::load(state).map_err(|e| log::chain(&e))?;
     let place = config.control.place(state);

@@ -1,6 +1,6 @@
-//! The end of a certificate's validity, by a walk over its DER that believes no length.
+//! End of a certificate's validity, by a walk over its DER that trusts no length field.
 
-/// An element: its tag, its contents, and what follows it.
+/// Splits off one element: its tag, its contents, and the bytes after it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
@@ -21,12 +21,13 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, contents, rest))
 }
 
-/// When a certificate (X.509, RFC 5280) ends, in seconds of the epoch.
+/// Returns `notAfter` of a certificate (X.509, RFC 5280), in seconds since the epoch; `None` if it
+/// cannot be parsed.
 pub(super) fn not_after(der: &[u8]) -> Option<i64> {
     let (_, certificate, _) = element(der)?;
     let (_, body, _) = element(certificate)?;
     let (tag, _, after_version) = element(body)?;
-    // The version is there from X.509 v2 on.
+    // The version field exists from X.509 v2 on.
     let rest = if tag == 0xa0 { after_version } else { body };
     let (_, _, after_serial) = element(rest)?;
     let (_, _, after_algorithm) = element(after_serial)?;
@@ -35,7 +36,7 @@ pub(super) fn not_after(der: &[u8]) -> Option<i64> {
     let (_, _, end) = element(validity)?;
     let (tag, text, _) = element(end)?;
     let text = std::str::from_utf8(text).ok()?;
-    // UTCTime has two digits of the year: 50 to 99 are of the last century.
+    // UTCTime has a two-digit year: 50 to 99 are in the 20th century.
     let text = match tag {
         0x17 if text.get(..2)?.parse::<u8>().ok()? >= 50 => format!("19{text}"),
         0x17 => format!("20{text}"),
@@ -67,7 +68,7 @@ mod tests {
         bytes
     }
 
-    /// A certificate with nothing in it but what the walk passes.
+    /// A certificate that holds only what the walk passes.
     fn certificate(tag: u8, end: &str) -> Vec<u8> {
         let times = [wrap(tag, &[b"200101000000Z"]), wrap(tag, &[end.as_bytes()])];
         let validity = wrap(0x30, &[&times[0], &times[1]]);

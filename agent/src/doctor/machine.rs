@@ -1,4 +1,4 @@
-//! What can be seen on the machine itself.
+//! Checks of the machine itself.
 
 use std::path::Path;
 
@@ -13,25 +13,25 @@ use crate::install;
 use crate::platform;
 use crate::trust_store::TrustStore;
 
-/// Least free space where nothing is known of what comes, in bytes.
+/// Minimum free space where no installed version gives an estimate, in bytes.
 const SPACE: u64 = 64 << 20;
-/// Most of the memory that may be in use, in percent.
+/// Upper bound on memory in use, in percent.
 const MEMORY: u64 = 90;
-/// Least charge without mains, in percent: as rollouts have it.
+/// Minimum charge without mains, in percent: the same as in rollouts.
 const CHARGE: u8 = 20;
-/// How long an agent may have heard nothing of its server, in seconds.
+/// Longest acceptable time without an answer from the server, in seconds.
 const SILENCE: u64 = 900;
 
-/// What is looked at.
+/// The machine under examination.
 pub(super) struct Machine<'a> {
     pub(super) state: &'a Path,
     pub(super) config: &'a Config,
     pub(super) record: Option<&'a Record>,
-    /// Why there is no record.
+    /// Error of the journal, if there is no record.
     pub(super) damage: Option<String>,
     /// Whether an agent runs here.
     pub(super) runs: bool,
-    /// Whether it is the one that looks.
+    /// Whether that agent runs this examination itself.
     pub(super) own: bool,
 }
 
@@ -66,7 +66,7 @@ impl Machine<'_> {
 
     fn identity(&self) -> Finding {
         let path = self.state.join("identity.pem");
-        // Made where it is missing: a device without its key is nobody to the server.
+        // Checked first, because `identity` makes a missing key, and the server would not know it.
         if !path.is_file() {
             let value = format!("{} is not there", path.display());
             return Finding::new("identity", value, "a key of its own", Verdict::Bad);
@@ -85,7 +85,7 @@ impl Machine<'_> {
         Finding::new("identity", "readable", "readable", Verdict::Good)
     }
 
-    /// Opening the store mends a damaged copy from the other one.
+    /// Checks the signed files. Opening the store repairs a damaged copy from the other one.
     fn metadata(&self) -> Vec<Finding> {
         let kept = TrustStore::open(fs::system(), self.state).and_then(|store| store.load());
         let files = match kept {
@@ -113,7 +113,7 @@ impl Machine<'_> {
             }
         }
         let (value, verdict) = match (expired.is_empty(), next) {
-            // The agent fetches newer ones before it believes anything; who signs them may be late.
+            // The agent fetches newer files before it trusts any; their signer may be late.
             (false, _) => (format!("expired: {}", expired.join(", ")), Verdict::Notice),
             (true, Some((at, name))) => (
                 format!("{name} is the next to expire, in {} h", (at - now) / 3_600),
@@ -158,8 +158,8 @@ impl Machine<'_> {
         Finding::new("slots", value, "as the journal says", verdict)
     }
 
-    /// What a cut left behind in the agent's folder. Mended where no agent runs and nothing is
-    /// under way.
+    /// Leftovers of an interrupted update in the agent's folder. Removed if no agent runs and no
+    /// update is under way.
     fn leftovers(&self) -> Option<Finding> {
         let resting = self.record.is_some_and(|r| r.phase == Phase::Idle);
         if self.runs || !resting {
@@ -258,7 +258,7 @@ impl Machine<'_> {
         Finding::new("service", value, threshold, verdict)
     }
 
-    /// Machines that behave alike have one fingerprint: what one of them has, all may have.
+    /// Fingerprint of the environment: machines that share it may share a problem.
     fn environment(&self) -> Finding {
         let read = |path: &str| platform::read_small(Path::new(path)).unwrap_or_default();
         let system = std::fs::read_to_string("/etc/os-release")
@@ -281,7 +281,7 @@ impl Machine<'_> {
     }
 }
 
-/// When signed metadata expires, in seconds of the epoch.
+/// Expiry of signed metadata, in seconds since the epoch.
 fn expiry(bytes: &[u8]) -> Option<i64> {
     let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let text = value["signed"]["expires"].as_str()?;

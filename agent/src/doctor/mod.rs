@@ -1,8 +1,8 @@
-//! The diagnosis that a support engineer would make, by the machine itself.
+//! The diagnosis that a support engineer would make, made by the machine itself.
 //!
-//! Each finding has a value, what it should be, a verdict, and the key of its fix in
-//! `docs/doctor.md`. What is safe to mend is mended: leftovers of a staging that was cut, a damaged
-//! copy where the other one is whole. Nothing that runs is ever touched.
+//! Each finding has a value, the expected value, a verdict, and the key of its fix in
+//! `docs/doctor.md`. What is safe to repair is repaired: leftovers of an interrupted staging, a
+//! damaged copy whose other copy is intact. Nothing that runs is ever touched.
 
 mod certificate;
 mod machine;
@@ -21,11 +21,11 @@ use crate::journal::Journal;
 use crate::log;
 use crate::tls::TlsClock;
 
-/// How long all of it may take.
+/// Deadline of the whole examination.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Looks at everything. `own` says that it is the running agent that looks: what belongs to it
-/// alone is not looked at from outside, and not mended.
+/// Runs all checks. `own` means that the running agent itself is asking: then its service is not
+/// checked from outside, and nothing in its folder is repaired.
 pub(crate) async fn examine(state: &Path, own: bool) -> Vec<Finding> {
     let looked = tokio::time::timeout(PATIENCE, all(state, own)).await;
     looked.unwrap_or_else(|_| {
@@ -45,7 +45,7 @@ async fn all(state: &Path, own: bool) -> Vec<Finding> {
         "readable",
         Verdict::Good,
     )];
-    // An agent that runs holds the lock; then nothing of its folder is mended by others.
+    // A running agent holds the lock: then nobody else repairs anything in its folder.
     let lock = if own { None } else { Some(config::lock(state)) };
     let runs = own || matches!(lock, Some(Err(ConfigError::Busy(_))));
     let journal = Journal::open_enrolled(fs::system(), state);
@@ -80,7 +80,7 @@ fn bad(check: &str, error: &(dyn std::error::Error + 'static)) -> Finding {
     Finding::new(check, log::chain(error), "readable", Verdict::Bad)
 }
 
-/// A verdict of a bound that is kept or not.
+/// Verdict on a bound: good if it is kept, else a notice.
 fn notice_unless(kept: bool) -> Verdict {
     if kept { Verdict::Good } else { Verdict::Notice }
 }
@@ -89,7 +89,7 @@ fn bad_unless(kept: bool) -> Verdict {
     if kept { Verdict::Good } else { Verdict::Bad }
 }
 
-/// The findings for a person, what is wrong first.
+/// Formats the findings for a person, worst first.
 pub(crate) fn text(findings: &[Finding]) -> String {
     let mut sorted: Vec<&Finding> = findings.iter().collect();
     sorted.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));

@@ -1,4 +1,4 @@
-//! What can be seen of the way to the server, over a connection of its own.
+//! Checks of the path to the server, over a connection of their own.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,25 +17,25 @@ use crate::platform;
 use crate::proxy::{self, Proxy};
 use crate::tls::{self, TlsClock};
 
-/// How long one step may take.
+/// Timeout of one step.
 const STEP: Duration = Duration::from_secs(10);
-/// How long a name may take to be found.
+/// Longest time for a name to resolve without a notice.
 const SLOW_NAME: Duration = Duration::from_secs(2);
-/// Requests from which the link is judged.
+/// Number of requests from which the link is judged.
 const REQUESTS: usize = 12;
-/// A certificate that ends within so many days is told.
+/// Days left of a certificate at or below which a notice is given.
 const DAYS: i64 = 90;
-/// Most segments that may be lost, in percent.
+/// Upper bound on lost segments, in percent.
 const LOSS: f64 = 5.0;
-/// Largest mean deviation of the round trip, in milliseconds.
+/// Upper bound on the mean deviation of the round trip, in milliseconds.
 const JITTER: f64 = 200.0;
-/// Smallest packets that a route has to take: what IPv6 asks of every link.
+/// Minimum path MTU, in bytes: what IPv6 requires of every link.
 #[cfg(target_os = "linux")]
 const MTU: u32 = 1280;
-/// Largest difference between the clocks, in seconds.
+/// Upper bound on the clock skew, in seconds.
 const SKEW: i64 = 300;
 
-/// Looks along the way to one server; stops where it ends.
+/// Checks the path to one server, step by step; stops at the first step that fails.
 pub(super) async fn look(server: &str, config: &Config, clock: TlsClock) -> Vec<Finding> {
     let mut findings = Vec::new();
     let address = match Address::parse(server) {
@@ -125,7 +125,7 @@ async fn connect(addresses: &[SocketAddr], findings: &mut Vec<Finding>) -> Optio
     stream
 }
 
-/// TLS, the server's certificate and clock, and the link itself.
+/// Checks TLS, the server's certificate and clock, and the link itself.
 async fn speak(
     mut stream: TcpStream,
     address: &Address,
@@ -254,7 +254,8 @@ async fn ask(
         trips.push(begun.elapsed().as_secs_f64() * 1_000.0);
         if !std::mem::replace(&mut told, true) {
             let value = format!("answers {}", answer.status.as_u16());
-            // Whether it has metadata yet is not the question; whether it is a server of ours is.
+            // 404 is fine: the question is whether it is a control plane, not whether it has
+            // metadata yet.
             let good = answer.status.is_success() || answer.status.as_u16() == 404;
             findings.push(Finding::new("server", value, "200", bad_unless(good)));
             let date = answer.headers.get("date").and_then(|v| v.to_str().ok());
@@ -280,7 +281,7 @@ fn skew(server: Option<i64>) -> Finding {
     )
 }
 
-/// `Tue, 24 Nov 2026 04:00:00 GMT` (RFC 9110, IMF-fixdate), in seconds of the epoch.
+/// Parses `Tue, 24 Nov 2026 04:00:00 GMT` (RFC 9110, IMF-fixdate) into seconds since the epoch.
 fn http_date(text: &str) -> Option<i64> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -296,8 +297,8 @@ fn http_date(text: &str) -> Option<i64> {
     time.parse().ok().map(jiff::Timestamp::as_second)
 }
 
-/// Round trip, jitter, loss and the size of packets: as the kernel has them, else as the requests
-/// took.
+/// Reports round trip, jitter, loss and MTU: as the kernel measured them, else timed by the
+/// requests.
 fn link(
     trips: &[f64],
     ends: Option<(SocketAddr, SocketAddr)>,

@@ -1,4 +1,4 @@
-//! What the kernel knows of a TCP connection: asked over netlink (`sock_diag(7)`), which gives the
+//! Kernel statistics of a TCP connection, queried over netlink (`sock_diag(7)`), which gives the
 //! same `tcp_info` as `getsockopt(TCP_INFO)` without a line of unsafe code.
 
 use std::io;
@@ -8,18 +8,18 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-/// Of one connection.
+/// Statistics of one connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TcpFacts {
     /// Smoothed round trip, in microseconds.
     pub(super) round_trip_us: u32,
     /// Its mean deviation, in microseconds.
     pub(super) deviation_us: u32,
-    /// Segments sent again.
+    /// Segments retransmitted.
     pub(super) sent_again: u32,
     /// Segments sent.
     pub(super) sent: u32,
-    /// The largest packet that the route takes, in bytes.
+    /// Path MTU, in bytes.
     pub(super) mtu: u32,
 }
 
@@ -34,7 +34,7 @@ const MESSAGE: usize = 72;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
-/// Asks for one connection of this machine.
+/// Queries the statistics of one connection of this machine.
 pub(super) fn facts(local: SocketAddr, peer: SocketAddr) -> io::Result<TcpFacts> {
     let socket = socket_with(
         AddressFamily::NETLINK,
@@ -44,13 +44,13 @@ pub(super) fn facts(local: SocketAddr, peer: SocketAddr) -> io::Result<TcpFacts>
     )?;
     send(&socket, &request(local, peer), SendFlags::empty())?;
     let mut buffer = [0; 4096];
-    // The kernel answers at once; without an answer this must not wait for one.
+    // The kernel answers at once; if it does not, do not block.
     let (length, _) = recv(&socket, &mut buffer, RecvFlags::DONTWAIT)?;
     let answer = buffer.get(..length).unwrap_or_default();
     parse(answer).ok_or_else(|| io::Error::other("the kernel says nothing of the connection"))
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+/// Encodes `struct nlmsghdr` and `struct inet_diag_req_v2`.
 fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
     let family: u8 = if local.is_ipv4() { 2 } else { 10 };
     let length = u32::try_from(HEADER + 56).unwrap_or(0);
@@ -97,7 +97,7 @@ fn parse(answer: &[u8]) -> Option<TcpFacts> {
     }
 }
 
-/// The fields of `struct tcp_info` (linux/tcp.h); later ones are absent in old kernels.
+/// Decodes the fields of `struct tcp_info` (linux/tcp.h); old kernels lack the later ones.
 fn info(bytes: &[u8]) -> Option<TcpFacts> {
     let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     Some(TcpFacts {
@@ -137,7 +137,7 @@ mod tests {
         for length in 0..answer.len() {
             assert_eq!(parse(&answer[..length]), None);
         }
-        // An attribute of no length does not go round for ever.
+        // A zero-length attribute must not loop forever.
         answer.extend([0; 8]);
         assert_eq!(parse(&answer), None);
     }

@@ -1,4 +1,4 @@
-//! Payloads that a person has carried here.
+//! Payloads from a site bundle, without a network.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use super::{DAMAGED, Download, SYNC_BYTES};
 use crate::fs::Open;
 
 impl Download {
-    /// Takes a payload from the blobs of a folder, each byte verified as if a network had brought it.
+    /// Copies a payload from the blobs of a folder, verifying each byte as if it came over a
+    /// network.
     pub(crate) fn copy_from(
         &self,
         folder: &Path,
@@ -19,7 +20,7 @@ impl Download {
         needed: u64,
     ) -> Result<(), Explained> {
         let blob = |sha256: Sha256| folder.join("blobs").join(sha256.to_string());
-        // What is missing or cannot be read is damaged: another payload of the bundle may be whole.
+        // Missing or unreadable counts as damaged: another payload of the bundle may be whole.
         let failed = |path: &Path, e: &dyn std::fmt::Display| {
             Explained::new(Reason::ChunkCorrupt, format!("{}: {e}", path.display()))
         };

@@ -1,5 +1,5 @@
-//! Downloads that survive everything: several chunks at once, each resumed inside, verified
-//! before it counts, from the mirrors that the server names and from the server itself.
+//! Resumable downloads: several chunks in parallel, each resumed midway and verified before it
+//! counts, from the mirrors that the server names and from the server itself.
 
 mod carried;
 mod rate;
@@ -26,48 +26,48 @@ pub(crate) use rate::{MinimumRate, Pacer, limit_at};
 pub(crate) use store::{Chunks, Store};
 use store::{damaged, storage};
 
-/// What is being fetched for one device.
+/// The download folder of one device.
 #[derive(Clone)]
 pub struct Download {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
-    /// Names this start of the machine; empty where that is not known.
+    /// Boot id of the machine; empty if unknown.
     pub(crate) start: String,
 }
 
-/// How it is fetched.
+/// Sources and limits of a download.
 pub(crate) struct Ways<'a> {
-    /// Where from, best first; the last is the server itself.
+    /// Sources, best first; the last is the server itself.
     pub(crate) sources: Vec<Client>,
-    /// Chunks that are fetched at once.
+    /// Number of chunks fetched in parallel.
     pub(crate) parallel: usize,
-    /// Limits by the hour.
+    /// Rate limits, by hour of the day.
     pub(crate) limits: &'a [RateLimit],
-    /// How long all of it may take.
+    /// Deadline of the whole download; `None` for no limit.
     pub(crate) deadline: Option<Duration>,
 }
 
-/// What came over the network.
+/// Bytes received over the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fetched {
-    /// For this payload, over all starts of the agent.
+    /// For this payload, across restarts of the agent.
     pub(crate) total: u64,
-    /// Now.
+    /// In this run.
     pub(crate) now: u64,
 }
 
-/// Tries without a single new byte before a download is given up for now.
+/// Attempts per source without a single new byte before a download is given up for now.
 const TRIES: u32 = 8;
-/// Times that one chunk may come damaged from each source.
+/// Times that one chunk may arrive damaged, per source.
 const DAMAGED: u32 = 3;
-/// While nothing may pass it is looked again after this.
+/// Interval between checks while the rate limit is 0.
 const CLOSED: Duration = Duration::from_secs(30);
-/// What has come is made durable when it is so many bytes, or so old.
+/// Received data is synced once it is `SYNC_BYTES` long or `SYNC_AGE` old.
 const SYNC_BYTES: u64 = 4 << 20;
 const SYNC_AGE: Duration = Duration::from_secs(5);
 
 impl Download {
-    /// The download below a state directory.
+    /// Returns the download of a state directory.
     pub fn new(fs: Arc<dyn Fs>, state: &Path) -> Self {
         Self {
             fs,
@@ -76,14 +76,14 @@ impl Download {
         }
     }
 
-    /// Throws away what was fetched.
+    /// Discards everything fetched.
     pub fn drop_all(&self) -> io::Result<()> {
-        // First, so that no note tells of what is not there.
+        // The note goes first, so that it never lists chunks that are gone.
         self.fs.remove_if_there(&self.dir.join("have"))?;
         self.fs.remove_tree(&self.dir)
     }
 
-    /// The fetched payload with its manifest, once it is complete.
+    /// Opens the fetched payload and its manifest, once it is complete.
     pub(crate) fn open(&self, payload: &Payload) -> Result<(Manifest, Chunks), Explained> {
         let manifest = self.kept_manifest(payload).ok_or_else(|| {
             Explained::new(
@@ -107,7 +107,7 @@ impl Download {
         Manifest::from_bytes(&bytes, payload.manifest, &Limits::default()).ok()
     }
 
-    /// Keeps a manifest; whatever of another one is there is thrown away.
+    /// Stores a manifest; whatever belongs to another one is discarded.
     pub(crate) fn keep_manifest(
         &self,
         payload: &Payload,
@@ -125,13 +125,13 @@ impl Download {
         Ok(manifest)
     }
 
-    /// What of a payload is there.
+    /// Opens the chunks fetched so far.
     pub(crate) fn store(&self, manifest: &Manifest) -> io::Result<Store> {
         Store::open(self.fs.clone(), &self.dir, manifest, &self.start)
     }
 
-    /// Fetches a payload to its end, across any number of cuts. `needed` is what the installation
-    /// will take beyond the payload.
+    /// Fetches a payload to its end, across any number of interruptions. `needed` is the space in
+    /// bytes that the installation takes beyond the payload.
     pub(crate) async fn run(
         &self,
         ways: Ways<'_>,
@@ -184,7 +184,7 @@ impl Download {
             .collect::<Vec<_>>();
         let ended = all(workers).await;
         let mut shared = shared.into_inner();
-        // What came is kept however it ended.
+        // Received data is kept, whatever the outcome.
         let synced = shared.store.sync().map_err(|e| storage(&e));
         ended?;
         synced?;
@@ -194,7 +194,7 @@ impl Download {
         })
     }
 
-    /// Before the first byte: whether all of it will fit.
+    /// Checks before the first byte that everything will fit on the disk.
     fn check_room(&self, manifest: &Manifest, have: u64, needed: u64) -> Result<(), Explained> {
         let Some(free) = platform::free_space(&self.dir) else {
             return Ok(());
@@ -214,7 +214,7 @@ impl Download {
         if free < wanted {
             return Err(Explained::new(Reason::DiskFull, lacks(wanted)));
         }
-        // Another payload may do without a file to unpack into.
+        // Reported as a failed delta, since another payload may not need scratch space.
         let unpacking = wanted.saturating_add(manifest.scratch);
         if free < unpacking {
             return Err(Explained::new(Reason::DeltaFailed, lacks(unpacking)));
@@ -223,7 +223,7 @@ impl Download {
     }
 }
 
-/// Runs all to their ends, or to the first error.
+/// Runs all futures to completion, or until the first error.
 async fn all(workers: Vec<impl Future<Output = Result<(), Explained>>>) -> Result<(), Explained> {
     let mut workers: Vec<Pin<Box<_>>> = workers.into_iter().map(Box::pin).collect();
     std::future::poll_fn(|context| {
@@ -244,7 +244,7 @@ async fn all(workers: Vec<impl Future<Output = Result<(), Explained>>>) -> Resul
     .await
 }
 
-/// What the workers of one download share. No borrow of it lives over a wait.
+/// State shared by the workers of one download. No borrow of it is held across an await.
 struct Shared<'a> {
     manifest: &'a Manifest,
     store: Store,
@@ -252,24 +252,24 @@ struct Shared<'a> {
     now: u64,
     tries: u32,
     damaged: BTreeMap<usize, u32>,
-    /// The source in use.
+    /// Index of the source in use.
     source: usize,
     synced: Instant,
     pacer: Pacer,
     begun: Instant,
 }
 
-/// Why a chunk is not fetched any further over this answer.
+/// Reason why an answer is not read any further.
 enum Stop {
     Io(io::Error),
     Damaged,
     Full,
-    /// Nothing may pass at this hour.
+    /// The rate limit of this hour is 0.
     Closed,
 }
 
 impl Shared<'_> {
-    /// A chunk that nobody fetches yet; those that are begun come first.
+    /// Claims a chunk that no worker fetches yet; partly fetched ones come first.
     fn claim(&mut self) -> Option<usize> {
         let open = |index: &usize| !self.store.has(*index) && !self.claimed.contains(index);
         let all = 0..self.manifest.chunks.len();
@@ -279,7 +279,7 @@ impl Shared<'_> {
         Some(index)
     }
 
-    /// Takes bytes that stand at `at` in the payload.
+    /// Takes bytes at offset `at` of the payload.
     fn take(&mut self, index: usize, at: u64, bytes: &[u8]) -> Result<(), Stop> {
         self.now += bytes.len() as u64;
         self.store.count(bytes.len() as u64);
@@ -289,7 +289,7 @@ impl Shared<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        // What was there already, sent again, is no progress.
+        // Only new bytes are progress; those that were there already are skipped.
         self.tries = 0;
         let good = self
             .store
@@ -309,7 +309,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Another source is tried next; whether all of them were.
+    /// Moves on to the next source; returns whether all of them were tried.
     fn turn_from(&mut self, source: usize, sources: usize) -> bool {
         if self.source == source {
             self.source = (source + 1) % sources;
@@ -355,7 +355,7 @@ async fn worker(shared: &RefCell<Shared<'_>>, ways: &Ways<'_>) -> Result<(), Exp
                     }
                     continue;
                 }
-                // A clean end short of the whole is a cut as well.
+                // A clean end before the last byte is an interruption too.
                 Ok(_) => "the connection ends early".into(),
                 Err(error) => error.to_string(),
             };
@@ -426,7 +426,7 @@ async fn manifest_bytes(sources: &mut [Client], payload: &Payload) -> Result<Vec
                 .await
                 .and_then(crate::client::Answer::ok);
             match answer {
-                // A mirror may have anything under that name.
+                // A mirror may serve anything under that name.
                 Ok(body) if tidegate_delta::sha256(&body) == payload.manifest => {
                     return Ok(body.to_vec());
                 }
@@ -444,7 +444,7 @@ async fn manifest_bytes(sources: &mut [Client], payload: &Payload) -> Result<Vec
     Err(Explained::new(Reason::DownloadFailed, last.to_string()))
 }
 
-/// Waits before the next try: a quarter of a second, doubled each time, with jitter, at most 30 s.
+/// Backs off before the next attempt: 250 ms, doubled each time up to 30 s, with jitter.
 async fn pause(tries: u32) {
     let base = Duration::from_millis(250).saturating_mul(1 << tries.min(7));
     let jitter: u64 = rand::random_range(0..=250);

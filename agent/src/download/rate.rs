@@ -1,19 +1,18 @@
-//! How fast a download may be, now.
+//! Rate limits of downloads, and the minimum rate of a connection.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// A limit that holds within some hours of each day, in UTC: what the site's people need of the
-/// link comes first.
+/// Rate limit for some hours of each day, in UTC, so that the site's own traffic comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimit {
-    /// The first hour in which it holds, 0 to 23.
+    /// First hour in which it applies, 0 to 23.
     pub from_hour: u8,
-    /// The hour at which it ends, 0 to 24; before `from_hour` it is of the next day. The same hour
-    /// twice means all day.
+    /// Hour at which it ends, 0 to 24; if less than `from_hour`, on the next day. Equal hours mean
+    /// all day.
     pub to_hour: u8,
-    /// Bytes a second; 0 lets nothing through.
+    /// Bytes per second; 0 lets nothing through.
     pub bytes_per_s: u64,
 }
 
@@ -27,7 +26,7 @@ impl RateLimit {
     }
 }
 
-/// The limit that holds at a second of the epoch: the lowest of all.
+/// Lowest limit that applies at a time, in seconds since the epoch; `None` if none does.
 pub(crate) fn limit_at(limits: &[RateLimit], epoch_s: i64) -> Option<u64> {
     let hour = u8::try_from(epoch_s.rem_euclid(86_400) / 3_600).unwrap_or(0);
     limits
@@ -37,17 +36,17 @@ pub(crate) fn limit_at(limits: &[RateLimit], epoch_s: i64) -> Option<u64> {
         .min()
 }
 
-/// Spreads bytes over time. Time is an argument: since some fixed moment.
+/// Paces bytes to a rate. Time is an argument, measured from some fixed moment.
 #[derive(Debug, Default)]
 pub(crate) struct Pacer {
-    /// When the bytes that have passed are paid for.
+    /// Time at which the bytes passed so far are paid for.
     paid_until: Duration,
 }
 
-/// The link may run ahead of its rate by so much: reads are not of one size.
+/// Time by which a download may run ahead of its rate, since reads vary in size.
 const BURST: Duration = Duration::from_millis(250);
 impl Pacer {
-    /// Counts bytes that have passed; how long to wait before the next ones.
+    /// Counts bytes that have passed and returns the delay before the next read.
     pub(crate) fn passed(&mut self, now: Duration, bytes: usize, limit: Option<u64>) -> Duration {
         let Some(limit) = limit else {
             self.paid_until = now;
@@ -62,17 +61,17 @@ impl Pacer {
     }
 }
 
-/// A download that drips: each byte comes in time, and the end never does. What was fetched is
-/// kept, and the next try goes on from there, perhaps over a better way.
+/// Detects a download that trickles: each byte arrives in time, but the end never does. What was
+/// fetched is kept, and the next attempt resumes from there, perhaps over a better path.
 pub(crate) struct MinimumRate {
     since: Instant,
     bytes: usize,
 }
 
 impl MinimumRate {
-    /// Over this long ...
+    /// Interval over which bytes are counted.
     const WINDOW: Duration = Duration::from_mins(5);
-    /// ... at least so many bytes: 13 bytes a second, less than any modem.
+    /// Minimum bytes per window: 13 bytes a second, slower than any modem.
     const BYTES: usize = 4_096;
 
     pub(crate) fn begin(now: Instant) -> Self {
@@ -82,7 +81,7 @@ impl MinimumRate {
         }
     }
 
-    /// Counts bytes; whether they come fast enough.
+    /// Counts bytes; returns whether they arrive fast enough.
     pub(crate) fn goes_on(&mut self, now: Instant, bytes: usize) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
         if now.duration_since(self.since) < Self::WINDOW {

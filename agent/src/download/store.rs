@@ -1,9 +1,9 @@
-//! What of a payload is on the medium: a file for each chunk, and a note.
+//! Chunks of a payload on the medium: a file per chunk, and a note.
 //!
 //! The note says which chunks are verified and how much of the others is durable; it is written
-//! after the data is synced, so that it is never ahead of the truth. Within one start of the
-//! machine the length of a chunk's file tells how far it is: a killed process loses nothing. After
-//! a power cut only the note is believed.
+//! after the data is synced, so it is never ahead of the data. Within one boot the length of a
+//! chunk's file shows its progress: a killed process loses nothing. After a power cut only the note
+//! is trusted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,23 +15,23 @@ use tidegate_protocol::{Explained, Reason, Sha256};
 
 use crate::fs::{Fs, FsFile, Mode, Open};
 
-/// What is durable of a payload.
+/// Durable progress of a payload.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
-    /// Of which payload.
+    /// The payload, by its hash.
     payload: String,
-    /// During which start of the machine it was written.
+    /// Boot id at the time it was written.
     start: String,
-    /// The chunks that are verified, one bit each, in hexadecimal.
+    /// Bitmap of the verified chunks, in hexadecimal.
     verified: String,
-    /// Of chunks that are begun: number and bytes.
+    /// Chunks in progress: index and durable bytes.
     begun: Vec<(usize, u64)>,
-    /// Bytes that came over the network for it.
+    /// Bytes received over the network for it.
     #[serde(default)]
     fetched: u64,
 }
 
-/// A note has a bit for each chunk.
+/// Upper bound on the size of a note, in bytes: it has a bit per chunk.
 const MAX_NOTE: u64 = 1 << 20;
 
 /// The chunks of one payload.
@@ -39,34 +39,34 @@ pub(crate) struct Store {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     payload: Sha256,
-    /// Names this start of the machine.
+    /// Boot id of the machine; empty if unknown.
     start: String,
     chunks: Vec<State>,
     /// Bytes written since the last note.
     unsynced: u64,
     fetched: u64,
-    /// How many of these the note tells of.
+    /// Value of `fetched` in the last note.
     noted: u64,
 }
 
 enum State {
     Absent,
-    /// Bytes of it that are in its file.
+    /// Partly in its file.
     Begun(Filling),
-    /// Closed, written, not yet noted.
+    /// Complete and synced, not yet noted.
     Whole,
     /// Verified and durable.
     Noted,
 }
 
-/// A chunk that is being filled.
+/// A chunk in progress.
 struct Filling {
     file: Option<Box<dyn FsFile>>,
     hasher: Hasher,
 }
 
 impl Store {
-    /// Takes up what is there.
+    /// Opens the store and resumes from what is on the medium.
     pub(crate) fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
@@ -108,7 +108,8 @@ impl Store {
             } else {
                 noted.map_or(0, |(_, bytes)| length.min(*bytes))
             };
-            // The last byte is always fetched: what is whole and not noted is hashed with it.
+            // The last byte is always fetched, so that a complete chunk without a note is verified
+            // with it.
             let believed = believed.min(u64::from(chunk.length).saturating_sub(1));
             store.chunks[index] = State::Begun(store.take_up(&path, believed)?);
         }
@@ -123,7 +124,7 @@ impl Store {
         }
     }
 
-    /// Hashes the beginning of a chunk that is there.
+    /// Reopens a chunk in progress, cuts it to its trusted length and hashes that.
     fn take_up(&self, path: &Path, believed: u64) -> io::Result<Filling> {
         let file = self.fs.open(path, Open::Existing)?;
         file.set_length(believed)?;
@@ -149,7 +150,7 @@ impl Store {
         if note.payload == self.payload.to_string() {
             return Ok(note);
         }
-        // Of another payload: nothing here is ours.
+        // The note belongs to another payload, and so do these chunks.
         for (name, _) in self.fs.list(&self.dir)? {
             if name.to_string_lossy().starts_with("chunk.") {
                 self.fs.remove_tree(&self.dir.join(name))?;
@@ -177,12 +178,12 @@ impl Store {
         self.dir.join(format!("chunk.{index}"))
     }
 
-    /// Whether a chunk has all its bytes.
+    /// Whether a chunk is complete.
     pub(crate) fn has(&self, index: usize) -> bool {
         matches!(self.chunks[index], State::Whole | State::Noted)
     }
 
-    /// Bytes that are there, verified or begun.
+    /// Bytes on the medium, in complete chunks and those in progress.
     pub(crate) fn bytes(&self, manifest: &Manifest) -> u64 {
         self.chunks
             .iter()
@@ -195,7 +196,7 @@ impl Store {
             .sum()
     }
 
-    /// How much of a chunk is there.
+    /// Bytes on the medium of a chunk in progress; 0 for any other.
     pub(crate) fn begun(&self, index: usize) -> u64 {
         match &self.chunks[index] {
             State::Begun(open) => open.hasher.length(),
@@ -203,12 +204,12 @@ impl Store {
         }
     }
 
-    /// Counts bytes that came over the network, wanted or not.
+    /// Counts bytes received over the network, needed or not.
     pub(crate) fn count(&mut self, bytes: u64) {
         self.fetched += bytes;
     }
 
-    /// Bytes that came over the network for this payload, over all starts of the agent.
+    /// Bytes received over the network for this payload, across restarts of the agent.
     pub(crate) fn fetched(&self) -> u64 {
         self.fetched
     }
@@ -218,9 +219,9 @@ impl Store {
         self.unsynced
     }
 
-    /// Puts bytes behind those of a chunk that are there; what is too much is not taken. When the
-    /// chunk is full it is verified: `Ok(false)` if it is not what the manifest promises, and then
-    /// nothing of it is left.
+    /// Appends bytes to a chunk; excess ones are ignored. A chunk that becomes complete is
+    /// verified: `Ok(false)` if it is not what the manifest promises, and then it starts over
+    /// empty.
     pub(crate) fn append(
         &mut self,
         manifest: &Manifest,
@@ -257,7 +258,7 @@ impl Store {
         }
         let good = std::mem::take(&mut open.hasher).finish().sha256 == chunk.sha256;
         if good {
-            // Closed files are not synced any more: this one is, here.
+            // `sync` skips closed files, so this one is synced here.
             file.sync()?;
             self.chunks[index] = State::Whole;
         } else {
@@ -266,7 +267,7 @@ impl Store {
         Ok(good)
     }
 
-    /// The data first, then the word that it is there.
+    /// Makes the chunks durable, then the note that lists them.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         let whole = |chunk: &State| matches!(chunk, State::Whole);
         if self.unsynced == 0 && self.noted == self.fetched && !self.chunks.iter().any(whole) {
@@ -286,7 +287,7 @@ impl Store {
                 State::Whole | State::Noted => bits[index / 8] |= 1 << (index % 8),
             }
         }
-        // The names of the chunks' files become durable with the note's.
+        // Replacing the note also makes the names of the chunk files durable.
         self.write_note(&Note {
             payload: self.payload.to_string(),
             start: self.start.clone(),
@@ -305,7 +306,7 @@ impl Store {
     }
 }
 
-/// A payload that is there, chunk by chunk.
+/// A complete payload on the medium, read chunk by chunk.
 pub(crate) struct Chunks {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
@@ -318,12 +319,12 @@ impl crate::install::Payload for Chunks {
     }
 }
 
-/// What storage says of itself in a report.
+/// Reason to report for a storage error.
 pub(crate) fn storage(error: &io::Error) -> Explained {
     Explained::new(crate::install::io_reason(error), error.to_string())
 }
 
-/// A chunk that came damaged too often.
+/// Reason to report for a chunk that arrived damaged too often.
 pub(crate) fn damaged(index: usize, times: u32) -> Explained {
     Explained::new(
         Reason::ChunkCorrupt,

@@ -1,4 +1,4 @@
-//! What this device can do with payloads: told with each check-in, so that the server can choose
+//! Capabilities of this device for payloads, sent with each check-in, so that the server can choose
 //! what takes the least time here.
 
 use std::path::Path;
@@ -9,14 +9,14 @@ use tidegate_protocol::{Abilities, Encoding};
 
 use crate::platform;
 
-/// Smallest download that says something about the link, in bytes.
+/// Smallest download from which the link speed is estimated, in bytes.
 const ENOUGH: u64 = 256 << 10;
 
-/// Where the speed is kept: a machine's does not change, and the first word to the server waits for
-/// it.
+/// File that keeps the decoding speed: a machine's does not change, and the first check-in waits
+/// for it.
 const FILE: &str = "measured";
 
-/// What this device can do: its speed as it was measured once.
+/// Returns this device's capabilities; the decoding speed is measured once and kept.
 pub(super) fn known(state: &Path) -> Abilities {
     let path = state.join(FILE);
     let kept = platform::read_small(&path).and_then(|text| text.parse().ok());
@@ -24,13 +24,13 @@ pub(super) fn known(state: &Path) -> Abilities {
         return with(kilobits);
     }
     let measured = measure();
-    // It is measured again where it cannot be kept, or a power cut took it.
+    // Measured again if it cannot be kept, or if a power cut loses it.
     let _ = std::fs::write(&path, measured.kilobits.to_string());
     measured
 }
 
-/// Measures how fast models decode here: some milliseconds of work, and some MiB that are given
-/// back.
+/// Measures how fast models decode here: some milliseconds of work, and some MiB that are freed
+/// again.
 fn measure() -> Abilities {
     let begun = Instant::now();
     let bits = tidegate_delta::decode_sample();
@@ -41,7 +41,7 @@ fn measure() -> Abilities {
 
 fn with(kilobits: u32) -> Abilities {
     Abilities {
-        // What the engine of this agent knows it can apply.
+        // Encodings that this agent's delta engine can apply.
         encodings: Encoding::ALL.iter().map(ToString::to_string).collect(),
         memory_kib: u32::try_from(Limits::default().max_memory >> 10).unwrap_or(u32::MAX),
         kilobits,
@@ -49,7 +49,7 @@ fn with(kilobits: u32) -> Abilities {
     }
 }
 
-/// Bytes a second of a download, if it was long enough to tell.
+/// Link speed in bytes per second; `None` if the download was too small to tell.
 pub(super) fn link(bytes: u64, took: Duration) -> Option<u64> {
     let rate = u128::from(bytes) * 1_000_000 / took.as_micros().max(1);
     (bytes >= ENOUGH).then(|| u64::try_from(rate).unwrap_or(u64::MAX))

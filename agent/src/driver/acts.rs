@@ -1,4 +1,4 @@
-//! What the driver does to the machine: switches, starts, checks.
+//! Actions of the driver on the machine: switches, restarts, checks.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::health::{self, Surroundings};
 use crate::log;
 use crate::platform;
 
-/// A start of the machine that took longer was none: its clock was set meanwhile.
+/// Longest plausible restart, in milliseconds: above it the clock was set in between.
 const LONGEST_MS: u64 = 86_400_000;
 
 impl Driver {
@@ -25,7 +25,7 @@ impl Driver {
         Ok(activation)
     }
 
-    /// Restarts what runs from a slot.
+    /// Runs the restart command for the version in a slot.
     pub(super) async fn restart(&mut self, slot: SlotId) -> Result<(), Explained> {
         let Some(restart) = self.config.restart.clone() else {
             return Ok(());
@@ -38,7 +38,7 @@ impl Driver {
             .await?
     }
 
-    /// Notes how long what is updated did not run; the next report tells it.
+    /// Records the downtime of the updated software; the next report carries it.
     pub(super) fn runs_again(&mut self) -> Result<(), DriverError> {
         let by_clock = self.journal().record().down_since_ms.map(|since| {
             let ms = platform::now().as_micros() / 1_000 - since;
@@ -46,7 +46,7 @@ impl Driver {
         });
         let stopped = self.stopped.take();
         let ms = match (by_clock, stopped) {
-            // A clock that was set meanwhile says nothing.
+            // If the clock was set in between, it says nothing.
             (Some(by_clock), _) => by_clock.unwrap_or(0),
             (None, Some(stopped)) => {
                 u64::try_from(stopped.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -56,7 +56,7 @@ impl Driver {
         self.handle_light(Event::StoodStill { ms })
     }
 
-    /// Notes since when what is updated does not run, before this process ends as well.
+    /// Records when the updated software stopped, before this process ends too.
     pub(super) fn goes_down(&mut self) -> Result<(), DriverError> {
         let passed = self
             .stopped
@@ -66,7 +66,7 @@ impl Driver {
         self.handle_light(Event::GoesDown(since))
     }
 
-    /// Work that may take long or call commands, off the event loop.
+    /// Runs work that may take long or call commands, off the event loop.
     pub(super) async fn blocking<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -77,7 +77,7 @@ impl Driver {
             .map_err(|e| Explained::new(Reason::StorageError, e.to_string()))
     }
 
-    /// Where commands run for what is in a slot.
+    /// Context of commands for the version in a slot.
     fn surroundings(&self, slot: SlotId, release: String) -> Surroundings {
         Surroundings {
             folder: self.core.backend.folder(slot),
@@ -86,7 +86,7 @@ impl Driver {
         }
     }
 
-    /// Starts the machine again. Comes back only when that did not happen.
+    /// Reboots the machine. Returns only if that did not happen, with the reason.
     pub(super) async fn restart_machine(&mut self) -> Explained {
         let failed = |what: &str| Explained::new(Reason::RestartFailed, what);
         let Some(reboot) = self.config.reboot.clone() else {
@@ -109,7 +109,7 @@ impl Driver {
         failed("the machine did not go down")
     }
 
-    /// Checks a new version; when it is healthy, nothing turns the switch back any more.
+    /// Checks a new version and confirms it if it is healthy: from then on nothing switches back.
     pub(super) async fn prove(&mut self, installed: &Installed) -> Result<(), Explained> {
         self.note_what_is_left().await?;
         if self.is_own() {
@@ -126,8 +126,8 @@ impl Driver {
             .map_err(|e| e.explained())
     }
 
-    /// In a trial the version before it does not run any more: what it has left is what can be
-    /// gone back to.
+    /// Notes what the previous version left in its slot, once it no longer runs in a trial: that is
+    /// what a rollback returns to.
     async fn note_what_is_left(&mut self) -> Result<(), Explained> {
         let record = self.journal().record();
         let kept = record.inactive();
@@ -158,9 +158,9 @@ impl Driver {
             .await?
     }
 
-    /// Checks what runs now and then, outside of updates: a release that turns bad late is seen
-    /// by comparing those who run it with those who do not. One failed check is none: it is
-    /// repeated at once.
+    /// Checks the health periodically, outside of updates: a release that turns bad late shows when
+    /// devices that run it are compared with the others. A single failed check does not count: it
+    /// is repeated at once.
     pub(super) async fn check_idle(&mut self) {
         let every = Duration::from_secs(u64::from(self.config.health_every_s.max(1)));
         let record = self.journal().record();

@@ -1,4 +1,4 @@
-//! The way back: without the server, unless what was kept is damaged.
+//! Rollback: without the server, unless the kept version is damaged.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use crate::journal;
 use crate::log;
 use crate::platform;
 
-/// What came of fetching a damaged version again.
+/// Outcome of fetching a damaged version again.
 enum Restored {
-    /// It is whole in its slot.
+    /// The version is whole in its slot.
     Whole,
-    /// Not now; it is tried again.
+    /// It failed for now and is retried.
     NotYet(Explained),
-    /// Nobody has it any more.
+    /// No source has it any more.
     Never(Explained),
 }
 
 impl Driver {
-    /// Puts a slot to use again that was in use before, and does not give up: nothing that the
-    /// server could say makes the way back wrong. Outside of updates it is tried `once` for each
-    /// start: an update may mend what keeps it from being used.
+    /// Switches back to a slot that was in use before, retrying until it succeeds: nothing that the
+    /// server could say makes a rollback wrong. Outside of updates it is tried `once` per start,
+    /// since an update may repair whatever prevents it.
     pub(super) async fn go_back(
         &mut self,
         slot: Option<SlotId>,
@@ -42,13 +42,13 @@ impl Driver {
                     if let Some(slot) = slot
                         && let Err(why) = self.restart(slot).await
                     {
-                        // The old version is in place; that its restart command fails does not
-                        // make the new one better.
+                        // The old version is in place; a failing restart command does not make the
+                        // new one better.
                         log::line(&format!("after going back: {why}"));
                     }
                     break Event::Returned;
                 }
-                // What is asked for runs after that; until then the way back goes on.
+                // The rollback takes effect after the restart; until then it is still under way.
                 Ok(Activation::Restart) => {
                     self.goes_down()?;
                     self.gives_way().await?;
@@ -83,8 +83,8 @@ impl Driver {
         Ok(event)
     }
 
-    /// What runs may have been removed, by a person or by its storage: it is made again from what is
-    /// kept of it. What was changed is left: a version may write to its own files.
+    /// Rebuilds the version in use from its artifact if it is gone, removed by a person or lost by
+    /// its storage. Changed files are left alone: a version may write to its own files.
     pub(super) async fn mends_what_runs(&mut self) {
         let record = self.journal().record();
         let resting = matches!(record.phase, Phase::Idle | Phase::Probation { .. });
@@ -110,7 +110,7 @@ impl Driver {
         self.refused = Some(why);
     }
 
-    /// Gives up what the way back does not need.
+    /// Frees the space that a rollback does not need: the download and the reserve.
     fn makes_room(&mut self) {
         let reserve = self.state.join(journal::RESERVE);
         let freed = self.core.download.drop_all();
@@ -122,7 +122,7 @@ impl Driver {
         }
     }
 
-    /// Keeps a little room for the day on which the disk is full.
+    /// Keeps a reserve of disk space, to be freed when the disk is full.
     pub(super) fn keeps_a_reserve(&self) {
         const BYTES: usize = 256 << 10;
         let path = self.state.join(journal::RESERVE);
@@ -131,12 +131,12 @@ impl Driver {
         }
         let plenty = platform::free_space(&self.state).is_some_and(|free| free > 64 * BYTES as u64);
         if plenty && std::fs::write(&path, vec![0xA5; BYTES]).is_err() {
-            // Half of one would only be in the way.
+            // A partial reserve would only be in the way.
             let _ = std::fs::remove_file(&path);
         }
     }
 
-    /// Tells the server what there is to tell, if it can be reached at once.
+    /// Sends pending reports and a check-in, if the server can be reached at once.
     async fn says_it_now(&mut self) -> Result<(), DriverError> {
         let sign = async {
             self.send_reports().await?;
@@ -148,8 +148,8 @@ impl Driver {
         }
     }
 
-    /// Fetches the image of a slot again and makes it there. The server says how it can be
-    /// fetched; what it is to be the device has verified when it installed it.
+    /// Fetches the image of a slot again and stages it there. The server only says how to fetch it;
+    /// which image it must be was verified when it was installed.
     async fn restore(&mut self, slot: Option<SlotId>) -> Result<Restored, DriverError> {
         let record = self.journal().record();
         let Some((slot, wanted)) = slot.and_then(|slot| Some((slot, record.slot(slot)?.clone())))
@@ -172,7 +172,7 @@ impl Driver {
         self.mirrors = answer.mirrors;
         let mut last = None;
         for payload in answer.restore {
-            // A delta starts from what runs; the very image that is to be made anew gives none.
+            // A delta starts from the version in use; the damaged image cannot be its base.
             let damaged = Some(wanted.image.sha256);
             if payload.from.is_some() && (payload.from != running || payload.from == damaged) {
                 continue;
@@ -217,7 +217,7 @@ impl Driver {
             .core
             .staging(Job::anew(wanted.clone(), slot, vec![payload]));
         let staged = self.blocking(move || staging.run()).await?;
-        // Whole or not: what was fetched has done its work.
+        // Staged or not, the download is no longer needed.
         if let Err(error) = download.drop_all() {
             log::line(&format!("the download folder cannot be emptied: {error}"));
         }

@@ -1,5 +1,4 @@
-//! Without a network: what to do comes in a folder that a person has carried here, and what came of
-//! it goes back in a file.
+//! Offline updates: orders come in the folder of a site bundle, reports go back in a file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,16 +13,16 @@ use crate::fsm::Phase;
 use crate::journal::Journal;
 use crate::log;
 
-/// How often the rollback window is looked at.
+/// Interval between checks of the rollback window.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Why a bundle was not applied.
+/// Reason why a bundle was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum CarriedError {
-    /// The folder holds none.
+    /// A file of the bundle cannot be read, or the reports cannot be written.
     #[error("{0}: {1}")]
     Unreadable(PathBuf, String),
-    /// It is for other devices.
+    /// The bundle has no order for this device.
     #[error(
         "the bundle has {0} orders and none for this device ({1}): make one whose selector names it"
     )]
@@ -31,7 +30,7 @@ pub enum CarriedError {
     /// The device is in the middle of something else.
     #[error("this device is in the middle of another update: {0}")]
     Busy(String),
-    /// It was refused.
+    /// The order was refused, or the update failed.
     #[error("the bundle is refused: {0}")]
     Refused(String),
     /// The agent cannot go on.
@@ -40,8 +39,8 @@ pub enum CarriedError {
 }
 
 impl Driver {
-    /// Applies the order of a bundle that is for this device; what came of it. With `waits` until
-    /// the rollback window is over.
+    /// Applies a bundle's order for this device and returns a summary of the outcome. With `waits`,
+    /// returns only when the rollback window is over.
     pub async fn apply(&mut self, folder: &Path, waits: bool) -> Result<String, CarriedError> {
         let refuse = |name: &str, what: String| CarriedError::Unreadable(folder.join(name), what);
         let read = |name: &str| {
@@ -62,7 +61,7 @@ impl Driver {
             .ok_or_else(|| CarriedError::NotForUs(bundle.devices, device.to_string()))?;
         let order = String::from_utf8(order).map_err(|e| refuse(&name, e.to_string()))?;
         self.bundle = Some(folder.to_owned());
-        // What a power cut has interrupted comes first: perhaps this very bundle.
+        // First finish what a power cut interrupted: it may be this very bundle.
         let agenda = self.core.start().map_err(DriverError::from)?;
         self.work_off(agenda).await?;
         let before = self.journal().record().report_seq;
@@ -96,8 +95,8 @@ impl Driver {
     }
 }
 
-/// Writes what a device has to report, signed by it, into a file to be carried back. Needs no lock:
-/// it changes nothing.
+/// Writes the device's signed reports to a file, to be carried back, and returns their number.
+/// Needs no lock: it changes nothing.
 pub fn export(state: &Path, to: &Path) -> Result<usize, CarriedError> {
     let config = Config::load(state).map_err(DriverError::from)?;
     let fs = fs::system();

@@ -1,4 +1,4 @@
-//! When the server cannot be reached: the next address, a fresh session, and a look into why.
+//! Handling of a server that cannot be reached: next address, fresh session, diagnosis.
 
 use std::time::{Duration, Instant};
 
@@ -12,25 +12,25 @@ use crate::log;
 use crate::platform;
 use crate::tls::TlsClock;
 
-/// Failed rounds before it is looked into.
+/// Failed rounds before a diagnosis is made.
 const FAILURES: u32 = 3;
-/// How often it is looked into again.
+/// Interval between diagnoses.
 const AGAIN: Duration = Duration::from_mins(30);
 
-/// Since when the server does not answer, and what was done about it.
+/// State of an outage: its start, and what was done about it.
 #[derive(Debug, Default)]
 pub(super) struct CutOff {
     since: Option<Instant>,
     failures: u32,
     looked: Option<Instant>,
-    /// Which of the addresses is in use.
+    /// Index of the address in use.
     endpoint: usize,
-    /// What was found, until the server has heard it.
+    /// Findings to send to the server; `None` once it has answered.
     pub(super) diagnosis: Option<Diagnosis>,
 }
 
 impl Driver {
-    /// The server has answered.
+    /// Ends an outage: the server has answered.
     pub(super) fn is_reached(&mut self) {
         let cut_off = &mut self.cut_off;
         if let Some(since) = cut_off.since.take()
@@ -44,8 +44,8 @@ impl Driver {
         cut_off.diagnosis = None;
     }
 
-    /// A round with the server has failed; what can be done about it is done, and how long to wait
-    /// before the next one is told.
+    /// Handles a failed round: moves on to the next address, makes a diagnosis if one is due, and
+    /// returns the back-off before the next round.
     pub(super) async fn is_cut_off(&mut self) -> Duration {
         let cut_off = &mut self.cut_off;
         let since = *cut_off.since.get_or_insert_with(Instant::now);
@@ -61,7 +61,7 @@ impl Driver {
         Duration::from_secs(seconds).min(super::MAX_BACK_OFF)
     }
 
-    /// Turns to the next address of the control plane, with a connection and a session of its own.
+    /// Switches to the next address of the control plane, with a new connection and session.
     fn next_endpoint(&mut self) {
         let endpoints: Vec<&str> = self.config.endpoints().collect();
         let next = (self.cut_off.endpoint + 1) % endpoints.len().max(1);
@@ -69,7 +69,7 @@ impl Driver {
             floor: self.journal().record().time_floor,
             trusted: self.config.clock_trusted,
         };
-        // A session that the server has forgotten, a connection that is dead: neither is kept.
+        // The server may have forgotten the session, and the connection may be dead: keep neither.
         match Client::new(endpoints[next], self.config.ca_file.as_deref(), clock) {
             Ok(client) => {
                 if endpoints.len() > 1 {
@@ -83,7 +83,7 @@ impl Driver {
         self.cut_off.endpoint = next;
     }
 
-    /// Looks into it, keeps what was found for the server and for people at the machine.
+    /// Makes a diagnosis and keeps it for the server and for people at the machine.
     async fn look_into_it(&mut self, since: Instant) {
         let findings = doctor::examine(&self.state, true).await;
         let diagnosis = Diagnosis {
@@ -97,7 +97,7 @@ impl Driver {
             // Only for people: the agent does not read it.
             let _ = self.fs.replace(&path, &text, Mode::Plain);
         }
-        // What is good is of no interest to the server.
+        // Good findings are of no interest to the server.
         let wrong = |finding: &tidegate_protocol::Finding| {
             finding.verdict >= Verdict::Notice || finding.repaired.is_some()
         };

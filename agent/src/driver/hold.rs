@@ -1,25 +1,25 @@
-//! How long a check-in may be held on this link, and when the next one is due.
+//! Hold time of check-ins on this link, and the pause before the next one.
 
 use std::time::Duration;
 
 use tidegate_protocol::MAX_WAIT_S;
 
-/// The shortest hold that is worth being connected all the time for, in seconds. Below it an idle
-/// device asks once a poll interval: a link that drops every few seconds is often one that costs.
+/// Shortest hold worth a permanent connection, in seconds. Below it an idle device asks once per
+/// poll interval: a link that drops every few seconds is often a metered one.
 const WORTH_IT_S: u16 = 10;
-/// A request that is lost sooner than this was not lost by being held.
+/// Requests lost sooner than this were not lost because they were held.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// Pause after a held request that broke or was let go early.
+/// Pause after a held request that broke or was released early.
 const LET_GO: Duration = Duration::from_millis(500);
 
-/// The hold of this link: halved when two held requests in a row are lost, longer again with each
-/// one that is answered in its full time.
+/// Hold time of this link: halved when two held requests in a row are lost, growing again with each
+/// one that is held for its full time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hold {
     limit_s: u16,
-    /// Held requests lost since the last one that was answered in its full time.
+    /// Held requests lost since the last one that was held for its full time.
     lost: u32,
-    /// Held requests that were answered early with nothing new, in a row.
+    /// Held requests answered early with nothing new, in a row.
     early: u32,
 }
 
@@ -34,13 +34,13 @@ impl Default for Hold {
 }
 
 impl Hold {
-    /// For how long to ask, in seconds; `most` where something else is due before.
+    /// Hold time to ask for, in seconds; at most `most`, where something else is due before.
     pub(super) fn ask(&self, most: u16) -> u16 {
         self.limit_s.min(most)
     }
 
-    /// Takes in a request that was answered. A hold that a bad link has shortened grows back, or one
-    /// outage would leave a device asking every second for ever.
+    /// Records an answered request. A hold that a bad link has shortened grows back; otherwise one
+    /// outage would leave a device asking every second forever.
     pub(super) fn note_answered(&mut self, asked: u16, took: Duration) {
         if took >= seconds(asked) {
             self.lost = 0;
@@ -54,8 +54,8 @@ impl Hold {
         }
     }
 
-    /// Takes in a request that was lost; whether it can have been lost by being held. One loss is as
-    /// often a server that was started again, and shortens nothing.
+    /// Records a lost request; returns whether holding it may have caused the loss. A single loss
+    /// is just as often a server restart, and shortens nothing.
     pub(super) fn note_lost(&mut self, asked: u16, took: Duration) -> bool {
         if asked == 0 || took < AT_ONCE {
             return false;
@@ -73,8 +73,8 @@ impl Hold {
         LET_GO
     }
 
-    /// Pause after a request that was answered with nothing new. `watched` is a device in its rollback
-    /// window: it is to hear an order at any time.
+    /// Pause after a request that was answered with nothing new. `watched` means that the device is
+    /// in its rollback window and must be able to get an order at any time.
     pub(super) fn pause(
         &self,
         asked: u16,
@@ -87,8 +87,9 @@ impl Hold {
             return rest;
         }
         if took < seconds(asked) {
-            // Let go early: the server stops, or something between does not let it hold. Soon again,
-            // and less soon each time, so that a server that never holds is not asked without end.
+            // Released early: the server is stopping, or something in between does not let it hold.
+            // Retry soon, backing off each time, so that a server that never holds is not asked in
+            // a loop.
             return (LET_GO * 2u32.saturating_pow(self.early.min(10))).min(rest);
         }
         if watched || asked >= WORTH_IT_S {

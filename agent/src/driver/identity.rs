@@ -1,4 +1,4 @@
-//! The device's identity towards the server: sessions, and a change of its key.
+//! Identity of the device towards the server: sessions, and key rotation.
 
 use tidegate_protocol::{KeyChange, KeyChanged, SessionGranted, SessionRequest, paths};
 use tidegate_trust::{SecretKey, key_change};
@@ -10,8 +10,8 @@ use crate::enrol::send_signed;
 use crate::log;
 
 impl Driver {
-    /// The number of the next signed request. It is used up before it is sent: two machines with
-    /// one identity are found by the numbers that both of them use.
+    /// Returns the number of the next signed request. It is used up before it is sent: two machines
+    /// with one identity are detected by the numbers that both of them use.
     fn next_request(&mut self) -> Result<u64, DriverError> {
         let mut record = self.journal().record().clone();
         record.requests += 1;
@@ -35,9 +35,9 @@ impl Driver {
         Ok(granted.ticket)
     }
 
-    /// Gives the device a new key: made durable first, then announced under the old one, then
-    /// taken into use. Cut at any step it is done again: a server that has taken the new key
-    /// already hears it from the new key itself.
+    /// Rotates the device's key: the new one is made durable, then announced under the old one,
+    /// then taken into use. Interrupted at any step, it is repeated: a server that has the new key
+    /// already gets the announcement signed by the new key itself.
     pub(super) async fn change_key(&mut self) -> Result<(), RoundError> {
         let next = config::next_identity(&*self.fs, &self.state).map_err(DriverError::from)?;
         let by_old = self.announce(&next, false).await;

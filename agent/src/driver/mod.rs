@@ -1,4 +1,5 @@
-//! The driver: asks the server, steps the machine, performs what it asks for, journal first.
+//! Driver of the agent: asks the server, steps the state machine, performs its effects, journal
+//! first.
 
 mod abilities;
 mod acts;
@@ -38,7 +39,7 @@ use hold::Hold;
 pub use own::Together;
 use words::describe;
 
-/// What stops the agent. Everything else is reported and tried again.
+/// Errors that stop the agent. All others are reported and retried.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     /// The configuration cannot be used.
@@ -56,13 +57,13 @@ pub enum DriverError {
     /// The server's address or certificates cannot be used.
     #[error("the server cannot be addressed")]
     Transport(#[from] TransportError),
-    /// Another version of the agent is to run: the guard starts it when this process ends.
+    /// Another version of the agent must run: the guard starts it when this process ends.
     #[error("another version of the agent takes over")]
     TakesOver,
 }
 
 impl DriverError {
-    /// The reason to tell the server; `None` where nothing is wrong with the machine.
+    /// Reason to tell the server; `None` if nothing is wrong with the machine.
     fn explained(&self) -> Option<Explained> {
         match self {
             Self::Journal(JournalError::Io { source, .. }) => {
@@ -77,7 +78,7 @@ impl DriverError {
     }
 }
 
-/// Why a round with the server did not succeed.
+/// Reason why a round with the server failed.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error("asking the server failed")]
@@ -88,21 +89,21 @@ enum RoundError {
     Fatal(#[from] DriverError),
 }
 
-/// How often the health is checked again in probation: a tenth of the window, 1 s to 30 s.
+/// Interval between health checks in probation: a tenth of the window, 1 s to 30 s.
 fn probation_check(window_s: u32) -> Duration {
     Duration::from_secs(u64::from((window_s / 10).clamp(1, 30)))
 }
 
-/// Answers are small: the largest is a check-in's with an assignment in it.
+/// Upper bound on an answer, in bytes: the largest is a check-in's with an assignment in it.
 const ANSWER: usize = 256 << 10;
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How often the server hears of a device that is busy.
+/// Interval between check-ins of a busy device.
 const SIGN_OF_LIFE: Duration = Duration::from_mins(1);
-/// How long a machine may take to go down once it was told to.
+/// Time that a machine has to go down once it was told to.
 const REBOOT: Duration = Duration::from_mins(5);
-/// How long an agent that has to end may take to say so.
+/// Time that an agent that must end has to say so.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// Between tries while the server does not answer.
+/// Longest back-off while the server does not answer.
 const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
 /// One device's agent.
@@ -115,50 +116,50 @@ pub struct Driver {
     trust: TrustStore,
     client: Client,
     ticket: Option<String>,
-    /// When the rollback window was last counted.
+    /// Time of the last count of the rollback window.
     counted: Instant,
-    /// Until when the job of a deployment must be put to use. Not kept over a restart: then only
-    /// the server can say whether the window is open.
+    /// Deadline for activating the job of a deployment. Not kept across restarts: then only the
+    /// server can say whether the window is open.
     switch_by: Option<(DeploymentId, Instant)>,
-    /// Whether what runs was healthy when it was last checked, and when that was.
+    /// Result of the last health check, and its time.
     healthy: Option<(bool, Instant)>,
-    /// Since when what is updated does not run.
+    /// Time at which the updated software stopped; `None` while it runs.
     stopped: Option<Instant>,
     /// Whether the server has said that this device is isolated.
     isolated: bool,
-    /// What this device can do with payloads.
+    /// Capabilities of this device for payloads.
     abilities: Abilities,
-    /// Where else payloads may be fetched, best first, as the server said last.
+    /// Mirrors for payloads, best first, as the server last named them.
     mirrors: Vec<String>,
-    /// The power as it was read last.
+    /// Battery and power as last read.
     battery: Battery,
-    /// Whether the link costs, and when that was asked.
+    /// Whether the link is metered, and when that was last read.
     metered: (bool, Option<Instant>),
-    /// Why the last assignment was refused, to be told with the next check-in.
+    /// Reason why the last assignment was refused, sent with the next check-in.
     refused: Option<Explained>,
-    /// The image that was kept to go back to, is damaged, and has to be fetched again.
+    /// The kept image if it is damaged and must be fetched again.
     restores: Option<Sha256>,
     /// Whether the server has answered since the start.
     spoken: bool,
-    /// For how long the link lets a request be held.
+    /// Hold time that the link allows.
     hold: Hold,
-    /// For how long the request under way asks to be held, in seconds.
+    /// Hold time of the request under way, in seconds.
     asked_s: u16,
-    /// The folder that stands in for a server, where a person has carried one here.
+    /// Folder of a site bundle that stands in for the server; `None` with a network.
     bundle: Option<PathBuf>,
-    /// What is known of a server that cannot be reached.
+    /// State of an outage of the server.
     cut_off: CutOff,
-    /// What people at the machine want.
+    /// Requests from people at the machine.
     control: Arc<Control>,
-    /// What the drivers of one process know of each other.
+    /// State shared by the drivers of one process.
     together: Arc<Together>,
     _lock: File,
 }
 
 impl Driver {
-    /// Opens a state directory. What only the server needs, and settings that were changed, may be
-    /// broken while the machine is in the middle of a change of versions: the way back needs none of
-    /// it, and a version that breaks it must be left all the same.
+    /// Opens a state directory. During a trial, probation or rollback, changed settings and
+    /// whatever only the server needs may be broken: a rollback needs none of it, and a version
+    /// that breaks it must still be left.
     pub fn open(state: &Path, together: Arc<Together>) -> Result<Self, DriverError> {
         let (config, mut broken) = match Config::load(state) {
             Ok(config) => (config, None),
@@ -178,7 +179,7 @@ impl Driver {
         let mut without = |error: DriverError| {
             broken.get_or_insert(error);
         };
-        // Without a root there is nobody to believe: said at once, not at the first order.
+        // Without a root nothing can be trusted: say so now, not at the first order.
         let trust = TrustStore::open(fs.clone(), state)?;
         let _ = trust.load().map_err(|e| without(e.into()));
         let key = config::identity(&*fs, state).unwrap_or_else(|error| {
@@ -232,15 +233,15 @@ impl Driver {
         })
     }
 
-    /// What people at the machine may ask, and where.
+    /// Returns local control with the path of its socket and its group.
     pub(crate) fn control(&self) -> (Arc<Control>, PathBuf, Option<String>) {
         let ControlSettings { group, .. } = &self.config.control;
         let place = self.config.control.place(&self.state);
         (self.control.clone(), place, group.clone())
     }
 
-    /// Runs until it is dropped. Returns only when going on would be wrong, and tells the server
-    /// why where that can still be done.
+    /// Runs until it is dropped. Returns only if going on would be wrong, after telling the server
+    /// why if it still can.
     pub async fn run(&mut self) -> Result<(), DriverError> {
         let ended = self.serve().await;
         if let Err(error) = &ended
@@ -284,20 +285,20 @@ impl Driver {
         }
     }
 
-    /// Whether a request was lost because the link does not let it be held for so long. Some links drop
-    /// every few seconds, and nobody is cut off on them.
+    /// Whether a request was lost because the link cannot hold it for that long. Some links drop
+    /// every few seconds, and that is not an outage.
     fn was_held(&mut self, error: &RoundError, took: Duration) -> bool {
         let RoundError::Transport(lost @ (TransportError::Broken(_) | TransportError::Timeout)) =
             error
         else {
             return false;
         };
-        // Silence may be the server's as well: that is looked into like any other failure.
+        // A timeout may be the server's fault as well: it is handled like any other failure.
         let broke = matches!(lost, TransportError::Broken(_));
         self.spoken && self.hold.note_lost(self.asked_s, took) && broke
     }
 
-    /// Does what a person at the machine has asked for.
+    /// Carries out a rollback that a person at the machine has asked for.
     async fn obey(&mut self) -> Result<(), DriverError> {
         let phase = &self.journal().record().phase;
         let can = matches!(phase, Phase::Trial { .. } | Phase::Probation { .. });
@@ -308,7 +309,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits, and counts the window meanwhile: it runs whether the server answers or not.
+    /// Waits, and counts the rollback window meanwhile: it runs whether the server answers or not.
     async fn wait(&mut self, pause: Duration) -> Result<(), DriverError> {
         let until = Instant::now() + pause;
         loop {
@@ -329,7 +330,7 @@ impl Driver {
         }
     }
 
-    /// Counts the rollback window and checks the health again in it.
+    /// Advances the rollback window and repeats the health check in it.
     async fn count_window(&mut self) -> Result<(), DriverError> {
         let Phase::Probation { job, elapsed_s, .. } = self.journal().record().phase.clone() else {
             self.counted = Instant::now();
@@ -344,7 +345,7 @@ impl Driver {
         if let Err(reason) = self.check_health(&job.target).await {
             return self.handle(Event::Unhealthy(reason)).await;
         }
-        // Rounded down: the window is never shorter than it was promised.
+        // Rounded down: the window is never shorter than promised.
         let seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
         let rest = passed.saturating_sub(Duration::from_secs(u64::from(seconds)));
         self.counted = self.counted.checked_sub(rest).unwrap_or(self.counted);
@@ -356,7 +357,7 @@ impl Driver {
         &self.core.journal
     }
 
-    /// Takes an event in and does what it asks for, until nothing more is asked for.
+    /// Processes an event and performs its effects, until there are none left.
     async fn handle(&mut self, event: Event) -> Result<(), DriverError> {
         self.work_off(Agenda::of(event)).await
     }
@@ -374,7 +375,7 @@ impl Driver {
     async fn perform(&mut self, effect: Effect) -> Result<Option<Event>, DriverError> {
         Ok(match effect {
             Effect::DropDownload => {
-                // What is left is dropped by the next download; it costs space, nothing more.
+                // Leftovers cost space, nothing more; the next download drops them.
                 if let Err(error) = self.core.download.drop_all() {
                     log::line(&format!("the download folder cannot be emptied: {error}"));
                 }
@@ -382,7 +383,7 @@ impl Driver {
             }
             Effect::Download(job) => Some(self.download(&job).await?),
             Effect::Stage(job) => Some(self.stage(*job).await?),
-            // Nothing is under way: what is in use was turned away from by hand.
+            // No update is under way: somebody changed the slot in use by hand.
             Effect::Switch(slot) if self.journal().record().phase == Phase::Idle => {
                 self.go_back(Some(slot), true).await?;
                 None
@@ -408,15 +409,15 @@ impl Driver {
         })
     }
 
-    /// Says that the driver of the machine's product does not hang.
+    /// Signals that the driver of the machine's product makes progress.
     fn gets_on(&self) {
         if !self.is_own() {
             service::beat();
         }
     }
 
-    /// Lets the server hear of the device now and then while something takes long: who takes an
-    /// update and is not heard of counts as silent. What the server answers waits until then.
+    /// Checks in now and then while long work runs: a device that takes an update and is not heard
+    /// from counts as silent. Orders in the answers wait until the work is done.
     async fn alive<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -443,7 +444,7 @@ fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, TransportError> {
     serde_json::to_vec(value).map_err(|e| TransportError::Malformed(e.to_string()))
 }
 
-/// Up to a tenth more, so that a fleet that was switched on together does not stay together.
+/// Adds up to a tenth, so that a fleet that was switched on together does not stay in step.
 fn jittered(base: Duration) -> Duration {
     let tenth = u64::try_from(base.as_millis() / 10).unwrap_or(u64::MAX);
     base + Duration::from_millis(rand::random_range(0..=tenth))

@@ -1,4 +1,4 @@
-//! The agent as one more thing that is updated: when it gives way, and what proves a new one.
+//! Updates of the agent itself: when it gives way to another version, and what proves a new one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use crate::fsm::Phase;
 use crate::install::BackendSettings;
 use crate::log;
 
-/// How long a new agent has to reach its server. Shorter than the guard's patience.
+/// Time that a new agent has to reach its server. Shorter than the guard's deadline.
 const PROOF: Duration = Duration::from_mins(5);
-/// How long a switch of agents waits for the other driver's work.
+/// Longest time that a switch of agents waits for the other driver's work.
 const GIVE_WAY: Duration = Duration::from_mins(30);
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the drivers of one process know of each other: the one of the machine's product and the
-/// one of the agent itself.
+/// State shared by the drivers of one process: that of the machine's product and that of the agent
+/// itself.
 #[derive(Debug, Default)]
 pub struct Together {
     /// Whether the machine's product has a driver here.
@@ -33,7 +33,7 @@ impl Together {
         self.heard.store(true, Ordering::Relaxed);
     }
 
-    /// There is a driver for the machine's product: a new agent has to serve it.
+    /// Notes that the machine's product has a driver here: a new agent has to serve it.
     pub(crate) fn is_watched(&self) {
         self.watched.store(true, Ordering::Relaxed);
     }
@@ -54,8 +54,8 @@ impl Driver {
         }
     }
 
-    /// Ends this process for the sake of another version of it, once the machine's own update is
-    /// not in the middle.
+    /// Ends this process so that another version of it can start, once the machine's own update is
+    /// not in the middle of something, or after [`GIVE_WAY`].
     pub(super) async fn gives_way(&mut self) -> Result<(), DriverError> {
         if !self.is_own() {
             return Ok(());
@@ -68,7 +68,7 @@ impl Driver {
         Err(DriverError::TakesOver)
     }
 
-    /// A new agent is good when it reaches the server, for itself and for the machine's product.
+    /// Proves a new agent: it must reach the server, for itself and for the machine's product.
     pub(super) async fn proves_itself(&mut self) -> Result<(), Explained> {
         let begun = Instant::now();
         let mut last = String::new();

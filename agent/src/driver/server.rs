@@ -1,4 +1,4 @@
-//! What the driver says to the server and hears from it.
+//! Exchange with the server: check-ins, reports, metadata and assignments.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,15 @@ use crate::fsm::{Event, Phase, step};
 use crate::orders::{Asked, NotTaken};
 use crate::platform;
 
-/// The longest interval between two check-ins that is obeyed. The answer is not signed: without a bound
-/// one word of a stolen server would silence a fleet for 136 years.
+/// Longest interval between two check-ins that is obeyed. The answer is not signed: without a
+/// bound, one answer from a stolen server would silence a fleet for 136 years.
 const LONGEST_POLL: Duration = Duration::from_hours(24);
 
 impl Driver {
-    /// One round with the server: reports up, orders down. Gives the pause before the next one.
+    /// Runs one round with the server: reports up, orders down. Returns the pause before the next
+    /// one.
     pub(super) async fn round(&mut self) -> Result<Duration, RoundError> {
-        // First: the server may know the next key already, and the present one no more.
+        // Comes first: the server may know the next key already, and the present one no longer.
         if config::has_next_identity(&self.state) {
             self.change_key().await?;
         }
@@ -37,7 +38,7 @@ impl Driver {
                 let left = u16::try_from(left.as_secs()).unwrap_or(MAX_WAIT_S);
                 (left.max(1), true)
             }
-            // The first word is not held: it shows that this agent reaches its server.
+            // The first check-in is not held: it shows that this agent reaches its server.
             _ if !self.spoken => (0, false),
             _ => (MAX_WAIT_S, false),
         };
@@ -46,7 +47,7 @@ impl Driver {
         let control = self.control.clone();
         let (answer, nonce) = tokio::select! {
             answer = self.check_in(wait) => answer?,
-            // Not held any longer: the next one begins at once.
+            // Abandon the held request: the next one starts at once.
             () = control.woken() => return Ok(Duration::ZERO),
         };
         let took = begun.elapsed();
@@ -77,7 +78,7 @@ impl Driver {
                 _ => None,
             };
             taken?;
-            // There is something to tell.
+            // There is a report to send.
             return Ok(Duration::ZERO);
         }
         let first = !std::mem::replace(&mut self.spoken, true);
@@ -108,8 +109,8 @@ impl Driver {
             let before = self.journal().record().outbox.len();
             self.handle_light(Event::Acknowledged(answer.acknowledged))?;
             if self.journal().record().outbox.len() == before {
-                // A server that was restored from an old backup knows less than it had said; it
-                // will not move on, and neither must we spin.
+                // A server restored from an old backup may know fewer numbers than it had
+                // acknowledged; it will not catch up, so fail rather than spin.
                 return Err(
                     TransportError::Malformed("reports were not acknowledged".into()).into(),
                 );
@@ -118,7 +119,7 @@ impl Driver {
         Ok(())
     }
 
-    /// For an event that asks for nothing to be done.
+    /// Processes an event that has no effects.
     pub(super) fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
         let (record, _) = step(self.journal().record().clone(), event);
         Ok(self.core.journal.write(record)?)
@@ -163,7 +164,7 @@ impl Driver {
         Ok((answer, nonce))
     }
 
-    /// Calls the device API within a session; opens one where there is none.
+    /// Calls the device API within a session, opening one if there is none.
     async fn call<T: serde::de::DeserializeOwned>(
         &mut self,
         path: &str,
@@ -201,7 +202,7 @@ impl Driver {
         )
     }
 
-    /// What the device knows of the time.
+    /// The device's view of the time: clock, floor, and whether the clock alone decides.
     fn clock(&self) -> Clock {
         Clock {
             shows: platform::now(),
@@ -210,7 +211,7 @@ impl Driver {
         }
     }
 
-    /// Refreshes the signed metadata; what verified is kept even when a later file is refused.
+    /// Refreshes the signed metadata; verified files are kept even if a later one is refused.
     async fn refresh(&mut self) -> Result<Trusted, RoundError> {
         let kept = self.trust.load().map_err(DriverError::from)?;
         let role = RoleName::new(self.config.product.clone(), self.config.channel);
@@ -257,8 +258,8 @@ impl Driver {
         Ok(refresh.finish()?)
     }
 
-    /// Checks an assignment in the numbered order and hands it to the machine.
-    /// Without a nonce it was carried here.
+    /// Verifies an assignment in the numbered order and hands it to the state machine. Without a
+    /// nonce it comes from a site bundle.
     pub(super) async fn take_assignment(
         &mut self,
         text: &str,

@@ -1,4 +1,4 @@
-//! What the log says of a phase.
+//! Log messages for phases.
 
 use crate::fsm::Phase;
 

@@ -1,4 +1,4 @@
-//! What a deployment takes before the switch: charge, payload, a filled slot.
+//! Work of a deployment before the switch: waiting for power, downloading, staging.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use crate::log;
 use crate::power::PowerSettings;
 use crate::tls::TlsClock;
 
-/// How often the power is looked at while something waits for it, or could lose it.
+/// Interval between power readings while an update waits for power or depends on it.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long an answer about the link's cost is good: asking starts a process.
+/// Lifetime of an answer about a metered link: asking starts a process.
 const COST: Duration = Duration::from_mins(10);
 
-/// What ended a part of a download.
+/// Outcome of one stretch of a download.
 enum Heard {
     Done(Result<Fetched, Explained>),
     CalledOff,
@@ -29,7 +29,7 @@ enum Heard {
 }
 
 impl Driver {
-    /// Reads power and link, off the event loop: a UPS may be slow to answer.
+    /// Reads power and link state, off the event loop: a UPS may be slow to answer.
     pub(super) async fn look_around(&mut self) {
         let (power, metered) = (self.config.power.clone(), self.config.metered);
         let ask = self.metered.1.is_none_or(|at| at.elapsed() >= COST);
@@ -43,7 +43,7 @@ impl Driver {
         }
     }
 
-    /// What an update has to wait for here, whether the server can be reached or not.
+    /// Returns a local reason for an update to wait, whether the server can be reached or not.
     async fn hindrance(&mut self) -> Option<Explained> {
         if let Some(paused) = self.control.paused() {
             return Some(paused);
@@ -55,11 +55,11 @@ impl Driver {
         })
     }
 
-    /// Waits until nothing on this machine hinders an update any more. What is called off meanwhile
-    /// is called off.
+    /// Waits until nothing on this machine hinders an update any more. Returns an event if the
+    /// server calls the deployment off meanwhile.
     async fn until_free(&mut self, job: &Job) -> Result<Option<Event>, DriverError> {
         let mut told: Option<Reason> = None;
-        // A pause may last for days, and the server may be away for as long: each error once.
+        // A pause may last for days, and an outage as long: log each error once.
         let mut failed = String::new();
         loop {
             self.gets_on();
@@ -111,7 +111,7 @@ impl Driver {
         }
     }
 
-    /// Where payloads are fetched: the mirrors, then the server itself.
+    /// Sources of payloads: the mirrors, then the server itself.
     pub(super) fn sources(&self) -> Vec<Client> {
         let clock = TlsClock {
             floor: self.journal().record().time_floor,
@@ -130,8 +130,8 @@ impl Driver {
         sources
     }
 
-    /// Downloads, and listens meanwhile: a halt must be heard in the middle of it, and an empty
-    /// battery seen.
+    /// Downloads, and keeps listening: a halt or a low battery must take effect in the middle of
+    /// it.
     pub(super) async fn download(&mut self, job: &Job) -> Result<Event, DriverError> {
         let Some(payload) = job.payloads.get(job.payload).copied() else {
             let reason = Explained::new(Reason::DownloadFailed, "no way to fetch it is left");
@@ -181,7 +181,7 @@ impl Driver {
                 }
             };
             return Ok(match heard {
-                // What was fetched stays.
+                // Fetched data is kept.
                 Heard::Hindered => continue,
                 Heard::CalledOff => Event::CalledOff(job.deployment),
                 Heard::Done(Err(reason)) => Event::DownloadFailed(reason),
@@ -197,7 +197,7 @@ impl Driver {
         }
     }
 
-    /// Tells the server where we are until it calls the deployment off.
+    /// Keeps checking in until the server calls the deployment off.
     async fn listen(&mut self, deployment: DeploymentId) -> Result<(), DriverError> {
         let mut wait = Duration::from_secs(1);
         loop {
@@ -225,10 +225,10 @@ impl Driver {
         }
     }
 
-    /// Makes the new version in its slot, off the event loop, with a charge for that and for the
-    /// switch that follows.
+    /// Stages the new version in its slot, off the event loop. Waits for enough charge before that,
+    /// and again for the switch that follows.
     pub(super) async fn stage(&mut self, job: Job) -> Result<Event, DriverError> {
-        // Back to what is kept takes no charge worth waiting for.
+        // A rollback to the kept version needs too little power to wait for it.
         let waits = !(job.kept && job.action == Action::Rollback);
         if waits && let Some(called_off) = self.until_free(&job).await? {
             return Ok(called_off);
@@ -257,7 +257,7 @@ impl Driver {
     }
 }
 
-/// Ends when the battery is low, or a person pauses.
+/// Completes when the battery is low, or a person pauses.
 async fn until_hindered(power: PowerSettings, control: Arc<Control>) {
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! A file system that can stop before any operation that changes something.
+//! File system wrapper that can stop before any operation that changes something.
 #![cfg(any(test, debug_assertions))]
 
 use std::ffi::OsString;
@@ -11,11 +11,11 @@ use tidegate_delta::ReadAt;
 
 use super::{Fs, FsFile, Kind, Open};
 
-/// Called with the number of an operation, from 1, what it is and on what, before it is done; an
-/// error is the operation's, and `false` leaves it out.
+/// Called before each operation with its number, from 1, its name and its path. An error becomes
+/// the operation's; `false` skips the operation.
 type Hook = dyn Fn(u64, &str, &Path) -> io::Result<bool> + Send + Sync;
 
-/// Wraps a file system and counts what changes it.
+/// Wraps a file system and counts the operations that change it.
 pub(crate) struct Crashing<F> {
     inner: F,
     counter: Arc<Counter>,
@@ -50,13 +50,13 @@ impl<F: Fs> Crashing<F> {
     }
 }
 
-/// Ends this process at once.
+/// Kills this process at once.
 #[cfg(all(debug_assertions, unix))]
 pub(super) fn kill(at: u64, what: &str, path: &Path) {
     let path = path.display();
     crate::log::line(&format!("killed before operation {at}: {what} {path}"));
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    // The signal needs no help, but it may take a moment to arrive.
+    // The signal may take a moment to arrive.
     loop {
         std::thread::park();
     }

@@ -1,10 +1,10 @@
-//! Files that another program holds, as scanners, indexers and backups do on Windows for seconds at a
-//! time.
+//! Files that another program holds open, as scanners, indexers and backups do on Windows for
+//! seconds at a time.
 
 use std::io;
 use std::time::Duration;
 
-/// Pauses between two tries; 8 s in all, as long as a scanner was seen to hold a fresh program.
+/// Pauses between attempts: 8 s in all, as long as a scanner was seen to hold a fresh program.
 const PAUSES: [Duration; 12] = [
     Duration::from_millis(10),
     Duration::from_millis(20),
@@ -20,19 +20,19 @@ const PAUSES: [Duration; 12] = [
     Duration::from_secs(2),
 ];
 
-/// Whether an error says that somebody holds the file. Never so where open files can be renamed and
-/// removed.
+/// Whether an error means that another program holds the file. Always false where open files can be
+/// renamed and removed.
 pub(crate) fn is_held(error: &io::Error) -> bool {
     cfg!(windows) && says_held(error)
 }
 
-/// The codes of Windows: ERROR_ACCESS_DENIED (of a mapped image, or one that waits for its removal),
+/// Windows' codes: ERROR_ACCESS_DENIED (of a mapped image, or one pending deletion),
 /// ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION, ERROR_USER_MAPPED_FILE.
 fn says_held(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(5 | 32 | 33 | 1224))
 }
 
-/// Tries again for some seconds while the file is held: what lasts no longer than a scan is no error.
+/// Retries for some seconds while the file is held: a scan is no reason to fail.
 pub(super) fn patiently<T>(act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     try_again(act, is_held, std::thread::sleep)
 }

@@ -1,9 +1,8 @@
-//! What the agent asks of a file system, so that a power cut can be tried between any two
-//! operations.
+//! File system interface of the agent, so that a power cut can be tried between any two operations.
 //!
 //! [`Real`] is the machine's. In a debug build it can be told to kill the process before the N-th
-//! operation ([`system`]). Tests use a simulated one, which knows what a power cut may leave of
-//! what was not synced, and one that stops at an operation.
+//! operation ([`system`]). Tests use a simulated one, which models what a power cut may leave of
+//! unsynced data, and one that stops at an operation.
 
 mod crashing;
 mod held;
@@ -25,7 +24,7 @@ pub(crate) use held::is_held;
 pub use real::Real;
 pub(crate) use tree::{Compared, TreeAt};
 
-/// What stands under a name.
+/// Type of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A plain file.
@@ -38,48 +37,47 @@ pub enum Kind {
     Other,
 }
 
-/// Who may do what with a file that is made.
+/// Permissions of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Its owner may read and write it, nobody else anything.
+    /// Readable and writable by its owner only.
     Private,
-    /// Everybody may read it.
+    /// Readable by everybody.
     Plain,
-    /// Everybody may read and run it.
+    /// Readable and executable by everybody.
     Executable,
 }
 
-/// How a file is opened.
+/// Mode in which a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
-    /// For reading; it must be there.
+    /// Read only; the file must exist.
     Read,
-    /// For reading and writing; it must be there.
+    /// Read and write; the file must exist.
     Existing,
-    /// For reading and writing; made where it is not there, kept as it is where it is.
+    /// Read and write; created if missing, otherwise left as it is.
     Update(Mode),
-    /// For reading and writing; it must not be there.
+    /// Read and write; the file must not exist.
     New(Mode),
 }
 
-/// A file system. Whatever changes something is durable only after the file, or the folder of
-/// the name, was synced.
+/// A file system. A change is durable only after the file, or the folder of a name, was synced.
 pub trait Fs: Send + Sync {
     /// Opens a file.
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FsFile>>;
-    /// What stands under a name; links are not followed.
+    /// Returns the type of an entry; links are not followed. `None` if there is none.
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
-    /// The names in a folder, in no order.
+    /// Lists the entries of a folder, in no particular order.
     fn list(&self, dir: &Path) -> io::Result<Vec<(OsString, Kind)>>;
-    /// Makes one folder.
+    /// Creates one folder.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Gives a file another name, in the place of what had it.
+    /// Renames a file, replacing whatever has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives a file a second name.
+    /// Makes a hard link to a file.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Makes a symbolic link.
+    /// Makes a symbolic link at `path` that leads to `to`.
     fn symlink(&self, to: &Path, path: &Path) -> io::Result<()>;
-    /// Where a symbolic link leads.
+    /// Returns the target of a symbolic link.
     fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
     /// Removes a file or a link.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
@@ -91,18 +89,17 @@ pub trait Fs: Send + Sync {
 
 /// An open file.
 pub trait FsFile: ReadAt + Send + Sync {
-    /// Its length in bytes; of a block device its size.
+    /// Length in bytes; the size of a block device.
     fn length(&self) -> io::Result<u64>;
-    /// Writes all of it at an offset.
+    /// Writes all bytes at an offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts or lengthens it.
+    /// Truncates or extends the file.
     fn set_length(&self, length: u64) -> io::Result<()>;
-    /// Makes its bytes and its length durable.
+    /// Makes bytes and length durable.
     fn sync(&self) -> io::Result<()>;
-    /// Lets go of what the system keeps of it in memory, so that the next reading is from the
-    /// medium. Only a wish.
+    /// Drops the file from the page cache, so that the next read is from the medium. Best effort.
     fn forget(&self) {}
-    /// The machine's file, where there is one: for what need not be durable.
+    /// The operating system's file, if there is one: for data that need not be durable.
     fn as_file(&self) -> Option<&std::fs::File> {
         None
     }
@@ -128,13 +125,13 @@ pub fn system() -> Arc<dyn Fs> {
 }
 
 impl dyn Fs + '_ {
-    /// Replaces a file so that after a power cut it is either the old or the new one: temporary
-    /// file, sync, rename, sync of the folder.
+    /// Replaces a file atomically and durably, by a temporary file, sync, rename and sync of the
+    /// folder: after a power cut it is either the old or the new one.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = dir.join(format!(".{name}.new"));
-        // Whatever stands there, even a folder: the name is ours.
+        // Whatever has this name, even a folder, is removed: the name is ours.
         self.remove_if_there(&temporary)
             .or_else(|_| self.remove_tree(&temporary))?;
         let file = self.open(&temporary, Open::New(mode))?;
@@ -145,7 +142,7 @@ impl dyn Fs + '_ {
         self.sync_dir(dir)
     }
 
-    /// Reads a whole file of at most `limit` bytes; `None` if there is none.
+    /// Reads a file, up to `limit` bytes; `None` if there is none.
     pub(crate) fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match self.open(path, Open::Read) {
             Ok(file) => file,
@@ -158,7 +155,7 @@ impl dyn Fs + '_ {
         Ok(Some(bytes))
     }
 
-    /// Makes a folder, and those above it, where they are not there. Durable.
+    /// Creates a folder and its missing parents, durably.
     pub(crate) fn create_dirs(&self, dir: &Path) -> io::Result<()> {
         if self.kind(dir)?.is_some() {
             return Ok(());
@@ -171,7 +168,7 @@ impl dyn Fs + '_ {
         self.sync_dir(above)
     }
 
-    /// Removes a file or link; it is in order that it is not there.
+    /// Removes a file or link; a missing one is not an error.
     pub(crate) fn remove_if_there(&self, path: &Path) -> io::Result<()> {
         match self.remove_file(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -179,7 +176,7 @@ impl dyn Fs + '_ {
         }
     }
 
-    /// Removes a tree, links and all, without following any; it is in order that it is not there.
+    /// Removes a tree, links and all, without following any; a missing one is not an error.
     pub(crate) fn remove_tree(&self, path: &Path) -> io::Result<()> {
         match self.kind(path)? {
             None => Ok(()),
@@ -194,7 +191,7 @@ impl dyn Fs + '_ {
     }
 }
 
-/// Reads or writes a file from an offset on.
+/// Sequential reader of a file from an offset.
 pub(crate) struct Sequential<'a> {
     pub(crate) file: &'a dyn FsFile,
     pub(crate) at: u64,
@@ -202,7 +199,7 @@ pub(crate) struct Sequential<'a> {
 }
 
 impl<'a> Sequential<'a> {
-    /// From the begin to the end.
+    /// Reads a file from its start to its end.
     pub(crate) fn whole(file: &'a dyn FsFile, length: u64) -> Self {
         Self {
             file,
@@ -222,7 +219,7 @@ impl Read for Sequential<'_> {
     }
 }
 
-/// Writes go to the end of what was written so far; [`Write::flush`] makes them durable.
+/// Sequential writer to a file; [`Write::flush`] makes what was written durable.
 pub(crate) struct Appending<'a> {
     pub(crate) file: &'a dyn FsFile,
     pub(crate) at: u64,

@@ -28,7 +28,7 @@ impl FsFile for RealFile {
         if meta.is_file() {
             return Ok(meta.len());
         }
-        // A block device says its size by its end alone.
+        // The size of a block device is the position of its end.
         io::Seek::seek(&mut &self.0, io::SeekFrom::End(0))
     }
 
@@ -135,7 +135,7 @@ impl Fs for Real {
 
     #[cfg(not(unix))]
     fn symlink(&self, _: &Path, _: &Path) -> io::Result<()> {
-        // They need a privilege there that services do not have.
+        // Symbolic links need a privilege there that services do not have.
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -1,4 +1,4 @@
-//! Trees of archives on a file system: made, or compared with what is there.
+//! Archive trees on a file system: unpacked, or compared with what is there.
 
 use std::io::{self, Read, Write as _};
 use std::path::Path;
@@ -7,7 +7,7 @@ use tidegate_delta::archive::Tree;
 
 use super::{Appending, Fs, Kind, Mode, Open, Sequential};
 
-/// A tree of an archive below a folder.
+/// Unpacks the tree of an archive below a folder.
 pub(crate) struct TreeAt<'a> {
     pub(crate) fs: &'a dyn Fs,
     pub(crate) root: &'a Path,
@@ -51,8 +51,7 @@ impl Tree for TreeAt<'_> {
     }
 }
 
-/// A tree that is there already: each entry must be what the archive says. What else lies in it is
-/// not looked at.
+/// Compares an existing tree with an archive: each entry must match. Extra entries are ignored.
 pub(crate) struct Compared<'a> {
     pub(crate) fs: &'a dyn Fs,
     pub(crate) root: &'a Path,

@@ -1,11 +1,11 @@
-//! Going back.
+//! Rollback transitions of the state machine.
 
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
 
 use super::record::{Job, Phase, Record, SlotId};
 use super::step::{Effect, take_phase};
 
-/// The slot to return to: the other one, if something whole is in it.
+/// Slot to return to: the other one, if it holds a whole version.
 pub(super) fn return_slot(record: &Record, job: &Job) -> Option<SlotId> {
     let slot = job.slot.other();
     record.slot(slot).map(|_| slot)
@@ -43,7 +43,8 @@ pub(super) fn returned(record: &mut Record) -> Vec<Effect> {
             let slot = return_slot(record, &job);
             record.active = slot;
             record.set_slot(job.slot, None);
-            // An order says nothing against the version on this device; its own failure does.
+            // An ordered rollback says nothing against the version on this device; its own failure
+            // does.
             if reason.code.is_failure() {
                 record.remember_bad(job.target.image.sha256);
             }
@@ -61,7 +62,7 @@ pub(super) fn returned(record: &mut Record) -> Vec<Effect> {
     Vec::new()
 }
 
-/// It cannot go back: what failed stays in use, and nothing is kept beside it.
+/// Ends a rollback that is impossible: the failed version stays in use, and no other one is kept.
 pub(super) fn not_returned(record: &mut Record, why: &Explained) -> Vec<Effect> {
     match take_phase(record) {
         Phase::Returning {

@@ -1,23 +1,22 @@
-//! What the machine says of the slots.
+//! State of the slots, as the machine reports it.
 
 use serde::{Deserialize, Serialize};
 
 use super::record::SlotId;
 
-/// What the medium says when the agent starts: it is believed, not the journal.
+/// State of the slots on the medium at the start of the agent: it is believed, not the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Medium {
     /// The slot that runs.
     pub active: Option<SlotId>,
-    /// The slot that runs after the next start of the machine.
+    /// The slot that runs after the next boot.
     pub next: Option<SlotId>,
-    /// Whether something else, a boot loader or a guard, turns the switch back by itself when a
-    /// version does not start.
+    /// Whether a boot loader or a guard switches back by itself when a version does not start.
     pub falls_back: bool,
 }
 
 impl Medium {
-    /// Of slots whose switch nobody else turns.
+    /// State of slots that nobody else switches.
     pub fn only(active: Option<SlotId>) -> Self {
         Self {
             active,
@@ -26,17 +25,17 @@ impl Medium {
         }
     }
 
-    /// Whether something else has turned away from a slot that was put to use.
+    /// Whether a boot loader or a guard has turned away from a slot that was activated.
     pub(super) fn fell_back_from(self, slot: SlotId) -> bool {
         self.falls_back && self.active != Some(slot) && self.next != Some(slot)
     }
 }
 
-/// What has to happen for a version to run that was put to use.
+/// Step needed for an activated version to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activation {
-    /// Nothing more than that its service is restarted.
+    /// A restart of its service, nothing more.
     Live,
-    /// The machine, or the agent itself, must start again.
+    /// A reboot of the machine, or a restart of the agent itself.
     Restart,
 }

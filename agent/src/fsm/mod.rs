@@ -6,8 +6,8 @@
 //!             +-- give up --+         +----------+--> Returning -> Idle (old, bad image remembered)
 //! ```
 //!
-//! [`step()`] takes the record and an event and gives the new record and what to do. The driver
-//! writes the record durably *before* it does anything: intent before act.
+//! [`step()`] takes the record and an event and returns the new record and its effects. The driver
+//! makes the record durable *before* it performs any of them: intent before act.
 
 mod back;
 mod medium;

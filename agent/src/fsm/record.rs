@@ -1,4 +1,4 @@
-//! What the agent knows, in one small record.
+//! Persistent state of the agent, in one small record.
 
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{
@@ -7,7 +7,7 @@ use tidegate_protocol::{
 use tidegate_trust::assignment::{Action, Payload};
 use tidegate_trust::{Floors, Health};
 
-/// One of the two places for a version.
+/// One of the two slots for a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotId {
@@ -18,7 +18,7 @@ pub enum SlotId {
 }
 
 impl SlotId {
-    /// The other one.
+    /// Returns the other slot.
     pub fn other(self) -> Self {
         match self {
             Self::A => Self::B,
@@ -26,7 +26,7 @@ impl SlotId {
         }
     }
 
-    /// Its name on the medium.
+    /// Name of the slot on the medium.
     pub fn name(self) -> &'static str {
         match self {
             Self::A => "a",
@@ -35,17 +35,17 @@ impl SlotId {
     }
 }
 
-/// What is whole in a slot.
+/// A whole version in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installed {
     /// The release.
     pub release: Version,
     /// The artifact's bytes, kept as the base of the next delta.
     pub image: Image,
-    /// How its bytes are to be taken: `tar` or `raw`.
+    /// Format of the artifact: `tar` or `raw`.
     #[serde(default = "tar")]
     pub format: String,
-    /// How it is checked, as its publisher signed it.
+    /// Health check, as the publisher signed it; `None` for no check.
     #[serde(default)]
     pub health: Option<Health>,
 }
@@ -57,41 +57,42 @@ fn tar() -> String {
 /// A verified assignment that the device works on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// In which deployment.
+    /// Deployment it belongs to.
     pub deployment: DeploymentId,
-    /// Install, or return.
+    /// Install, or roll back.
     pub action: Action,
-    /// What is to run.
+    /// Version to run.
     pub target: Installed,
-    /// How long the old slot is kept after a healthy start, in seconds.
+    /// Rollback window: time for which the old slot is kept after a healthy start, in seconds.
     pub window_s: u32,
-    /// Seconds from its arrival within which it must be put to use, or asked for again.
+    /// Seconds from its arrival within which it must be activated, or asked for again; `None` for
+    /// no limit.
     #[serde(default)]
     pub switch_within_s: Option<u32>,
-    /// A person has lifted what keeps this device from it.
+    /// Whether a person has lifted what keeps this device from it.
     #[serde(default)]
     pub again: bool,
-    /// Ways to fetch it, best first.
+    /// Payloads to fetch it from, best first.
     pub payloads: Vec<Payload>,
-    /// Which of them is being tried.
+    /// Index of the payload being tried.
     pub payload: usize,
-    /// The slot that it goes into.
+    /// Target slot.
     pub slot: SlotId,
     /// Bytes fetched so far.
     pub bytes: u64,
-    /// Whether its slot holds it already, as far as is known: it is verified, not fetched.
+    /// Whether its slot is believed to hold it already: then it is verified, not fetched.
     #[serde(default)]
     pub kept: bool,
-    /// Starts of the agent in the middle of making it from the present payload.
+    /// Restarts of the agent while staging it from the present payload.
     #[serde(default)]
     pub cuts: u32,
-    /// The oldest release that the signed policy allows: the floor after a healthy start.
+    /// Oldest release that the signed policy allows: the floor after a healthy start.
     #[serde(default)]
     pub min_release: Option<Version>,
 }
 
 impl Job {
-    /// To make what a slot is to hold once more, outside of a deployment.
+    /// Returns a job that restores the version of a slot, outside of a deployment.
     pub(crate) fn anew(target: Installed, slot: SlotId, payloads: Vec<Payload>) -> Self {
         Self {
             deployment: DeploymentId::from_random([0; 16]),
@@ -111,7 +112,7 @@ impl Job {
     }
 }
 
-/// Where the agent stands.
+/// Phase of an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
@@ -132,13 +133,13 @@ pub enum Phase {
         /// What for.
         job: Job,
     },
-    /// The new version runs, its health is not known.
+    /// The new version runs; its health is not known yet.
     Trial {
         /// What for.
         job: Job,
         /// Starts of the new version so far.
         tries: u32,
-        /// Whether the switch was turned: when it is found turned back, the version has failed.
+        /// Whether the switch was made: if it is found undone later, the version has failed.
         #[serde(default)]
         switched: bool,
     },
@@ -148,27 +149,27 @@ pub enum Phase {
         job: Job,
         /// Seconds of the window that have passed.
         elapsed_s: u32,
-        /// Whether it stays up.
+        /// Reboots in the window, and whether it runs steadily since.
         #[serde(default)]
         restarts: Restarts,
     },
     /// Going back to the old slot.
     Returning {
-        /// From what.
+        /// The job that is undone.
         job: Job,
-        /// The deployment in whose name: a rollback may be ordered by a later one.
+        /// Deployment to report for: a rollback may be ordered by a later one.
         deployment: DeploymentId,
-        /// Why.
+        /// Reason for the rollback.
         reason: Explained,
     },
 }
 
-/// How often a healthy version was started again in its rollback window.
+/// Reboots of a healthy version in its rollback window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restarts {
     /// Starts of the machine since it last ran steadily.
     pub count: u32,
-    /// Seconds of the window that have passed since the last of them.
+    /// Seconds of the window that have passed since the last of these starts.
     pub steady_s: u32,
 }
 
@@ -179,16 +180,16 @@ pub struct Record {
     pub schema: u32,
     /// The slot in use; `None` when nothing is installed.
     pub active: Option<SlotId>,
-    /// What is whole in slot A.
+    /// Whole version in slot A, if any.
     pub a: Option<Installed>,
-    /// What is whole in slot B.
+    /// Whole version in slot B, if any.
     pub b: Option<Installed>,
-    /// Where the agent stands.
+    /// Phase of the update under way.
     pub phase: Phase,
-    /// Names the start of the machine that it knows of; empty where machines do not tell.
+    /// Identifier of the last known start, such as a boot id; empty if unknown.
     #[serde(default)]
     pub start: String,
-    /// Images that failed here: never installed again without a person's word.
+    /// Images that failed here: never installed again without a person's approval.
     pub bad: Vec<Sha256>,
     /// The highest assignment counter accepted.
     pub counter: u64,
@@ -196,18 +197,18 @@ pub struct Record {
     pub floor: Option<Version>,
     /// The newest time that an offline key has vouched for.
     pub time_floor: Timestamp,
-    /// The newest versions of signed metadata that were seen, and under whose keys.
+    /// Newest versions of signed metadata that were seen, and under whose keys.
     #[serde(default)]
     pub floors: Floors,
-    /// The number of the last signed request: two machines with one identity give themselves
-    /// away by it.
+    /// Number of the last signed request: two machines with one identity give themselves away by
+    /// it.
     #[serde(default)]
     pub requests: u64,
-    /// For how long what is updated did not run in the present deployment, in milliseconds.
+    /// Downtime of the updated software in the present deployment, in milliseconds.
     #[serde(default)]
     pub stood_still_ms: Option<u64>,
-    /// Since when what is updated does not run, by the machine's clock in milliseconds of the epoch:
-    /// over a start of the machine no other clock goes on.
+    /// Start of the current downtime by the machine's clock, in milliseconds since the epoch: no
+    /// other clock keeps running across a reboot.
     #[serde(default)]
     pub down_since_ms: Option<i64>,
     /// The number of the last report made.
@@ -216,10 +217,10 @@ pub struct Record {
     pub outbox: Vec<Report>,
 }
 
-/// Most images remembered as bad.
+/// Upper bound on the images remembered as bad.
 const MAX_BAD: usize = 32;
-/// Most reports kept while the server does not answer; older ones of the same deployment make
-/// room, since each report says the whole state.
+/// Upper bound on the reports kept while the server does not answer; the oldest makes room, since
+/// each report tells the whole state.
 const MAX_OUTBOX: usize = 48;
 
 impl Record {
@@ -245,7 +246,7 @@ impl Record {
         }
     }
 
-    /// What is whole in a slot.
+    /// Returns the whole version in a slot, if any.
     pub fn slot(&self, id: SlotId) -> Option<&Installed> {
         match id {
             SlotId::A => self.a.as_ref(),
@@ -253,7 +254,7 @@ impl Record {
         }
     }
 
-    /// Says what is whole in a slot.
+    /// Sets the version in a slot.
     pub fn set_slot(&mut self, id: SlotId, installed: Option<Installed>) {
         match id {
             SlotId::A => self.a = installed,
@@ -261,7 +262,7 @@ impl Record {
         }
     }
 
-    /// What is in use.
+    /// Returns the version in use, if any.
     pub fn running(&self) -> Option<&Installed> {
         self.slot(self.active?)
     }
@@ -271,7 +272,7 @@ impl Record {
         self.active.map_or(SlotId::A, SlotId::other)
     }
 
-    /// The deployment that the device works on, as a check-in says it.
+    /// Deployment under way, its state, and the seconds left of its rollback window: for check-ins.
     pub fn status(&self) -> Option<(DeploymentId, DeploymentState, Option<u32>)> {
         match &self.phase {
             Phase::Idle => None,
@@ -301,7 +302,7 @@ impl Record {
         }
     }
 
-    /// Adds a report; it leaves with the same write as the state that it tells of.
+    /// Queues a report, in the same journal write as the state that it tells of.
     pub(super) fn report(
         &mut self,
         deployment: DeploymentId,

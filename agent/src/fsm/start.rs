@@ -1,4 +1,4 @@
-//! The start of the agent, and of a new version.
+//! Transitions at the start of the agent, and of a new version.
 
 use tidegate_protocol::{Explained, Reason};
 
@@ -11,15 +11,15 @@ use super::step::{Effect, next_payload, take_phase};
 /// through no fault of the version; three times is the version's fault.
 const MAX_TRIES: u32 = 3;
 
-/// Starts in the middle of making a version before another payload is tried. Each goes on where the
-/// one before it was cut, so that power cuts alone hardly ever come to so many.
+/// Restarts while a version is staged before another payload is tried. Each resumes where the one
+/// before it was cut, so that power cuts alone hardly ever add up to so many.
 const MAX_CUTS: u32 = 8;
 
-/// Starts of the machine in the rollback window, none of which lasted, before what runs is taken to
-/// bring it down: it is healthy whenever it is asked, and never for long.
+/// Reboots in the rollback window, none of which lasted, after which the new version is blamed: it
+/// is healthy whenever it is checked, and never for long.
 const MAX_RESTARTS: u32 = 3;
 
-/// A start has lasted after so many seconds.
+/// Seconds after which a start has lasted.
 const STEADY_S: u32 = 600;
 
 impl Restarts {
@@ -30,7 +30,7 @@ impl Restarts {
         }
     }
 
-    /// More of the window has passed.
+    /// Returns the count after more of the window has passed.
     pub(super) fn after(self, seconds: u32) -> Self {
         let steady_s = self.steady_s.saturating_add(seconds);
         let count = if steady_s < STEADY_S { self.count } else { 0 };
@@ -39,18 +39,18 @@ impl Restarts {
 }
 
 pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec<Effect> {
-    // Without a name of the one before, or of this one, only the agent is known to have started.
+    // Unless both starts have an identifier, only the agent is known to have started.
     let anew = !start.is_empty() && !record.start.is_empty() && record.start != start;
     record.start = start;
     match take_phase(record) {
         Phase::Idle if medium.falls_back => {
-            // Who started the machine has the last word about what runs.
+            // Whatever the boot loader started decides which slot is in use.
             record.active = medium.active.or(record.active);
             Vec::new()
         }
         Phase::Idle => {
-            // The switch was made and the journal, or the other way round: only ever to what is
-            // whole. In doubt what the journal committed is put to use again.
+            // The switch was made but not the journal write, or the other way round; both only ever
+            // name a whole version. In doubt, activate what the journal committed.
             if record.active != medium.active
                 && let Some(slot) = record.active
             {
@@ -62,7 +62,8 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
             record.phase = Phase::Downloading { job: job.clone() };
             vec![Effect::Download(Box::new(job))]
         }
-        // What brings the agent down each time, for want of memory say, would do so for ever.
+        // A version that crashes the agent each time it is staged, by lack of memory for example,
+        // would do so forever.
         Phase::Staging { job } if job.cuts >= MAX_CUTS => {
             let text = format!("the agent ended {} times while it was made", job.cuts);
             next_payload(record, job, Explained::new(Reason::DeltaFailed, text))
@@ -72,7 +73,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
             record.phase = Phase::Staging { job: job.clone() };
             vec![Effect::Stage(Box::new(job))]
         }
-        // Whether the window is still open only the server can say now.
+        // Only the server can now say whether the window is still open.
         Phase::Staged { job } => {
             record.phase = Phase::Staged { job };
             Vec::new()
@@ -87,7 +88,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
             tries,
             switched,
         } => try_it(record, job, tries, switched),
-        // What runs is checked at once: the machine may have stopped because of it.
+        // The version in use is checked at once: the machine may have stopped because of it.
         Phase::Probation { job, .. } if medium.fell_back_from(job.slot) => {
             let text = "it did not start again, and the machine went back by itself";
             let reason = Explained::new(Reason::CrashedInTrial, text);
@@ -101,7 +102,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
             if anew {
                 restarts = restarts.once_more();
             }
-            // The first version of a machine stays: what fails is better than nothing.
+            // The first version of a machine stays: a failing one is better than none.
             if restarts.count >= MAX_RESTARTS && return_slot(record, &job).is_some() {
                 let text = format!("{} starts, none of which lasted", restarts.count);
                 let reason = Explained::new(Reason::CrashedInTrial, text);
@@ -136,7 +137,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
     }
 }
 
-/// One more start of the new version; too many of them are its failure.
+/// Starts the new version once more; too many starts are its failure.
 pub(super) fn try_it(record: &mut Record, job: Job, tries: u32, switched: bool) -> Vec<Effect> {
     if tries >= MAX_TRIES {
         let reason = Explained::new(Reason::CrashedInTrial, format!("{tries} starts"));
@@ -160,7 +161,7 @@ pub(super) fn switched(record: &mut Record, activation: Activation) -> Vec<Effec
             switched,
         } => {
             if !*switched && activation == Activation::Restart {
-                // Nothing was started yet: the first start is the one that follows.
+                // Nothing was started yet: the restart that follows is the first start.
                 *tries = tries.saturating_sub(1);
             }
             *switched = true;

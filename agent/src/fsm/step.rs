@@ -1,4 +1,4 @@
-//! One step.
+//! Transitions of the state machine.
 
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
 use tidegate_trust::assignment::Action;
@@ -13,16 +13,16 @@ use super::start::{started, switched, try_it};
 pub enum Event {
     /// The agent starts.
     Started {
-        /// Which slot is in use, as the medium says.
+        /// State of the slots on the medium.
         medium: Medium,
-        /// Names this start of what is updated, a machine's most often; empty where nobody tells.
+        /// Identifier of this start, most often the machine's boot id; empty if unknown.
         start: String,
     },
-    /// A verified assignment; its counter.
+    /// A verified assignment, with its counter.
     Assigned(Box<Job>, u64),
     /// The server called a deployment off.
     CalledOff(DeploymentId),
-    /// All chunks are there and verified.
+    /// All chunks are fetched and verified.
     Downloaded {
         /// Bytes fetched for it in all.
         bytes: u64,
@@ -31,22 +31,22 @@ pub enum Event {
     DownloadFailed(Explained),
     /// The new version is whole in its slot, verified and durable.
     Staged,
-    /// The same, and the time within which it may be put to use is over.
+    /// The same, but the time within which it may be activated is over.
     StagedTooLate,
-    /// The previous version is to be kept at least so long from now, in seconds.
+    /// The previous version must be kept for at least this many seconds from now.
     KeepPrevious(u32),
-    /// The new version could not be made.
+    /// The new version could not be staged.
     StageFailed(Explained),
-    /// The switch is turned.
+    /// The switch is made.
     Switched(Activation),
-    /// What is to be done waits for something on this machine: a charge, its owner.
+    /// The update waits for something on this machine: battery charge, or its owner.
     Waits(Explained),
-    /// It goes on.
+    /// The update goes on.
     GoesOn,
-    /// The machine, or the agent, is about to start again: since when what is updated does not run,
-    /// in milliseconds of the epoch.
+    /// The machine or the agent is about to restart: start of the downtime, in milliseconds since
+    /// the epoch.
     GoesDown(i64),
-    /// For how long what is updated did not run.
+    /// Downtime of the updated software.
     StoodStill {
         /// Milliseconds, from before the switch to the first good check.
         ms: u64,
@@ -55,36 +55,36 @@ pub enum Event {
     Healthy,
     /// The health check failed, or the restart did.
     Unhealthy(Explained),
-    /// More of the rollback window has passed, in seconds.
+    /// This many more seconds of the rollback window have passed.
     WindowPassed(u32),
     /// The old slot is in use again.
     Returned,
-    /// What was to be returned to is damaged and nobody has it any more.
+    /// The version to roll back to is damaged, and no source has it any more.
     NotReturned(Explained),
     /// The server has reports up to this number.
     Acknowledged(u64),
 }
 
-/// Something to do.
+/// An action for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Fetch the job's present payload.
     Download(Box<Job>),
-    /// Make the new version in its slot from what was fetched, or verify the one that was kept.
+    /// Stage the new version from what was fetched, or verify the one that was kept.
     Stage(Box<Job>),
-    /// Put a slot to use and restart what runs from it, then tell [`Event::Switched`].
+    /// Activate a slot and restart what runs from it, then send [`Event::Switched`].
     Switch(SlotId),
-    /// Start the machine again, or the agent: what was put to use runs after that.
+    /// Restart the machine, or the agent: the activated version runs after that.
     Restart,
-    /// Check the health of what is in use.
+    /// Check the health of the version in use.
     CheckHealth(Installed),
-    /// Go back: put the slot to use, then tell [`Event::Returned`].
+    /// Roll back: activate the slot, then send [`Event::Returned`].
     Return(Option<SlotId>),
-    /// Throw away what was fetched.
+    /// Discard what was fetched.
     DropDownload,
 }
 
-/// The new record and what to do. The record must be durable before anything is done.
+/// Returns the new record and its effects. The record must be durable before any of them.
 pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
     let effects = match event {
         Event::Started { medium, start } => started(&mut record, medium, start),
@@ -134,7 +134,7 @@ pub(super) fn take_phase(record: &mut Record) -> Phase {
     std::mem::replace(&mut record.phase, Phase::Idle)
 }
 
-/// Says that a deployment waits, or goes on.
+/// Reports that a deployment waits, or goes on.
 fn waits(record: &mut Record, reason: Option<Explained>) {
     let (deployment, bytes, state) = match &record.phase {
         Phase::Downloading { job } => (job.deployment, job.bytes, State::Downloading),
@@ -151,16 +151,16 @@ fn waits(record: &mut Record, reason: Option<Explained>) {
 
 fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     record.counter = record.counter.max(counter);
-    // The window is the online key's word: without a bound a stolen one closes a device to every
-    // install for 136 years.
+    // Only the online key vouches for the window: without a bound, a stolen one could close a
+    // device to every install for 136 years.
     job.window_s = job.window_s.min(MAX_KEPT_S);
     match (&record.phase, job.action) {
         (Phase::Idle, _) => {}
-        // Back, while the old slot is kept: no download.
+        // Rollback while the old slot is kept: no download.
         (Phase::Trial { .. } | Phase::Probation { .. }, Action::Rollback) => {
             return ordered_back(record, &job);
         }
-        // The window is open again.
+        // The maintenance window is open again.
         (Phase::Staged { job: staged }, Action::Install)
             if staged.deployment == job.deployment && staged.target.image == job.target.image =>
         {
@@ -181,7 +181,7 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
         } else {
             State::Succeeded
         };
-        // The same bytes under another name: from now on they are called that.
+        // The same bytes under another release: from now on they have its name.
         if let Some(slot) = record.active {
             record.set_slot(slot, Some(job.target.clone()));
         }
@@ -191,19 +191,19 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     if job.again {
         record.bad.retain(|bad| *bad != job.target.image.sha256);
     }
-    // Also on the way back: an image that does not start is not tried again and again.
+    // Applies to rollbacks too: an image that does not start is not tried again and again.
     if record.bad.contains(&job.target.image.sha256) {
         let text = "it failed on this device before";
         let reason = Explained::new(Reason::Quarantined, text);
         record.report(job.deployment, State::Failed, Some(reason), 0);
         return Vec::new();
     }
-    // The other slot holds just what is wanted: nothing needs to be fetched.
+    // The other slot holds the wanted image already: nothing needs to be fetched.
     let kept = record
         .slot(job.slot)
         .is_some_and(|i| i.image == job.target.image);
     if kept {
-        // It is believed when it was verified.
+        // It is trusted only once it was verified.
         job.kept = true;
         record.phase = Phase::Staging { job: job.clone() };
         return vec![Effect::Stage(Box::new(job))];
@@ -211,7 +211,7 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     fetch(record, job, None)
 }
 
-/// Begins to fetch a job's version into its slot.
+/// Starts fetching a job's version into its slot.
 fn fetch(record: &mut Record, job: Job, why: Option<Explained>) -> Vec<Effect> {
     record.set_slot(job.slot, None);
     record.report(job.deployment, State::Downloading, why, 0);
@@ -229,7 +229,7 @@ fn ordered_back(record: &mut Record, order: &Job) -> Vec<Effect> {
         return Vec::new();
     };
     if !kept {
-        // What is kept is not what is wanted: commit to what runs, then fetch the wanted one.
+        // The kept version is not the wanted one: commit to what runs, then fetch the wanted one.
         let mut order = order.clone();
         order.slot = record.inactive();
         return assigned(record, order, 0);
@@ -290,7 +290,7 @@ fn staged(record: &mut Record, in_time: bool) -> Vec<Effect> {
     match take_phase(record) {
         Phase::Staging { job } => {
             record.set_slot(job.slot, Some(job.target.clone()));
-            // What it was made from has done its work.
+            // The payload is no longer needed.
             let mut effects = Vec::new();
             if !job.kept {
                 effects.push(Effect::DropDownload);
@@ -329,10 +329,11 @@ fn stage_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
     }
 }
 
-/// One try with each way to fetch it: after a delta that is damaged or does not apply, the whole.
+/// Tries the next payload, each one once: after a delta that is damaged or does not apply, the full
+/// image.
 pub(super) fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Effect> {
     if job.kept {
-        // It is not what it was: it is fetched like any other.
+        // The kept version has changed: it is fetched like any other.
         job.kept = false;
         job.cuts = 0;
         return fetch(record, job, Some(reason));
@@ -340,7 +341,7 @@ pub(super) fn next_payload(record: &mut Record, mut job: Job, reason: Explained)
     if job.payload + 1 < job.payloads.len() && is_payloads_fault(reason.code) {
         job.payload += 1;
         job.cuts = 0;
-        // A delta that does not apply costs the whole image: people should know.
+        // Falling back from a delta costs the full image: people should know why.
         record.report(job.deployment, State::Downloading, Some(reason), job.bytes);
         record.phase = Phase::Downloading { job: job.clone() };
         return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
@@ -355,7 +356,7 @@ fn is_payloads_fault(reason: Reason) -> bool {
     )
 }
 
-/// Before the switch: what runs was never touched.
+/// Gives up before the switch: the version in use was never touched.
 fn give_up(record: &mut Record, job: &Job, reason: Explained) -> Vec<Effect> {
     record.phase = Phase::Idle;
     record.report(job.deployment, State::Failed, Some(reason), job.bytes);
@@ -365,8 +366,8 @@ fn give_up(record: &mut Record, job: &Job, reason: Explained) -> Vec<Effect> {
 fn healthy(record: &mut Record) -> Vec<Effect> {
     match take_phase(record) {
         Phase::Trial { job, .. } => {
-            // The commit is this one write: from here on a restart keeps the new version. Only now
-            // the floor rises: a release that does not start must not lock the device in.
+            // The commit is this one write: from here on a restart keeps the new version. The floor
+            // rises only now: a release that does not start must not lock the device in.
             record.floor = record.floor.take().max(job.min_release.clone());
             let rolled_back = job.action == Action::Rollback;
             let state = if rolled_back {
@@ -427,8 +428,8 @@ fn window_passed(record: &mut Record, seconds: u32) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Longest rollback window that an assignment opens, and longest that one word keeps the previous
-/// version from now on, in seconds (30 days).
+/// Longest rollback window that an assignment opens, and longest that one [`Event::KeepPrevious`]
+/// keeps the previous version from now on, in seconds (30 days).
 pub(super) const MAX_KEPT_S: u32 = 30 * 86_400;
 /// Longest rollback window with all its extensions, in seconds.
 pub(super) const MAX_WINDOW_S: u32 = 2 * MAX_KEPT_S;

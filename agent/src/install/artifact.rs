@@ -1,4 +1,4 @@
-//! Making an artifact's bytes: what all backends do alike.
+//! Reconstruction of artifacts, shared by all backends.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use tidegate_protocol::Image;
 use super::{Order, Payload, SlotError, at};
 use crate::fs::{Appending, Fs, FsFile, Mode, Open, Sequential};
 
-/// Where an artifact is made, and how far an attempt before this one has come.
+/// Files for building an artifact, and for resuming an interrupted attempt.
 pub(super) struct Workshop<'a> {
     pub(super) fs: &'a dyn Fs,
-    /// A folder for what is needed meanwhile: `made`, `unpacked`.
+    /// Folder of temporary files: `made`, `unpacked`.
     pub(super) dir: &'a Path,
-    /// The file that becomes the artifact, and its name in errors.
+    /// File that becomes the artifact, and its path for errors.
     pub(super) file: &'a dyn FsFile,
     pub(super) path: &'a Path,
 }
@@ -24,8 +24,8 @@ impl Workshop<'_> {
         self.dir.join("made")
     }
 
-    /// Makes the artifact from a payload and, for a delta, the old one. Goes on where an attempt
-    /// was cut; whatever that has left, the result is the ordered image, or an error.
+    /// Builds the artifact from a payload and, for a delta, the old one. Resumes an interrupted
+    /// attempt; whatever that left, the result is the ordered image, or an error.
     pub(super) fn make(&self, order: Order<'_>, old: Option<&dyn ReadAt>) -> Result<(), SlotError> {
         if order.manifest.to != order.image {
             return Err(SlotError::WrongImage);
@@ -45,18 +45,18 @@ impl Workshop<'_> {
         };
         let there = self.kept(order.image)?;
         match self.apply(order, around, there) {
-            // What was there is not what it should be: storage may say what it likes.
+            // The resumed bytes were wrong, whatever the storage said: start over.
             Err(SlotError::Apply(ApplyError::WrongImage)) if there > 0 => {
                 self.apply(order, around, 0)?;
             }
             other => other?,
         }
-        // Closed here: an open file keeps its room, which what follows may need.
+        // Closed here: an open file keeps its space, which the next steps may need.
         drop(scratch);
         self.fs.remove_if_there(&unpacked).map_err(at(&unpacked))
     }
 
-    /// Bytes of the image that are durable, as the last attempt has noted.
+    /// Bytes of the image that are durable, according to the last attempt's note.
     fn kept(&self, image: Image) -> Result<u64, SlotError> {
         let path = self.made();
         let note = self.fs.read(&path, 256).map_err(at(&path))?;
@@ -68,7 +68,7 @@ impl Workshop<'_> {
         Ok(bytes.filter(|bytes| of && *bytes <= whole).unwrap_or(0))
     }
 
-    /// Feeds the chunks of the payload, each verified before it is decoded.
+    /// Applies the chunks of the payload, each verified before it is decoded.
     fn apply(&self, order: Order<'_>, around: Around<'_>, there: u64) -> Result<(), SlotError> {
         let limits = Limits::default();
         let failed = |e| SlotError::Apply(ApplyError::Write(e));
@@ -99,7 +99,7 @@ impl Workshop<'_> {
         writer.flush().map_err(failed)
     }
 
-    /// Forgets how far it was: what was made is in its place.
+    /// Removes the note of progress: the artifact is in its place.
     pub(super) fn close(&self) -> Result<(), SlotError> {
         let path = self.made();
         self.fs.remove_if_there(&path).map_err(at(&path))
@@ -114,7 +114,7 @@ fn feed<W: Write>(
     let mut buffer = Vec::new();
     for (index, chunk) in manifest.chunks.iter().enumerate() {
         buffer.resize(chunk.length as usize, 0);
-        // Storage that has lost it is no reason to lose the update: it is fetched again.
+        // A chunk lost by the storage does not fail the update: it is fetched again.
         payload.chunk(index, &mut buffer).map_err(|error| {
             crate::log::line(&format!("chunk {index} of the payload: {error}"));
             let what = "it cannot be read from where it was kept";
@@ -125,15 +125,15 @@ fn feed<W: Write>(
     Ok(())
 }
 
-/// What a delta is applied with: the old image, and a file to unpack it into.
+/// Inputs of a delta: the old image, and a file to unpack it into.
 #[derive(Clone, Copy)]
 struct Around<'a> {
     old: Option<&'a dyn ReadAt>,
     scratch: Option<&'a std::fs::File>,
 }
 
-/// Makes durable what it has when it is flushed, at the end of each frame, and then notes it: the
-/// note is never ahead of the data.
+/// Writer that makes its data durable on each flush, at the end of each frame, and then notes it:
+/// the note is never ahead of the data.
 struct Noting<'a> {
     shop: &'a Workshop<'a>,
     image: Image,
@@ -141,7 +141,7 @@ struct Noting<'a> {
     out: Appending<'a>,
 }
 
-/// What has no frames is made durable as often as this, in bytes.
+/// Interval between syncs of data without frames, in bytes.
 const SYNC_EVERY: u64 = 16 << 20;
 
 impl Write for Noting<'_> {
@@ -166,7 +166,7 @@ impl Write for Noting<'_> {
     }
 }
 
-/// Reads and hashes.
+/// Reader that hashes what it reads.
 pub(super) struct Hashing<R> {
     pub(super) inner: R,
     pub(super) hasher: Hasher,
@@ -180,7 +180,7 @@ impl<R: Read> Hashing<R> {
         }
     }
 
-    /// Reads what is left; the image of all that was read.
+    /// Reads to the end and returns the image of everything that was read.
     pub(super) fn rest(mut self) -> io::Result<Image> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(self.hasher.finish())
@@ -195,8 +195,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// The image that the first `length` bytes of a file are, read from the medium where the system
-/// lets us.
+/// Hashes the first `length` bytes of a file, read from the medium where the system allows it.
 pub(super) fn image_of(file: &dyn FsFile, length: u64) -> io::Result<Image> {
     file.forget();
     let whole = Sequential::whole(file, length);

@@ -8,37 +8,37 @@ use std::time::{Duration, Instant};
 
 use tidegate_trust::Health;
 
-/// Bytes kept of an answer on standard output, from its begin, and of the whole output of a command
-/// that failed, up to its end: that is where the error stands.
+/// Bytes kept from the start of standard output, and from the end of the whole output of a failed
+/// command: that is where the error is.
 const KEEP: usize = 2_000;
-/// How long a command that has ended may take to hand over what it said: a child of its own may
-/// keep the pipe open for ever.
+/// Time for reading the output of a command that has ended: a child of its own may keep the pipe
+/// open forever.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often it is looked at.
+/// Polling interval of a running command.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A command, how it is called and how long it may take.
+/// A command, its arguments, folder, environment and timeout.
 #[derive(Debug, Clone)]
 pub(crate) struct Call<'a> {
     pub(crate) line: &'a Health,
-    /// Arguments behind those of the line.
+    /// Arguments appended to those of the line.
     pub(crate) arguments: &'a [&'a str],
     pub(crate) folder: &'a Path,
     pub(crate) environment: &'a [(&'a str, String)],
 }
 
-/// How a command ended.
+/// Outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// As it should; what it said on standard output.
+    /// Exited with success; its standard output.
     Well(String),
-    /// With an error; the status and the end of what it said on both outputs.
+    /// Exited with an error; the status and the end of both outputs.
     Badly(String),
-    /// Not at all: it and its whole process group were killed. The end of what it had said.
+    /// Timed out: it and its whole process group were killed. The end of both outputs.
     Late(String),
 }
 
-/// Whether a program can be started by this name from a folder: below it, by its whole path, or
+/// Whether a program of this name can be started from a folder: below it, by its absolute path, or
 /// from PATH.
 pub(crate) fn is_there(program: &str, folder: &Path) -> bool {
     if program.is_empty() {
@@ -56,7 +56,7 @@ pub(crate) fn is_there(program: &str, folder: &Path) -> bool {
 }
 
 impl Call<'_> {
-    /// Runs it. A program below the folder is that program, whatever stands in PATH.
+    /// Runs the command. A program below the folder takes precedence over PATH.
     pub(crate) fn run(&self) -> Ended {
         let Some((program, arguments)) = self.line.command.split_first() else {
             return Ended::Well(String::new());
@@ -73,7 +73,7 @@ impl Call<'_> {
             .args(self.arguments)
             .current_dir(self.folder)
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
-            // What a command starts is not this service, and speaks for itself.
+            // A command is not this service and must not notify systemd in its place.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .stdin(Stdio::null())
@@ -85,7 +85,7 @@ impl Call<'_> {
         loop {
             match command.spawn() {
                 Ok(child) => return wait(child, deadline),
-                // The machine has no room for one more process just now: not the command's fault.
+                // The machine cannot start one more process just now: not the command's fault.
                 Err(error) if is_for_now(&error) && Instant::now() < deadline => {
                     std::thread::sleep(TICK);
                 }
@@ -126,9 +126,9 @@ fn wait(mut child: Child, deadline: Instant) -> Ended {
 struct Said {
     /// The first bytes of standard output.
     answer: Vec<u8>,
-    /// The last bytes of both outputs, as they came.
+    /// The last bytes of both outputs, in order of arrival.
     end: VecDeque<u8>,
-    /// Whether `end` lacks bytes that came before.
+    /// Whether earlier bytes were dropped from `end`.
     cut: bool,
 }
 
@@ -153,7 +153,7 @@ impl Said {
 
     fn end(&mut self) -> String {
         let bytes = self.end.make_contiguous();
-        // A cut may go through a character.
+        // The cut may be in the middle of a character.
         let begin = bytes.iter().take_while(|b| self.cut && *b & 0xc0 == 0x80);
         let text = String::from_utf8_lossy(&bytes[begin.count()..]);
         let mark = if self.cut { "... " } else { "" };
@@ -161,7 +161,7 @@ impl Said {
     }
 }
 
-/// Both outputs of a running command, read to their ends: a full pipe would hang the command.
+/// Both outputs of a running command, read to their ends: a full pipe would block the command.
 struct Output {
     said: Arc<Mutex<Said>>,
     /// Disconnected when both pipes have ended.
@@ -181,7 +181,8 @@ impl Output {
         Self { said, ended }
     }
 
-    /// Waits for the end of both pipes, but not for a child of the command's that keeps them open.
+    /// Waits for the end of both pipes, at most [`GRACE`]: a child of the command may keep them
+    /// open.
     fn finish(self) -> Said {
         let _ = self.ended.recv_timeout(GRACE);
         std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
@@ -195,7 +196,7 @@ fn listen(
     reading: &mpsc::Sender<()>,
 ) {
     let (said, reading) = (said.clone(), reading.clone());
-    // Without a thread nothing is heard; what the command does counts all the same.
+    // Without a thread its output is lost; its exit status counts all the same.
     let _ = std::thread::Builder::new().spawn(move || {
         let mut part = [0; 1024];
         while let Ok(read) = pipe.read(&mut part)
@@ -214,7 +215,7 @@ fn is_for_now(error: &std::io::Error) -> bool {
     matches!(error.kind(), WouldBlock | OutOfMemory)
 }
 
-/// Kills a command and all that it has started.
+/// Kills a command and its whole process group.
 fn kill_group(child: &mut Child) {
     #[cfg(unix)]
     {

@@ -43,7 +43,7 @@ impl Slots {
         };
         for slot in [SlotId::A, SlotId::B] {
             let dir = slots.dir(slot);
-            // Something else in a slot's place is no slot: away with it.
+            // Anything but a folder in a slot's place is removed.
             let kind = slots.fs.kind(&dir).map_err(at(&dir))?;
             if kind.is_some_and(|kind| kind != Kind::Dir) {
                 slots.fs.remove_file(&dir).map_err(at(&dir))?;
@@ -61,12 +61,12 @@ impl Slots {
         self.dir(slot).join("artifact")
     }
 
-    /// Where an artifact is while it is made: named after what it is to be.
+    /// Path of an artifact under construction, named after its hash.
     fn part(&self, slot: SlotId, image: Image) -> PathBuf {
         self.dir(slot).join(format!("artifact.{}", image.sha256))
     }
 
-    /// Removes everything from a slot but the files that an attempt at `keep` may go on with.
+    /// Empties a slot, except for the files from which an attempt at `keep` can resume.
     pub(super) fn empty(&self, slot: SlotId, keep: Option<Image>) -> Result<(), SlotError> {
         let dir = self.dir(slot);
         let mut keep = keep.map(|image| [self.part(slot, image), dir.join("made")]);
@@ -86,8 +86,8 @@ impl Slots {
         Ok(())
     }
 
-    /// Makes an artifact in its slot and gives it back open: what is used next is the very file
-    /// that was written.
+    /// Builds an artifact in its slot and returns it open: the next step uses the very file that
+    /// was written.
     pub(super) fn make(&self, order: Order<'_>, mode: Mode) -> Result<Box<dyn FsFile>, SlotError> {
         self.empty(order.slot, Some(order.image))?;
         let old = match order.old {
@@ -107,14 +107,14 @@ impl Slots {
             path: &part,
         };
         shop.make(order, old.as_ref().map(|old| &**old as &dyn ReadAt))?;
-        // First, so that no note tells of a file that has another name.
+        // The note goes first, so that it never refers to a file that was renamed.
         shop.close()?;
         let path = self.artifact(order.slot);
         self.fs.rename(&part, &path).map_err(at(&path))?;
         Ok(file)
     }
 
-    /// Copies an installed file as a slot's artifact; what it is.
+    /// Copies an installed file as a slot's artifact and returns its image.
     pub(super) fn copy_in(
         &self,
         slot: SlotId,
@@ -132,7 +132,7 @@ impl Slots {
         Ok(image)
     }
 
-    /// Whether the artifact of a slot is an image.
+    /// Verifies that the artifact of a slot is an image, and returns it open.
     pub(super) fn verify(&self, slot: SlotId, image: Image) -> Result<Box<dyn FsFile>, SlotError> {
         let path = self.artifact(slot);
         let file = self.fs.open(&path, Open::Read).map_err(at(&path))?;
@@ -156,7 +156,7 @@ impl Directory {
         Ok(Self { fs, slots })
     }
 
-    /// Where the unpacked version is.
+    /// Path of the unpacked version.
     fn tree(&self, slot: SlotId) -> PathBuf {
         self.slots.dir(slot).join("tree")
     }
@@ -176,7 +176,7 @@ impl Directory {
             }
             _ => return Ok(None),
         };
-        // Only a pointer of ours counts: another folder of that name holds anything.
+        // Only a pointer to our slots counts: another folder of that name may hold anything.
         let leads_to = |slot: &SlotId| {
             name == Path::new(slot.name())
                 || name == Path::new("slots").join(slot.name())
@@ -196,7 +196,8 @@ impl Directory {
         self.fs
             .remove_if_there(&temporary)
             .or_else(|_| self.fs.remove_tree(&temporary))?;
-        // A folder in the pointer's place is none of ours, and in the way; it may hold something.
+        // A folder in the pointer's place is not ours, but in the way; move it aside, it may hold
+        // data.
         if self.fs.kind(&pointer)? == Some(Kind::Dir) {
             let aside = self.slots.root.join("current.was");
             self.fs.remove_tree(&aside)?;
@@ -204,7 +205,7 @@ impl Directory {
         }
         let target = Path::new("slots").join(slot.name());
         match self.fs.symlink(&target, &temporary) {
-            // A pointer takes an entry, which a full disk may not have: the one back is there.
+            // A new link takes space that a full disk may not have: the one back exists already.
             Err(error) if io_reason(&error) == Reason::DiskFull && self.leads_back_to(slot) => {
                 self.fs.rename(&self.way_back(), &pointer)?;
             }
@@ -216,7 +217,7 @@ impl Directory {
         self.fs.sync_dir(&self.slots.root)
     }
 
-    /// A pointer to the version before, made while there is room for it.
+    /// Path of a pointer to the previous version, made while there is space for it.
     fn way_back(&self) -> PathBuf {
         self.slots.root.join(".current.back")
     }
@@ -238,7 +239,7 @@ impl Directory {
             .symlink(&Path::new("slots").join(from.name()), &back)
     }
 
-    /// Unpacks the very file that was written, hashing what is read: what is installed is what
+    /// Unpacks the very file that was written and hashes what is read: what is installed is what
     /// was verified.
     fn unpack(&self, slot: SlotId, file: &dyn FsFile, image: Image) -> Result<(), SlotError> {
         let root = self.tree(slot);
@@ -251,7 +252,7 @@ impl Directory {
         self.slots.sync(slot)
     }
 
-    /// Gives a tree all that is in an artifact, hashing what is read.
+    /// Passes the entries of an artifact to a tree, and verifies the hash of what was read.
     fn walk(
         &self,
         slot: SlotId,
@@ -265,15 +266,15 @@ impl Directory {
         let whole = Sequential::whole(file, length);
         let mut reader = Hashing::new(BufReader::with_capacity(256 << 10, whole));
         let unpacked = archive::unpack_to(&mut reader, tree);
-        // What follows the archive's end is part of the image too.
+        // Bytes after the archive's end are part of the image too.
         if reader.rest().map_err(at(&path))? != image {
             return Err(SlotError::WrongImage);
         }
         unpacked.map_err(SlotError::Archive)
     }
 
-    /// Makes the tree of a slot anew from its artifact. What was there is kept beside it until the
-    /// slot is used again: somebody may have written it.
+    /// Rebuilds the tree of a slot from its artifact. The old tree is kept beside it until the slot
+    /// is used again: somebody may have written to it.
     fn unpack_again(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
         let file = self.slots.verify(slot, image)?;
         let (dir, root) = (self.slots.dir(slot), self.tree(slot));
@@ -307,7 +308,7 @@ impl Backend for Directory {
         let file = self.slots.make(order, Mode::Plain)?;
         self.unpack(order.slot, &*file, order.image)?;
         if let Err(error) = self.keep_way_back(order.slot.other()) {
-            // It is only for the day on which there is no room.
+            // It is needed only when the disk is full.
             crate::log::line(&format!("{}: {error}", self.way_back().display()));
         }
         Ok(())
@@ -363,7 +364,7 @@ impl Backend for Directory {
         length.saturating_mul(2)
     }
 
-    /// Packs an installed folder, which gives the base of deltas.
+    /// Packs an installed folder, as the base of deltas.
     fn adopt(&self, slot: SlotId, folder: &Path) -> Result<Image, SlotError> {
         self.slots.empty(slot, None)?;
         let path = self.slots.artifact(slot);
@@ -448,7 +449,7 @@ mod tests {
         let code = |error| SlotError::Apply(error).explained().code;
         assert_eq!(code(ApplyError::Scratch(full())), Reason::DeltaFailed);
         assert_eq!(code(ApplyError::Write(full())), Reason::DiskFull);
-        // Nor is an old image that its storage has lost.
+        // An old image that its storage has lost is not fatal either.
         let lost = || io::Error::from(io::ErrorKind::NotFound);
         assert_eq!(code(ApplyError::ReadOld(lost())), Reason::DeltaFailed);
     }
@@ -489,7 +490,7 @@ mod tests {
         let half = &new_bytes[..new_bytes.len() / 2];
         let garbage = vec![7; new_bytes.len() + 5];
         for left in [&b""[..], half, &new_bytes, &garbage] {
-            // Also a note that lies, as storage may.
+            // Also with a note that is wrong, as storage may make it.
             for noted in [0, left.len()] {
                 slots.slots.empty(SlotId::B, None).unwrap();
                 let folder = slots.slots.dir(SlotId::B);

@@ -1,8 +1,8 @@
 //! A single executable: the file that people and services start, and `.prev` beside it.
 //!
-//! Both versions are kept as artifacts in the agent's slots; putting one to use copies it beside
-//! the live file and renames it over that, so that nobody who writes into the live file reaches the
-//! slots. What was live gets the name `.prev` before, so that a person finds it without the agent.
+//! Both versions are kept as artifacts in the agent's slots. Activating one copies it beside the
+//! live file and renames the copy over that, so that writes to the live file never reach the slots.
+//! The previous live file is kept as `.prev`, where a person finds it without the agent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// For the executable at `live`, with slots below a state directory.
+    /// Opens the backend for the executable at `live`, with slots below a state directory.
     pub fn open(fs: Arc<dyn Fs>, state: &Path, live: PathBuf) -> Result<Self, SlotError> {
         if live.file_name().is_none() || !live.is_absolute() {
             return Err(SlotError::Settings(format!(
@@ -37,7 +37,7 @@ impl Executable {
         Ok(Self { fs, slots, live })
     }
 
-    /// A file beside the live one.
+    /// Path of a file beside the live one.
     fn beside(&self, prefix: &str, suffix: &str) -> PathBuf {
         let name = self.live.file_name().unwrap_or_default().to_string_lossy();
         self.live.with_file_name(format!("{prefix}{name}{suffix}"))
@@ -47,8 +47,8 @@ impl Executable {
         self.live.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Whether the live file has a slot's bytes. The medium is compared, not a note of ours: a file
-    /// that was replaced by hand is none of ours, and is found as `.prev` after the next switch.
+    /// Whether the live file has a slot's bytes. The medium is compared, not a note: a file that
+    /// was replaced by hand is not ours, and becomes `.prev` at the next switch.
     fn is_live(&self, slot: SlotId) -> io::Result<bool> {
         self.holds(&self.live, slot)
     }
@@ -66,15 +66,15 @@ impl Executable {
         same(&*file, &*kept)
     }
 
-    /// Gives `to` the bytes of `from`. Durable but for its name.
+    /// Copies `from` to `to`. Durable, except for its name.
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.fs.remove_if_there(to)?;
         let file = self.fs.open(from, Open::Read)?;
         copy_file(&*self.fs, &*file, file.length()?, to, Mode::Executable)
     }
 
-    /// Gives the live file a second name: by a link where the file system has such, as a copy
-    /// elsewhere. It is about to be replaced, not written to.
+    /// Keeps the live file under a second name: by a hard link where the file system has them, else
+    /// by a copy. A link is enough, since the live file is replaced, not written to.
     fn keep(&self, previous: &Path) -> io::Result<()> {
         let kept = self.beside(".", ".prev.new");
         self.fs.remove_if_there(&kept)?;
@@ -82,14 +82,14 @@ impl Executable {
             self.copy(&self.live, &kept)?;
         }
         self.fs.rename(&kept, previous)?;
-        // Two names of one file are left as they are by a rename.
+        // A rename of a file over another name of itself leaves both names.
         self.fs.remove_if_there(&kept)
     }
 
     fn put_live(&self, slot: SlotId) -> io::Result<()> {
         let (new, previous) = (self.beside(".", ".new"), self.beside("", ".prev"));
         match self.copy(&self.slots.artifact(slot), &new) {
-            // Without room for a copy: what was live before is one, most often of just this version.
+            // No space for a copy: the previous file is one, most often of just this version.
             Err(error)
                 if super::io_reason(&error) == Reason::DiskFull
                     && self.holds(&previous, slot).unwrap_or(false) =>
@@ -102,7 +102,7 @@ impl Executable {
         }
         if self.fs.kind(&self.live)?.is_some() {
             self.keep(&previous)?;
-            // The system lets nobody replace a program that runs, but gives it another name.
+            // Windows does not let a running program be replaced, but lets it be renamed.
             if cfg!(windows) {
                 let away = self.beside(".", ".away");
                 let _ = self.fs.remove_if_there(&away);
@@ -197,7 +197,7 @@ impl Backend for Executable {
 
     fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
         let image = self.slots.copy_in(slot, from, Mode::Executable)?;
-        // What runs is taken over as it is, never replaced by the way.
+        // The running program is taken over as it is, never replaced in passing.
         let there = self.fs.kind(&self.live).map_err(at(&self.live))?.is_some();
         if there && !self.is_live(slot).map_err(at(&self.live))? {
             return Err(SlotError::Settings(format!(

@@ -1,9 +1,9 @@
-//! An external hook: a command of the owner's installs, switches and confirms.
+//! External hook: a command of the owner's that installs, switches and confirms.
 //!
 //! The agent fetches, verifies and keeps the artifact; the hook is called with one verb as its
-//! argument and answers by its exit status. Each verb may be called again after a power cut and
-//! must then end in the same state. What it is told is in the environment: `TIDEGATE_SLOT` (a or
-//! b) and `TIDEGATE_ARTIFACT` (the verified file).
+//! argument and answers by its exit status. Each verb must be idempotent: it may be called again
+//! after a power cut. Its inputs are in the environment: `TIDEGATE_SLOT` (a or b) and
+//! `TIDEGATE_ARTIFACT` (the verified file).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, Mode};
 use crate::fsm::{Activation, Medium, SlotId};
 
-/// What a hook is asked for.
+/// Verbs that a hook answers.
 pub trait Verbs: Send + Sync {
-    /// Calls a verb; what it says on standard output.
+    /// Calls a verb and returns its standard output.
     fn call(&self, verb: &str, slot: Option<SlotId>, artifact: &Path) -> Result<String, SlotError>;
 }
 
-/// A command of the owner's that takes verbs.
+/// A command of the owner's that is called with verbs.
 #[derive(Debug, Clone)]
 pub(super) struct CommandVerbs {
-    /// The command and how long a verb may take.
+    /// Command line and timeout of a verb.
     pub(super) line: Health,
-    /// Where it runs.
+    /// Working directory.
     pub(super) folder: PathBuf,
 }
 
@@ -78,7 +78,7 @@ fn slot_of(verb: &str, said: &str) -> Result<Option<SlotId>, SlotError> {
     }
 }
 
-/// What a slot that was put to use needs in order to run; whoever says otherwise has failed.
+/// Step needed for an activated slot to run; an error if neither this nor the next start takes it.
 pub(super) fn activation(
     verb: &str,
     slot: SlotId,
@@ -131,7 +131,7 @@ pub struct Hook<V> {
 }
 
 impl<V: Verbs> Hook<V> {
-    /// With artifacts below a state directory.
+    /// Opens the backend, with artifacts below a state directory.
     pub fn open(fs: Arc<dyn Fs>, state: &Path, verbs: V) -> Result<Self, SlotError> {
         Ok(Self {
             slots: Slots::open(fs, state)?,

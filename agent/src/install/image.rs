@@ -19,16 +19,16 @@ use crate::fsm::{Activation, Medium, SlotId};
 /// Bytes that are written last.
 const HEADER: u64 = 128 << 10;
 
-/// The boot loader, or what stands in for it. All of it is good to repeat.
+/// The boot loader, or what stands in for it. All calls are idempotent.
 pub trait BootSwitch: Send + Sync {
     /// The slot that runs.
     fn booted(&self) -> Result<Option<SlotId>, SlotError>;
-    /// The slot that the next start takes.
+    /// The slot that the next boot takes.
     fn next(&self) -> Result<Option<SlotId>, SlotError>;
-    /// Makes the next start take a slot, on trial: the boot loader goes back by itself when it
+    /// Makes the next boot take a slot, on trial: the boot loader goes back by itself if the slot
     /// does not start and is not confirmed.
     fn set(&self, slot: SlotId) -> Result<(), SlotError>;
-    /// Keeps a slot for good.
+    /// Makes a slot permanent.
     fn confirm(&self, slot: SlotId) -> Result<(), SlotError>;
 }
 
@@ -42,7 +42,7 @@ pub struct Image<B> {
 }
 
 impl<B: BootSwitch> Image<B> {
-    /// For images at two places, with notes below a state directory.
+    /// Opens the backend for images at two places, with notes below a state directory.
     pub fn open(
         fs: Arc<dyn Fs>,
         state: &Path,
@@ -69,7 +69,7 @@ impl<B: BootSwitch> Image<B> {
         Ok(image)
     }
 
-    /// Tests have small images.
+    /// Sets the header size: tests have small images.
     #[cfg(test)]
     pub(crate) fn set_header(&mut self, bytes: u64) {
         self.header = bytes;
@@ -86,12 +86,12 @@ impl<B: BootSwitch> Image<B> {
         self.state.join("slots").join(slot.name())
     }
 
-    /// What a version left in its place, where that is not its image.
+    /// Path of the note on what a version left in its place, where that is not its image.
     fn left_note(&self, slot: SlotId) -> PathBuf {
         self.notes(slot).join("left")
     }
 
-    /// What the first bytes of a place are.
+    /// Hashes the first bytes of a place.
     fn found(&self, slot: SlotId, length: u64) -> Result<Bytes, SlotError> {
         let path = self.place(slot);
         let device = self.fs.open(path, Open::Read).map_err(at(path))?;
@@ -118,7 +118,7 @@ impl<B: BootSwitch> Backend for Image<B> {
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
         let running = self.switch.booted()?;
         if running == Some(order.slot) {
-            // Whatever the journal says: what the machine runs from is never written over.
+            // Whatever the journal says, the slot that the machine runs from is never overwritten.
             return Err(SlotError::Settings(format!(
                 "the machine runs from slot {}: it is not written over",
                 order.slot.name()
@@ -142,7 +142,7 @@ impl<B: BootSwitch> Backend for Image<B> {
             .fs
             .open(&held, Open::Update(Mode::Private))
             .map_err(at(&held))?;
-        // No boot loader may take what is there for whole from here on.
+        // From here on no boot loader may take what is there for a whole image.
         let wiped = vec![0; usize::try_from(self.header.min(has)).unwrap_or(0)];
         device
             .write_all_at(&wiped, 0)
@@ -204,8 +204,8 @@ impl<B: BootSwitch> Backend for Image<B> {
         Err(SlotError::Damaged(path.to_owned()))
     }
 
-    /// A system that is mounted for writing changes its own image: what it has left is what can be
-    /// gone back to, without a network.
+    /// A system mounted for writing changes its own image: what it left is noted, so that a
+    /// rollback to it needs no network.
     fn left(&self, slot: SlotId, image: Bytes) -> Result<(), SlotError> {
         let found = self.found(slot, image.length)?;
         if found == image {
@@ -231,12 +231,12 @@ impl<B: BootSwitch> Backend for Image<B> {
     }
 
     fn room(&self, _: u64) -> u64 {
-        // The image goes elsewhere.
+        // The image itself goes elsewhere.
         HEADER
     }
 
-    /// The image that was written to the slot in use is named by the file it came from: a device
-    /// does not say how long its image is.
+    /// Adopts the image in the slot in use, given the file that was written there: a device does
+    /// not tell how long its image is.
     fn adopt(&self, slot: SlotId, from: &Path) -> Result<Bytes, SlotError> {
         let file = self.fs.open(from, Open::Read).map_err(at(from))?;
         let length = file.length().map_err(at(from))?;
@@ -256,7 +256,7 @@ impl<B: BootSwitch> Backend for Image<B> {
     }
 }
 
-/// A device of which the header is kept in a file until the end.
+/// A device whose header is kept in a file until the end.
 struct Withheld<'a> {
     device: &'a dyn FsFile,
     header: &'a dyn FsFile,
@@ -265,7 +265,7 @@ struct Withheld<'a> {
 }
 
 impl Withheld<'_> {
-    /// Writes the header, everything else being durable.
+    /// Writes the header, once everything else is durable.
     fn release(&self, length: u64) -> std::io::Result<()> {
         let mut header = vec![0; usize::try_from(self.size.min(length)).unwrap_or(0)];
         self.header.read_exact_at(&mut header, 0)?;
@@ -273,7 +273,7 @@ impl Withheld<'_> {
         self.device.sync()
     }
 
-    /// How many of so many bytes from an offset on belong to the header.
+    /// Number of the `length` bytes from `offset` on that belong to the header.
     fn split(&self, length: usize, offset: u64) -> usize {
         usize::try_from(self.size.saturating_sub(offset))
             .unwrap_or(usize::MAX)
@@ -312,7 +312,7 @@ impl FsFile for Withheld<'_> {
 
     fn set_length(&self, length: u64) -> std::io::Result<()> {
         self.header.set_length(length.min(self.size))?;
-        // A device has the size that it has.
+        // The size of a device is fixed.
         if self.is_file && self.device.length()? > length.max(self.size) {
             return self.device.set_length(length.max(self.size));
         }

@@ -1,10 +1,11 @@
-//! Where versions live on a machine, and how one is put to use.
+//! Backends: where versions live on a machine, and how one is activated.
 //!
 //! Two slots, whatever they are made of ([`Backend`]): folders and a pointer ([`Directory`]), one
-//! executable beside the one before it ([`Executable`]), raw images on files or block devices
-//! with the boot loader's switch ([`Image`]), or anything that a command of the owner's manages
-//! ([`Hook`]). The agent's own program is one more ([`Own`]). Each makes the new version durable and verified before it is put to use, each
-//! switch can be repeated, and the way back needs nothing but the machine itself.
+//! executable beside the one before it ([`Executable`]), raw images on files or block devices with
+//! the boot loader's switch ([`Image`]), or anything that a command of the owner's manages
+//! ([`Hook`]). The agent's own program is one more ([`Own`]). Each makes the new version durable
+//! and verified before it is activated, each switch is idempotent, and a rollback needs nothing but
+//! the machine itself.
 
 mod artifact;
 pub(crate) mod command;
@@ -37,78 +38,77 @@ pub trait Payload: Send {
     fn chunk(&self, index: usize, buf: &mut [u8]) -> io::Result<()>;
 }
 
-/// What is to be made in a slot.
+/// An order to stage a version in a slot.
 #[derive(Clone, Copy)]
 pub struct Order<'a> {
-    /// Where.
+    /// Target slot.
     pub slot: SlotId,
-    /// How the payload is built.
+    /// Manifest of the payload.
     pub manifest: &'a Manifest,
-    /// The payload, all of it.
+    /// The complete payload.
     pub payload: &'a dyn Payload,
-    /// The slot that a delta starts from.
+    /// The slot that a delta starts from; `None` for a full image.
     pub old: Option<SlotId>,
-    /// What it must become.
+    /// Image that must result.
     pub image: Bytes,
 }
 
-/// A kind of installation.
+/// An installation backend.
 pub trait Backend: Send + Sync {
-    /// The formats of artifacts that it installs, as publishers name them.
+    /// Artifact formats that it installs, as publishers name them.
     fn formats(&self) -> &'static [&'static str];
-    /// What the medium says; never what the journal says.
+    /// Reads the state of the slots from the medium, never from the journal.
     fn medium(&self) -> Result<Medium, SlotError>;
-    /// Makes a version in a slot. Idempotent: it goes on with what an attempt at the same image
-    /// has left, and throws away everything else. When it returns, every byte is verified and
-    /// durable. The slot in use is not touched.
+    /// Stages a version in a slot. Idempotent: it resumes an earlier attempt at the same image and
+    /// discards everything else. When it returns, every byte is verified and durable. The slot in
+    /// use is not touched.
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError>;
-    /// Puts a slot to use, or none: atomic, durable, and good to repeat.
+    /// Activates a slot, or none: atomic, durable, idempotent.
     fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError>;
-    /// Whether a slot holds an image, byte by byte as it was verified when it was made; what can be
-    /// mended from what is kept on the machine is mended. Asked before a kept version is put to use
-    /// again: what has rotted or was changed must not run under its old name.
+    /// Verifies that a slot holds an image, byte for byte, and repairs what can be repaired from
+    /// data on the machine. Called before a kept version is activated again: one that has rotted or
+    /// was changed must not run under its old name.
     fn verify(&self, slot: SlotId, image: Bytes) -> Result<(), SlotError>;
-    /// Another version runs now: what this slot holds is what the version left in it. For
-    /// installations that versions may write into while they run.
+    /// Records what a version left in its slot, now that another one runs. For installations that
+    /// versions may write to while they run.
     fn left(&self, _slot: SlotId, _image: Bytes) -> Result<(), SlotError> {
         Ok(())
     }
-    /// The version in a slot has proven itself: nothing turns the switch back any more. Good to
-    /// repeat.
+    /// Confirms a version that has proven itself: nothing switches back any more. Idempotent.
     fn confirm(&self, _slot: SlotId) -> Result<(), SlotError> {
         Ok(())
     }
-    /// Whether anything is where a slot's version should be. Not whether it is whole: that takes
-    /// reading all of it.
+    /// Whether there is anything in the place of a slot's version. Not whether it is whole: that
+    /// takes reading all of it.
     fn is_there(&self, _slot: SlotId) -> bool {
         true
     }
-    /// Gives back the room that an attempt at a version has taken in a slot that is not in use.
+    /// Frees the space that a staging attempt has taken in a slot not in use.
     fn discard(&self, _slot: SlotId) -> Result<(), SlotError> {
         Ok(())
     }
-    /// Names this start of what is installed: the machine's, or of this process where that is what is
-    /// updated. Empty where nobody tells.
+    /// Identifier of this start of the updated software: the machine's boot id, or this process's
+    /// own where the agent itself is updated. Empty if unknown.
     fn start(&self) -> String {
         crate::platform::boot_id()
     }
-    /// The folder in which commands run for what is in a slot.
+    /// Working directory of commands for a slot.
     fn folder(&self, slot: SlotId) -> PathBuf;
-    /// Bytes that staging an image of this length takes on the file system of the agent's folder.
+    /// Space in bytes that staging an image of this length takes in the agent's folder.
     fn room(&self, length: u64) -> u64;
-    /// Takes what is installed over as a slot, so that deltas can start from it.
+    /// Adopts an existing installation as a slot, so that deltas can start from it.
     fn adopt(&self, slot: SlotId, from: &std::path::Path) -> Result<Bytes, SlotError>;
 }
 
-/// Why a version could not be put into its slot, or the slot not to use.
+/// Reason why a version could not be staged, or its slot not activated.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotError {
     /// Reading or writing failed.
     #[error("{path}", path = path.display())]
     Io {
-        /// Where.
+        /// Path concerned.
         path: PathBuf,
-        /// What the system said.
+        /// Error from the operating system.
         #[source]
         source: io::Error,
     },
@@ -118,16 +118,16 @@ pub enum SlotError {
     /// The artifact cannot be unpacked.
     #[error("the artifact cannot be unpacked")]
     Archive(#[source] ArchiveError),
-    /// What was written is not the signed image.
+    /// The bytes read back are not the signed image.
     #[error("what was read back is not the signed image")]
     WrongImage,
-    /// What was kept is not what was verified when it was made.
+    /// The kept version is not what was verified when it was staged.
     #[error("{path} is not what was installed", path = .0.display())]
     Damaged(PathBuf),
     /// A device is smaller than the image.
     #[error("{path} has {has} bytes and the image {wants}", path = path.display())]
     TooSmall {
-        /// Which.
+        /// Path of the device.
         path: PathBuf,
         /// Its size in bytes.
         has: u64,
@@ -137,9 +137,9 @@ pub enum SlotError {
     /// A command of the owner's failed.
     #[error("{verb}: {what}")]
     Hook {
-        /// What it was asked for.
+        /// Command and verb that failed.
         verb: String,
-        /// What it said.
+        /// Its output, or what is wrong with it.
         what: String,
     },
     /// The settings do not fit together.
@@ -148,8 +148,8 @@ pub enum SlotError {
 }
 
 impl SlotError {
-    /// Whether what lies in a slot cannot be used: the medium is damaged or was changed, and not
-    /// full, held by another program, or in the hands of a command that fails.
+    /// Whether the contents of a slot are damaged or were changed; false for a full or read-only
+    /// disk, a file held by another program, or a command that fails.
     pub(crate) fn is_damage(&self) -> bool {
         let held = match self {
             Self::Io { source, .. }
@@ -185,10 +185,11 @@ impl SlotError {
     }
 }
 
-/// What can be mended from afar has its own reason: a full disk, one that can only be read.
+/// Maps an I/O error to a reason. Those that can be fixed remotely have their own: a full disk, a
+/// read-only one.
 pub(crate) fn io_reason(error: &io::Error) -> Reason {
     match error.kind() {
-        // Too large: for its file system, or for what this process may write.
+        // `FileTooLarge`: for its file system, or for what this process may write.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             Reason::DiskFull
         }

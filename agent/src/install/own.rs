@@ -1,7 +1,8 @@
 //! The agent's own program, in directory slots, started by a guard that is never updated.
 //!
-//! Whoever runs is the agent that the guard has started; a switch takes its next start. What has
-//! proven itself is written to `confirmed`, which the guard reads.
+//! The running process is the agent that the guard started; a switch takes effect at its next
+//! start. The slot of an agent that has proven itself is written to `confirmed`, which the guard
+//! reads.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub struct Own {
 }
 
 impl Own {
-    /// With slots below a state directory. `running` is what the guard says: `a` or `b`.
+    /// Opens the backend, with slots below a state directory. `running` is the slot that the guard
+    /// names: `a` or `b`.
     pub fn open(fs: Arc<dyn Fs>, state: &Path, running: Option<&str>) -> Result<Self, SlotError> {
         Ok(Self {
             slots: Directory::open(fs.clone(), state)?,
@@ -55,7 +57,7 @@ impl Backend for Own {
 
     fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError> {
         if slot != self.running {
-            // What another version in that slot has used up is not this one's.
+            // Starts used up by another version in that slot do not count against this one.
             let path = self.state.join("starts");
             self.fs
                 .remove_if_there(&path)
@@ -107,7 +109,7 @@ impl Backend for Own {
 
     fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
         let image = self.slots.adopt(slot, from)?;
-        // It runs this very moment.
+        // It is running right now.
         self.confirm(slot)?;
         Ok(image)
     }

@@ -1,4 +1,4 @@
-//! Which backend a machine has.
+//! Choice of a machine's backend.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::hook::CommandVerbs;
 use super::{Backend, Directory, Executable, Hook, Image, Own, SlotError};
 use crate::fs::Fs;
 
-/// How versions are installed here.
+/// Backend of a machine, and its settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackendSettings {
@@ -28,7 +28,7 @@ pub enum BackendSettings {
         a: PathBuf,
         /// File or block device of slot b.
         b: PathBuf,
-        /// Tells the boot loader: `booted`, `next`, `set`, `confirm`.
+        /// Command that talks to the boot loader: `booted`, `next`, `set`, `confirm`.
         boot: Health,
     },
     /// The agent's own program, started by `tidegate-guard`.
@@ -41,7 +41,7 @@ pub enum BackendSettings {
 }
 
 impl BackendSettings {
-    /// Its kind, as people choose it.
+    /// Name of the backend, as given to `--backend`.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Directory => "directory",

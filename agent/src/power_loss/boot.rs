@@ -1,4 +1,4 @@
-//! A boot loader of a few lines, for images and for hooks.
+//! Minimal boot loader, for images and for hooks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use crate::fs::{Fs, Mode};
 use crate::fsm::SlotId;
 use crate::install::{SlotError, Verbs};
 
-/// Starts that the boot loader gives a slot on trial. With fewer than the power may go while it is
-/// tried, a good version is taken for one that does not start.
+/// Boot attempts that the boot loader gives a slot on trial. With fewer than there may be power
+/// cuts in a trial, a good version would be taken for one that does not start.
 const STARTS: usize = 3;
 
-/// The boot loader: what runs, what runs next, and for how many starts more it is on trial.
+/// The boot loader: the running slot, the next one, and the starts left of its trial.
 pub(super) struct Boot {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) env: PathBuf,
 }
 
-/// `running good trial`, where trial is the slot, once for each start that it has left, or `-`.
+/// Reads `running good trial`, where trial is the slot, once per start it has left, or `-`.
 pub(super) fn env_of(fs: &dyn Fs, env: &Path) -> [String; 3] {
     read(fs, env).unwrap()
 }
@@ -27,7 +27,7 @@ fn read(fs: &dyn Fs, env: &Path) -> Result<[String; 3], SlotError> {
     let bytes = fs.read(env, 64).map_err(at(env))?.unwrap_or_default();
     let text = String::from_utf8(bytes).unwrap();
     let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-    // Lost is lost: nothing is started then.
+    // A lost environment starts nothing.
     Ok(words
         .try_into()
         .unwrap_or_else(|_| ["-", "-", "-"].map(str::to_owned)))
@@ -53,7 +53,7 @@ impl Boot {
 }
 
 impl Verbs for Boot {
-    /// As an image's boot switch and as a hook that manages versions.
+    /// Serves as an image's boot switch and as a hook that manages versions.
     fn call(&self, verb: &str, wanted: Option<SlotId>, _: &Path) -> Result<String, SlotError> {
         let [running, good, trial] = read(&*self.fs, &self.env)?;
         let wanted = wanted.map_or("-", SlotId::name);

@@ -25,7 +25,7 @@ pub(super) enum Sort {
     Hook,
 }
 
-/// What becomes of the new version.
+/// Fate of the new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It starts and stays healthy.
@@ -38,16 +38,16 @@ pub(super) enum Fate {
     Dead,
 }
 
-/// What the server has heard: reports by number, and what it was never told twice.
+/// Reports that the server has received, by number; none may change once received.
 pub(super) type Heard = BTreeMap<u64, Report>;
 
-/// Why a device does not go on.
+/// Reason why a device stopped.
 #[derive(Debug)]
 #[expect(dead_code, reason = "shown when a test fails")]
 pub(super) enum Stopped {
-    /// The power went, or the file system says so.
+    /// The power failed, or the file system reported an error.
     Cut(String),
-    /// It broke a promise.
+    /// It broke an invariant.
     Broken(String),
 }
 
@@ -57,10 +57,10 @@ impl<E: std::error::Error> From<E> for Stopped {
     }
 }
 
-/// What came of an effect.
+/// Outcome of an effect.
 enum Done {
     Event(Option<Event>),
-    /// The machine starts again.
+    /// The machine reboots.
     Restart,
 }
 
@@ -71,13 +71,13 @@ pub(super) struct Device<'a> {
     pub(super) sort: Sort,
     pub(super) versions: &'a Versions,
     pub(super) fate: Fate,
-    /// What the server has heard.
+    /// Reports that the server has received.
     pub(super) heard: Heard,
-    /// Told after each durable step: writes of the journal so far.
+    /// Called after each durable step with the number of journal writes so far.
     pub(super) durable: &'a dyn Fn(u64, &Heard),
 }
 
-/// Bytes of the small images here that are written last.
+/// Header size of the small images here, in bytes: written last.
 pub(super) const HEADER: usize = 64;
 
 impl Device<'_> {
@@ -115,7 +115,7 @@ impl Device<'_> {
         })
     }
 
-    /// Puts the old version in place, as a person would have.
+    /// Installs the old version, as a person would have.
     pub(super) fn set_up(&self) {
         let fs = &self.fs;
         for folder in ["state", "boot", "opt", "images"] {
@@ -190,14 +190,14 @@ impl Device<'_> {
         }
     }
 
-    /// What a start of the machine does before the agent runs.
+    /// Boots the machine, before the agent runs.
     pub(super) fn power_on(&self) -> Result<(), SlotError> {
         let [_, good, trial] = env_of(&*self.fs, &self.env());
         if self.sort != Sort::Image {
             return Ok(());
         }
         let boot = self.boot();
-        // What does not start uses up its starts, and then the other slot is taken.
+        // A version that does not start uses up its starts, and then the other slot is booted.
         if trial == "-" || self.fate == Fate::Dead {
             return boot.write([&good, &good, "-"]);
         }
@@ -213,8 +213,8 @@ impl Device<'_> {
         'start: for _ in 0..12 {
             let backend = self.backend()?;
             let mut core = Core::open(self.fs.clone(), &self.state(), backend)?;
-            // Another name than the last start had, and no more names than that takes: media that
-            // are alike are tried once.
+            // Alternate between two identifiers: each start differs from the last, and equal media
+            // are still tried only once.
             let last = core.journal.record().start.as_str();
             core.start = if last == "odd" { "even" } else { "odd" }.into();
             core.download.start.clone_from(&core.start);
@@ -241,7 +241,7 @@ impl Device<'_> {
         Err(Stopped::Broken("it starts again and again".into()))
     }
 
-    /// Reports reach the server as soon as they are durable.
+    /// Delivers reports to the server as soon as they are durable.
     fn hear(&mut self, core: &Core) -> Result<(), Stopped> {
         for report in &core.journal.record().outbox {
             match self.heard.get(&report.seq) {
@@ -264,7 +264,7 @@ impl Device<'_> {
         self.heard.values().any(|report| report.state == state)
     }
 
-    /// What happens around the device when it has nothing to do; `None` at the end.
+    /// Next event from outside when the device has nothing to do; `None` at the end.
     fn outside(&self, core: &Core) -> Option<Event> {
         let record = core.journal.record();
         match &record.phase {
@@ -336,7 +336,7 @@ impl Device<'_> {
 
     fn download(&self, core: &Core, job: &Job) -> Result<(), Stopped> {
         let payload = job.payloads[0];
-        // What was kept of the same download is gone on with.
+        // A kept part of the same download is resumed.
         if core.download.kept_manifest(&payload).is_none() {
             core.download
                 .keep_manifest(&payload, &self.versions.manifest_bytes)
@@ -351,7 +351,7 @@ impl Device<'_> {
                 let from = usize::try_from(store.begun(index)).unwrap();
                 let piece = &whole[from..whole.len().min(from + 150)];
                 if !store.append(manifest, index, piece)? {
-                    // What was believed was wrong: it costs the chunk, nothing more.
+                    // The trusted bytes were wrong: that costs the chunk, nothing more.
                     continue;
                 }
                 store.sync()?;

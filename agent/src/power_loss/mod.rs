@@ -1,5 +1,5 @@
 //! Power cuts: after every operation of an update, everything that the medium may hold then, and
-//! again during the recovery from that. Also with each sync left out: that has to be noticed.
+//! again during the recovery from that. Also with each sync left out, which the checks must notice.
 
 mod boot;
 mod device;

@@ -1,5 +1,5 @@
-//! Real power cuts: a file system in a file, shut down before an operation so that nothing that
-//! was not synced reaches it, mounted again, recovered. ext4 and xfs.
+//! Real power cuts, on ext4 and xfs: a file system in a file is shut down before an operation, so
+//! that nothing unsynced reaches it, mounted again, and recovered.
 //!
 //! Needs root, loop devices, `mkfs.ext4`, `mkfs.xfs` and Python for one ioctl. Without them the
 //! tests say so and pass, unless `TIDEGATE_REQUIRE_POWER_CUT` is set.
@@ -30,7 +30,7 @@ fn call(program: &str, arguments: &[&str]) -> Result<(), String> {
     Err(format!("{program} {arguments:?}: {}", said.trim()))
 }
 
-/// How long somebody else may hold what is to be unmounted.
+/// Longest time for others to release a file system that must be unmounted.
 const BUSY: Duration = Duration::from_secs(20);
 
 /// A file system in a file, and where it is mounted.
@@ -69,8 +69,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Whoever looks through the folders of this machine, and each process that another test has
-    /// just started, holds it for a moment: then it is tried again.
+    /// Unmounts. An indexer, or a process that another test has just started, may hold the mount
+    /// for a moment: then it is retried.
     fn unmount(&mut self) -> Result<(), String> {
         self.mounted = false;
         let mount = self.mount.display().to_string();
@@ -94,7 +94,7 @@ impl Drop for Disk {
     }
 }
 
-/// What the world outside of the device knows.
+/// Durable journal writes, and reports that the server has received.
 type Known = (u64, Heard);
 
 struct Lab<'a> {
@@ -103,7 +103,7 @@ struct Lab<'a> {
     versions: &'a Versions,
     sort: Sort,
     fate: Fate,
-    /// Whether syncs are passed on. Without them there must be damage, or the lab is blind.
+    /// Whether syncs are passed on. Without them there must be damage, or the test is blind.
     syncs: bool,
 }
 
@@ -125,7 +125,8 @@ impl Lab<'_> {
         }
     }
 
-    /// Runs the update until the power goes before the `at`-th operation. Whether it went.
+    /// Runs the update until the power fails before the `at`-th operation. Returns whether it did,
+    /// and what was known outside.
     fn cut_at(&self, at: u64) -> (bool, Known) {
         let known: Mutex<Known> = Mutex::default();
         let cut = Arc::new(Mutex::new(false));
@@ -153,7 +154,7 @@ impl Lab<'_> {
         (cut, known.into_inner().unwrap())
     }
 
-    /// After the machine has started again: whole, and it comes to its end.
+    /// Checks after a reboot that the device is sound and comes to the right end.
     fn recovers(&self, (writes, heard): Known) -> Result<(), String> {
         let mut device = self.device(Arc::new(Real), heard, &|_, _| {});
         device.power_on().unwrap();
@@ -163,7 +164,7 @@ impl Lab<'_> {
         device.end_is_right(&heard).map_err(|e| format!("{e:?}"))
     }
 
-    /// Cuts before each `step`-th operation; how many cuts, and what went wrong.
+    /// Cuts before each `step`-th operation; returns the number of cuts and what went wrong.
     fn cut_everywhere(&mut self, step: usize) -> Result<(u32, Vec<String>), String> {
         let (mut cuts, mut wrong) = (0, Vec::new());
         for at in (1..).step_by(step) {
@@ -213,7 +214,7 @@ fn cuts(
     lab.cut_everywhere(step)
 }
 
-/// Why no power can be cut here, if it cannot.
+/// Reason why the power cannot be cut here, if it cannot.
 static IMPOSSIBLE: LazyLock<Option<String>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let tried = Disk::make(dir.path(), "ext4").and_then(|mut disk| {
@@ -226,7 +227,7 @@ static IMPOSSIBLE: LazyLock<Option<String>> = LazyLock::new(|| {
     tried.err()
 });
 
-/// Whether power can be cut here; says why not.
+/// Whether the power can be cut here; prints the reason if not.
 fn possible() -> bool {
     let Some(why) = &*IMPOSSIBLE else {
         return true;
@@ -249,7 +250,7 @@ fn survives(kind: &str, sort: Sort, fate: Fate, step: usize) {
     println!("{kind} {sort:?} {fate:?}: {cuts} power cuts, nothing lost");
 }
 
-/// The lab can see: without syncing files, cuts do damage.
+/// Checks the test itself: without syncing files, cuts do damage.
 fn is_damaged_without_syncs(kind: &str) {
     if !possible() {
         return;

@@ -10,22 +10,22 @@ use super::versions::Versions;
 use crate::fs::sim::{Medium, Sim, Thing};
 use crate::fs::{Crashing, Fs};
 
-/// What is known outside of the device at the moment of a cut.
+/// Knowledge outside of the device at the moment of a cut.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    /// Writes of the journal that were durable.
+    /// Durable writes of the journal.
     writes: u64,
-    /// What the server has heard.
+    /// Reports that the server has received.
     heard: Heard,
-    /// What was put under a name, the folder synced after it: it must be there.
+    /// Files that were renamed into place before their folder was synced: they must be there.
     promises: BTreeMap<PathBuf, Thing>,
     renamed: Option<PathBuf>,
     synced: Option<PathBuf>,
 }
 
 impl Known {
-    /// Follows the operations: a rename and the sync of its folder are a promise when the sync has
-    /// returned, that is, at the next operation.
+    /// Follows the operations: a rename and the sync of its folder become a promise once the sync
+    /// has returned, that is, at the next operation.
     fn follow(&mut self, sim: &Sim, what: &str, path: &Path) {
         if let Some(path) = self.synced.take()
             && let Some(thing) = sim.medium().remove(&below_root(&path))
@@ -69,7 +69,7 @@ struct Cut {
     media: Vec<Medium>,
 }
 
-/// Runs a device on a simulated file system and notes what a cut before each operation leaves.
+/// Runs a device on a simulated file system and records what a cut before each operation leaves.
 fn run_and_cut(
     sim: &Sim,
     versions: &Versions,
@@ -144,7 +144,7 @@ fn first_medium(versions: &Versions, sort: Sort) -> Medium {
     sim.medium()
 }
 
-/// What went wrong with one medium, if anything.
+/// Checks media for one backend and fate; each distinct medium is tried once.
 struct Trial<'a> {
     versions: &'a Versions,
     sort: Sort,
@@ -154,10 +154,10 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Checks a medium and recovers from it; once more with the power going during that.
+    /// Checks a medium and recovers from it; if `again`, also with a power cut during the recovery.
     fn judge(&self, cut: &Cut, medium: &Medium, again: bool) -> Result<(), String> {
         let at = |what: String| format!("cut before {:?}: {what}", cut.before);
-        // Also of a medium that was seen before: less was promised then.
+        // Checked for a medium that was seen before, too: less was promised then.
         cut.known.kept(medium).map_err(at)?;
         let heard = cut.known.heard.len() as u64;
         let key = (medium.clone(), cut.known.writes << 16 | heard, again);
@@ -198,7 +198,7 @@ impl Trial<'_> {
     }
 }
 
-/// All cuts of one run; how many media were tried.
+/// Tries all cuts of one run; returns the number of media tried, and the syncs.
 fn all_cuts(
     versions: &Versions,
     sort: Sort,
@@ -233,7 +233,8 @@ fn all_cuts(
     (Ok(*trial.tried.borrow()), log)
 }
 
-/// Every cut of an update with each of these fates, and a second one during the recovery where `twice`.
+/// Tries every cut of an update with each of these fates, and for some a second one in the
+/// recovery.
 fn passes(sort: Sort, fates: [Fate; 2]) {
     let versions = Versions::new(sort);
     assert!(versions.chunks() >= 2, "{} chunks", versions.chunks());
@@ -250,7 +251,7 @@ fn passes(sort: Sort, fates: [Fate; 2]) {
     println!("{sort:?}, {fates:?}: {tried} media after power cuts");
 }
 
-/// Each sync of an update is left out once: somebody must notice.
+/// Leaves out each sync of an update once: the checks must notice.
 fn misses_each_sync(sort: Sort, fate: Fate) {
     let versions = Versions::new(sort);
     let (sound, log) = all_cuts(&versions, sort, fate, None, false);

@@ -1,4 +1,4 @@
-//! What must hold on a medium, whoever looks at it.
+//! Invariants of a medium.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ use crate::fsm::{Phase, SlotId};
 use crate::journal::Journal;
 
 impl Device<'_> {
-    /// What must hold after a cut before anybody has done anything about it. `writes`: how often
-    /// the journal was written durably.
+    /// Checks what must hold after a cut, before any recovery. `writes` is the number of durable
+    /// journal writes.
     pub(super) fn is_sound(&self, writes: u64) -> Result<(), String> {
         let runs = self.version_in_use()?;
         self.notes_are_true()?;
@@ -51,7 +51,7 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// What must hold in the end, however often the power went.
+    /// Checks what must hold in the end, however often the power failed.
     pub(super) fn end_is_right(&self, heard: &Heard) -> Result<(), Stopped> {
         let broken = |what: String| Err(Stopped::Broken(what));
         let wanted = usize::from(self.fate == Fate::Healthy);
@@ -59,7 +59,7 @@ impl Device<'_> {
             Ok(found) if found == wanted => {}
             found => return broken(format!("the end is {found:?}, not {wanted}")),
         }
-        // What is on trial is left by the boot loader some mornings later.
+        // The boot loader would abandon a slot on trial some starts later.
         let [running, good, trial] = env_of(&*self.fs, &self.env());
         if self.sort == Sort::Image && (running != good || trial != "-") {
             return broken(format!("{running} is still on trial: {good} is good"));
@@ -79,7 +79,7 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// What a person finds in use, without the agent: the bytes of a version, or what is wrong.
+    /// Returns the bytes of the version in use, as found without the agent, or what is wrong.
     pub(super) fn in_use(&self) -> Result<Vec<u8>, String> {
         let read = |path: &Path| -> Result<Vec<u8>, String> {
             self.fs
@@ -112,7 +112,8 @@ impl Device<'_> {
         }
     }
 
-    /// What is noted as fetched or made is there: a note is never ahead of the truth.
+    /// Checks that whatever is noted as fetched or made is there: a note is never ahead of the
+    /// data.
     pub(super) fn notes_are_true(&self) -> Result<(), String> {
         let read = |path: PathBuf| self.fs.read(&path, 1 << 20).map_err(|e| e.to_string());
         let download = self.state().join("download");
@@ -166,7 +167,7 @@ impl Device<'_> {
             }
             _ => match read(notes.join(format!("artifact.{image}")))? {
                 Some(part) => part,
-                // It has its name already.
+                // It was renamed already.
                 None => read(notes.join("artifact"))?.unwrap_or_default(),
             },
         };
@@ -177,7 +178,7 @@ impl Device<'_> {
         }
     }
 
-    /// A boot loader that looks for itself: what begins like an image is that image.
+    /// Checks for a boot loader that probes: whatever begins like an image is that image.
     pub(super) fn looks_are_true(&self) -> Result<(), String> {
         if self.sort != Sort::Image {
             return Ok(());
@@ -193,7 +194,7 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// Which version is in use: 0 the old, 1 the new one.
+    /// Version in use: 0 is the old one, 1 the new one.
     pub(super) fn version_in_use(&self) -> Result<usize, String> {
         let found = self.in_use()?;
         if found == self.versions.old {
@@ -205,7 +206,7 @@ impl Device<'_> {
         }
     }
 
-    /// Whether what a slot is said to hold is there, whole.
+    /// Whether a slot really holds these bytes.
     pub(super) fn holds(&self, slot: SlotId, bytes: &[u8]) -> bool {
         let artifact = match self.sort {
             Sort::Image => self.root.join("images").join(slot.name()),
@@ -223,7 +224,7 @@ impl Device<'_> {
                 || self.packed(&tree).is_ok_and(|found| found == bytes))
     }
 
-    /// A tree as an archive, to be compared: the simulated files are written out for it.
+    /// Identifies the version whose tree this is and returns its bytes.
     fn packed(&self, tree: &Path) -> Result<Vec<u8>, String> {
         let mut listing = Vec::new();
         self.collect(tree, &mut PathBuf::new(), &mut listing)?;

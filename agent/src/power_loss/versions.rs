@@ -7,16 +7,16 @@ use tidegate_protocol::Image;
 
 use super::device::Sort;
 
-/// Two versions of a program and the way between them.
+/// Two versions of a program, and the delta between them.
 pub(super) struct Versions {
     pub(super) old: Vec<u8>,
     pub(super) new: Vec<u8>,
-    /// What was in the other slot before.
+    /// Previous contents of the other slot.
     pub(super) older: Vec<u8>,
     pub(super) manifest: Manifest,
     pub(super) manifest_bytes: Vec<u8>,
     pub(super) payload: Vec<u8>,
-    /// What their trees hold, where they are trees.
+    /// Contents of their trees; empty for backends without trees.
     pub(super) trees: [Vec<(PathBuf, Vec<u8>)>; 2],
 }
 
@@ -69,7 +69,7 @@ impl Versions {
     }
 }
 
-/// The files and links of an archive of ours.
+/// The files and links of a test archive.
 fn entries_of(bytes: &[u8]) -> Vec<(PathBuf, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     archive::unpack(bytes, dir.path()).unwrap();

@@ -1,8 +1,8 @@
 //! `install` and `uninstall`: the agent as a service of the machine.
 //!
-//! With systemd everything is written below a root, `/` by default, so that an image can be prepared
-//! on another machine; on Windows the service manager is told. What is there already and was changed
-//! by a person stays.
+//! With systemd everything is written below a root, `/` by default, so that an image can be
+//! prepared on another machine; on Windows the service manager is called. Settings that a person
+//! has changed stay.
 
 use std::path::{Path, PathBuf};
 
@@ -23,19 +23,19 @@ pub(crate) use system::default_state;
 #[cfg(windows)]
 pub(crate) use windows::serve;
 
-/// What is to be installed.
+/// Options of an installation.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// The agent's folder.
     pub(crate) state: PathBuf,
-    /// The folder of its own updates, if a guard starts it.
+    /// State directory of the agent's own updates, if a guard starts it.
     pub(crate) own: Option<PathBuf>,
     /// A group whose members may speak to it.
     pub(crate) group: Option<String>,
-    /// Folders that its commands write to, beside its own.
+    /// Further folders that its commands write to.
     #[cfg_attr(windows, expect(dead_code, reason = "systemd alone shuts folders"))]
     pub(crate) write: Vec<PathBuf>,
-    /// Below which everything is written.
+    /// Root below which everything is written.
     pub(crate) root: PathBuf,
     /// The manual page.
     #[cfg_attr(windows, expect(dead_code, reason = "Windows has none"))]
@@ -56,7 +56,8 @@ impl Plan {
     }
 }
 
-/// Writes the service, the settings and the manual page; starts it where the device has joined.
+/// Writes the service, the settings and the manual page; starts the service if the device is
+/// enrolled.
 pub(crate) fn install(plan: &Plan) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
     if plan.own.is_some() {
@@ -68,7 +69,8 @@ pub(crate) fn install(plan: &Plan) -> Result<String, String> {
     }
     let folder = plan.folder();
     make_folder(&folder, plan.group.is_some())?;
-    // One that was not readable would be overwritten with less than it held.
+    // An unreadable configuration is an error: what is written without it would allow less than
+    // before.
     let config = match Config::load(&folder) {
         Ok(config) => Some(config),
         Err(crate::config::ConfigError::NotEnrolled(_)) => None,
@@ -96,7 +98,7 @@ pub(crate) fn install(plan: &Plan) -> Result<String, String> {
     Ok(said.join("\n") + "\n")
 }
 
-/// Takes the service away. The folder stays: in it are the device's key and what runs from it.
+/// Removes the service. The folder stays: it holds the device's key and what runs from it.
 pub(crate) fn uninstall(plan: &Plan) -> Result<String, String> {
     let mut said = Vec::new();
     system::remove(plan, &mut said)?;
@@ -120,8 +122,8 @@ fn write(path: &Path, text: &str, said: &mut Vec<String>) -> Result<(), String> 
     Ok(())
 }
 
-/// The folder holds the device's key: others have no business in it, and a group only passes
-/// through to the socket.
+/// Creates the agent's folder, which holds the device's key. With a group, only its members may
+/// pass through to the socket.
 fn make_folder(folder: &Path, group: bool) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
     if folder.exists() {
@@ -131,7 +133,7 @@ fn make_folder(folder: &Path, group: bool) -> Result<(), String> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        // What runs from it may belong to another user: it has to be able to pass through.
+        // The installed software may run as another user: it has to be able to pass through.
         let mode = if group { 0o750 } else { 0o755 };
         let mode = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(folder, mode).map_err(failed)?;
@@ -140,7 +142,7 @@ fn make_folder(folder: &Path, group: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a program of the system's, and says what it said when it fails.
+/// Runs a program of the system's; the error is its output.
 fn run(program: &str, words: &[&str]) -> Result<(), String> {
     let output = std::process::Command::new(program)
         .args(words)
@@ -149,7 +151,7 @@ fn run(program: &str, words: &[&str]) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    // Windows' programs complain on standard output.
+    // Windows' programs report errors on standard output.
     let (out, err) = (&output.stdout, &output.stderr);
     let said = String::from_utf8_lossy(if err.is_empty() { out } else { err }).into_owned();
     Err(format!("{program} {}: {}", words.join(" "), said.trim()))

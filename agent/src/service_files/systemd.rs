@@ -6,7 +6,7 @@ use super::{Plan, run, write};
 use crate::config::Config;
 use crate::install::BackendSettings;
 
-/// Where the agent keeps its folder when it is installed.
+/// Default state directory of an installed agent.
 pub(crate) fn default_state() -> PathBuf {
     "/var/lib/tidegate-agent".into()
 }
@@ -20,8 +20,8 @@ impl Plan {
         self.below("/usr/local/share/man/man8/tidegate-agent.8")
     }
 
-    /// Folders that must stay writable; `None` where commands of the owner's install: what they
-    /// write to only the owner knows.
+    /// Folders that must stay writable; `None` for a hook without `--write`: only the owner knows
+    /// where it writes.
     fn writable(&self, config: Option<&Config>) -> Option<Vec<PathBuf>> {
         let mut paths = vec![self.state.clone()];
         paths.extend(self.own.clone());
@@ -29,7 +29,7 @@ impl Plan {
         match config.map(|config| &config.backend) {
             Some(BackendSettings::Executable { path }) => paths.extend(parent(path)),
             Some(BackendSettings::Image { a, b, .. }) => {
-                // Devices stay writable by themselves.
+                // Device files stay writable anyway.
                 let files = [a, b].into_iter().filter(|path| !path.starts_with("/dev"));
                 paths.extend(files.filter_map(|path| parent(path)));
                 paths.push("/boot".into());
@@ -57,8 +57,8 @@ impl Plan {
             }
         };
         let backend = config.map(|config| &config.backend);
-        // It names a device, and with one named all others are shut: slots on devices could not be
-        // written, nor what a hook installs.
+        // `ProtectClock` allows certain devices and closes all others: slots on devices could not
+        // be written, nor whatever a hook installs.
         let clock = match backend {
             Some(BackendSettings::Image { .. } | BackendSettings::Hook { .. }) => "",
             _ => "ProtectClock=yes\n",
@@ -98,8 +98,8 @@ impl Plan {
     }
 }
 
-/// Makes the service, and starts it if the device has joined; what is to be done next otherwise, or
-/// `None`: to enrol.
+/// Creates the service, and starts it if the device is enrolled. Returns what was done or is to be
+/// done next; `None` if that is to enroll.
 pub(super) fn make(
     plan: &Plan,
     program: &Path,
@@ -131,7 +131,7 @@ pub(super) fn make(
     Ok(Some("started tidegate-agent".into()))
 }
 
-/// Puts the programs into an image of another machine; where they are on it.
+/// Copies the programs into an image of another machine; returns the agent's path there.
 fn bring_along(plan: &Plan, program: &Path, said: &mut Vec<String>) -> Result<PathBuf, String> {
     let there = PathBuf::from("/usr/local/bin/tidegate-agent");
     let mut programs = vec![(program.to_owned(), there.clone())];
@@ -149,7 +149,7 @@ fn bring_along(plan: &Plan, program: &Path, said: &mut Vec<String>) -> Result<Pa
     Ok(there)
 }
 
-/// Takes it away.
+/// Removes the service and the manual page.
 pub(super) fn remove(plan: &Plan, said: &mut Vec<String>) -> Result<(), String> {
     let unit = plan.unit_file();
     if plan.is_here() && has_systemd() && unit.exists() {

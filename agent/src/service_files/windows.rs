@@ -1,7 +1,7 @@
-//! The agent as a service of Windows.
+//! The agent as a Windows service.
 //!
-//! The service manager starts this program as `service`; that starts the agent, or its guard, as a
-//! process of its own, so that the agent can be updated under it, and starts it again when it ends by
+//! The service manager starts this program as `service`, which runs the agent, or its guard, as a
+//! child process, so that the agent can be updated under it, and restarts it when it exits by
 //! itself.
 
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use super::{Plan, run};
 use crate::config::Config;
 use crate::supervise::{LogFile, supervise};
 
-/// What it is called.
+/// Name of the service.
 const NAME: &str = "tidegate-agent";
-/// Its log, in the agent's folder.
+/// Name of the log in the agent's folder.
 const LOG: &str = "agent.log";
-/// Between the end of an agent and the start of the next.
+/// Pause between the end of an agent and the start of the next.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How long the service manager is kept waiting for the end, at most.
+/// Longest time for which the service manager waits for the end.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// What the service runs: the agent, or the guard of its own updates, which ends with us.
+/// Command that the service runs: the agent, or the guard of its own updates, which ends with us.
 fn command(state: &Path, own: Option<&Path>) -> Result<Command, String> {
     let program = std::env::current_exe().map_err(|e| format!("this program's path: {e}"))?;
     let mut command = match own {
@@ -81,8 +81,8 @@ pub(crate) fn serve(state: &Path, own: Option<&Path>) -> Result<String, String> 
     Ok(String::new())
 }
 
-/// Makes the service, and starts it if the device has joined; what is to be done next otherwise, or
-/// `None`: to enrol.
+/// Creates the service, and starts it if the device is enrolled. Returns what was done or is to be
+/// done next; `None` if that is to enroll.
 pub(super) fn make(
     plan: &Plan,
     program: &Path,
@@ -95,13 +95,13 @@ pub(super) fn make(
     if config.is_none() {
         return Ok(None);
     }
-    // Anew if it runs.
+    // Restarted if it runs.
     stop();
     control(&["start", NAME])?;
     Ok(Some(format!("started {NAME}")))
 }
 
-/// Takes it away.
+/// Removes the service.
 pub(super) fn remove(_: &Plan, said: &mut Vec<String>) -> Result<(), String> {
     if exists() {
         stop();
@@ -111,8 +111,8 @@ pub(super) fn remove(_: &Plan, said: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the service, or changes the one that is there; it starts with the machine, and again 5 s
-/// after it has ended by itself.
+/// Creates the service, or changes an existing one. It starts with the machine, and again 5 s after
+/// it exits by itself.
 fn create(program: &Path, state: &Path, own: Option<&Path>) -> Result<(), String> {
     let mut line = format!("{} service --state {}", quoted(program), quoted(state));
     if let Some(own) = own {
@@ -138,20 +138,21 @@ fn create(program: &Path, state: &Path, own: Option<&Path>) -> Result<(), String
     control(&["failure", NAME, "reset=", "86400", "actions=", actions])
 }
 
-/// Stops it if it runs, and waits for the end.
+/// Stops the service if it runs, and waits for its end.
 fn stop() {
-    // `net stop` waits for the end, `sc stop` does not; one that does not run is no error here.
+    // `net stop` waits for the end, `sc stop` does not; a service that does not run is not an
+    // error.
     let _ = run("net.exe", &["stop", NAME]);
 }
 
-/// Whether it is there.
+/// Whether the service exists.
 fn exists() -> bool {
     control(&["query", NAME]).is_ok()
 }
 
-/// Lets nobody but the system and the administrators into the agent's folder: below `ProgramData`
-/// everybody may read, and the device's key is in it. The names are well-known ids: the words for
-/// them differ from language to language.
+/// Closes the agent's folder to all but the system and the administrators: below `ProgramData`
+/// everybody may read, and the device's key is in it. Uses well-known SIDs, since the names differ
+/// from language to language.
 fn close_folder(folder: &Path) -> Result<(), String> {
     let folder = folder.display().to_string();
     let (system, administrators) = ("*S-1-5-18:(OI)(CI)F", "*S-1-5-32-544:(OI)(CI)F");
@@ -168,14 +169,14 @@ fn close_folder(folder: &Path) -> Result<(), String> {
     )
 }
 
-/// Where the agent keeps its folder when it is installed.
+/// Default state directory of an installed agent.
 pub(crate) fn default_state() -> PathBuf {
     let data =
         std::env::var_os("ProgramData").map_or_else(|| r"C:\ProgramData".into(), PathBuf::from);
     data.join(NAME)
 }
 
-/// A backslash at the end would escape the quote.
+/// Quotes a path. A backslash at its end would escape the quote.
 fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display().to_string().trim_end_matches('\\'))
 }

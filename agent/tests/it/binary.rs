@@ -1,4 +1,4 @@
-//! The agent's binary as a person meets it.
+//! The agent's binary, from its command line.
 
 use std::process::{Command, Output};
 

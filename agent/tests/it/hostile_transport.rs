@@ -10,7 +10,7 @@ use tidegate_protocol::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-/// A server that answers every connection with these bytes, then the last ones for ever.
+/// Starts a server that answers every connection with `once`, then with `for_ever` without end.
 async fn answers(once: Vec<u8>, for_ever: Vec<u8>) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -150,7 +150,7 @@ async fn a30_another_range_than_was_asked_for_is_refused() {
 
 #[tokio::test]
 async fn a31_an_error_is_not_the_end_of_the_root_chain() {
-    // The driver takes 404 alone for "there is no newer root"; everything else is an error here.
+    // The driver takes only 404 for "there is no newer root"; everything else is an error here.
     for (status, absent) in [(404, true), (403, false), (500, false), (503, false)] {
         let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
         let mut client = answers(answer.into(), Vec::new()).await;

@@ -1,4 +1,4 @@
-//! Applying a payload as a stream.
+//! Applies a payload as a stream.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -51,21 +51,21 @@ impl ReadAt for File {
     }
 }
 
-/// Why a payload could not be applied.
+/// Reason a payload could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The manifest is not acceptable.
+    /// The manifest is refused.
     #[error("the manifest is refused")]
     Manifest(#[from] ManifestError),
     /// A delta needs the old image and none was given.
     #[error("the payload is a delta and there is no old image")]
     NoOldImage,
-    /// A chunk is not what the manifest says. Nothing of it was decoded.
+    /// A chunk does not match the manifest. Nothing of it was decoded.
     #[error("chunk {index} is not what the manifest promises: {what}")]
     ChunkCorrupt {
-        /// Which chunk, from 0.
+        /// Index of the chunk, from 0.
         index: usize,
-        /// Length or digest.
+        /// Property that differs: length or digest.
         what: &'static str,
     },
     /// More chunks than the manifest lists.
@@ -91,7 +91,7 @@ pub enum ApplyError {
     /// The result is not the promised image.
     #[error("the result is not the promised image")]
     WrongImage,
-    /// The payload unpacks the old image and was given no file for that.
+    /// The payload unpacks the old image, and no file was given for that.
     #[error("the payload needs a file to unpack the old image into, and was given none")]
     NoScratch,
     /// The file into which the old image is unpacked cannot be written.
@@ -100,7 +100,7 @@ pub enum ApplyError {
     /// The old image cannot be read.
     #[error("the old image cannot be read")]
     ReadOld(#[source] io::Error),
-    /// What an apply before this one has written cannot be read.
+    /// The part written by an earlier apply cannot be read.
     #[error("the part of the new image that is there cannot be read")]
     ReadKept(#[source] io::Error),
     /// The new image cannot be written.
@@ -108,21 +108,21 @@ pub enum ApplyError {
     Write(#[source] io::Error),
 }
 
-/// The beginning of the new image that an apply before this one has written.
+/// Beginning of the new image, as written by an earlier apply.
 #[derive(Clone, Copy)]
 pub struct Kept<'a> {
     /// The bytes.
     pub bytes: &'a dyn ReadAt,
-    /// How many of them there are.
+    /// Number of bytes.
     pub length: u64,
 }
 
-/// Where the new image goes: hashes what passes and stops at the promised length.
+/// Writer of the new image: hashes what passes and stops at the promised length.
 pub(crate) struct Output<'a, W> {
     inner: W,
     hasher: Hasher,
     length: u64,
-    /// What is there already is not written again.
+    /// Bytes that exist already, which are not written again.
     kept: Option<Kept<'a>>,
 }
 
@@ -147,7 +147,7 @@ impl<W: Write> Output<'_, W> {
         Ok(())
     }
 
-    /// What is kept and made again must be the same: it is not written over.
+    /// Checks that bytes made again equal the kept ones, which are not overwritten.
     fn compare(&self, bytes: &[u8]) -> Result<(), ApplyError> {
         let Some(kept) = self.kept else {
             return Ok(());
@@ -167,7 +167,7 @@ impl<W: Write> Output<'_, W> {
         Ok(())
     }
 
-    /// Takes the next bytes from what is kept; `false` if it does not have them all.
+    /// Takes the next bytes from the kept ones; returns `false` if they do not hold them all.
     fn take_kept(&mut self, length: u64) -> Result<bool, ApplyError> {
         let Some(kept) = self.kept else {
             return Ok(false);
@@ -250,7 +250,7 @@ enum Decoder<'a, W: Write> {
     Zstd(zstd::stream::write::Decoder<'a, Guard<'a, W>>),
 }
 
-/// Applies one payload: give it the chunks in order, then [`Applier::finish`].
+/// Applies one payload: pass it the chunks in order, then call [`Applier::finish`].
 pub struct Applier<'a, W: Write> {
     manifest: &'a Manifest,
     decoder: Decoder<'a, W>,
@@ -269,10 +269,10 @@ impl<'a, W: Write> Applier<'a, W> {
         Self::resuming(manifest, old, None, out, limits)
     }
 
-    /// Goes on with an apply that was cut: `kept` is what it has written, and `out` takes what
-    /// follows. The payload is given from its begin; of `quick` and `dense` what made the kept
-    /// frames is not decoded again. What is kept counts only in the end, when the whole image is
-    /// the promised one: on [`ApplyError::WrongImage`] begin anew without it.
+    /// Resumes an apply that was interrupted: `kept` is what it has written, and `out` takes what
+    /// follows. The payload is given from its beginning; with `quick` and `dense`, the frames that
+    /// made the kept bytes are not decoded again. The kept bytes are trusted only at the end, when
+    /// the whole image is the promised one: on [`ApplyError::WrongImage`] start again without them.
     pub fn resuming(
         manifest: &'a Manifest,
         old: Option<&'a dyn ReadAt>,
@@ -324,8 +324,8 @@ impl<'a, W: Write> Applier<'a, W> {
         })
     }
 
-    /// Gives a file for [`Manifest::scratch`] bytes, which is written over. It can be deleted when
-    /// the payload is applied; an apply that was cut needs nothing of it.
+    /// Sets a file for [`Manifest::scratch`] bytes, which is overwritten. It can be deleted once
+    /// the payload is applied; resuming an interrupted apply needs nothing of it.
     #[must_use]
     pub fn with_scratch(mut self, file: &'a File) -> Self {
         if let Decoder::Plain(Guard {
@@ -371,8 +371,8 @@ impl<'a, W: Write> Applier<'a, W> {
         }
     }
 
-    /// Checks that all chunks were given and that the result is the promised image; gives the
-    /// writer back, unflushed.
+    /// Checks that all chunks were given and that the result is the promised image; returns the
+    /// writer, unflushed.
     pub fn finish(self) -> Result<W, ApplyError> {
         if self.next != self.manifest.chunks.len() {
             return Err(ApplyError::MissingChunks {

@@ -1,35 +1,35 @@
-//! How a folder becomes an artifact's bytes, and bytes a folder.
+//! Packing a folder into an artifact's bytes, and unpacking those bytes into a folder.
 //!
-//! [`pack`] writes a tar that depends on names, contents and the executable bit alone: packing
-//! the same tree twice, on any machine, gives the same bytes, so that a device can make the
-//! base of a delta from what is installed. [`unpack`] takes nothing but plain files,
-//! directories and symbolic links that stay inside the folder.
+//! [`pack`] writes a tar that depends only on names, contents and the executable bit: packing the
+//! same tree twice, on any machine, gives the same bytes, so that a device can rebuild the base of
+//! a delta from what is installed. [`unpack`] accepts only plain files, directories and symbolic
+//! links that stay inside the folder.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-/// The most entries that an archive may have.
+/// Maximum number of entries in an archive.
 pub const MAX_ENTRIES: usize = 500_000;
 
-/// Why a folder could not be packed or an archive not be unpacked.
+/// Reason a folder could not be packed, or an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Reading or writing failed.
     #[error("{path}", path = path.display())]
     Io {
-        /// Where.
+        /// Path that failed.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// An entry that may not be in an artifact.
+    /// An entry that is not allowed in an artifact.
     #[error("{path:?} may not be in an artifact: {rule}")]
     Refused {
         /// The entry's path.
         path: String,
-        /// The rule that it breaks.
+        /// Rule that it breaks.
         rule: &'static str,
     },
     /// The bytes are not an archive.
@@ -70,7 +70,7 @@ pub fn pack<W: Write>(root: &Path, out: W) -> Result<W, ArchiveError> {
             .ok_or_else(|| refused(root, "it has no file name"))?;
         entries.push((PathBuf::from(name), Kind::File));
     }
-    // By path components, so that a folder comes before what it holds, on every system.
+    // Sorted by path components, so that a folder comes before its contents on every system.
     entries.sort();
     let mut builder = tar::Builder::new(out);
     builder.mode(tar::HeaderMode::Deterministic);
@@ -178,31 +178,31 @@ fn is_executable(_: &fs::Metadata) -> bool {
     false
 }
 
-/// A folder that an archive is unpacked into. Paths are relative to it, and safe.
+/// Folder that an archive is unpacked into. Paths are relative to it, and safe.
 pub trait Tree {
-    /// Makes a folder; its parent is there.
+    /// Creates a folder; its parent exists.
     fn make_dir(&mut self, path: &Path) -> io::Result<()>;
-    /// Makes a file with these contents and makes them durable.
+    /// Creates a file with these contents and makes it durable.
     fn make_file(
         &mut self,
         path: &Path,
         executable: bool,
         contents: &mut dyn Read,
     ) -> io::Result<()>;
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     fn make_link(&mut self, path: &Path, to: &Path) -> io::Result<()>;
     /// Makes the entries of a folder durable; the empty path is the tree itself.
     fn sync_dir(&mut self, path: &Path) -> io::Result<()>;
 }
 
-/// Unpacks an archive into `into`, which must be an empty folder of our own, and syncs every
-/// file and folder to the medium.
+/// Unpacks an archive into `into`, which must be an empty folder of our own, and syncs every file
+/// and folder to storage.
 pub fn unpack(archive: impl Read, into: &Path) -> Result<(), ArchiveError> {
     unpack_to(archive, &mut Folder(into))
 }
 
 /// Unpacks an archive into an empty tree and makes every file and folder durable. Symbolic links
-/// are made last, so that nothing is ever written through one.
+/// are created last, so that nothing is ever written through one.
 pub fn unpack_to(archive: impl Read, tree: &mut dyn Tree) -> Result<(), ArchiveError> {
     let mut reader = tar::Archive::new(archive);
     let mut seen = BTreeSet::new();
@@ -251,7 +251,7 @@ pub fn unpack_to(archive: impl Read, tree: &mut dyn Tree) -> Result<(), ArchiveE
     for (path, to) in links {
         tree.make_link(&path, &to).map_err(io_at(&path))?;
     }
-    // Deepest first: a folder's entries are on the medium before the folder is.
+    // Deepest first: a folder's entries are durable before the folder is.
     for dir in dirs.iter().rev() {
         tree.sync_dir(dir).map_err(io_at(dir))?;
     }
@@ -275,7 +275,7 @@ fn inner_path(path: &Path) -> Result<PathBuf, ArchiveError> {
     Ok(clean)
 }
 
-/// A link may point anywhere below the folder, and nowhere else.
+/// Checks that a link points below the folder.
 fn check_link(path: &Path, to: &Path) -> Result<(), ArchiveError> {
     let mut depth = path.components().count().saturating_sub(1);
     for part in to.components() {
@@ -308,7 +308,7 @@ fn make_dirs(
     Ok(())
 }
 
-/// A folder of the machine.
+/// A folder on disk.
 struct Folder<'a>(&'a Path);
 
 impl Tree for Folder<'_> {
@@ -347,7 +347,7 @@ impl Tree for Folder<'_> {
     }
 
     fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        // Windows has no handle to a folder that could be synced.
+        // Windows has no handle to a folder that can be synced.
         if cfg!(unix) {
             File::open(self.0.join(path))?.sync_all()
         } else {

@@ -9,7 +9,7 @@ use std::io::Write;
 use crate::ApplyError;
 use crate::apply::{Output, ReadAt};
 
-/// How much of the old image is read at once.
+/// Number of bytes of the old image read at once.
 const WINDOW: usize = 64 << 10;
 
 enum State {
@@ -84,7 +84,7 @@ impl<'a, W: Write> BsPatch<'a, W> {
         Ok(())
     }
 
-    /// The stream may end only between two blocks.
+    /// Ends the stream, which may end only between two blocks.
     pub(crate) fn finish(self) -> Result<Output<'a, W>, ApplyError> {
         match self.state {
             State::Control { filled: 0 } => Ok(self.output),
@@ -128,7 +128,7 @@ impl<'a, W: Write> BsPatch<'a, W> {
         Ok(())
     }
 
-    /// Moves on from a part of a block that is complete.
+    /// Moves on when a part of a block is complete.
     fn advance(&mut self) -> Result<(), ApplyError> {
         if let State::Add { left: 0 } = self.state {
             self.state = State::Copy { left: self.copy };

@@ -1,11 +1,11 @@
-//! A delta as one file: what `tidegate delta` writes and reads.
+//! A delta as one file, written and read by `tidegate delta`.
 //!
 //! ```text
 //! "TGDELTA1"   manifest length (u32, little-endian)   manifest (JSON)   payload
 //! ```
 //!
-//! Nothing in it is signed: it is for people and other tools. What devices get is the same
-//! manifest and payload under a signed assignment.
+//! Nothing in it is signed: it is for people and other tools. Devices get the same manifest and
+//! payload under a signed assignment.
 
 use std::io::{self, Read, Write};
 
@@ -13,16 +13,16 @@ use crate::{Limits, Manifest, ManifestError, sha256};
 
 const MAGIC: &[u8; 8] = b"TGDELTA1";
 
-/// Why a file is not taken.
+/// Reason a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// It cannot be read or written.
     #[error("the file cannot be read or written")]
     Io(#[from] io::Error),
-    /// It ends in its manifest.
+    /// It ends inside its manifest.
     #[error("the delta is incomplete: it ends before its manifest does; fetch it again")]
     Cut,
-    /// It is something else.
+    /// It is not a delta.
     #[error("this is no delta file: its first bytes are not TGDELTA1")]
     NotADelta,
     /// Its manifest is refused.
@@ -30,7 +30,7 @@ pub enum ContainerError {
     Manifest(#[from] ManifestError),
 }
 
-/// Writes what stands before the payload.
+/// Writes everything before the payload.
 pub fn write_head(manifest: &Manifest, mut out: impl Write) -> Result<(), ContainerError> {
     let bytes = manifest.to_bytes();
     let length = u32::try_from(bytes.len()).map_err(|_| ManifestError::TooLarge(bytes.len()))?;
@@ -40,7 +40,7 @@ pub fn write_head(manifest: &Manifest, mut out: impl Write) -> Result<(), Contai
     Ok(())
 }
 
-/// Reads what stands before the payload; the reader is left at the payload.
+/// Reads everything before the payload; the reader is left at the payload.
 pub fn read_head(mut input: impl Read, limits: &Limits) -> Result<Manifest, ContainerError> {
     let mut head = [0; 12];
     input.read_exact(&mut head).map_err(|e| match e.kind() {

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Everything that arrives is hostile until verified: reads are bounded, arithmetic is checked,
-//! output stops at the promised length, memory is fixed by [`Limits`] before anything is
-//! allocated. The crate is useful on its own; it knows no network.
+//! output stops at the promised length, memory is fixed by [`Limits`] before anything is allocated.
+//! The crate is useful on its own; it does no network I/O.
 
 pub mod archive;
 pub mod container;
@@ -43,7 +43,7 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256::from_bytes(sha2::Sha256::digest(bytes).into())
 }
 
-/// An incremental SHA-256 that also counts.
+/// Incremental SHA-256 that also counts bytes.
 #[derive(Clone, Default)]
 pub struct Hasher {
     inner: sha2::Sha256,
@@ -51,23 +51,23 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Nothing hashed yet.
+    /// Creates a hasher that has seen nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes more bytes.
+    /// Hashes more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.inner.update(bytes);
         self.length += bytes.len() as u64;
     }
 
-    /// Bytes taken so far.
+    /// Number of bytes hashed so far.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Digest and length of all bytes taken.
+    /// Digest and length of all bytes hashed.
     pub fn finish(self) -> Image {
         Image {
             sha256: Sha256::from_bytes(self.inner.finalize().into()),

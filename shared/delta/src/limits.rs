@@ -1,6 +1,6 @@
-//! What an applier may spend.
+//! Resource limits of an applier.
 
-/// Caps that the caller sets before a payload is looked at.
+/// Limits that the caller sets before a payload is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest image that may be written, in bytes.
@@ -9,11 +9,11 @@ pub struct Limits {
     pub max_chunk: u32,
     /// Largest zstd window, as a power of two: the decoder's memory is about that plus 2 MiB.
     pub max_window_log: u32,
-    /// Most chunks in a manifest.
+    /// Maximum number of chunks in a manifest.
     pub max_chunks: usize,
     /// Largest manifest, in bytes of JSON.
     pub max_manifest: usize,
-    /// Most memory that decoding may take, in bytes, without the chunk that the caller holds.
+    /// Maximum memory for decoding, in bytes, without the chunk that the caller holds.
     pub max_memory: u64,
 }
 
@@ -22,16 +22,17 @@ impl Limits {
     pub const FULL_CHUNK: u32 = 10 << 20;
     /// Chunks of deltas, in bytes: 1 MiB, so that a cut download loses little.
     pub const DELTA_CHUNK: u32 = 1 << 20;
-    /// The window that the makers use: 8 MiB, which leaves room within 16 MiB.
+    /// Window that the makers use, as a power of two: 8 MiB, which leaves room within 16 MiB.
     pub const WINDOW_LOG: u32 = 23;
-    /// What decoding a zstd stream with [`Limits::WINDOW_LOG`] takes, in bytes.
+    /// Memory for decoding a zstd stream with [`Limits::WINDOW_LOG`], in bytes.
     pub const STREAM_MEMORY: u64 = (1 << Self::WINDOW_LOG) + (2 << 20);
-    /// What a controller gives to applying, in bytes: 16 MiB with one chunk of a delta.
+    /// Memory of a controller for applying, in bytes: 16 MiB less the delta chunk that the caller
+    /// holds.
     pub const MEMORY: u64 = (16 << 20) - Self::DELTA_CHUNK as u64;
 }
 
 impl Default for Limits {
-    /// What an agent accepts: images to 16 GiB, chunks to 10 MiB, a window of 8 MiB.
+    /// Limits of an agent: images up to 16 GiB, chunks up to 10 MiB, a window of 8 MiB.
     fn default() -> Self {
         Self {
             max_image: 16 << 30,

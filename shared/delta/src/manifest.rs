@@ -1,4 +1,4 @@
-//! The manifest: what a payload's chunks are and what they make.
+//! Manifest: the chunks of a payload and the image that they make.
 
 use serde::{Deserialize, Serialize};
 pub use tidegate_protocol::Encoding;
@@ -20,18 +20,18 @@ pub struct Chunk {
     pub sha256: Sha256,
 }
 
-/// What a payload is made of and what it makes. Authenticated by its own SHA-256, which a
-/// signed assignment carries.
+/// Contents and result of a payload. Authenticated by its own SHA-256, which a signed assignment
+/// carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`], or [`OPENED_FORMAT`].
     pub format: u32,
-    /// How the payload is to be read.
+    /// Encoding of the payload.
     pub encoding: Encoding,
     /// The old image that a delta starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Image>,
-    /// The image that comes out.
+    /// Image that the payload makes.
     pub to: Image,
     /// The payload blob as a whole.
     pub payload: Image,
@@ -40,12 +40,12 @@ pub struct Manifest {
     /// Memory that decoding takes, in bytes, without the chunk that the caller holds.
     #[serde(default)]
     pub memory: u64,
-    /// What decoding costs beside copying, in bits coded by models: a device knows how many of
-    /// those it does in a second.
+    /// Cost of decoding beyond copying, in bits coded by models; a device knows how many of those
+    /// it decodes per second.
     #[serde(default)]
     pub work: u64,
-    /// Bytes of a file into which the old image is unpacked while the payload is applied; 0 where
-    /// it is read as it is.
+    /// Size in bytes of the file into which the old image is unpacked while the payload is applied;
+    /// 0 if the image is read as it is.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub scratch: u64,
     /// The chunks in order.
@@ -57,13 +57,13 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Why a manifest is refused.
+/// Reason a manifest is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Larger than the limit.
     #[error("the manifest has {0} bytes, more than allowed")]
     TooLarge(usize),
-    /// Its bytes are not those that were promised.
+    /// Its bytes do not have the promised digest.
     #[error("the manifest's SHA-256 is not the expected one")]
     WrongDigest,
     /// Not valid JSON of the expected shape.
@@ -81,7 +81,7 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// The exact bytes that are stored and hashed.
+    /// Returns the exact bytes that are stored and hashed.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
@@ -104,7 +104,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Checks sizes and sums.
+    /// Checks that the manifest is consistent and within the limits.
     pub fn check(&self, limits: &Limits) -> Result<(), ManifestError> {
         if self.format != FORMAT && self.format != OPENED_FORMAT {
             return Err(ManifestError::UnknownFormat(self.format));
@@ -159,7 +159,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Where chunk `index` begins in the payload blob, in bytes.
+    /// Offset of chunk `index` in the payload blob, in bytes.
     pub fn offset(&self, index: usize) -> u64 {
         self.chunks
             .iter()

@@ -1,5 +1,5 @@
-//! What applying takes in memory, whatever the image. One test: the allocator counts for
-//! the whole process.
+//! Memory that applying takes, whatever the image. One test, because the allocator counts for the
+//! whole process.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -14,7 +14,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 #[test]
 fn applying_keeps_to_the_memory_that_the_manifest_tells() {
-    // 48 MiB that change in many places, and a piece that is new.
+    // 48 MiB with changes in many places, and a piece that is new.
     let mut state = 7u32;
     let mut random = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -37,7 +37,7 @@ fn applying_keeps_to_the_memory_that_the_manifest_tells() {
     for encoding in [Encoding::Quick, Encoding::Dense] {
         check(encoding, &old, &new, &file);
     }
-    // A stream of zlib in many parts, which is packed again.
+    // A zlib stream in many parts, which is repacked.
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
     let [old, new] =
         ["old", "new"].map(|v| std::fs::read(format!("{folder}/packed-{v}.image")).unwrap());
@@ -49,7 +49,7 @@ fn applying_keeps_to_the_memory_that_the_manifest_tells() {
     }
 }
 
-/// Makes a delta, applies it and compares what that took with what the manifest tells.
+/// Makes a delta, applies it, and compares the memory that took with what the manifest states.
 fn check(encoding: Encoding, old: &[u8], new: &[u8], file: &File) -> Manifest {
     let mut payload = tempfile::tempfile().unwrap();
     let options = DeltaOptions {

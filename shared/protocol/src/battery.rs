@@ -1,16 +1,16 @@
-//! What a device knows of its power.
+//! Power source and charge of a device.
 
 use serde::{Deserialize, Serialize};
 
-/// Where the power comes from now.
+/// Current source of power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Power {
-    /// From the mains, or charging.
+    /// Mains power, or charging.
     Mains,
-    /// From a battery.
+    /// Battery power.
     Battery,
-    /// The device cannot tell. "No battery" is not "empty": it counts as mains.
+    /// The device cannot tell. Counts as mains, because "no battery" is not "empty".
     #[default]
     Unknown,
 }
@@ -24,15 +24,15 @@ crate::words!(Power("power source") {
 /// A battery reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Battery {
-    /// Charge, 0 to 100; absent where there is no battery or it does not say.
+    /// Charge in percent, 0 to 100; absent if there is no battery or it does not report a charge.
     pub percent: Option<u8>,
-    /// Where the power comes from.
+    /// Current source of power.
     #[serde(default)]
     pub power: Power,
 }
 
 impl Battery {
-    /// Below this charge, in percent, a device that runs on its battery takes no update.
+    /// Charge in percent below which a device running on battery takes no update.
     pub const LOW_PERCENT: u8 = 20;
 
     /// Whether an update should wait for a charge: on battery, with a known charge below

@@ -1,4 +1,4 @@
-//! What is carried between a control plane and devices without a network.
+//! Files carried between a control plane and devices that have no network.
 //!
 //! ```text
 //! bundle.json      what it is
@@ -11,40 +11,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeviceId, Report};
 
-/// `bundle.json`. Nothing of it is believed: what counts is signed.
+/// `bundle.json`. Nothing in it is trusted: only the signed files count.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bundle {
     /// [`Bundle::FORMAT`].
     pub format: String,
-    /// The rollout that it belongs to.
+    /// Rollout the bundle belongs to.
     pub rollout: String,
-    /// How many devices it has orders for.
+    /// Number of devices the bundle has orders for.
     pub devices: usize,
 }
 
 impl Bundle {
     /// The format that this version writes and reads.
     pub const FORMAT: &str = "tidegate-bundle-1";
-    /// The name of the file in its folder.
+    /// Name of this file in the bundle's folder.
     pub const FILE: &str = "bundle.json";
-    /// The largest file of its folder that is read at once, in bytes: an order, with room.
+    /// Size limit in bytes for a file of the bundle, which is read whole: an order, with room to
+    /// spare.
     pub const MAX_BYTES: u64 = 256 << 10;
 
-    /// The name of the file with a device's order, below the bundle's folder: a signed assignment. A
-    /// small machine reads its own and no other.
+    /// Path of the file with a device's order, a signed assignment, relative to the bundle's
+    /// folder. A small device reads its own order and no other.
     pub fn order(device: DeviceId) -> String {
         format!("orders/{device}.json")
     }
 }
 
-/// What a device has to report, to be carried back. Each report has its own signature.
+/// Reports of one device, carried back to the control plane. Each report has its own signature.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CarriedReports {
     /// [`CarriedReports::FORMAT`].
     pub format: String,
-    /// Whose.
+    /// Device that made the reports.
     pub device: DeviceId,
-    /// Signed, oldest first.
+    /// Signed reports, oldest first.
     pub reports: Vec<Report>,
 }
 

@@ -1,4 +1,4 @@
-//! Errors for people.
+//! Error messages for people.
 
 /// An error with its causes on one line, separated by colons.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
@@ -6,7 +6,7 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let more = cause.to_string();
-        // Some errors of others say their cause themselves.
+        // Some libraries already put the cause into their own message.
         if !text.ends_with(&more) {
             text.push_str(": ");
             text.push_str(&more);

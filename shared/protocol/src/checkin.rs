@@ -20,21 +20,21 @@ pub struct Enrol {
     pub name: String,
     /// The product that the device runs.
     pub product: ProductName,
-    /// What the device is.
+    /// Platform of the device.
     pub platform: Platform,
-    /// Where it stands; a join token may fix it.
+    /// Region it is in; a join token may fix it.
     #[serde(default)]
     pub region: Option<Region>,
-    /// Which stages it takes; a join token may fix it.
+    /// Channel, which decides the stages it takes; a join token may fix it.
     #[serde(default)]
     pub channel: Option<Channel>,
-    /// Further facts.
+    /// Additional facts about the device.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// What is installed already.
+    /// Release already installed, if any.
     #[serde(default)]
     pub release: Option<Version>,
-    /// The image of what is installed already.
+    /// Image of the release already installed.
     #[serde(default)]
     pub image: Option<Sha256>,
 }
@@ -42,11 +42,11 @@ pub struct Enrol {
 /// Answer to [`Enrol`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Enrolled {
-    /// The id given to the device.
+    /// Id assigned to the device.
     pub device: DeviceId,
-    /// The region it was put into.
+    /// Region assigned to the device.
     pub region: Region,
-    /// The channel it was put on.
+    /// Channel assigned to the device.
     pub channel: Channel,
     /// The trusted root metadata to start from, as JSON text; the join token carries its hash.
     pub root: String,
@@ -57,28 +57,28 @@ pub struct Enrolled {
 pub struct SessionRequest {
     /// Which device.
     pub device: DeviceId,
-    /// One more than in any signed request before. A number that was used already is a repeated
-    /// request, or a second machine with this identity.
+    /// Counter, one higher than in any signed request before. A counter that was already used means
+    /// a replayed request, or a second machine with this identity.
     pub counter: u64,
 }
 
-/// A device's request to be known by another key. It is signed by the present one.
+/// A device's request to replace its key, signed by the current one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeyChange {
     /// Which device.
     pub device: DeviceId,
-    /// One more than in any signed request before.
+    /// Counter, one higher than in any signed request before.
     pub counter: u64,
     /// The new Ed25519 public key, 32 bytes in hexadecimal.
     pub public_key: String,
-    /// The new key's signature over the change, in hexadecimal: proof that the device has it.
+    /// Signature over the change by the new key, in hexadecimal: proof that the device holds it.
     pub proof: String,
 }
 
 /// Answer to a [`KeyChange`], given after it is committed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeyChanged {
-    /// The key that the device is known by from now on.
+    /// Key that identifies the device from now on.
     pub public_key: String,
 }
 
@@ -87,51 +87,51 @@ pub struct KeyChanged {
 pub struct SessionGranted {
     /// The ticket to send with each check-in.
     pub ticket: String,
-    /// For how long it is good, in seconds.
+    /// Lifetime of the ticket, in seconds.
     pub expires_in_s: u32,
 }
 
-/// What the device is doing in a deployment.
+/// Progress of a device in a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentStatus {
-    /// Which deployment.
+    /// The deployment.
     pub id: DeploymentId,
-    /// Where it stands.
+    /// Its current state.
     pub state: DeploymentState,
-    /// Seconds of rollback window left, in probation.
+    /// Remaining rollback window in seconds, during probation.
     #[serde(default)]
     pub window_left_s: Option<u32>,
 }
 
-/// What a device can do with payloads. A server takes what is missing for least.
+/// Payload capabilities of a device. For a value that is missing, a server assumes the least.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abilities {
-    /// Encodings that it applies, by name. A name that the server does not know is passed over;
-    /// none at all means those of agents that did not tell: `raw`, `full`, `bsdiff`.
+    /// Names of the encodings that it applies. A name that the server does not know is ignored; an
+    /// empty list means an agent that does not report them, and stands for `raw`, `full`, `bsdiff`.
     #[serde(default)]
     pub encodings: Vec<String>,
-    /// Memory that decoding may take, in KiB; 0 where that is not told: 12 MiB.
+    /// Memory that decoding may take, in KiB; 0 if not reported, which means 12 MiB.
     #[serde(default)]
     pub memory_kib: u32,
-    /// Thousands of bits that its models decode in a second, measured; 0 where it is not told.
+    /// Thousands of bits that its models decode per second, as measured; 0 if not reported.
     #[serde(default)]
     pub kilobits: u32,
-    /// Bytes a second of its last download; 0 where there was none.
+    /// Speed of its last download in bytes per second; 0 if there was none.
     #[serde(default)]
     pub link: u64,
 }
 
-/// One way to fetch an image: a manifest by content, and how it encodes.
+/// One way to fetch an image: a manifest named by its hash, and the image it starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     /// SHA-256 of the manifest.
     pub manifest: Sha256,
     /// Length of the manifest in bytes.
     pub manifest_length: u64,
-    /// The image that it starts from, for a delta.
+    /// Base image, for a delta.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Sha256>,
-    /// Bytes to fetch.
+    /// Number of bytes to fetch.
     pub bytes: u64,
 }
 
@@ -142,43 +142,43 @@ pub struct CheckIn {
     pub nonce: String,
     /// The highest assignment counter accepted so far.
     pub counter: u64,
-    /// How long the server may hold the request while there is nothing new, in seconds, at most
+    /// Time the server may hold the request while there is nothing new, in seconds; at most
     /// [`crate::MAX_WAIT_S`].
     #[serde(default)]
     pub wait: u16,
     /// The agent's own version.
     pub agent_version: String,
-    /// The release that runs now.
+    /// Release that is running.
     #[serde(default)]
     pub release: Option<Version>,
-    /// The image that runs now: what a delta can start from.
+    /// Image that is running: the base that a delta can start from.
     #[serde(default)]
     pub image: Option<Sha256>,
     /// Power and charge.
     #[serde(default)]
     pub battery: Battery,
-    /// Whether the device's link costs by the byte.
+    /// Whether the device is on a metered link.
     #[serde(default)]
     pub metered: bool,
-    /// What it can do with payloads.
+    /// Payload capabilities of the device.
     #[serde(default)]
     pub abilities: Abilities,
-    /// Whether what runs was found healthy when it was last checked; absent where there is no
-    /// health check.
+    /// Whether the running release was healthy at its last check; absent if there is no health
+    /// check.
     #[serde(default)]
     pub healthy: Option<bool>,
     /// The deployment that the device is working on.
     #[serde(default)]
     pub deployment: Option<DeploymentStatus>,
-    /// Why the device refused what it was told last: signatures, versions, expiry, floors. Absent
-    /// once it has accepted something.
+    /// Reason the device refused the last thing it was given: signatures, versions, expiry or
+    /// floors. Absent once it has accepted something.
     #[serde(default)]
     pub refused: Option<Explained>,
-    /// The image that it is to go back to and whose kept bytes are damaged: it has to be fetched
-    /// again. What it is, the device knows; no order is needed.
+    /// Image that the device has to return to but whose kept bytes are damaged, so that it must be
+    /// fetched again. The device knows which image that is; no order is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Sha256>,
-    /// What the device found while it could not reach the server; told once.
+    /// Findings from the time when the device could not reach the server; sent once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
 }
@@ -188,29 +188,30 @@ pub struct CheckIn {
 pub struct CheckInAnswer {
     /// The server's clock. Not signed: for display only.
     pub time: Timestamp,
-    /// Why this answer.
+    /// Reason for this answer.
     pub reason: Explained,
-    /// When to check in next, in seconds, before jitter.
+    /// Delay until the next check-in in seconds, before jitter.
     pub poll_after_s: u32,
     /// A signed assignment as JSON text, when there is one.
     #[serde(default)]
     pub assignment: Option<String>,
-    /// A deployment to call off if it has not switched yet.
+    /// Deployment to cancel, if the device has not switched yet.
     #[serde(default)]
     pub cancel: Option<DeploymentId>,
     /// Keep the previous version at least this long from now, in seconds: an incident extended the
     /// rollback window, or froze pruning. It never shortens the window.
     #[serde(default)]
     pub keep_previous_s: Option<u32>,
-    /// Whether the device is to make itself a new key.
+    /// Whether the device has to generate a new key.
     #[serde(default)]
     pub new_key: bool,
-    /// Where else payloads may be fetched, best first: `https://host[:port][/folder]`, under which
-    /// the blobs lie as on the server. Not signed: what comes from there is verified all the same.
+    /// Other addresses to fetch payloads from, best first: `https://host[:port][/folder]`, with
+    /// blobs laid out below it as on the server. Not signed: everything fetched there is verified
+    /// all the same.
     #[serde(default)]
     pub mirrors: Vec<String>,
     /// Ways to fetch the image that the device has to restore, best first. Not signed: the device
-    /// compares what comes of them with the image that it had verified before.
+    /// compares the result with the image that it verified before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restore: Vec<Payload>,
 }

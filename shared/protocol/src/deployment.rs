@@ -1,14 +1,14 @@
-//! The states of one device in one rollout.
+//! States of one device in one rollout.
 
 use serde::{Deserialize, Serialize};
 
-/// Where one device stands in one rollout.
+/// State of one device in one rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeploymentState {
-    /// The server has offered the update; the device has not said anything yet.
+    /// The server has offered the update; the device has not responded yet.
     Offered,
-    /// The device waits for a better moment (battery, link, window) and says why.
+    /// The device waits for a better moment (battery, link, window) and reports the reason.
     Deferred,
     /// The device fetches chunks.
     Downloading,
@@ -18,17 +18,17 @@ pub enum DeploymentState {
     Verifying,
     /// Healthy on the new version, the previous slot still kept: the rollback window is open.
     Probation,
-    /// The new version is there to stay.
+    /// The new version is installed for good.
     Succeeded,
-    /// It did not work; the device still runs, or again runs, what it ran before.
+    /// The update failed; the device runs, or has returned to, what it ran before.
     Failed,
-    /// The device returns to what it ran before.
+    /// The device is returning to what it ran before.
     RollingBack,
     /// The device is back on what it ran before, after having run the new version.
     RolledBack,
-    /// Called off before the device switched.
+    /// Cancelled before the device switched.
     Cancelled,
-    /// The device was not heard of in time.
+    /// The device did not report in time.
     TimedOut,
     /// Another rollout took the device over.
     Superseded,
@@ -51,7 +51,7 @@ crate::words!(DeploymentState("deployment state") {
 });
 
 impl DeploymentState {
-    /// Whether nothing more is expected of the device in this rollout.
+    /// Whether the deployment is over: nothing more is expected of the device in this rollout.
     pub fn is_final(self) -> bool {
         match self {
             Self::Offered

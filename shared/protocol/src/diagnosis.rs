@@ -1,20 +1,20 @@
-//! What an agent found when it looked into why things do not work.
+//! Findings of an agent that diagnosed why things do not work.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
-/// What a finding means.
+/// Meaning of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As it should be.
+    /// Works as it should.
     Good,
-    /// It could not be looked at, or there is no such thing on this machine.
+    /// Could not be checked, or does not exist on this machine.
     Unknown,
-    /// It works, and will not for ever.
+    /// Works, but will not for ever.
     Notice,
-    /// It does not work.
+    /// Does not work.
     Bad,
 }
 
@@ -25,29 +25,29 @@ crate::words!(Verdict("verdict") {
     Bad = "bad",
 });
 
-/// One thing that was looked at.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Its name: an anchor in `docs/doctor.md`.
+    /// Name of the check: an anchor in `docs/doctor.md`.
     pub check: String,
     /// What was found.
     pub value: String,
-    /// What it should be.
+    /// Value that is expected.
     pub threshold: String,
-    /// What that means.
+    /// Meaning of the value.
     pub verdict: Verdict,
-    /// Where the fix is described.
+    /// Key of the article that describes the fix.
     pub key: String,
-    /// What was mended at once.
+    /// Repair that was made at once, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repaired: Option<String>,
 }
 
-/// The longest text of a finding that is kept, in characters.
+/// Length to which a finding's texts are cut in a summary, in characters.
 const TEXT: usize = 200;
 
 impl Finding {
-    /// A finding; its key follows from its name.
+    /// Creates a finding; its key is derived from the name of the check.
     pub fn new(
         check: &str,
         value: impl Into<String>,
@@ -65,22 +65,22 @@ impl Finding {
     }
 }
 
-/// All that was found at one time.
+/// Result of one diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
-    /// When, by the device's clock.
+    /// Time of the diagnosis, by the device's clock.
     pub time: Timestamp,
-    /// For how long the server could not be reached then, in seconds.
+    /// Time for which the server had been unreachable by then, in seconds.
     pub cut_off_s: u64,
     /// What was found.
     pub findings: Vec<Finding>,
 }
 
 impl Diagnosis {
-    /// Most findings that a server reads.
+    /// Maximum number of findings that a server reads.
     pub const MAX: usize = 40;
 
-    /// What is not as it should be, in one bounded line without control characters.
+    /// Returns what is wrong or was repaired, in one bounded line without control characters.
     pub fn summary(&self) -> String {
         let clean = |text: &str| -> String {
             text.chars()

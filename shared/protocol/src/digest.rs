@@ -1,4 +1,4 @@
-//! SHA-256 digests: the names of bytes.
+//! SHA-256 digests, which name bytes by their content.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub struct Sha256([u8; 32]);
 pub struct ParseDigestError;
 
 impl Sha256 {
-    /// Takes the bytes that a hash function gave.
+    /// Wraps the output of a hash function.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

@@ -1,20 +1,20 @@
-//! How images are transported.
+//! Encodings in which images are transported.
 
 use serde::{Deserialize, Serialize};
 
-/// How a payload encodes its image.
+/// Encoding of an image in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
-    /// The image's own bytes. Needs nothing made ahead: available the moment it is uploaded.
+    /// The image's own bytes. Needs no preparation: available as soon as the image is uploaded.
     Raw,
     /// The image as one zstd frame.
     Full,
     /// A bsdiff control stream against the old image, as one zstd frame.
     Bsdiff,
-    /// Copies and followed references against the old image, with zstd behind them: fast.
+    /// Copies and followed references against the old image, compressed with zstd: fast.
     Quick,
-    /// The same with integer context mixing behind them: small.
+    /// The same, compressed with integer context mixing: small.
     Dense,
 }
 
@@ -27,7 +27,7 @@ crate::words!(Encoding("encoding") {
 });
 
 impl Encoding {
-    /// Whether it needs the old image.
+    /// Whether decoding needs the old image.
     pub fn is_delta(self) -> bool {
         matches!(self, Self::Bsdiff | Self::Quick | Self::Dense)
     }

@@ -1,11 +1,11 @@
-//! Typed identifiers: a short prefix that says what is named, and 128 bits in hexadecimal.
+//! Typed identifiers: a short prefix that names the type, and 128 bits in hexadecimal.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an id of the wanted kind.
+/// Error for a text that is not an id of the expected type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an id of the form {prefix}_<32 lower-case hex digits>: {text:?}")]
 pub struct ParseIdError {
@@ -13,7 +13,7 @@ pub struct ParseIdError {
     text: String,
 }
 
-/// Parses `prefix_<32 hex>`; the text that is quoted in the error is cut to a bounded length.
+/// Parses `prefix_<32 hex>`; the text quoted in the error is cut to a bounded length.
 fn parse(prefix: &'static str, text: &str) -> Result<[u8; 16], ParseIdError> {
     let refuse = || ParseIdError {
         prefix,
@@ -39,7 +39,7 @@ macro_rules! ids {
         pub struct $name([u8; 16]);
 
         impl $name {
-            /// An id of 128 bits that the caller drew at random.
+            /// Creates an id from 128 bits that the caller drew at random.
             pub fn from_random(bytes: [u8; 16]) -> Self {
                 Self(bytes)
             }
@@ -86,17 +86,17 @@ ids! {
     RolloutId = "rol";
     /// One device in one rollout.
     DeploymentId = "dep";
-    /// A token with which devices enrol.
+    /// A token that devices enroll with.
     JoinTokenId = "join";
     /// An operator's API token.
     TokenId = "tok";
     /// A background job.
     JobId = "job";
-    /// A hold: devices that are kept from a release.
+    /// A hold, which keeps devices from a release.
     HoldId = "hold";
     /// An incident: a release that is being taken back.
     IncidentId = "inc";
-    /// A change to a rollout that waits for approval.
+    /// A change to a rollout that is waiting for approval.
     ChangeId = "chg";
 }
 

@@ -1,14 +1,14 @@
-//! Bytes by content.
+//! Images, identified by their content.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Sha256;
 
-/// What some bytes are: their digest and their number.
+/// Identity of some bytes: their digest and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// SHA-256 of the bytes.
     pub sha256: Sha256,
-    /// Their number.
+    /// Length in bytes.
     pub length: u64,
 }

@@ -1,4 +1,4 @@
-//! The words that both sides of Tidegate speak.
+//! Types shared by both sides of Tidegate.
 //!
 //! Typed ids, versions, digests, stages, channels, reasons, and the messages of the device
 //! API. This crate does no I/O, reads no clock and draws no random numbers: ids are made from
@@ -59,9 +59,9 @@ pub mod paths {
     pub const SESSION: &str = "/device/v1/session";
     /// POST: a signed announcement of the device's next key.
     pub const KEY: &str = "/device/v1/key";
-    /// POST: report facts, hear what to do.
+    /// POST: a check-in; facts up, orders down.
     pub const CHECK_IN: &str = "/device/v1/checkin";
-    /// POST: what happened on the device, numbered.
+    /// POST: numbered reports of what happened on the device.
     pub const REPORTS: &str = "/device/v1/reports";
     /// GET: signed metadata files, `/metadata/N.role.json`.
     pub const METADATA: &str = "/metadata/";
@@ -69,9 +69,9 @@ pub mod paths {
     pub const BLOBS: &str = "/blobs/";
 }
 
-/// Header with which the server hands out a fresh nonce for a signed request.
+/// Header in which the server hands out a fresh nonce for a signed request.
 pub const NONCE_HEADER: &str = "tidegate-nonce";
 /// Scheme of the `Authorization` header of a device session.
 pub const SESSION_SCHEME: &str = "Tidegate-Session";
-/// The longest that a check-in may be held, in seconds.
+/// Maximum time that a check-in may be held, in seconds.
 pub const MAX_WAIT_S: u16 = 55;

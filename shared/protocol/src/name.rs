@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not a usable name.
+/// Error for a text that is not a usable name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {kind}: {rule}")]
 pub struct NameError {
@@ -77,7 +77,7 @@ names! {
     /// A region of the fleet, for example `NA`, `eu-west` or `plant-7`.
     Region("region", word,
         "1 to 40 of letters, digits, '-', '_' and '.', beginning with a letter or digit");
-    /// What an artifact runs on, for example `linux-x86_64`.
+    /// Platform that an artifact runs on, for example `linux-x86_64`.
     Platform("platform", word,
         "1 to 40 of letters, digits, '-', '_' and '.', beginning with a letter or digit");
 }

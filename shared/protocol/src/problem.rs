@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The stable code of a problem; its HTTP status belongs to it.
+/// Stable code of a problem; it determines the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(
@@ -111,15 +111,15 @@ pub struct Problem {
     pub status: u16,
     /// The stable code.
     pub code: ProblemCode,
-    /// What was wrong this time and what to do about it.
+    /// Particulars of this occurrence, and what to do about it.
     pub detail: String,
-    /// The id under which the server's log has the request.
+    /// Id of the request in the server's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
 
 impl Problem {
-    /// A problem with its particulars.
+    /// Creates a problem with its particulars.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
             type_: format!("urn:tidegate:problem:{code}"),

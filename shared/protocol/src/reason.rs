@@ -1,11 +1,11 @@
-//! Why something happened, or did not.
+//! Reasons why something happened, or did not.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The closed set of reasons that agent and server share. Each says whether trying again can
-/// help, and has a key in the knowledge base (`docs/reasons.md`).
+/// The closed set of reasons shared by agent and server. Each states whether a retry can help, and
+/// has a key in the knowledge base (`docs/reasons.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(
@@ -43,9 +43,9 @@ pub enum Reason {
     /// A person at the machine has paused its updates.
     PausedOnDevice,
     DeviceRevoked,
-    /// The device is kept from everything but the way back: its identity is in doubt.
+    /// The device may only roll back: its identity is in doubt.
     DeviceIsolated,
-    // What a gate waits for.
+    // Conditions that a gate waits for.
     WaveInFlight,
     WaveSoaking,
     WaveReachesOut,
@@ -54,26 +54,26 @@ pub enum Reason {
     ApprovalNeeded,
     GateBreached,
     RolloutEnded,
-    // Why a business server turns a client away.
+    // Reasons for a business server to turn a client away.
     ClientTooOld,
     ClientTlsTooOld,
     ClientLacksCapability,
     ReleaseEol,
     ReleaseWithdrawn,
-    // What a person or the server ordered.
+    // Orders of a person or the server.
     RollbackOrdered,
     CancelOrdered,
     TimedOut,
     Superseded,
     RollbackNotAllowed,
-    // What went wrong on the device.
+    // Failures on the device.
     DownloadFailed,
     ChunkCorrupt,
     DeltaFailed,
     ImageMismatch,
     ArchiveRefused,
     DiskFull,
-    /// The medium can only be read.
+    /// The medium is read-only.
     ReadOnly,
     StorageError,
     HookFailed,
@@ -156,7 +156,7 @@ crate::words!(Reason("reason") {
 });
 
 impl Reason {
-    /// Whether the same device may try the same release again by itself.
+    /// Whether the same device may retry the same release on its own.
     pub fn retryable(self) -> bool {
         matches!(
             self,
@@ -174,8 +174,8 @@ impl Reason {
         )
     }
 
-    /// How often one device may fail for this reason in one rollout and try again by itself. A
-    /// bad link costs many tries and no harm; a full disk does not empty itself.
+    /// Number of times one device may fail for this reason in one rollout and still retry on its
+    /// own. A bad link costs many retries and does no harm; a full disk does not empty itself.
     pub fn retry_budget(self) -> u32 {
         match self {
             Self::DownloadFailed => 12,
@@ -186,8 +186,7 @@ impl Reason {
         }
     }
 
-    /// How long a device waits after its first failure for this reason, in seconds; doubled
-    /// with each further one.
+    /// Back-off after the first failure for this reason, in seconds; doubled with each further one.
     pub fn back_off_s(self) -> u32 {
         match self {
             Self::DiskFull | Self::ReadOnly | Self::StorageError | Self::HookFailed => 900,
@@ -195,7 +194,7 @@ impl Reason {
         }
     }
 
-    /// Whether it is the device's account of a failed attempt: the reasons that a gate counts.
+    /// Whether a device reports it for a failed attempt; these are the reasons that a gate counts.
     pub fn is_failure(self) -> bool {
         self >= Self::DownloadFailed
     }
@@ -270,7 +269,7 @@ impl Reason {
         }
     }
 
-    /// Key of the article that explains it: an anchor in `docs/reasons.md`.
+    /// Key of the article that explains the reason: an anchor in `docs/reasons.md`.
     pub fn knowledge_key(self) -> String {
         format!("reasons#{}", self.as_str())
     }
@@ -287,12 +286,12 @@ pub struct Explained {
 }
 
 impl Explained {
-    /// The longest detail kept, in characters: the last 2,000 bytes that a check said, and how it
-    /// ended.
+    /// Maximum length of a detail, in characters: room for the last 2,000 bytes of a check's output
+    /// and how it ended.
     pub const MAX_DETAIL: usize = 2_200;
 
-    /// A reason with particulars. More than [`Explained::MAX_DETAIL`] characters are cut in the middle:
-    /// the begin says what was done, the end what went wrong.
+    /// Creates a reason with particulars. A detail over [`Explained::MAX_DETAIL`] characters is cut
+    /// in the middle: the beginning says what was done, the end what went wrong.
     pub fn new(code: Reason, detail: impl AsRef<str>) -> Self {
         const MARK: &str = " ... ";
         const BEGIN: usize = 200;
@@ -312,7 +311,7 @@ impl Explained {
         }
     }
 
-    /// A copy whose detail is cut to the bound: for values that came from outside.
+    /// Returns a copy whose detail is cut to the bound, for values that came from outside.
     pub fn bounded(self) -> Self {
         Self::new(self.code, &self.detail)
     }
@@ -331,7 +330,7 @@ impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code.text())?;
         if !self.detail.is_empty() {
-            // What a device or a check has said moves no cursor and adds no line.
+            // Text from a device or a check must not move the cursor or add a line.
             write!(f, ": {}", crate::plain(&self.detail))?;
         }
         Ok(())

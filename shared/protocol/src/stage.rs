@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {kind} {text:?}; one of: {known}")]
 pub struct UnknownWord {
-    /// What was wanted, for example "channel".
+    /// Kind of word that was expected, for example "channel".
     pub kind: &'static str,
-    /// What was given, cut to 64 characters.
+    /// Word that was given, cut to 64 characters.
     pub text: String,
-    /// The words that exist.
+    /// Words that are accepted.
     pub known: String,
 }
 
-/// Gives an enum of unit variants its words: `as_str`, `ALL`, `Display` and `FromStr`.
+/// Implements the words of an enum of unit variants: `as_str`, `ALL`, `Display` and `FromStr`.
 #[macro_export]
 macro_rules! words {
     ($name:ident ($kind:literal) { $($variant:ident = $word:literal),* $(,)? }) => {
@@ -49,21 +49,21 @@ macro_rules! words {
     };
 }
 
-/// How far a release has come. Forward only; `Withdrawn` is final.
+/// Maturity of a release. Moves forward only; `Withdrawn` is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Being put together; no device sees it.
+    /// Being assembled; no device sees it.
     Draft,
-    /// For the alpha channel.
+    /// Offered to the alpha channel.
     Alpha,
-    /// For the alpha and beta channels.
+    /// Offered to the alpha and beta channels.
     Beta,
-    /// Generally available: for every channel.
+    /// Generally available: offered to every channel.
     Ga,
-    /// End of life: stays where it is installed, is no longer offered.
+    /// End of life: stays where it is installed, but is no longer offered.
     Eol,
-    /// Taken back; never offered, and no way leads through it.
+    /// Withdrawn: never offered, and no update path leads through it.
     Withdrawn,
 }
 
@@ -76,7 +76,7 @@ words!(Stage("stage") {
     Withdrawn = "withdrawn",
 });
 
-/// Which stages a device takes.
+/// Stages that a device takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {

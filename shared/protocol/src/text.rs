@@ -1,12 +1,13 @@
-//! Text of others (devices, servers, publishers) before it reaches a terminal or a log.
+//! Escaping of foreign text (from devices, servers, publishers) before it reaches a terminal or a
+//! log.
 
-/// Escapes all that could move a cursor, reorder or hide text, line breaks included: one line comes out.
-/// The form `\u001b` is that of JSON, so that a JSON text stays one.
+/// Escapes everything that could move the cursor, or reorder or hide text, line breaks included:
+/// the result is one line. Uses JSON's form `\u001b`, so that JSON text stays JSON.
 pub fn plain(text: &str) -> String {
     escape(text, false)
 }
 
-/// Escapes like [`plain`], and leaves line breaks and tabs: for a text whose lines are our own.
+/// Escapes like [`plain`] but keeps line breaks and tabs, for text whose lines are our own.
 pub fn plain_lines(text: &str) -> String {
     escape(text, true)
 }
@@ -32,8 +33,9 @@ fn escape(text: &str, lines: bool) -> String {
     out
 }
 
-/// Format characters: direction marks and overrides, zero widths, separators, tags (Unicode's category
-/// Cf and the two separators Zl and Zp, as far as they change how other text looks).
+/// Whether a character is an invisible format character: direction marks and overrides, zero-width
+/// characters, separators, tags (Unicode's category Cf and the separators Zl and Zp, as far as they
+/// change how other text looks).
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

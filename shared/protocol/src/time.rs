@@ -1,4 +1,4 @@
-//! Points in time as both sides and the database write them.
+//! Points in time, in the form that both sides and the database use.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,12 +17,12 @@ impl Timestamp {
     /// The epoch.
     pub const ZERO: Timestamp = Timestamp(0);
 
-    /// From microseconds since the epoch.
+    /// Creates a time from microseconds since the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// From whole seconds since the epoch.
+    /// Creates a time from whole seconds since the epoch.
     pub const fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1_000_000))
     }
@@ -37,7 +37,7 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
-    /// This much later.
+    /// Returns the time this much later.
     pub fn plus(self, by: Duration) -> Self {
         Self(
             self.0
@@ -45,7 +45,7 @@ impl Timestamp {
         )
     }
 
-    /// This much earlier.
+    /// Returns the time this much earlier.
     pub fn minus(self, by: Duration) -> Self {
         Self(
             self.0
@@ -53,7 +53,7 @@ impl Timestamp {
         )
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// Duration from `earlier` to this time; zero if this time is not later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

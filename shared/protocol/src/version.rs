@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Version(semver::Version);
 
-/// Why a text is not a version.
+/// Error for a text that is not a version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseVersionError {
     /// Longer than [`Version::MAX_LEN`].
@@ -26,10 +26,10 @@ pub enum ParseVersionError {
 }
 
 impl Version {
-    /// The longest version accepted, in characters.
+    /// Maximum length of a version, in characters.
     pub const MAX_LEN: usize = 64;
 
-    /// A plain release version.
+    /// Creates a plain release version.
     pub fn new(major: u64, minor: u64, patch: u64) -> Self {
         Self(semver::Version::new(major, minor, patch))
     }

@@ -1,5 +1,5 @@
-//! What an agent without a verifier would hold of the same crates: JSON, SHA-256, and the device's
-//! own key. The floor for `size_verifier`.
+//! Size baseline for `size_verifier`: what an agent without a verifier would use of the same
+//! crates, namely JSON, SHA-256, and the device's own key.
 //!
 //! `cargo build --profile agent -p tidegate-trust --example size_floor --example size_verifier`
 

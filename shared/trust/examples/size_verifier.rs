@@ -1,5 +1,5 @@
-//! The same with the whole verifier: a refresh of files from a folder and the check of an
-//! assignment from standard input. The difference is what the verifier adds to an agent.
+//! `size_floor` with the whole verifier: a refresh from files in a folder and the check of an
+//! assignment from standard input. The difference in size is what the verifier adds to an agent.
 
 use std::io::Read as _;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! A client with the interface of the public TUF conformance suite, on the same verifier as the
-//! agent. The suite signs with ECDSA and RSA too, which no repository of ours does: only this
+//! agent. The suite also signs with ECDSA and RSA, which no repository of ours does: only this
 //! example knows them.
 //!
 //! ```text
@@ -89,7 +89,7 @@ fn keep(dir: &Path, role: &str, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::write(dir.join(format!("{}.json", encoded(role))), bytes)
 }
 
-/// Roles have any name; file names and addresses do not.
+/// Encodes a role's name, which may be any text, for file names and addresses.
 fn encoded(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
@@ -148,8 +148,8 @@ fn download(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Looks a target up along the delegations, depth first, as section 5.6.7 of the specification
-/// says; at most 32 roles.
+/// Looks a target up along the delegations, depth first, as in section 5.6.7 of the specification;
+/// at most 32 roles.
 fn find(
     options: &Options,
     set: &mut TrustedMetadataSet,
@@ -290,7 +290,7 @@ fn fetch(url: &str, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-/// What the agent verifies, and the suite's other algorithms by ring.
+/// Crypto provider with the agent's algorithms, and the suite's other ones by ring.
 #[derive(Debug)]
 struct Provider;
 

@@ -16,38 +16,38 @@ use crate::{
     size_limit,
 };
 
-/// How errors name the document.
+/// Name of the document in errors.
 pub const FILE: &str = "assignment";
 
-/// What a device is to do with the image.
+/// Action for a device to take with the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Move to it.
+    /// Move to the image.
     Install,
-    /// Return to it.
+    /// Return to the image.
     Rollback,
 }
 
 /// The online part of an assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// For whom.
+    /// Device it is for.
     pub device: DeviceId,
-    /// The nonce of the request that this answers.
+    /// Nonce of the request that this answers.
     pub nonce: String,
-    /// What to do.
+    /// Action to take.
     pub action: Action,
-    /// In which deployment.
+    /// Deployment it belongs to.
     pub deployment: DeploymentId,
-    /// How long the previous slot is kept after a healthy start, in seconds.
+    /// Time for which the previous slot is kept after a healthy start, in seconds.
     pub window_s: u32,
-    /// Seconds from now within which the device must switch, or ask again: its maintenance
-    /// window closes. A device measures it with its own steady clock.
+    /// Seconds from now within which the device must switch or ask again, because its maintenance
+    /// window closes. A device measures it with its own monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch_within_s: Option<u32>,
-    /// A person has lifted what keeps the device from this image: that it failed there before counts
-    /// no more.
+    /// Whether a person has lifted what keeps the device from this image: an earlier failure of the
+    /// image there no longer counts.
     #[serde(default, skip_serializing_if = "is_false")]
     pub again: bool,
     /// Ways to fetch the image, best first; the last one needs no old image.
@@ -59,13 +59,13 @@ fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
-/// The most ways that one assignment may offer.
+/// Maximum number of payloads in one assignment.
 const MAX_PAYLOADS: usize = 8;
 
 /// An assignment before it is signed.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// One more than the counter that the device sent.
+    /// Counter: one more than the device sent.
     pub counter: u64,
     /// The server's clock.
     pub time: Timestamp,
@@ -73,18 +73,18 @@ pub struct Draft {
     pub path: ImagePath,
     /// The image.
     pub image: Image,
-    /// The rest.
+    /// Remaining terms.
     pub terms: Terms,
 }
 
 impl Draft {
-    /// Signs it with the director's key, as an answer to a device that asks.
+    /// Signs the draft with the director's key, as the answer to a device that asks.
     pub fn sign(&self, director: &SecretKey) -> Result<Signed, TrustError> {
         self.sign_for(director, lifetime::ASSIGNMENT, false)
     }
 
-    /// Signs it to be carried to a machine without a network, where a person applies it within so
-    /// long. Machines that ask a server take no such assignment.
+    /// Signs the draft to be carried to a machine without a network, where a person must apply it
+    /// within `lives`. Machines that ask a server refuse such an assignment.
     pub fn sign_carried(
         &self,
         director: &SecretKey,
@@ -123,50 +123,51 @@ impl Draft {
     }
 }
 
-/// What the device knows of itself when it checks an assignment.
+/// Facts about the device that an assignment is checked against.
 #[derive(Debug, Clone)]
 pub struct Situation<'a> {
-    /// Its id.
+    /// Id of the device.
     pub device: DeviceId,
-    /// Its platform.
+    /// Platform of the device.
     pub platform: &'a Platform,
-    /// The nonce that it sent.
+    /// Nonce that it sent.
     pub nonce: &'a str,
-    /// The counter that it sent.
+    /// Counter that it sent.
     pub counter: u64,
-    /// What runs.
+    /// Release that is installed.
     pub installed: Option<&'a Version>,
-    /// The oldest release that it may ever install again.
+    /// Oldest release that it may ever install again.
     pub floor: Option<&'a Version>,
-    /// What it knows of the time.
+    /// Its view of the time.
     pub clock: Clock,
-    /// The version of its agent.
+    /// Version of its agent.
     pub agent: Option<&'a Version>,
-    /// The formats that it can install.
+    /// Formats that it can install.
     pub formats: &'a [&'a str],
 }
 
-/// What a device knows of the time.
+/// A device's view of the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clock {
-    /// What its clock shows.
+    /// Time that its clock shows.
     pub shows: Timestamp,
-    /// The newest time that an offline key has vouched for: it is certainly later than this.
+    /// Newest time that an offline key has vouched for: the true time is certainly later.
     pub floor: Timestamp,
-    /// Whether its owner vouches for the clock (it is set by a trusted source). Then expiry is
-    /// judged by it alone.
+    /// Whether its owner vouches for the clock (it is set by a trusted source). If so, expiry is
+    /// judged by the clock alone.
     pub strict: bool,
 }
 
 impl Clock {
-    /// How far ahead of the server a clock may be before it is taken to be wrong. Less than an
-    /// assignment lives: a clock that shows the local time for UTC must not make each one expired.
+    /// Lead over the server beyond which a clock counts as wrong. Shorter than the lifetime of an
+    /// assignment: a clock that shows local time as UTC must not make every assignment expired.
     const AHEAD: Duration = Duration::from_mins(30);
 
-    /// The time of a decision, given the time that a fresh answer of the server claims. A clock
-    /// behind the floor, or more than half an hour ahead of the server, is wrong: 1970 and 2100 strand
-    /// nobody. A server that lies about the past keeps expired files in use, which it could do as
-    /// well by not answering; versions never fall. One that lies about the future is refused.
+    /// Returns the time to decide by, given the time that a fresh answer of the server claims. A
+    /// clock behind the floor, or more than half an hour ahead of the server, counts as wrong, so
+    /// that 1970 and 2100 strand nobody. A server that lies about the past keeps expired files in
+    /// use, which it could also do by not answering; versions never fall. A server that lies about
+    /// the future is refused.
     pub fn decide(self, claimed: Timestamp) -> Timestamp {
         self.decide_within(claimed, Self::AHEAD)
     }
@@ -186,17 +187,17 @@ impl Clock {
 /// An assignment that passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its counter, to be kept before it is acted upon.
+    /// Counter of the assignment, to be stored before acting on it.
     pub counter: u64,
     /// Where the image is listed.
     pub path: ImagePath,
-    /// What the offline keys say of the image.
+    /// Facts about the image, signed by the offline keys.
     pub facts: ImageFacts,
-    /// The online part.
+    /// Terms, signed online.
     pub terms: Terms,
 }
 
-/// Checks an assignment. The numbers are those of `docs/security-model.md`.
+/// Checks an assignment. Step numbers are those of `docs/security-model.md`.
 pub fn verify(
     trusted: &Trusted,
     bytes: &[u8],
@@ -205,10 +206,10 @@ pub fn verify(
     verify_as(trusted, bytes, situation, false)
 }
 
-/// Checks an assignment that a person has carried to this machine. Nobody asked for it, so that its
-/// nonce answers nothing; its counter must be higher than all before, which lets no old one in
-/// after a newer one. What is signed each hour or week is judged at the time of the assignment, what
-/// people signed and the assignment itself at the machine's.
+/// Checks an assignment that a person has carried to this machine. The machine did not ask for it,
+/// so its nonce answers nothing; its counter must be higher than all before, so that an old one is
+/// refused after a newer one. Files signed every hour or week are judged at the time of the
+/// assignment; files signed by people, and the assignment itself, at the machine's time.
 pub fn verify_carried(
     trusted: &Trusted,
     bytes: &[u8],
@@ -223,7 +224,7 @@ fn verify_as(
     situation: &Situation<'_>,
     carried: bool,
 ) -> Result<Accepted, TrustError> {
-    // 2. Bounded before it is parsed.
+    // 2. Size is checked before parsing.
     if bytes.len() > size_limit::ASSIGNMENT {
         return Err(TrustError::TooLarge {
             file: FILE.into(),
@@ -284,8 +285,8 @@ fn verify_as(
             format!("it must offer 1 to {MAX_PAYLOADS} payloads"),
         ));
     }
-    // 5. A machine without a believable clock takes the time of the fresh assignment, for this
-    // decision only: the nonce proves that it is an answer, not a recording.
+    // 5. A machine without a believable clock uses the time of the fresh assignment, for this
+    // decision only: the nonce proves that it is an answer, not a replay.
     let now = if carried {
         trusted.check_fresh(time)?;
         let ahead = longest.saturating_add(Clock::AHEAD);
@@ -359,7 +360,7 @@ fn verify_as(
     })
 }
 
-/// 6, continued: floors, end of life, direction.
+/// Check 6, continued: floors, end of life, direction.
 fn check_order(
     trusted: &Trusted,
     facts: &ImageFacts,
@@ -411,7 +412,7 @@ fn check_order(
             }
         }
         Action::Rollback => {
-            // Upwards it would pass over minimum source, stepping stones and the rollback window.
+            // Upwards it would bypass minimum source, stepping stones and the rollback window.
             if image > *installed {
                 return Err(TrustError::RollbackUpwards {
                     image,
@@ -435,7 +436,8 @@ fn check_order(
     Ok(())
 }
 
-/// The oldest stepping stone between two releases that this platform could be led over.
+/// Returns the oldest stepping stone for this platform that lies between two releases and may still
+/// be installed.
 fn skipped_stone(
     role: &crate::ProductRole,
     platform: &Platform,

@@ -1,5 +1,5 @@
-//! Signed documents: canonical JSON, a list of signatures, and how several people's signatures
-//! come together in one file.
+//! Signed documents: canonical JSON, a list of signatures, and the merging of several people's
+//! signatures into one file.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ struct Signature {
     sig: String,
 }
 
-/// A document with its signatures, ready to be written. It may still wait for some of them.
+/// A document with its signatures, ready to be written. Some signatures may still be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signed {
     signatures: Vec<Signature>,
@@ -23,7 +23,7 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// A document that nobody has signed yet.
+    /// Creates a document that nobody has signed yet.
     pub fn unsigned(body: Value) -> Self {
         Self {
             signatures: Vec::new(),
@@ -31,7 +31,7 @@ impl Signed {
         }
     }
 
-    /// Reads a document; its signatures are not judged.
+    /// Reads a document without verifying its signatures.
     pub fn from_bytes(file: &str, bytes: &[u8]) -> Result<Self, TrustError> {
         if bytes.len() > size_limit::ROLE {
             return Err(TrustError::TooLarge {
@@ -49,7 +49,7 @@ impl Signed {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// What the signatures cover.
+    /// The part that the signatures cover.
     pub fn body(&self) -> &Value {
         &self.signed
     }
@@ -77,8 +77,8 @@ impl Signed {
         Ok(())
     }
 
-    /// Takes over what others have signed in their copies of the same document. Only signatures
-    /// of these keys that verify are taken. Gives how many were new.
+    /// Adds the signatures that others have made on their copies of the same document. Only valid
+    /// signatures by these keys are added. Returns how many were new.
     pub fn merge(&mut self, other: &Self, keys: &[RoleKey]) -> Result<usize, TrustError> {
         if self.signed != other.signed {
             return Err(TrustError::field(
@@ -99,7 +99,7 @@ impl Signed {
         Ok(count)
     }
 
-    /// The ids of those of the keys whose signature is there and verifies.
+    /// Returns the ids of the given keys whose signature is present and valid.
     pub fn valid_signers(&self, keys: &[RoleKey]) -> Result<BTreeSet<String>, TrustError> {
         let canonical = self.canonical()?;
         Ok(keys

@@ -1,4 +1,4 @@
-//! Why something signed was refused.
+//! Reasons for refusing something signed.
 
 use tidegate_protocol::{Explained, Reason, Version};
 
@@ -10,7 +10,7 @@ pub enum TrustError {
     Metadata {
         /// Which file.
         file: String,
-        /// What the core said.
+        /// Error of the core.
         #[source]
         source: sigstore_tuf::Error,
     },
@@ -19,15 +19,15 @@ pub enum TrustError {
     TooLarge {
         /// Which file.
         file: String,
-        /// Its length.
+        /// Its length in bytes.
         length: usize,
         /// The cap.
         limit: usize,
     },
-    /// A file that must be there is not.
+    /// A required file is missing.
     #[error("{0} is not there")]
     Missing(String),
-    /// More root versions in a row than are followed at once.
+    /// More consecutive root versions than one refresh follows.
     #[error("more than {} root versions to follow", crate::size_limit::ROOT_STEPS)]
     TooManyRoots,
     /// A field is missing or of the wrong form.
@@ -35,10 +35,10 @@ pub enum TrustError {
     Field {
         /// Which file.
         file: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         what: String,
     },
-    /// Older than what this device has seen, whatever the kept files say.
+    /// Older than a version that this device has seen, whatever the stored files say.
     #[error("{file} is version {got}; this device has seen {floor}")]
     BelowVersionFloor {
         /// Which file.
@@ -48,7 +48,7 @@ pub enum TrustError {
         /// The newest version seen.
         floor: u64,
     },
-    /// Not exactly one image in an assignment.
+    /// The assignment does not name exactly one image.
     #[error("the assignment names {0} images, not one")]
     NotOneImage(usize),
     /// Made for another device.
@@ -88,12 +88,12 @@ pub enum TrustError {
         /// The oldest release that it can replace.
         needed: Version,
     },
-    /// A release that may not be skipped lies in between.
+    /// A release that must not be skipped lies in between.
     #[error("{image} may not be installed before {stone}, which is a stepping stone")]
     SkipsSteppingStone {
         /// What was assigned.
         image: Version,
-        /// What has to come first.
+        /// Release that has to come first.
         stone: Version,
     },
     /// Needs a newer agent.
@@ -120,7 +120,7 @@ pub enum TrustError {
     Downgrade {
         /// What was assigned.
         image: Version,
-        /// What runs.
+        /// Release that is installed.
         installed: Version,
     },
     /// A rollback to a release that is newer than the installed one.
@@ -131,10 +131,10 @@ pub enum TrustError {
         /// The installed one.
         installed: Version,
     },
-    /// The installed release may not be rolled back from.
+    /// The installed release does not allow a rollback.
     #[error("{0} does not allow a rollback")]
     RollbackNotAllowed(Version),
-    /// It is what already runs.
+    /// The release is already running.
     #[error("{0} is what already runs")]
     AlreadyInstalled(Version),
 }
@@ -147,7 +147,7 @@ impl TrustError {
         }
     }
 
-    /// Whether nothing but signatures is missing.
+    /// Whether only signatures are missing.
     pub fn lacks_signatures(&self) -> bool {
         matches!(
             self,
@@ -158,7 +158,7 @@ impl TrustError {
         )
     }
 
-    /// Whether the assignment, not the repository, was refused.
+    /// Whether the refusal is about the assignment, not the repository.
     fn is_about_assignment(&self) -> bool {
         match self {
             Self::Metadata { file, .. }

@@ -1,29 +1,29 @@
-//! Version floors: what a device has seen, kept apart from the files that it saw.
+//! Version floors: what a device has seen, stored apart from the files themselves.
 //!
-//! The kept files alone set a floor only as long as they are whole. A device whose folder was
-//! damaged, or put back from an old copy, must not be talked into an older repository.
+//! The stored files alone set a floor only while they are intact. A device whose folder was
+//! damaged, or restored from an old copy, must not be talked into an older repository.
 
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::Sha256;
 
 use crate::TrustError;
 
-/// The lowest version of a file that is accepted, and under which keys it was seen.
+/// Lowest version of a file that is accepted, and the keys under which it was seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Floor {
     /// The version.
     pub version: u64,
-    /// The keys that vouched for it. When others have taken their place, the floor is void: that
-    /// is how a repository recovers from a thief who signed an enormous version (TUF 5.3.11).
-    /// `None`: it counts whoever signs.
+    /// Keys that vouched for it. Once other keys have replaced them, the floor is void: that is how
+    /// a repository recovers from a thief who signed an enormous version (TUF 5.3.11). `None`: the
+    /// floor holds whoever signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Sha256>,
 }
 
 impl Floor {
-    /// Refuses a version below it.
+    /// Refuses a version below the floor.
     pub(crate) fn check(self, file: &str, version: u64, keys: Sha256) -> Result<(), TrustError> {
-        // The specification counts from 1.
+        // The specification counts versions from 1.
         if version == 0 {
             return Err(TrustError::field(file, "it has version 0"));
         }
@@ -38,10 +38,11 @@ impl Floor {
         Ok(())
     }
 
-    /// The floor after a version was seen.
+    /// Returns the floor after a version was seen.
     pub(crate) fn raised(self, version: u64, keys: Sha256) -> Self {
         match self.keys {
-            // What was handed to the device from outside stays until it is overtaken.
+            // A floor that was handed to the device from outside stays until a version overtakes
+            // it.
             None if self.version > version => self,
             _ => Self {
                 version,

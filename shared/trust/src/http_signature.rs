@@ -1,10 +1,10 @@
 //! Signed requests: one fixed profile of RFC 9421 over Ed25519.
 //!
-//! Covered are `@method`, `@authority`, `@path`, `@query` and `content-digest` (RFC 9530,
-//! SHA-256), with `created`, the server's `nonce`, `keyid` (the public key in hexadecimal),
-//! `alg="ed25519"` and `tag="tidegate-v1"`. Freshness comes from the nonce, so that a device
-//! needs no clock; `created` is informative. A verifier rebuilds the whole parameter list from
-//! the few values that may vary: anything else in the header does not match.
+//! The signature covers `@method`, `@authority`, `@path`, `@query` and `content-digest` (RFC 9530,
+//! SHA-256). Its parameters are `created`, the server's `nonce`, `keyid` (the public key in
+//! hexadecimal), `alg="ed25519"` and `tag="tidegate-v1"`. Freshness comes from the nonce, so that a
+//! device needs no clock; `created` is informative. A verifier rebuilds the whole parameter list
+//! from the few values that may vary: anything else in the header does not match.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,12 +12,12 @@ use sha2::Digest as _;
 
 use crate::{PublicKey, SecretKey};
 
-/// What a request is, as far as it is signed.
+/// Parts of a request that are signed.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestFacts<'a> {
     /// Upper-case method.
     pub method: &'a str,
-    /// Host and, where it is not the default, port.
+    /// Host, with the port if it is not the default.
     pub authority: &'a str,
     /// Absolute path.
     pub path: &'a str,
@@ -38,13 +38,13 @@ pub struct SignatureHeaders {
     pub signature: String,
 }
 
-/// Why a signed request was refused.
+/// Reason a signed request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// The body is not the digested one.
+    /// The digest does not match the body.
     #[error("content-digest does not match the body")]
     Digest,
-    /// The header is not of the profile.
+    /// The header does not follow the profile.
     #[error("signature-input is not of the profile tidegate-v1")]
     Profile,
     /// The signature does not match.
@@ -52,7 +52,7 @@ pub enum SignatureError {
     Signature,
 }
 
-/// What a verified request says of its signer.
+/// Signer of a verified request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signer {
     /// The key that signed.
@@ -72,7 +72,7 @@ fn parameters(created: i64, nonce: &str, key: &PublicKey) -> String {
     )
 }
 
-/// RFC 9421 section 2.5: one line a component, the parameters last.
+/// Signature base, RFC 9421 section 2.5: one line per component, the parameters last.
 fn base(request: &RequestFacts<'_>, digest: &str, parameters: &str) -> String {
     format!(
         "\"@method\": {}\n\"@authority\": {}\n\"@path\": {}\n\"@query\": ?{}\n\
@@ -101,7 +101,7 @@ pub fn sign_request(
     }
 }
 
-/// Checks a signed request. The nonce and the key are the caller's to judge.
+/// Checks a signed request. Judging the nonce and the key is up to the caller.
 pub fn verify_request(
     headers: &SignatureHeaders,
     request: &RequestFacts<'_>,
@@ -131,7 +131,7 @@ pub fn verify_request(
     })
 }
 
-/// The values that may vary; the caller rebuilds the header from them and compares.
+/// Extracts the values that may vary; the caller rebuilds the header from them and compares.
 fn parse(input: &str) -> Option<(i64, &str, PublicKey)> {
     let value = |name: &str, end: &str| {
         let rest = &input[input.find(name)? + name.len()..];

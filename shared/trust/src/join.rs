@@ -7,18 +7,18 @@ use tidegate_protocol::{Channel, JoinTokenId, Sha256};
 
 use crate::{Floor, Floors};
 
-/// The lowest versions that a new device accepts. It has seen nothing yet, so that an old copy of
-/// the repository would look like a new one.
+/// Lowest versions that a new device accepts. It has seen nothing yet, so that an old copy of the
+/// repository would look like a current one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backstop {
-    /// Of `targets`.
+    /// Lowest version of `targets`.
     pub targets: u64,
-    /// Of the roles of the token's product: alpha, beta, stable.
+    /// Lowest versions of the roles of the token's product: alpha, beta, stable.
     pub roles: [u64; 3],
 }
 
 impl Backstop {
-    /// The floors of a new device in a channel.
+    /// Returns the floors of a new device on a channel.
     pub fn floors(&self, channel: Channel) -> Floors {
         let role = match channel {
             Channel::Alpha => self.roles[0],
@@ -42,7 +42,7 @@ impl Backstop {
 /// versions of what that root vouches for (`targets.alpha.beta.stable`).
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
-    /// Which token.
+    /// Id of the token.
     pub id: JoinTokenId,
     /// 32 random bytes; the server keeps only their hash.
     pub secret: [u8; 32],
@@ -60,7 +60,7 @@ pub struct JoinToken {
 pub struct JoinTokenError;
 
 impl fmt::Display for JoinToken {
-    /// The whole token, secret included: this is what is handed to the device.
+    /// Writes the whole token, secret included: this is what is handed to the device.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = self.id.to_string();
         let id = id.trim_start_matches("join_");

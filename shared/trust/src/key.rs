@@ -8,7 +8,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde_json::{Value, json};
 
-/// Why a key cannot be used.
+/// Reason a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not a private key in PKCS#8 PEM.
@@ -23,7 +23,7 @@ pub enum KeyError {
     /// A kind of key that this version does not know.
     #[error("keys of kind {0} are not known to this version")]
     Kind(String),
-    /// Where the key is kept, signing failed.
+    /// Signing failed in the place where the key is kept.
     #[error("the key's keeper: {0}")]
     Keeper(String),
     /// The signature does not match.
@@ -36,7 +36,7 @@ pub enum KeyError {
 pub struct SecretKey(SigningKey);
 
 impl SecretKey {
-    /// From 32 random bytes.
+    /// Creates a key from 32 random bytes.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self(SigningKey::from_bytes(&seed))
     }
@@ -78,7 +78,7 @@ impl fmt::Debug for SecretKey {
 pub struct PublicKey(VerifyingKey);
 
 impl PublicKey {
-    /// The form in which TUF metadata lists it.
+    /// Returns the form in which TUF metadata lists it.
     pub fn to_tuf(&self) -> Value {
         json!({
             "keytype": "ed25519",

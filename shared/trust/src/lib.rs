@@ -1,4 +1,4 @@
-//! Who may say what: keys, signed metadata, and the verifier with its numbered checks.
+//! Trust: keys, signed metadata, and the verifier with its numbered checks.
 //!
 //! One TUF repository and one assignment. People's offline keys sign `root`, `targets` and one
 //! role per product and channel, which lists every image that may ever run. The server's online
@@ -48,7 +48,7 @@ use tidegate_protocol::Timestamp;
 /// Version of the TUF specification that the metadata is written to.
 pub const SPEC_VERSION: &str = "1.0.31";
 
-/// How long each kind of metadata is good for.
+/// Lifetime of each kind of metadata.
 pub mod lifetime {
     use std::time::Duration;
 
@@ -63,15 +63,15 @@ pub mod lifetime {
     pub const SNAPSHOT: Duration = Duration::from_secs(7 * DAY);
     /// `timestamp`: a day; signed again each hour.
     pub const TIMESTAMP: Duration = Duration::from_secs(DAY);
-    /// An assignment: the time in which a device must take it up.
+    /// An assignment: time within which a device must accept it.
     pub const ASSIGNMENT: Duration = Duration::from_hours(1);
-    /// The longest that an agent accepts for an assignment.
+    /// Maximum lifetime of an assignment that an agent accepts.
     pub const ASSIGNMENT_MAX: Duration = Duration::from_secs(DAY);
-    /// The longest for an assignment that is carried to a machine without a network.
+    /// Maximum lifetime of an assignment that is carried to a machine without a network.
     pub const CARRIED_MAX: Duration = Duration::from_secs(60 * DAY);
 }
 
-/// The largest files that are accepted, in bytes.
+/// Size limits of accepted files, in bytes.
 pub mod size_limit {
     /// One version of `root`.
     pub const ROOT: usize = 64 << 10;
@@ -90,7 +90,7 @@ pub mod size_limit {
     pub const ROOT_STEPS: u32 = 32;
 }
 
-/// To the calendar type of the verification core; times outside its range are clamped.
+/// Converts to the calendar type of the verification core; times outside its range are clamped.
 pub(crate) fn to_jiff(at: Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(if at < Timestamp::ZERO {
         jiff::Timestamp::MIN
@@ -99,8 +99,8 @@ pub(crate) fn to_jiff(at: Timestamp) -> jiff::Timestamp {
     })
 }
 
-/// The moment after `now`: the core takes metadata that expires exactly now for good, and the
-/// specification (5.3.10 and its like) does not.
+/// Returns the moment after `now`: the core accepts metadata that expires exactly now, and the
+/// specification (5.3.10 and similar) does not.
 pub(crate) fn expiry_check(now: Timestamp) -> jiff::Timestamp {
     let now = to_jiff(now);
     now.checked_add(jiff::SignedDuration::from_nanos(1))

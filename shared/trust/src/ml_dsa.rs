@@ -1,7 +1,7 @@
 //! ML-DSA-65 (FIPS 204) beside Ed25519: a forger has to break both.
 //!
-//! Signed as TAP 21 says: the bytes under the signature are `"tuf"`, `0x01` and the SHA-512 of the
-//! canonical form; pure ML-DSA with an empty context. Public keys are PEM SPKI (RFC 9881).
+//! Signatures follow TAP 21: the signed bytes are `"tuf"`, `0x01` and the SHA-512 of the canonical
+//! form; pure ML-DSA with an empty context. Public keys are PEM SPKI (RFC 9881).
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ impl MlDsaPublic {
         Some(VerifyingKey::decode(&encoded))
     }
 
-    /// Checks a signature over bytes that have their prefix already.
+    /// Checks a signature over bytes that already have their prefix.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         let signature = EncodedSignature::<MlDsa65>::try_from(signature)
             .ok()
@@ -65,12 +65,12 @@ impl fmt::Debug for MlDsaPublic {
     }
 }
 
-/// A private key. Its `Debug` form shows nothing of it.
+/// A private key. Its `Debug` form reveals nothing.
 #[derive(Clone)]
 pub struct MlDsaSecret(Box<SigningKey<MlDsa65>>);
 
 impl MlDsaSecret {
-    /// From 32 random bytes.
+    /// Creates a key from 32 random bytes.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self(Box::new(SigningKey::from_seed(&seed.into())))
     }
@@ -96,7 +96,7 @@ impl MlDsaSecret {
         MlDsaPublic(key.encode().to_vec())
     }
 
-    /// Signs bytes that have their prefix already; deterministic, so that a machine with poor
+    /// Signs bytes that already have their prefix. Deterministic, so that a machine with poor
     /// randomness signs as safely.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         self.0

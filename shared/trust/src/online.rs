@@ -1,4 +1,4 @@
-//! What the online keys say of the files that people sign.
+//! Statements of the online keys about the files that people sign.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use tidegate_protocol::{Sha256, Timestamp};
 
 use crate::SPEC_VERSION;
 
-/// What `snapshot` and `timestamp` pin of a file.
+/// Facts about a file that `snapshot` and `timestamp` pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileFacts {
     /// Its version.
@@ -19,7 +19,7 @@ pub struct FileFacts {
 }
 
 impl FileFacts {
-    /// The facts of a file.
+    /// Computes the facts of a file.
     pub fn of(version: u64, bytes: &[u8]) -> Self {
         let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes);
         Self {
@@ -38,7 +38,7 @@ impl FileFacts {
     }
 }
 
-/// The body of `snapshot`: what every targets file is.
+/// Body of `snapshot`: the facts of every targets file.
 pub fn snapshot_body(
     version: u64,
     expires: Timestamp,
@@ -57,7 +57,7 @@ pub fn snapshot_body(
     })
 }
 
-/// The body of `timestamp`: which snapshot is current.
+/// Body of `timestamp`: the current snapshot.
 pub fn timestamp_body(version: u64, expires: Timestamp, snapshot: FileFacts) -> Value {
     json!({
         "_type": "timestamp",
@@ -68,7 +68,7 @@ pub fn timestamp_body(version: u64, expires: Timestamp, snapshot: FileFacts) -> 
     })
 }
 
-/// The version written in a signed file, unverified.
+/// Returns the version stated in a signed file, unverified.
 pub fn signed_version(bytes: &[u8]) -> Option<u64> {
     serde_json::from_slice::<Value>(bytes)
         .ok()?

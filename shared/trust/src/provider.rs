@@ -1,8 +1,8 @@
 //! The cryptography behind the verification core: ed25519-dalek's strict verification, ml-dsa and
 //! sha2.
 //!
-//! Keys and schemes that it does not know are refused one by one; the core then goes on to the
-//! next signature, so that metadata may carry keys of a later kind.
+//! Unknown keys and schemes are refused one by one; the core then goes on to the next signature, so
+//! that metadata may carry keys of a later kind.
 
 use sha2::Digest;
 use sigstore_crypto::{CryptoProvider, Error, HashContext, SigningScheme};
@@ -68,8 +68,9 @@ impl CryptoProvider for Provider {
     }
 }
 
-/// Makes the core use this provider. Harmless to repeat.
+/// Installs this provider in the core. Idempotent.
 pub(crate) fn install() {
-    // An error means that it, or one that the embedding program chose, is there already.
+    // An error means that this provider, or one that the embedding program chose, is installed
+    // already.
     let _ = sigstore_crypto::install_default_provider(&Provider);
 }

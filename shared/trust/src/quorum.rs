@@ -1,8 +1,8 @@
-//! Who may sign a role, and how many of them must.
+//! Quorums: the holders who may sign a role, and how many of them must.
 //!
 //! TUF counts signatures, not people, and knows no "one of each kind". A person of the hybrid
-//! profile signs with two keys, and the threshold is above the number of pairs: whoever breaks
-//! one of the two algorithms makes at most one signature a pair, and still needs a person.
+//! profile signs with two keys, and the threshold is above the number of pairs: whoever breaks one
+//! of the two algorithms makes at most one signature per pair, and still needs a person.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +12,17 @@ use sigstore_tuf::metadata::{Metadata, Targets};
 use crate::role_key::{KeyKind, RoleKey, RoleSigner};
 use crate::{Signed, TrustError, provider, sign};
 
-/// A person, or a machine, with one key of each kind that its profile has.
+/// A person or a machine, with one key of each kind in its profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// How people call it: letters, digits, `.`, `_`, `@` and `-`, at most 64.
+    /// Name that people use: letters, digits, `.`, `_`, `@` and `-`, at most 64.
     pub name: String,
-    /// Its keys, one a kind.
+    /// Its keys, one of each kind.
     pub keys: Vec<RoleKey>,
 }
 
 impl Holder {
-    /// A holder with checked name and keys.
+    /// Creates a holder after checking name and keys.
     pub fn new(name: &str, keys: Vec<RoleKey>) -> Result<Self, TrustError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._@-".contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name.starts_with('.') {
@@ -44,7 +44,7 @@ impl Holder {
         })
     }
 
-    /// A machine's single key.
+    /// Creates a holder for a machine with a single key.
     pub fn machine(name: &str, key: impl Into<RoleKey>) -> Self {
         Self {
             name: name.to_owned(),
@@ -57,7 +57,7 @@ impl Holder {
         self.keys.len() > 1
     }
 
-    /// A short form for people to read to one another: the first digits of its key ids.
+    /// Short form for people to read to one another: the first digits of its key ids.
     pub fn fingerprint(&self) -> String {
         let ids: Vec<String> = self
             .keys
@@ -67,7 +67,7 @@ impl Holder {
         ids.join("+")
     }
 
-    /// The file that a person hands on: name and public keys, signed by each of the keys, so
+    /// Writes the file that a person hands on: name and public keys, signed by each of the keys, so
     /// that nobody can put a name to keys that are not theirs.
     pub fn to_file(&self, signers: &[&dyn RoleSigner]) -> Result<Vec<u8>, TrustError> {
         let body = json!({
@@ -106,17 +106,17 @@ impl Holder {
     }
 }
 
-/// Who may sign a role, and how many signatures it needs.
+/// Holders who may sign a role, and the number of signatures that it needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Quorum {
-    /// The holders, in the order in which they were added.
+    /// The holders, in the order they were added.
     pub holders: Vec<Holder>,
-    /// Signatures needed, as metadata counts them.
+    /// Number of signatures needed, as metadata counts them.
     pub threshold: u32,
 }
 
 impl Quorum {
-    /// Some of these holders, by their number.
+    /// Creates a quorum that needs `people` of these holders.
     pub fn of_people(holders: Vec<Holder>, people: u32) -> Self {
         let mut quorum = Self {
             holders,
@@ -126,22 +126,22 @@ impl Quorum {
         quorum
     }
 
-    /// One holder alone.
+    /// Creates a quorum of one holder.
     pub fn one(holder: Holder) -> Self {
         Self::of_people(vec![holder], 1)
     }
 
-    /// Asks for the signatures of so many people.
+    /// Sets the number of people who must sign.
     pub fn set_people(&mut self, people: u32) {
         self.threshold = people.saturating_mul(self.kinds());
     }
 
-    /// How many people must sign at least.
+    /// Minimum number of people who must sign.
     pub fn people(&self) -> u32 {
         self.threshold.div_ceil(self.kinds())
     }
 
-    /// Kinds of keys that a holder signs with.
+    /// Number of kinds of keys that a holder signs with.
     fn kinds(&self) -> u32 {
         let most = self.holders.iter().map(|h| h.keys.len()).max().unwrap_or(1);
         u32::try_from(most).unwrap_or(1)
@@ -152,13 +152,13 @@ impl Quorum {
         self.holders.iter().flat_map(|h| &h.keys)
     }
 
-    /// The holder with a name.
+    /// Returns the holder with a name.
     pub fn holder(&self, name: &str) -> Option<&Holder> {
         self.holders.iter().find(|h| h.name == name)
     }
 
-    /// Adds a holder; the number of people asked for stays. The same key under two names would
-    /// let one person count as two, and is refused.
+    /// Adds a holder; the number of people required stays the same. The same key under two names
+    /// would let one person count as two, and is refused.
     pub fn add(&mut self, role: &str, holder: Holder) -> Result<(), TrustError> {
         if let Some(known) = self.holder(&holder.name) {
             return Err(TrustError::field(
@@ -189,7 +189,7 @@ impl Quorum {
         Ok(())
     }
 
-    /// Takes a holder out; the number of people asked for stays.
+    /// Removes a holder; the number of people required stays the same.
     pub fn remove(&mut self, role: &str, name: &str) -> Result<(), TrustError> {
         let people = self.people();
         let before = self.holders.len();
@@ -201,8 +201,8 @@ impl Quorum {
         Ok(())
     }
 
-    /// Whether the quorum is one that may be signed: possible to meet, and above the number of
-    /// pairs where it is hybrid.
+    /// Checks that the quorum may be signed: it can be met and, if it is hybrid, its threshold is
+    /// above the number of pairs.
     pub fn check(&self, role: &str) -> Result<(), TrustError> {
         let refuse = |what: String| Err(TrustError::field(role, what));
         let have = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
@@ -235,7 +235,7 @@ impl Quorum {
         Ok(())
     }
 
-    /// The `keyids` and `threshold` of metadata; keys and holders' names are added to the maps.
+    /// Returns the `keyids` and `threshold` of metadata; adds keys and holders' names to the maps.
     pub(crate) fn to_json(
         &self,
         keys: &mut Map<String, Value>,
@@ -297,8 +297,8 @@ impl Quorum {
     }
 }
 
-/// The verification core counts key ids; a key that stands under two of them would count twice.
-/// Checked for every role that a root or a delegation names, before it is believed.
+/// Refuses one key under two ids: the verification core counts key ids, so the key would count
+/// twice. Checked for every role that a root or a delegation names, before it is believed.
 pub(crate) fn check_distinct(
     file: &str,
     role: &str,
@@ -308,7 +308,7 @@ pub(crate) fn check_distinct(
     let mut seen = BTreeSet::new();
     let distinct_ids: BTreeSet<&String> = ids.iter().collect();
     for key in distinct_ids.into_iter().filter_map(|id| keys.get(id)) {
-        // The bytes of the key, not their spelling.
+        // Compares the bytes of the key, not their spelling.
         let material = key.verification_key().map_or_else(
             |_| key.keyval.public.trim().as_bytes().to_vec(),
             |key| key.as_bytes().to_vec(),
@@ -323,7 +323,7 @@ pub(crate) fn check_distinct(
     Ok(())
 }
 
-/// A digest of who may sign a role, to tell whether its keys have changed.
+/// Digest of who may sign a role, to detect a change of its keys.
 pub(crate) fn digest(
     ids: &[String],
     threshold: usize,
@@ -337,7 +337,7 @@ pub(crate) fn digest(
     crate::FileFacts::of(0, text.as_bytes()).sha256
 }
 
-/// Who has signed a draft so far: the names of the holders all of whose keys have.
+/// Returns the names of the holders who have signed a draft so far, with all of their keys.
 pub fn signed_by(file: &str, bytes: &[u8], quorum: &Quorum) -> Result<Vec<String>, TrustError> {
     provider::install();
     let signed = Signed::from_bytes(file, bytes)?;

@@ -1,11 +1,11 @@
-//! What a device signs beside its requests: results, and a change of its key.
+//! Statements that a device signs in addition to its requests: reports, and a change of its key.
 
 use tidegate_protocol::{DeviceId, Report};
 
 use crate::{KeyError, PublicKey, SecretKey};
 
-/// The bytes under a report's signature: a line that says what it is and whose, then the report's
-/// canonical JSON without the signature.
+/// Bytes under a report's signature: a line that states what it is and the device, then the
+/// report's canonical JSON without the signature.
 fn statement(device: DeviceId, report: &Report) -> Vec<u8> {
     let unsigned = Report {
         signature: None,
@@ -37,7 +37,7 @@ pub fn verify_report(key: &PublicKey, device: DeviceId, report: &Report) -> Resu
     key.verify(&statement(device, report), &signature)
 }
 
-/// The bytes that a device's new key signs, so that nobody announces a key that is another's.
+/// Bytes that a device's new key signs, so that nobody announces a key that belongs to another.
 pub fn key_change(device: DeviceId, counter: u64, old: &PublicKey, new: &PublicKey) -> Vec<u8> {
     format!("tidegate-key-change-v1 {device} {counter} {old} {new}").into_bytes()
 }

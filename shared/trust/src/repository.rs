@@ -1,5 +1,5 @@
-//! The server's side of the repository: which uploaded files are taken, and what the online
-//! keys say about them.
+//! The server's side of the repository: which uploaded files are accepted, and what the online keys
+//! state about them.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +32,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Checks an uploaded file against what is there and takes it. Gives its version, or `None`
-    /// when exactly these bytes are there already. Nothing changes when it is refused.
+    /// Checks an uploaded file against the current files and stores it. Returns its version, or
+    /// `None` if exactly these bytes are already stored. A refused file changes nothing.
     pub fn accept(
         &mut self,
         file: &UploadedFile,
@@ -202,7 +202,7 @@ impl Repository {
             .map(|(bytes, t)| (t.version, bytes.as_slice()))
     }
 
-    /// A product-channel role.
+    /// Returns a product-channel role.
     pub fn role(&self, name: &RoleName) -> Option<&ProductRole> {
         self.roles.get(name).map(|(_, role)| role)
     }
@@ -214,9 +214,9 @@ impl Repository {
             .is_some_and(|(_, t)| delegation(t, &name.to_string()).is_some())
     }
 
-    /// Whether every file that is there is still signed as the files above it ask. A change of
-    /// holders must come together with the files that they sign anew: devices would refuse the
-    /// old ones.
+    /// Checks that every stored file is still signed as the files above it require. A change of
+    /// holders must come together with the files that they sign again: devices would refuse the old
+    /// ones.
     pub fn check_chain(&self) -> Result<(), TrustError> {
         let unsigned = |role: &str, source: sigstore_tuf::Error| {
             TrustError::field(
@@ -251,7 +251,7 @@ impl Repository {
         Ok(())
     }
 
-    /// The offline quorum of a role, as the newest accepted files name it.
+    /// Returns the offline quorum of a role, as the newest accepted files name it.
     pub fn quorum(&self, role: &str) -> Result<Quorum, TrustError> {
         let none = || TrustError::field(role, "no such role");
         if TOP_ROLES.contains(&role) {
@@ -265,14 +265,14 @@ impl Repository {
         Ok(delegation.quorum.clone())
     }
 
-    /// The keys whose signatures a draft of a role may carry: those of the role, and for a root
-    /// those of the new one too. Refuses a draft that is not the next version, or says something
-    /// that must not be signed.
+    /// Returns the keys whose signatures a draft of a role may carry: those of the role and, for a
+    /// root, those of the new one too. Refuses a draft that is not the next version, or contains
+    /// something that must not be signed.
     pub fn draft_keys(&self, role: &str, draft: &Signed) -> Result<Vec<RoleKey>, TrustError> {
         let version = draft.body()["version"].as_u64().unwrap_or(0);
         let present = self.version(role);
         let next = if role == "root" {
-            // The last version has no successor.
+            // The highest version number has no successor.
             present.checked_add(1) == Some(version)
         } else {
             version > present
@@ -307,7 +307,7 @@ impl Repository {
         Ok(keys)
     }
 
-    /// The bytes of a file that people sign, as accepted last.
+    /// Returns the bytes of a file that people sign, as last accepted.
     pub fn bytes(&self, role: &str) -> Option<&[u8]> {
         match role {
             "root" => self.root().map(|(_, bytes)| bytes),
@@ -319,12 +319,12 @@ impl Repository {
         }
     }
 
-    /// The product-channel roles that are there.
+    /// Returns the product-channel roles that are stored.
     pub fn roles(&self) -> impl Iterator<Item = &ProductRole> {
         self.roles.values().map(|(_, role)| role)
     }
 
-    /// The version of a file that people sign; 0 when there is none.
+    /// Version of a file that people sign; 0 if there is none.
     pub fn version(&self, role: &str) -> u64 {
         match role {
             "root" => self.root().map_or(0, |(version, _)| version),
@@ -337,12 +337,12 @@ impl Repository {
         }
     }
 
-    /// What a role says of one image.
+    /// Returns what a role states about one image.
     pub fn image(&self, path: &ImagePath) -> Option<&ImageFacts> {
         self.role(&path.role)?.images.get(path)
     }
 
-    /// What `snapshot` has to pin of the offline-signed files.
+    /// Returns what `snapshot` has to pin of the offline-signed files.
     pub fn pins(&self) -> BTreeMap<String, FileFacts> {
         let mut pins = BTreeMap::new();
         if let Some((bytes, targets)) = &self.targets {
@@ -369,8 +369,8 @@ pub(crate) fn delegation<'a>(
         .map(|role| (&block.keys, role))
 }
 
-/// Every role that `targets` names: a name of its own, distinct keys, and no more roles than a
-/// client will look at.
+/// Checks every role that `targets` delegates: a valid and unique name, a threshold above 0, and
+/// distinct keys.
 fn check_delegations(targets: &Targets) -> Result<(), TrustError> {
     let file = "targets.json";
     let Some(block) = &targets.delegations else {

@@ -1,4 +1,4 @@
-//! The content of the offline roles: made by the CLI, read by server and agent.
+//! Content of the offline roles: written by the CLI, read by server and agent.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,12 +21,12 @@ pub struct RoleName {
 }
 
 impl RoleName {
-    /// The role's name.
+    /// Creates a role name.
     pub fn new(product: ProductName, channel: Channel) -> Self {
         Self { product, channel }
     }
 
-    /// The paths that it may speak for.
+    /// Pattern of the paths that it may speak for.
     pub fn paths(&self) -> String {
         format!("{}/{}/*/*", self.product, self.channel)
     }
@@ -51,14 +51,14 @@ impl FromStr for RoleName {
     }
 }
 
-/// Where an image stands in the repository: `<product>/<channel>/<release>/<platform>`.
+/// Path of an image in the repository: `<product>/<channel>/<release>/<platform>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ImagePath {
-    /// Whose.
+    /// Role of its product and channel.
     pub role: RoleName,
-    /// Which release.
+    /// The release.
     pub release: Version,
-    /// For what.
+    /// The platform.
     pub platform: Platform,
 }
 
@@ -93,38 +93,38 @@ impl FromStr for ImagePath {
     }
 }
 
-/// How the publisher says an installed image is checked. Signed offline, because it is a
+/// Health check of an installed image, as the publisher defines it. Signed offline, because it is a
 /// command that devices run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Program and arguments; the program is found below the slot.
+    /// Program and arguments; the program is looked up below the slot.
     pub command: Vec<String>,
-    /// How long it may take, in seconds.
+    /// Timeout in seconds.
     pub timeout_s: u32,
 }
 
-/// What the offline keys say of one image.
+/// Facts about one image, as stated by the offline keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {
-    /// Its bytes.
+    /// Digest and length of its bytes.
     #[serde(skip, default = "no_image")]
     pub image: Image,
     /// Its release.
     pub release: Version,
     /// The platforms that it runs on.
     pub hw: Vec<Platform>,
-    /// How the bytes are to be taken: [`ImageFacts::TAR`] or [`ImageFacts::RAW`].
+    /// Format of the bytes: [`ImageFacts::TAR`] or [`ImageFacts::RAW`].
     pub format: String,
-    /// The oldest release that it may be installed over.
+    /// Oldest release that it may be installed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_from: Option<Version>,
-    /// The oldest agent that can install it.
+    /// Oldest agent that can install it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_agent: Option<Version>,
-    /// Whether it may not be skipped on the way to a later release.
+    /// Whether it must not be skipped on the way to a later release.
     #[serde(default)]
     pub stepping_stone: bool,
-    /// Whether a device may return from it to an older release by order of the server.
+    /// Whether a device may roll back from it to an older release on the server's order.
     pub allow_rollback: bool,
     /// Its health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,16 +166,16 @@ pub(crate) fn image_of(path: &str, file: &TargetFile) -> Result<Image, TrustErro
     })
 }
 
-/// What a product-channel role says beyond its images.
+/// Policy of a product-channel role, in addition to its images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// No release below this one is installed any more.
+    /// Oldest release that may still be installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_release: Option<Version>,
-    /// Releases that are not installed any more.
+    /// Releases that may no longer be installed.
     #[serde(default)]
     pub eol: Vec<Version>,
-    /// A word to people.
+    /// Notice for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
 }
@@ -187,9 +187,9 @@ pub struct ProductRole {
     pub name: RoleName,
     /// Its version.
     pub version: u64,
-    /// When it was signed.
+    /// Time of signing.
     pub issued: Timestamp,
-    /// When it ends.
+    /// Time of expiry.
     pub expires: Timestamp,
     /// Its policy.
     pub policy: Policy,
@@ -198,13 +198,13 @@ pub struct ProductRole {
 }
 
 impl ProductRole {
-    /// Reads a role's own file; signatures are not judged.
+    /// Reads a role's own file without verifying signatures.
     pub fn from_bytes(name: &RoleName, bytes: &[u8]) -> Result<Self, TrustError> {
         let parsed = crate::quorum::parse_targets(&name.to_string(), bytes)?;
         Self::from_targets(name, parsed.signed())
     }
 
-    /// Reads a role that has been verified.
+    /// Reads a role whose signatures were verified.
     pub fn from_targets(name: &RoleName, targets: &Targets) -> Result<Self, TrustError> {
         let file = name.to_string();
         let mut images = BTreeMap::new();

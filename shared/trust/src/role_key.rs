@@ -11,7 +11,7 @@ use crate::{KeyError, PublicKey, SecretKey};
 pub enum KeyKind {
     /// Ed25519 (RFC 8032).
     Ed25519,
-    /// ML-DSA-65 (FIPS 204), by TAP 21.
+    /// ML-DSA-65 (FIPS 204), as in TAP 21.
     MlDsa65,
 }
 
@@ -39,7 +39,7 @@ impl RoleKey {
         }
     }
 
-    /// The form in which metadata lists it.
+    /// Returns the form in which metadata lists it.
     pub fn to_tuf(&self) -> Value {
         match self {
             Self::Ed25519(key) => key.to_tuf(),
@@ -81,14 +81,14 @@ impl RoleKey {
     }
 }
 
-/// What ML-DSA signs in place of the canonical form.
+/// Message that ML-DSA signs in place of the canonical form.
 fn tap21(canonical: &[u8]) -> Vec<u8> {
     let mut message = b"tuf\x01".to_vec();
     message.extend_from_slice(&Sha512::digest(canonical));
     message
 }
 
-/// Something that signs roles: a key in memory, or one in a token.
+/// Signer of roles: a key in memory, or one in a token.
 pub trait RoleSigner {
     /// The public half.
     fn role_key(&self) -> RoleKey;

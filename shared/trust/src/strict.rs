@@ -10,10 +10,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use crate::TrustError;
 
-/// The deepest nesting that any of our files needs is 6.
+/// Limit on nesting. The deepest of our files needs 6.
 const MAX_DEPTH: u8 = 32;
 
-/// Refuses bytes that are not such JSON.
+/// Refuses bytes that are not such strict JSON.
 pub(crate) fn check(file: &str, bytes: &[u8]) -> Result<(), TrustError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     Strict(MAX_DEPTH)

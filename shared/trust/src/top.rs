@@ -19,19 +19,19 @@ pub const TOP_ROLES: [&str; 4] = ["root", "targets", "snapshot", "timestamp"];
 
 type Names = BTreeMap<String, BTreeSet<String>>;
 
-/// Who may sign one role that `targets` delegates.
+/// Delegation of one role by `targets`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delegation {
     /// The role's name.
     pub name: String,
-    /// Who signs it.
+    /// Quorum that signs it.
     pub quorum: Quorum,
-    /// The paths that it may speak for.
+    /// Paths that it may speak for.
     pub paths: Vec<String>,
 }
 
 impl Delegation {
-    /// The delegation of a product-channel role.
+    /// Creates the delegation of a product-channel role.
     pub fn product(role: &RoleName, quorum: Quorum) -> Self {
         Self {
             name: role.to_string(),
@@ -40,7 +40,7 @@ impl Delegation {
         }
     }
 
-    /// The delegation of assignments to a server.
+    /// Creates the delegation of assignments to a server.
     pub fn director(key: impl Into<RoleKey>) -> Self {
         Self {
             name: DIRECTOR.into(),
@@ -63,13 +63,13 @@ pub struct TopTargets {
     pub issued: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
-    /// Who may sign what, in order.
+    /// Delegated roles, in order.
     pub delegations: Vec<Delegation>,
 }
 
 impl TopTargets {
-    /// Reads its own file, made by [`TopTargets::body`]. Keys of unknown kinds are refused here:
-    /// an editor that drops them would lose them.
+    /// Reads the file that [`TopTargets::body`] makes. Keys of unknown kinds are refused here: an
+    /// editor that drops them would lose them.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrustError> {
         let file = "targets.json";
         let signed = quorum::parse_targets(file, bytes)?.into_signed();
@@ -98,17 +98,18 @@ impl TopTargets {
         })
     }
 
-    /// The delegation of a role.
+    /// Returns the delegation of a role.
     pub fn delegation(&self, name: &str) -> Option<&Delegation> {
         self.delegations.iter().find(|d| d.name == name)
     }
 
-    /// The delegation of a role, to be changed.
+    /// Returns the delegation of a role for changing.
     pub fn delegation_mut(&mut self, name: &str) -> Option<&mut Delegation> {
         self.delegations.iter_mut().find(|d| d.name == name)
     }
 
-    /// Whether it may be signed: each quorum can be met and is safe, and the director is there.
+    /// Checks that it may be signed: each quorum can be met and is safe, and the director is
+    /// present.
     pub fn check(&self) -> Result<(), TrustError> {
         for delegation in &self.delegations {
             delegation.quorum.check(&delegation.name)?;
@@ -159,9 +160,9 @@ pub struct RootRole {
     pub issued: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
-    /// Offline: who signs roots.
+    /// Offline quorum that signs roots.
     pub root: Quorum,
-    /// Offline: who signs `targets`.
+    /// Offline quorum that signs `targets`.
     pub targets: Quorum,
     /// The server's key for `snapshot`.
     pub snapshot: Quorum,
@@ -170,7 +171,7 @@ pub struct RootRole {
 }
 
 impl RootRole {
-    /// The quorum of a top role.
+    /// Returns the quorum of a top role.
     pub fn quorum(&self, role: &str) -> Option<&Quorum> {
         match role {
             "root" => Some(&self.root),
@@ -181,7 +182,7 @@ impl RootRole {
         }
     }
 
-    /// The quorum of a top role, to be changed.
+    /// Returns the quorum of a top role for changing.
     pub fn quorum_mut(&mut self, role: &str) -> Option<&mut Quorum> {
         match role {
             "root" => Some(&mut self.root),
@@ -192,7 +193,7 @@ impl RootRole {
         }
     }
 
-    /// Reads its own file, made by [`RootRole::body`]; signatures are not judged.
+    /// Reads the file that [`RootRole::body`] makes, without verifying signatures.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrustError> {
         let file = "root.json";
         let root = parse(bytes)?.into_signed();
@@ -214,14 +215,14 @@ impl RootRole {
         })
     }
 
-    /// Whether it may be signed: each quorum can be met and is safe.
+    /// Checks that it may be signed: each quorum can be met and is safe.
     pub fn check_quorums(&self) -> Result<(), TrustError> {
         for role in TOP_ROLES {
             if let Some(quorum) = self.quorum(role) {
                 quorum.check(role)?;
             }
         }
-        // Whoever stole the server must not find an offline key on it.
+        // A thief of the server must not find an offline key on it.
         for online in [&self.snapshot, &self.timestamp] {
             for key in online.keys() {
                 if self
@@ -263,7 +264,7 @@ impl RootRole {
         })
     }
 
-    /// Whether a root's bytes are a root signed by its own keys.
+    /// Checks that bytes are a root signed by its own keys.
     pub fn check(bytes: &[u8]) -> Result<(), TrustError> {
         let root = parse(bytes)?;
         let keys = root
@@ -296,7 +297,7 @@ fn parse(bytes: &[u8]) -> Result<Metadata<Root>, TrustError> {
     Metadata::<Root>::from_slice(bytes).map_err(refuse)
 }
 
-/// No role of a root may list one key under two ids.
+/// Refuses a root in which a role lists one key under two ids.
 pub(crate) fn check_root_keys(root: &Root) -> Result<(), TrustError> {
     for (role, keys) in &root.roles {
         quorum::check_distinct("root.json", role, &keys.keyids, &root.keys)?;
@@ -304,7 +305,7 @@ pub(crate) fn check_root_keys(root: &Root) -> Result<(), TrustError> {
     Ok(())
 }
 
-/// The time at which an offline key signed a root, where it says so.
+/// Time at which an offline key signed a root, if it states one.
 pub(crate) fn root_issued(root: &Root) -> Option<Timestamp> {
     issued("root.json", &root.extra).ok()
 }

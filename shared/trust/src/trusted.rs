@@ -1,4 +1,4 @@
-//! What a device trusts after a complete refresh.
+//! Verified metadata that a device trusts after a complete refresh.
 
 use sigstore_tuf::metadata::{Metadata, Targets};
 use sigstore_tuf::{Error, TrustedMetadataSet};
@@ -7,7 +7,7 @@ use tidegate_protocol::Timestamp;
 use crate::verify::refuse;
 use crate::{DIRECTOR, ProductRole, RoleName, TrustError, expiry_check, role, top};
 
-/// What a device trusts after a complete refresh.
+/// Verified metadata that a device trusts after a complete refresh.
 #[derive(Clone)]
 pub struct Trusted {
     set: TrustedMetadataSet,
@@ -34,7 +34,7 @@ impl Trusted {
         &self.role
     }
 
-    /// The newest time that an offline key has vouched for: a floor for the device's clock.
+    /// Newest time that an offline key has vouched for: a floor for the device's clock.
     pub fn time_floor(&self) -> Result<Timestamp, TrustError> {
         let targets = self.targets()?;
         let floor = role::issued("targets.json", &targets.extra)?.max(self.role.issued);
@@ -47,7 +47,7 @@ impl Trusted {
             .ok_or_else(|| TrustError::Missing("targets.json".into()))
     }
 
-    /// 4. Checks the director's signatures of an assignment against the fresh offline targets.
+    /// 4. Checks the director's signatures on an assignment against the fresh offline targets.
     pub(crate) fn verify_director(&self, document: &Metadata<Targets>) -> Result<(), TrustError> {
         let (keys, role) =
             crate::repository::delegation(self.targets()?, DIRECTOR).ok_or_else(|| {
@@ -58,7 +58,7 @@ impl Trusted {
             .map_err(refuse(crate::assignment::FILE))
     }
 
-    /// Whether the delegation of the role allows it to speak for a path.
+    /// Whether the role's delegation allows it to speak for a path.
     pub(crate) fn role_may_speak_for(&self, path: &str) -> Result<bool, TrustError> {
         let name = self.role.name.to_string();
         let (_, role) = crate::repository::delegation(self.targets()?, &name).ok_or_else(|| {
@@ -67,13 +67,14 @@ impl Trusted {
         role.matches_path(path).map_err(refuse("targets.json"))
     }
 
-    /// 5. Everything that the decision rests on must be unexpired at `now`.
+    /// 5. Checks that everything the decision rests on is unexpired at `now`.
     pub fn check_expiry(&self, now: Timestamp) -> Result<(), TrustError> {
         self.check_fresh(now)?;
         self.check_lasting(now)
     }
 
-    /// What says that nothing newer was known: signed again each hour or week.
+    /// Checks the expiry of the files that attest that nothing newer was known: signed again every
+    /// hour or week.
     pub(crate) fn check_fresh(&self, now: Timestamp) -> Result<(), TrustError> {
         let now = expiry_check(now);
         self.set
@@ -84,7 +85,7 @@ impl Trusted {
             .map_err(refuse("snapshot.json"))
     }
 
-    /// What people have signed with offline keys.
+    /// Checks the expiry of the files that people have signed with offline keys.
     pub(crate) fn check_lasting(&self, now: Timestamp) -> Result<(), TrustError> {
         let now = expiry_check(now);
         self.set

@@ -1,7 +1,7 @@
 //! The agent's refresh of signed metadata, without I/O.
 //!
-//! Ask [`Refresh::request`] which file is wanted, fetch it, hand it to [`Refresh::answer`],
-//! until nothing is wanted. Steps are numbered as in `docs/security-model.md`:
+//! Ask [`Refresh::request`] which file is wanted, fetch it and pass it to [`Refresh::answer`],
+//! until nothing more is wanted. Steps are numbered as in `docs/security-model.md`:
 //! 3a root chain, 3b timestamp, 3c snapshot, 3d targets, 3e the device's product-channel role.
 
 use sigstore_tuf::{Error, TrustedMetadataSet};
@@ -12,7 +12,7 @@ use crate::{
     Floors, RoleName, TrustError, expiry_check, provider, quorum, size_limit, strict, top,
 };
 
-/// The verified files that a device keeps, byte for byte as received.
+/// Verified files that a device keeps, byte for byte as received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedFiles {
     /// Newest root.
@@ -32,9 +32,9 @@ pub struct TrustedFiles {
 pub struct Request {
     /// File name below the metadata address, for example `3.root.json`.
     pub file: String,
-    /// Refuse to read more than this many bytes.
+    /// Maximum number of bytes to read.
     pub limit: usize,
-    /// Whether it is in order that the file is not there (only for the next root).
+    /// Whether the file may be missing (only the next root may).
     pub may_be_absent: bool,
 }
 
@@ -48,21 +48,21 @@ enum Step {
     Done,
 }
 
-/// One refresh.
+/// A refresh in progress.
 pub struct Refresh {
     set: TrustedMetadataSet,
     files: TrustedFiles,
     floors: Floors,
-    /// `None`: only the top roles.
+    /// `None` refreshes the top roles only.
     role: Option<RoleName>,
     now: Timestamp,
     step: Step,
 }
 
 impl Refresh {
-    /// Begins with the files kept from last time, and the floors of what was seen. The root must
-    /// be there: it came with the enrolment and was pinned by the join token. `now` is a time
-    /// that is certainly past: expiry is judged again, with the time of the decision, by
+    /// Starts with the files kept from last time, and the floors of what was seen. The root must be
+    /// present: it came with the enrollment and was pinned by the join token. `now` is a time that
+    /// has certainly passed: expiry is judged again, at the time of the decision, by
     /// [`Trusted::check_expiry`].
     pub fn start(
         files: TrustedFiles,
@@ -73,7 +73,7 @@ impl Refresh {
         Self::begin(files, floors, Some(role), now)
     }
 
-    /// Refreshes the four top roles alone.
+    /// Starts a refresh of the four top roles alone.
     pub fn top(files: TrustedFiles, floors: Floors, now: Timestamp) -> Result<Self, TrustError> {
         Self::begin(files, floors, None, now)
     }
@@ -101,7 +101,7 @@ impl Refresh {
         })
     }
 
-    /// The file wanted next; `None` when the refresh is complete.
+    /// Returns the file wanted next; `None` when the refresh is complete.
     pub fn request(&self) -> Option<Request> {
         let (file, limit) = match self.step {
             Step::Root { .. } => (
@@ -137,7 +137,7 @@ impl Refresh {
         Some(format!("{version}.{role}.json"))
     }
 
-    /// Takes the file that was asked for; `None` means that it is not there.
+    /// Accepts the file that was requested; `None` means that it does not exist.
     pub fn answer(&mut self, bytes: Option<Vec<u8>>) -> Result<(), TrustError> {
         let Some(request) = self.request() else {
             return Ok(());
@@ -187,7 +187,7 @@ impl Refresh {
         }
     }
 
-    /// Who signs a top role now, as a digest.
+    /// Digest of who signs a top role now.
     fn keys_of(&self, role: &str) -> Sha256 {
         let root = self.set.root();
         root.role(role).map_or(Sha256::from_bytes([0; 32]), |keys| {
@@ -195,9 +195,9 @@ impl Refresh {
         })
     }
 
-    /// 3b. The root is current: it must not have expired; what was kept sets the version
-    /// floors even when it has expired meanwhile. Files that a new root no longer vouches for
-    /// set no floor (recovery from a stolen online key).
+    /// 3b. The root is current now, so it must not have expired. The kept files set the version
+    /// floors even if they have expired meanwhile. Files that a new root no longer vouches for set
+    /// no floor (recovery from a stolen online key).
     fn begin_timestamp(&mut self) -> Result<(), TrustError> {
         let root = self.set.root().version;
         if root < self.floors.root {
@@ -234,7 +234,7 @@ impl Refresh {
                 self.set = next;
                 self.files.timestamp = Some(bytes);
             }
-            // No news; what is kept must still be fresh.
+            // Nothing new; the kept file must still be fresh.
             Err(Error::EqualVersion { version, .. }) => {
                 self.floors.timestamp.check(file, version, keys)?;
                 self.set
@@ -265,7 +265,7 @@ impl Refresh {
         }
     }
 
-    /// 3c.
+    /// 3c. Accepts the snapshot.
     fn take_snapshot(&mut self, file: &str, bytes: Vec<u8>) -> Result<(), TrustError> {
         self.set
             .update_snapshot(&bytes, expiry_check(self.now))
@@ -279,7 +279,7 @@ impl Refresh {
         Ok(())
     }
 
-    /// 3d. A kept file is used again when it is exactly the pinned one.
+    /// 3d. A kept file is reused if it is exactly the pinned one.
     fn begin_targets(&mut self) -> Result<(), TrustError> {
         self.step = Step::Targets;
         if self.request().is_none() {
@@ -334,7 +334,7 @@ impl Refresh {
         Ok(())
     }
 
-    /// 3e.
+    /// 3e. Accepts the product-channel role.
     fn take_role(&mut self, bytes: &[u8]) -> Result<(), TrustError> {
         let Some(name) = self.role.as_ref().map(ToString::to_string) else {
             return Ok(());
@@ -356,13 +356,13 @@ impl Refresh {
         Ok(())
     }
 
-    /// The floors after what was verified so far.
+    /// Floors after the files verified so far.
     pub fn floors(&self) -> &Floors {
         &self.floors
     }
 
-    /// The verified top roles, once nothing more is wanted: for clients that walk the delegations
-    /// themselves.
+    /// Returns the verified top roles once the refresh is complete, for clients that walk the
+    /// delegations themselves.
     pub fn into_set(self) -> Result<TrustedMetadataSet, TrustError> {
         match self.request() {
             Some(request) => Err(TrustError::Missing(request.file)),
@@ -370,12 +370,12 @@ impl Refresh {
         }
     }
 
-    /// The files verified so far: worth keeping even when a later step was refused.
+    /// Files verified so far, worth keeping even if a later step was refused.
     pub fn files(&self) -> &TrustedFiles {
         &self.files
     }
 
-    /// The verified repository, once nothing more is wanted.
+    /// Returns the verified repository once the refresh is complete.
     pub fn finish(self) -> Result<Trusted, TrustError> {
         let role = self
             .role

@@ -1,4 +1,4 @@
-//! What a refresh and the check of one role cost in memory: a PLC has little of it.
+//! Memory that a refresh and the check of one role take: a PLC has little of it.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ impl Person {
     }
 }
 
-/// A hybrid repository of three people, whose role is as large as a role may be.
+/// A hybrid repository of three people, whose role has the maximum size.
 fn repository() -> (BTreeMap<String, Vec<u8>>, ImagePath, Image) {
     let people: Vec<Person> = (1..=3).map(Person::new).collect();
     let holders: Vec<Holder> = (0..).zip(&people).map(|(n, p)| p.holder(n)).collect();

@@ -1,10 +1,10 @@
-//! A simulated file system that knows what a power cut may leave.
+//! Simulated file system that models what a power cut may leave.
 //!
-//! Names in a folder reach the medium in the order in which they were changed, none, some or all
-//! of them, until the folder is synced; a rename within a folder is one change. The bytes of a
-//! file that were not synced are those of before, the new ones, zeros, or new ones followed by
-//! zeros; what was synced and not written over stays. That is less than the worst a disk can do (it never lies about a sync, never rots) and
-//! more than ext4 and xfs do.
+//! Until a folder is synced, the changes of its names reach the medium in order: none, some or all
+//! of them; a rename within a folder is one change. Unsynced bytes of a file are the old ones, the
+//! new ones, zeros, new ones followed by zeros, or old ones followed by new ones; bytes that were
+//! synced and not overwritten stay. That is less than the worst a disk can do (it never lies about
+//! a sync, never rots) and more than ext4 and xfs do.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,10 +21,10 @@ pub(crate) struct Sim(Arc<Mutex<State>>);
 
 struct State {
     nodes: Vec<Node>,
-    /// Syncs until now, and the one that does nothing.
+    /// Number of syncs so far, and the one that is ignored.
     syncs: usize,
     deaf: Option<usize>,
-    /// What was synced, in order, for whom it may concern.
+    /// Log of the syncs, in order, for failure messages.
     log: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ impl Folder {
     }
 }
 
-/// What is on a medium: each path below the root.
+/// An entry of a medium.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Thing {
     File(Vec<u8>),
@@ -80,22 +80,22 @@ pub(crate) enum Thing {
     Link(PathBuf),
 }
 
-/// The whole of a medium.
+/// Contents of a medium: each path below the root.
 pub(crate) type Medium = BTreeMap<PathBuf, Thing>;
 
-/// How the bytes of one unsynced file come out.
+/// Outcome of a power cut for the bytes of one unsynced file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Old,
     New,
     Torn,
-    /// What was written last is there, what was written first is not.
+    /// The last bytes written are there, the first ones are not.
     Late,
     Zeros,
 }
 
 const FATES: [Fate; 5] = [Fate::Old, Fate::New, Fate::Torn, Fate::Late, Fate::Zeros];
-/// More combinations of folders than this are thinned out: each folder alone, and all together.
+/// Above this many combinations only each folder alone, and all together, are tried.
 const COMBINATIONS: usize = 48;
 
 fn missing() -> io::Error {
@@ -103,22 +103,22 @@ fn missing() -> io::Error {
 }
 
 impl Sim {
-    /// An empty one.
+    /// Returns an empty file system.
     pub(crate) fn new() -> Self {
         Self::from_medium(&Medium::new())
     }
 
-    /// The `deaf`-th sync from now on, from 1, does nothing and says that it did.
+    /// Makes the `deaf`-th sync, from 1, do nothing and report success.
     pub(crate) fn ignore_sync(&self, deaf: usize) {
         self.state().deaf = Some(deaf);
     }
 
-    /// What was synced so far.
+    /// Returns the log of syncs so far.
     pub(crate) fn sync_log(&self) -> Vec<String> {
         self.state().log.clone()
     }
 
-    /// One that was just mounted.
+    /// Returns a freshly mounted file system with these contents.
     pub(crate) fn from_medium(medium: &Medium) -> Self {
         let sim = Self(Arc::new(Mutex::new(State {
             nodes: vec![Node::Dir(Folder::default())],
@@ -151,7 +151,7 @@ impl Sim {
         self.0.lock().unwrap()
     }
 
-    /// Everything that a power cut may leave now.
+    /// Returns every medium that a power cut may leave now.
     pub(crate) fn after_power_cut(&self) -> Vec<Medium> {
         let state = self.state();
         let folders: Vec<(usize, usize)> = state
@@ -173,7 +173,7 @@ impl Sim {
         let mut media = std::collections::BTreeSet::new();
         for prefixes in choices(&folders) {
             for fate in FATES {
-                // All files alike, and each one alone with another fate than the rest.
+                // All files share a fate, and each one alone has another fate than the rest.
                 media.insert(state.medium(&prefixes, |_| fate));
                 if files.len() > 1 {
                     for file in &files {
@@ -191,14 +191,14 @@ impl Sim {
         media.into_iter().collect()
     }
 
-    /// What is there as long as the power stays.
+    /// Returns the contents as seen while the power stays on.
     pub(crate) fn medium(&self) -> Medium {
         let all = BTreeMap::new();
         self.state().medium(&all, |_| Fate::New)
     }
 }
 
-/// How many of the pending changes of each folder are on the medium.
+/// Choices of how many pending changes of each folder are on the medium.
 fn choices(folders: &[(usize, usize)]) -> Vec<BTreeMap<usize, usize>> {
     let combinations: usize = folders.iter().map(|(_, pending)| pending + 1).product();
     if combinations <= COMBINATIONS {
@@ -232,7 +232,7 @@ fn choices(folders: &[(usize, usize)]) -> Vec<BTreeMap<usize, usize>> {
     thinned
 }
 
-/// The bytes that were written since the last sync, at most.
+/// Range that covers all bytes changed since the last sync.
 fn changed(synced: &[u8], now: &[u8]) -> Range<usize> {
     let same = |(a, b): &(&u8, &u8)| a == b;
     let begin = synced.iter().zip(now).take_while(same).count();
@@ -306,7 +306,8 @@ impl State {
         }
     }
 
-    /// The node under a path; links on the way are followed, the last name as asked for.
+    /// Finds the node at a path. Links on the way are followed; the last one only if `follow` is
+    /// set.
     fn find(&self, path: &Path, follow: bool) -> io::Result<usize> {
         let mut at = 0;
         let parts: Vec<OsString> = names(path);

@@ -1,4 +1,4 @@
-//! Tests of the machine: stories, and random events against what must always hold.
+//! Tests of the state machine: scenarios, and random events against its invariants.
 
 mod random;
 
@@ -84,7 +84,7 @@ fn on_probation() -> Record {
     .0
 }
 
-/// The agent alone, as far as anybody can tell.
+/// A start of the agent alone, without a boot id.
 fn agent_starts(medium: Medium) -> Event {
     Event::Started {
         medium,
@@ -157,7 +157,7 @@ fn a_window_is_extended_and_never_shortened() {
     assert_eq!(window(&record), 120);
     let (record, _) = step(record, Event::KeepPrevious(u32::MAX));
     assert_eq!(window(&record), 20 + 30 * 86_400);
-    // However often it is said.
+    // No matter how often it is repeated.
     let day = 86_400;
     let said = (0..100).flat_map(|_| [Event::WindowPassed(day), Event::KeepPrevious(u32::MAX)]);
     let (record, _) = play(record, said);
@@ -291,7 +291,7 @@ fn a_kept_version_that_is_damaged_is_fetched_and_not_put_to_use() {
     let (record, _) = play(on_probation(), [Event::WindowPassed(60)]);
     let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
     let damaged = Event::StageFailed(Reason::PreviousDamaged.into());
-    // Also when the machine starts again in the middle of looking at it.
+    // Also if the machine restarts in the middle of the verification.
     let started = agent_starts(Medium::only(Some(SlotId::B)));
     let (record, effects) = play(record, [order, started.clone()]);
     assert!(matches!(&effects[..], [Effect::Stage(job)] if job.kept));
@@ -421,13 +421,13 @@ fn a_version_that_never_keeps_the_machine_up_for_long_goes_back_in_its_window() 
         window,
     ];
     let (on_trial, _) = play(record, std::iter::once(offer).chain(events));
-    // Starts of the agent alone are none of the machine's.
+    // Restarts of the agent alone are not reboots.
     let (record, _) = play(on_trial.clone(), (0..9).map(|_| starts("first")));
     assert!(matches!(record.phase, Phase::Probation { .. }));
     let short = Event::WindowPassed(30);
     let crash = |n: u8| [starts(&n.to_string()), short.clone()];
     let (record, _) = play(record, (0..2).flat_map(crash));
-    // A start that lasts, a power cut long after it: nothing is the version's fault.
+    // A start that lasts, then a power cut long after it: not the version's fault.
     let (steady, _) = play(record.clone(), [Event::WindowPassed(600), starts("later")]);
     assert!(matches!(steady.phase, Phase::Probation { .. }));
     let (record, effects) = step(record, starts("third"));
@@ -436,7 +436,7 @@ fn a_version_that_never_keeps_the_machine_up_for_long_goes_back_in_its_window() 
     assert_eq!(record.bad, [image(1).sha256]);
     let told = record.outbox.last().unwrap().reason.as_ref().unwrap();
     assert_eq!(told.code, Reason::CrashedInTrial);
-    // A machine that does not name its starts is not blamed for any.
+    // Without boot ids no reboot is blamed on the version.
     let (record, _) = play(
         on_trial,
         (0..9).map(|_| agent_starts(Medium::only(Some(SlotId::B)))),

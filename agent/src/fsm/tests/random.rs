@@ -1,4 +1,4 @@
-//! Random events against what must always hold.
+//! Random events against the invariants of the state machine.
 
 use proptest::prelude::*;
 use tidegate_protocol::{DeploymentId, Explained, Reason};
@@ -17,7 +17,7 @@ enum Happening {
     Fail(Reason),
     Window(u32),
     Acknowledge(u64),
-    /// What is kept is damaged; whether anybody has it still.
+    /// The kept version is damaged; whether it can still be fetched.
     Rot(bool),
 }
 
@@ -38,13 +38,13 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// The driver and the medium, reduced to what matters: what is whole in the slots, and where
-/// the pointer points.
+/// The driver and the medium, reduced to what matters: the whole versions in the slots, and the
+/// pointer.
 struct World {
     record: Record,
     pointer: Option<SlotId>,
     whole: [Option<u8>; 2],
-    /// Whether what is kept can still be fetched, if it is damaged.
+    /// Whether the kept version can still be fetched; `None` if it is not damaged.
     rotten: Option<bool>,
 }
 
@@ -70,7 +70,7 @@ impl World {
                         queue.push(Event::Returned);
                     }
                     Effect::Stage(job) if job.kept => {}
-                    // The slot is dirty as soon as something is made in it.
+                    // Staging makes the slot dirty.
                     Effect::Stage(job) => self.whole[job.slot as usize] = None,
                     Effect::Download(_)
                     | Effect::CheckHealth(_)
@@ -109,7 +109,8 @@ impl World {
                 _ => Event::Healthy,
             },
             Happening::Rot(fetchable) => {
-                // Only what is not in use: what runs is its health check's business.
+                // Only the slot not in use: damage to the one in use is for its health check to
+                // find.
                 let resting = matches!(
                     self.record.phase,
                     Phase::Idle | Phase::Probation { .. } | Phase::Staging { .. }
@@ -135,8 +136,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever happens, in whatever order: the pointer points to a whole version, the one that
-    /// the record names; report numbers rise without gaps; counters and floors never fall.
+    /// In any order of events the pointer leads to a whole version, the one that the record names;
+    /// report numbers rise without gaps; counters and floors never fall.
     #[test]
     fn what_is_in_use_is_always_whole(story in prop::collection::vec(happening(), 0..60)) {
         let mut world =

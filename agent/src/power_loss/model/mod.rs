@@ -1,6 +1,6 @@
-//! A model of the agent and its server under random events: offers, cancels, orders, power cuts,
-//! lost answers and acknowledgements, windows, clocks that jump, versions that fail. Whatever happens, in the end the
-//! server's view and the device's medium agree.
+//! Model of the agent and its server under random events: offers, cancels, orders, power cuts, lost
+//! answers and acknowledgements, windows, clocks that jump, versions that fail. Whatever happens,
+//! in the end the server's view and the device's medium agree.
 //!
 //! The device is the real core on a simulated file system, and verifies what is really signed; the
 //! server's view is kept by the domain's own state machine.
@@ -20,20 +20,20 @@ use orders::Orders;
 use versions::Versions;
 use world::World;
 
-/// How many versions there are.
+/// Number of versions.
 const VERSIONS: usize = 10;
 
 #[derive(Debug, Clone)]
 enum Happening {
-    /// The server offers a version that is so many newer.
+    /// The server offers a version this many steps newer.
     Offer(usize),
-    /// It calls the update off.
+    /// The server calls the update off.
     Cancel,
-    /// It orders the device back.
+    /// The server orders a rollback.
     Order,
-    /// The device asks; whether the answer and the acknowledgement reach it.
+    /// The device checks in; whether the answer and the acknowledgement reach it.
     Contact { answer: bool, acknowledged: bool },
-    /// From now on the power goes before the so many-th operation; which of the media is left.
+    /// The power fails after this many more operations; `medium` picks what it leaves.
     Cut { after: u64, medium: usize },
     /// Seconds of the rollback window pass.
     Window(u32),
@@ -41,9 +41,9 @@ enum Happening {
     Fails,
     /// The agent is killed and starts again.
     Kill,
-    /// The device's clock jumps: by so many seconds against the server's.
+    /// The device's clock jumps to this many seconds ahead of the server's.
     Clock(i64),
-    /// A person looks away, and what is kept rots; whether the server has it still.
+    /// The kept version rots unnoticed; whether the server still has it.
     Rot { fetchable: bool },
 }
 
@@ -60,7 +60,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Kill),
         1 => any::<bool>().prop_map(|fetchable| Happening::Rot { fetchable }),
         2 => prop_oneof![
-            // Without a battery, an hour of local time, a minute, anything.
+            // A clock without a battery, an hour of local time, a minute, anything.
             Just(-1_800_000_000),
             Just(3_600),
             Just(-3_600),
@@ -71,7 +71,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// How often what matters has happened, over all stories.
+/// Counts of what matters, over all stories.
 struct Counts {
     cuts: AtomicU64,
     restored: AtomicU64,
@@ -87,9 +87,9 @@ static COUNTS: Counts = Counts {
     misled: AtomicU64::new(0),
 };
 
-/// Stories that each of the tests plays.
+/// Number of stories that each of the tests plays.
 const STORIES: u32 = 1_000;
-/// Tests that play stories.
+/// Number of tests that play stories.
 const SLICES: u64 = 4;
 static PLAYED: AtomicU64 = AtomicU64::new(0);
 
@@ -111,7 +111,7 @@ fn plays_stories() {
             let mut world = World::new(versions.clone(), orders.clone());
             for happening in &story {
                 world.happen(happening);
-                // At any time: one whole version, whatever it is.
+                // At any time one whole version is in use.
                 let _ = world.in_use();
             }
             world.settle();
@@ -130,7 +130,7 @@ fn plays_stories() {
          {misled} orders taken by a wrong clock",
         u64::from(STORIES) * SLICES
     );
-    // A model in which nothing happens agrees with everything. The last of the tests knows.
+    // A model in which nothing happens agrees with everything. Checked by the last test to end.
     assert!(cuts > 1_000 && restored > 5 && stayed > 5 && misled > 500);
 }
 

@@ -1,4 +1,4 @@
-//! What people and the server of the model sign.
+//! Signed metadata and orders of the model.
 
 use tidegate_protocol::{Channel, DeviceId, Platform, Timestamp};
 use tidegate_trust::assignment::{Draft, Terms};
@@ -12,10 +12,10 @@ use tidegate_trust::{
 use super::VERSIONS;
 use super::versions::Versions;
 
-/// When everything was signed.
+/// Time at which everything was signed.
 pub(super) const SIGNED: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-/// What a device trusts, and who assigns.
+/// Metadata that a device trusts, and the signer of its orders.
 pub(super) struct Orders {
     pub(super) trusted: Trusted,
     pub(super) device: DeviceId,
@@ -122,7 +122,7 @@ impl Orders {
         }
     }
 
-    /// The server's word that this version is to run, as the answer to a device.
+    /// Signs the assignment of a version, as the answer to a device.
     pub(super) fn assign(&self, to: usize, counter: u64, time: Timestamp, terms: Terms) -> Vec<u8> {
         let (path, facts) = &self.images[to];
         let draft = Draft {

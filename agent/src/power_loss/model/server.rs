@@ -1,4 +1,4 @@
-//! What the server of the model knows, by the domain's own state machine.
+//! Server of the model, on the domain's own state machine.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use tidegate_protocol::{DeploymentId, DeploymentState as State, Report};
 use super::VERSIONS;
 use super::versions::{Versions, image_of};
 
-/// What the server knows.
+/// State of the server.
 #[derive(Default)]
 pub(super) struct Server {
     pub(super) deployments: Vec<Deployment>,
     pub(super) heard: BTreeMap<u64, Report>,
-    /// What the device said last that it runs.
+    /// Version that the device last said it runs.
     pub(super) runs: usize,
-    /// How many versions newer what it is to be offered when it asks next is.
+    /// Steps by which the version offered at the next check-in is newer; `None` for no offer.
     pub(super) wanted: Option<usize>,
 }
 
@@ -31,7 +31,7 @@ impl Server {
         self.deployments.last_mut().filter(|d| !d.state.is_final())
     }
 
-    /// What comes twice is the same, or somebody lies.
+    /// Takes a report in. A number that comes twice must carry the same report.
     pub(super) fn hear(&mut self, report: &Report, versions: &Versions) {
         let new = report.seq > self.heard.keys().max().copied().unwrap_or(0);
         if let Some(known) = self.heard.get(&report.seq) {

@@ -1,4 +1,4 @@
-//! The versions of the model, and the ways to each.
+//! Versions of the model, and the payloads for each.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::fsm::Installed;
 use super::VERSIONS;
 pub(super) use crate::power_loss::versions::image_of;
 
-/// All versions, and the ways to each.
+/// All versions, and the payloads for each.
 pub(super) struct Versions {
     pub(super) images: Vec<Vec<u8>>,
     pub(super) full: Vec<(Manifest, Vec<u8>)>,
     pub(super) deltas: BTreeMap<(usize, usize), (Manifest, Vec<u8>)>,
-    /// Which of them are healthy.
+    /// Whether each of them is healthy.
     pub(super) healthy: [bool; VERSIONS],
 }
 

@@ -30,10 +30,10 @@ pub(super) struct World {
     orders: Arc<Orders>,
     server: Server,
     core: Option<Core>,
-    /// Operations until the power goes, and which medium is left then.
+    /// Operations left until the power fails, and which medium is left then.
     cut: Arc<AtomicU64>,
     medium: usize,
-    /// Whether what is kept is damaged, and whether the server has it.
+    /// Whether the server still has the kept version; `None` if it is not damaged.
     rotten: Option<bool>,
     /// The server's time, and how far the device's clock is from it, in seconds.
     now: Timestamp,
@@ -99,7 +99,7 @@ impl World {
         ))
     }
 
-    /// The machine loses its power: one of the media that this may leave is left.
+    /// Cuts the power: one of the media that this may leave is left.
     fn lose_power(&mut self) {
         self.core = None;
         self.cut.store(NEVER, Ordering::Relaxed);
@@ -108,13 +108,13 @@ impl World {
         self.sim = Sim::from_medium(&media[self.medium % media.len()]);
     }
 
-    /// Takes an event in, or starts; whatever is cut is gone on with after it.
+    /// Takes an event in, or starts; recovers from any power cut on the way.
     fn live(&mut self, event: Option<Event>) {
         let mut event = event;
         for _ in 0..40 {
             match self.try_live(event.take()) {
                 Ok(()) => return,
-                // An event of a life that has ended is gone; the server repeats what it wants.
+                // The event is lost with the process; the server repeats what it wants.
                 Err(_) if self.cut.load(Ordering::Relaxed) == 0 => self.lose_power(),
                 Err(what) => panic!("no cut, and yet: {what}"),
             }
@@ -165,7 +165,7 @@ impl World {
                     Some(Event::Staged)
                 }
                 Err(why) if why.code == Reason::StorageError => return Err(why.to_string()),
-                // Also a cut looks like damage to who reads.
+                // A power cut, too, looks like damage to a reader.
                 Err(why) if self.cut.load(Ordering::Relaxed) == 0 => return Err(why.to_string()),
                 Err(why) => {
                     assert!(job.kept && self.rotten.is_some(), "{why}");
@@ -294,7 +294,7 @@ impl World {
         }
     }
 
-    /// A deployment begins when the device asks, from what it says that it runs.
+    /// Starts a deployment when the device checks in, from the version that it says it runs.
     fn offer(&mut self) {
         let server = &mut self.server;
         if server.open().is_some() {
@@ -312,7 +312,7 @@ impl World {
         }
     }
 
-    /// What the server tells a device with this record.
+    /// Returns what the server tells a device with this record.
     fn decides(&mut self, record: &Record) -> Option<Event> {
         let deployment = self.server.deployments.last()?;
         let (action, to) = match deployment.state {
@@ -360,7 +360,7 @@ impl World {
             }
             Err(NotTaken::Trust(TrustError::AlreadyInstalled(_))) => None,
             Err(NotTaken::Trust(error)) => panic!("an honest order is refused: {error}"),
-            // The power goes.
+            // The power failed.
             Err(NotTaken::Journal(_)) => {
                 self.lose_power();
                 None
@@ -401,7 +401,7 @@ impl World {
                 }
             }
             Happening::Kill => {
-                // What the system holds is kept: only the process is gone.
+                // Whatever the system holds in memory is kept: only the process is gone.
                 self.core = None;
                 self.live(None);
             }
@@ -423,7 +423,7 @@ impl World {
         self.rotten = Some(fetchable);
     }
 
-    /// No more faults: everything is heard, and what is open comes to its end.
+    /// Ends all faults: everything is heard, and whatever is open comes to its end.
     pub(super) fn settle(&mut self) {
         self.cut.store(NEVER, Ordering::Relaxed);
         self.core = None;

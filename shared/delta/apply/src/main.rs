@@ -1,5 +1,6 @@
-//! Applies a delta file with the applier alone, as agents have it: `tidegate-apply OLD DELTA NEW`. The
-//! maker of deltas is not in it, so that it shows on any processor what an agent there would make.
+//! Applies a delta file with the applier alone, as agents have it: `tidegate-apply OLD DELTA NEW`.
+//! The maker of deltas is not linked in, so that it shows on any processor what an agent there
+//! would make.
 
 use std::error::Error;
 use std::fs::File;
@@ -8,7 +9,7 @@ use std::io::{BufReader, BufWriter, Read as _, Write as _};
 use tidegate_delta::container::read_head;
 use tidegate_delta::{Applier, Limits};
 
-/// Decoder memory that a payload may ask for, in bytes: the largest class of tables, as a desktop has it.
+/// Memory limit for decoding a payload, in bytes: the largest class of tables, as on a desktop.
 const MEMORY: u64 = 130 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let old = File::open(old)?;
     let mut delta = BufReader::new(File::open(delta)?);
     let manifest = read_head(&mut delta, &limits)?;
-    // Archives are unpacked into it; beside the result, where there is room for that too.
+    // Scratch file for unpacked archives: beside the result, where there is room for it too.
     let name = format!("{new}.scratch");
     let scratch = File::options()
         .read(true)

@@ -1,5 +1,5 @@
-//! The binary range coder, and one interface for both directions: what models a bit is written
-//! once and cannot differ between the maker and the applier.
+//! The binary range coder, with one interface for both directions: the code that models a bit is
+//! written once and cannot differ between the maker and the applier.
 
 /// Codes bits with a given probability. The encoder writes `bit` and returns it; the decoder
 /// ignores it and returns what it read.
@@ -29,7 +29,7 @@ impl Encoder {
         }
     }
 
-    /// Bits coded so far: what decoding costs.
+    /// Number of bits coded so far, which is the cost of decoding.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -79,7 +79,7 @@ impl Bits for Encoder {
     }
 }
 
-/// Reads a range-coded stream. Past its end it reads zeros; [`Decoder::overrun`] tells.
+/// Reads a range-coded stream. Past its end it reads zeros, which [`Decoder::overrun`] detects.
 #[derive(Debug)]
 pub(crate) struct Decoder<'a> {
     low: u32,
@@ -111,7 +111,7 @@ impl<'a> Decoder<'a> {
         self.value = (self.value << 8) | u32::from(byte);
     }
 
-    /// Whether more was read than any encoder would have left out.
+    /// Whether more was read past the end than any encoder would have left out.
     pub(crate) fn overrun(&self) -> bool {
         self.at > self.input.len().saturating_add(4 + 8)
     }

@@ -1,19 +1,19 @@
-//! The table of covers on the wire: the gap before each, the diagonal it is on, its length.
+//! Wire form of the table of covers: the gap before each, its diagonal and its length.
 
 use super::covers::{Cover, RECENT};
 
-/// Codes unsigned numbers: by a model, or as plain bytes.
+/// Coder of unsigned numbers: by a model, or as plain bytes.
 pub(crate) trait Numbers {
-    /// Codes one number in one of [`CONTEXTS`] contexts; the reader ignores `number`. `None`
-    /// when there is nothing to read.
+    /// Codes one number in one of [`CONTEXTS`] contexts; a reader ignores `number`. Returns `None`
+    /// when there is nothing left to read.
     fn number(&mut self, number: u64, context: usize) -> Option<u64>;
 }
 
-/// Contexts that a number may have.
+/// Number of contexts that a number may be coded in.
 pub(crate) const CONTEXTS: usize = 4 * 64;
 
-/// Codes `count` covers. `known` has them where they are written; where they are read it is
-/// empty. `None` for covers that are not sorted, or that reach out of an image.
+/// Codes `count` covers. A writer passes them in `known`; for a reader it is empty. Returns `None`
+/// for covers that are not sorted, or that reach outside an image.
 pub(crate) fn covers<N: Numbers>(
     numbers: &mut N,
     known: &[Cover],
@@ -23,7 +23,7 @@ pub(crate) fn covers<N: Numbers>(
 ) -> Option<Vec<Cover>> {
     let mut made = Vec::with_capacity(count);
     let mut new_end = 0u64;
-    // Diagonals, old place minus new place, the latest first.
+    // Diagonals, old offset minus new offset, the latest first.
     let mut recent: Vec<i64> = vec![0];
     let (mut last_choice, mut last_length) = (0usize, 0usize);
     let size = |n: u64| (64 - n.leading_zeros()) as usize;

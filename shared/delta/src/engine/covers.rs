@@ -1,28 +1,28 @@
-//! Copies: which parts of the new image come from which parts of the old one, and the map from
-//! old to new offsets that they make.
+//! Copies: which parts of the new image come from which parts of the old one, and the resulting map
+//! from old to new offsets.
 
 use std::collections::BinaryHeap;
 
 /// One copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cover {
-    /// Where it begins in the old image.
+    /// Offset in the old image.
     pub(crate) old: u32,
-    /// Where it begins in the new one.
+    /// Offset in the new image.
     pub(crate) new: u32,
     /// Its length in bytes.
     pub(crate) length: u32,
 }
 
-/// Diagonals (old place minus new place) that are remembered, the latest first.
+/// Number of diagonals (old offset minus new offset) that are remembered, the latest first.
 pub(crate) const RECENT: usize = 16;
 
 /// A part of the new image, in order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    /// A cover, or what the range has of it.
+    /// A cover, or the part of it inside the range.
     Copy(Cover),
-    /// What no cover has, with the whole covers on both sides.
+    /// Bytes in no cover, with the whole covers on both sides.
     Gap {
         from: u32,
         to: u32,
@@ -31,8 +31,7 @@ pub(crate) enum Step {
     },
 }
 
-/// Goes through the bytes from `from` to `to` of the new image; `covers` are sorted by their
-/// place in it.
+/// Walks the bytes from `from` to `to` of the new image; `covers` are sorted by their offset in it.
 pub(crate) fn walk(covers: &[Cover], from: u32, to: u32) -> impl Iterator<Item = Step> + '_ {
     let mut at = covers.partition_point(|c| c.new.saturating_add(c.length) <= from);
     let mut position = from;
@@ -70,16 +69,16 @@ pub(crate) fn walk(covers: &[Cover], from: u32, to: u32) -> impl Iterator<Item =
 pub(crate) struct CoverMap {
     /// Sorted by `old`, not overlapping.
     pieces: Vec<Cover>,
-    /// For each 2^`log` bytes of the old image: the first piece that ends behind its begin.
+    /// For each 2^`log` bytes of the old image, the first piece that ends after they begin.
     index: Vec<u32>,
     log: u32,
 }
 
-/// Cuts covers, sorted by their place in the old image, so that each old byte is in the longest
-/// one that has it.
+/// Cuts covers, sorted by their old offset, so that each old byte is in the longest one that
+/// contains it.
 fn disjoint(sorted: &[Cover]) -> Vec<Cover> {
     let mut pieces: Vec<Cover> = Vec::with_capacity(sorted.len());
-    // Those that have begun, the longest first.
+    // Covers that have begun, the longest first.
     let mut open: BinaryHeap<(u32, usize)> = BinaryHeap::new();
     let (mut next, mut at) = (0usize, 0u64);
     let end = |c: &Cover| u64::from(c.old) + u64::from(c.length);
@@ -99,7 +98,7 @@ fn disjoint(sorted: &[Cover]) -> Vec<Cover> {
             open.pop();
             continue;
         }
-        // It goes on to its end, or to where the next begins.
+        // Continues to its end, or to where the next one begins.
         let stop = sorted
             .get(next)
             .map_or(u64::MAX, |c| u64::from(c.old))
@@ -125,7 +124,8 @@ fn disjoint(sorted: &[Cover]) -> Vec<Cover> {
 }
 
 impl CoverMap {
-    /// From covers in any order. Where two cover the same old bytes, the longer one counts.
+    /// Builds the map from covers in any order. Where two cover the same old bytes, the longer one
+    /// counts.
     pub(crate) fn new(covers: &[Cover], more: &[Cover]) -> Self {
         let mut sorted: Vec<Cover> = covers
             .iter()
@@ -133,10 +133,10 @@ impl CoverMap {
             .copied()
             .filter(|c| c.length > 0)
             .collect();
-        // A whole order: how a sort leaves what is equal differs from one standard library to another.
+        // A total order: standard libraries differ in how they sort equal elements.
         sorted.sort_unstable_by_key(|c| (c.old, c.length, c.new));
         let mut pieces = disjoint(&sorted);
-        // Covers may cut each other into twice as many; memory is promised for fewer.
+        // Covers may cut each other into twice as many pieces; the promised memory is for fewer.
         let most = sorted.len() + sorted.len() / 4;
         let mut shortest = 1;
         while pieces.len() > most {
@@ -167,8 +167,8 @@ impl CoverMap {
         Self { pieces, index, log }
     }
 
-    /// The new offset of an old one. Between two covers the one before counts, and `false`
-    /// says that this is a guess.
+    /// Maps an old offset to a new one. Between two covers the nearer one counts, and `false` marks
+    /// the result as a guess.
     #[inline]
     pub(crate) fn map(&self, old: u32) -> Option<(u32, bool)> {
         let slot = (old >> self.log) as usize;
@@ -177,7 +177,7 @@ impl CoverMap {
                 .get(slot)
                 .map_or(self.pieces.len(), |&i| i as usize)
         };
-        // The first piece that ends behind `old` is among those that the slot and the next name.
+        // The first piece that ends after `old` is among those of this slot and the next.
         let (low, high) = (bound(slot), (bound(slot + 1) + 1).min(self.pieces.len()));
         let among = self.pieces.get(low..high).unwrap_or(&[]);
         let at = low + among.partition_point(|c| c.old + c.length <= old);
@@ -186,7 +186,7 @@ impl CoverMap {
         {
             return Some((piece.new.wrapping_add(old - piece.old), true));
         }
-        // `at` is the first piece behind `old`.
+        // `at` is the first piece after `old`.
         let before = at.checked_sub(1).and_then(|i| self.pieces.get(i));
         let after = self.pieces.get(at);
         let (from_before, from_after) = (
@@ -209,8 +209,8 @@ mod tests {
 
     #[test]
     fn where_covers_begin_in_any_order_the_map_is_the_same() {
-        // Many copies of the same old bytes: whoever makes a delta and whoever applies it has to
-        // choose the same one of them, with whatever sort its standard library has.
+        // Many copies of the same old bytes: the maker and the applier must choose the same one of
+        // them, whatever sort their standard library has.
         let covers: Vec<Cover> = (0..600u32)
             .map(|n| Cover {
                 old: n % 7 * 100,

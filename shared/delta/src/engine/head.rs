@@ -1,31 +1,31 @@
-//! The head of a payload, and what applying the payload takes.
+//! Head of a payload, and the memory that applying takes.
 
 use super::dense::Size;
 use super::quick::{self, STREAMS};
 
 /// First bytes of a payload.
 pub(crate) const MAGIC: &[u8; 4] = b"TGd2";
-/// Bytes of the head.
+/// Length of the head in bytes.
 pub(crate) const HEAD: usize = 16;
-/// Most coded bytes of an element: what the applier must hold.
+/// Maximum coded length of an element in bytes: the applier must hold it.
 pub(crate) const MAX_CODED: u32 = 1 << 20;
-/// Most bytes of a layout on the wire, decompressed.
+/// Maximum length of a layout on the wire in bytes, decompressed.
 pub(crate) const MAX_LAYOUT: u32 = 1 << 20;
 /// Unit of a layout's memory, in bytes.
 pub(crate) const LAYOUT_UNIT: u64 = 64 << 10;
-/// Most bytes that a frame makes.
+/// Maximum number of bytes that a frame makes.
 pub(crate) const MAX_FRAME: u32 = 64 << 20;
 
-/// How the bytes of frames are coded.
+/// Coding of the bytes of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Coding {
     /// zstd streams.
     Quick,
-    /// Context mixing with models of a size.
+    /// Context mixing with models of a given size.
     Dense(Size),
 }
 
-/// What the head says.
+/// Contents of the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) coding: Coding,
@@ -75,7 +75,7 @@ impl Head {
         })
     }
 
-    /// Bytes of memory that applying takes, without the chunk that the caller holds.
+    /// Memory that applying takes in bytes, without the chunk that the caller holds.
     pub(crate) fn memory(self) -> u64 {
         let covers = u64::from(self.covers) * COVER_MEMORY + (1 << 18);
         let coding = match self.coding {
@@ -88,5 +88,5 @@ impl Head {
     }
 }
 
-/// Bytes that one cover takes: itself, and one piece and a quarter in the map.
+/// Memory of one cover in bytes: the cover itself, and one and a quarter pieces in the map.
 const COVER_MEMORY: u64 = 12 + 15;

@@ -1,17 +1,17 @@
-//! What was written, as the models see it: the last bytes, words, and where the same bytes came
-//! before.
+//! The bytes written so far, as the models see them: the last bytes, words, and earlier places of
+//! the same bytes.
 
 use super::model::Expected;
 
-/// Shortest match that is followed, in bytes; as many are hashed to find one.
+/// Length in bytes of the shortest match that is followed; the same number is hashed to find one.
 const SHORTEST: usize = 6;
-/// Longest that a match is verified backward.
+/// Maximum number of bytes by which a match is verified backward.
 const VERIFIED: usize = 32;
 
-/// log2 of the bytes kept from which on every place is remembered.
+/// log2 of the number of bytes kept from which every place is remembered.
 const LARGE: u32 = 22;
 
-/// log2 of the places that are remembered where 2^`log` bytes are kept.
+/// log2 of the number of places that are remembered if 2^`log` bytes are kept.
 pub(crate) fn places(log: u32) -> u32 {
     if log < LARGE { log - 3 } else { log - 2 }
 }
@@ -21,27 +21,27 @@ pub(crate) fn places(log: u32) -> u32 {
 pub(crate) struct History {
     ring: Vec<u8>,
     mask: usize,
-    /// Bytes written.
+    /// Number of bytes written.
     at: usize,
-    /// The last four bytes, the newest lowest.
+    /// The last four bytes, the newest in the lowest byte.
     pub(crate) c4: u32,
-    /// The four before.
+    /// The four bytes before those.
     pub(crate) c8: u32,
-    /// Hash of the letters since the last that is none.
+    /// Hash of the word characters since the last byte that is not one.
     pub(crate) word: u32,
-    /// The word before.
+    /// Hash of the word before.
     pub(crate) last_word: u32,
-    /// Hash of the last bytes to the place behind them.
+    /// Maps the hash of the last bytes to the place after them.
     places: Vec<u32>,
     place_log: u32,
-    /// Of bytes that were foretold one place in so many is remembered.
+    /// Among predicted bytes, one place in this many is remembered.
     every: usize,
     match_at: usize,
     match_length: usize,
 }
 
 impl History {
-    /// `log`: log2 of the bytes that are kept.
+    /// Creates a history that keeps 2^`log` bytes.
     pub(crate) fn new(log: u32) -> Self {
         let place_log = places(log);
         Self {
@@ -60,7 +60,7 @@ impl History {
         }
     }
 
-    /// The word that began so many bytes ago; 0 if it is gone.
+    /// Returns the four bytes that begin `back` bytes ago as a word; 0 if they are not kept.
     pub(crate) fn back(&self, back: usize) -> u32 {
         if back < 4 || back > self.at.min(self.mask) {
             return 0;
@@ -69,12 +69,12 @@ impl History {
         byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24
     }
 
-    /// How many bytes the match that is followed has had, 0 for none.
+    /// Length in bytes of the match that is followed; 0 for none.
     pub(crate) fn matched(&self) -> usize {
         self.match_length
     }
 
-    /// Takes the next byte.
+    /// Appends the next byte.
     #[inline]
     pub(crate) fn push(&mut self, byte: u8) {
         if self.match_length > 0 {
@@ -94,7 +94,7 @@ impl History {
         self.places[place] = self.at as u32;
     }
 
-    /// Takes bytes that were all foretold: cheaper, and remembers fewer places.
+    /// Appends bytes that were all predicted: cheaper, and remembers fewer places.
     pub(crate) fn push_all(&mut self, bytes: &[u8]) {
         self.match_length = 0;
         for &byte in bytes {
@@ -123,7 +123,7 @@ impl History {
         }
     }
 
-    /// Where the place of the last bytes is remembered.
+    /// Slot in which the place of the last bytes is remembered.
     #[inline]
     fn place(&self) -> usize {
         let hash =
@@ -131,7 +131,7 @@ impl History {
         (hash >> (32 - self.place_log)) as usize
     }
 
-    /// Follows a match if it is one.
+    /// Follows a candidate if it is a match.
     fn follow(&mut self, candidate: usize) {
         let mut length = 0;
         while length < VERIFIED
@@ -148,12 +148,12 @@ impl History {
         }
     }
 
-    /// The byte that was written so many bytes ago, 1 for the last; 0 before the first.
+    /// Returns the byte written `back` bytes ago, 1 for the last; 0 before the first.
     pub(crate) fn byte(&self, back: usize) -> u8 {
         self.ring[self.at.wrapping_sub(back) & self.mask]
     }
 
-    /// What the match says the next four bytes are, if it is that far behind.
+    /// Next four bytes according to the match, if it is that far behind.
     pub(crate) fn expected_word(&self) -> Option<u32> {
         if self.match_length == 0 || self.match_at + 4 > self.at {
             return None;
@@ -162,7 +162,7 @@ impl History {
         Some(u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]))
     }
 
-    /// What the match says comes next.
+    /// Next byte according to the match.
     #[inline]
     pub(crate) fn expected(&self) -> Expected {
         let trust = match self.match_length {

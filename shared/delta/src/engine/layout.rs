@@ -1,33 +1,33 @@
-//! What the maker tells the applier about an image's insides: which addresses its bytes have
-//! and where references are. The applier parses no executable.
+//! Layout of images, as the maker describes it to the applier: the addresses of bytes and the
+//! positions of references. The applier parses no executable.
 //!
 //! Offsets are positions in the image. Memory that has an address but no bytes (`.bss`) has
-//! *virtual* offsets behind the image's end, so that a reference to it can be mapped too.
+//! *virtual* offsets past the image's end, so that a reference to it can be mapped too.
 
 /// A run of bytes that is loaded at one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// Where it begins in the image.
+    /// Offset in the image.
     pub(crate) offset: u32,
     /// Its length in bytes, at least 1.
     pub(crate) length: u32,
-    /// The address of its first byte.
+    /// Address of its first byte.
     pub(crate) address: u64,
 }
 
 /// One executable's addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Space {
-    /// The executable's place in the image.
+    /// Offset in the image at which the executable begins.
     pub(crate) start: u32,
-    /// Its end.
+    /// Offset at which it ends.
     pub(crate) end: u32,
     /// Sorted by offset, not overlapping.
     pub(crate) segments: Vec<Segment>,
 }
 
 impl Space {
-    /// The address of an offset.
+    /// Returns the address of an offset.
     #[inline]
     pub(crate) fn address_of(&self, offset: u32) -> Option<u64> {
         let after = self.segments.partition_point(|s| s.offset <= offset);
@@ -36,7 +36,7 @@ impl Space {
         (inside < segment.length).then(|| segment.address.wrapping_add(u64::from(inside)))
     }
 
-    /// The offset of an address.
+    /// Returns the offset of an address.
     #[inline]
     pub(crate) fn offset_of(&self, address: u64) -> Option<u32> {
         self.segments.iter().find_map(|s| {
@@ -46,40 +46,40 @@ impl Space {
     }
 }
 
-/// How references look in a region.
+/// Form of the references in a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Bytes.
+    /// Bytes without references.
     Plain,
-    /// Text: bytes too, but modelled with words.
+    /// Text: no references either, but modelled with words.
     Text,
     /// x86-64 instructions.
     X86,
     /// AArch64 instructions.
     Arm64,
-    /// Thumb-2 instructions, with pointers of 32 bits between them.
+    /// Thumb-2 instructions, with 32-bit pointers between them.
     Thumb,
-    /// ARM instructions, with pointers of 32 bits between them.
+    /// ARM instructions, with 32-bit pointers between them.
     Arm,
-    /// Aligned pointers of 32 bits among other data.
+    /// Aligned 32-bit pointers among other data.
     Words32,
-    /// Aligned pointers of 64 bits among other data.
+    /// Aligned 64-bit pointers among other data.
     Words64,
     /// Aligned 32-bit distances from themselves to their destination.
     Relative32,
-    /// Aligned numbers of 32 bits that name something, such as a type or a symbol: the same number
+    /// Aligned 32-bit numbers that name something, such as a type or a symbol: the same number
     /// mostly becomes the same other number.
     Numbers32,
-    /// Records of a fixed length with fields; the index of a [`Record`].
+    /// Records of a fixed length with fields; holds the index of a [`Record`].
     Records(u16),
 }
 
 /// A field of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Field {
-    /// Where in the record, in bytes.
+    /// Offset in the record, in bytes.
     pub(crate) at: u8,
-    /// 4 or 8 bytes.
+    /// Width, 4 or 8 bytes.
     pub(crate) width: u8,
     /// Added to the value to get an address: 0 for a pointer, the image base for an RVA.
     pub(crate) old_base: u64,
@@ -87,27 +87,27 @@ pub(crate) struct Field {
     pub(crate) new_base: u64,
 }
 
-/// A table's record.
+/// Record of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Record {
     /// Its length in bytes, 4 to 255.
     pub(crate) stride: u8,
-    /// Sorted by place, not overlapping.
+    /// Sorted by offset, not overlapping.
     pub(crate) fields: Vec<Field>,
 }
 
-/// A part of the old image with one kind of references.
+/// A part of the old image with one kind of reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Region {
-    /// Where it begins in the old image; records and words are counted from here.
+    /// Offset in the old image at which it begins; records and words are counted from here.
     pub(crate) start: u32,
-    /// Where it ends.
+    /// Offset at which it ends.
     pub(crate) end: u32,
     /// Its kind.
     pub(crate) kind: Kind,
 }
 
-/// Everything about both images.
+/// Layout of both images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Executables of the old image, sorted, not overlapping.
@@ -116,16 +116,15 @@ pub(crate) struct Layout {
     pub(crate) new: Vec<Space>,
     /// Regions of the old image, sorted, not overlapping.
     pub(crate) regions: Vec<Region>,
-    /// Whether what is in no region is text.
+    /// Whether bytes in no region are text.
     pub(crate) text: bool,
-    /// Kinds of records.
+    /// Types of records.
     pub(crate) records: Vec<Record>,
-    /// Pieces of memory without bytes: where they were, where they are, how long they are, all
-    /// in virtual offsets.
+    /// Pieces of memory without bytes: old offset, new offset and length, all in virtual offsets.
     pub(crate) beyond: Vec<super::covers::Cover>,
 }
 
-/// The space that holds an offset, starting the search at `hint`, which is kept up to date.
+/// Finds the space that holds an offset, starting the search at `hint`, which is kept up to date.
 #[inline]
 pub(crate) fn space_at<'a>(
     spaces: &'a [Space],
@@ -144,7 +143,7 @@ pub(crate) fn space_at<'a>(
 }
 
 impl Layout {
-    /// Bytes of memory that it takes.
+    /// Memory that it takes, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let spaces = self.old.iter().chain(&self.new);
         let bytes: usize = spaces
@@ -160,7 +159,8 @@ impl Layout {
         (bytes + rest) as u64
     }
 
-    /// The region that holds an old offset, and where that kind ends.
+    /// Returns the region that holds an old offset; outside all regions, one up to where the next
+    /// begins.
     pub(crate) fn region_at(&self, offset: u32) -> Region {
         let after = self.regions.partition_point(|r| r.start <= offset);
         if let Some(region) = after.checked_sub(1).and_then(|i| self.regions.get(i))

@@ -1,4 +1,4 @@
-//! The layout on the wire: LEB128 numbers, places as distances from the one before.
+//! Wire form of the layout: LEB128 numbers, offsets as distances from the one before.
 
 use super::covers::Cover;
 use super::layout::{Field, Kind, Layout, Record, Region, Segment, Space};
@@ -6,9 +6,9 @@ use super::numbers::Reader;
 #[cfg(feature = "make")]
 use super::numbers::put;
 
-/// Segments that a space may have: the applier looks through them for each reference.
+/// Maximum number of segments in a space: the applier searches them for each reference.
 pub(crate) const MAX_SEGMENTS: usize = 64;
-/// Fields that a record may have.
+/// Maximum number of fields in a record.
 const MAX_FIELDS: u64 = 16;
 
 /// Writes a layout.
@@ -99,8 +99,8 @@ fn kind(code: u64, records: usize) -> Option<Kind> {
     })
 }
 
-/// Reads a layout; `None` for one that contradicts itself, or that has more parts than `budget`
-/// bytes of memory hold: counts are not believed before.
+/// Reads a layout. Returns `None` if it contradicts itself, or has more parts than `budget` bytes
+/// of memory can hold: counts are not believed before.
 pub(crate) fn read(bytes: &[u8], budget: u64) -> Option<Layout> {
     let mut reader = Reader::new(bytes);
     let most = |size: usize| budget / size as u64;
@@ -164,7 +164,7 @@ fn spaces(reader: &mut Reader<'_>, budget: u64) -> Option<Vec<Space>> {
         }
         let bytes = size_of::<Space>() as u64 + count * size_of::<Segment>() as u64;
         left = left.checked_sub(bytes)?;
-        // Exact, so that memory is what was counted.
+        // Exact capacity, so that memory is what was counted.
         let mut segments = Vec::with_capacity(count as usize);
         let mut last = 0u32;
         for _ in 0..count {

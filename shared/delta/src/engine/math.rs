@@ -1,8 +1,8 @@
-//! The logistic functions of the mixing models, as constant tables made by integer arithmetic
+//! The logistic functions of the mixing models, as constant tables computed in integer arithmetic
 //! alone: a patch must decode to the same bytes on every processor.
 //!
-//! Probabilities have 16 bits (1 to 65,535 of 65,536). The stretched domain counts 1/256 nat,
-//! from -[`LIMIT`] to [`LIMIT`].
+//! Probabilities have 16 bits (1 to 65,535 of 65,536). The stretched domain is in units of 1/256
+//! nat, from -[`LIMIT`] to [`LIMIT`].
 
 /// Largest stretched value: 12 nats.
 pub(crate) const LIMIT: i32 = 3071;
@@ -88,7 +88,7 @@ const fn stretch_table() -> [i16; 4096] {
     table
 }
 
-/// The probability, 1 to 65,535, of a stretched value.
+/// Converts a stretched value to a probability, 1 to 65,535.
 #[inline]
 pub(crate) fn squash(x: i32) -> i32 {
     i32::from(SQUASH_ALL[(x.clamp(-LIMIT, LIMIT) + LIMIT) as usize])
@@ -100,7 +100,7 @@ pub(crate) fn stretch_coarse(p: u16) -> i16 {
     STRETCH[usize::from(p >> 4)]
 }
 
-/// The stretched value of a probability from 0 to 65,535.
+/// Converts a probability, 0 to 65,535, to a stretched value.
 #[inline]
 pub(crate) fn stretch(p: i32) -> i32 {
     if p < 2048 {

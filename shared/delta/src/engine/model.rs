@@ -10,7 +10,7 @@ impl Counter {
     /// An even chance, nothing seen.
     pub(crate) const EVEN: Self = Self(1 << 31);
 
-    /// A first guess of `p1` of 65,536.
+    /// Creates a counter with a first guess of `p1` of 65,536.
     pub(crate) const fn guess(p1: u32) -> Self {
         Self(p1 << 16)
     }
@@ -64,16 +64,16 @@ static NODE_RATE: [i32; 16] = [
     6_553, 6_553, 6_553, 6_553,
 ];
 
-/// Nodes in a bucket: a check, then the 15 nodes of half a byte.
+/// Entries in a bucket: a check, then the 15 nodes of half a byte.
 const BUCKET: usize = 16;
 
 /// Hashed buckets of nodes, one table for each order, side by side in one allocation.
 #[derive(Debug)]
 struct Tables {
     nodes: Vec<[u16; BUCKET]>,
-    /// Buckets of one order, less one.
+    /// Number of buckets of one order, less one.
     mask: u32,
-    /// Which bucket each order is in.
+    /// Current bucket of each order.
     at: [u32; ORDERS],
 }
 
@@ -88,10 +88,10 @@ impl Tables {
         }
     }
 
-    /// Goes to the buckets of these contexts; one that was never seen, or was lost, is made anew.
+    /// Selects the buckets of these contexts; one that was never seen, or was lost, is reset.
     #[inline]
     fn select(&mut self, contexts: &[u32; ORDERS], salt: u32) {
-        // First all places, so that the processor can fetch them at the same time.
+        // All places first, so that the processor can fetch them in parallel.
         let mut checks = [0u16; ORDERS];
         let mut found = [0u16; ORDERS];
         for order in 0..ORDERS {
@@ -110,7 +110,7 @@ impl Tables {
         }
     }
 
-    /// The second place of a context, or the less used of the two, emptied.
+    /// Returns the second place of a context, or the less used of the two, emptied.
     fn other(&mut self, first: u32, check: u16) -> u32 {
         let second = first ^ 1;
         if self.nodes[second as usize][0] == check {
@@ -126,7 +126,7 @@ impl Tables {
         } else {
             (second, first)
         };
-        // What stays loses a little, so that old contexts go some day.
+        // The one that is kept loses a little, so that old contexts go some day.
         if a.max(b) > 0 {
             self.nodes[kept as usize][1] -= 1;
         }
@@ -137,8 +137,8 @@ impl Tables {
     }
 }
 
-/// Adds inputs in the stretched domain with weights that learn. 16-bit lanes, so that compilers
-/// make vector instructions of the loops.
+/// Mixes inputs in the stretched domain with learned weights. Uses 16-bit lanes, so that compilers
+/// vectorize the loops.
 #[derive(Debug)]
 pub(crate) struct Mixer<const N: usize> {
     weights: Vec<[i16; N]>,
@@ -150,7 +150,7 @@ pub(crate) struct Mixer<const N: usize> {
 const ONE: i32 = 1 << 13;
 
 impl<const N: usize> Mixer<N> {
-    /// `first` is the first weight of every input, as a part of 65,536.
+    /// Creates a mixer; `first` is the initial weight of every input, as a part of 65,536.
     pub(crate) fn new(contexts: usize, first: i32, rate: i32) -> Self {
         Self {
             weights: vec![[((first * ONE) >> 16) as i16; N]; contexts],
@@ -159,7 +159,7 @@ impl<const N: usize> Mixer<N> {
         }
     }
 
-    /// Weighs the inputs in one context; the result is stretched.
+    /// Mixes the inputs in one context; the result is stretched.
     #[inline]
     pub(crate) fn mix(&mut self, inputs: &[i16; N], context: usize) -> i32 {
         self.selected = context;
@@ -172,7 +172,7 @@ impl<const N: usize> Mixer<N> {
         (sum >> 13).clamp(-super::math::LIMIT, super::math::LIMIT)
     }
 
-    /// Learns from what `mix` said (`p` of 65,536) and what came.
+    /// Learns from the result of `mix` (`p` of 65,536) and the actual bit.
     #[inline]
     pub(crate) fn learn(&mut self, inputs: &[i16; N], p: i32, bit: bool) {
         let error = (((i32::from(bit) << 16) - p) * self.rate) >> 4;
@@ -185,7 +185,7 @@ impl<const N: usize> Mixer<N> {
     }
 }
 
-/// Corrects a probability by what has come of such probabilities in a context.
+/// Corrects a probability by the outcomes of similar probabilities in a context.
 #[derive(Debug)]
 pub(crate) struct Apm {
     table: Vec<u16>,
@@ -205,7 +205,7 @@ impl Apm {
         Self { table, at: 0 }
     }
 
-    /// The corrected probability, of 65,536, of a stretched value.
+    /// Corrects a stretched value; returns a probability of 65,536.
     #[inline]
     pub(crate) fn refine(&mut self, stretched: i32, context: usize) -> i32 {
         let x = stretched.clamp(-3071, 3071) + 3072;
@@ -224,18 +224,18 @@ impl Apm {
     }
 }
 
-/// Contexts that a byte is looked up in.
+/// Number of contexts in which a byte is looked up.
 pub(crate) const ORDERS: usize = 9;
-/// Bytes that are expected from elsewhere.
+/// Number of sources other than the tables that predict a byte.
 pub(crate) const EXPECTED: usize = 3;
 const INPUTS: usize = 2 * ORDERS + 2 * EXPECTED;
 
-/// A byte that something else than the tables expects.
+/// Prediction of a byte by a source other than the tables.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Expected {
     /// The byte.
     pub(crate) byte: u8,
-    /// How much it is trusted, 1 to 63; 0 for none.
+    /// Trust in it, 1 to 63; 0 for none.
     pub(crate) trust: u8,
 }
 
@@ -243,9 +243,10 @@ pub(crate) struct Expected {
 #[derive(Debug)]
 pub(crate) struct ByteModel {
     tables: Tables,
-    /// For each order: what nodes of a confidence and a probability turn out to be.
+    /// For each order, confidence and probability of a node: the observed probability.
     indirect: Vec<u16>,
-    /// For each expectation, trust and bits so far right: whether the next bit is.
+    /// For each prediction, trust and number of bits right so far: the probability that the next
+    /// one is.
     follow: Vec<Counter>,
     first: Mixer<INPUTS>,
     second: Mixer<INPUTS>,
@@ -275,8 +276,8 @@ impl ByteModel {
         }
     }
 
-    /// Codes one byte. `contexts` are hashes, each of another order; `class` (below 64) chooses
-    /// the mixing weights; `last` is the byte before.
+    /// Codes one byte. `contexts` are hashes, each of another order; `class` (below 64) selects the
+    /// mixing weights; `last` is the byte before.
     pub(crate) fn code<B: super::coder::Bits>(
         &mut self,
         bits: &mut B,
@@ -364,11 +365,11 @@ impl ByteModel {
     }
 }
 
-/// Inputs of a flag.
+/// Number of inputs of a flag.
 pub(crate) const FLAG_INPUTS: usize = 8;
 const FLAG_LANES: usize = 16;
 
-/// Codes one yes or no in several small contexts.
+/// Codes a yes-or-no flag in several small contexts.
 #[derive(Debug)]
 pub(crate) struct FlagModel {
     counters: Vec<Counter>,
@@ -378,7 +379,7 @@ pub(crate) struct FlagModel {
 }
 
 impl FlagModel {
-    /// `log`: log2 of the counters of each context; `classes`: sets of weights.
+    /// `log`: log2 of the number of counters of each context; `classes`: number of sets of weights.
     pub(crate) fn new(log: u32, classes: usize, guess: u32) -> Self {
         Self {
             counters: vec![Counter::guess(guess); FLAG_INPUTS << log],

@@ -1,10 +1,11 @@
-//! Numbers on the wire: modelled, for `dense`; as LEB128, for `quick` and for what is small.
+//! Wire form of numbers: modelled for `dense`; LEB128 for `quick` and for small data.
 
 use super::coder::Bits;
 use super::control::Numbers;
 use super::model::Counter;
 
-/// Codes numbers bit by bit: how many bits, then the bits, of which the first three are learned.
+/// Codes numbers bit by bit: the number of bits, then the bits, of which the first three are
+/// learned.
 #[derive(Debug)]
 pub(crate) struct Modelled<'a, B> {
     bits: &'a mut B,
@@ -12,7 +13,7 @@ pub(crate) struct Modelled<'a, B> {
     tops: Vec<Counter>,
 }
 
-/// How fast counters follow.
+/// Count at which counters stop slowing down, which sets how fast they adapt.
 const LIMIT: u32 = 60;
 
 impl<'a, B: Bits> Modelled<'a, B> {
@@ -37,7 +38,7 @@ impl<B: Bits> Numbers for Modelled<'_, B> {
         // Numbers are below 2^63: they come from places in images and from zigzag of them.
         let number = number.min(u64::MAX - 1) + 1;
         let wanted = number.ilog2();
-        // The count of bits, in a tree of six levels.
+        // The number of bits, in a tree of six levels.
         let mut node = 1usize;
         for level in (0..6).rev() {
             let counter = &mut self.lengths[context * 64 + node];
@@ -82,7 +83,7 @@ impl<'a> Reader<'a> {
         Self { bytes }
     }
 
-    /// The next number, if there is one of at most 64 bits.
+    /// Returns the next number, if there is one of at most 64 bits.
     pub(crate) fn get(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -100,17 +101,17 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The next number, as 32 bits.
+    /// Returns the next number, as 32 bits.
     pub(crate) fn get32(&mut self) -> Option<u32> {
         u32::try_from(self.get()?).ok()
     }
 
-    /// What was not read.
+    /// Returns the bytes not read yet.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Whether all was read.
+    /// Whether everything was read.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

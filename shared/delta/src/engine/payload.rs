@@ -1,4 +1,4 @@
-//! The payload of `quick` and `dense`: a head, then elements that each say how long they are.
+//! The payload of `quick` and `dense`: a head, then elements that each state their length.
 //!
 //! ```text
 //! head     "TGd2", encoding, log_buckets, log_history, layout, covers (u32), frames (u32)
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The first element is the layout, the second the covers, the others are frames. Numbers are
-//! little-endian. Models start anew with each frame, so that an apply that was cut goes on at
-//! the last one.
+//! little-endian. Models are reset for each frame, so that an interrupted apply resumes at the last
+//! one.
 
 use std::io;
 
@@ -23,18 +23,18 @@ use super::quick::{Feed, Quick, STREAMS};
 use super::window::OldUnreadable;
 use crate::apply::{ApplyError, ReadAt};
 
-/// Takes a payload as it comes and makes the image.
+/// Consumes a payload as it arrives and makes the image.
 pub(crate) struct Assembler<'a> {
     old: &'a dyn ReadAt,
     old_length: u64,
     new_length: u64,
     max_memory: u64,
-    /// Bytes that came and are not yet used.
+    /// Bytes received and not yet used.
     pending: Vec<u8>,
     state: State,
-    /// Bytes of the new image made so far.
+    /// Number of bytes of the new image made so far.
     made: u64,
-    /// Frames still to come.
+    /// Number of frames still to come.
     frames: u32,
 }
 
@@ -45,14 +45,14 @@ enum State {
     Frames(Head, Layout, Vec<Cover>, CoverMap),
 }
 
-/// Takes the bytes that frames make.
+/// Consumer of the bytes that frames make.
 pub(crate) trait Sink {
     /// Takes bytes.
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), ApplyError>;
-    /// Takes a frame's bytes from where they are kept already, instead of having them made.
-    /// `false` where they are not.
+    /// Takes a frame's bytes from where they are kept already, so that they need not be made.
+    /// Returns `false` if they are not kept.
     fn kept(&mut self, length: u64) -> Result<bool, ApplyError>;
-    /// A frame has ended: what was taken should be made durable.
+    /// Called at the end of a frame: the bytes taken so far should be made durable.
     fn frame_done(&mut self) -> Result<(), ApplyError>;
 }
 
@@ -82,7 +82,7 @@ impl<'a> Assembler<'a> {
         })
     }
 
-    /// Takes the next bytes of the payload.
+    /// Consumes the next bytes of the payload.
     pub(crate) fn push<S: Sink>(
         &mut self,
         mut bytes: &[u8],
@@ -100,7 +100,7 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    /// Whether all has come.
+    /// Checks that the payload is complete.
     pub(crate) fn finish(&self) -> Result<(), ApplyError> {
         let whole = matches!(self.state, State::Frames(..))
             && self.frames == 0
@@ -113,7 +113,7 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// How many bytes the element that is being collected has, as far as that is known.
+    /// Number of bytes of the element being collected, as far as it is known.
     fn wanted(&self) -> Result<usize, ApplyError> {
         if matches!(self.state, State::Head) {
             return Ok(HEAD);
@@ -130,7 +130,7 @@ impl<'a> Assembler<'a> {
         Ok(8 + coded as usize)
     }
 
-    /// Coded and made length of the element that is being collected.
+    /// Coded length of the element being collected, and length of what it makes.
     fn lengths(&self) -> Option<(u32, u32)> {
         let bytes: &[u8; 8] = self.pending.get(..8)?.try_into().ok()?;
         let both = u64::from_le_bytes(*bytes);
@@ -236,7 +236,7 @@ impl<'a> Assembler<'a> {
     }
 }
 
-/// Decompresses a small element whose length is told.
+/// Decompresses a small element of known length.
 fn unpack(body: &[u8], made: u32) -> Result<Vec<u8>, ApplyError> {
     if made > MAX_LAYOUT.max(MAX_CODED * 4) {
         return Err(malformed("an element is too large"));
@@ -278,7 +278,7 @@ fn frame<O: Output>(
     }
 }
 
-/// The streams of a quick frame: three lengths, then the four streams.
+/// Splits a quick frame into its streams: three lengths, then the four streams.
 fn split(body: &[u8]) -> io::Result<[&[u8]; STREAMS]> {
     let cut = || io::Error::from(io::ErrorKind::InvalidData);
     let mut rest = body.get(4 * (STREAMS - 1)..).ok_or_else(cut)?;
@@ -299,7 +299,7 @@ fn split(body: &[u8]) -> io::Result<[&[u8]; STREAMS]> {
     Ok(parts)
 }
 
-/// Hands bytes on in pieces; keeps the sink's own error, which `io::Error` cannot carry.
+/// Passes bytes on in pieces; keeps the sink's own error, which `io::Error` cannot carry.
 struct Pieces<'s, S> {
     sink: &'s mut S,
     buffer: Vec<u8>,

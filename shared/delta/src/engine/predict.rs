@@ -1,13 +1,14 @@
-//! Following references: where an old reference leads in the new image, and which bytes say so.
+//! Following references: where an old reference leads in the new image, and which bytes encode
+//! that.
 
 use super::covers::CoverMap;
 use super::layout::{Layout, Region, space_at};
 use super::refs::{self, Form, NUMBER, Reference};
 
-/// Where an old reference was seen to lead in the new image.
+/// Destinations in the new image that were observed for old references.
 #[derive(Debug)]
 struct Learned {
-    /// Old offset, new offset, how often it was confirmed.
+    /// Old offset, new offset, number of confirmations.
     entries: Vec<(u32, u32, u8)>,
 }
 
@@ -42,38 +43,38 @@ impl Learned {
     }
 }
 
-/// One answer to what a reference becomes.
+/// One prediction of what a reference becomes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guess {
-    /// The bytes, as many as the form is wide.
+    /// Predicted bytes, as many as the form is wide.
     pub(crate) bytes: [u8; 8],
-    /// The new offset that they lead to.
+    /// New offset that they refer to.
     pub(crate) to: u32,
-    /// What it rests on: 0 a copy near by, 1 a copy, 2 and more what was learned, and how often.
+    /// Its source: 0 a copy near by, 1 a copy, 2 and more what was learned, by its confirmations.
     pub(crate) source: u8,
 }
 
-/// A reference in a copy, with what it may become.
+/// A reference in a copy, with its predictions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     pub(crate) reference: Reference,
     /// The old bytes.
     pub(crate) old: [u8; 8],
-    /// The likelier one.
+    /// The likelier prediction.
     pub(crate) first: Guess,
-    /// From what was learned and from the copies, where both say something.
+    /// Predictions from what was learned and from the copies, if both exist.
     pub(crate) both: Option<(Guess, Guess)>,
-    /// Whether the copies have its old destination itself: 0 or 1; 2 where they say nothing.
+    /// Whether a copy contains its old destination itself: 0 or 1; 2 if the copies predict nothing.
     pub(crate) exact: u8,
 }
 
-/// Follows references.
+/// Predicts what references become.
 #[derive(Debug)]
 pub(crate) struct Predictor<'a> {
     layout: &'a Layout,
     map: &'a CoverMap,
     learned: Learned,
-    /// The last numbers and what became of them.
+    /// Recent numbers and what they became.
     numbers: [(u32, u32); 8],
     next_number: usize,
     old_hint: usize,
@@ -93,13 +94,14 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    /// The region that holds an old offset.
+    /// Returns the region that holds an old offset.
     pub(crate) fn region_at(&self, offset: u32) -> Region {
         self.layout.region_at(offset)
     }
 
-    /// The reference that begins at `window[here]`, which is at `offset` of the old image and is
-    /// to be copied to `position` of the new one, if `left` bytes are enough for it.
+    /// Finds the reference that begins at `window[here]`, which is at `offset` of the old image and
+    /// is to be copied to `position` of the new one. Returns `None` if there is none, if nothing
+    /// predicts it, or if it is longer than `left` bytes.
     #[inline]
     pub(crate) fn find(
         &mut self,
@@ -145,8 +147,8 @@ impl<'a> Predictor<'a> {
         })
     }
 
-    /// The word of a reference at `position` with its distance made absolute, or `back`: see
-    /// [`refs::absolute`].
+    /// Makes the distance in the word of a reference at `position` absolute, or with `back`
+    /// relative again: see [`refs::absolute`].
     pub(crate) fn absolute(&mut self, form: Form, word: u32, position: u32, back: bool) -> u32 {
         match space_at(&self.layout.new, position, &mut self.new_hint) {
             Some(space) => refs::absolute(form, word, position, space, back),
@@ -154,13 +156,13 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    /// What the bytes of a reference at `position` lead to.
+    /// Returns the offset that the bytes of a reference at `position` refer to.
     pub(crate) fn read(&mut self, form: Form, bytes: [u8; 8], position: u32) -> Option<u32> {
         let space = space_at(&self.layout.new, position, &mut self.new_hint)?;
         refs::read(form, bytes, position, space)
     }
 
-    /// The bytes at `position` that lead to `to`, written over the old ones.
+    /// Returns the bytes of a reference at `position` to `to`, written over the old ones.
     pub(crate) fn write(
         &mut self,
         form: Form,
@@ -172,7 +174,8 @@ impl<'a> Predictor<'a> {
         refs::write(form, old, position, to, space)
     }
 
-    /// The next multiple of 16 addresses, seen from `position`: where a function may begin.
+    /// Rounds `to` up to a multiple of 16 addresses, seen from `position`: where a function may
+    /// begin.
     pub(crate) fn align(&mut self, to: u32, position: u32) -> u32 {
         let Some(space) = space_at(&self.layout.new, position, &mut self.new_hint) else {
             return to;
@@ -181,7 +184,7 @@ impl<'a> Predictor<'a> {
         to.wrapping_add(address.wrapping_neg() & 15)
     }
 
-    /// A number that was shifted like the nearest of those before.
+    /// Shifts a number by as much as the nearest of the recent ones.
     fn shifted(&self, number: u32) -> u32 {
         let near = self.numbers.iter().min_by_key(|n| n.0.abs_diff(number));
         near.map_or(number, |&(old, new)| {
@@ -189,7 +192,7 @@ impl<'a> Predictor<'a> {
         })
     }
 
-    /// Remembers what a reference became.
+    /// Learns what a reference became.
     pub(crate) fn learn(&mut self, found: &Found, bytes: [u8; 8], position: u32) {
         let width = found.reference.form.width();
         let known = [Some(found.first), found.both.map(|b| b.1)];

@@ -1,10 +1,10 @@
-//! The quick coder: the same copies and references as `dense`, with what they do not foretell in
-//! four streams behind zstd.
+//! The quick coder: the same copies and references as `dense`, with whatever they do not predict in
+//! four streams compressed with zstd.
 //!
-//! - *runs*: how many bytes are as foretold until the next that is not (LEB128)
-//! - *changes*: what is added to those that are not
+//! - *runs*: number of bytes that are as predicted before the next that is not (LEB128)
+//! - *changes*: difference to add to each byte that is not
 //! - *literals*: the bytes of gaps
-//! - *references*: what is added to references that were foretold wrongly, four or eight bytes
+//! - *references*: difference to add to each mispredicted reference, four or eight bytes
 
 use std::io::{self, Read};
 
@@ -18,7 +18,7 @@ use super::refs::{self, BEFORE};
 use super::window::{BLOCK, Window};
 use crate::ReadAt;
 
-/// Streams of a frame.
+/// Number of streams in a frame.
 pub(crate) const STREAMS: usize = 4;
 /// zstd window of each stream, as a power of two.
 pub(crate) const WINDOW_LOG: u32 = 19;
@@ -27,14 +27,14 @@ const CHANGES: usize = 1;
 const LITERALS: usize = 2;
 const REFERENCES: usize = 3;
 
-/// Writes or reads what is not foretold. References count as one byte in a run.
+/// Writes or reads what is not predicted. References count as one byte in a run.
 pub(crate) trait Streams {
-    /// Whether the next byte is as foretold; `same` is what the writer knows.
+    /// Codes whether the next byte is as predicted; `same` is known to the writer only.
     fn same(&mut self, same: bool) -> io::Result<bool>;
-    /// One byte of a stream.
+    /// Codes one byte of a stream.
     fn byte(&mut self, stream: usize, byte: u8) -> io::Result<u8>;
-    /// Reads how many of the next `most` bytes are as foretold, at least those that are known to
-    /// be without reading on; the writer does not know and says 0.
+    /// Reads how many of the next `most` bytes are as predicted, or at least how many are known to
+    /// be without reading on. The writer does not know and returns 0.
     fn ahead(&mut self, most: u32) -> io::Result<u32>;
 }
 
@@ -79,14 +79,14 @@ impl Streams for Collect {
 /// Reads the streams of a frame.
 pub(crate) struct Feed<'a> {
     streams: [Source<'a>; STREAMS],
-    /// Bytes that are as foretold before the next that is not; `None` before the first number.
+    /// Number of bytes that are as predicted before the next that is not; `None` before it is read.
     run: Option<u64>,
 }
 
 type Source<'a> = io::BufReader<zstd::stream::read::Decoder<'a, &'a [u8]>>;
 
 impl<'a> Feed<'a> {
-    /// From the zstd frames of the four streams.
+    /// Opens the zstd frames of the four streams.
     pub(crate) fn new(parts: [&'a [u8]; STREAMS]) -> io::Result<Self> {
         let open = |part: &'a [u8]| -> io::Result<Source<'a>> {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(part)?;
@@ -102,7 +102,7 @@ impl<'a> Feed<'a> {
 
     #[inline]
     fn next(source: &mut Source<'a>) -> io::Result<u8> {
-        // The common case without a call.
+        // The common case, without a call.
         if let Some(&byte) = source.buffer().first() {
             io::BufRead::consume(source, 1);
             return Ok(byte);

@@ -1,4 +1,4 @@
-//! How fast this machine decodes.
+//! Measures how fast this machine decodes.
 
 use std::io;
 
@@ -7,8 +7,8 @@ use super::covers::CoverMap;
 use super::dense::{Dense, Output, Size};
 use super::layout::Layout;
 
-/// Decodes some kilobytes of noise as a frame of `dense` would be, and tells how many bits the
-/// models have decoded: whoever takes the time knows how fast this machine does it.
+/// Decodes some kilobytes of noise as a frame of `dense`, and returns the number of bits that the
+/// models have decoded: timing the call gives the speed of this machine.
 pub fn decode_sample() -> u64 {
     const BYTES: u32 = 4096;
     struct Nowhere;
@@ -34,7 +34,7 @@ pub fn decode_sample() -> u64 {
     };
     let mut dense = Dense::new(&layout, &[], &map, 0, size);
     let old: &[u8] = &[];
-    // Nothing that it meets can fail.
+    // Nothing in this sample can fail.
     let _ = dense.range(&mut Decoder::new(&noise), &old, 0, BYTES, &mut Nowhere);
     u64::from(BYTES) * 8
 }

@@ -1,11 +1,11 @@
-//! A piece of the old image in memory, with the bytes around it that finding references needs.
+//! A piece of the old image in memory, with the bytes around it that are needed to find references.
 
 use std::io;
 
 use super::refs::{AFTER, BEFORE};
 use crate::ReadAt;
 
-/// Bytes of a copy that are read at once.
+/// Number of bytes of a copy that are read at once.
 pub(crate) const BLOCK: usize = 4096;
 
 /// The old image could not be read: not the payload's fault.
@@ -26,7 +26,8 @@ impl Window {
         }
     }
 
-    /// Loads so that index [`BEFORE`] is the byte at `offset`; what is outside the image is 0.
+    /// Loads a block so that index [`BEFORE`] is the byte at `offset`; bytes outside the image are
+    /// 0.
     pub(crate) fn load(&mut self, old: &dyn ReadAt, length: u64, offset: u32) -> io::Result<()> {
         let offset = u64::from(offset);
         let begin = offset.saturating_sub(BEFORE as u64);
@@ -40,7 +41,7 @@ impl Window {
         Ok(())
     }
 
-    /// The block and what is around it.
+    /// Returns the block and the bytes around it.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

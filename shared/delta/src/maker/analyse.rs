@@ -1,5 +1,5 @@
-//! Finding executables and their parts, on the maker's side only. What is not recognised, or
-//! contradicts itself, is plain bytes: a worse delta, never a wrong one.
+//! Finds executables and their parts, on the maker's side only. Bytes that are not recognised, or
+//! contradict themselves, are plain: a worse delta, never a wrong one.
 
 use object::{
     Architecture, BinaryFormat, Object as _, ObjectSection as _, ObjectSegment as _, SectionKind,
@@ -11,7 +11,7 @@ use crate::engine::layout::{Kind, Segment, Space};
 /// An executable in an image.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Executable {
-    /// What it is called, to find its like in the other image.
+    /// Name by which its counterpart in the other image is found.
     pub(crate) name: String,
     /// Its addresses.
     pub(crate) space: Space,
@@ -24,22 +24,22 @@ pub(crate) struct Executable {
 /// A part of an executable.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// Its name, to find its like.
+    /// Name by which its counterpart is found.
     pub(crate) name: String,
-    /// Where it begins in the image.
+    /// Offset in the image at which it begins.
     pub(crate) start: u32,
-    /// Where it ends.
+    /// Offset at which it ends.
     pub(crate) end: u32,
-    /// How references look in it.
+    /// Form of its references.
     pub(crate) shape: Shape,
 }
 
 /// Like [`Kind`], with one image's bases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Any but records.
+    /// Any kind but records.
     Simple(Kind),
-    /// Stride; for each field its place, width and base.
+    /// Stride, and for each field its offset, width and base.
     Records(u8, Vec<(u8, u8, u64)>),
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn analyse(image: &[u8]) -> Vec<Executable> {
             [piece] if piece.inside == 0 => one(&bytes, piece.at as u32, &member.name),
             _ => scattered(one(&bytes, 0, &member.name), &member.pieces),
         };
-        // Spaces must not lie in each other: of files whose pieces alternate the first counts.
+        // Spaces must not overlap: of files whose pieces alternate, the first counts.
         let end = found.last().map_or(0, |last| last.space.end);
         if executable.space.start >= end {
             found.push(executable);
@@ -65,20 +65,20 @@ pub(crate) fn analyse(image: &[u8]) -> Vec<Executable> {
     found
 }
 
-/// The files in an image; the image itself if it is one thing.
+/// Returns the files in an image, or the image itself if it is one thing.
 fn inside(image: &[u8]) -> Result<Vec<Member>, Executable> {
     if let Some(members) = containers::members(image) {
         return Ok(members);
     }
     let whole = one(image, 0, "");
-    // A kernel has programs in it, too, and is more than they.
+    // A kernel contains programs too, but is more than those.
     if !whole.space.segments.is_empty() {
         return Err(whole);
     }
     containers::embedded(image).ok_or(whole)
 }
 
-/// An executable whose bytes lie in several pieces, in terms of the image.
+/// Translates an executable whose bytes lie in several pieces into offsets of the image.
 fn scattered(executable: Executable, pieces: &[Piece]) -> Executable {
     // A range of the member, as ranges of the image.
     let ranges = |from: u32, to: u32| {
@@ -114,7 +114,7 @@ fn scattered(executable: Executable, pieces: &[Piece]) -> Executable {
             Shape::Simple(_) => 8,
         };
         for (from, to, at) in ranges(part.start, part.end) {
-            // Records and words are counted from where they begin.
+            // Records and words are counted from the start of the part.
             let skip = (from - part.start).next_multiple_of(stride) - (from - part.start);
             if from + skip < to {
                 out.parts.push(Part {
@@ -172,7 +172,7 @@ fn is_text(bytes: &[u8]) -> bool {
             >= sample.len() * 98
 }
 
-/// Sorts, and drops what overlaps.
+/// Sorts, and drops overlaps.
 fn tidy(executable: &mut Executable) {
     executable.space.segments.sort_by_key(|s| s.offset);
     let mut end = 0;
@@ -220,7 +220,7 @@ fn object_file(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
     }
     let relocatable = file.kind() == object::ObjectKind::Relocatable;
     if relocatable {
-        // Sections have no addresses yet: their places in the file are as good.
+        // Sections have no addresses yet: their offsets in the file serve as well.
         out.space.segments.push(Segment {
             offset: start,
             length: bytes.len() as u32,
@@ -326,8 +326,8 @@ fn object_file(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
     true
 }
 
-/// Where the types of BTF (the kernel's description of its types) begin and end in it; its
-/// header is a magic number, version, flags, its length, then place and length of the types.
+/// Finds where the types of BTF (the kernel's description of its types) begin and end in it. Its
+/// header is a magic number, version, flags, its length, then offset and length of the types.
 pub(crate) fn btf_types(bytes: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     if bytes.get(..4)? != [0x9F, 0xEB, 1, 0] {
@@ -338,8 +338,8 @@ pub(crate) fn btf_types(bytes: &[u8]) -> Option<(u32, u32)> {
     (end as usize <= bytes.len() && begin < end).then_some((begin, end))
 }
 
-/// The function table of Go's line table (since Go 1.20): where it begins and ends in the
-/// section, the address of the text and where functions begin in the section.
+/// Finds the function table of Go's line table (since Go 1.20): where it begins and ends in the
+/// section, the address of the text, and where functions begin in the section.
 fn go_table(section: &[u8], file: &object::File<'_>) -> Option<(u64, u64, u64, u64)> {
     let word = |at: usize| -> Option<u64> {
         Some(u64::from_le_bytes(

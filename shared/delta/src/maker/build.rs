@@ -1,4 +1,4 @@
-//! From two images to a payload: analyse, mask, match, code the frames on all cores.
+//! Makes a payload from two images: analyses, masks, matches, and codes the frames on all cores.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,32 +21,32 @@ use crate::{
     ChunkWriter, Encoding, FORMAT, Image, Limits, MakeError, Manifest, OPENED_FORMAT, sha256,
 };
 
-/// How a delta is to be made.
+/// Options for making a delta.
 #[derive(Clone, Copy)]
 pub struct DeltaOptions<'a> {
     /// [`Encoding::Quick`] or [`Encoding::Dense`].
     pub encoding: Encoding,
-    /// Most bytes of memory that applying may take: from 130 MiB on, `dense` uses large tables.
+    /// Maximum memory for applying, in bytes: from 130 MiB on, `dense` uses large tables.
     pub memory: u64,
-    /// Bytes of a chunk, which a device verifies before it decodes it and fetches again when it was
-    /// cut: at most [`Limits::DELTA_CHUNK`].
+    /// Length of a chunk in bytes, at most [`Limits::DELTA_CHUNK`]. A device verifies a chunk
+    /// before decoding it, and fetches it again if it was interrupted.
     pub chunk: u32,
-    /// What a frame may cost to decode, in bits coded: what an apply that was cut loses at most.
-    /// The default is some seconds of a slow core; small frames make large payloads.
+    /// Maximum cost of decoding a frame, in bits coded, which is the most that an interrupted apply
+    /// loses. The default is some seconds of a slow core; small frames make large payloads.
     pub frame: u64,
-    /// Most bytes that either image may have when what is packed in it is unpacked; larger ones are
+    /// Maximum size in bytes of either image with its packed streams unpacked; larger ones are
     /// compared as they are. The memory to make a delta grows with it.
     pub unpacked: u64,
-    /// Threads that code frames, at least 1.
+    /// Number of threads that code frames, at least 1.
     pub threads: usize,
-    /// Set from elsewhere to give up.
+    /// Flag that is set from elsewhere to cancel.
     pub cancel: Option<&'a AtomicBool>,
-    /// Told how far it is: bytes of the new image that are done.
+    /// Callback for progress: the number of bytes of the new image that are done.
     pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
 }
 
 impl DeltaOptions<'_> {
-    /// For a controller: 16 MiB.
+    /// Creates options for a controller: 16 MiB.
     pub fn new(encoding: Encoding) -> Self {
         Self {
             encoding,
@@ -68,14 +68,14 @@ impl DeltaOptions<'_> {
     }
 }
 
-/// Text: a copy must save what telling of it costs, and words are cheap to spell.
+/// Text: a copy must save more than describing it costs, and words are cheap to spell.
 const TEXT: Choice = choice(64, 24, 32);
 /// Code with its references masked.
 const CODE: Choice = choice(12, 6, 12);
-/// The models of `dense` know instructions, so that telling of a copy must be worth more.
+/// The models of `dense` know instructions, so that a copy must save more to be worth describing.
 const X86: Choice = choice(16, 8, 12);
 const ARM: Choice = choice(13, 7, 12);
-/// What is learned in large tables makes instructions cheaper still.
+/// Large tables make learned instructions cheaper still.
 const X86_LARGE: Choice = choice(18, 8, 14);
 const ARM_LARGE: Choice = choice(16, 8, 12);
 
@@ -87,22 +87,22 @@ const fn choice(gain: usize, near: usize, shortest: usize) -> Choice {
     }
 }
 
-/// Other data, which is dear to spell.
+/// Other data, which is expensive to spell.
 const PLAIN: Choice = choice(10, 6, 10);
 
-/// Memory from which on `dense` uses its large tables.
+/// Memory in bytes from which on `dense` uses its large tables.
 const LARGE: u64 = 130 << 20;
 /// See [`DeltaOptions::frame`].
 const FRAME: u64 = 48 << 20;
-/// Most memory for the layout: more is better spent on copies.
+/// Maximum memory for the layout, in bytes: more is better spent on copies.
 const MAX_LAYOUT_MEMORY: u64 = 2 << 20;
-/// Memory that `quick` keeps to whatever is allowed: it is for devices that have little.
+/// Memory limit of `quick` in bytes, whatever is allowed: it is for devices that have little.
 const QUICK: u64 = 7 << 20;
 
-/// Makes a delta into `out`.
+/// Makes a delta and writes it to `out`.
 ///
-/// Fails with [`MakeError::TooLarge`] for images of 4 GiB and more, and with
-/// [`MakeError::Cancelled`] when told to stop.
+/// Fails with [`MakeError::TooLarge`] for images of 2 GiB and more, and with
+/// [`MakeError::Cancelled`] when cancelled.
 pub fn make_delta(
     old: &[u8],
     new: &[u8],
@@ -145,14 +145,14 @@ pub fn make_delta(
     })
 }
 
-/// What a manifest says of a payload.
+/// Figures of a payload that its manifest states.
 struct Made {
     window_log: u32,
     memory: u64,
     work: u64,
 }
 
-/// Writes the payload between two opened images, of which the new one has a length as it is.
+/// Writes the payload between two opened images; `length` is that of the new one before opening.
 fn between_opened(
     opened: Opened,
     length: u64,
@@ -164,7 +164,7 @@ fn between_opened(
     writer.write_all(opened::MAGIC)?;
     put_element(writer, &compress(&bytes)?, bytes.len() as u32)?;
     let resident = recipe.resident(bytes.len());
-    // Told in bytes of the image, which is what people know the length of.
+    // Reported in bytes of the image itself, whose length people know.
     let long = new.bytes.len().max(1) as u64;
     let scaled = options
         .progress
@@ -183,7 +183,7 @@ fn between_opened(
     })
 }
 
-/// Writes the payload between two images, given what was found in them.
+/// Writes the payload between two images, given the executables found in them.
 fn between(
     [old, new]: [&[u8]; 2],
     (before, after): (Vec<Executable>, Vec<Executable>),
@@ -195,7 +195,7 @@ fn between(
     if layout_wire::write(&paired.layout).len() > MAX_LAYOUT as usize
         || paired.layout.memory() > MAX_LAYOUT_MEMORY
     {
-        // So many executables that telling where they are takes too much: plain bytes, then.
+        // Describing so many executables takes too much: plain bytes, then.
         paired = Paired::default();
     }
     let layout = paired.layout;
@@ -211,7 +211,7 @@ fn between(
         arm,
         code: CODE,
         plain: PLAIN,
-        // Heads of archive members are text, by and large.
+        // Headers of archive members are mostly text.
         between: if paired.archive { TEXT } else { PLAIN },
     };
     let mut covers = {
@@ -256,8 +256,8 @@ fn between(
     })
 }
 
-/// Chooses the largest tables that fit into the memory beside the covers. If none do, leaves out
-/// the shortest covers until what remains fits, into the memory and into an element.
+/// Chooses the largest tables that fit into the memory beside the covers. If none do, drops the
+/// shortest covers until the rest fits, into the memory and into an element.
 fn fit(
     options: &DeltaOptions<'_>,
     layout: u8,

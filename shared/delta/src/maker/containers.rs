@@ -1,4 +1,4 @@
-//! Archives and file systems that executables lie in, and executables that lie in anything else.
+//! Archives and file systems that contain executables, and executables embedded in anything else.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,9 @@ use super::ext4;
 /// A run of a member's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// Where it begins in the member.
+    /// Offset in the member.
     pub(crate) inside: usize,
-    /// Where it begins in the image.
+    /// Offset in the image.
     pub(crate) at: usize,
     /// Its length in bytes.
     pub(crate) length: usize,
@@ -18,9 +18,9 @@ pub(crate) struct Piece {
 /// A file in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// Its path, or what else tells it from others.
+    /// Path, or another name that tells it from others.
     pub(crate) name: String,
-    /// Its bytes, in the member's order; what is in none is zero.
+    /// Its bytes, in the member's order; bytes in no piece are zero.
     pub(crate) pieces: Vec<Piece>,
 }
 
@@ -37,7 +37,7 @@ impl Member {
         }
     }
 
-    /// Its bytes. A member whose pieces are beyond the image is cut there.
+    /// Returns its bytes. A member whose pieces extend past the image is cut there.
     pub(crate) fn bytes<'a>(&self, image: &'a [u8]) -> Cow<'a, [u8]> {
         if let [piece] = self.pieces[..]
             && piece.inside == 0
@@ -56,7 +56,7 @@ impl Member {
     }
 }
 
-/// The files of an archive or a file system. `None` if the image is neither.
+/// Returns the files of an archive or a file system; `None` if the image is neither.
 pub(crate) fn members(image: &[u8]) -> Option<Vec<Member>> {
     let members = tar(image)
         .or_else(|| cpio(image))
@@ -64,12 +64,12 @@ pub(crate) fn members(image: &[u8]) -> Option<Vec<Member>> {
     Some(sorted(members))
 }
 
-/// Executables that lie somewhere in an image of an unknown kind. `None` if there are none.
+/// Finds executables embedded in an image of an unknown kind; `None` if there are none.
 pub(crate) fn embedded(image: &[u8]) -> Option<Vec<Member>> {
     carved(image).map(sorted)
 }
 
-/// Sorted by the first piece; what has no bytes is left out.
+/// Sorts members by their first piece, and drops those without bytes.
 fn sorted(mut members: Vec<Member>) -> Vec<Member> {
     members.retain(|m| m.pieces.first().is_some_and(|p| p.length > 0));
     members.sort_by_key(|m| m.pieces[0].at);
@@ -98,8 +98,8 @@ fn tar(image: &[u8]) -> Option<Vec<Member>> {
     Some(members)
 }
 
-/// Bytes of the head of a cpio member in the format "newc": a magic number, then 13 numbers of
-/// eight hexadecimal digits.
+/// Length in bytes of the header of a cpio member in the format "newc": a magic number, then 13
+/// numbers of eight hexadecimal digits.
 const CPIO_HEAD: usize = 110;
 
 /// The files of a cpio archive in the format "newc", with or without checksums.
@@ -137,10 +137,10 @@ fn cpio(image: &[u8]) -> Option<Vec<Member>> {
     Some(members)
 }
 
-/// Most executables that are looked for in an image of another kind.
+/// Maximum number of executables looked for in an image of another kind.
 const MOST_CARVED: usize = 4096;
 
-/// ELF files that lie somewhere in an image, in one piece each.
+/// Finds ELF files anywhere in an image, in one piece each.
 fn carved(image: &[u8]) -> Option<Vec<Member>> {
     let mut members = Vec::new();
     let mut at = 0;
@@ -163,7 +163,7 @@ fn carved(image: &[u8]) -> Option<Vec<Member>> {
 
 const ELF: &[u8] = b"\x7FELF";
 
-/// Where an ELF file ends: behind the last of its sections, its segments, and the tables of them.
+/// Finds the end of an ELF file: after the last of its sections, its segments, and their tables.
 fn elf_length(bytes: &[u8]) -> Option<usize> {
     use object::{Object as _, ObjectSection as _, ObjectSegment as _};
     let file = object::File::parse(bytes).ok()?;
@@ -244,7 +244,7 @@ mod tests {
             ("two".to_owned(), b"text".to_vec()),
         ];
         assert_eq!(found(&image), expected);
-        // Cut anywhere it is read as far as it goes.
+        // An archive that is cut anywhere is read as far as it goes.
         for end in (0..image.len()).step_by(7) {
             assert!(found(&image[..end]).len() <= 2);
         }

@@ -1,35 +1,36 @@
-//! Files of ext4 file systems: which bytes of the image each has, in which order. Only what is
-//! needed for that is read; anything unusual, and the file is left out.
+//! Files of ext4 file systems: which bytes of the image each has, in which order. Only what that
+//! takes is read; a file with anything unusual is left out.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::containers::{Member, Piece};
 
-/// File systems are looked for at each of these places: partitions begin at such.
+/// Alignment at which file systems are looked for: partitions begin at multiples of it.
 const GRAIN: usize = 4096;
-/// The superblock's place in the file system.
+/// Offset of the superblock in the file system.
 const SUPERBLOCK: usize = 1024;
 /// The superblock's magic number.
 const MAGIC: u64 = 0xEF53;
-/// The first inode of a directory tree.
+/// Inode of the root directory.
 const ROOT: u32 = 2;
 /// Feature bits: 64-bit block numbers.
 const WIDE: u64 = 0x80;
-/// An inode's flag: its blocks are told by extents.
+/// Inode flag: its blocks are described by extents.
 const EXTENTS: u64 = 0x8_0000;
-/// The magic number of a node of extents.
+/// Magic number of a node of extents.
 const EXTENT_MAGIC: u64 = 0xF30A;
-/// Largest file that is looked at, in bytes.
+/// Maximum size of a file that is looked at, in bytes.
 const MOST: u64 = 1 << 30;
-/// Files of which less than one byte in so many is stored are left out.
+/// Files with less than one stored byte in this many are left out.
 const MOST_HOLES: u64 = 64;
-/// Most nodes and extents of all files of a file system: one that leads in circles has an end.
+/// Maximum number of nodes and extents of all files of a file system, so that reading a circular
+/// one ends.
 const MOST_EXTENTS: u64 = 16 << 20;
-/// Most inodes of a file system.
+/// Maximum number of inodes of a file system.
 const MOST_INODES: u64 = 4 << 20;
 
-/// The files of the file systems in an image, by path. `None` if there is no file system.
+/// Returns the files of the file systems in an image, by path; `None` if there is no file system.
 pub(crate) fn files(image: &[u8]) -> Option<Vec<Member>> {
     let mut members = Vec::new();
     let mut found = false;
@@ -48,7 +49,7 @@ pub(crate) fn files(image: &[u8]) -> Option<Vec<Member>> {
     found.then_some(members)
 }
 
-/// A number of `width` bytes, the lowest first.
+/// Reads a number of `width` bytes, little-endian.
 fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(width)?)?;
     Some(bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)))
@@ -56,7 +57,7 @@ fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
 
 struct Ext4<'a> {
     image: &'a [u8],
-    /// Where it begins in the image.
+    /// Offset in the image at which it begins.
     base: usize,
     block: usize,
     blocks: u64,
@@ -65,11 +66,11 @@ struct Ext4<'a> {
     inode_size: usize,
     descriptor_size: usize,
     descriptors: usize,
-    /// Extents that may still be read.
+    /// Number of extents that may still be read.
     left: Cell<u64>,
 }
 
-/// What an inode says.
+/// Contents of an inode.
 struct Inode {
     mode: u64,
     length: u64,
@@ -104,7 +105,7 @@ impl<'a> Ext4<'a> {
             descriptors: base + (first as usize + 1) * block,
             left: Cell::new(MOST_EXTENTS),
         };
-        // A file system that is cut off, or an old copy of a superblock, is none.
+        // A truncated file system, or an old copy of a superblock, does not count.
         (system.length() <= image.len() - base && field(0x5A, 2)? == 0).then_some(system)
     }
 
@@ -149,12 +150,12 @@ impl<'a> Ext4<'a> {
         })
     }
 
-    /// Where a block begins in the image.
+    /// Offset of a block in the image.
     fn place(&self, block: u64) -> Option<usize> {
         (block < self.blocks).then(|| self.base + block as usize * self.block)
     }
 
-    /// The pieces that a node of extents tells of; `depth` is how many levels may follow.
+    /// Collects the pieces that a node of extents describes; `depth` is how many levels may follow.
     fn extents(&self, node: &[u8], depth: usize, pieces: &mut Vec<Piece>) -> Option<()> {
         let field = |at: usize, width: usize| number(node, at, width);
         if field(0, 2)? != EXTENT_MAGIC {
@@ -196,14 +197,14 @@ impl<'a> Ext4<'a> {
         Some(())
     }
 
-    /// The regular files.
+    /// Returns the regular files.
     fn files(&self) -> Vec<Member> {
         let names = self.names();
         let all = 1..=u32::try_from(self.inodes).unwrap_or(0);
         all.filter_map(|index| {
             let inode = self.inode(index)?;
             let there: usize = inode.pieces.iter().map(|p| p.length).sum();
-            // What is nearly all holes is no program.
+            // A file that is nearly all holes is not a program.
             let fits = inode.mode == 0x8000
                 && inode.length <= MOST
                 && inode.length / MOST_HOLES <= there as u64
@@ -216,7 +217,7 @@ impl<'a> Ext4<'a> {
         .collect()
     }
 
-    /// For each inode: the directory that it is in, and its name there.
+    /// Maps each inode to the directory that it is in, and its name there.
     fn names(&self) -> BTreeMap<u32, (u32, String)> {
         let mut names = BTreeMap::new();
         for index in ROOT..=u32::try_from(self.inodes).unwrap_or(0) {
@@ -239,7 +240,7 @@ impl<'a> Ext4<'a> {
     }
 }
 
-/// Tells of each entry in a block of a directory.
+/// Calls `tell` for each entry in a block of a directory.
 fn entries(block: &[u8], mut tell: impl FnMut(u32, &str)) {
     let mut at = 0;
     while let (Some(inode), Some(length), Some(name_length)) = (
@@ -258,7 +259,7 @@ fn entries(block: &[u8], mut tell: impl FnMut(u32, &str)) {
     }
 }
 
-/// Most directories above a file that are named.
+/// Maximum number of directories named above a file.
 const DEEPEST: usize = 64;
 
 fn path(names: &BTreeMap<u32, (u32, String)>, index: u32) -> String {
@@ -318,7 +319,7 @@ mod tests {
             .map(|m| (m.name.clone(), m.bytes(&image).into_owned()))
             .collect();
         assert!(files.get("usr/bin/small") == Some(&small), "small");
-        // What is a hole at the end of a file is not in any piece.
+        // A hole at the end of a file is in no piece.
         let found = files.get("holes").expect("holes");
         assert!(holes.starts_with(found), "holes: {} bytes", found.len());
         assert!(found.len() > 290_000, "{}", found.len());

@@ -11,8 +11,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// A Cortex-M image: it begins with the vector table. Its address is not in it; the right one
-/// makes the most pointers lead to the begin of a function.
+/// Recognises a Cortex-M image, which begins with the vector table. It does not contain its
+/// address; the right one makes the most pointers lead to the beginning of a function.
 pub(crate) fn cortex_m(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
     if bytes.len() < 1024 || bytes.len() > 64 << 20 {
         return false;
@@ -78,11 +78,11 @@ pub(crate) fn cortex_m(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
     true
 }
 
-/// Bytes that are looked at together to tell ARM from Thumb.
+/// Number of bytes that are looked at together to tell ARM from Thumb.
 const MODE_BLOCK: usize = 4096;
 
-/// Which parts of 32-bit ARM code are ARM and which Thumb: most ARM instructions are executed
-/// always, which their highest four bits (14) say.
+/// Splits 32-bit ARM code into parts of ARM and of Thumb: most ARM instructions are unconditional,
+/// which their highest four bits (14) say.
 pub(crate) fn arm_or_thumb(code: &[u8]) -> Vec<(usize, usize, Kind)> {
     let mut parts: Vec<(usize, usize, Kind)> = Vec::new();
     for (index, block) in code.chunks(MODE_BLOCK).enumerate() {
@@ -105,11 +105,11 @@ pub(crate) fn arm_or_thumb(code: &[u8]) -> Vec<(usize, usize, Kind)> {
 const KERNEL_ALIGN: u64 = 128 << 20;
 /// `R_AARCH64_RELATIVE`: a relocation whose addend is the whole address.
 const RELATIVE: u64 = 1027;
-/// Bytes of a relocation: where, what, and the addend.
+/// Size of a relocation in bytes: offset, type and addend.
 const RELOCATION: usize = 24;
 
-/// An ARM64 Linux `Image`: its header says `ARM\x64`. Its address is not in it, but in its
-/// relocations, if it has any; else all that matters is relative.
+/// Recognises an ARM64 Linux `Image`, whose header says `ARM\x64`. Its address is taken from its
+/// relocations, if it has any; otherwise everything that matters is relative.
 pub(crate) fn arm64_kernel(bytes: &[u8], start: u32, out: &mut Executable) -> bool {
     if bytes.get(56..60) != Some(b"ARM\x64") {
         return false;
@@ -126,7 +126,7 @@ pub(crate) fn arm64_kernel(bytes: &[u8], start: u32, out: &mut Executable) -> bo
         length: length as u32,
         address: base,
     });
-    // The loader's header, a PE's, says where code ends.
+    // The loader's header, that of a PE, says where code ends.
     let code = object::File::parse(bytes)
         .ok()
         .and_then(|file| {
@@ -150,7 +150,7 @@ pub(crate) fn arm64_kernel(bytes: &[u8], start: u32, out: &mut Executable) -> bo
         .chain(relocations.map(|(from, to)| (from, to, records)))
         .collect();
     tables.sort_by_key(|t| t.0);
-    // What is called code has tables in it.
+    // The range called code contains tables.
     tables.push((code.max(length), length, Shape::Simple(Kind::Plain)));
     let mut part = |from: usize, to: usize, shape: Shape| {
         out.parts.push(Part {
@@ -173,7 +173,7 @@ pub(crate) fn arm64_kernel(bytes: &[u8], start: u32, out: &mut Executable) -> bo
     true
 }
 
-/// The longest run of relative relocations.
+/// Finds the longest run of relative relocations.
 fn relocations(bytes: &[u8]) -> Option<(usize, usize)> {
     let is_one = |at: usize| long(bytes, at + 8) == Some(RELATIVE);
     let mut best: Option<(usize, usize)> = None;
@@ -195,7 +195,7 @@ fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// How BTF begins: magic number, version, flags, length of the header.
+/// First bytes of BTF: magic number, version, flags, length of the header.
 const BTF: &[u8] = &[0x9F, 0xEB, 1, 0, 24, 0, 0, 0];
 
 #[cfg(test)]
@@ -217,7 +217,7 @@ mod tests {
         let mut found = Executable::default();
         found.space.end = image.len() as u32;
         assert!(arm64_kernel(&image, 0, &mut found));
-        // Programs in it (its vDSO) do not hide it.
+        // Programs inside it (its vDSO) do not hide it.
         image[0xF0000..0xF0008].copy_from_slice(b"\x7FELF\x02\x01\x01\x00");
         image[0xF0010] = 3;
         image[0xF0012] = 0xB7;

@@ -1,4 +1,4 @@
-//! Codes layout, covers and frames; the frames on all cores.
+//! Codes the layout, the covers and the frames; the frames on all cores.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use crate::engine::numbers::{Modelled, Writer};
 use crate::engine::payload::put_element;
 use crate::engine::quick::{Collect, Quick, WINDOW_LOG};
 
-/// A byte of a gap costs about this many times one of a copy.
+/// Approximate cost of a byte in a gap, relative to a byte in a copy.
 const GAP_COST: u64 = 10;
 
 /// One frame, coded.
@@ -26,7 +26,7 @@ pub(super) struct Frame {
     pub(super) made: u32,
 }
 
-/// What came of a part of the image; `None` while nothing has.
+/// Result of coding a part of the image; `None` until there is one.
 type Coded = Option<Result<Vec<Frame>, MakeError>>;
 
 /// A payload that is being coded.
@@ -54,11 +54,11 @@ impl Output for Known<'_> {
 }
 
 impl Job<'_> {
-    /// Where frames begin and end, so that each costs about as much and none is too large when
-    /// coded.
+    /// Chooses where frames begin and end, so that each costs about as much and none is too large
+    /// when coded.
     fn bounds(&self, frame: u64) -> Vec<(u32, u32)> {
         let length = self.new.len() as u32;
-        // Most bytes of copies and of gaps in a frame.
+        // Limits of a frame on its work, its bytes of copies and its bytes of gaps.
         let (most_work, most_copied, most_gaps) = match self.coding {
             Coding::Quick => (frame, frame / 4, u64::from(MAX_CODED / 2)),
             Coding::Dense(_) => (frame, u64::from(MAX_FRAME / 2), u64::from(MAX_CODED)),
@@ -67,7 +67,7 @@ impl Job<'_> {
         let (mut from, mut at, mut copied, mut gaps) = (0u32, 0u32, 0u64, 0u64);
         let mut covers = self.covers.iter().peekable();
         while at < length {
-            // To the next border of a cover, or a piece of the way.
+            // To the next edge of a cover, or a piece of the way.
             let (end, copy) = match covers.peek() {
                 Some(c) if c.new <= at => (c.new + c.length, true),
                 Some(c) => (c.new, false),
@@ -86,7 +86,7 @@ impl Job<'_> {
         bounds
     }
 
-    /// Codes all frames, on several threads; also tells the work of decoding them.
+    /// Codes all frames on several threads; also returns the work of decoding them.
     pub(super) fn frames(
         &self,
         options: &DeltaOptions<'_>,
@@ -123,7 +123,7 @@ impl Job<'_> {
         Ok((frames, work.into_inner()))
     }
 
-    /// Codes a part of the image as one frame, or as several where one would be too large.
+    /// Codes a part of the image as one frame, or as several if one would be too large.
     fn fitting(&self, from: u32, to: u32, work: &AtomicU64) -> Result<Vec<Frame>, MakeError> {
         let (coded, bits) = self.frame(from, to)?;
         if coded.len() <= MAX_CODED as usize {
@@ -180,7 +180,7 @@ impl Job<'_> {
     }
 }
 
-/// Codes covers; also tells how long they are decompressed.
+/// Codes covers; also returns their decompressed length.
 pub(super) fn code_covers(
     coding: Coding,
     covers: &[Cover],

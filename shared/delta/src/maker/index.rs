@@ -1,15 +1,15 @@
-//! Finding the longest pieces that a masked image has in common with another: its suffix array, and
-//! a sieve before it.
+//! Finds the longest pieces that a masked image has in common with another: its suffix array, and a
+//! filter before it.
 
-/// Most bytes of a gram.
+/// Maximum length of a gram in bytes.
 const LONGEST_GRAM: usize = 24;
-/// One gram in so many is remembered: each match that is longer by as much has one.
+/// Interval between remembered grams: a match that is longer than a gram by as much contains one.
 const GRAM_STEP: usize = 4;
-/// Bits of memory for each remembered gram: one in sixteen that is not there seems to be.
+/// Bits of memory per remembered gram: one absent gram in sixteen appears to be present.
 const GRAM_BITS: usize = 16;
 
-/// Which runs of a few bytes, called grams, an image has: a look into memory or two instead of a
-/// search for what is not there.
+/// Set of the short runs of bytes, called grams, that an image has: one or two memory accesses
+/// instead of a search for what is not there.
 #[derive(Debug)]
 pub(super) struct Grams {
     length: usize,
@@ -17,7 +17,7 @@ pub(super) struct Grams {
 }
 
 impl Grams {
-    /// Of `text`, for matches of at least `least` bytes.
+    /// Collects the grams of `text`, for matches of at least `least` bytes.
     pub(super) fn new(text: &[u8], least: usize) -> Self {
         let length = least.saturating_sub(GRAM_STEP - 1).clamp(4, LONGEST_GRAM);
         let mut grams = Self {
@@ -66,13 +66,13 @@ impl Grams {
     }
 }
 
-/// Looks into [`Grams`] from place to place, at each gram once.
+/// Looks into [`Grams`] from position to position, at each gram once.
 #[derive(Debug)]
 pub(super) struct Looks<'a> {
     grams: &'a Grams,
-    /// First place that was not looked at.
+    /// First position not looked at yet.
     next: usize,
-    /// Last place with a gram that the image may have.
+    /// Last position with a gram that the image may have.
     last: Option<usize>,
 }
 
@@ -102,10 +102,10 @@ impl<'a> Looks<'a> {
     }
 }
 
-/// Bits of a suffix's begin that a table is kept of.
+/// Number of leading bits of a suffix that index the table.
 const KEY_BITS: usize = 20;
 
-/// The suffix array of an image with a table of where suffixes of each begin are.
+/// The suffix array of an image, with a table of where the suffixes with each key begin.
 pub(super) struct Index<'a> {
     text: &'a [u8],
     suffixes: Vec<i32>,
@@ -114,7 +114,7 @@ pub(super) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// `None` for an image of 2 GiB and more.
+    /// Builds the index; `None` for an image of 2 GiB and more.
     pub(super) fn new(text: &'a [u8]) -> Option<Self> {
         let mut suffixes = vec![0i32; text.len()];
         if !text.is_empty() && libsais_rs::libsais(text, &mut suffixes, 0, None) != 0 {
@@ -126,7 +126,7 @@ impl<'a> Index<'a> {
             starts: Vec::new(),
         };
         let mut starts = vec![0u32; (1 << KEY_BITS) + 1];
-        // Suffixes shorter than a key sort first among those of theirs.
+        // Suffixes shorter than a key sort first among those with the same key.
         for at in 0..text.len() {
             starts[Self::key_of(&text[at..]) + 1] += 1;
         }
@@ -142,15 +142,16 @@ impl<'a> Index<'a> {
         self.text
     }
 
-    /// The first bytes as a number; those that are missing count as 0.
+    /// Returns the first bits as a number; missing bytes count as 0.
     #[inline]
     fn key_of(bytes: &[u8]) -> usize {
         let byte = |at: usize| usize::from(bytes.get(at).copied().unwrap_or(0));
         (byte(0) << 16 | byte(1) << 8 | byte(2)) >> (24 - KEY_BITS)
     }
 
-    /// The longest match of a beginning of `wanted`: where and how long; 0 if under three bytes. Of
-    /// equally long ones that which is nearest to `near`, as far as a short look around tells.
+    /// Finds the longest match of a beginning of `wanted`: offset and length; length 0 if `wanted`
+    /// has under three bytes. Of equally long ones, takes the one nearest to `near`, as far as a
+    /// short look around tells.
     pub(super) fn longest(&self, wanted: &[u8], near: usize, shortest: usize) -> (usize, usize) {
         if wanted.len() < 3 {
             return (0, 0);
@@ -186,7 +187,7 @@ impl<'a> Index<'a> {
                 low_common = length;
             }
         }
-        // Where whole pages are alike, any of them will do.
+        // If whole pages are alike, any of them will do.
         if best_length >= shortest && best_length <= 4096 {
             let wanted = &wanted[..best_length];
             let same = |rank: usize| {
@@ -207,10 +208,10 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Neighbours in the suffix array that are looked at for a nearer match.
+/// Number of neighbours in the suffix array that are checked for a nearer match.
 const LOOK: usize = 64;
 
-/// How many bytes two slices have in common at their begin.
+/// Length of the common beginning of two slices, in bytes.
 #[inline]
 pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
     let most = a.len().min(b.len());

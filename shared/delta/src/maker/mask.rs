@@ -4,7 +4,7 @@
 use crate::engine::layout::{Kind, Record, Region, Space, space_at};
 use crate::engine::refs::{self, AFTER, BEFORE, Form};
 
-/// A copy of the image with its references blanked.
+/// Returns a copy of the image with its references blanked.
 pub(crate) fn masked(
     image: &[u8],
     regions: &[Region],
@@ -83,7 +83,8 @@ pub(crate) fn masked(
             at += i.max(1);
         }
     }
-    // Pointers get the look of what they point to: a table of blanks would match anywhere.
+    // Pointers are labelled with a hash of what they point to: a table of blanks would match
+    // anywhere.
     let plain = out.clone();
     for (place, to) in labels {
         let to = to as usize;

@@ -7,18 +7,18 @@ use super::index::{Grams, Index, Looks, common};
 use crate::engine::covers::{Cover, RECENT};
 use crate::engine::layout::{Kind, Region};
 
-/// What covers are chosen by, in bytes.
+/// Criteria for choosing covers, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Choice {
-    /// A copy from elsewhere must explain this many bytes more than going straight on does.
+    /// Number of bytes that a copy from elsewhere must explain beyond what going straight on does.
     pub(crate) gain: usize,
-    /// The same for a copy on a diagonal that was used lately.
+    /// The same for a copy on a recently used diagonal.
     pub(crate) near: usize,
-    /// Shortest match that is looked at.
+    /// Length of the shortest match that is considered.
     pub(crate) shortest: usize,
 }
 
-/// What covers are chosen by in each part of the new image.
+/// Criteria for choosing covers in each part of the new image.
 #[derive(Debug)]
 pub(crate) struct Choices<'a> {
     /// Sorted, not overlapping.
@@ -26,25 +26,25 @@ pub(crate) struct Choices<'a> {
     pub(crate) text: Choice,
     /// x86-64 code.
     pub(crate) x86: Choice,
-    /// ARM code of 32-bit instructions.
+    /// ARM code with 32-bit instructions.
     pub(crate) arm: Choice,
     /// Other code, and tables of references.
     pub(crate) code: Choice,
     /// Regions of other bytes.
     pub(crate) plain: Choice,
-    /// What is in no region.
+    /// Bytes in no region.
     pub(crate) between: Choice,
 }
 
 impl Choice {
-    /// Shortest match from elsewhere that can pay.
+    /// Length of the shortest match from elsewhere that can pay.
     fn least(&self) -> usize {
         self.shortest.max(self.gain + 1)
     }
 }
 
 impl Choices<'_> {
-    /// The shortest match that pays in most of the image.
+    /// Length of the shortest match that pays in most of the image.
     fn usual(&self) -> usize {
         let mut bytes = [0u64; 4];
         let choices = [self.text, self.x86, self.arm, self.code];
@@ -65,7 +65,7 @@ impl Choices<'_> {
             .least()
     }
 
-    /// The choice at a place; `hint` is the region looked at last.
+    /// Returns the criteria at a position; `hint` is the region looked at last.
     fn at(&self, place: usize, hint: &mut usize) -> Choice {
         while self
             .regions
@@ -91,19 +91,19 @@ impl Choices<'_> {
     }
 }
 
-/// So many bytes that are alike are a run.
+/// Number of equal bytes that make a run.
 const RUN: usize = 32;
-/// A run that goes on for so many bytes is a long one: padding within archives is shorter.
+/// Number of bytes for which a run must go on to count as long; padding within archives is shorter.
 const LONG_RUN: usize = 4096;
 
-/// Longest that a match is followed: nothing changes beyond.
+/// Maximum length to which a match is followed: nothing changes beyond.
 const CAP: usize = 1 << 16;
 
-/// Bytes of the new image that one thread matches at a time. The covers do not depend on how many
-/// threads there are.
+/// Bytes of the new image that one thread matches at a time. The covers do not depend on the number
+/// of threads.
 const BLOCK: usize = 12 << 20;
 
-/// Chooses covers for `new` on several threads; none more once `cancel` is set.
+/// Chooses covers for `new` on several threads; stops once `cancel` is set.
 pub(crate) fn covers(
     index: &Index<'_>,
     new: &[u8],
@@ -135,7 +135,7 @@ pub(crate) fn covers(
     let mut covers: Vec<Cover> = Vec::new();
     for cover in found.into_inner().unwrap_or_default().into_iter().flatten() {
         match covers.last_mut() {
-            // One that goes on in the next block.
+            // A cover that continues in the next block.
             Some(last)
                 if last.new + last.length == cover.new && last.old + last.length == cover.old =>
             {
@@ -159,7 +159,7 @@ fn part(
     let old = index.text();
     let mut looks = Looks::new(grams);
     let mut covers: Vec<Cover> = Vec::new();
-    // The copy that goes on: old place minus new place.
+    // Diagonal of the copy that goes on: old offset minus new offset.
     let mut diagonal: Option<i64> = None;
     let mut recent: Vec<i64> = Vec::new();
     let new = &new[..to];
@@ -178,12 +178,12 @@ fn part(
         }
         let choice = choices.at(scan, &mut region);
         let end = (scan + CAP).min(to);
-        // Straight on as long as it is exact.
+        // Straight on, as long as it is exact.
         if let Some(at) = diagonal.and_then(|d| old_at(d, scan)) {
             let run = common(&old[at..], &new[scan..end]);
             if run >= 16 {
                 if !reach.to(old, new, scan) {
-                    // Too much that differs lies between: a copy of its own on this diagonal.
+                    // Too many differences lie between: start a separate copy on this diagonal.
                     close(
                         old,
                         new,
@@ -200,7 +200,7 @@ fn part(
                 continue;
             }
         }
-        // A copy on a diagonal that was used lately is told in a few bits.
+        // A copy on a recently used diagonal costs a few bits.
         let mut best = (0i64, 0usize, 0usize); // score, place, length
         for &d in &recent {
             let Some(at) = old_at(d, scan) else { continue };
@@ -222,8 +222,8 @@ fn part(
             }
         }
         let (score, place, length) = best;
-        // A long run of one byte that goes on is foretold without a copy; one that ends in it would
-        // be followed by the next, over and over.
+        // A long run of one byte that goes on is predicted without a copy; a copy that ends in it
+        // would be followed by the next, over and over.
         let going_on = length >= RUN && scan > from && new[scan - 1] == new[scan];
         let ahead = new.get(scan..scan + length + LONG_RUN);
         if going_on && ahead.is_some_and(|ahead| ahead.iter().all(|&b| b == new[scan])) {
@@ -239,7 +239,7 @@ fn part(
             scan += length;
             continue;
         }
-        // What going straight on explains of these bytes.
+        // Number of these bytes that going straight on explains.
         let straight = diagonal.filter(|&d| d != other).map_or(0, |d| {
             (scan..scan + length)
                 .filter(|&i| old_at(d, i).is_some_and(|at| old[at] == new[i]))
@@ -273,15 +273,15 @@ fn part(
     covers
 }
 
-/// So many bytes more wrong than right end a copy.
+/// Excess of wrong bytes over right ones that ends a copy.
 const PATIENCE: i64 = 256;
 
-/// How far a copy reaches from its seed: as long as what is right outweighs what is wrong.
+/// Extent of a copy from its seed: as long as right bytes outweigh wrong ones.
 #[derive(Debug)]
 struct Reach {
-    /// Old place minus new place.
+    /// Old offset minus new offset.
     diagonal: i64,
-    /// First byte of the new image that was not looked at.
+    /// First byte of the new image not looked at yet.
     at: usize,
     score: i64,
     best: i64,
@@ -289,7 +289,7 @@ struct Reach {
 }
 
 impl Reach {
-    /// Of a seed: place in the new image, in the old one, length.
+    /// Starts from a seed: offset in the new image, offset in the old one, length.
     fn new(seed: (usize, usize, usize)) -> Self {
         let from = seed.0 + seed.2;
         Self {
@@ -301,7 +301,7 @@ impl Reach {
         }
     }
 
-    /// Looks on as far as `limit`; whether the copy reaches there.
+    /// Looks on as far as `limit`; returns whether the copy reaches it.
     fn to(&mut self, old: &[u8], new: &[u8], limit: usize) -> bool {
         while self.at < limit && self.score >= self.best - PATIENCE {
             let place = self.at as i64 + self.diagonal;
@@ -322,9 +322,9 @@ impl Reach {
     }
 }
 
-/// Finishes the copy on `diagonal`: forward from its seed as far as it pays, and lets the next
-/// one, which begins at `next`, grow backward; where both want the same bytes they share them
-/// where it is best.
+/// Finishes the copy on `diagonal`: extends it forward from its seed as far as it pays, and lets
+/// the next one, which begins at `next`, grow backward. If both want the same bytes, they are split
+/// where most are right.
 fn close(
     old: &[u8],
     new: &[u8],
@@ -341,7 +341,7 @@ fn close(
         reach.to(old, new, limit);
         end = reach.best_end;
     }
-    // How far the next one reaches back.
+    // Extent of the next copy backward.
     let mut back = limit;
     if let Some((next_new, next_old)) = next {
         let (mut score, mut best) = (0i64, 0i64);

@@ -1,5 +1,5 @@
-//! Opens images: finds what zip and gzip have packed, unpacks it, and keeps what it takes to pack
-//! it to the same bytes again.
+//! Opens images: finds streams packed by zip and gzip, unpacks them, and keeps what is needed to
+//! pack them to the same bytes again.
 
 use std::collections::HashSet;
 use std::io::{self, Read as _};
@@ -23,31 +23,31 @@ pub(super) struct Opened {
     pub(super) recipe: Recipe,
 }
 
-/// An image with its streams unpacked, and what is in it.
+/// An image with its streams unpacked, and the executables in it.
 pub(super) struct Image {
     pub(super) bytes: Vec<u8>,
     pub(super) executables: Vec<Executable>,
 }
 
-/// Shorter streams are not worth a line in the recipe.
+/// Minimum length of a stream in bytes: a shorter one is not worth a line in the recipe.
 const SHORTEST: usize = 64;
-/// A stream whose corrections are more than this part of it was made by a compressor that nobody
-/// knows: it stays packed.
+/// Maximum share of corrections in a stream: one part in this many. A stream with more was made by
+/// an unknown compressor and stays packed.
 const CORRECTIONS: usize = 8;
-/// Longest chain of a compressor that is replayed: more makes applying slow.
+/// Maximum chain length of a replayed compressor: more makes applying slow.
 const MAX_CHAIN: u32 = 4096;
-/// Most bytes of an opened image, whatever is allowed.
+/// Maximum size of an opened image in bytes, whatever is allowed.
 const MAX_OPENED: usize = i32::MAX as usize;
 
-/// Opens both images. `None` where the new one has packed nothing that the old one has not, or it
-/// cannot be packed again: then they are compared as they are.
+/// Opens both images. Returns `None` if the new one has no packed stream that the old one lacks, if
+/// none can be repacked, or if the result is too large: then the images are compared as they are.
 pub(super) fn open(
     old: &[u8],
     new: &[u8],
     options: &DeltaOptions<'_>,
 ) -> Result<Option<Opened>, MakeError> {
     let (mut before, mut after) = (streams(old, options)?, streams(new, options)?);
-    // What is packed alike in both is copied as it is.
+    // Streams that are packed alike in both are copied as they are.
     let digests = |image: &[u8], found: &[Found]| -> Vec<_> {
         found.iter().map(|f| sha256(f.packed(image))).collect()
     };
@@ -57,7 +57,7 @@ pub(super) fn open(
     if after.is_empty() {
         return Ok(None);
     }
-    // Before anything is unpacked into memory.
+    // Checked before anything is unpacked into memory.
     let most = allowed(options);
     let large = |image: &[u8], found: &[Found]| {
         image.len() + found.iter().map(|f| f.unpacked).sum::<usize>() > most
@@ -85,7 +85,7 @@ pub(super) fn open(
     }))
 }
 
-/// The streams whose digests, `own`, the other image does not have.
+/// Returns the streams whose digests, `own`, the other image does not have.
 fn without(found: Vec<Found>, own: &[Sha256], others: &[Sha256]) -> Vec<Found> {
     let others: HashSet<_> = others.iter().collect();
     let apart = found.into_iter().zip(own);
@@ -113,17 +113,18 @@ impl Found {
     }
 }
 
-/// A stream, unpacked, and how it is packed again: for each part what it unpacks to, what it packs
-/// to, and its corrections.
+/// An unpacked stream, and how to repack it: for each part its unpacked length, its packed length,
+/// and its corrections.
 struct Unpacked {
     found: Found,
     plain: Vec<u8>,
     parts: Vec<(u32, u32, Vec<u8>)>,
-    /// Most tokens of a part.
+    /// Maximum number of tokens in a part.
     tokens: u32,
 }
 
-/// Where the packed bytes begin, if a head of a zip member or of a gzip file begins at `at`.
+/// Returns where the packed bytes begin, if a header of a zip member or of a gzip file begins at
+/// `at`.
 fn head(image: &[u8], at: usize) -> Option<usize> {
     let bytes = image.get(at..)?;
     let half = |i: usize| {
@@ -148,7 +149,7 @@ fn head(image: &[u8], at: usize) -> Option<usize> {
     if flags & 4 != 0 {
         skip += 2 + half(skip)?;
     }
-    // A name and a comment, each up to a zero.
+    // A name and a comment, each ending with a zero byte.
     for flag in [8, 16] {
         if flags & flag != 0 {
             skip += 1 + bytes.get(skip..)?.iter().take(4096).position(|b| *b == 0)?;
@@ -160,8 +161,8 @@ fn head(image: &[u8], at: usize) -> Option<usize> {
     Some(at + skip)
 }
 
-/// Finds streams that unpack to their end. What is unpacked for that, and what turns out to be none,
-/// counts: beyond what is allowed nothing more is looked for.
+/// Finds streams that unpack to their end. All bytes unpacked for that count, those of false finds
+/// too: beyond what is allowed, the search stops.
 fn streams(image: &[u8], options: &DeltaOptions<'_>) -> Result<Vec<Found>, MakeError> {
     let mut found = Vec::new();
     let (mut at, mut left) = (0, allowed(options) as u64);
@@ -182,7 +183,7 @@ fn streams(image: &[u8], options: &DeltaOptions<'_>) -> Result<Vec<Found>, MakeE
         if left == 0 {
             break;
         }
-        // What unpacks to nothing is none.
+        // A stream that unpacks to nothing does not count.
         if whole && unpacked > 0 {
             let stream = Found {
                 at: begin,
@@ -200,14 +201,14 @@ fn streams(image: &[u8], options: &DeltaOptions<'_>) -> Result<Vec<Found>, MakeE
     Ok(found)
 }
 
-/// Most bytes of an opened image.
+/// Maximum size of an opened image in bytes.
 fn allowed(options: &DeltaOptions<'_>) -> usize {
     usize::try_from(options.unpacked)
         .unwrap_or(MAX_OPENED)
         .min(MAX_OPENED)
 }
 
-/// Unpacks streams on several threads, and leaves out those that cannot be packed again.
+/// Unpacks streams on several threads, and leaves out those that cannot be repacked.
 fn opened(
     image: &[u8],
     found: &[Found],
@@ -236,8 +237,8 @@ fn opened(
     Ok(done)
 }
 
-/// Unpacks one stream part by part, as it will be packed. What the library does not make of an
-/// upload, for whatever reason, stays packed.
+/// Unpacks one stream part by part, as it will be repacked. A stream of an upload that the library
+/// cannot handle, for whatever reason, stays packed.
 fn unpack(image: &[u8], found: Found) -> Option<Unpacked> {
     catch_unwind(AssertUnwindSafe(|| {
         let config = PreflateConfig {
@@ -260,7 +261,7 @@ fn unpack(image: &[u8], found: Found) -> Option<Unpacked> {
             let lengths = (text.len() as u32, made.compressed_size as u32);
             rest = rest.get(made.compressed_size..)?;
             spent += made.corrections.len();
-            // The first part alone tells of the compressor.
+            // Only the first part describes the compressor.
             let told = made.parameters.map(|p| u32::from(p.max_token_count));
             block = told.unwrap_or(block);
             tokens = tokens.max((made.blocks.len() as u32 * block).min(lengths.0));
@@ -313,7 +314,7 @@ fn recipe(before: &[Unpacked], after: &[Unpacked]) -> Recipe {
     recipe
 }
 
-/// The image with the streams unpacked in their places.
+/// Returns the image with the streams unpacked in place.
 fn replaced(image: &[u8], streams: &[Unpacked]) -> Image {
     let mut bytes = Vec::new();
     let mut inside = Vec::new();
@@ -329,7 +330,7 @@ fn replaced(image: &[u8], streams: &[Unpacked]) -> Image {
         end = stream.found.end();
     }
     bytes.extend_from_slice(&image[end..]);
-    // What lies beside the streams is found in the image as it was: an archive is none any more
+    // Executables beside the streams are found in the image as it was: an archive is no longer one
     // when its members have other lengths.
     let mut executables = analyse(image);
     executables.retain(|executable| !executable.parts.iter().any(|p| overlap(streams, p)));
@@ -348,7 +349,7 @@ fn replaced(image: &[u8], streams: &[Unpacked]) -> Image {
     }
     executables.extend(inside);
     executables.sort_by_key(|executable| executable.space.start);
-    // Spaces must not lie in each other.
+    // Spaces must not overlap.
     let mut end = 0;
     executables.retain(|executable| {
         let apart = executable.space.start >= end;

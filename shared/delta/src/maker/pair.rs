@@ -1,10 +1,9 @@
-//! The executables of both images side by side: what the applier is told of them.
+//! Pairs the executables of both images, for the layout that the applier gets.
 
 use super::analyse::{Executable, Shape};
 use crate::engine::layout::{Field, Kind, Record, Region, Segment, Space};
 
-/// What both images' executables say together: the layout, and each image's own regions for
-/// masking.
+/// Layout of the executables of both images, and each image's own regions for masking.
 #[derive(Debug, Default)]
 pub(crate) struct Paired {
     pub(crate) layout: crate::engine::layout::Layout,
@@ -15,7 +14,7 @@ pub(crate) struct Paired {
     pub(crate) archive: bool,
 }
 
-/// Puts the executables of both images side by side.
+/// Pairs the executables of both images.
 pub(crate) fn pair(
     old: &[Executable],
     new: &[Executable],
@@ -121,7 +120,7 @@ pub(crate) fn pair(
     let usual = if layout.text { Kind::Text } else { Kind::Plain };
     for region in old_regions.iter().filter(|r| r.kind != usual) {
         match layout.regions.last_mut() {
-            // Heads of archive members between two of a kind are as good as of it.
+            // Headers of archive members between two regions of a kind count as that kind.
             Some(last)
                 if last.kind == region.kind
                     && matches!(region.kind, Kind::Text | Kind::Plain)

@@ -1,5 +1,5 @@
-//! `quick` and `dense`: what is made applies to the very image, whatever the images; an apply
-//! that was cut goes on; bytes that nobody made harm nobody.
+//! `quick` and `dense`: a delta makes exactly the new image, whatever the images; an interrupted
+//! apply resumes; forged bytes do no harm.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -51,8 +51,8 @@ fn round_trip(old: &[u8], new: &[u8]) {
     }
 }
 
-/// A Cortex-M image: a vector table, functions that call each other, pointers between them.
-/// Functions of `more` bytes are put before each eighth one.
+/// A Cortex-M image: a vector table, functions that call each other, pointers between them. `more`
+/// bytes are inserted before every eighth function.
 fn firmware(functions: usize, more: usize) -> Vec<u8> {
     const BASE: u32 = 0x0800_8000;
     let mut starts = Vec::new();
@@ -202,8 +202,8 @@ fn an_apply_that_was_cut_goes_on_where_it_was() {
                 "{encoding}, {length}"
             );
         }
-        // What is kept but wrong is found out: in a frame that is kept whole and in one that is
-        // decoded again.
+        // Wrong kept bytes are detected: in a frame that is kept whole and in one that is decoded
+        // again.
         for (length, at) in [
             (new.len() / 2, 5),
             (14, 3),
@@ -228,7 +228,7 @@ fn an_apply_that_was_cut_goes_on_where_it_was() {
     }
 }
 
-/// Skipping what is kept costs no decoding: that is seen in the bytes read from the old image.
+/// Skipping kept frames costs no decoding, which shows in the bytes read from the old image.
 #[test]
 fn frames_that_are_kept_are_not_decoded_again() {
     struct Counted<'a>(&'a [u8], std::cell::Cell<u64>);
@@ -305,7 +305,7 @@ fn promising(manifest: &Manifest, payload: &[u8]) -> Manifest {
 
 #[test]
 fn padding_that_only_the_new_image_has_costs_next_to_nothing() {
-    // The old image has a short run of it, which is no use to copy over and over.
+    // The old image has a short run of padding, which is of no use to copy over and over.
     let mut old = firmware(300, 0);
     old.extend([0xFF; 200]);
     old.extend(b"the end");
@@ -325,7 +325,7 @@ fn padding_that_only_the_new_image_has_costs_next_to_nothing() {
     }
 }
 
-/// How many damaged payloads are tried; `TIDEGATE_MUTATIONS` asks for more.
+/// Number of damaged payloads that are tried; `TIDEGATE_MUTATIONS` asks for more.
 fn rounds() -> u32 {
     std::env::var("TIDEGATE_MUTATIONS")
         .ok()

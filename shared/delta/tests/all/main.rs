@@ -1,4 +1,5 @@
-//! Deltas as their users see them: what is made applies, anywhere and ever after, and nothing else does.
+//! Deltas as their users see them: a delta that was made applies, anywhere and ever after, and
+//! nothing else does.
 
 #[cfg(feature = "make")]
 mod engine;

@@ -1,4 +1,4 @@
-//! Images with compressed streams in them: unpacked to be compared, packed to the same bytes.
+//! Images that contain compressed streams: unpacked to be compared, repacked to the same bytes.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
@@ -36,7 +36,7 @@ fn gzipped(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A zip as its members lie in it; the directory at its end does not matter here.
+/// The members of a zip; the directory at its end does not matter here.
 fn zip(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, bytes) in members {
@@ -57,7 +57,7 @@ fn archive(version: u32) -> Vec<u8> {
     let names: Vec<String> = (0..12).map(|i| format!("member-{i}")).collect();
     let members: Vec<(&str, Vec<u8>)> = (0..12u32)
         .zip(&names)
-        // Half of them stay as they are.
+        // Half of them are unchanged.
         .map(|(i, name)| (name.as_str(), text(i, 900, version * (i % 2))))
         .collect();
     zip(&members)
@@ -115,7 +115,7 @@ fn what_is_packed_is_compared_unpacked() {
 
 #[test]
 fn what_nobody_can_pack_again_stays_packed() {
-    // A stream in small blocks, each stored: no compressor of the library does so.
+    // A stream of small stored blocks: no compressor of the library does so.
     let odd = |bytes: &[u8]| {
         let mut out = b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec();
         for piece in bytes.chunks(300) {
@@ -133,7 +133,7 @@ fn what_nobody_can_pack_again_stays_packed() {
         let (manifest, payload) = make(&old, &new, &DeltaOptions::new(encoding));
         assert_eq!(apply(&old, &[], &manifest, &payload).unwrap(), new);
     }
-    // Cut streams, and heads with nothing behind them.
+    // Truncated streams, and headers with nothing after them.
     let (old, new) = (archive(1), archive(2));
     for cut in [1, 29, 31, 600, new.len() / 2, new.len() - 1] {
         let new = &new[..cut];
@@ -144,7 +144,7 @@ fn what_nobody_can_pack_again_stays_packed() {
 
 #[test]
 fn what_would_unpack_to_more_than_allowed_stays_packed() {
-    // Its end unpacks to thirty times as much as all before it.
+    // Its end unpacks to thirty times as much as everything before it.
     let bomb = |version| [archive(version), gzipped(&vec![0; 30 << 20])].concat();
     let (old, new) = (bomb(1), [bomb(2), b"and more".to_vec()].concat());
     for (unpacked, opened) in [(1000, false), (10 << 20, true), (40 << 20, true)] {
@@ -153,7 +153,7 @@ fn what_would_unpack_to_more_than_allowed_stays_packed() {
             ..DeltaOptions::new(Encoding::Quick)
         };
         let (manifest, payload) = make(&old, &new, &options);
-        // What comes before the bomb is unpacked where there is room for it.
+        // The part before the bomb is unpacked if there is room for it.
         assert_eq!(manifest.scratch > 0, opened, "{unpacked}");
         assert!(manifest.scratch < 10 << 20, "{}", manifest.scratch);
         assert_eq!(apply(&old, &[], &manifest, &payload).unwrap(), new);
@@ -184,7 +184,7 @@ fn an_apply_that_was_cut_goes_on_behind_any_byte() {
     }
 }
 
-/// What the file must hold for a recipe: read here as docs/delta-format.md has it.
+/// Required size of the file for a recipe, computed here as docs/delta-format.md describes it.
 fn scratch(recipe: &[u8], old: &[u8], new: &[u8]) -> Option<u64> {
     let mut rest = recipe;
     let mut number = || -> Option<i128> {
@@ -268,7 +268,7 @@ fn a_damaged_recipe_is_refused_or_makes_another_image_and_harms_nothing() {
             Err(other) => panic!("{other:?}"),
         }
     }
-    // The damage reaches what packs the streams, not the recipe's lengths alone.
+    // The damage reaches the code that packs the streams, not only the recipe's lengths.
     assert!(panics > rounds / 50, "{panics} of {rounds}");
 }
 

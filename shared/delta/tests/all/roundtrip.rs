@@ -1,4 +1,4 @@
-//! A payload gives back the image, and nothing else ever comes out of one.
+//! A payload reproduces its image, and never anything else.
 
 use proptest::prelude::*;
 use tidegate_delta::{
@@ -81,7 +81,7 @@ proptest! {
         prop_assert_eq!(&apply(&delta, &payload, &old).unwrap(), &new);
     }
 
-    /// The crate's own applier is the oracle of ours.
+    /// The applier of the `bsdiff` crate is the oracle of ours.
     #[test]
     fn our_applier_agrees_with_the_bsdiff_crate((old, new) in edited()) {
         let mut payload = Vec::new();

@@ -1,5 +1,5 @@
-//! Payloads that were made once: every processor and every later version makes the same images of
-//! them. `TIDEGATE_BLESS=1` makes them anew, which breaks payloads that are out there.
+//! Payloads that were made once: every processor and every later version must make the same images
+//! from them. `TIDEGATE_BLESS=1` makes them anew, which breaks payloads already in use.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -9,13 +9,13 @@
 
 use tidegate_delta::{Applier, Limits, Manifest, ReadAt, sha256};
 
-/// A number that is the same everywhere.
+/// Returns a number that is the same on every machine.
 fn noise(index: u32, seed: u32) -> u32 {
     let mixed = (index ^ seed.rotate_left(7)).wrapping_mul(0x9E37_79B1);
     (mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA6B) >> 3
 }
 
-/// Text, tables of numbers and code of a processor, some of it changed.
+/// Text, tables of numbers and machine code, some of it changed.
 fn image(new: bool) -> Vec<u8> {
     let mut image = Vec::new();
     for line in 0..700u32 {
@@ -43,7 +43,8 @@ fn image(new: bool) -> Vec<u8> {
     image
 }
 
-/// A Cortex-M image with calls and pointers; `more` bytes before each eighth function.
+/// A Cortex-M image with calls and pointers; `more` bytes are inserted before every eighth
+/// function.
 fn firmware(more: usize) -> Vec<u8> {
     const BASE: u32 = 0x0800_8000;
     let mut starts = Vec::new();
@@ -83,8 +84,8 @@ fn firmware(more: usize) -> Vec<u8> {
     image
 }
 
-/// Functions as a compiler would lay them out; in the new one there are more, and some differ.
-/// `word` makes an instruction from its place, a number and a function's place.
+/// Functions laid out as by a compiler; the new version has more, and some differ. `word` makes an
+/// instruction from its offset, a number and a function's offset.
 fn functions(new: bool, at: usize, word: &dyn Fn(usize, u32, usize) -> Vec<u8>) -> Vec<u8> {
     let count = 400;
     let there = |index: usize| new || index % 37 != 11;
@@ -131,7 +132,7 @@ fn kernel(new: bool) -> Vec<u8> {
     image
 }
 
-/// An ELF file for x86-64 with code alone.
+/// An ELF file for x86-64 that contains only code.
 fn elf(new: bool) -> Vec<u8> {
     let code = functions(new, 0x1000, &|at, number, called| {
         let relative = |length: usize| (called as u32).wrapping_sub((at + length) as u32);
@@ -166,7 +167,7 @@ fn elf(new: bool) -> Vec<u8> {
     ] {
         put(&mut image, at, width, value);
     }
-    // One segment: the code, at the address that is its place.
+    // One segment: the code, at an address equal to its offset.
     let mut segment = [0u8; 56];
     for (at, width, value) in [
         (0, 4, 1),
@@ -184,7 +185,7 @@ fn elf(new: bool) -> Vec<u8> {
     image.extend(&code);
     image.extend(names);
     image.resize(sections_at as usize + 64, 0);
-    // Name, type, flags, address, place, length.
+    // Name, type, flags, address, offset, length.
     for header in [
         [1, 1, 6, text_at, text_at, code.len() as u64],
         [7, 3, 0, 0, names_at, names.len() as u64],
@@ -204,12 +205,12 @@ fn folder() -> String {
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors").to_owned()
 }
 
-/// An image that is stored because no library makes it the same everywhere.
+/// Reads an image that is stored, because no library makes it the same everywhere.
 fn stored(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/{name}.image", folder())).unwrap()
 }
 
-/// Each vector's name and images.
+/// Name and images of each vector.
 fn vectors() -> Vec<(String, Vec<u8>, Vec<u8>)> {
     let pairs = [
         ("mixed", image(false), image(true)),
@@ -250,8 +251,8 @@ fn bless(name: &str, old: &[u8], new: &[u8]) {
 #[cfg(not(feature = "make"))]
 fn bless(_: &str, _: &[u8], _: &[u8]) {}
 
-/// The appliers of other machines, started here by an emulator: `TIDEGATE_APPLIERS` names them,
-/// `platform=program` with spaces between. `.ci/foreign-agents` builds them.
+/// Appliers of other machines, started here by an emulator: `TIDEGATE_APPLIERS` lists them as
+/// `platform=program`, separated by spaces. `.ci/foreign-agents` builds them.
 #[test]
 fn payloads_made_once_make_the_same_images_on_other_machines() {
     let Ok(appliers) = std::env::var("TIDEGATE_APPLIERS") else {

@@ -1,5 +1,5 @@
-//! The whole chain: people sign offline, the server online, a device checks both. Every refusal
-//! of an assignment is a case of its own.
+//! The whole chain: people sign offline, the server signs online, a device checks both. Every
+//! refusal of an assignment has a test of its own.
 
 use std::time::Duration;
 
@@ -150,7 +150,7 @@ fn keys_of_an_unknown_kind_are_tolerated_but_never_counted() {
         .unwrap();
     server.sign_online();
     assert!(server.trusted().role().images.contains_key(&path("1.2.0")));
-    // Alone, the unknown key is worth nothing.
+    // On its own, the unknown key counts for nothing.
     signed["signatures"].as_array_mut().unwrap().remove(0);
     signed["signed"]["version"] = json!(3);
     assert!(
@@ -221,8 +221,8 @@ fn an_expired_assignment_is_refused_by_a_clock_that_its_owner_vouches_for() {
             ..
         })
     ));
-    // Otherwise it is the clock that is wrong: the nonce proves that this is an answer. A machine
-    // that shows its local time for UTC is not stranded by it.
+    // Otherwise the clock is wrong: the nonce proves that this is an answer. A machine that shows
+    // its local time as UTC is not stranded by it.
     by(false).unwrap();
 }
 
@@ -249,7 +249,7 @@ fn an_order_for_carrying_answers_nobody_and_counts_once() {
         };
         assignment::verify_carried(&trusted, bytes, &situation)
     };
-    // Three weeks later what is signed each hour has expired, and the order has not.
+    // After three weeks the files signed every hour have expired, and the order has not.
     let accepted = apply(&bytes, 7, days(21)).unwrap();
     assert_eq!(accepted.counter, 1_000);
     assert!(apply(&bytes, 7, days(31)).is_err());
@@ -257,7 +257,7 @@ fn an_order_for_carrying_answers_nobody_and_counts_once() {
         apply(&bytes, 1_000, days(1)),
         Err(TrustError::WrongCounter { .. })
     ));
-    // What answers a device is not for carrying, and no key makes an order good for years.
+    // An answer to a device cannot be carried, and no key makes an order good for years.
     let answer = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
     assert!(apply(&answer, 7, days(0)).is_err());
     let long = carried

@@ -69,7 +69,7 @@ pub(crate) fn facts(release: &str) -> ImageFacts {
     }
 }
 
-/// A server with everything that it serves, by file name.
+/// A server and all the files that it serves, by name.
 pub(crate) struct Server {
     pub(crate) repository: Repository,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
@@ -252,7 +252,7 @@ pub(crate) fn check_in(
     assignment::verify(trusted, bytes, &situation)
 }
 
-/// What a thief of the online keys adds to a repository.
+/// Actions of a thief of the online keys.
 impl Server {
     /// Serves these bytes as a version of a role, pinned by signed snapshot and timestamp.
     pub(crate) fn serve_as_thief(&mut self, role: &str, version: u64, bytes: &[u8]) {
@@ -287,22 +287,22 @@ impl Server {
         self.files.insert("timestamp.json".into(), bytes);
     }
 
-    /// What a new device makes of it.
+    /// Refreshes a new device from the server.
     pub(crate) fn look(&self) -> Result<Trusted, TrustError> {
         self.refresh(self.first(), NOW).map(|(trusted, _)| trusted)
     }
 
-    /// What a device that has seen `files` makes of it.
+    /// Refreshes a device that has seen `files`.
     pub(crate) fn look_again(&self, files: &TrustedFiles) -> Result<Trusted, TrustError> {
         self.refresh(files.clone(), NOW).map(|(trusted, _)| trusted)
     }
 
-    /// What a device keeps that has looked.
+    /// Returns the files that a device keeps after a refresh.
     pub(crate) fn seen(&self) -> TrustedFiles {
         self.refresh(self.first(), NOW).unwrap().1
     }
 
-    /// Signs new delegations with the targets key and takes them in.
+    /// Signs new delegations with the targets key and uploads them.
     pub(crate) fn delegate(&mut self, delegations: Vec<Delegation>) -> Result<(), TrustError> {
         let version = self.repository.version("targets") + 1;
         let body = targets(version, delegations).body();

@@ -1,5 +1,5 @@
-//! Attacks on assignments, A32 to A38 of `docs/security-model.md`, by whoever holds the director's
-//! key or used to.
+//! Attacks on assignments, A32 to A38 of `docs/security-model.md`, by a present or former holder of
+//! the director's key.
 
 use serde_json::json;
 use tidegate_protocol::Timestamp;
@@ -49,7 +49,7 @@ fn a34_a_counter_at_the_end_of_its_range_locks_nobody_out() {
         check_with(&trusted, &bytes, "1.0.0"),
         Err(TrustError::WrongCounter { expected: 8, .. })
     ));
-    // The device goes on counting from where it was.
+    // The device continues counting from where it was.
     let bytes = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
     check_with(&trusted, &bytes, "1.0.0").unwrap();
 }
@@ -72,7 +72,7 @@ fn a36_of_two_assignments_at_once_one_counts() {
     let trusted = Server::new().look().unwrap();
     let first = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
     let accepted = check_with(&trusted, &first, "1.0.0").unwrap();
-    // The device writes the counter down before it acts; the other one is refused then.
+    // The device stores the counter before it acts; the other assignment is refused then.
     assert_eq!(accepted.counter, 8);
     let mut other = draft("1.1.0");
     other.counter = accepted.counter;
@@ -178,7 +178,7 @@ fn a48_wrong_clocks_strand_nobody() {
         check_in(&trusted, &bytes, "1.0.0", None, clock)
             .unwrap_or_else(|e| panic!("a clock in {year}: {e}"));
     }
-    // An owner who vouches for the clock gets what it says.
+    // If the owner vouches for the clock, it alone decides.
     let strict = Clock {
         shows: Timestamp::from_secs(4_102_444_800),
         floor,

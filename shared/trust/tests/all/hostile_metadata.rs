@@ -1,5 +1,5 @@
-//! Attacks on signed metadata, A1 to A26 of `docs/security-model.md`. Where nothing else is said
-//! the attacker holds the server and its online keys.
+//! Attacks on signed metadata, A1 to A26 of `docs/security-model.md`. Unless stated otherwise, the
+//! attacker holds the server and its online keys.
 
 use serde_json::{Value, json};
 use tidegate_protocol::Timestamp;
@@ -29,7 +29,7 @@ fn refuses_targets(body: &Value) {
     let mut server = Server::new();
     assert!(server.upload("targets", &bytes).is_err(), "the server");
     server.serve_as_thief("targets", 2, &bytes);
-    // A role that is signed well under the old delegations does not help.
+    // A role correctly signed under the old delegations does not help.
     assert!(server.look().is_err(), "the device");
 }
 
@@ -279,7 +279,7 @@ fn a13_a_timestamp_that_pins_an_older_snapshot() {
     let mut body = timestamp_body(3, NOW.plus(lifetime::TIMESTAMP), FileFacts::of(1, &first));
     server.serve_timestamp(body.take());
     assert!(server.look_again(&seen).is_err());
-    // Also to a device whose files are gone: its floors are kept apart from them.
+    // Also to a device that has lost its files: its floors are stored apart from them.
     let floors = floors_of(&server_at(2));
     let result = refresh_with(&server, floors);
     assert!(
@@ -353,7 +353,7 @@ fn a15_the_right_hash_with_the_wrong_length_and_the_reverse() {
 fn a16_a_refused_timestamp_is_not_kept() {
     let mut server = server_at(2);
     let seen = server.seen();
-    // Newer, well signed, but it pins an older snapshot.
+    // Newer and correctly signed, but it pins an older snapshot.
     let first = server.files["1.snapshot.json"].clone();
     server.online = 99;
     server.serve_snapshot(&first, FileFacts::of(1, &first));
@@ -422,7 +422,7 @@ fn a19_versions_pushed_to_the_end_are_undone_by_new_keys() {
     server.online = u64::MAX - 1;
     server.sign_online();
     let (seen, floors) = (server.seen(), floors_of(&server));
-    // People give the server new keys; it begins again at 1.
+    // People give the server new keys; its versions begin again at 1.
     let new_root = RootRole {
         snapshot: one("snapshot", 30),
         timestamp: one("timestamp", 31),
@@ -470,14 +470,14 @@ fn a20_roles_with_names_that_lead_elsewhere() {
             Server::new().upload("targets", &bytes).is_err(),
             "{name} at the server"
         );
-        // A device forms file names from its own product and channel alone.
+        // A device builds file names only from its own product and channel.
         assert!(name.parse::<RoleName>().is_err(), "{name}");
     }
 }
 
 #[test]
 fn a21_delegations_in_circles_and_by_the_thousand() {
-    // A role that delegates on is read as what it lists itself; nothing is followed.
+    // A role that delegates further is read only for what it lists itself; nothing is followed.
     let mut body = wished();
     body["delegations"] = targets(1, stable(one("releases", 66))).body()["delegations"].clone();
     let bytes = sign(body, &[&key(3)]).unwrap().to_bytes();

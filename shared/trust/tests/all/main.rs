@@ -1,4 +1,4 @@
-//! Everything that the trust crate is asked from outside.
+//! Tests of the trust crate through its public API.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod chain;

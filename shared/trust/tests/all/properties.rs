@@ -1,5 +1,5 @@
-//! Whatever a server serves, in whatever order: trusted versions never fall, and what is accepted
-//! is always in an offline-signed role.
+//! Properties: whatever a server serves, in whatever order, trusted versions never fall, and what
+//! is accepted is always in an offline-signed role.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use crate::common::*;
 /// One thing that the thief serves: offline-signed role versions, mixed with their own.
 #[derive(Debug, Clone)]
 struct Served {
-    /// Which of the signed roles, or a forged one.
+    /// Version of the role that is served, signed or forged.
     role: u64,
     forged: bool,
     /// Version numbers of snapshot and timestamp.
     snapshot: u64,
     timestamp: u64,
-    /// Whether the device has lost its files (its journal is whole).
+    /// Whether the device has lost its files (its journal is intact).
     lost: bool,
 }
 
@@ -40,7 +40,7 @@ fn served() -> impl Strategy<Value = Served> {
         })
 }
 
-/// Releases that the offline keys listed up to a role version.
+/// Releases that the offline keys listed, by role version.
 const SIGNED: [&[&str]; 3] = [
     &["1.0.0"],
     &["1.0.0", "1.1.0"],
@@ -103,7 +103,7 @@ proptest! {
                     break;
                 }
             }
-            // Kept whatever became of it, as the agent does.
+            // Kept whatever the outcome, as the agent does.
             files = refresh.files().clone();
             floors = refresh.floors().clone();
             prop_assert!(floors.timestamp.version >= before.timestamp.version);
@@ -113,7 +113,7 @@ proptest! {
             if refused {
                 continue;
             }
-            // Equal versions are no news: then what was kept counts, which people signed.
+            // Equal versions are no news: then the kept files count, which people signed.
             let trusted = refresh.finish().unwrap();
             let version = usize::try_from(trusted.role().version).unwrap();
             for release in ["1.0.0", "1.1.0", "1.2.0", "6.6.6"] {

@@ -1,5 +1,5 @@
-//! Coding instructions in gaps: where a byte stands in its instruction says more about it than
-//! the bytes before do, and the same destination is called from many places.
+//! Coding of instructions in gaps: the position of a byte in its instruction says more about it
+//! than the bytes before do, and the same destination is called from many places.
 
 use super::reference::Told;
 use super::{Dense, hashed, mix};
@@ -8,7 +8,7 @@ use crate::engine::layout::Kind;
 use crate::engine::model::{EXPECTED, Expected};
 use crate::engine::refs::Form;
 
-/// The form of the reference that a whole instruction is, if its destination is worth learning.
+/// Form of a whole instruction that is a reference, if its destination is worth learning.
 fn form(kind: Kind, word: u32) -> Option<Form> {
     match kind {
         Kind::Arm64 if word >> 26 == 0b10_0101 => Some(Form::Branch26),
@@ -19,7 +19,7 @@ fn form(kind: Kind, word: u32) -> Option<Form> {
 }
 
 impl Dense<'_> {
-    /// A word with its destination absolute, or `back`.
+    /// Converts a word to one with an absolute destination, or with `back` to a relative one.
     fn whole(&mut self, kind: Kind, word: u32, position: u32, back: bool) -> u32 {
         match form(kind, word) {
             Some(form) => self.predictor.absolute(form, word, position, back),
@@ -27,8 +27,8 @@ impl Dense<'_> {
         }
     }
 
-    /// Codes an ARM instruction, its highest byte, which says what it is, first. `told` is what the
-    /// guides say, `score` how well they did lately.
+    /// Codes an ARM instruction, starting with its highest byte, which identifies it. `told` is
+    /// what the guides predict, `score` how well they did lately.
     pub(super) fn instruction<B: Bits>(
         &mut self,
         bits: &mut B,

@@ -1,5 +1,5 @@
-//! Coding what no copy covers. The copies on both sides still guide: what they would give, went
-//! they on into the gap, is often right or nearly so.
+//! Coding of bytes that no copy covers. The copies on both sides still guide: the bytes they would
+//! give, continued into the gap, are often right or nearly so.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use crate::engine::model::{EXPECTED, Expected};
 use crate::engine::refs::BEFORE;
 use crate::engine::window::{BLOCK, Window};
 
-/// How far a copy is thought to go on into the bytes around it; within a block.
+/// Number of bytes by which a copy is continued into the bytes around it; within a block.
 const REACH: usize = BLOCK / 2;
 
-/// Bytes before a gap in which the begin of an instruction is found.
+/// Number of bytes before a gap in which the beginning of an instruction is found.
 const SYNC: usize = 24;
 
-/// A gap, or what a frame has of it.
+/// A gap, or the part of it inside a frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gap {
     pub(super) from: u32,
@@ -27,31 +27,31 @@ pub(super) struct Gap {
     pub(super) after: Option<Cover>,
 }
 
-/// The bytes that a copy would give.
+/// Bytes that a continued copy would give.
 #[derive(Debug, Default)]
 struct Guide {
     bytes: Vec<Option<u8>>,
     kind: Option<Kind>,
 }
 
-/// What the copies on both sides of a gap would give.
+/// Bytes that the copies on both sides of a gap would give.
 #[derive(Debug)]
 struct Guides {
-    /// The kind of what they copy.
+    /// Kind of the bytes they copy.
     kind: Kind,
     before: Guide,
     after: Guide,
-    /// Where in the gap the one from behind begins.
+    /// Position in the gap where the guide from behind begins.
     after_at: usize,
-    /// How well each has done lately.
+    /// Recent success of each.
     score: [u8; 2],
 }
 
-/// Best score.
+/// Highest score.
 const BEST: u8 = 30;
 
 impl Guides {
-    /// What they say of `N` bytes at a place in the gap.
+    /// Returns their predictions of `N` bytes at a position in the gap.
     fn at<const N: usize>(&self, at: usize) -> [Option<[u8; N]>; 2] {
         let after = at.checked_sub(self.after_at);
         [(&self.before, Some(at)), (&self.after, after)].map(|(guide, at)| {
@@ -64,7 +64,7 @@ impl Guides {
         })
     }
 
-    /// Judges them by what came.
+    /// Updates their scores by what came.
     fn judge<T: PartialEq>(&mut self, told: [Option<T>; 2], came: &T, gain: u8, loss: u8) {
         for (score, guide) in self.score.iter_mut().zip(told) {
             if let Some(guide) = guide {
@@ -79,7 +79,7 @@ impl Guides {
 }
 
 impl Dense<'_> {
-    /// What stands at `old_from` and behind, as it would be at `new_from`.
+    /// Returns the bytes at `old_from` and after, as they would be at `new_from`.
     fn guide(
         &mut self,
         old: &dyn ReadAt,
@@ -89,7 +89,7 @@ impl Dense<'_> {
         window: &mut Window,
     ) -> io::Result<Guide> {
         let mut bytes = vec![None; count];
-        // What lies before the image's begin is skipped.
+        // Bytes before the beginning of the image are skipped.
         let skip = usize::try_from(-old_from).unwrap_or(0).min(count);
         let begin = old_from + skip as i64;
         let room = (self.old_length as i64 - begin).clamp(0, count as i64) as usize;
@@ -172,7 +172,7 @@ impl Dense<'_> {
         let arm = matches!(kind, Kind::Arm64 | Kind::Arm);
         let mut place = x86::Instructions::default();
         if kind == Kind::X86 {
-            // Instructions begin somewhere in what is before: following them soon finds where.
+            // An instruction begins somewhere in the bytes before: following them soon finds where.
             for back in (1..=SYNC).rev() {
                 place.push(self.history.byte(back));
             }
@@ -280,7 +280,7 @@ impl Dense<'_> {
             h.expected(),
         ];
         let selector = if kind == Kind::X86 {
-            // What an instruction's byte is tells most about which contexts are right.
+            // The role of a byte in its instruction tells most about which contexts are right.
             32 + place.state()
         } else {
             16 + usize::from(score[0] > 12)

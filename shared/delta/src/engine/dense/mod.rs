@@ -1,6 +1,6 @@
-//! The dense coder: every byte of the new image is foretold from its place in the old one, from
-//! references that are followed, and from what was written before; what is left is coded by
-//! integer context mixing. One text for both directions.
+//! The dense coder: every byte of the new image is predicted from its place in the old one, from
+//! references that are followed, and from what was written before; the rest is coded by integer
+//! context mixing. The same code serves both directions.
 
 mod code;
 mod gap;
@@ -20,12 +20,12 @@ use super::refs::BEFORE;
 use super::window::{BLOCK, Window};
 use crate::ReadAt;
 
-/// How much memory the models take.
+/// Memory of the models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size {
     /// log2 of the buckets (32 bytes) of each of the byte model's tables, 8 to 20.
     pub(crate) log_buckets: u32,
-    /// log2 of the bytes of history that matches are found in, 16 to 24.
+    /// log2 of the number of bytes of history in which matches are found, 16 to 24.
     pub(crate) log_history: u32,
 }
 
@@ -36,7 +36,7 @@ impl Size {
         log_buckets: 14,
         log_history: 20,
     };
-    /// Fits a controller beside what packs streams again.
+    /// Fits a controller that also repacks streams.
     #[cfg(feature = "make")]
     pub(crate) const TINY: Self = Self {
         log_buckets: 13,
@@ -48,14 +48,14 @@ impl Size {
         log_buckets: 15,
         log_history: 20,
     };
-    /// For machines with 130 MiB to spare.
+    /// Fits machines with 130 MiB to spare.
     #[cfg(feature = "make")]
     pub(crate) const LARGE: Self = Self {
         log_buckets: 18,
         log_history: 23,
     };
 
-    /// Bytes that the models take.
+    /// Memory that the models take, in bytes.
     pub(crate) fn memory(self) -> u64 {
         let tables = (ORDERS as u64 * 32) << self.log_buckets;
         let history = (1u64 << self.log_history) + (4 << history::places(self.log_history));
@@ -64,9 +64,9 @@ impl Size {
     }
 }
 
-/// Where the new bytes come from (the maker) and go to (both).
+/// Source of the new bytes (for the maker) and their destination (for both).
 pub(crate) trait Output {
-    /// The byte at a position of the new image; the applier does not know it and says 0.
+    /// Returns the byte at a position of the new image; the applier does not know it and returns 0.
     fn known(&self, position: u32) -> u8;
     /// Takes the byte at the next position.
     fn put(&mut self, byte: u8) -> io::Result<()>;
@@ -87,34 +87,34 @@ pub(crate) struct Dense<'a> {
     runs: FlagModel,
     refs: FlagModel,
     history: History,
-    /// Which of the last bytes of copies were not as expected, the newest in bit 0.
+    /// Bit set of the last bytes of copies that were not as expected, the newest in bit 0.
     misses: u64,
-    /// Expected bytes in a row.
+    /// Number of expected bytes in a row.
     run: u32,
-    /// Bytes ahead among which one is not as expected.
+    /// Number of bytes ahead among which one is not as expected.
     doubt: u32,
-    /// How the last runs came out, the newest in bit 0.
+    /// Bit set of the last runs with a byte that was not as expected, the newest in bit 0.
     run_hits: u32,
-    /// Which references were as foretold, by form, the newest in bit 0.
+    /// Bit sets, by form, of the last references that were as predicted, the newest in bit 0.
     ref_hits: [u32; 13],
-    /// The last destination that was spelled, by what referred to it.
+    /// Last destination that was spelled, by class of reference.
     last_spelled: [u32; reference::CLASSES],
-    /// The last two references of tables: old destination, new destination, new place.
+    /// The last two references of tables: old destination, new destination, new offset.
     last_tables: [Option<(u32, u32, u32)>; 2],
-    /// What the order of the table says that the present reference is.
+    /// Predictions for the current reference from the order of the table.
     strides: [Option<[u8; 8]>; 2],
-    /// The last byte that was not as expected: what it became minus what it was.
+    /// Change of the last byte that was not as expected: what it became minus what it was.
     last_change: u8,
 }
 
-/// Where a byte of a copy stands.
+/// Position of a byte of a copy.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// In the window.
+    /// Index in the window.
     here: usize,
-    /// In the old image.
+    /// Offset in the old image.
     offset: u32,
-    /// In the new image.
+    /// Offset in the new image.
     position: u32,
     region: Region,
 }
@@ -162,7 +162,7 @@ fn run_class(run: u32) -> u32 {
 }
 
 impl<'a> Dense<'a> {
-    /// Models that have seen nothing.
+    /// Creates models that have seen nothing.
     pub(crate) fn new(
         layout: &'a Layout,
         covers: &'a [Cover],
@@ -274,7 +274,7 @@ impl<'a> Dense<'a> {
         Ok(())
     }
 
-    /// Codes one byte of a copy that is in no reference.
+    /// Codes one byte of a copy that is not part of a reference.
     fn one<B: Bits, O: Output>(
         &mut self,
         bits: &mut B,
@@ -297,7 +297,7 @@ impl<'a> Dense<'a> {
         ]);
         let (e, next) = (u32::from(expected), u32::from(window[here + 1]));
         let missed = |back: u32| (self.misses >> back & 1) as u32;
-        // Whether the same field of the records before has changed.
+        // Whether the same field of earlier records has changed.
         let spread = missed(3)
             | missed(7) << 1
             | missed(11) << 2
@@ -337,7 +337,7 @@ impl<'a> Dense<'a> {
         Ok(())
     }
 
-    /// Codes the byte that stands where another was expected.
+    /// Codes a byte that differs from the expected one.
     fn changed<B: Bits>(
         &mut self,
         bits: &mut B,

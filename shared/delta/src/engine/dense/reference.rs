@@ -1,4 +1,4 @@
-//! Coding references: mostly one flag that says "as foretold".
+//! Coding of references: mostly one flag that says "as predicted".
 
 use std::io;
 
@@ -47,7 +47,7 @@ impl Dense<'_> {
         Ok(())
     }
 
-    /// What a table says by its order.
+    /// Predictions from the order of a table.
     fn strides(&mut self, found: &Found, position: u32) -> [Option<[u8; 8]>; 2] {
         let mut out = [None; 2];
         let form = found.reference.form;
@@ -133,7 +133,7 @@ impl Dense<'_> {
         self.spell(bits, found, real, width, position)
     }
 
-    /// Codes the bytes of a reference that nothing foretold.
+    /// Codes the bytes of a reference that were not predicted.
     fn spell<B: Bits>(
         &mut self,
         bits: &mut B,
@@ -144,7 +144,7 @@ impl Dense<'_> {
     ) -> [u8; 8] {
         let form = found.reference.form;
         let c4 = self.history.c4;
-        // Jumps within a function, whose destination is nobody else's.
+        // Jumps within a function, whose destination no other reference shares.
         let jump = c4 & 0xFF == 0xE9 || c4 & 0xFFF0 == 0x0F80;
         let (far, class) = match form {
             Form::Rel32 { .. } if jump => (false, JUMP),
@@ -182,7 +182,7 @@ impl Dense<'_> {
         let last = self.last_spelled[told.class as usize];
         let mut made = 0u64;
         let mut above = 0u32;
-        // Which guesses were right in the bytes above.
+        // Guesses that were right in the bytes above.
         let mut alive = told.guesses.map(|guess| guess.is_some());
         for index in (0..told.width).rev() {
             let byte_of = |value: u64| (value >> (8 * index)) as u8;
@@ -235,24 +235,24 @@ impl Dense<'_> {
     }
 }
 
-/// What is known of a destination before it is spelled.
+/// Facts about a destination before it is spelled.
 #[derive(Debug)]
 pub(super) struct Told {
-    /// What refers to it, below [`CLASSES`].
+    /// Class of the reference, below [`CLASSES`].
     pub(super) class: u32,
-    /// The old destination, or what else goes with it.
+    /// Old destination, or another value that goes with it.
     pub(super) to: u32,
-    /// What it may be.
+    /// Guesses of the destination.
     pub(super) guesses: [Option<u64>; EXPECTED],
     /// Trust in the first guess before anything is known.
     pub(super) trust: u8,
-    /// Bytes.
+    /// Width in bytes.
     pub(super) width: usize,
 }
 
-/// Classes of what refers, beside those of [`Form::index`].
+/// Classes of references, beside those of [`Form::index`].
 pub(super) const CALL: u32 = 0;
 const JUMP: u32 = 13;
 pub(super) const DATA: u32 = 14;
-/// How many classes there are.
+/// Number of classes.
 pub(super) const CLASSES: usize = 15;

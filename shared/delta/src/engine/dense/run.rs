@@ -1,4 +1,4 @@
-//! Runs of expected bytes that one flag tells of: most of most images is unchanged.
+//! Runs of expected bytes, each coded by one flag: most of most images is unchanged.
 
 use std::io;
 
@@ -7,17 +7,17 @@ use crate::engine::coder::Bits;
 use crate::engine::model::FLAG_INPUTS;
 use crate::engine::refs::may_begin;
 
-/// So many expected bytes in a row make it likely that more follow.
+/// Number of expected bytes in a row from which on more are likely to follow.
 const BEFORE: u32 = 24;
-/// Most bytes of a run.
+/// Maximum length of a run.
 const MOST: u32 = 64;
-/// A run of fewer is not worth a flag of its own.
+/// Minimum length of a run that is worth a flag of its own.
 const LEAST: u32 = 8;
 
 impl Dense<'_> {
-    /// Codes whether the next bytes of a copy are all as expected: as many as there are before
-    /// something may be a reference, at most `most`. Gives how many were coded; 0 where the bytes
-    /// must be coded one by one.
+    /// Codes whether the next bytes of a copy are all as expected: as many as there are before the
+    /// next possible reference, at most `most`. Returns how many were coded; 0 if the bytes must be
+    /// coded one by one.
     pub(super) fn whole_run<B: Bits, O: Output>(
         &mut self,
         bits: &mut B,

@@ -1,18 +1,18 @@
-//! Where in an x86-64 instruction a byte stands. Follows lengths as far as compilers' code needs;
-//! what is wrong costs bits, never correctness.
+//! Position of a byte in an x86-64 instruction. Follows lengths as far as compilers' code needs; an
+//! error costs bits, never correctness.
 
 use super::reference::{CALL, DATA};
 use crate::engine::refs::Form;
 
-/// What the next byte is.
+/// Kind of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum State {
     /// A prefix or an opcode.
     #[default]
     Begin,
-    /// The opcode behind 0F.
+    /// The opcode after 0F.
     Two,
-    /// The opcode behind 0F 38 or 0F 3A, or behind VEX and EVEX.
+    /// The opcode after 0F 38 or 0F 3A, or after VEX and EVEX.
     Three,
     /// Bytes of a VEX or EVEX prefix.
     Prefix,
@@ -26,21 +26,21 @@ enum State {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Instructions {
     state: State,
-    /// Bytes left of the displacement, immediate or prefix.
+    /// Number of bytes left of the displacement, immediate or prefix.
     left: u8,
-    /// Bytes of the immediate that follows.
+    /// Number of bytes of the immediate that follows.
     immediate: u8,
-    /// The opcode, with 256 added behind 0F and 512 behind two bytes.
+    /// The opcode, plus 256 after 0F, or plus 512 after two bytes.
     opcode: u16,
     modrm: u8,
     wide: bool,
     short: bool,
-    /// The last opcodes, the newest lowest.
+    /// The last opcodes, the newest in the lowest byte.
     before: u32,
 }
 
 impl Instructions {
-    /// What the next byte is, as a context.
+    /// Kind of the next byte, as a context.
     pub(super) fn context(&self) -> u32 {
         let place = (self.state as u32) << 3 | u32::from(self.left & 7);
         let opcode = match self.state {
@@ -54,18 +54,18 @@ impl Instructions {
         place << 20 | opcode << 8 | modrm
     }
 
-    /// What the next byte is, 0 to 7.
+    /// Kind of the next byte, 0 to 7.
     pub(super) fn state(&self) -> usize {
         self.state as usize
     }
 
-    /// The opcodes before.
+    /// Returns the opcodes before.
     pub(super) fn before(&self) -> u32 {
         self.before
     }
 
-    /// If the next four bytes are the distance to a function or to data: what refers to it, and how
-    /// it is written.
+    /// If the next four bytes are the distance to a function or to data, returns the class of the
+    /// reference and its form.
     pub(super) fn destination(&self) -> Option<(u32, Form)> {
         if self.left != 4 {
             return None;

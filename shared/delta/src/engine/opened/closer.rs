@@ -1,4 +1,4 @@
-//! Packs the streams of the new image again, frame by frame.
+//! Repacks the streams of the new image, frame by frame.
 
 use std::fs::File;
 use std::io::{Cursor, Seek as _, SeekFrom, Write as _};
@@ -11,30 +11,30 @@ use super::recipe::{Part, Recipe};
 use crate::apply::{ApplyError, ReadAt as _};
 use crate::engine::payload::Sink;
 
-/// Bytes that pass as they are are read so many at once.
+/// Number of pass-through bytes that are read at once.
 const PIECE: usize = 32 << 10;
 
-/// Where in the opened image we are, and what is kept for packing.
+/// Position in the opened image, and the bytes held for repacking.
 pub(super) struct Closer<'a> {
     file: &'a File,
-    /// Where in the file the frame is, and how many bytes of it there are.
+    /// Offset in the file of the bytes held of a frame, and their number.
     base: u64,
     held: u64,
     parts: Vec<Part>,
     corrections: Vec<u8>,
-    /// The part that is next, or in which we are, and where its corrections are.
+    /// Index of the next or current part, and offset of its corrections.
     next: usize,
     correction: usize,
-    /// Bytes that pass as they are before the next part, or behind the last.
+    /// Number of pass-through bytes before the next part, or after the last.
     gap: u64,
-    /// Bytes behind the last part.
+    /// Number of bytes after the last part.
     tail: u64,
     packer: Option<RecreateStreamProcessor>,
 }
 
 impl<'a> Closer<'a> {
-    /// For a recipe whose new image is so long when it is opened, with a file and the place in it
-    /// from which on a frame may be kept.
+    /// Creates a closer for a recipe whose new image is `opened` bytes long when opened, with a
+    /// file and the offset in it from which on a frame may be held.
     pub(super) fn new(recipe: Recipe, opened: u64, (file, base): (&'a File, u64)) -> Self {
         let sizes = recipe.new.iter().map(|part| part.place);
         let inside: u64 = sizes
@@ -70,7 +70,7 @@ impl<'a> Closer<'a> {
         self.parts.get(part).is_some_and(|part| part.continues)
     }
 
-    /// Goes on behind the present part.
+    /// Moves on to the next part.
     fn advance(&mut self) {
         if let Some(part) = self.parts.get(self.next) {
             self.correction += part.corrections as usize;
@@ -89,8 +89,8 @@ impl<'a> Closer<'a> {
         Ok(bytes)
     }
 
-    /// Puts bytes behind those that are held. The place is sought each time: on some systems reading
-    /// the old image moves it.
+    /// Appends bytes to those that are held. Seeks each time: on some systems, reading the old
+    /// image moves the file's position.
     fn hold(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         let mut file = self.file;
         let sought = file.seek(SeekFrom::Start(self.base + self.held));
@@ -100,7 +100,7 @@ impl<'a> Closer<'a> {
         Ok(())
     }
 
-    /// Hands on what is held, but for the begin of a part whose end is in the next frame.
+    /// Passes on the held bytes, except the beginning of a part whose end is in the next frame.
     fn release(&mut self, sink: &mut impl Sink) -> Result<(), ApplyError> {
         let mut at = 0;
         while at < self.held {
@@ -128,7 +128,7 @@ impl<'a> Closer<'a> {
         Ok(())
     }
 
-    /// Packs a part.
+    /// Repacks a part.
     fn pack(&mut self, plain: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let part = self.parts.get(self.next).ok_or(malformed("its recipe"))?;
         let end = self.correction + part.corrections as usize;
@@ -139,8 +139,8 @@ impl<'a> Closer<'a> {
             None if part.continues => return Err(malformed("its recipe")),
             _ => RecreateStreamProcessor::new(),
         };
-        // The library was written for what it made itself: of corrections that are damaged it may
-        // panic. Nothing of it is used afterwards.
+        // The library was written for its own output: on damaged corrections it may panic. Nothing
+        // of it is used afterwards.
         let done = catch_unwind(AssertUnwindSafe(|| {
             let made = packing.recompress(&mut Cursor::new(plain), corrections);
             made.map(|(bytes, _)| (bytes, packing))
@@ -154,8 +154,8 @@ impl<'a> Closer<'a> {
         }
     }
 
-    /// How far `length` bytes of the opened image reach, where both ends lie between streams:
-    /// the part that follows, what is left before it, and the bytes of the image itself.
+    /// Finds how far `length` bytes of the opened image reach, if both ends lie between streams:
+    /// returns the next part, the gap left before it, and the number of bytes of the image itself.
     fn reach(&self, mut length: u64) -> Option<(usize, u64, u64)> {
         if self.held > 0 || (self.gap == 0 && self.continues(self.next)) {
             return None;
@@ -177,7 +177,7 @@ impl<'a> Closer<'a> {
     }
 }
 
-/// A closer and where it writes to.
+/// A closer and the sink that it writes to.
 pub(super) struct Closing<'c, 'a, S> {
     pub(super) closer: &'c mut Closer<'a>,
     pub(super) sink: &'c mut S,

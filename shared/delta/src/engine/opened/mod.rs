@@ -1,5 +1,5 @@
 //! Opened images: compressed streams in both images are unpacked before they are compared, and
-//! what was unpacked is packed again, to the same bytes, on the way out.
+//! repacked, to the same bytes, on the way out.
 //!
 //! ```text
 //! payload  "TGo1", coded length (u32), length of the recipe (u32), the recipe (zstd),
@@ -11,10 +11,10 @@
 //!          corrections, one after the other
 //! ```
 //!
-//! Numbers are LEB128. A gap is what lies between the stream before and this one, and is as it is
-//! in both images. The old image is unpacked into a file beforehand. Each frame of the new one is
-//! put behind it, and packed from there when the models that made it are gone: so that the memory
-//! for one and that for the other are never taken together.
+//! Numbers are LEB128. A gap is the bytes between the stream before and this one, which are left as
+//! they are in both images. The old image is unpacked into a file beforehand. Each frame of the new
+//! one is placed after it, and repacked from there when the models that made it are gone, so that
+//! the memory for the one and for the other is never taken together.
 
 mod closer;
 pub(crate) mod recipe;
@@ -33,25 +33,26 @@ use recipe::{MAX_RECIPE, Recipe, Stream};
 
 /// First bytes of a payload between opened images.
 pub(crate) const MAGIC: &[u8; 4] = b"TGo1";
-/// Bytes before the recipe.
+/// Number of bytes before the recipe.
 const HEAD: usize = 12;
 
 fn malformed(what: &'static str) -> ApplyError {
     ApplyError::Decode(what)
 }
 
-/// What a payload is applied to, and within which bounds.
+/// Input of an apply, and its bounds.
 #[derive(Clone, Copy)]
 pub(crate) struct Ground<'a> {
     pub(crate) old: &'a dyn ReadAt,
     pub(crate) old_length: u64,
     pub(crate) new_length: u64,
     pub(crate) memory: u64,
-    /// Bytes of the file that it needs, as the manifest says; 0 if images are taken as they are.
+    /// Size of the file that it needs in bytes, from the manifest; 0 if images are used as they
+    /// are.
     pub(crate) scratch: u64,
 }
 
-/// Takes a payload of `quick` or `dense`, between images as they are or between opened ones.
+/// Applies a payload of `quick` or `dense`, between images as they are or between opened ones.
 pub(crate) struct Engine<'a> {
     ground: Ground<'a>,
     file: Option<&'a File>,
@@ -74,7 +75,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// The file into which the old image is unpacked.
+    /// Sets the file into which the old image is unpacked.
     pub(crate) fn set_file(&mut self, file: &'a File) {
         self.file = Some(file);
     }
@@ -116,7 +117,7 @@ impl<'a> Engine<'a> {
         Some(u32::from_le_bytes(*bytes))
     }
 
-    /// How many bytes there are up to the end of the recipe, as far as that is known.
+    /// Number of bytes up to the end of the recipe, as far as it is known.
     fn wanted(&self) -> Result<usize, ApplyError> {
         let Some(_) = self.number(HEAD - 4) else {
             return Ok(HEAD);
@@ -174,7 +175,7 @@ fn unpack(ground: Ground<'_>, streams: &[Stream], file: &File) -> Result<(), App
         at += u64::from(stream.gap);
         let packed = range(ground, at, u64::from(stream.packed));
         at += u64::from(stream.packed);
-        // One more than there should be shows a stream that is too long.
+        // Reading one byte more than expected detects a stream that is too long.
         let unpacked = u64::from(stream.unpacked);
         let mut decoder = DeflateDecoder::new(packed).take(unpacked + 1);
         if copy(&mut decoder, &mut out)? != unpacked {
@@ -194,7 +195,7 @@ fn range(ground: Ground<'_>, at: u64, length: u64) -> impl BufRead + '_ {
     BufReader::with_capacity(32 << 10, whole)
 }
 
-/// Copies to the end; tells which side failed.
+/// Copies to the end; the error tells which side failed.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<u64, ApplyError> {
     let mut buffer = [0; 16 << 10];
     let mut sum = 0;
@@ -214,7 +215,7 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<u64, ApplyError> {
     }
 }
 
-/// Reads a range of the old image from begin to end.
+/// Reads a range of the old image from beginning to end.
 struct Sequential<'a> {
     old: &'a dyn ReadAt,
     at: u64,

@@ -1,23 +1,23 @@
-//! Which streams of both images are unpacked.
+//! Recipe: the streams of both images that are unpacked.
 
 use crate::engine::head::MAX_FRAME;
 use crate::engine::numbers::Reader;
 
-/// Most bytes that a part unpacks to. How a compressor works is guessed from the first part: with
-/// less than this the guess is wrong for most executables.
+/// Maximum number of bytes that a part unpacks to. The way a compressor works is guessed from the
+/// first part: with less than this, the guess is wrong for most executables.
 pub(crate) const MAX_PART: u32 = 1 << 20;
-/// Bytes that the library takes for a token.
+/// Memory that the library takes per token, in bytes.
 const TOKEN: u64 = 6;
-/// Bytes of the chains of a compressor that is replayed, with the buffers of the library.
+/// Memory of the chains of a replayed compressor and of the library's buffers, in bytes.
 const CHAINS: u64 = 1 << 20;
-/// Most bytes of a recipe.
+/// Maximum length of a recipe in bytes.
 pub(crate) const MAX_RECIPE: u32 = 1 << 20;
-/// Most parts and streams.
+/// Maximum number of parts, and of streams.
 pub(crate) const MAX_STREAMS: u64 = 1 << 16;
 /// A stream of the old image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stream {
-    /// Bytes between the stream before and this one.
+    /// Number of bytes between the stream before and this one.
     pub(crate) gap: u32,
     pub(crate) packed: u32,
     pub(crate) unpacked: u32,
@@ -26,25 +26,25 @@ pub(crate) struct Stream {
 /// A part of a stream of the new image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Where it is.
+    /// Its position and lengths.
     pub(crate) place: Stream,
-    /// Whether it goes on with the stream of the part before.
+    /// Whether it continues the stream of the part before.
     pub(crate) continues: bool,
-    /// Bytes of its corrections.
+    /// Length of its corrections in bytes.
     pub(crate) corrections: u32,
 }
 
-/// Which streams of both images are unpacked.
+/// Streams of both images that are unpacked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recipe {
     pub(crate) old: Vec<Stream>,
     pub(crate) new: Vec<Part>,
     pub(crate) corrections: Vec<u8>,
-    /// Most tokens of a part.
+    /// Maximum number of tokens in a part.
     pub(crate) tokens: u32,
 }
 
-/// Length of an image with its streams unpacked; `None` if they do not lie in it.
+/// Length of an image with its streams unpacked; `None` if they exceed the image.
 fn opened_length(length: u64, streams: impl Iterator<Item = Stream>) -> Option<u64> {
     let (mut at, mut opened) = (0u64, 0u64);
     for stream in streams {
@@ -82,7 +82,8 @@ impl Recipe {
         bytes
     }
 
-    /// What packing costs, in bits coded by models, which take about as long as a byte packed.
+    /// Cost of repacking, in bits coded by models, each of which takes about as long as repacking a
+    /// byte.
     #[cfg(feature = "make")]
     pub(crate) fn work(&self) -> u64 {
         let parts = self.new.iter();
@@ -130,8 +131,8 @@ impl Recipe {
         (recipe.corrections.len() as u64 == sum).then_some(recipe)
     }
 
-    /// Memory that is taken for as long as the payload is applied: the recipe, twice while it is
-    /// read, and what a stream that goes on in another part is packed with.
+    /// Memory in bytes that is taken for as long as the payload is applied: the recipe, twice while
+    /// it is read, and the packing state of a stream that continues in another part.
     pub(crate) fn resident(&self, length: usize) -> u64 {
         let lists = self.old.len() * size_of::<Stream>() + self.new.len() * size_of::<Part>();
         let goes_on = self.new.iter().any(|part| part.continues);
@@ -143,8 +144,8 @@ impl Recipe {
         (2 * length + 2 * lists) as u64 + carried
     }
 
-    /// Memory that packing takes between two frames: one part and what it was copied into, its
-    /// tokens, and the chains of the compressor that is replayed.
+    /// Memory in bytes that packing takes between two frames: one part and what it was copied into,
+    /// its tokens, and the chains of the replayed compressor.
     pub(crate) fn packing(&self) -> u64 {
         self.largest() * 3 + u64::from(self.tokens) * TOKEN + CHAINS
     }
@@ -154,14 +155,13 @@ impl Recipe {
         unpacked.max().unwrap_or(0)
     }
 
-    /// Bytes of the file into which the old image is unpacked, behind which a frame of the new one
-    /// has room.
+    /// Size in bytes of the file for the unpacked old image, followed by a frame of the new one.
     pub(crate) fn scratch(&self, old_length: u64, new_length: u64) -> Option<u64> {
         let frame = u64::from(MAX_FRAME) + u64::from(MAX_PART);
         Some(self.old_opened(old_length)? + self.new_opened(new_length)?.min(frame))
     }
 
-    /// Length of the old image with its streams unpacked, out of what it has.
+    /// Length of the old image with its streams unpacked, given its length as it is.
     pub(crate) fn old_opened(&self, length: u64) -> Option<u64> {
         opened_length(length, self.old.iter().copied())
     }

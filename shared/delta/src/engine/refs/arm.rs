@@ -3,7 +3,7 @@
 use super::super::layout::Space;
 use super::{Form, Reference, sign, u16_at, u32_at};
 
-/// The low 12 bits that an instruction adds to its base register, with the form.
+/// Returns the low 12 bits that an instruction adds to its base register, with the form.
 fn low12(word: u32) -> Option<(u32, Form)> {
     let immediate = (word >> 10) & 0xFFF;
     if word & 0x7FC0_0000 == 0x1100_0000 {
@@ -21,12 +21,12 @@ fn low12(word: u32) -> Option<(u32, Form)> {
     None
 }
 
-/// What the 21 bits of `ADR` and `ADRP` say.
+/// Distance that the 21 bits of `ADR` and `ADRP` encode.
 pub(super) fn page_distance(word: u32) -> i64 {
     sign(((word >> 3) & 0x1F_FFFC) | ((word >> 29) & 3), 21)
 }
 
-/// Whether an AArch64 instruction may refer to something, by its highest byte.
+/// Whether an AArch64 instruction may be a reference, judged by its highest byte.
 #[inline]
 pub(super) fn refers(top: u8) -> bool {
     const TABLE: [bool; 256] = {
@@ -101,7 +101,7 @@ pub(super) fn arm64(bytes: &[u8], at: usize, offset: u32, space: &Space) -> Opti
     None
 }
 
-/// What the two halves of a Thumb-2 branch say.
+/// Distance that the two halves of a Thumb-2 branch encode.
 pub(super) fn thumb_distance(first: u32, second: u32) -> i64 {
     let s = (first >> 10) & 1;
     let i1 = 1 ^ ((second >> 13) & 1) ^ s;

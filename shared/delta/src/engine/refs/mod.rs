@@ -1,7 +1,7 @@
-//! References: where they stand in old bytes, what they mean, and how they are written anew.
+//! References: finding them in old bytes, reading what they refer to, and writing them anew.
 //!
-//! What is found depends on bytes near by and on addresses alone, so that a copy may begin
-//! anywhere. A find that is none costs little: the model learns how often predictions hold.
+//! Finding depends on nearby bytes and on addresses alone, so that a copy may begin anywhere. A
+//! false find costs little: the model learns how often predictions hold.
 
 mod arm;
 mod write;
@@ -13,10 +13,11 @@ use super::layout::{Field, Kind, Record, Region, Space};
 use arm::{arm, arm64, thumb};
 use x86::x86;
 
-/// How a reference is written.
+/// Encoding of a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// 32-bit distance from the end of an x86-64 instruction, `tail` bytes behind the field.
+    /// 32-bit distance from the end of an x86-64 instruction, which is `tail` bytes after the
+    /// field.
     Rel32 { tail: u8 },
     /// AArch64 `B`, `BL`: 26 bits of words.
     Branch26,
@@ -34,31 +35,31 @@ pub(crate) enum Form {
     ThumbBranch,
     /// ARM `B`, `BL`: 24 bits of words.
     ArmBranch,
-    /// A pointer of 32 bits plus a base.
+    /// A 32-bit pointer, to which a base is added.
     Abs32 { old_base: u64, new_base: u64 },
-    /// A pointer of 64 bits plus a base.
+    /// A 64-bit pointer, to which a base is added.
     Abs64 { old_base: u64, new_base: u64 },
     /// A 32-bit distance from the field itself.
     Self32,
-    /// A number of 32 bits that names something; [`NUMBER`] is added to it to tell it from places.
+    /// A 32-bit number that names something; [`NUMBER`] is added to it to tell it from offsets.
     Number,
 }
 
-/// What tells names from offsets, which are smaller.
+/// Bit that tells names from offsets, which are smaller.
 pub(crate) const NUMBER: u32 = 1 << 31;
-/// Numbers that are looked up: smaller ones are counts, larger ones flags.
+/// Numbers that are treated as names: smaller ones are counts, larger ones flags.
 const NUMBERS: std::ops::Range<u32> = 256..1 << 24;
 
 /// A reference in old bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reference {
     pub(crate) form: Form,
-    /// What it refers to, as an offset in the old image, perhaps virtual.
+    /// Offset in the old image that it refers to, possibly virtual.
     pub(crate) to: u32,
 }
 
 impl Form {
-    /// Bytes that it takes.
+    /// Width in bytes.
     pub(crate) fn width(self) -> usize {
         match self {
             Form::Abs64 { .. } => 8,
@@ -66,7 +67,7 @@ impl Form {
         }
     }
 
-    /// A small number for contexts.
+    /// Small number for contexts.
     pub(crate) fn index(self) -> u32 {
         match self {
             Form::Rel32 { .. } => 0,
@@ -86,7 +87,7 @@ impl Form {
     }
 }
 
-/// Bytes before and after a place that finding looks at.
+/// Number of bytes before and after a position that the search for references looks at.
 pub(crate) const BEFORE: usize = 72;
 /// See [`BEFORE`].
 pub(crate) const AFTER: usize = 72;
@@ -111,7 +112,7 @@ fn sign(value: u32, bits: u32) -> i64 {
     i64::from((value << (32 - bits)) as i32 >> (32 - bits))
 }
 
-/// Whether a reference could begin at `bytes[at]`: a cheap look that spares most of the search.
+/// Whether a reference could begin at `bytes[at]`: a cheap check that spares most of the search.
 #[inline]
 pub(crate) fn may_begin(bytes: &[u8], at: usize, inside: u32, kind: Kind) -> bool {
     match kind {
@@ -128,7 +129,7 @@ pub(crate) fn may_begin(bytes: &[u8], at: usize, inside: u32, kind: Kind) -> boo
     }
 }
 
-/// How many bytes from `bytes[at]` on begin no reference, of at most `most`.
+/// Counts the bytes from `bytes[at]` on that begin no reference, up to `most`.
 #[inline]
 pub(crate) fn quiet(bytes: &[u8], at: usize, inside: u32, kind: Kind, most: u32) -> u32 {
     let may = |i: &u32| may_begin(bytes, at + *i as usize, inside.wrapping_add(*i), kind);
@@ -138,8 +139,9 @@ pub(crate) fn quiet(bytes: &[u8], at: usize, inside: u32, kind: Kind, most: u32)
     }
 }
 
-/// The reference that begins at `bytes[at]`, which is at `offset` of the old image, in `region`.
-/// `bytes` should have [`BEFORE`] bytes before and [`AFTER`] behind; missing ones are zero.
+/// Finds the reference that begins at `bytes[at]`, which is at `offset` of the old image, in
+/// `region`. `bytes` should have [`BEFORE`] bytes before it and [`AFTER`] after it; missing ones
+/// are zero.
 pub(crate) fn find(
     bytes: &[u8],
     at: usize,
@@ -189,7 +191,7 @@ pub(crate) fn find(
                 return None;
             }
             let to = space.offset_of(here.wrapping_add_signed(i64::from(value as i32)))?;
-            // Lengths look like distances to near by.
+            // Lengths look like distances to nearby places.
             if (region.start..region.end).contains(&to) {
                 return None;
             }

@@ -4,8 +4,8 @@ use super::super::layout::Space;
 use super::arm::{page_distance, thumb_distance};
 use super::{Form, NUMBER, sign};
 
-/// Writes a reference from `offset` to `to` (offsets of the new image) over the old bytes.
-/// `None` where it cannot be written in that form.
+/// Writes a reference from `offset` to `to` (offsets of the new image) over the old bytes. Returns
+/// `None` if it cannot be written in that form.
 pub(crate) fn write(
     form: Form,
     old: [u8; 8],
@@ -63,7 +63,7 @@ pub(crate) fn write(
     Some(bytes)
 }
 
-/// The address of an offset; one right behind a segment counts as its end.
+/// Returns the address of an offset; an offset just after a segment counts as its end.
 fn address_beyond(space: &Space, to: u32) -> Option<u64> {
     space.address_of(to).or_else(|| {
         space
@@ -72,9 +72,9 @@ fn address_beyond(space: &Space, to: u32) -> Option<u64> {
     })
 }
 
-/// The word of a reference at `offset` with its distance made absolute (or, `back`, relative again):
-/// what refers to one place from several is then the same. A bijection of the words of a form; what
-/// is absolute already, or mostly leads near by, is left alone.
+/// Makes the distance in the word of a reference at `offset` absolute (or with `back` relative
+/// again), so that references from several places to one place are the same. A bijection of the
+/// words of a form; a form that is absolute already, or mostly leads near by, is left alone.
 pub(crate) fn absolute(form: Form, word: u32, offset: u32, space: &Space, back: bool) -> u32 {
     let here = space.address_of(offset).unwrap_or(0);
     let move_by = |distance: u32, base: u64| {
@@ -100,7 +100,7 @@ pub(crate) fn absolute(form: Form, word: u32, offset: u32, space: &Space, back: 
     }
 }
 
-/// A Thumb-2 branch with its distance replaced.
+/// Replaces the distance of a Thumb-2 branch.
 fn thumb_word(word: u32, distance: u32) -> u32 {
     let s = (distance >> 24) & 1;
     let j1 = 1 ^ ((distance >> 23) & 1) ^ s;
@@ -110,7 +110,7 @@ fn thumb_word(word: u32, distance: u32) -> u32 {
     first | second << 16
 }
 
-/// What the new bytes at `offset` refer to, read in the form that the old ones had.
+/// Returns the offset that the new bytes at `offset` refer to, read in the form of the old ones.
 pub(crate) fn read(form: Form, bytes: [u8; 8], offset: u32, space: &Space) -> Option<u32> {
     let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let here = || space.address_of(offset);
@@ -121,7 +121,7 @@ pub(crate) fn read(form: Form, bytes: [u8; 8], offset: u32, space: &Space) -> Op
         Form::Branch26 => here()?.wrapping_add_signed(sign(word & 0x03FF_FFFF, 26) * 4),
         Form::Branch19 => here()?.wrapping_add_signed(sign((word >> 5) & 0x7_FFFF, 19) * 4),
         Form::Adr => here()?.wrapping_add_signed(page_distance(word)),
-        // A page alone, or the rest alone, does not say what is meant.
+        // A page alone, or the low bits alone, do not determine the destination.
         Form::Page | Form::Low12 | Form::Low12Scaled { .. } => return None,
         Form::ThumbBranch => here()?
             .wrapping_add(4)
@@ -167,7 +167,7 @@ mod tests {
         ];
         for index in 0..20_000u32 {
             let offset = index.wrapping_mul(0x9E37_79B1) >> 12;
-            // The bits that say "branch" in Thumb-2 are not part of the distance.
+            // The bits that mark a branch in Thumb-2 are not part of the distance.
             let word = index.wrapping_mul(0x85EB_CA6B) ^ offset;
             for form in forms {
                 let word = match form {

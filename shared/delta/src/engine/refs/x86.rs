@@ -3,7 +3,7 @@
 use super::super::layout::Space;
 use super::{Form, Reference, u32_at};
 
-/// Bytes of an immediate behind the displacement, for the opcodes that have one.
+/// Number of bytes of an immediate after the displacement, for the opcodes that have one.
 fn immediate(opcode: u8, two: bool, modrm: u8, wide_prefix: bool) -> u8 {
     let reg = (modrm >> 3) & 7;
     if two {
@@ -21,7 +21,7 @@ fn immediate(opcode: u8, two: bool, modrm: u8, wide_prefix: bool) -> u8 {
     }
 }
 
-/// Whether an opcode of one byte takes a ModRM byte, as far as compilers use them.
+/// Whether a one-byte opcode takes a ModRM byte, as far as compilers use them.
 fn has_modrm(opcode: u8) -> bool {
     matches!(opcode,
         0x00..=0x03 | 0x08..=0x0B | 0x10..=0x13 | 0x18..=0x1B | 0x20..=0x23 | 0x28..=0x2B
