@@ -1,4 +1,4 @@
-//! The API, as the command line calls it.
+//! Client of the API for the command line.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tidegate_server::http::dto::Page;
 
 use crate::error::CliError;
 
-/// TLS that believes no certificate.
+/// TLS configuration that trusts no certificate.
 fn without_authorities() -> rustls::ClientConfig {
     rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())
@@ -28,12 +28,12 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// A client for a server.
+    /// Creates a client for a server.
     pub(crate) fn new(server: &str, token: &str) -> Result<Self, CliError> {
         Self::with_authority(server, token, None)
     }
 
-    /// A client for a server with a certificate authority of its own.
+    /// Creates a client for a server with a certificate authority of its own.
     pub(crate) fn with_authority(
         server: &str,
         token: &str,
@@ -41,7 +41,8 @@ impl Api {
     ) -> Result<Self, CliError> {
         let mut builder = reqwest::Client::builder();
         if !server.starts_with("https:") {
-            // A machine without any certificate authority, as a bare container is, can speak plain HTTP.
+            // Plain HTTP must work on a machine without any certificate authority, like a bare
+            // container.
             builder = builder.tls_backend_preconfigured(without_authorities());
         } else if let Some(path) = ca_file {
             let failed =
@@ -62,8 +63,9 @@ impl Api {
         })
     }
 
-    /// A client for the health check of a server on this machine: the connection does not leave it, and
-    /// its certificate is for the name that others call it by. It sends no token.
+    /// Creates a client for the health check of a server on this machine. Any certificate is
+    /// accepted: the connection does not leave the machine, and the certificate is for the name
+    /// that others call the server by. It sends no token.
     pub(crate) fn of_own_server(server: &str) -> Result<Self, CliError> {
         if !server.starts_with("https:") {
             return Self::new(server, "");
@@ -148,7 +150,7 @@ impl Api {
         self.json(response).await
     }
 
-    /// GET, as bytes; `None` when there is nothing.
+    /// GET, as bytes; `None` when the server answers 404.
     pub(crate) async fn get_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, CliError> {
         match self
             .send(
@@ -166,7 +168,7 @@ impl Api {
         }
     }
 
-    /// GET into a file, in constant memory; the bytes must be those that the hash names. Gives their
+    /// GET into a file, in constant memory; fails if the bytes do not match the hash. Returns their
     /// number.
     pub(crate) async fn save(
         &self,
@@ -190,7 +192,7 @@ impl Api {
         Ok(image.length)
     }
 
-    /// Every item of a list, page by page.
+    /// Fetches every item of a list, page by page.
     pub(crate) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, CliError> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
@@ -264,7 +266,7 @@ impl Api {
         self.json(response).await
     }
 
-    /// POST of something that is made once, however often the request is sent.
+    /// POST that creates something once, however often the request is sent (idempotency key).
     pub(crate) async fn create<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -278,7 +280,7 @@ impl Api {
                 .timeout(Duration::from_mins(1))
         };
         let response = match self.send(request()).await {
-            // Its answer may have been lost on the way: once more, with the same key.
+            // The answer may have been lost on the way: retry once, with the same key.
             Err(CliError::Unreachable { .. }) => self.send(request()).await?,
             other => other?,
         };

@@ -13,7 +13,7 @@ use crate::keys::Access;
 use crate::keys::holder::Profile;
 use crate::keys::secret::Unlock;
 
-/// Moves a fleet from one release to the next, safely, and back again within minutes.
+/// Moves a fleet from one release to the next, safely, and back within minutes.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -25,10 +25,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Address of the control plane; by default the one of `tidegate login`.
+    /// Address of the control plane; defaults to the one saved by `tidegate login`.
     #[arg(long, global = true, env = "TIDEGATE_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
-    /// An operator token; by default the one of `tidegate login`.
+    /// Operator token; defaults to the one saved by `tidegate login`.
     #[arg(
         long,
         global = true,
@@ -37,10 +37,10 @@ pub(crate) struct Global {
         value_name = "TOKEN"
     )]
     pub(crate) token: Option<String>,
-    /// The server's certificate authority (PEM); the machine's by default.
+    /// Certificate authority of the server (PEM); defaults to the system's authorities.
     #[arg(long, global = true, env = "TIDEGATE_CA_FILE", value_name = "PEM")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Results as a table for people or as JSON with the API's field names.
+    /// Output format: a table for people, or JSON with the API's field names.
     #[arg(short, long, global = true, default_value = "table")]
     pub(crate) output: Format,
 }
@@ -55,83 +55,85 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Run the control plane.
     Serve(ServeArgs),
-    /// Bring the database's schema up to date, then end.
+    /// Bring the database schema up to date, then exit.
     Migrate(DatabaseArgs),
     /// Ask a server whether it is ready; for containers.
     Healthcheck(HealthcheckArgs),
-    /// See all of it: server, devices, a good rollout, a bad one and its return.
+    /// Run everything on this machine: a server, devices, a good rollout, and a bad one with its
+    /// rollback.
     Demo(DemoArgs),
-    /// Remember a server and a token for later commands.
+    /// Save a server and a token for later commands.
     Login(LoginArgs),
-    /// Say who the token belongs to.
+    /// Show who the token belongs to.
     Whoami,
-    /// Operators' tokens.
+    /// Manage operator tokens.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// The offline keys that say what may ever run.
+    /// Manage the offline keys that decide what may run on devices.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Releases: publish, promote, look.
+    /// Publish, promote and inspect releases.
     #[command(subcommand)]
     Release(ReleaseCommand),
-    /// Rollouts: start, watch, stop.
+    /// Start, watch and stop rollouts.
     #[command(subcommand)]
     Rollout(RolloutCommand),
-    /// Devices without a network: carry orders to them, and their reports back.
+    /// Carry orders to devices without a network, and their reports back.
     #[command(subcommand)]
     Bundle(BundleCommand),
-    /// Send devices back: of one rollout, or of every rollout of a release. Needs no approval.
+    /// Roll devices back: those of one rollout, or of every rollout of a release. Needs no
+    /// approval.
     Rollback(RollbackArgs),
-    /// Incidents: see who is back, keep previous versions longer.
+    /// Follow incidents, and keep previous versions longer.
     #[command(subcommand)]
     Incident(IncidentCommand),
-    /// Holds: keep some devices from a release while the rest goes on.
+    /// Hold some devices back from a release while the rest goes on.
     #[command(subcommand)]
     Hold(HoldCommand),
-    /// Products: the oldest supported version, what clients must be able to do, approvals.
+    /// Set the rules of a product: oldest supported version, required capabilities, approvals.
     #[command(subcommand)]
     Product(ProductCommand),
     /// Run a rollout over a simulated fleet in simulated time.
     Simulate(SimulateArgs),
-    /// Devices: look, ask why, let join.
+    /// List devices, explain their state, and let new ones join.
     #[command(subcommand)]
     Device(DeviceCommand),
-    /// Deltas of files, without a server: make, apply, look.
+    /// Make, apply and inspect deltas of files, without a server.
     #[command(subcommand)]
     Delta(DeltaCommand),
-    /// Say what needs attention: files near their expiry, keys in the clear, drafts that wait,
-    /// devices that refuse.
+    /// Check what needs attention: signed files close to expiry, unencrypted keys, waiting drafts,
+    /// devices that refuse the server's answers.
     Doctor {
         #[command(flatten)]
         dir: KeysDir,
     },
     /// Print a completion script for a shell.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: Shell,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BundleCommand {
-    /// Write a folder with signed orders, metadata and payloads for devices of a rollout, to be
+    /// Write a folder with signed orders, metadata and payloads for the devices of a rollout, to be
     /// carried to them.
     Create {
         /// The rollout.
         rollout: String,
-        /// Which of its devices, like `region=plant-7`.
+        /// Select some of its devices, for example `region=plant-7`.
         #[arg(long, default_value = "")]
         select: String,
-        /// For how many days it is good, 1 to 60.
+        /// Validity in days, 1 to 60.
         #[arg(long, default_value_t = 30)]
         days: u16,
-        /// The folder.
+        /// The folder to write.
         #[arg(long)]
         out: PathBuf,
     },
-    /// Take reports that were carried back.
+    /// Import reports that were carried back.
     Import {
-        /// Files that `tidegate-agent apply` or `export` has written.
+        /// Files written by `tidegate-agent apply` or `export`.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -139,38 +141,38 @@ pub(crate) enum BundleCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeltaCommand {
-    /// Make a delta from one file to another.
+    /// Make a delta between two files.
     Diff {
-        /// The file that the other side has.
+        /// The file that the other side already has.
         old: PathBuf,
-        /// The file that it is to get.
+        /// The file that it should get.
         new: PathBuf,
-        /// Where the delta goes.
+        /// Path of the delta to write.
         delta: PathBuf,
         /// dense (smallest), quick (fastest to apply), bsdiff, or full (needs no old file).
         #[arg(long, default_value = "dense")]
         encoding: Encoding,
-        /// Most memory that applying may take, in MiB; from 131 on dense uses large tables.
+        /// Maximum memory for applying the delta, in MiB; from 131 on dense uses large tables.
         #[arg(long, default_value_t = 16, value_name = "MIB", value_parser = clap::value_parser!(u32).range(12..=4096))]
         memory: u32,
-        /// Threads that code; by default one a core.
+        /// Number of encoding threads; defaults to one per core.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
         threads: Option<u16>,
     },
-    /// Make the new file from the old one and a delta. An apply that was cut goes on where it
-    /// was when it is started again.
+    /// Make the new file from the old one and a delta. An interrupted apply resumes when it is run
+    /// again.
     Apply {
         /// The file that the delta starts from.
         old: PathBuf,
         /// The delta.
         delta: PathBuf,
-        /// Where the new file goes; it appears only when it is whole and right.
+        /// Path of the new file; it appears only when it is complete and verified.
         new: PathBuf,
-        /// Most memory that it may take, in MiB.
+        /// Maximum memory, in MiB.
         #[arg(long, default_value_t = 16, value_name = "MIB", value_parser = clap::value_parser!(u32).range(2..=4096))]
         memory: u32,
     },
-    /// Say what is in a delta.
+    /// Show the contents of a delta.
     Inspect {
         /// The delta.
         delta: PathBuf,
@@ -187,7 +189,7 @@ pub(crate) fn completions(shell: Shell) {
     );
 }
 
-/// A length of time like `90s`, `30m`, `4h`, `2d`; a bare number is seconds.
+/// Parses a length of time like `90s`, `30m`, `4h`, `2d`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
@@ -208,7 +210,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct DatabaseArgs {
-    /// `sqlite:PATH` or `postgres://...`; by default SQLite in the data folder.
+    /// `sqlite:PATH` or `postgres://...`; defaults to SQLite in the data folder.
     #[arg(
         long,
         env = "TIDEGATE_DATABASE",
@@ -230,10 +232,10 @@ pub(crate) struct DatabaseArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
-    /// Where people and devices reach it.
+    /// Address to listen on for people and devices.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = "127.0.0.1:8420")]
     pub(crate) listen: SocketAddr,
-    /// Serve TLS with this certificate chain (PEM); renewed files are taken up by themselves.
+    /// Serve TLS with this certificate chain (PEM); renewed files are picked up automatically.
     #[arg(
         long,
         env = "TIDEGATE_TLS_CERT",
@@ -249,20 +251,21 @@ pub(crate) struct ServeArgs {
         requires = "tls_cert"
     )]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Let clients connect that know only TLS 1.2.
+    /// Also accept clients that only support TLS 1.2.
     #[arg(long, env = "TIDEGATE_TLS12")]
     pub(crate) tls12: bool,
-    /// Where Prometheus reaches /metrics; nowhere by default.
+    /// Address to listen on for Prometheus (/metrics); off by default.
     #[arg(long, env = "TIDEGATE_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<SocketAddr>,
-    /// A folder, or s3://bucket/prefix (credentials from the AWS environment variables).
+    /// Blob store: a folder, or s3://bucket/prefix (credentials from the AWS environment
+    /// variables).
     #[arg(long, env = "TIDEGATE_BLOBS", value_name = "PLACE")]
     pub(crate) blobs: Option<String>,
-    /// How often devices check in.
+    /// Interval between check-ins of a device.
     #[arg(long, env = "TIDEGATE_POLL", default_value = "60s", value_parser = duration)]
     pub(crate) poll: Duration,
-    /// Where else devices may fetch payloads, best first, an address with or without a folder; may be
-    /// repeated. Blobs lie there under /blobs/ as here.
+    /// Mirror from which devices may fetch payloads, an address with or without a folder; may be
+    /// repeated, best first. Blobs are under /blobs/ there, as here.
     #[arg(
         long = "mirror",
         env = "TIDEGATE_MIRRORS",
@@ -273,23 +276,23 @@ pub(crate) struct ServeArgs {
     /// Largest artifact that may be uploaded, in MiB.
     #[arg(long, default_value_t = 8_192, value_name = "MIB")]
     pub(crate) max_upload: u64,
-    /// Most requests at once, held check-ins included; beyond that the answer is 429.
+    /// Maximum number of concurrent requests, held check-ins included; beyond it the answer is 429.
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub(crate) max_requests: usize,
-    /// Over how long held check-ins are answered when the plan changes and many are held.
+    /// Time over which held check-ins are answered when the plan changes and many are held.
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub(crate) wake_ramp: Duration,
-    /// Memory that one delta build may take, in MiB; larger images get no delta, and archives
-    /// whose members are larger are compared packed.
+    /// Maximum memory of one delta build, in MiB; larger images get no delta, and archives with
+    /// larger members are compared while packed.
     #[arg(long, default_value_t = 2_048, value_name = "MIB")]
     pub(crate) delta_memory: u64,
-    /// Threads of a delta build: what is left over serves devices.
+    /// Number of threads of a delta build; the other cores are left to serve devices.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) delta_threads: u16,
-    /// Log lines as text or as JSON; RUST_LOG chooses which.
+    /// Log format: text or JSON. RUST_LOG selects what is logged.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// End when standard input ends: for a parent process that may die.
+    /// Exit when standard input is closed, for a parent process that may die.
     #[arg(long, hide = true)]
     pub(crate) exit_with_stdin: bool,
 }
@@ -302,28 +305,28 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct HealthcheckArgs {
-    /// The server to ask; by default the one that listens on this machine, as `serve` would with the
-    /// same environment.
+    /// The server to ask; defaults to the one that listens on this machine, as `serve` would with
+    /// the same environment.
     #[arg(long)]
     pub(crate) url: Option<String>,
-    /// Where it listens.
+    /// Address that the server listens on.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = "127.0.0.1:8420")]
     pub(crate) listen: SocketAddr,
-    /// The certificate that it serves TLS with, if it does.
+    /// Certificate with which the server serves TLS, if it does.
     #[arg(long, env = "TIDEGATE_TLS_CERT", value_name = "PEM")]
     pub(crate) tls_cert: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many devices, spread over three regions.
+    /// Number of devices, spread over three regions.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(3..=200))]
     pub(crate) devices: u32,
-    /// Your own files or folders instead of the made-up application: the old one, the new one,
-    /// and perhaps the one after it.
+    /// Your own files or folders instead of the made-up application: the old one, the new one, and
+    /// optionally the one after it.
     #[arg(long, num_args = 2..=3, value_names = ["OLD", "NEW", "NEXT"])]
     pub(crate) payload: Option<Vec<PathBuf>>,
-    /// End by itself; the exit code is 0 only if every device ended where it should.
+    /// Exit when done; the exit code is 0 only if every device ended where it should.
     #[arg(long)]
     pub(crate) exit: bool,
 }
@@ -332,25 +335,25 @@ pub(crate) struct DemoArgs {
 pub(crate) struct LoginArgs {
     /// Address of the control plane.
     pub(crate) server: String,
-    /// A file with the token, for example tidegate-data/admin.token.
+    /// File with the token, for example tidegate-data/admin.token.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token; its secret is shown once.
+    /// Create a token; its secret is shown once.
     Create {
-        /// Whose it is.
+        /// Name of its owner.
         name: String,
-        /// viewer, responder, release_manager or admin.
+        /// Role: viewer, responder, release_manager or admin.
         #[arg(long)]
         role: String,
-        /// For how long; for ever by default.
+        /// Validity; unlimited by default.
         #[arg(long, value_parser = duration)]
         valid: Option<Duration>,
     },
-    /// Show the tokens that are not revoked.
+    /// List the tokens that are not revoked.
     List,
     /// Revoke a token.
     Revoke {
@@ -361,7 +364,7 @@ pub(crate) enum TokenCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct KeysDir {
-    /// Folder of the offline keys and signed files. It never leaves your hands.
+    /// Folder of the offline keys and signed files. Never give it away.
     #[arg(
         long,
         env = "TIDEGATE_KEYS",
@@ -369,8 +372,8 @@ pub(crate) struct KeysDir {
         value_name = "DIR"
     )]
     pub(crate) keys: PathBuf,
-    /// A file whose first line is the passphrase of the keys; TIDEGATE_KEY_PASSPHRASE holds it
-    /// otherwise, or a person is asked.
+    /// File whose first line is the passphrase of the keys. Without it TIDEGATE_KEY_PASSPHRASE is
+    /// used, or you are asked.
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Sign as this holder only.
@@ -379,12 +382,12 @@ pub(crate) struct KeysDir {
 }
 
 impl KeysDir {
-    /// The folder, and how its keys are opened.
+    /// Returns the folder and how to unlock its keys.
     pub(crate) fn access(&self) -> Access {
         self.access_new(&NewKeys::default())
     }
 
-    /// The same, where new keys may lie in the clear.
+    /// Like [`Self::access`], for commands that may write new keys in the clear.
     pub(crate) fn access_new(&self, new: &NewKeys) -> Access {
         Access {
             dir: self.keys.clone(),
@@ -400,22 +403,21 @@ impl KeysDir {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct NewKeys {
-    /// Write new private keys in the clear: for machines that sign by themselves, and for trying
-    /// out.
+    /// Write new private keys unencrypted, for machines that sign unattended and for trying out.
     #[arg(long, conflicts_with = "passphrase_file")]
     pub(crate) no_passphrase: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TokenArgs {
-    /// Keep the Ed25519 key in a PKCS#11 token: its library, for example
+    /// Keep the Ed25519 key in a PKCS#11 token; path of its library, for example
     /// /usr/lib/softhsm/libsofthsm2.so.
     #[arg(long, value_name = "LIBRARY", required = false)]
     pub(crate) pkcs11_module: PathBuf,
-    /// The token's label; the holder's name by default.
+    /// Label of the token; defaults to the holder's name.
     #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
     pub(crate) token_label: Option<String>,
-    /// A file with the token's PIN; asked for by default.
+    /// File with the token's PIN; you are asked by default.
     #[arg(long, value_name = "FILE", requires = "pkcs11_module")]
     pub(crate) pin_file: Option<PathBuf>,
 }
@@ -426,56 +428,56 @@ pub(crate) struct CeremonyArgs {
     pub(crate) dir: KeysDir,
     #[command(flatten)]
     pub(crate) new: NewKeys,
-    /// A holder of root and targets; give it once for each, three by default.
+    /// A holder of root and targets; repeat for each one, usually three.
     #[arg(long, value_name = "NAME")]
     pub(crate) holder: Vec<String>,
-    /// How many of them must sign; more than half by default (2 of 3).
+    /// Number of them who must sign; more than half by default (2 of 3).
     #[arg(long, value_name = "PEOPLE")]
     pub(crate) threshold: Option<u32>,
-    /// A product whose channels are delegated at once; may be repeated.
+    /// A product whose channels are delegated right away; may be repeated.
     #[arg(long)]
     pub(crate) product: Vec<String>,
-    /// A holder of the stable channels; the holders of root by default.
+    /// A holder of the stable channels; defaults to the holders of root.
     #[arg(long, value_name = "NAME")]
     pub(crate) release_holder: Vec<String>,
-    /// How many of them must sign for stable; 2 by default.
+    /// Number of them who must sign for stable; 2 by default.
     #[arg(long, value_name = "PEOPLE")]
     pub(crate) stable_threshold: Option<u32>,
-    /// Who signs the alpha and beta channels alone; the first release holder by default.
+    /// Holder who alone signs the alpha and beta channels; defaults to the first release holder.
     #[arg(long, value_name = "NAME")]
     pub(crate) canary_holder: Option<String>,
-    /// Make the keys of holders who are not there yet on this machine.
+    /// Create the missing holders' keys on this machine.
     #[arg(long)]
     pub(crate) here: bool,
     /// The server's public keys from `keys online --export`, for a machine without a network.
     #[arg(long, value_name = "FILE")]
     pub(crate) online: Option<PathBuf>,
-    /// Which algorithms new keys are for.
+    /// Algorithms of new keys.
     #[arg(long, default_value = "hybrid")]
     pub(crate) profile: Profile,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// For trying out: make every key for one person, sign root and targets, and hand the public
-    /// parts to the server.
+    /// Create every key for one person, sign root and targets, and give the public parts to the
+    /// server. For trying out.
     Init {
         #[command(flatten)]
         dir: KeysDir,
         #[command(flatten)]
         new: NewKeys,
-        /// Also make the roles of a product; may be repeated.
+        /// Also create the roles of a product; may be repeated.
         #[arg(long)]
         product: Vec<String>,
         /// Which algorithms the keys are for.
         #[arg(long, default_value = "hybrid")]
         profile: Profile,
     },
-    /// Make the first root with several people, step by step; run it again to go on.
+    /// Create the first root with several people, step by step; run it again to continue.
     Ceremony(Box<CeremonyArgs>),
-    /// Make a person's keys.
+    /// Create a person's keys.
     New {
-        /// How the others call you: a name.
+        /// Name by which the others know you.
         name: String,
         #[command(flatten)]
         dir: KeysDir,
@@ -491,33 +493,33 @@ pub(crate) enum KeysCommand {
     Add {
         /// The role.
         role: String,
-        /// Their public key files, or names of holders in the folder.
+        /// Their public key files, or names of holders in the keys folder.
         #[arg(required = true)]
         holders: Vec<PathBuf>,
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Say how many people must sign a role.
+    /// Set the number of people who must sign a role.
     Threshold {
         /// The role.
         role: String,
-        /// How many.
+        /// Number of people.
         people: u32,
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Put one person's keys in the place of another's.
+    /// Replace one person's keys with another's.
     Rotate {
         /// The role.
         role: String,
         /// The holder who goes.
         old: String,
-        /// The public key file of who comes, or a name in the folder.
+        /// Public key file of the new holder, or their name in the keys folder.
         new: PathBuf,
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Let a person sign a role no more.
+    /// Remove a person from the holders of a role.
     Remove {
         /// The role.
         role: String,
@@ -526,21 +528,22 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Put the server's online keys into the drafts of root and targets; after a theft, too.
+    /// Write the server's online keys into the drafts of root and targets, also after a theft.
     Online {
         #[command(flatten)]
         dir: KeysDir,
-        /// Only write them to a file, for a machine without a network.
+        /// Only export them to a file, for a machine without a network.
         #[arg(long, value_name = "FILE")]
         export: Option<PathBuf>,
-        /// Take them from such a file.
+        /// Import them from such a file.
         #[arg(long, value_name = "FILE", conflicts_with = "export")]
         import: Option<PathBuf>,
-        /// Let the server make itself new ones first: it may have been stolen. Says why.
+        /// Have the server make new online keys first, for example after it was stolen; takes the
+        /// reason.
         #[arg(long, value_name = "REASON", conflicts_with = "import")]
         rotate: Option<String>,
     },
-    /// Sign what waits: the folder's drafts, or files that others sent. Shows it first.
+    /// Show and sign waiting drafts: those of the folder, or files that others sent.
     Sign {
         /// Files that others sent.
         files: Vec<PathBuf>,
@@ -550,7 +553,7 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Take over the signatures of files that others have signed.
+    /// Merge the signatures of files that others have signed.
     Merge {
         /// The files.
         #[arg(required = true)]
@@ -558,7 +561,7 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Sign a role again as it is, with a later expiry. Shows it first.
+    /// Show a role and sign it again unchanged, with a later expiry.
     Renew {
         /// The role.
         role: String,
@@ -568,27 +571,29 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Throw a draft away.
+    /// Delete a draft.
     Drop {
         /// The role.
         role: String,
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Hand to the server what it does not have yet: files in force, and drafts.
+    /// Upload what the server does not have yet: files in force, and drafts.
     Push {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Take over from the server what others have signed, drafts included.
+    /// Download what others have signed, drafts included.
     Fetch {
         #[command(flatten)]
         dir: KeysDir,
-        /// SHA-256 of the first root, for a folder that has none yet. Not from the server.
+        /// SHA-256 of the first root, for a folder that has none yet. Do not take it from the
+        /// server.
         #[arg(long, value_name = "SHA256")]
         root: Option<String>,
     },
-    /// Show who may sign what, what waits, and which keys are here; or what a file says.
+    /// Show who may sign what, which drafts wait and which keys are here; or the contents of a
+    /// file.
     Show {
         /// A file to show.
         file: Option<PathBuf>,
@@ -601,16 +606,16 @@ pub(crate) enum KeysCommand {
 pub(crate) enum ReleaseCommand {
     /// Pack, sign and upload a file or a folder as a release for one platform.
     Publish(PublishArgs),
-    /// Give a release its next stage; signs it for the channels that take that stage.
+    /// Promote a release to its next stage, and sign it for the channels that take that stage.
     Promote {
         /// The product.
         product: String,
         /// The release.
         release: String,
-        /// alpha, beta, ga or eol.
+        /// New stage: alpha, beta, ga or eol.
         #[arg(long)]
         to: String,
-        /// Why; needed when a stage is skipped.
+        /// Reason; required when a stage is skipped.
         #[arg(long)]
         reason: Option<String>,
         /// Only say what would be.
@@ -619,8 +624,8 @@ pub(crate) enum ReleaseCommand {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Add your signature to what waits for it: a release on its way to a channel that needs
-    /// several people. Shows it first; promotes the release when it was the last one.
+    /// Add your signature to a waiting draft: a release on its way to a channel that needs several
+    /// people. Shows it first; the last signature promotes the release.
     Sign {
         /// The product.
         product: String,
@@ -632,8 +637,8 @@ pub(crate) enum ReleaseCommand {
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Sign what devices may install at all: the lowest release, releases at the end of their
-    /// life, a word to people. The server cannot contradict it.
+    /// Sign a policy on what devices may install at all: the lowest release, releases at the end of
+    /// their life, a notice to people. The server cannot override it.
     Policy {
         /// The product.
         product: String,
@@ -643,19 +648,19 @@ pub(crate) enum ReleaseCommand {
         /// No release below this one is installed any more.
         #[arg(long, value_name = "VERSION")]
         min_release: Option<String>,
-        /// A release that is installed no more; may be repeated.
+        /// A release that may no longer be installed; may be repeated.
         #[arg(long, value_name = "VERSION")]
         eol: Vec<String>,
         /// A release that may be installed again; may be repeated.
         #[arg(long, value_name = "VERSION")]
         not_eol: Vec<String>,
-        /// A word to people.
+        /// A notice to people.
         #[arg(long)]
         notice: Option<String>,
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Take a release back for good: it is never offered again.
+    /// Withdraw a release for good: it is never offered again.
     Withdraw {
         /// The product.
         product: String,
@@ -665,24 +670,24 @@ pub(crate) enum ReleaseCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Announce the end of a release's life: from then on it is offered no more, and the version
+    /// Announce a release's end of life: after that date it is no longer offered, and the version
     /// gate turns its clients away.
     Eol {
         /// The product.
         product: String,
         /// The release.
         release: String,
-        /// When: 2026-12-31T00:00:00Z.
+        /// Date, for example 2026-12-31T00:00:00Z.
         #[arg(long)]
         date: String,
-        /// What its users are told.
+        /// Notice to its users.
         #[arg(long, default_value = "")]
         notice: String,
         /// Only say what would be.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show a product's releases; without a product, the products.
+    /// List a product's releases, or all products if none is given.
     List {
         /// The product.
         product: Option<String>,
@@ -694,7 +699,7 @@ pub(crate) enum ReleaseCommand {
         /// The release.
         release: String,
     },
-    /// Show the ways to fetch a release: full payloads and deltas, those being made included.
+    /// Show the payloads of a release: full ones and deltas, including those being built.
     Delta {
         /// The product.
         product: String,
@@ -705,47 +710,47 @@ pub(crate) enum ReleaseCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// A file or a folder.
+    /// File or folder to publish.
     pub(crate) path: PathBuf,
-    /// The product; made when it is new.
+    /// The product; created if it does not exist.
     #[arg(long)]
     pub(crate) product: String,
     /// The release's semantic version.
     #[arg(long)]
     pub(crate) release: String,
-    /// What it runs on; this machine's platform by default.
+    /// Platform; defaults to this machine's.
     #[arg(long)]
     pub(crate) platform: Option<String>,
-    /// What is new in it.
+    /// Release notes.
     #[arg(long, default_value = "")]
     pub(crate) notes: String,
-    /// The oldest release that it may be installed over.
+    /// Oldest release over which it may be installed.
     #[arg(long, value_name = "VERSION")]
     pub(crate) min_from: Option<String>,
-    /// The oldest agent that can install it.
+    /// Oldest agent that can install it.
     #[arg(long, value_name = "VERSION")]
     pub(crate) min_agent: Option<String>,
-    /// It may not be skipped on the way to later releases.
+    /// Do not let devices skip it on the way to later releases.
     #[arg(long)]
     pub(crate) stepping_stone: bool,
-    /// Devices may not be sent back from it to an older release.
+    /// Do not let devices be rolled back from it to an older release.
     #[arg(long)]
     pub(crate) no_rollback: bool,
-    /// How the bytes are taken: a folder (or file) as a tar that devices unpack, or a single file
-    /// raw, as it is (an executable, a disk image, a firmware bundle).
+    /// Artifact format: tar for a folder (or file) that devices unpack, raw for a single file as it
+    /// is (an executable, a disk image, a firmware bundle).
     #[arg(long, value_enum, default_value = "tar")]
     pub(crate) format: ArtifactFormat,
     /// Signed health check that devices run in the unpacked folder (split at spaces).
     #[arg(long, value_name = "COMMAND")]
     pub(crate) health_cmd: Option<String>,
-    /// How long the health check may take.
+    /// Timeout of the health check.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub(crate) health_timeout: Duration,
     #[command(flatten)]
     pub(crate) dir: KeysDir,
 }
 
-/// How an artifact's bytes are taken.
+/// Form in which an artifact's bytes are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ArtifactFormat {
     Tar,
@@ -754,59 +759,60 @@ pub(crate) enum ArtifactFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RolloutCommand {
-    /// Make a rollout and start it; or start a draft by its id.
+    /// Create and start a rollout, or start a draft by its id.
     Start(Box<StartArgs>),
-    /// Show rollouts, newest first.
+    /// List rollouts, newest first.
     List {
         /// Only of this product.
         #[arg(long)]
         product: Option<String>,
     },
-    /// Show a rollout: waves, counts, and why it does no more.
+    /// Show a rollout: waves, counts, and why nothing more happens.
     Get {
         /// Its id.
         id: String,
         /// Follow it until it ends.
         #[arg(long)]
         watch: bool,
-        /// End with 3 unless it completed.
+        /// Exit with 3 unless it completed.
         #[arg(long)]
         exit_status: bool,
         /// Stop following after this time, with exit code 6.
         #[arg(long, value_parser = duration)]
         timeout: Option<Duration>,
     },
-    /// Hold a rollout; devices under way go on.
+    /// Pause a rollout; updates under way continue.
     Pause(OrderArgs),
-    /// Let a paused or halted rollout go on.
+    /// Resume a paused or halted rollout.
     Resume(OrderArgs),
-    /// Stop a rollout at once; devices that have not switched are called off.
+    /// Halt a rollout at once; devices that have not switched are cancelled.
     Halt(OrderArgs),
-    /// Give a rollout up; devices stay where they are.
+    /// Cancel a rollout; devices stay where they are.
     Cancel(OrderArgs),
     /// Release the next wave of a rollout whose waves wait for a person.
     Advance {
         /// Its id.
         id: String,
     },
-    /// Change the rules of a rollout; what is not named stays. Widening may need approvals.
+    /// Change the rules of a rollout; options not given stay as they are. Widening may need
+    /// approvals.
     Edit(Box<EditArgs>),
-    /// Agree to what waits for approvals. Nobody approves their own.
+    /// Approve a waiting change. Nobody can approve their own.
     Approve {
         /// Its id.
         id: String,
-        /// The hash of the plan that you looked at, as `rollout get` shows it.
+        /// Hash of the plan that you looked at, as `rollout get` shows it.
         #[arg(long)]
         plan: String,
     },
-    /// Say why a rollout does what it does: what it waits for, who is kept from it, what failed.
+    /// Explain a rollout: what it waits for, which devices are blocked, what failed.
     Why {
         /// Its id.
         id: String,
     },
-    /// Show the presets.
+    /// List the presets.
     Presets,
-    /// Show the devices of a rollout.
+    /// List the devices of a rollout.
     Deployments {
         /// Its id.
         id: String,
@@ -814,7 +820,7 @@ pub(crate) enum RolloutCommand {
         #[arg(long)]
         state: Option<String>,
     },
-    /// Show what happened in a rollout.
+    /// List the events of a rollout.
     Events {
         /// Its id.
         id: String,
@@ -832,7 +838,7 @@ pub(crate) struct StartArgs {
     /// The release.
     #[arg(long, required_unless_present = "id")]
     pub(crate) release: Option<String>,
-    /// One wave a region, in this order.
+    /// Regions, one wave each, in this order.
     #[arg(long, value_delimiter = ',', conflicts_with = "wave")]
     pub(crate) regions: Vec<String>,
     /// Split each region into batches of this size: 20% or 5000.
@@ -847,19 +853,19 @@ pub(crate) struct StartArgs {
     pub(crate) preset: Option<String>,
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
-    /// How long a device can go back without a download.
+    /// Rollback window: time in which a device can go back without a download.
     #[arg(long, default_value = "30m", value_parser = duration)]
     pub(crate) rollback_window: Duration,
-    /// How often a device may try, whatever the reasons.
+    /// Maximum attempts per device, for any reason.
     #[arg(long, default_value_t = 10)]
     pub(crate) max_attempts: u32,
-    /// How long a device may be silent before its deployment is given up.
+    /// Time a device may be silent before its deployment times out.
     #[arg(long, default_value = "1d", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// Start at this time instead of now: 2026-12-01T18:00:00Z.
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
-    /// Only make the draft.
+    /// Only create the draft.
     #[arg(long)]
     pub(crate) draft: bool,
     /// Only show what it would be.
@@ -877,65 +883,66 @@ pub(crate) struct PolicyArgs {
     /// Percent of finished devices that may fail; 2 by default.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) max_failure: Option<String>,
-    /// So many failures before anything is concluded; 2 by default.
+    /// Minimum number of failures before anything is concluded; 2 by default.
     #[arg(long, value_name = "N")]
     pub(crate) min_failures: Option<u64>,
     /// Percent of finished devices that must be healthy when a wave ends; 90 by default, less
     /// where --max-failure allows more.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) min_success: Option<String>,
-    /// So many devices must have finished before a wave may pass; 1 by default.
+    /// Minimum number of finished devices before a wave may pass; 1 by default.
     #[arg(long, value_name = "N")]
     pub(crate) min_sample: Option<u64>,
-    /// Percent of devices that may be silent after the update; 10 by default, 100 for no test.
+    /// Percent of devices that may be silent after the update; 10 by default, 100 to switch the
+    /// test off.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) max_silent: Option<String>,
-    /// How long a device may be unheard of after the update before it is silent; three usual
-    /// check-ins by default, at least 4m.
+    /// Time without contact after the update until a device counts as silent; three usual check-ins
+    /// by default, at least 4m.
     #[arg(long, value_parser = duration)]
     pub(crate) silent_after: Option<Duration>,
-    /// Also compare devices on the new release with those on the old one: finds slow leaks.
+    /// Also compare devices on the new release with those on the old one, to find slow leaks.
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     pub(crate) compare: Option<bool>,
-    /// How long each wave soaks; 10m by default.
+    /// Soak time of each wave; 10m by default.
     #[arg(long, value_parser = duration)]
     pub(crate) soak: Option<Duration>,
-    /// What a breach does: halt, or halt_and_roll_back.
+    /// Action on a breach: halt, or halt_and_roll_back.
     #[arg(long)]
     pub(crate) on_breach: Option<String>,
-    /// evidence (never more in flight than the start or twice the healthy so far), exponential,
-    /// or at_once.
+    /// Pace: evidence (in flight at most the start or twice the healthy devices so far),
+    /// exponential, or at_once.
     #[arg(long)]
     pub(crate) pace: Option<String>,
     /// Devices in flight at first; 8 by default. 0: all at once.
     #[arg(long, value_name = "N")]
     pub(crate) pace_start: Option<u64>,
-    /// Exponential: what the size is multiplied by each time, in percent; 200 by default.
+    /// Exponential: growth factor per step, in percent; 200 by default.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) pace_factor: Option<u32>,
-    /// Exponential: how often; 30m by default.
+    /// Exponential: interval between steps; 30m by default.
     #[arg(long, value_parser = duration)]
     pub(crate) pace_every: Option<Duration>,
-    /// Most devices in flight at the same time; 0 for no limit.
+    /// Maximum number of devices in flight; 0 for no limit.
     #[arg(long, value_name = "N")]
     pub(crate) max_in_flight: Option<u64>,
-    /// Most devices exposed a minute; 0 for no limit.
+    /// Maximum number of devices exposed per minute; 0 for no limit.
     #[arg(long, value_name = "N")]
     pub(crate) per_minute: Option<u64>,
-    /// Maintenance window: "Mon-Fri 18:00-06:00 America/New_York"; or REGION="..." for one region;
-    /// may be repeated. Empty for always.
+    /// Maintenance window: "Mon-Fri 18:00-06:00 America/New_York", or REGION="..." for one region;
+    /// may be repeated. Empty for none: always open.
     #[arg(long, value_name = "WINDOW")]
     pub(crate) window: Vec<String>,
-    /// When it should be finished: 2026-12-03T18:00:00Z, or 48h from now; empty for none.
+    /// Deadline: 2026-12-03T18:00:00Z, or 48h from now; empty for none.
     #[arg(long, value_name = "TIME")]
     pub(crate) deadline: Option<String>,
-    /// How long a device may wait for a better battery; 1d by default.
+    /// Longest time a device may wait for its battery to charge; 1d by default.
     #[arg(long, value_parser = duration)]
     pub(crate) battery_wait: Option<Duration>,
-    /// What metered links carry: allow, deltas_only, never.
+    /// Policy for metered links: allow, deltas_only, never.
     #[arg(long)]
     pub(crate) metered: Option<String>,
-    /// Each wave after the first waits for `rollout advance`.
+    /// Make each wave after the first wait for `rollout advance`.
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     pub(crate) by_hand: Option<bool>,
 }
@@ -946,7 +953,7 @@ pub(crate) struct EditArgs {
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
-    /// Why.
+    /// Reason.
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
     /// Only show what it would be.
@@ -968,12 +975,12 @@ pub(crate) struct OrderArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// A rollout's id, or PRODUCT@RELEASE for every rollout of a release.
+    /// Id of a rollout, or PRODUCT@RELEASE for every rollout of a release.
     pub(crate) what: String,
     /// Why: others will want to know.
     #[arg(long)]
     pub(crate) reason: String,
-    /// Only devices like these, for example model=x2,region=EU; the rollout is halted for all.
+    /// Roll back only these devices, for example model=x2,region=EU; the rollout is halted for all.
     #[arg(long, default_value = "")]
     pub(crate) selector: String,
     /// Only show what it would do.
@@ -986,7 +993,7 @@ pub(crate) struct RollbackArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IncidentCommand {
-    /// Show incidents, newest first.
+    /// List incidents, newest first.
     List,
     /// Show the blast-radius sheet of an incident.
     Show {
@@ -996,22 +1003,22 @@ pub(crate) enum IncidentCommand {
         #[arg(long)]
         watch: bool,
     },
-    /// Let devices in their rollback window keep the previous version longer.
+    /// Extend the rollback window of devices that are inside it.
     ExtendWindow {
         /// An incident's or a rollout's id.
         id: String,
-        /// How much longer.
+        /// Extension.
         #[arg(long, value_parser = duration)]
         by: Duration,
         /// Why: others will want to know.
         #[arg(long)]
         reason: String,
     },
-    /// Let devices in their rollback window keep the previous version until this is undone.
+    /// Keep the previous version on devices in their rollback window until this is undone.
     FreezePruning {
         /// An incident's or a rollout's id.
         id: String,
-        /// Undo it.
+        /// Unfreeze.
         #[arg(long)]
         off: bool,
         /// Why: others will want to know.
@@ -1022,29 +1029,29 @@ pub(crate) enum IncidentCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HoldCommand {
-    /// Keep devices from a release.
+    /// Hold devices back from a release.
     Create {
         /// The product.
         product: String,
-        /// The release; every release of the product without it.
+        /// The release; every release of the product by default.
         #[arg(long)]
         release: Option<String>,
-        /// Which devices, for example model=x2,region=EU.
+        /// Devices to hold, for example model=x2,region=EU; all by default.
         #[arg(long, default_value = "")]
         selector: String,
-        /// Why: it is shown to whoever asks.
+        /// Reason, shown to anyone who asks.
         #[arg(long)]
         reason: String,
-        /// Where to read more.
+        /// Link to further reading.
         #[arg(long, default_value = "")]
         link: String,
-        /// Only show how many devices it concerns.
+        /// Only show the number of devices affected.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show the holds in force.
+    /// List the holds in force.
     List,
-    /// Lift a hold: its devices may have the release again.
+    /// Lift a hold: its devices may get the release again.
     Lift {
         /// Its id.
         id: String,
@@ -1056,34 +1063,35 @@ pub(crate) enum HoldCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProductCommand {
-    /// Show what holds for a product.
+    /// Show the settings of a product.
     Show {
         /// The product.
         product: String,
     },
-    /// Change what holds for a product; what is not named stays.
+    /// Change the settings of a product; options not given stay as they are.
     Set {
         /// The product.
         product: String,
-        /// The oldest supported version: the version gate turns older clients away; empty for none.
+        /// Oldest supported version, below which the version gate turns clients away; empty for
+        /// none.
         #[arg(long, value_name = "VERSION")]
         min_version: Option<String>,
-        /// The oldest TLS that clients may speak, like TLSv1.2; empty for any.
+        /// Oldest TLS version for clients, for example TLSv1.2; empty for any.
         #[arg(long, value_name = "TLS")]
         min_tls: Option<String>,
-        /// What a client must be able to do; may be repeated; one empty one for nothing.
+        /// A capability that clients must have; may be repeated; a single empty one for none.
         #[arg(long, value_name = "NAME")]
         capability: Vec<String>,
-        /// Where a person finds the way to upgrade.
+        /// Address of the upgrade instructions for people.
         #[arg(long, value_name = "URL")]
         upgrade_url: Option<String>,
-        /// How many other people must approve what widens a rollout.
+        /// Number of other people who must approve a widening change.
         #[arg(long, value_name = "N")]
         approvals: Option<u32>,
-        /// Size of the chunks of deltas made from now on, 64 to 1024: small ones for bad links.
+        /// Chunk size of new deltas, 64 to 1024: small ones suit bad links.
         #[arg(long, value_name = "KIB")]
         delta_chunk: Option<u32>,
-        /// Size of the chunks of full payloads made from now on, 64 to 10240.
+        /// Chunk size of new full payloads, 64 to 10240.
         #[arg(long, value_name = "KIB")]
         full_chunk: Option<u32>,
     },
@@ -1091,19 +1099,19 @@ pub(crate) enum ProductCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
-    /// A scenario file, or the name of one that is built in; none to list those.
+    /// A scenario file, or the name of a built-in one; lists the built-in ones if missing.
     pub(crate) scenario: Option<String>,
-    /// Another seed than the scenario's.
+    /// Seed to use instead of the scenario's.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Print a built-in scenario instead of running it: a start for your own.
+    /// Print a built-in scenario instead of running it, as a start for your own.
     #[arg(long)]
     pub(crate) print: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
-    /// Show devices.
+    /// List devices.
     List {
         /// Only of this product.
         #[arg(long)]
@@ -1117,35 +1125,35 @@ pub(crate) enum DeviceCommand {
         /// Its id or name.
         device: String,
     },
-    /// Say why a device does what it does: the whole chain of the decision.
+    /// Explain a device's state: the whole chain of its decision.
     Why {
         /// Its id or name.
         device: String,
     },
-    /// Make a join token with which devices enrol; it is shown once.
+    /// Create a join token for devices to enroll with; it is shown once.
     JoinToken {
-        /// The product of those who join.
+        /// Product of the devices that join.
         #[arg(long)]
         product: String,
-        /// Their region, where the token is to fix it.
+        /// Their region, if the token should fix it.
         #[arg(long)]
         region: Option<String>,
-        /// Their channel, where the token is to fix it.
+        /// Their channel, if the token should fix it.
         #[arg(long)]
         channel: Option<String>,
-        /// A label that they get: KEY=VALUE; may be repeated.
+        /// A label to give them, KEY=VALUE; may be repeated.
         #[arg(long)]
         label: Vec<String>,
-        /// How many may join.
+        /// Number of devices that may join.
         #[arg(long, default_value_t = 1)]
         uses: u32,
-        /// For how long.
+        /// Validity of the token.
         #[arg(long, default_value = "1d", value_parser = duration)]
         valid: Duration,
         #[command(flatten)]
         dir: KeysDir,
     },
-    /// Shut a device out from its next request on.
+    /// Revoke a device from its next request on.
     Revoke {
         /// Its id or name.
         device: String,
@@ -1153,8 +1161,8 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Keep a device from everything but the way back, until it is readmitted: its identity is in
-    /// doubt.
+    /// Isolate a device whose identity is in doubt: it gets nothing but the way back, until it is
+    /// readmitted.
     Isolate {
         /// Its id or name.
         device: String,
@@ -1162,7 +1170,7 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Ask a device to make itself a new key; it does so with its next check-in.
+    /// Ask a device to make a new key at its next check-in.
     NewKey {
         /// Its id or name.
         device: String,
@@ -1170,7 +1178,7 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Let a revoked or isolated device take part again.
+    /// Readmit a revoked or isolated device.
     Readmit {
         /// Its id or name.
         device: String,
@@ -1178,7 +1186,7 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Let a device have a release again that it came back from.
+    /// Allow a device to install a release again that it rolled back from.
     LiftQuarantine {
         /// Its id or name.
         device: String,

@@ -1,4 +1,4 @@
-//! Errors of the command line: what was wrong, what to do, which exit code.
+//! Errors of the command line: message, next step, exit code.
 
 use tidegate_protocol::{Problem, ProblemCode};
 
@@ -9,7 +9,7 @@ pub(crate) enum CliError {
     /// Something failed.
     #[error("{0}")]
     Failed(String),
-    /// Something failed, and there is a way on.
+    /// Something failed, with a hint at what to do next.
     #[error("{0}")]
     Hinted(String, String),
     /// The server refused.
@@ -20,10 +20,10 @@ pub(crate) enum CliError {
     Unreachable {
         /// Its address.
         server: String,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// The rollout did not end well.
+    /// The rollout failed or was halted.
     #[error("{0}")]
     RolloutFailed(String),
     /// Time ran out.
@@ -47,13 +47,13 @@ fn describe(problem: &Problem) -> String {
 }
 
 impl CliError {
-    /// A failure with its causes.
+    /// Builds a failure from an error and its causes.
     pub(crate) fn failed(context: &str, error: &dyn std::error::Error) -> Self {
         let text = format!("{context}: {}", tidegate_protocol::error_chain(error));
         Self::Failed(text)
     }
 
-    /// What the person can do now.
+    /// Next step for the person, if there is one.
     pub(crate) fn next_step(&self) -> Option<String> {
         match self {
             Self::Hinted(_, next) => Some(next.clone()),

@@ -21,7 +21,7 @@ fn main() -> std::process::ExitCode {
         return std::process::ExitCode::from(tidegate_agent::main(arguments) as u8);
     }
     let cli = Cli::parse();
-    // One TLS provider for all; an error means that it is there.
+    // One TLS provider for the process; an error means that it is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -34,7 +34,7 @@ fn main() -> std::process::ExitCode {
         }
     };
     let result = runtime.block_on(run(cli));
-    // A delta that is being built must not hold up the end.
+    // A delta build in progress must not hold up the exit.
     runtime.shutdown_background();
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -74,7 +74,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Simulate(args) => commands::simulate::run(&args),
         Command::Device(command) => commands::device::run(&context, command).await,
         Command::Delta(command) => {
-            // It computes for minutes: not on a thread that answers.
+            // It computes for minutes, so it must not block a runtime thread.
             tokio::task::spawn_blocking(move || commands::delta::run(&context, command))
                 .await
                 .map_err(|e| CliError::Failed(e.to_string()))?

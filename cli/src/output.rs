@@ -27,8 +27,9 @@ pub(crate) fn show<T: Serialize>(
     Ok(())
 }
 
-/// Prints a text of one or more lines on standard output. Escape sequences in it, which are always
-/// somebody else's, are shown and not obeyed. A closed pipe (`| head`) is the reader's business.
+/// Prints a text of one or more lines on standard output. Escape sequences in it, which always come
+/// from somebody else, are shown and not obeyed. A closed pipe (`| head`) is the reader's choice
+/// and no error.
 pub(crate) fn line(text: &str) {
     use std::io::Write as _;
     let text = plain_lines(text.trim_end());
@@ -41,7 +42,7 @@ pub(crate) fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", plain_lines(text));
 }
 
-/// A plain table. A cell is one line, whoever has written what is in it.
+/// Renders a plain table. Each cell is one line, whatever its text.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut table = Table::new();
     table
@@ -58,14 +59,14 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> 
         .join("\n")
 }
 
-/// Whether to paint: a terminal, and nobody asked for plain text.
+/// Whether to use colors and progress bars: on a terminal, unless plain text is asked for.
 pub(crate) fn fancy() -> bool {
     std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none()
         && std::env::var_os("CI").is_none()
 }
 
-/// A progress bar over bytes; silent where there is no terminal.
+/// Creates a progress bar over bytes; hidden where there is no terminal.
 pub(crate) fn bytes_bar(total: u64, what: &str) -> ProgressBar {
     if !fancy() {
         return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
@@ -80,7 +81,7 @@ pub(crate) fn bytes_bar(total: u64, what: &str) -> ProgressBar {
     bar
 }
 
-/// Bytes for people.
+/// Formats a byte count for people.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }

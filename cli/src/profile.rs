@@ -1,4 +1,4 @@
-//! What `tidegate login` remembers.
+//! Profile that `tidegate login` saves.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 
-/// The remembered server.
+/// The saved server.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Profile {
     pub(crate) server: Option<String>,
@@ -22,7 +22,7 @@ fn path() -> Option<PathBuf> {
 }
 
 impl Profile {
-    /// What is remembered; nothing where there is nothing.
+    /// Loads the profile; empty if there is none or it cannot be read.
     pub(crate) fn load() -> Self {
         path()
             .and_then(|path| std::fs::read_to_string(path).ok())
@@ -30,7 +30,7 @@ impl Profile {
             .unwrap_or_default()
     }
 
-    /// Remembers, readable by its owner only. Gives the file's path.
+    /// Saves the profile, readable by its owner only; returns the file's path.
     pub(crate) fn save(&self) -> Result<PathBuf, CliError> {
         let path = path().ok_or_else(|| CliError::Failed("there is no home folder".into()))?;
         if let Some(dir) = path.parent() {

@@ -1,4 +1,4 @@
-//! The binary as a person meets it: help, usage errors, exit codes, completions.
+//! The binary as a person uses it: help, usage errors, exit codes, completions.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::process::{Command, Output};
@@ -40,7 +40,7 @@ fn a_usage_error_exits_with_2() {
 
 #[test]
 fn an_unreachable_server_is_said_with_a_next_step() {
-    // A port from which a listener has just gone.
+    // A port whose listener has just closed.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);

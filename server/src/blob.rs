@@ -14,21 +14,21 @@ use tidegate_protocol::{Image, Sha256};
 
 use crate::config::BlobSettings;
 
-/// Why a blob could not be stored or read.
+/// Reason a blob could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// The store failed.
     #[error("the blob store failed")]
     Store(#[from] object_store::Error),
-    /// The bytes could not be read from where they come.
+    /// The source of the bytes could not be read.
     #[error("the upload broke off")]
     Read(#[source] std::io::Error),
-    /// The bytes are not those that were announced.
+    /// The bytes do not have the announced digest.
     #[error("the bytes have the SHA-256 {got}, not {wanted}")]
     WrongDigest {
-        /// As announced.
+        /// Announced digest.
         wanted: Sha256,
-        /// As received.
+        /// Digest of the received bytes.
         got: Sha256,
     },
     /// More bytes than allowed.
@@ -37,7 +37,7 @@ pub enum BlobError {
     /// The folder cannot be used.
     #[error("the blob folder {0} cannot be used")]
     Folder(String, #[source] std::io::Error),
-    /// The stored bytes are shorter or longer than their facts say.
+    /// The stored bytes do not match the recorded length or digest.
     #[error("a stored blob is damaged: {0}")]
     Damaged(String),
 }
@@ -49,10 +49,10 @@ pub struct Blobs {
     prefix: Path,
 }
 
-/// Parts of a multipart upload: at least 5 MiB for S3, and the memory that an upload takes is a
-/// few of them.
+/// Size of the parts of a multipart upload: at least 5 MiB for S3; an upload takes the memory of a
+/// few parts.
 const PART: usize = 8 << 20;
-/// Parts under way at once.
+/// Parts in flight at once.
 const PARTS_IN_FLIGHT: usize = 2;
 
 impl Blobs {
@@ -88,7 +88,8 @@ impl Blobs {
     }
 
     /// Stores a stream under the digest that it must have, in constant memory. Nothing becomes
-    /// visible before the digest is right. The manifest of the raw payload is made on the way.
+    /// visible before the digest is verified. Returns the manifest of the raw payload, built on the
+    /// way.
     pub async fn put_stream<E: Into<std::io::Error>>(
         &self,
         wanted: Sha256,
@@ -126,7 +127,7 @@ impl Blobs {
             }
         });
         if let Err(error) = outcome {
-            // What is left of an aborted upload is the store's to collect.
+            // The store collects the remains of an aborted upload.
             let _ = upload.abort().await;
             return Err(error);
         }
@@ -145,7 +146,7 @@ impl Blobs {
         })
     }
 
-    /// Stores bytes in memory; gives their digest and length.
+    /// Stores bytes that are in memory; returns their digest and length.
     pub async fn put_bytes(&self, bytes: Vec<u8>) -> Result<Image, BlobError> {
         let image = Image {
             sha256: tidegate_delta::sha256(&bytes),
@@ -164,7 +165,7 @@ impl Blobs {
         self.put_stream(wanted, u64::MAX, stream).await.map(drop)
     }
 
-    /// Length of a stored blob; `None` when it is not there.
+    /// Length of a stored blob; `None` when it is missing.
     pub async fn length(&self, sha256: Sha256) -> Result<Option<u64>, BlobError> {
         match self.store.head(&self.path(sha256)).await {
             Ok(meta) => Ok(Some(meta.size)),
@@ -193,7 +194,7 @@ impl Blobs {
             .into_stream())
     }
 
-    /// Deletes a blob; one that is not there is no error.
+    /// Deletes a blob; a missing one is not an error.
     pub async fn delete(&self, sha256: Sha256) -> Result<(), BlobError> {
         match self.store.delete(&self.path(sha256)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -201,7 +202,7 @@ impl Blobs {
         }
     }
 
-    /// Copies a stored blob into a local file, verified.
+    /// Copies a stored blob into a local file and checks its length.
     pub async fn fetch(&self, image: Image, into: std::fs::File) -> Result<(), BlobError> {
         let stream = self.stream(image.sha256, 0..image.length).await?;
         let mut reader = tokio_util::io::StreamReader::new(stream.map_err(std::io::Error::other));
@@ -228,7 +229,7 @@ impl Blobs {
     }
 }
 
-/// Reads a whole local file that must have a digest.
+/// Reads a whole local file and verifies its digest.
 pub(crate) fn read_verified(mut file: std::fs::File, image: Image) -> Result<Vec<u8>, BlobError> {
     let capacity = usize::try_from(image.length).map_err(|_| BlobError::TooLarge(image.length))?;
     let mut bytes = Vec::with_capacity(capacity);

@@ -1,4 +1,4 @@
-//! Configuration, parsed into facts before anything starts.
+//! Configuration, parsed into typed values before anything starts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,39 +7,40 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::tls::TlsSettings;
 
-/// Everything that a server is told.
+/// Settings of a server.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where people and devices reach it.
+    /// Address on which people and devices reach it.
     pub listen: SocketAddr,
-    /// How TLS is served; `None` for plain HTTP behind something that does.
+    /// TLS settings; `None` for plain HTTP behind a proxy that serves TLS.
     pub tls: Option<TlsSettings>,
-    /// Where Prometheus reaches `/metrics`; `None` for nowhere.
+    /// Address on which Prometheus reaches `/metrics`; `None` to serve no metrics.
     pub metrics_listen: Option<SocketAddr>,
     /// `sqlite:PATH` or `postgres://...`. May hold a password: never logged.
     pub database: String,
     /// A folder, or `s3://bucket/prefix`.
     pub blobs: BlobSettings,
-    /// Where the first administrator's token is written.
+    /// Folder in which the first administrator's token is written.
     pub data: PathBuf,
-    /// What devices are told.
+    /// Settings for devices.
     pub devices: DeviceSettings,
     /// Background work.
     pub jobs: JobSettings,
     /// Largest artifact that may be uploaded, in bytes.
     pub max_upload: u64,
-    /// Most requests at once, held check-ins included; what is beyond is told to come back later.
+    /// Maximum number of concurrent requests, held check-ins included; others are told to come back
+    /// later.
     pub max_requests: usize,
     /// The clock.
     pub clock: Clock,
 }
 
-/// Where blobs are kept.
+/// Location of the blobs.
 #[derive(Debug, Clone)]
 pub enum BlobSettings {
-    /// In a folder.
+    /// A folder.
     Folder(PathBuf),
-    /// In an S3 bucket; credentials come from the usual AWS environment variables.
+    /// An S3 bucket; credentials come from the usual AWS environment variables.
     S3 {
         /// The bucket.
         bucket: String,
@@ -48,40 +49,40 @@ pub enum BlobSettings {
     },
 }
 
-/// How devices are treated.
+/// Settings for devices.
 #[derive(Debug, Clone)]
 pub struct DeviceSettings {
-    /// How often a device checks in, before jitter.
+    /// Interval between a device's check-ins, before jitter.
     pub poll: Duration,
-    /// How long a session ticket is good.
+    /// Lifetime of a session ticket.
     pub session: Duration,
-    /// Over how long held check-ins are answered when the plan changes and many are held.
+    /// Time over which held check-ins are answered when the plan changes and many are held.
     pub wake_ramp: Duration,
-    /// Where else devices may fetch payloads, best first: `https://host[/folder]`.
+    /// Mirrors from which devices may fetch payloads, best first: `https://host[/folder]`.
     pub mirrors: Vec<String>,
-    /// A device that was not heard of for this many poll intervals is offline.
+    /// Number of poll intervals without contact after which a device is offline.
     pub offline_after_polls: u32,
 }
 
 impl DeviceSettings {
-    /// How long a device may be silent before it counts as offline. A held check-in counts as
-    /// heard of, so the longest hold is added.
+    /// Time without contact after which a device counts as offline. A held check-in counts as
+    /// contact, so the longest hold is added.
     pub fn offline_after(&self) -> Duration {
         self.poll * self.offline_after_polls
             + Duration::from_secs(u64::from(tidegate_protocol::MAX_WAIT_S))
     }
 }
 
-/// How background work is done.
+/// Settings for background work.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
-    /// How often the planner looks when nothing wakes it.
+    /// Interval between planner runs when nothing wakes it.
     pub tick: Duration,
-    /// How often heartbeats are written.
+    /// Interval between writes of heartbeats.
     pub flush: Duration,
-    /// How long a leader may be silent before another takes over.
+    /// Time that a leader may be silent before another replica takes over.
     pub lease: Duration,
-    /// Memory that one delta build may take, in bytes; larger images get no delta.
+    /// Maximum memory of one delta build, in bytes; images that need more get no delta.
     pub delta_memory: u64,
     /// Threads of a delta build.
     pub delta_threads: usize,
@@ -112,7 +113,7 @@ impl Default for JobSettings {
 }
 
 impl std::fmt::Debug for Settings {
-    /// Without the database's address, which may hold a password.
+    /// Leaves out the database's address, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings")
             .field("listen", &self.listen)
@@ -127,7 +128,7 @@ impl std::fmt::Debug for Settings {
 }
 
 impl BlobSettings {
-    /// Reads a folder's path or `s3://bucket/prefix`.
+    /// Parses a folder's path or `s3://bucket/prefix`.
     pub fn parse(text: &str) -> Self {
         match text.strip_prefix("s3://") {
             None => Self::Folder(PathBuf::from(text)),

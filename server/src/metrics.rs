@@ -1,4 +1,4 @@
-//! What Prometheus sees.
+//! Metrics for Prometheus.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Which signed file.
+/// Label that names a signed file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RoleLabel {
     /// Its role.
@@ -19,13 +19,13 @@ pub(crate) struct RoleLabel {
 pub(crate) struct Metrics {
     /// Check-ins answered.
     pub check_ins: Counter,
-    /// Reports taken.
+    /// Reports accepted.
     pub reports: Counter,
-    /// Bytes that payloads save over their images, by build.
+    /// Bytes that built payloads save over their images.
     pub payload_bytes_saved: Counter,
-    /// Bytes that devices fetched for what they switched to.
+    /// Bytes that devices fetched for releases that they switched to.
     pub fetched_bytes: Counter,
-    /// Bytes of the images beyond those.
+    /// Bytes of those releases that devices did not have to fetch.
     pub saved_bytes: Counter,
     /// 1 while this replica leads.
     pub leading: Gauge,
@@ -35,7 +35,7 @@ pub(crate) struct Metrics {
     pub statements: Gauge,
     /// Devices isolated because their identity was used twice.
     pub clones: Counter,
-    /// Times that a device began to refuse what it was told.
+    /// Number of times a device began to refuse the server's answers.
     pub refusals: Counter,
     /// Seconds until each of the signed files expires; negative when it has.
     pub metadata_expires_s: Family<RoleLabel, Gauge>,
@@ -46,7 +46,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// All of it, in the OpenMetrics text format.
+    /// Renders all metrics in the OpenMetrics text format.
     pub(crate) fn render(&self) -> String {
         let mut registry = Registry::with_prefix("tidegate");
         registry.register("check_ins", "Check-ins answered", self.check_ins.clone());

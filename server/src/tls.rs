@@ -1,7 +1,7 @@
-//! TLS: rustls with X25519MLKEM768 first, 1.3, and 1.2 where it is asked for.
+//! TLS by rustls: 1.3, and 1.2 where it is enabled, with X25519MLKEM768 preferred.
 //!
-//! The agent's messages are signed by themselves; TLS keeps them private, today's recordings from
-//! tomorrow's quantum computers included.
+//! The agent's messages carry their own signatures; TLS keeps them confidential, even if today's
+//! recordings meet tomorrow's quantum computers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-/// How TLS is served.
+/// TLS settings.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
     /// A PEM file with the certificate chain, the server's own first.
@@ -33,25 +33,25 @@ pub struct TlsSettings {
     pub allow_tls12: bool,
 }
 
-/// Why TLS cannot be served.
+/// Reason TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("{0}: {1}")]
     File(String, String),
-    /// Certificate and key do not fit, or are of a kind that is not served.
+    /// Certificate and key do not match, or are of an unsupported kind.
     #[error("certificate and key: {0}")]
     Config(#[from] rustls::Error),
 }
 
-/// How long a handshake may take: a client that dawdles holds a place that others need.
+/// Timeout of a handshake: a slow client holds a permit that others need.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way at once; who comes beyond waits for a place.
+/// Maximum number of concurrent handshakes; further connections wait for a permit.
 const AT_ONCE: usize = 1_024;
-/// How often the certificate's files are looked at.
+/// Interval between checks of the certificate's files.
 const RELOAD: Duration = Duration::from_mins(1);
 
-/// The certificate as it is on disk now: renewed ones are taken up without a restart.
+/// The certificate as it is on disk now: a renewed one is picked up without a restart.
 #[derive(Debug)]
 struct Current {
     settings: TlsSettings,
@@ -91,7 +91,7 @@ impl TlsSettings {
     }
 }
 
-/// Accepts TLS connections; handshakes run side by side.
+/// Accepts TLS connections; handshakes run concurrently.
 pub struct TlsListener {
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: SocketAddr,
@@ -130,7 +130,7 @@ fn config(current: &Arc<Current>) -> Result<ServerConfig, TlsError> {
         &[&rustls::version::TLS13]
     };
     let mut provider = aws_lc_rs::default_provider();
-    // The server chooses: the hybrid group before all others.
+    // The server's order decides: the hybrid group before all others.
     provider.kx_groups = vec![
         aws_lc_rs::kx_group::X25519MLKEM768,
         aws_lc_rs::kx_group::X25519,
@@ -159,7 +159,7 @@ async fn reload(current: Arc<Current>, stopping: CancellationToken) {
                 current.key.store(Arc::new(key));
                 tracing::info!("the renewed certificate is in use");
             }
-            // The one in use goes on.
+            // The certificate in use is kept.
             Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
         }
     }
@@ -178,7 +178,7 @@ async fn accept(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, for example: it passes.
+                // For example, no file descriptors left: that passes.
                 tracing::warn!(%error, "accepting a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;

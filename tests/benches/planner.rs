@@ -1,8 +1,8 @@
-//! What a tick of the planner costs on PostgreSQL with a million devices and fifty rollouts, beside
-//! what it would cost to count rows: `cargo bench -p tidegate-tests --bench planner`.
+//! Cost of a planner tick on PostgreSQL with a million devices and fifty rollouts, compared with
+//! counting rows: `cargo bench -p tidegate-tests --bench planner`.
 //!
-//! Numbers are ratios within one run: to a round trip to the database (the floor), and to counting
-//! the devices of one product (what a tick must not do).
+//! Figures are ratios within one run: to a round trip to the database (the floor), and to counting
+//! the devices of one product (which a tick must not do).
 #![expect(clippy::unwrap_used, reason = "a panic is how a benchmark reports")]
 
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ fn settings(url: &str, dir: &std::path::Path) -> Settings {
         blobs: BlobSettings::Folder(dir.join("blobs")),
         data: dir.to_owned(),
         devices: DeviceSettings::default(),
-        // The benchmark ticks itself.
+        // The benchmark drives the ticks itself.
         jobs: JobSettings {
             tick: Duration::from_hours(1),
             ..JobSettings::default()

@@ -50,7 +50,7 @@ async fn a_bundle_is_applied_without_a_server_and_its_result_is_carried_back() {
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let device = Device::enrol(dir, "press", &server.url, &token, "NA", installed);
     let (id, first) = bundle(&server, "1.1.0", "first").await;
-    // Nobody listens there: whatever the agent needs is in the folder.
+    // Nobody listens there: everything the agent needs is in the folder.
     let config = device.state.join("agent.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace(&server.url, "http://127.0.0.1:9")).unwrap();
@@ -64,12 +64,12 @@ async fn a_bundle_is_applied_without_a_server_and_its_result_is_carried_back() {
         .get(&format!("/api/v1/devices/{}", device.id()))
         .await;
     assert_eq!(view["release"], "1.1.0");
-    // Carried back twice, it changes nothing.
+    // Importing the same reports twice changes nothing.
     server.cli(&["bundle", "import", &reports]);
-    // The same bundle again is a recording.
+    // The same bundle again is a replay.
     let (ok, said) = apply(&device, &first);
     assert!(!ok && said.contains("refused"), "{said}");
-    // A bad release comes back by itself, and that is told too.
+    // A bad release is rolled back by the device itself, and reported too.
     let (id, second) = bundle(&server, "1.2.0", "second").await;
     let (ok, said) = apply(&device, &second);
     assert!(!ok && said.contains("rolled_back"), "{said}");
@@ -110,8 +110,9 @@ async fn what_was_changed_on_the_way_is_refused_and_leaves_the_machine_as_it_is(
                 None => std::fs::remove_file(&path).unwrap(),
             }
             let (ok, said) = apply(&device, &folder);
-            // Of two payloads one may be damaged, and some signed files are for others; what runs is
-            // whole, one or the other.
+            // One of two payloads may be damaged, and some signed files are for others; either way
+            // one
+            // whole version runs.
             let needed = ["timestamp", "snapshot", "targets", "app-stable", "orders/"];
             let is_needed = needed.iter().any(|part| name.contains(part));
             assert!(!ok || !is_needed, "{name}: {said}");

@@ -20,7 +20,7 @@ async fn every_route_lets_in_exactly_the_roles_that_it_declares() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let Some(need) = operation["security"][0]["token"][0].as_str() else {
-                // Devices sign; business servers ask what everybody may know.
+                // Devices sign their requests; business servers ask for what anyone may know.
                 let open = ["/device/v1/", "/v1/gate/"];
                 assert!(
                     open.iter().any(|prefix| path.starts_with(prefix)),
@@ -170,7 +170,7 @@ async fn a_dry_run_changes_nothing_and_a_stale_edit_is_refused_but_a_halt_never_
         .unwrap()
         .to_owned();
     let path = format!("/api/v1/rollouts/{id}");
-    // A device that never answers: the wave has somebody to wait for.
+    // A device that never answers, so that the wave has one to wait for.
     let token = server.join_token();
     Device::enrol(server.dir.path(), "silent", &server.url, &token, "NA", None);
     let tried = server
@@ -270,7 +270,7 @@ async fn blobs_are_served_in_ranges_and_refused_under_a_wrong_name() {
     assert_eq!(part.status().as_u16(), 206);
     assert_eq!(part.headers()["content-range"], "bytes 100-199/400000");
     assert!(part.bytes().await.unwrap() == bytes[100..200]);
-    // Another tag: the whole, anew.
+    // Another tag: the whole blob again.
     let whole = get(&sha256, "bytes=100-199", "\"other\"").await.unwrap();
     assert_eq!(whole.status().as_u16(), 200);
     assert!(whole.bytes().await.unwrap() == bytes);
@@ -306,7 +306,7 @@ async fn a_release_goes_forward_only_and_skipping_needs_a_reason() {
         "1.0.0",
     ];
     server.cli(&publish);
-    // Publishing the same again is the same request once more.
+    // Publishing the same again is idempotent.
     server.cli(&publish);
     let (code, _, err) = server.cli_raw(&["release", "promote", "app", "1.0.0", "--to", "ga"]);
     assert_eq!(code, 5, "{err}");

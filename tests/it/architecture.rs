@@ -1,4 +1,4 @@
-//! The house as it was agreed: who may depend on whom, and files that can be read in one sitting.
+//! Rules of the architecture: dependencies between crates, and file lengths.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -131,7 +131,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Lines above the tests of a file.
+/// Number of lines above the tests of a file.
 fn length(text: &str) -> usize {
     text.lines()
         .take_while(|l| !l.starts_with("#[cfg(test)]") && !l.starts_with("#[cfg(all(test"))
@@ -143,7 +143,7 @@ fn every_file_can_be_read_in_one_sitting() {
     let mut files = Vec::new();
     sources(&root(), &mut files);
     assert!(files.len() > 80);
-    // A list without a thought in it: the command tree.
+    // A plain list without logic: the command tree.
     let lists = ["cli/src/args.rs"];
     for file in files {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
@@ -171,7 +171,7 @@ fn sql_is_written_in_the_store_alone() {
     }
 }
 
-/// Files of a folder of the server whose text holds one of some words, outside of some places.
+/// Finds the server's source files that contain one of `words`, outside of `places`.
 fn who_says(words: &[&str], places: &[&str]) -> Vec<String> {
     let mut files = Vec::new();
     sources(&root().join("server/src"), &mut files);
@@ -195,7 +195,7 @@ fn there_is_one_door_for_writes() {
     let words = [".begin_write(", "events::append", "tx.commit()"];
     let found = who_says(&words, &[door, "server/src/store/"]);
     assert!(found.is_empty(), "{found:#?}");
-    // What is committed is taken over by the door, and what others committed by the follower.
+    // The door applies what is committed here, the follower what others have committed.
     let words = [".reload_plan(", ".wake_planner(", ".wake_builder("];
     let places = [door, "server/src/service/fleet.rs", "server/src/app.rs"];
     let found = who_says(&words, &places);
@@ -295,7 +295,7 @@ fn each_attack_in_the_security_model_has_its_test() {
             );
         }
     }
-    // Those about context, approvals, client certificates and the log are said to be elsewhere.
+    // Attacks about context, approvals, client certificates and the log are listed elsewhere.
     let missing: Vec<u32> = (1..=68).filter(|n| !numbers.contains(n)).collect();
     assert_eq!(missing, [59, 61, 62]);
 }

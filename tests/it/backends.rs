@@ -1,5 +1,5 @@
 //! The same update on each kind of installation, with real files, real commands and a link that
-//! drops.
+//! drops connections.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ fn script(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A program of one file that says its version; `check` is its health check. Noise behind it makes
-/// it worth a delta.
+/// Writes a one-file program that prints its version; `check` is its health check. Trailing noise
+/// makes it worth a delta.
 fn program(dir: &Path, version: &str, healthy: bool) -> PathBuf {
     let path = dir.join(format!("program-{version}"));
     let verdict = i32::from(!healthy);
@@ -86,8 +86,8 @@ async fn an_executable_moves_by_delta_over_a_dropping_link_and_comes_back_from_a
     );
 }
 
-/// A machine of two image files and a boot loader of a few lines of shell. Its reboot ends the
-/// agent, which the test starts again as the machine would.
+/// A machine made of two image files and a boot loader of a few lines of shell. Its reboot ends the
+/// agent, which the test restarts as the machine would.
 struct Machine {
     dir: PathBuf,
 }
@@ -113,7 +113,7 @@ impl Machine {
              confirm) printf $TIDEGATE_SLOT >good; printf '' >trial ;;\n\
              esac\n",
         );
-        // What does not look like an image does not start.
+        // Anything that does not look like an image does not boot.
         script(
             &machine.dir.join("reboot"),
             "#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho start >>starts\n\
@@ -133,7 +133,7 @@ impl Machine {
         text.lines().count()
     }
 
-    /// The version in the slot that was booted.
+    /// Returns the version in the booted slot.
     fn runs(&self) -> String {
         let slot = std::fs::read_to_string(self.dir.join("booted")).unwrap();
         let bytes = std::fs::read(self.dir.join(format!("slot-{slot}"))).unwrap();
@@ -211,7 +211,7 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     settle(&mut device, "1.1.0", &id, "completed").await;
     assert_eq!(machine.starts(), 1);
-    // Over the start of the machine, too.
+    // The downtime includes the machine's reboot.
     let deployment = &server.deployments(&id).await[0];
     assert!(
         deployment["downtime_ms"].as_u64().unwrap() > 0,
@@ -221,15 +221,15 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
     settle(&mut device, "1.1.0", &id, "halted").await;
     let deployment = &server.deployments(&id).await[0];
     assert_eq!(deployment["reason"]["code"], "crashed_in_trial");
-    // One start on trial, and the boot loader was back: nothing is started again.
+    // One boot on trial, then the boot loader fell back: nothing is started again.
     assert_eq!(machine.starts(), 2);
     let again = server.roll_out("1.2.0", &["NA"], json!({})).await;
     let name = device.id();
     let why = server.get(&format!("/api/v1/devices/{name}/why")).await;
     assert_eq!(why["reason"]["code"], "quarantined", "{why}");
     server.cli(&["rollout", "cancel", &again, "--reason", "test"]);
-    // One that is gone back from when it was confirmed already: the boot loader keeps to the version
-    // before it, in later starts as well.
+    // A version rolled back after it was confirmed: the boot loader stays with the version before
+    // it, in later boots as well.
     let id = server
         .roll_out("1.3.0", &["NA"], json!({ "window_s": 600 }))
         .await;
@@ -248,7 +248,7 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
     assert_eq!(says("trial"), "");
 }
 
-/// A package of Debian's format, made here.
+/// Builds a package in Debian's format.
 fn package(dir: &Path, version: &str, healthy: bool) -> PathBuf {
     let tree = dir.join(format!("deb-{version}"));
     std::fs::create_dir_all(tree.join("DEBIAN")).unwrap();

@@ -27,8 +27,8 @@ fn request(device: &serde_json::Value) -> CheckIn {
     }
 }
 
-/// A server in this process over the data of one that was a process: the same rows, and its
-/// statements can be counted.
+/// Settings for a server in this process on the data of one that ran as a process: it has the same
+/// rows, and its statements can be counted.
 fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -38,7 +38,7 @@ fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
         blobs: BlobSettings::Folder(data.join("blobs")),
         data: data.to_owned(),
         devices: DeviceSettings::default(),
-        // Background work stands still, so that only the requests count.
+        // Background work is paused, so that only the requests count.
         jobs: JobSettings {
             tick: Duration::from_hours(1),
             flush: Duration::from_hours(1),
@@ -71,7 +71,7 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
         .await
         .unwrap();
     let app = running.app().clone();
-    // The tasks that run once at the start have run.
+    // Wait until the tasks that run once at startup are done.
     let mut last = 0;
     eventually("the server is at rest", async || {
         let now = app.statements_run();
@@ -83,7 +83,7 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let request = request(&row);
     let before = app.statements_run();
     for _ in 0..1_000 {
-        // At once: a request that is not to be held takes no timer.
+        // Answered at once: a request that is not held takes no timer.
         let answer = app.check_in(id, &request).now_or_never().unwrap().unwrap();
         assert!(answer.assignment.is_none());
         assert_eq!(answer.reason.code.as_str(), "no_rollout");

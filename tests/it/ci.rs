@@ -1,11 +1,11 @@
-//! The gate skips a step only while its inputs are those that it has seen pass.
+//! The gate skips a step only while its inputs are the same as when it last passed.
 
 use std::path::Path;
 use std::process::Command;
 
 const STEPS: [&str; 3] = ["fuzz", "agent-cost", "foreign-agents"];
 
-/// Runs `.ci/sum` in a folder, with a compiler of this name.
+/// Runs `.ci/sum` in a folder, as if with the compiler `compiler`.
 fn sum(root: &Path, step: &str, compiler: &str, more: &[&str]) -> String {
     let output = Command::new("bash")
         .arg(root.join(".ci/sum"))
@@ -22,7 +22,7 @@ fn sum(root: &Path, step: &str, compiler: &str, more: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Copies the files that git knows of, or would; a repository of its own.
+/// Copies the files that git tracks, or would track, into a repository of its own.
 fn copy(to: &Path) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let git = |dir: &Path, arguments: &[&str]| {
@@ -49,7 +49,7 @@ fn copy(to: &Path) -> bool {
     git(to, &["init", "-q"]).is_some()
 }
 
-/// Turns one bit of a file, looks, and turns it back.
+/// Flips one bit of a file, calls `look`, and restores the file.
 fn with_one_bit_turned<T>(file: &Path, look: impl FnOnce() -> T) -> T {
     let bytes = std::fs::read(file).unwrap();
     let mut other = bytes.clone();
@@ -92,10 +92,10 @@ fn one_bit_of_any_input_makes_a_skipped_step_run() {
         ] {
             assert!(files.contains(&input), "{step} does not depend on {input}");
         }
-        // One file of each folder: a folder that is listed is listed whole.
+        // One file per folder: a folder that is listed is listed as a whole.
         let mut folders = std::collections::BTreeMap::new();
         for file in &files {
-            // The first: the last one of `.ci` is the script that looks.
+            // The first one, because the last file of `.ci` is the script that checks.
             folders
                 .entry(Path::new(file).parent().unwrap())
                 .or_insert(*file);
@@ -116,7 +116,7 @@ fn one_bit_of_any_input_makes_a_skipped_step_run() {
             let after = with_one_bit_turned(&root.join(other), || sum(root, step, "rustc 1", &[]));
             assert_eq!(before, after, "{step}: {other} is no input of it");
         }
-        // What a run remembers is no input: else it would never be the same twice.
+        // The record of a run is not an input: otherwise the sum would never be the same twice.
         std::fs::create_dir_all(root.join(".ci/passed")).unwrap();
         std::fs::write(root.join(".ci/passed").join(step), &before).unwrap();
         assert_eq!(before, sum(root, step, "rustc 1", &[]));

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tidegate_tests::{binary, packed};
 
-/// Runs `tidegate delta ...`: exit code, standard output, standard error.
+/// Runs `tidegate delta ...`; returns exit code, standard output, standard error.
 fn delta(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(binary("tidegate"))
         .arg("delta")
@@ -21,7 +21,7 @@ fn delta(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
     )
 }
 
-/// Two files that differ in many places, in a folder of their own.
+/// Creates two files that differ in many places, in a folder of their own.
 fn folder() -> (tempfile::TempDir, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let line = |i: u32| format!("{i} {}\n", i.wrapping_mul(2_654_435_761) >> 9);
@@ -65,7 +65,7 @@ fn an_apply_goes_on_and_what_is_wrong_is_said() {
     let made = dir.path().join("made");
     let (code, _, err) = delta(dir.path(), &["diff", "old", "new", "d"]);
     assert_eq!(code, 0, "{err}");
-    // A cut apply has left the first half, or what is none.
+    // An interrupted apply has left the first half, or something that is not a part of it.
     for left in [&new[..new.len() / 2], b"something else"] {
         std::fs::write(dir.path().join("made.part"), left).unwrap();
         let (code, _, err) = delta(dir.path(), &["apply", "old", "d", "made"]);
@@ -79,7 +79,7 @@ fn an_apply_goes_on_and_what_is_wrong_is_said() {
     let (code, _, err) = delta(dir.path(), &["apply", "old", "new", "made"]);
     assert_eq!(code, 1);
     assert!(err.contains("no delta file"), "{err}");
-    // Less memory than it needs is refused before anything is done.
+    // Too little memory is refused before anything is done.
     let (code, _, err) = delta(dir.path(), &["apply", "old", "d", "made", "--memory", "4"]);
     assert_eq!(code, 1);
     assert!(err.contains("memory"), "{err}");
@@ -125,7 +125,7 @@ fn what_is_packed_in_the_files_is_compared_unpacked() {
         let made = std::fs::read(dir.path().join("made")).unwrap();
         assert!(made == std::fs::read(packed("new")).unwrap());
     }
-    // Nothing is left beside what was made.
+    // Nothing is left beside the result.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
 }
 

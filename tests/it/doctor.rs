@@ -1,4 +1,4 @@
-//! The agent looks into why it does not work, and tells when it can.
+//! The agent diagnoses why it does not work, and reports it when it can.
 
 use std::process::Command;
 
@@ -30,7 +30,7 @@ async fn a_healthy_machine_has_nothing_bad_and_each_finding_says_where_its_fix_i
     let dir = server.dir.path();
     let token = server.join_token();
     let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
-    // Before it runs: leftovers are mended, and that it does not run is told.
+    // Before it runs: leftovers are cleaned up, and it is reported as not running.
     std::fs::create_dir(device.state.join("download")).unwrap();
     std::fs::write(device.state.join("slots/b/made"), "rubbish").unwrap();
     let (well, findings) = doctor(&device);
@@ -178,7 +178,7 @@ async fn a_person_at_the_machine_pauses_asks_at_once_and_goes_back() {
     .await;
 }
 
-/// Who may ask the agent need not be able to read its journal, and who may not is told nothing.
+/// People who may ask the agent need not be able to read its journal; others are told nothing.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_of_the_group_is_told_how_the_device_stands() {
@@ -191,7 +191,7 @@ async fn a_member_of_the_group_is_told_how_the_device_stands() {
     let trees = server.publish(&[("1.0.0", true)]);
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
-    // Others may pass through, as through /var/lib.
+    // Others may traverse the folder, as with /var/lib.
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.join("agent");
     std::fs::copy(binary("tidegate-agent"), &program).unwrap();

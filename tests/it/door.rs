@@ -1,5 +1,5 @@
-//! The one door for writes: what is committed stands whatever fails behind it, what belongs together is
-//! one change, and every event says what was done by whom.
+//! The one door for writes: a commit stands whatever fails after it, changes that belong together
+//! are atomic, and every event tells what was done and by whom.
 
 use serde_json::{Value, json};
 use tidegate_tests::{Cluster, Database, Device, Server, eventually};
@@ -10,7 +10,7 @@ async fn token(server: &Server, name: &str, role: &str) -> String {
     made["secret"].as_str().unwrap().to_owned()
 }
 
-/// A rollout whose only wave selects nobody who is there: it runs and exposes nobody.
+/// Starts a rollout whose only wave selects no existing device: it runs and exposes nobody.
 async fn quiet_rollout(server: &Server) -> String {
     server.roll_out("1.1.0", &["NOWHERE"], json!({})).await
 }
@@ -25,7 +25,7 @@ fn find<'a>(events: &'a [Value], kind: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {kind} in {events:#?}"))
 }
 
-/// A halted rollout with one device, for which a resume was asked by Ann; her plan.
+/// Halts a rollout and has Ann request its resume; returns the hash of the plan to approve.
 async fn asked_to_resume(server: &Server, id: &str, ann: &str) -> String {
     let path = format!("/api/v1/rollouts/{id}");
     let halt = json!({ "reason": "orders are lost" });
@@ -61,7 +61,7 @@ async fn an_approved_change_that_is_refused_meanwhile_goes_on_waiting() {
         .call("POST", &format!("{path}/approve"), approve, &bob)
         .await;
     assert_eq!(status, 409, "{answer}");
-    // Nothing of it is written: neither that it was approved nor that it was applied.
+    // Nothing is written: neither the approval nor its effect.
     let rollout = server.get(&path).await;
     assert_eq!(rollout["state"], "cancelled");
     assert_eq!(rollout["asked"]["missing"], 1, "{rollout}");
@@ -115,7 +115,7 @@ async fn an_approval_and_what_it_lets_happen_are_one_change() {
     let events = events(&server, &path).await;
     let (asked, moved) = (find(&events, "approval_asked"), events.last().unwrap());
     assert_eq!(asked["said"]["reason"], "a false alarm");
-    // The last word moved it, for the change that was asked for.
+    // The last approval moved the rollout, and names the change that was requested.
     let resume = events
         .iter()
         .find(|e| e["body"]["order"] == "resume")
@@ -205,7 +205,7 @@ async fn a_memory_that_cannot_be_read_anew_fails_no_write_and_is_made_good() {
     let dir = server.dir.path();
     let device = Device::enrol(dir, "one", &server.url, &joins, "NA", installed);
     let path = format!("/api/v1/devices/{}", device.id());
-    // Reading a device anew reads its quarantine; writing what a person ordered does not.
+    // Reloading a device reads its quarantine; writing an operator's order does not.
     cluster
         .psql("ALTER TABLE quarantine RENAME TO away")
         .unwrap();
@@ -214,7 +214,8 @@ async fn a_memory_that_cannot_be_read_anew_fails_no_write_and_is_made_good() {
         .call("POST", &format!("{path}/isolate"), body, &server.token)
         .await;
     assert_eq!(status, 200, "{answer}");
-    // Told without its memory: it is written all the same, once.
+    // Memory could not follow, so the device still shows as before; the order is written all the
+    // same.
     assert!(server.get(&path).await["isolated"].is_null());
     cluster
         .psql("ALTER TABLE away RENAME TO quarantine")

@@ -1,5 +1,5 @@
-//! What stopped newcomers: a machine without certificate authorities, a first publish that failed, two
-//! commands at once, limits of the process, texts of devices on a terminal.
+//! Problems that stopped newcomers: a machine without certificate authorities, a first publish that
+//! failed, two commands at once, limits of the process, device texts on a terminal.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use tidegate_tests::{Database, Device, Server, application, binary, eventually};
 
-/// `tidegate` on a machine that knows no certificate authority, as a bare container is.
+/// Runs `tidegate` as on a machine without any certificate authority, such as a bare container.
 fn without_authorities(arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
     let output = Command::new(binary("tidegate"))
         .args(arguments)
@@ -22,7 +22,7 @@ fn without_authorities(arguments: &[&str], environment: &[(&str, &str)]) -> (boo
     (output.status.success(), said)
 }
 
-/// A key and a certificate for `localhost`, which is its own authority.
+/// Creates a key and a certificate for `localhost` that is its own authority.
 fn certificate(dir: &Path) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
@@ -63,7 +63,7 @@ async fn the_health_check_reads_the_listeners_settings() {
         &[("TIDEGATE_LISTEN", listen), ("TIDEGATE_TLS_CERT", &cert)],
     );
     assert!(ok, "{said}");
-    // Its authority alone is enough for everybody else.
+    // Everybody else needs only its authority.
     let url = server.url.replace("127.0.0.1", "localhost");
     let (ok, said) = without_authorities(
         &["--ca-file", &cert, "whoami"],
@@ -79,7 +79,7 @@ async fn a_first_publish_that_failed_is_mended_by_repeating_it() {
     let tree = application(server.dir.path(), "1.0.0", true);
     let blobs = server.dir.path().join("data/blobs");
     let away = server.dir.path().join("data/blobs.away");
-    // A file where the folder was: nothing can be stored, whoever the server runs as.
+    // A file in place of the folder: nothing can be stored, whoever the server runs as.
     std::fs::rename(&blobs, &away).unwrap();
     std::fs::write(&blobs, "").unwrap();
     let path = tree.display().to_string();

@@ -40,7 +40,7 @@ async fn a_rollout_goes_region_by_region_in_order() {
     for device in &devices {
         assert_eq!(device.installed().as_deref(), Some("1.1.0"));
     }
-    // No device of a region was offered anything before the region before was done.
+    // No device of a region was offered anything before the previous region was done.
     let events = server
         .get(&format!("/api/v1/rollouts/{id}/events?limit=200"))
         .await;
@@ -53,7 +53,7 @@ async fn a_rollout_goes_region_by_region_in_order() {
         let passed = at("wave_passed", wave);
         assert!(passed < at("deployment_offered", wave + 1), "{events:#?}");
     }
-    // Who did it: the leader passes waves, the answer to a check-in offers.
+    // The actors: the leader passes waves, the answer to a check-in makes offers.
     assert_eq!(events[at("wave_passed", 0)]["actor_kind"], "planner");
     assert_eq!(
         events[at("deployment_offered", 0)]["actor_kind"],
@@ -119,7 +119,7 @@ async fn nothing_is_lost_when_the_server_is_killed_in_the_middle() {
     );
 }
 
-/// Kills each of a number of agents at another of its steps, once; all must end in the same way.
+/// Kills each of several agents once, each at a different step; all must end the same way.
 async fn killed_at_every_step(healthy: bool, end: &str) {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", healthy)]);
@@ -130,7 +130,7 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
     let mut devices: Vec<Device> = (0..140)
         .map(|n| Device::enrol(dir, &format!("d{n}"), &server.url, &token, "NA", installed))
         .collect();
-    // A gate that lets everything through: it is the devices that are tested.
+    // A gate that lets everything through: the devices are under test.
     let open = json!({
         "window_s": 2, "max_failure_bp": 10_000, "min_success_bp": 0, "min_failures": 1_000,
     });
@@ -145,7 +145,7 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
             for (device, killed) in devices.iter_mut().zip(&mut killed) {
                 if let Some(exit) = device.ended() {
                     assert_eq!(exit, Exit::Signal, "{} ended by itself", device.name);
-                    // Whatever was cut, what is in use is one whole version.
+                    // Whatever was interrupted, one whole version is in use.
                     let version = device.installed().expect("something is in use");
                     let tree = dir.join(format!("app-{version}"));
                     let table = device.state.join("current/tree/table");
@@ -158,7 +158,7 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
             }
             let settled =
                 |d: &Device| d.status()["state"].is_null() && d.installed().as_deref() == Some(end);
-            // A device that has not begun looks like one that has come back.
+            // A device that has not begun looks like one that has rolled back.
             let over = [
                 "succeeded",
                 "failed",
@@ -175,7 +175,7 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
         },
     )
     .await;
-    // The first points of the list are those of every update: they were really reached.
+    // The first kill points are part of every update, so they must really have been reached.
     assert!(killed.iter().filter(|k| **k).count() >= 90, "{killed:?}");
     eventually("the server knows", async || {
         let there = |d: &serde_json::Value| d["release"] == end && d["state"].is_null();
@@ -206,7 +206,7 @@ async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
     let urls = [first.url.clone(), second.url.clone()];
     let mut devices = Vec::new();
     for (number, region) in ["NA", "EU", "APAC"].into_iter().cycle().take(9).enumerate() {
-        // The first wave's devices know the second server, the others the first.
+        // The first wave's devices use the second server, the others the first.
         let url = &urls[usize::from(region == "NA")];
         let name = format!("{region}-{number}");
         let installed = Some((trees[0].as_path(), "1.0.0"));
@@ -243,7 +243,7 @@ async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
             .iter()
             .all(|d| d["state"] == "succeeded" && d["attempts"] == 1)
     );
-    // Both say the same.
+    // Both replicas show the same events.
     let path = format!("/api/v1/rollouts/{id}/events?limit=200");
     assert_eq!(first.get(&path).await, second.get(&path).await);
 }
@@ -281,7 +281,7 @@ async fn no_replica_offers_anything_after_a_halt_was_acknowledged() {
         )
         .await;
     let exposed = first.deployments(&id).await.len();
-    // The devices keep asking the other replica; each has asked again when it was heard of anew.
+    // The devices keep asking the other replica; a newer `last_seen` shows that each asked again.
     let asked = |list: &[serde_json::Value]| -> Vec<String> {
         list.iter()
             .map(|d| d["last_seen"].as_str().unwrap().to_owned())

@@ -1,4 +1,4 @@
-//! The version gate, asked directly and by nginx as the documentation says.
+//! The version gate, called directly and by nginx as documented.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use tidegate_tests::{Server, eventually};
 
-/// A server with releases 1.0.0 to 3.0.0, of which 2.0.0 may not be skipped.
+/// Publishes releases 1.0.0 to 3.0.0; 2.0.0 is a stepping stone.
 fn published(server: &Server) {
     server.publish(&[("1.0.0", true)]);
     let tree = tidegate_tests::application(server.dir.path(), "2.0.0", true);
@@ -52,7 +52,7 @@ async fn the_gate_says_who_may_connect_and_where_the_others_are_to_go() {
         (&json!("client_too_old"), &json!(url))
     );
 
-    // TLS and capabilities are judged where they are told.
+    // TLS and capabilities are checked where they are given.
     server.cli(&[
         "product",
         "set",
@@ -73,7 +73,7 @@ async fn the_gate_says_who_may_connect_and_where_the_others_are_to_go() {
     ];
     assert_eq!(ask("3.0.0", &able).await.status(), 204);
 
-    // An end of life is announced, and comes by itself.
+    // An end of life is announced, and takes effect by itself.
     let date = "2999-01-01T00:00:00Z";
     server.cli(&[
         "release",
@@ -108,7 +108,7 @@ async fn the_gate_says_who_may_connect_and_where_the_others_are_to_go() {
     })
     .await;
 
-    // Rubbish is refused, and what is not there is not there.
+    // Garbage is refused, and a missing product is not found.
     for no_version in ["new", "", "1"] {
         let answer = ask(no_version, &[]).await;
         assert_eq!(answer.status(), 426, "{no_version:?}");
@@ -149,7 +149,7 @@ impl Drop for Nginx {
     }
 }
 
-/// The configuration of `docs/version-gate.md`, with the addresses of this test.
+/// Builds the configuration of `docs/version-gate.md` with the addresses of this test.
 fn configuration(dir: &Path, gate: &str, business: &str, listen: u16) -> String {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/version-gate.md");
     let page = std::fs::read_to_string(page).expect("docs/version-gate.md can be read");
@@ -206,7 +206,7 @@ async fn nginx_turns_old_clients_away_with_an_answer_they_can_act_on() {
     let trade = axum::Router::new().fallback(|| async { "traded" });
     tokio::spawn(async move { axum::serve(business, trade).await.unwrap() });
     let dir = tempfile::tempdir().unwrap();
-    // A port that was free a moment ago: nginx cannot say which one it was given.
+    // A port that was free a moment ago: nginx cannot report which one it was given.
     let listen = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

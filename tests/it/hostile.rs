@@ -1,10 +1,10 @@
 //! Attacks from the network and from a tampered server: each ends in a refusal with its reason,
-//! and the device keeps running what it ran.
+//! and the device keeps running the version it had.
 
 use serde_json::{Value, json};
 use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
 
-/// A server with two releases, a proxy, and a device on the first of them.
+/// Sets up a server with two releases, a proxy, and a device on the first release.
 async fn scene() -> (Server, Proxy, Device) {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
@@ -23,7 +23,7 @@ async fn scene() -> (Server, Proxy, Device) {
     (server, proxy, device)
 }
 
-/// The payload blobs of a release, as manifests on the server's disk name them.
+/// Finds the payload blobs of a release, as manifests on the server's disk name them.
 fn payloads(server: &Server, delta: bool) -> Vec<String> {
     let mut found = Vec::new();
     for dir in std::fs::read_dir(server.dir.path().join("data/blobs"))
@@ -91,7 +91,7 @@ async fn a_tampered_chunk_of_every_payload_changes_nothing_on_the_device() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tampered_assignment_is_refused() {
     let (server, proxy, mut device) = scene().await;
-    // The window is part of what is signed; inside a JSON string quotes are escaped.
+    // The window is part of the signed content; inside a JSON string quotes are escaped.
     let (from, to) = (br#"\"window_s\":600"#, br#"\"window_s\":601"#);
     proxy.set(Mode::Replace(from.to_vec(), to.to_vec()));
     device.run();
@@ -103,7 +103,7 @@ async fn a_tampered_assignment_is_refused() {
     })
     .await;
     assert_eq!(device.installed().as_deref(), Some("1.0.0"));
-    // Nothing is stuck: with the attacker gone the update goes through.
+    // Nothing is stuck: once the attacker is gone, the update goes through.
     proxy.set(Mode::Pass);
     eventually("the update", async || {
         (device.installed().as_deref() == Some("1.1.0")).then_some(())
@@ -144,8 +144,8 @@ async fn an_image_that_the_database_names_and_nobody_signed_is_refused() {
         installed,
     );
     device.run();
-    // Someone with the server's API and a stolen token uploads bytes of their own as a release:
-    // without the offline keys it gets no stage.
+    // Someone with the server's API and a stolen token uploads their own bytes as a release:
+    // without the offline keys it cannot be given a stage.
     let evil = b"evil".to_vec();
     let sha256 = tidegate_delta::sha256(&evil).to_string();
     let put = reqwest::Client::new()
@@ -203,7 +203,7 @@ async fn a_wrong_used_up_or_foreign_join_token_is_refused() {
     );
     let (ok, text) = enrol("wrong", &wrong);
     assert!(!ok && text.contains("token_refused"), "{text}");
-    // A root that is not the pinned one: the server is not the one that made the token.
+    // A root other than the pinned one: this is not the server that made the token.
     let other = Server::start().await;
     other.publish(&[("1.0.0", true)]);
     let (ok, text) = Device::blank(dir, "stray").try_enrol(&other.url, &token, "NA", None, &[]);

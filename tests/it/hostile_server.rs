@@ -1,5 +1,5 @@
-//! Attacks on the server and on its neighbours, A54 to A67 of `docs/security-model.md` that are not
-//! beside what they attack.
+//! Attacks on the server and on its neighbours: those of A54 to A67 in `docs/security-model.md`
+//! that are not tested beside the code they attack.
 
 use serde_json::json;
 use tidegate_protocol::{DeploymentId, DeploymentState, Report, SessionRequest, paths};
@@ -7,7 +7,7 @@ use tidegate_tests::{Device, Server, eventually};
 use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tidegate_trust::{SecretKey, sign_report};
 
-/// A session of a device, opened with its key.
+/// Opens a session of a device with its key.
 async fn session(server: &Server, device: &Device, counter: u64) -> (SecretKey, String) {
     let pem = std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
     let key = SecretKey::from_pem(&pem).unwrap();
@@ -89,7 +89,7 @@ async fn a57_a_device_cannot_speak_for_another() {
             .unwrap()
             .status()
     };
-    // In its own name, about the victim's deployment; and in the victim's name.
+    // Reports in its own name, about the victim's deployment, and in the victim's name.
     assert_eq!(send(report(&spy, 1), &ticket).await, 200);
     assert_eq!(send(report(&victim, 2), &ticket).await, 400);
     let forged = ticket.replacen(&spy.id(), &victim.id(), 1);

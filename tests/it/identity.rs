@@ -1,5 +1,5 @@
-//! Who a device is: copies give themselves away, keys change, who is isolated or revoked is told
-//! nothing more, and a lost root is found again.
+//! Device identity: copies give themselves away, keys change, isolated or revoked devices are told
+//! nothing more, and a lost root is restored.
 
 use serde_json::json;
 use tidegate_tests::{Device, Server, eventually};
@@ -60,7 +60,7 @@ async fn a56_a_copied_device_gives_itself_away_and_is_isolated() {
         "{view}"
     );
     assert_eq!(view["reason"]["code"], "device_isolated");
-    // The server saw it when it was asked, and the leader had no part in it.
+    // The server detected it while answering the request; the leader had no part in it.
     let events = format!("/api/v1/devices/{}/events", device.id());
     let events = server.get(&events).await["items"].clone();
     let events = events.as_array().unwrap();
@@ -68,7 +68,7 @@ async fn a56_a_copied_device_gives_itself_away_and_is_isolated() {
     let isolated = isolated.unwrap_or_else(|| panic!("{events:#?}"));
     assert_eq!(isolated["actor_kind"], "check_in");
     assert!(isolated["body"]["request"].is_u64(), "{isolated}");
-    // Neither of them is told to install anything.
+    // Neither copy is told to install anything.
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     let why = server
         .get(&format!("/api/v1/devices/{}/why", device.id()))
@@ -121,7 +121,7 @@ async fn a49_a_device_put_back_from_an_image_holds_nothing_up_once_it_is_readmit
         (list.first()?["state"] == "rolled_back").then_some(())
     })
     .await;
-    // Without any journal it stops rather than beginning anew.
+    // Without any journal it stops rather than starting over.
     device.kill();
     for name in ["journal.a", "journal.b"] {
         let _ = std::fs::remove_file(device.state.join(name));
@@ -165,7 +165,7 @@ async fn a_device_changes_its_key_when_asked_and_the_old_one_is_worth_nothing() 
 async fn a_key_change_cut_at_any_step_ends_with_one_key() {
     let (server, _) = scene().await;
     let token = server.join_token();
-    // The points at which the agent can be killed while it changes its key are its first.
+    // The agent's first kill points are those of changing its key.
     for at in 1..=6 {
         let name = format!("plc-{at}");
         let mut device = Device::enrol(server.dir.path(), &name, &server.url, &token, "NA", None);
@@ -234,7 +234,7 @@ async fn a49_a_lost_root_stops_the_agent_and_is_found_again_without_losing_the_f
     device.settles_on("1.1.0").await;
     device.kill();
     let trust = device.state.join("trust");
-    // One copy is made good from the other, in silence.
+    // One copy is silently repaired from the other.
     std::fs::write(trust.join("root.1"), "rubbish").unwrap();
     for name in ["timestamp", "snapshot", "targets", "role"] {
         for copy in ["1", "2"] {
@@ -322,7 +322,7 @@ async fn a60_signed_requests_cannot_be_used_twice_and_results_must_be_signed() {
             ("signature", signed.signature),
         ]
     };
-    // Without the digest, or with another query than was signed.
+    // The digest is missing, or the query differs from the signed one.
     let mut stripped = sign(paths::SESSION, "");
     stripped.remove(0);
     assert_eq!(
@@ -332,14 +332,14 @@ async fn a60_signed_requests_cannot_be_used_twice_and_results_must_be_signed() {
     let other = sign(paths::SESSION, "");
     let path = format!("{}?a=1", paths::SESSION);
     assert_eq!(post(&path, body.clone(), other).await.status(), 401);
-    // Once it is good, the second time it is not, and nobody is isolated for it.
+    // It is accepted once; the second time it is refused, and nobody is isolated for it.
     let granted = post(paths::SESSION, body.clone(), sign(paths::SESSION, "")).await;
     assert_eq!(granted.status(), 200);
     let ticket: serde_json::Value = granted.json().await.unwrap();
     let again = post(paths::SESSION, body.clone(), sign(paths::SESSION, "")).await;
     assert_eq!(again.status(), 401);
     assert!(shown(&server, &device).await["isolated"].is_null());
-    // A result that the device has not signed.
+    // A report that the device has not signed.
     let report = Report {
         seq: 1,
         deployment: DeploymentId::from_random([1; 16]),
@@ -375,7 +375,7 @@ async fn what_one_server_is_told_of_a_device_counts_on_all_of_them() {
     let trees = first.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let token = first.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    // The device speaks with the second server, people with the first.
+    // The device talks to the second server, people to the first.
     let mut device = Device::enrol(
         first.dir.path(),
         "plc",

@@ -66,7 +66,7 @@ async fn one_command_takes_a_release_back_and_the_answer_is_the_sheet() {
     .await;
     assert_eq!(incident["sheet"]["returned"], 4);
     assert_eq!(incident["sheet"]["still_on_it"], 0);
-    // Ordering it again opens no second one, and refuses nothing.
+    // Ordering it again opens no second incident and is not refused.
     server.post(path, json!({ "reason": "to be sure" })).await;
     assert_eq!(incident["rollouts"][0]["state"], "rolled_back");
 }
@@ -89,7 +89,7 @@ async fn outside_the_window_devices_return_by_a_download_and_a_signed_bar_keeps_
     for device in &devices {
         assert_eq!(device.installed().as_deref(), Some("1.0.0"));
     }
-    // A release that was signed as one that is not left: the sheet says so, and who is stuck.
+    // A release signed without rollback: the sheet says so, and who is stuck.
     let tree = trees[0].display().to_string();
     server.cli(&[
         "release",
@@ -114,7 +114,7 @@ async fn outside_the_window_devices_return_by_a_download_and_a_signed_bar_keeps_
         sheet["sheet"]["cannot_return"]["rollback_not_allowed"], 2,
         "{sheet}"
     );
-    // It comes to an end all the same, and says how it ended.
+    // The rollback ends all the same, and reports how it ended.
     let rollout = server.rollout_is(&id, "rolled_back").await;
     assert_eq!(rollout["tally"]["stuck"], 2);
 }
@@ -183,7 +183,7 @@ async fn a_window_is_extended_for_the_whole_fleet() {
     ]);
     assert!(frozen.contains("frozen"), "{frozen}");
     left(80_000).await;
-    // Who is in the window goes back without a download, however long that was.
+    // Devices in the window go back without a download, however long it was extended.
     server.cli(&["rollback", &id, "--reason", "it was bad"]);
     server.all_run("1.0.0").await;
     assert!(
@@ -209,8 +209,8 @@ async fn a_held_check_in_hears_a_rollback_at_once() {
         )
         .await;
     server.all_run("1.0.0").await;
-    // A check-in is held for 55 s, and in its window a device asks at least every 30 s: it was
-    // woken. The bound is no measurement; the demo prints one.
+    // A check-in is held for 55 s, and in its window a device asks at least every 30 s, so it was
+    // woken. The bound is not a measurement; the demo prints one.
     assert!(
         began.elapsed() < Duration::from_secs(25),
         "{:?}",
@@ -218,7 +218,7 @@ async fn a_held_check_in_hears_a_rollback_at_once() {
     );
 }
 
-/// Two servers, one database: whoever has the answer to a halt has the last word.
+/// Two servers, one database: an acknowledged halt holds on both.
 #[tokio::test]
 async fn no_replica_offers_after_a_halt_was_acknowledged() {
     let Some(cluster) = Cluster::start().await else {
@@ -263,7 +263,7 @@ async fn no_replica_offers_after_a_halt_was_acknowledged() {
         .await;
     assert_eq!(halted["state"], "halted");
     let exposed = first.deployments(&id).await.len();
-    // Everybody asks again at both replicas.
+    // Every device asks again, at both replicas.
     for device in &mut devices {
         device.kill();
         device.run();
@@ -293,8 +293,8 @@ async fn no_replica_offers_after_a_halt_was_acknowledged() {
     assert_eq!(first.deployments(&id).await.len(), exposed);
 }
 
-/// Two rollouts on the same devices: taking the older one back concerns nobody who has moved on,
-/// and cuts nobody off.
+/// Two rollouts on the same devices: rolling back the older one does not touch devices that have
+/// moved on, and cuts nobody off.
 #[tokio::test]
 async fn taking_an_older_rollout_back_leaves_those_alone_who_have_moved_on() {
     let server = Server::start().await;
@@ -315,6 +315,6 @@ async fn taking_an_older_rollout_back_leaves_those_alone_who_have_moved_on() {
     for device in &devices {
         assert_eq!(device.installed().as_deref(), Some("1.2.0"));
     }
-    // Nobody was refused anything by the database.
+    // No request failed on a constraint of the database.
     assert!(!server.log().contains("UNIQUE"), "{}", server.log());
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate_tests::{Device, Server, application};
 
-/// Somebody's machine: a folder of their own, and a passphrase.
+/// A person's machine: their own keys folder, and a passphrase.
 struct Person<'a> {
     server: &'a Server,
     keys: PathBuf,
@@ -52,7 +52,7 @@ fn carry(from: &Path, to: &Path) {
     std::fs::copy(from, to).unwrap();
 }
 
-/// Alice, Bob and Carol make the root of `app` on machines of their own.
+/// Runs the ceremony in which Alice, Bob and Carol make the root of `app` on their own machines.
 fn ceremony<'a>(server: &'a Server, profile: &str) -> (Person<'a>, Vec<Person<'a>>) {
     let table = Person::new(server, "table");
     let names = ["alice", "bob", "carol"];
@@ -134,7 +134,7 @@ async fn three_people_make_the_root_and_two_sign_what_becomes_stable() {
         "release", "promote", "app", "1.0.0", "--to", "ga", "--reason", "x",
     ]);
     assert!(said.contains("1 of 2 people so far (alice)"), "{said}");
-    // One signature is not enough, whoever asks, and signing twice is signing once.
+    // One signature is not enough, whoever asks, and signing twice counts once.
     let again = alice.run(&["release", "sign", "app", "1.0.0", "--yes"]);
     assert!(again.contains("1 of 2"), "{again}");
     let body = serde_json::json!({ "to": "ga", "reason": "x" });
@@ -172,7 +172,7 @@ async fn holders_change_only_with_the_files_that_they_sign() {
     publish(alice, "1.0.0");
     let error = table.refused(&["keys", "add", "root", "alice"]);
     assert!(error.contains("holder already"), "{error}");
-    // Dave takes Carol's place in the stable role, and everybody is asked for.
+    // Dave takes Carol's place in the stable role; everybody has to sign.
     let dave = Person::new(&server, "dave");
     dave.run(&["keys", "new", "dave", "--profile", "ed25519"]);
     let file = dave.keys.join("holders/dave.json").display().to_string();
@@ -192,7 +192,7 @@ async fn holders_change_only_with_the_files_that_they_sign() {
     alice.run(&[
         "release", "promote", "app", "1.0.0", "--to", "ga", "--reason", "x",
     ]);
-    // Carol's signature is worth nothing any more; Dave's is.
+    // Carol's signature no longer counts; Dave's does.
     let error = people[2].refused(&["release", "sign", "app", "--yes"]);
     assert!(error.contains("no key in"), "{error}");
     let root =
@@ -200,7 +200,7 @@ async fn holders_change_only_with_the_files_that_they_sign() {
     dave.run(&["keys", "fetch", "--root", &root.to_string()]);
     let said = dave.run(&["release", "sign", "app", "--yes"]);
     assert!(said.contains("all its signatures"), "{said}");
-    // A higher threshold without the signatures that it asks for would strand every device.
+    // A higher threshold without the signatures it requires would strand every device.
     table.run(&["keys", "fetch"]);
     table.run(&["keys", "threshold", "app-stable", "3"]);
     for person in [alice, bob] {
@@ -273,7 +273,7 @@ async fn a_file_that_somebody_changed_by_hand_is_never_signed_again() {
         assert_ne!(code, 0, "{arguments:?}: {out}");
         assert!(error.contains("app-alpha.json does not verify"), "{error}");
     }
-    // What it was can be fetched again.
+    // The original can be fetched again.
     std::fs::remove_file(&path).unwrap();
     server.cli(&["keys", "fetch"]);
     let (_, _, error) = server.cli_raw(&["keys", "renew", "app-alpha"]);
@@ -283,7 +283,7 @@ async fn a_file_that_somebody_changed_by_hand_is_never_signed_again() {
         shown.contains("app/alpha/1.0.0") && !shown.contains("6.6.6"),
         "{shown}"
     );
-    // A threshold that cannot be met is refused when it is written, and rubbish is bounded.
+    // A threshold that cannot be met is refused when it is written, and endless input is bounded.
     for arguments in [
         &["keys", "threshold", "root", "0"][..],
         &["keys", "threshold", "app-stable", "2"],

@@ -1,5 +1,5 @@
-//! What a machine and its surroundings do to an update: empty batteries, dead mirrors, proxies,
-//! storage that is full or can only be read.
+//! Effects of a machine and its surroundings on an update: empty batteries, dead mirrors, proxies,
+//! storage that is full or read-only.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -47,7 +47,7 @@ async fn a_battery_that_runs_low_in_the_middle_stops_the_update_until_it_is_char
     device.settles_on("1.0.0").await;
 }
 
-/// A file system of its own, of which the size is known. Needs root.
+/// A separate file system of known size. Needs root.
 struct Small(PathBuf);
 
 impl Small {
@@ -110,7 +110,7 @@ async fn a_full_disk_and_one_that_can_only_be_read_are_told_and_leave_the_machin
     .await;
     assert_eq!(device.installed().as_deref(), Some("1.0.0"));
     disk.remount("ro");
-    // A new job makes the agent write; it cannot, says so, and ends for its service manager.
+    // A new job makes the agent write; it cannot, reports that, and exits for its service manager.
     server.cli(&["rollout", "cancel", &id, "--reason", "test"]);
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     let name = device.id();
@@ -126,8 +126,8 @@ async fn a_full_disk_and_one_that_can_only_be_read_are_told_and_leave_the_machin
     device.settles_on("1.1.0").await;
 }
 
-/// A process that may write no large file is told so by an error, not by its end: file systems have
-/// such limits too.
+/// A process that may not write large files gets an error, not a signal that ends it: file systems
+/// have such limits too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_may_not_become_so_large_is_told_and_stops_nobody() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -137,7 +137,7 @@ async fn a_file_that_may_not_become_so_large_is_told_and_stops_nobody() {
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let token = server.join_token();
     let mut device = Device::enrol(dir, "plc", &server.url, &token, "NA", installed);
-    // In blocks of half a kibibyte: 200 KiB, and a version is an archive of 320.
+    // 400 blocks of 512 bytes are 200 KiB; a version is an archive of 320.
     let script = dir.join("limited");
     let agent = device.agent.display().to_string();
     let text = format!("#!/bin/sh\nulimit -f 400\nexec {agent} \"$@\"\n");
@@ -156,13 +156,13 @@ async fn a_file_that_may_not_become_so_large_is_told_and_stops_nobody() {
     device.kill();
     device.agent = unlimited;
     device.run();
-    // A disk that was full is tried again after a while; a new rollout begins at once.
+    // A full disk is retried after a while; a new rollout begins at once.
     server.cli(&["rollout", "cancel", &id, "--reason", "test"]);
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     device.settles_on("1.1.0").await;
 }
 
-/// The cable was out: that was no fault of the version's.
+/// The cable was out: the version was not at fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_failed_here_is_taken_again_when_a_person_lifts_that() {
     let server = Server::start().await;
@@ -207,7 +207,7 @@ async fn a_bad_version_that_fills_the_disk_is_left_all_the_same() {
         return;
     };
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
-    // While it runs it takes all room that there is, and then it is not well.
+    // While it runs it fills the disk, and then it turns unhealthy.
     let check = dir.join("check");
     let text = format!(
         "#!/bin/sh\n[ \"$TIDEGATE_RELEASE\" = 1.1.0 ] || exit 0\n\
@@ -239,7 +239,7 @@ async fn a_bad_version_that_fills_the_disk_is_left_all_the_same() {
     assert_eq!(reason["code"], "health_failed", "{reason}");
 }
 
-/// Flash wears out where it is written: the base of all deltas may be what is lost.
+/// Flash wears out where it is written: the base of all deltas may be lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_has_lost_the_base_of_its_deltas_takes_the_whole_image() {
     let server = Server::start().await;
@@ -254,12 +254,12 @@ async fn a_device_that_has_lost_the_base_of_its_deltas_takes_the_whole_image() {
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "completed").await;
     device.settles_on("1.1.0").await;
-    // First by each delta, then without.
+    // First with each delta, then without.
     let times = device.log().matches("downloading 1.1.0").count();
     assert!(times >= 2, "{}", device.log());
 }
 
-/// A mirror: blobs from a folder, with ranges, one request a connection.
+/// A mirror: blobs from a folder, with ranges, one request per connection.
 struct Mirror {
     port: u16,
     folder: Arc<OnceLock<PathBuf>>,
@@ -327,7 +327,7 @@ fn serve(mut stream: TcpStream, folder: &std::path::Path, served: &AtomicU64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_come_from_the_first_mirror_that_answers() {
     let mirror = Mirror::start();
-    // Nobody listens on the first one.
+    // Nobody listens on the first mirror.
     let nobody = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -359,7 +359,7 @@ async fn a_proxy_of_the_environment_carries_everything() {
     let proxy = Proxy::start(&server.url, Mode::Pass).await;
     let dir = server.dir.path();
     let mut device = Device::enrol(dir, "plc", &server.url, &server.join_token(), "NA", None);
-    // It passes requests on as they are; the server takes them with the whole address too.
+    // It passes requests on unchanged; the server accepts them with an absolute address too.
     device.run_with(&[("http_proxy", &proxy.url), ("no_proxy", "")]);
     let id = server.roll_out("1.0.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "completed").await;

@@ -1,5 +1,5 @@
-//! The end-to-end tests: one executable, a module a story. Real servers, agents, databases, files and
-//! sockets; [`tidegate_tests`] starts them.
+//! The end-to-end tests: one executable, one module per story. Real servers, agents, databases,
+//! files and sockets; [`tidegate_tests`] starts them.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod air_gap;

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use tidegate_tests::{Device, Server, binary, eventually};
 
-/// A release of the agent: a folder with `tidegate-agent` in it, here a script that becomes the
-/// real one, or does not.
+/// Builds a release of the agent: a folder with `tidegate-agent` in it, here a script that becomes
+/// the real one, or does not.
 fn agent_release(dir: &Path, version: &str, becomes: &str) -> PathBuf {
     let tree = dir.join(format!("agent-{version}"));
     std::fs::create_dir_all(&tree).unwrap();
@@ -23,7 +23,7 @@ fn agent_release(dir: &Path, version: &str, becomes: &str) -> PathBuf {
 struct Guard {
     child: Child,
     log: PathBuf,
-    /// Where a service manager would hear of it.
+    /// Socket on which a service manager would be notified.
     manager: UnixDatagram,
 }
 
@@ -34,7 +34,7 @@ impl Guard {
         let socket = dir.join("notify");
         let manager = UnixDatagram::bind(&socket).unwrap();
         manager.set_nonblocking(true).unwrap();
-        // As systemd starts a service: its own number is the one that signs of life are expected from.
+        // As systemd starts a service: signs of life are expected from its own process id.
         let child = Command::new("sh")
             .args(["-c", "export WATCHDOG_PID=$$; exec \"$0\" \"$@\""])
             .arg(binary("tidegate-guard"))
@@ -59,7 +59,7 @@ impl Guard {
         }
     }
 
-    /// Waits until the service manager has heard a word.
+    /// Waits until the service manager has received a message.
     async fn says(&self, wanted: &str) {
         eventually(&format!("the service says {wanted}"), async || {
             let mut buffer = [0; 256];
@@ -175,10 +175,10 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
     let id = roll_out("0.2.0").await;
     server.rollout_is(&id, "completed").await;
     settles("0.2.0").await;
-    // A service manager that heard nothing more would end it.
+    // A service manager that hears nothing more would kill it.
     guard.says("READY=1").await;
     guard.says("WATCHDOG=1").await;
-    // One that ends at once: three starts, and the guard is back by itself.
+    // An agent that exits at once: after three starts the guard returns by itself.
     let id = roll_out("0.3.0").await;
     server.rollout_is(&id, "halted").await;
     settles("0.2.0").await;
@@ -192,12 +192,12 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
         .matches("the agent in slot a ended: exit status: 1")
         .count();
     assert_eq!(ends, 3, "{}", guard.log());
-    // One that hangs is killed when its time is over.
+    // An agent that hangs is killed at its deadline.
     let id = roll_out("0.4.0").await;
     server.rollout_is(&id, "halted").await;
     settles("0.2.0").await;
     assert!(guard.log().contains("did not check in within 6 s"));
-    // One that is gone back from within its window: the guard keeps to the agent before it.
+    // An agent rolled back within its window: the guard stays with the agent before it.
     let own_window = json!({ "product": "tidegate-agent", "window_s": 600 });
     let id = server.roll_out("0.5.0", &["NA"], own_window).await;
     eventually("0.5.0 in its window", async || {

@@ -1,9 +1,9 @@
-//! Payloads that the server makes ahead of need, and those that nobody can use any more.
+//! Payloads that the server builds in advance, and removal of those that nobody can use any more.
 
 use serde_json::{Value, json};
 use tidegate_tests::{Database, Device, Server, eventually, packed};
 
-/// From which release and to which there are deltas.
+/// Returns the source and target release of every delta.
 async fn deltas(server: &Server, versions: &[&str]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for version in versions {
@@ -37,7 +37,7 @@ async fn deltas_that_nobody_can_use_are_deleted_and_others_stay() {
     server.cli(&[
         "release", "promote", "app", "1.0.0", "--to", "eol", "--reason", "test",
     ]);
-    // A round of collecting follows when a server begins to lead, then every hour.
+    // Collection runs when a server becomes leader, then every hour.
     server.restart();
     let left = eventually("deltas of 1.0.0 are gone", async || {
         let left = deltas(&server, &all).await;
@@ -55,7 +55,7 @@ async fn deltas_that_nobody_can_use_are_deleted_and_others_stay() {
     assert!(list.as_array().into_iter().flatten().any(full), "{list}");
 }
 
-/// The manifests that are stored: encoding and lengths of chunks.
+/// Reads the stored manifests: encoding and chunk lengths.
 fn manifests(server: &Server) -> Vec<(String, Vec<u64>)> {
     let some = server.blob("0000");
     let folders = some.parent().and_then(|p| p.parent()).unwrap();
@@ -137,7 +137,7 @@ async fn what_an_archive_has_packed_travels_as_its_difference() {
     device.settles_on("1.1.0").await;
     let got = device.state.join("current/tree/lib/recipes.zip");
     assert!(std::fs::read(got).unwrap() == std::fs::read(packed("new")).unwrap());
-    // A hundred kilobytes differ where nothing was unpacked.
+    // Without unpacking, a hundred kilobytes would differ.
     let deployment = &server.deployments(&rollout).await[0];
     let bytes = deployment["bytes_downloaded"].as_u64().unwrap();
     assert!((1..20_000).contains(&bytes), "{deployment}");
@@ -149,7 +149,7 @@ async fn what_an_archive_has_packed_travels_as_its_difference() {
     };
     assert_eq!(number("tidegate_fetched_bytes_total"), bytes);
     assert!(number("tidegate_saved_bytes_total") > 300_000, "{counted}");
-    // The file that it took is gone.
+    // The scratch file that unpacking needed is gone.
     let left = ["a", "b"].map(|s| device.state.join(format!("slots/{s}/unpacked")).exists());
     assert_eq!(left, [false, false]);
 }

@@ -1,10 +1,10 @@
-//! What release managers and administrators do: holds, windows, waves by hand, approvals, edits,
+//! Tasks of release managers and administrators: holds, windows, waves by hand, approvals, edits,
 //! previews, reasons.
 
 use serde_json::{Value, json};
 use tidegate_tests::{Device, Server, eventually};
 
-/// A server with two releases and so many running devices, every second of model x2.
+/// Sets up a server with two releases and `count` running devices, every second one of model x2.
 async fn fleet(count: usize) -> (Server, Vec<Device>) {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
@@ -85,7 +85,7 @@ async fn a_hold_keeps_one_model_back_while_the_rest_goes_on() {
 #[tokio::test]
 async fn outside_its_maintenance_window_nobody_is_updated_and_an_edit_opens_it() {
     let (server, devices) = fleet(2).await;
-    // Open for a minute a week, which is not now.
+    // A window of one minute a week, closed now.
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
     let other_day = (now + jiff::ToSpan::days(3)).strftime("%a").to_string();
     let window = format!("{other_day} 03:00-03:01 UTC");
@@ -155,13 +155,13 @@ async fn widening_needs_other_people_and_an_edit_voids_what_they_said() {
     );
     assert_eq!(asked["asked"]["missing"], 1);
     let plan = asked["asked"]["plan"].as_str().unwrap().to_owned();
-    // Nobody approves their own, and nobody approves another plan than the one that is there.
+    // Nobody approves their own request, or a plan other than the current one.
     assert_eq!(act("approve", json!({ "plan": plan }), &ann).await.0, 403);
     assert_eq!(
         act("approve", json!({ "plan": "other" }), &bob).await.0,
         412
     );
-    // An edit by whoever could have approved makes them an author, and voids what was asked.
+    // An edit by a possible approver makes them an author, and voids the request.
     let path = format!("/api/v1/rollouts/{id}");
     let edit = Some(json!({ "max_in_flight": 1 }));
     let (status, edited) = server.call("PATCH", &path, edit, &bob).await;
@@ -187,14 +187,14 @@ async fn widening_needs_other_people_and_an_edit_voids_what_they_said() {
         "{started}"
     );
     server.rollout_is(id, "completed").await;
-    // Narrowing never waits: a lower limit is in force at once, a higher one is asked for.
+    // Narrowing never waits: a lower limit applies at once, a higher one needs approval.
     let lower = Some(json!({ "max_failure_bp": 100 }));
     let (_, narrowed) = server.call("PATCH", &path, lower, &ann).await;
     assert_eq!(
         narrowed["code"], "illegal_transition",
         "it is completed: {narrowed}"
     );
-    // Rolling back needs one person, and nobody's approval.
+    // Rolling back needs one person and no approval.
     let (status, sheet) = act("rollback", json!({ "reason": "bad after all" }), &ann).await;
     assert_eq!(status, 200, "{sheet}");
 }
@@ -222,7 +222,7 @@ async fn raising_a_limit_of_a_running_rollout_waits_and_lowering_it_does_not() {
         (&asked["asked"]["kind"], &asked["asked"]["needed"]),
         (&json!("edit"), &json!(2))
     );
-    // An edit that narrows takes effect, and what was asked for before is void.
+    // A narrowing edit takes effect, and voids the earlier request.
     let narrowed = edit(json!({ "max_in_flight": 2 })).await;
     assert_eq!(narrowed["policy"]["max_in_flight"], 2);
     assert!(narrowed["asked"].is_null());
@@ -264,7 +264,7 @@ async fn a_preview_shows_devices_bytes_and_paths_and_changes_nothing() {
         "the deadline has passed"
     );
     assert_eq!(server.get("/api/v1/rollouts").await["items"], json!([]));
-    // What is called like nothing is refused, so that nobody believes to have set it.
+    // Unknown fields are refused, so that nobody believes they set something.
     let typo =
         json!({ "product": "app", "release": "1.1.0", "preset": "all-at-once", "max_inflight": 1 });
     let (status, answer) = server
@@ -306,7 +306,7 @@ async fn a_rollout_starts_by_itself_at_its_time() {
 async fn a_suggested_hold_and_a_resume_let_the_rest_go_on() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true)]);
-    // A release that does not start where the label of the device's name says x2.
+    // A release that fails its health check on devices whose name starts with x2.
     let tree = tidegate_tests::application(server.dir.path(), "1.1.0", true);
     let check = "#!/bin/sh\ncase \"$TIDEGATE_DEVICE_NAME\" in x2*) exit 1;; esac\n";
     std::fs::write(tree.join("health.sh"), check).unwrap();

@@ -1,5 +1,5 @@
 //! A68: the whole server is stolen. The thief has its database, every online key, its address and
-//! its place on the network, and tries to make a device run a byte of their own.
+//! its place on the network, and tries to make a device run a single byte of the thief's own.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -22,18 +22,18 @@ use tidegate_trust::{
     FileFacts, ImagePath, RootRole, SecretKey, lifetime, sign, snapshot_body, timestamp_body,
 };
 
-/// What the thief serves now.
+/// Content that the thief serves now.
 #[derive(Clone, Default)]
 struct Loot {
     /// Metadata by file name.
     files: BTreeMap<String, Vec<u8>>,
     /// Blobs by hash.
     blobs: BTreeMap<String, Vec<u8>>,
-    /// What a device is assigned: `None` for nothing.
+    /// Assignment for the device; `None` for nothing.
     order: Option<Order>,
-    /// Whether the device has got the present order.
+    /// Whether the device has received the current order.
     served: bool,
-    /// What the device says of it.
+    /// The device's refusal, if it has reported one.
     refused: Option<Explained>,
     /// Check-ins answered.
     check_ins: u64,
@@ -56,7 +56,7 @@ struct Thief {
 }
 
 impl Thief {
-    /// Listens where the server was.
+    /// Listens on the server's port.
     async fn take_over(self, port: u16) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
         let thief = Arc::new(self);
         let router = Router::new()
@@ -75,7 +75,7 @@ impl Thief {
         (thief, serving)
     }
 
-    /// Signs snapshot and timestamp over what is served, with versions that are always newer.
+    /// Signs snapshot and timestamp over the served files, with ever newer versions.
     fn sign_online(&self, loot: &mut Loot, version: u64) {
         let mut pins = BTreeMap::new();
         for (name, bytes) in &loot.files {
@@ -101,7 +101,7 @@ impl Thief {
         loot.files.insert("timestamp.json".into(), bytes);
     }
 
-    /// Serves something and waits until the device says why it refuses it.
+    /// Serves a change and waits until the device reports why it refuses it.
     async fn is_refused(&self, what: &str, change: impl FnOnce(&mut Loot)) -> Explained {
         {
             let mut loot = self.loot.lock().unwrap();
@@ -112,7 +112,7 @@ impl Thief {
             self.loot.lock().unwrap().refused.clone()
         })
         .await;
-        // A round with nothing in it, so that the device comes back soon.
+        // Serve an empty round, so that the device comes back soon.
         let before = {
             let mut loot = self.loot.lock().unwrap();
             loot.order = None;
@@ -230,7 +230,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
         "NA",
         installed,
     );
-    // What the thief carries off: the database, the keys in it, every file.
+    // The thief's loot: the database, the keys in it, every file.
     let files = metadata_of(&server).await;
     let artifact = |release: &str| -> Image {
         let view: Value =
@@ -303,7 +303,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     // A release of their own in the role, signed with every key that they have.
     let refused = thief
         .is_refused("a forged role", |loot| {
-            // In the place of the genuine file; a newer version would do no better.
+            // In place of the genuine file; a newer version would do no better.
             let (v, mut body) = newest("app-stable");
             let mut image = body["targets"][path("1.1.0").to_string()].clone();
             image["hashes"]["sha256"] = json!(own.sha256.to_string());
@@ -390,7 +390,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
         assert!(refused.detail.contains(text), "{what}: {refused}");
     }
 
-    // The role as it was before the policy: an older version than the device has seen.
+    // The role from before the policy: an older version than the device has seen.
     let refused = thief
         .is_refused("an older role", |loot| {
             let (v, _) = newest("app-stable");
@@ -408,7 +408,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     bytes[middle..middle + evil.len()].copy_from_slice(&evil);
     let mut payload = Vec::new();
     let honest = tidegate_delta::make_full(&mut bytes.as_slice(), &mut payload, 10 << 20).unwrap();
-    // Every chunk is what the manifest says; what comes out is not what was signed.
+    // Every chunk matches the manifest, but the result is not the signed image.
     let manifest = Manifest { to: next, ..honest }.to_bytes();
     {
         let mut loot = thief.loot.lock().unwrap();
@@ -435,8 +435,8 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     );
     assert_eq!(device.installed().as_deref(), Some("1.0.0"));
 
-    // Withholding is all that was left. With the server back in its owner's hands, and nothing
-    // changed but the counters, the fleet goes on.
+    // Withholding updates is all the thief could do. With the server back in its owner's hands, and
+    // only the counters changed, the fleet goes on.
     serving.abort();
     let _ = serving.await;
     device.kill();
@@ -451,8 +451,8 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     device.settles_on("1.1.0").await;
 }
 
-/// The thief signed versions that the server has not reached; people give it new keys, as
-/// docs/recovery.md says, and devices forget the versions that the old ones signed.
+/// Rotates the online keys as docs/recovery.md says: the thief signed versions that the server has
+/// not reached, and with new keys devices forget what the old ones signed.
 fn recover_online_keys(server: &Server) {
     server.cli(&["keys", "online", "--rotate", "the server was stolen"]);
     server.cli(&["keys", "sign", "--yes"]);

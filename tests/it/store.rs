@@ -1,4 +1,4 @@
-//! The store on both engines: every statement prepares, and one suite gives the same answers.
+//! The store on both engines: every statement prepares, and one suite returns the same results.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,7 +71,7 @@ async fn prepare_all(db: &Db) {
 
 #[tokio::test]
 async fn no_statement_reads_a_large_table_from_end_to_end() {
-    // What is loaded once, at the start.
+    // Tables that are loaded once, at startup.
     const ON_PURPOSE: [(&str, &str); 2] = [("ALL", "deployment"), ("ALL", "device")];
     let (_dir, db) = sqlite().await;
     let mut found = Vec::new();
@@ -111,7 +111,7 @@ async fn nobody_but_its_owner_reads_the_database_file() {
         assert_eq!(mode(name), 0o600, "{name}");
     }
     db.close().await;
-    // One that was made before is mended.
+    // The mode of a database created before is corrected.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let _db = open().await;
     assert_eq!(mode("tidegate.db"), 0o600);
@@ -239,7 +239,7 @@ fn deployment(rollout: &Rollout, device: &Device) -> Deployment {
     }
 }
 
-/// What is kept counted.
+/// Running aggregates.
 async fn aggregates_suite(
     tx: &mut Tx,
     r: &Rollout,
@@ -267,7 +267,7 @@ async fn aggregates_suite(
     assert_eq!(samples[0].model, "x2");
     assert_eq!(samples[0].reason, Some(Reason::DownloadFailed));
 
-    // An offer takes a place, while there is one.
+    // An offer uses up the grant, while there is room.
     assert!(!aggregates::expose(tx, r.id, NOW).await.unwrap());
     assert!(aggregates::grant(tx, r.id, 0, 1, NOW).await.unwrap());
     assert!(!aggregates::grant(tx, r.id, 0, 9, NOW).await.unwrap());
@@ -302,13 +302,13 @@ async fn aggregates_suite(
         (Some(NOW), Some(NOW), true)
     );
     let before = NOW.minus(Duration::from_secs(1));
-    // It is in the rollout, and not on its release: neither new nor old.
+    // It is in the rollout but not on its release: neither new nor old.
     let bad = aggregates::turned_bad(tx, &r.product, r.id, before, NOW)
         .await
         .unwrap();
     assert_eq!(bad, (0, 0));
 
-    // Along the ring, in its order, from a place on.
+    // Devices along the ring, in its order, from a position on.
     let last = (1 << 63) - 1;
     let walk = devices::along_ring(tx, &r.product, None, (0, last), &r.version, 10).await;
     assert_eq!(walk.unwrap().len(), 2);
@@ -382,7 +382,7 @@ async fn people_suite(tx: &mut Tx, r: &Rollout) {
     };
     changes::insert(tx, &change(1)).await.unwrap();
     changes::insert(tx, &change(2)).await.unwrap();
-    // Asking anew voids what was asked before.
+    // A new request voids the previous one.
     assert_eq!(changes::waiting(tx, r.id).await.unwrap(), Some(change(2)));
     changes::approve(tx, change(2).id, "p", "bob", NOW)
         .await
@@ -431,8 +431,8 @@ async fn people_suite(tx: &mut Tx, r: &Rollout) {
     assert!(products::due_eol(tx, before).await.unwrap().is_empty());
 }
 
-/// The plan is read anew when a delta is done or a person acts, the places when the planner
-/// grants some: when both happen at once, an old reading must not stay.
+/// The plan is reloaded when a delta is done or a person acts, the grants when the planner changes
+/// them: when both happen at once, a stale read must not win.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_places_of_a_rollout_are_those_that_were_granted_last() {
     let (_dir, db) = sqlite().await;
@@ -580,7 +580,7 @@ async fn suite(db: &Db) {
     let mut tx = db.begin_write().await.unwrap();
     let d = deployment(&r, &one);
     assert!(deployments::insert(&mut tx, &d, 1).await.unwrap());
-    // One at a time on a device, and one in a rollout.
+    // A device is in one active deployment at a time, and in one per rollout.
     let mut other = deployment(&r, &one);
     other.facts.id = DeploymentId::from_random([10; 16]);
     assert!(!deployments::insert(&mut tx, &other, 1).await.unwrap());
@@ -631,7 +631,7 @@ async fn suite(db: &Db) {
     aggregates_suite(&mut tx, &r, &one, &d, &failed).await;
     people_suite(&mut tx, &r).await;
 
-    // A halt raises the generation, once for each revision.
+    // A halt raises the generation, once per revision.
     let halt = Explained::new(Reason::RolloutHalted, "h");
     assert_eq!(
         rollouts::fence(&mut tx, r.id).await.unwrap(),
@@ -695,7 +695,7 @@ async fn suite(db: &Db) {
             .unwrap()
             .is_none()
     );
-    // Its worker vanished: another takes it over, and the first can no longer finish it.
+    // Its worker has vanished: another one takes it over, and the first can no longer finish it.
     assert_eq!(
         jobs::take(&mut tx, "b", lapsed, lease)
             .await
@@ -721,7 +721,7 @@ async fn suite(db: &Db) {
     );
     tx.commit().await.unwrap();
 
-    // Events are numbered without gaps in commit order; what is rolled back leaves none.
+    // Events are numbered without gaps in commit order; a rolled-back one leaves no gap.
     let actor = Actor::Operator {
         token: TokenId::from_random([5; 16]),
         name: "Jane".into(),

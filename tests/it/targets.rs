@@ -1,5 +1,5 @@
-//! The agents of other processors and systems, started here by an emulator: enrol, update by delta,
-//! fail the health check, come back.
+//! Agents for other processors and systems, run here in an emulator: enroll, update by delta, fail
+//! the health check, roll back.
 //!
 //! `TIDEGATE_FOREIGN_AGENTS` names them, `platform=program` with spaces between; `.ci/targets` builds
 //! them. Without it this is skipped.
@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::json;
 use tidegate_tests::{Device, Server, application, eventually};
 
-/// A version whose health is that a file is there.
+/// Publishes a version that is healthy if a file exists.
 fn publish(server: &Server, platform: &str, version: &str, healthy: bool) {
     let tree = application(server.dir.path(), version, true);
     let alive = tree.join("alive");
@@ -47,7 +47,7 @@ async fn full_circle(platform: &str, program: &str) {
     assert!(ok, "{platform}: {said}");
     device.run();
     let mut deployments = Vec::new();
-    // What was adopted is no base where files have no mode to be executed by: its archive differs.
+    // The adopted version is not a base where files have no executable mode: its archive differs.
     for version in ["1.1.0", "1.1.1"] {
         let id = server.roll_out(version, &["NA"], json!({})).await;
         server.rollout_is(&id, "completed").await;
@@ -63,7 +63,7 @@ async fn full_circle(platform: &str, program: &str) {
     let id = server.roll_out("1.2.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "halted").await;
     device.settles_on("1.1.1").await;
-    // Cut in the middle, it goes on.
+    // It goes on after an interruption.
     device.kill();
     device.run();
     device.settles_on("1.1.1").await;
@@ -79,11 +79,11 @@ async fn full_circle(platform: &str, program: &str) {
     }
 }
 
-/// What a service manager of Windows does with it: starts it, starts it again when it was killed,
-/// stops it, forgets it.
+/// Does what the Windows service manager does: starts it, restarts it after it was killed, stops
+/// it, removes it.
 async fn as_a_service(server: &Server, device: &mut Device) {
     device.kill();
-    // The same file that the harness wrote to.
+    // The same log file that the harness wrote to.
     let starts = || {
         let log = std::fs::read_to_string(device.state.join("agent.log")).unwrap();
         log.matches("runs, state in").count()
@@ -103,7 +103,7 @@ async fn as_a_service(server: &Server, device: &mut Device) {
         .unwrap();
     assert!(killed.status.success(), "{killed:?}");
     eventually("the service runs again", async || {
-        // Not by its number: the next one may get that of the first.
+        // Not by its process id: the next process may reuse it.
         (starts() == before + 2).then_some(())
     })
     .await;
@@ -116,7 +116,7 @@ async fn as_a_service(server: &Server, device: &mut Device) {
     .await;
 }
 
-/// The process of the running agent.
+/// Returns the process id of the running agent.
 async fn pid(device: &Device) -> u64 {
     eventually("the agent runs", async || {
         let text = asked(device, "status --json");

@@ -1,4 +1,4 @@
-//! Other people's clients on our repository: python-tuf verifies, downloads and refuses what was
+//! Third-party clients against our repository: python-tuf verifies, downloads and refuses what was
 //! tampered with; PyPI's `http-message-signatures` agrees with our requests.
 //!
 //! Needs a Python with the packages of `tests/third-party/requirements.txt`, named by
@@ -98,7 +98,7 @@ async fn images_are_served_under_the_names_that_other_clients_ask_for() {
     assert_eq!(none.status(), 404);
 }
 
-/// Runs `http_signatures.py`; whether it ended well, and what it said.
+/// Runs `http_signatures.py`; returns whether it succeeded, and its output.
 fn signatures(python: &Path, verb: &str, input: &Value) -> (bool, String) {
     let mut child = Command::new(python)
         .arg(scripts().join("http_signatures.py"))

@@ -1,4 +1,4 @@
-//! TLS as the server speaks it: the hybrid key exchange first, 1.3, 1.2 where it is asked for.
+//! TLS of the server: 1.3, 1.2 where it is enabled, and the hybrid key exchange first.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, crypto::aws_lc_rs};
 use tidegate_tests::{Database, Device, Server};
 
-/// A certificate authority's file, and a server's certificate and key for 127.0.0.1.
+/// Creates a certificate authority's file, and a server's certificate and key for 127.0.0.1.
 fn certificates(dir: &Path) -> [PathBuf; 3] {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -40,7 +40,7 @@ async fn serve(dir: &Path, more: &[&str]) -> (Server, PathBuf) {
     (server, ca)
 }
 
-/// Shakes hands as a client of these versions; what was agreed.
+/// Does a handshake as a client of these versions; returns the agreed version and key exchange.
 fn shake(
     server: &Server,
     ca: &Path,
@@ -103,7 +103,7 @@ async fn agents_and_people_speak_tls_and_the_hybrid_group_comes_first() {
     ]);
     let token = cli(&["device", "join-token", "--product", "app"]);
     let mut device = Device::blank(server.dir.path(), "plc");
-    // Without the authority nobody is believed.
+    // Without the authority no certificate is trusted.
     let (ok, text) = device.try_enrol(&server.url, token.trim(), "NA", None, &[]);
     assert!(!ok && text.contains("certificate"), "{text}");
     let (ok, text) = device.try_enrol(&server.url, token.trim(), "NA", None, &["--ca-file", &ca]);
@@ -143,7 +143,7 @@ async fn agents_and_people_speak_tls_and_the_hybrid_group_comes_first() {
         None => println!("skipped: no agent with the feature post-quantum is named"),
     }
 
-    // The same through a proxy that wants a password and lets nothing but tunnels through.
+    // The same through a proxy that requires a password and allows only tunnels.
     let proxy = Tunnels::start();
     let mut device = Device::blank(server.dir.path(), "behind-proxy");
     let token = cli(&["device", "join-token", "--product", "app"]);
@@ -155,7 +155,7 @@ async fn agents_and_people_speak_tls_and_the_hybrid_group_comes_first() {
     assert!(proxy.opened.load(Ordering::SeqCst) > 0);
 }
 
-/// A proxy that knows CONNECT and one password.
+/// A proxy that supports only CONNECT, with one password.
 struct Tunnels {
     port: u16,
     opened: Arc<AtomicU64>,

@@ -1,4 +1,4 @@
-//! One device, one update; and everything that may get in between.
+//! One device, one update, and everything that may go wrong in between.
 
 use serde_json::json;
 use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
@@ -24,7 +24,7 @@ async fn a_device_moves_to_the_next_release_by_delta() {
     device.settles_on("1.1.0").await;
     let deployment = &server.deployments(&id).await[0];
     assert_eq!(deployment["state"], "succeeded");
-    // The image has 320 KB that do not compress; the delta a few hundred bytes.
+    // The image has 320 KB that do not compress; the delta is a few hundred bytes.
     let fetched = deployment["bytes_downloaded"].as_u64().unwrap();
     assert!(fetched < 20_000, "{fetched} bytes: not by delta");
     let new = std::fs::read(trees[1].join("table")).unwrap();
@@ -58,14 +58,14 @@ async fn a_failed_health_check_brings_the_device_back_and_keeps_it_from_the_rele
     );
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
-    // One failure of one is no proof, but no wave passes with it either.
+    // One failure out of one is no proof, but no wave passes with it either.
     let rollout = server.rollout_is(&id, "halted").await;
     assert_eq!(rollout["reason"]["code"], "gate_breached");
     device.settles_on("1.0.0").await;
     let deployment = &server.deployments(&id).await[0];
     assert_eq!(deployment["state"], "rolled_back");
     assert_eq!(deployment["reason"]["code"], "health_failed");
-    // Never offered again by itself, not even by another rollout; a person can lift it.
+    // It is never offered again automatically, not even by another rollout; a person can lift that.
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     let why = server
         .get(&format!("/api/v1/devices/{}/why", device.id()))
@@ -93,7 +93,7 @@ async fn a_failed_health_check_brings_the_device_back_and_keeps_it_from_the_rele
 async fn a_cut_download_goes_on_where_it_stopped() {
     let server = Server::start().await;
     server.publish(&[("1.1.0", true)]);
-    // Without a base the whole image of 330 KB is fetched.
+    // Without a base, the whole image of 330 KB is downloaded.
     let proxy = Proxy::start(&server.url, Mode::CutAfter(60_000)).await;
     let token = server.join_token();
     let dir = server.dir.path();
@@ -141,7 +141,7 @@ async fn a_person_rolls_back_within_the_window_without_a_download() {
     })
     .await;
     assert_eq!(device.installed().as_deref(), Some("1.1.0"));
-    // Whatever the way back fetches cannot be the image any more: it is gone from the server.
+    // The way back cannot download the image any more: it is gone from the server.
     let image =
         tidegate_delta::sha256(&std::fs::read(device.state.join("slots/a/artifact")).unwrap());
     std::fs::remove_file(server.blob(&image.to_string())).unwrap();
@@ -172,8 +172,8 @@ async fn a_device_offline_for_two_releases_is_brought_up_over_the_stepping_stone
     let mut late = Device::enrol(dir, "late", &server.url, &token, "NA", installed);
     early.run();
     for release in ["1.1.0", "1.2.0"] {
-        // The silent one must not hold the wave up: it counts as offline after a while, so the
-        // wave waits for the one that answers only.
+        // The silent device must not hold up the wave: it counts as offline after a while, so the
+        // wave waits only for the one that answers.
         let id = server
             .roll_out(
                 release,
@@ -273,7 +273,7 @@ async fn a_rollout_is_not_complete_before_the_last_window_has_closed_and_the_gat
     let rollout = server.get(&format!("/api/v1/rollouts/{id}")).await;
     assert_eq!(rollout["reason"]["code"], "probation_open");
     std::fs::write(&mark, "").unwrap();
-    // Each goes back by itself, and late as it is the gate halts.
+    // Each rolls back by itself, and even this late the gate halts.
     server.rollout_is(&id, "halted").await;
     for device in &devices {
         device.settles_on("1.0.0").await;

@@ -1,11 +1,11 @@
-//! The way back when what was kept to return to is damaged: it is never run under its old name.
+//! The way back when the kept version is damaged: it is never run under its old name.
 
 use std::path::Path;
 
 use serde_json::json;
 use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
 
-/// A device in the rollback window of 1.1.0, which keeps 1.0.0 in slot a.
+/// Sets up a device in the rollback window of 1.1.0, which keeps 1.0.0 in slot a.
 async fn in_window(server: &Server, url: &str) -> (Device, String) {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let installed = Some((trees[0].as_path(), "1.0.0"));
@@ -55,7 +55,7 @@ async fn a_damaged_kept_version_is_fetched_again_before_it_is_put_to_use() {
         "{}",
         device.log()
     );
-    // Nothing is left of what was fetched.
+    // Nothing is left of the download.
     assert!(!device.state.join("download").exists());
 }
 
@@ -103,7 +103,7 @@ async fn what_is_gone_of_what_runs_is_made_again_and_a_folder_in_its_place_is_pu
     assert_eq!(own, "of a person");
 }
 
-/// A release may break all that only the server needs: it can be left all the same.
+/// A release may break everything that only the server needs: it can be left all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_way_back_needs_no_settings_no_key_and_no_server() {
     let server = Server::start().await;
@@ -130,7 +130,7 @@ async fn the_way_back_needs_no_settings_no_key_and_no_server() {
 async fn a_device_whose_previous_version_nobody_has_any_more_stays_and_says_so() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", false)]);
-    // Other bytes than the published ones: nobody else has them.
+    // Bytes other than the published ones: nobody else has them.
     std::fs::write(trees[0].join("own"), "made here").unwrap();
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();

@@ -1,4 +1,4 @@
-//! A PostgreSQL of the test's own: a new cluster in a temporary folder, on a Unix socket.
+//! A PostgreSQL server for one test: a new cluster in a temporary folder, on a Unix socket.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ pub struct Cluster {
     bin: PathBuf,
 }
 
-/// Set where PostgreSQL must be there: its absence is a failure then, not a skip.
+/// Environment variable that makes a missing PostgreSQL a failure instead of a skip.
 const REQUIRE: &str = "TIDEGATE_REQUIRE_POSTGRES";
 
 fn find() -> Option<PathBuf> {
@@ -31,7 +31,7 @@ fn find() -> Option<PathBuf> {
         .find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
 }
 
-/// PostgreSQL refuses to run as root: then it runs as the user that its package made.
+/// Builds a command. PostgreSQL refuses to run as root: then it runs as its package's user.
 fn command(program: &Path, as_postgres: bool) -> Command {
     if as_postgres {
         let mut command = Command::new("runuser");
@@ -43,7 +43,7 @@ fn command(program: &Path, as_postgres: bool) -> Command {
 }
 
 impl Cluster {
-    /// Starts one; `None`, with a word about it, where PostgreSQL is not installed.
+    /// Starts a cluster; returns `None` and says so where PostgreSQL is not installed.
     pub async fn start() -> Option<Self> {
         let Some(bin) = find() else {
             assert!(
@@ -112,7 +112,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Runs SQL as its superuser; gives what it prints.
+    /// Runs SQL as its superuser; returns what it prints.
     pub fn psql(&self, sql: &str) -> Result<String, String> {
         let output = Command::new(self.bin.join("psql"))
             .arg("-h")
@@ -128,7 +128,7 @@ impl Cluster {
         }
     }
 
-    /// The address of its database.
+    /// Returns the address of its database.
     pub fn url(&self) -> String {
         format!(
             "postgres://postgres@localhost/postgres?host={}",
@@ -139,7 +139,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The postmaster ends its own children when it is told to stop at once.
+        // The postmaster ends its own children when told to stop immediately.
         let pid = std::fs::read_to_string(self.dir.path().join("data/postmaster.pid"));
         let pid = pid
             .ok()

@@ -13,24 +13,24 @@ pub struct Device {
     pub name: String,
     /// The agent's folder.
     pub state: PathBuf,
-    /// The agent's program: this machine's, or what starts another machine's here.
+    /// The agent's program: the one for this machine, or a wrapper that runs a foreign one here.
     pub agent: PathBuf,
-    /// Where its log goes; into its folder by default.
+    /// Path of its log; in its folder by default.
     pub log_file: PathBuf,
     child: Option<Child>,
 }
 
-/// How an agent ended.
+/// Exit of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with a code.
+    /// Exited by itself, with a code.
     Code(i32),
-    /// By a signal.
+    /// Killed by a signal.
     Signal,
 }
 
 impl Device {
-    /// Enrols a device that has a version installed already.
+    /// Enrolls a device, with a version already installed if one is given; panics if that fails.
     pub fn enrol(
         dir: &Path,
         name: &str,
@@ -51,7 +51,7 @@ impl Device {
         device
     }
 
-    /// A device that is not enrolled yet.
+    /// Creates a device that is not enrolled yet.
     pub fn blank(dir: &Path, name: &str) -> Self {
         Self {
             name: name.into(),
@@ -62,7 +62,7 @@ impl Device {
         }
     }
 
-    /// Tries to enrol; whether it worked, and what was said.
+    /// Tries to enroll; returns whether it worked, and the output.
     pub fn try_enrol(
         &self,
         url: &str,
@@ -104,10 +104,10 @@ impl Device {
         self.run_with(&[]);
     }
 
-    /// Starts the agent with further environment.
+    /// Starts the agent with additional environment variables.
     pub fn run_with(&mut self, environment: &[(&str, &str)]) {
-        // How fast a busy machine decodes is no part of a test: it would now and then choose another
-        // payload.
+        // Decoding speed on a busy machine must not affect a test: it could make the server choose
+        // another payload.
         let measured = self.state.join("measured");
         if self.state.is_dir() && !measured.exists() {
             std::fs::write(measured, "20000").unwrap();
@@ -136,14 +136,14 @@ impl Device {
         }
     }
 
-    /// How the agent ended, if it has.
+    /// Returns how the agent exited, if it has.
     pub fn ended(&mut self) -> Option<Exit> {
         let status = self.child.as_mut()?.try_wait().unwrap()?;
         self.child = None;
         Some(status.code().map_or(Exit::Signal, Exit::Code))
     }
 
-    /// `tidegate-agent status --json`.
+    /// Runs `tidegate-agent status --json`.
     pub fn status(&self) -> Value {
         let output = Command::new(&self.agent)
             .args(["status", "--json", "--state"])
@@ -158,10 +158,10 @@ impl Device {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// The version that is really in use: read from the medium.
+    /// Returns the version that is really in use, read from the disk.
     pub fn installed(&self) -> Option<String> {
         let current = self.state.join("current");
-        // A small file where there are no symbolic links.
+        // `current` is a small file where symbolic links are not available.
         let folder = match std::fs::read_to_string(&current) {
             Ok(slot) => self.state.join("slots").join(slot.trim()),
             Err(_) => current,
@@ -169,7 +169,7 @@ impl Device {
         std::fs::read_to_string(folder.join("tree/VERSION")).ok()
     }
 
-    /// Waits until the medium holds a version and the agent is idle.
+    /// Waits until the disk holds a version and the agent is idle.
     pub async fn settles_on(&self, version: &str) {
         eventually(&format!("{} settles on {version}", self.name), async || {
             let idle = self.status()["state"].is_null();
@@ -178,12 +178,12 @@ impl Device {
         .await;
     }
 
-    /// What the agent logged.
+    /// Returns the agent's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log_file).unwrap_or_default()
     }
 
-    /// The device's id.
+    /// Returns the device's id.
     pub fn id(&self) -> String {
         self.status()["device"].as_str().unwrap().to_owned()
     }

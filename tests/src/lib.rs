@@ -1,8 +1,8 @@
 //! The harness of the end-to-end tests: real server and agent processes, real files, real HTTP
 //! on loopback and on free ports.
 //!
-//! Nothing here sleeps to wait: [`eventually`] looks at a condition on the ticks of an interval,
-//! within a bound. Whatever is started is killed when it is dropped.
+//! Nothing here sleeps to wait: [`eventually`] polls a condition on the ticks of an interval, with
+//! a time limit. Every process started is killed on drop.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -22,10 +22,10 @@ pub use server::{Database, Server};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long anything may take before a test gives up on it.
+/// Time limit after which a test gives up waiting.
 pub const PATIENCE: Duration = Duration::from_mins(3);
 
-/// A binary of this workspace. `cargo test --workspace` builds both.
+/// Path of a binary of this workspace. `cargo test --workspace` builds both.
 pub fn binary(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -41,13 +41,13 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// An archive, `old` or `new`, with a few lines changed in what it has packed.
+/// Path of the archive `old` or `new`; a few lines differ in their packed contents.
 pub fn packed(which: &str) -> PathBuf {
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/delta/tests/vectors");
     PathBuf::from(format!("{vectors}/packed-{which}.image"))
 }
 
-/// Waits until a condition gives something; panics with `what` when it does not in time.
+/// Waits until a condition returns a value; panics with `what` if it does not in time.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
     let found = tokio::time::timeout(PATIENCE, async {
@@ -62,8 +62,8 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
     found.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }
 
-/// A small application tree: a program, a table that changes with the version, a health check.
-/// `healthy` says whether the check passes.
+/// Writes a small application tree: a program, a table that changes with the version, a health
+/// check. `healthy` tells whether the check passes.
 pub fn application(dir: &Path, version: &str, healthy: bool) -> PathBuf {
     let tree = dir.join(format!("app-{version}"));
     std::fs::create_dir_all(tree.join("bin")).unwrap();

@@ -1,4 +1,4 @@
-//! A TCP proxy that cuts and changes what passes from server to device.
+//! A TCP proxy that cuts and changes the bytes from server to device.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What it does to the server's bytes.
+/// Treatment of the server's bytes.
 #[derive(Clone)]
 pub enum Mode {
-    /// Nothing.
+    /// Passes them unchanged.
     Pass,
-    /// Closes each connection after so many bytes.
+    /// Closes each connection after this many bytes.
     CutAfter(u64),
-    /// Puts one text in place of another of the same length.
+    /// Replaces the first text with the second, of the same length.
     Replace(Vec<u8>, Vec<u8>),
 }
 
@@ -28,7 +28,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one in front of a server.
+    /// Starts a proxy in front of a server.
     pub async fn start(server: &str, mode: Mode) -> Self {
         let target: SocketAddr = server.trim_start_matches("http://").parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -48,17 +48,17 @@ impl Proxy {
         proxy
     }
 
-    /// Does something else from now on.
+    /// Changes the mode from now on.
     pub fn set(&self, mode: Mode) {
         *self.mode.lock().unwrap() = mode;
     }
 
-    /// Bytes passed from the server so far.
+    /// Number of bytes passed from the server so far.
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::SeqCst)
     }
 
-    /// Connections cut so far.
+    /// Number of connections cut so far.
     pub fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! A control plane in a process of its own, and its people.
+//! A control plane in its own process, with helpers that act as its operators.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{application, binary, eventually};
 
-/// Where a server keeps its rows.
+/// Database of a server.
 #[derive(Debug, Clone)]
 pub enum Database {
     /// A file in its data folder.
@@ -19,11 +19,11 @@ pub enum Database {
 
 /// A running control plane with a folder, keys and an administrator.
 pub struct Server {
-    /// Where it listens.
+    /// Address it listens on.
     pub url: String,
-    /// Where its metrics are, if `--metrics-listen` is among its options.
+    /// Address of its metrics, if `--metrics-listen` is among its options.
     pub metrics: String,
-    /// Everything of this test.
+    /// Folder for everything in this test.
     pub dir: tempfile::TempDir,
     /// The administrator's token.
     pub token: String,
@@ -32,22 +32,22 @@ pub struct Server {
     database: Database,
     data: PathBuf,
     port: u16,
-    /// Further options of `serve`.
+    /// Additional options of `serve`.
     options: Vec<String>,
 }
 
 impl Server {
-    /// Starts one on SQLite.
+    /// Starts a server on SQLite.
     pub async fn start() -> Self {
         Self::start_on(Database::Sqlite).await
     }
 
-    /// Starts one on a database.
+    /// Starts a server on a database.
     pub async fn start_on(database: Database) -> Self {
         Self::start_with(database, &[]).await
     }
 
-    /// Starts one with further options; it may serve TLS then.
+    /// Starts a server with additional options, which may make it serve TLS.
     #[expect(clippy::unused_async, reason = "like everything else of a server")]
     pub async fn start_with(database: Database, options: &[&str]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -71,7 +71,7 @@ impl Server {
         server
     }
 
-    /// Another replica on the same database and blobs.
+    /// Starts another replica on the same database and blobs.
     pub fn replica(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Self {
@@ -125,7 +125,7 @@ impl Server {
             "the server did not start: {}",
             self.log()
         );
-        // The same port again after a restart: agents know the address.
+        // Keep the port for a restart: agents know the address.
         self.port = self.url.rsplit(':').next().unwrap().parse().unwrap();
         self.child = Some(child);
     }
@@ -138,18 +138,18 @@ impl Server {
         }
     }
 
-    /// Starts it again where it was.
+    /// Starts it again on the same port.
     pub fn restart(&mut self) {
         self.kill();
         self.launch();
     }
 
-    /// What it logged.
+    /// Returns its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data.join("server.log")).unwrap_or_default()
     }
 
-    /// Where a blob is stored.
+    /// Path of a stored blob.
     pub fn blob(&self, sha256: &str) -> PathBuf {
         self.data.join("blobs").join(&sha256[..2]).join(sha256)
     }
@@ -158,21 +158,21 @@ impl Server {
         self.dir.path().join("keys")
     }
 
-    /// Runs the command line as the administrator; gives its standard output.
+    /// Runs the command line as the administrator; returns its standard output.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let (code, out, err) = self.cli_raw(arguments);
         assert_eq!(code, 0, "tidegate {arguments:?}: {err}");
         out
     }
 
-    /// Runs the command line; gives exit code, standard output and standard error.
+    /// Runs the command line; returns exit code, standard output and standard error.
     pub fn cli_raw(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(binary("tidegate"))
             .args(arguments)
             .env("TIDEGATE_SERVER", &self.url)
             .env("TIDEGATE_TOKEN", &self.token)
             .env("TIDEGATE_KEYS", self.keys())
-            // Nobody's remembered server.
+            // No saved profile of anybody's.
             .env("HOME", self.dir.path())
             .env_remove("XDG_CONFIG_HOME")
             .stdin(Stdio::null())
@@ -186,7 +186,7 @@ impl Server {
         )
     }
 
-    /// Makes keys and publishes releases of the product `app`, each generally available. Gives
+    /// Creates keys and publishes releases of the product `app`, each generally available. Returns
     /// the tree of each.
     pub fn publish(&self, releases: &[(&str, bool)]) -> Vec<PathBuf> {
         if !self.keys().exists() {
@@ -202,7 +202,7 @@ impl Server {
             .collect()
     }
 
-    /// Publishes a tree, generally available, with further options.
+    /// Publishes a tree, generally available, with additional options.
     pub fn publish_tree(&self, tree: &Path, version: &str, options: &[&str]) {
         let tree = tree.display().to_string();
         let mut arguments = vec!["release", "publish", &tree, "--product", "app"];
@@ -236,7 +236,7 @@ impl Server {
         ]);
     }
 
-    /// Waits until the payloads of a release that can be made are made.
+    /// Waits until no payload of a release is being built any more.
     pub async fn built(&self, version: &str) {
         eventually("payloads are built", async || {
             let list = self
@@ -248,7 +248,7 @@ impl Server {
         .await;
     }
 
-    /// A join token for any number of devices.
+    /// Creates a join token for any number of devices.
     pub fn join_token(&self) -> String {
         let token = self.cli(&["device", "join-token", "--product", "app", "--uses", "1000"]);
         token.trim().to_owned()
@@ -271,7 +271,7 @@ impl Server {
         answer
     }
 
-    /// Any call; gives status and body.
+    /// Sends any request; returns status and body.
     pub async fn call(
         &self,
         method: &str,
@@ -298,7 +298,7 @@ impl Server {
         )
     }
 
-    /// Starts a rollout with one wave a region and quick settings; gives its id.
+    /// Starts a rollout with one wave per region and quick settings; returns its id.
     pub async fn roll_out(&self, release: &str, regions: &[&str], change: Value) -> String {
         let waves: Vec<Value> = regions
             .iter()
@@ -318,7 +318,7 @@ impl Server {
         id
     }
 
-    /// Waits until a rollout has a state; gives it.
+    /// Waits until a rollout has a state; returns the rollout.
     pub async fn rollout_is(&self, id: &str, state: &str) -> Value {
         eventually(&format!("rollout is {state}"), async || {
             let rollout = self.get(&format!("/api/v1/rollouts/{id}")).await;
@@ -327,7 +327,7 @@ impl Server {
         .await
     }
 
-    /// The deployments of a rollout.
+    /// Returns the deployments of a rollout.
     pub async fn deployments(&self, id: &str) -> Vec<Value> {
         let page = self
             .get(&format!("/api/v1/rollouts/{id}/deployments?limit=200"))
@@ -335,7 +335,7 @@ impl Server {
         page["items"].as_array().unwrap().clone()
     }
 
-    /// Every device.
+    /// Returns every device.
     pub async fn devices(&self) -> Vec<Value> {
         self.get("/api/v1/devices?limit=200").await["items"]
             .as_array()
@@ -354,7 +354,8 @@ impl Server {
 }
 
 impl Server {
-    /// What the server itself says about why nothing happens: a failed test's first question too.
+    /// Prints the server's own explanation of why nothing happens, the first question after a
+    /// failed test.
     fn say_why(&self) {
         if self.child.is_none() {
             return;

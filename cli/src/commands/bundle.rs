@@ -1,4 +1,4 @@
-//! `bundle`: what is carried to devices without a network, and what is carried back.
+//! `bundle`: orders carried to devices without a network, and reports carried back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::args::BundleCommand;
 use crate::error::CliError;
 use crate::output::line;
 
-/// Bundles.
+/// Runs a `bundle` command.
 pub(crate) async fn run(context: &Context, command: BundleCommand) -> Result<(), CliError> {
     let api = context.api()?;
     match command {
@@ -45,7 +45,7 @@ async fn create(
     days: u16,
     out: &Path,
 ) -> Result<(), CliError> {
-    // Two bundles in one folder would be neither.
+    // Two bundles mixed in one folder would both be broken.
     if out.join(Bundle::FILE).exists() {
         return Err(CliError::Failed(format!(
             "{} holds a bundle already: name another folder",
@@ -90,7 +90,7 @@ async fn create(
     };
     let text =
         serde_json::to_vec_pretty(&bundle).map_err(|e| CliError::failed("the bundle", &e))?;
-    // Last: a folder with it is whole.
+    // Written last: a folder that has it is complete.
     write(&out.join(Bundle::FILE), &text)?;
     line(&format!(
         "{count} devices, {bytes} bytes of payloads, good for {days} days, in {}\n\
@@ -100,7 +100,7 @@ async fn create(
     Ok(())
 }
 
-/// A stick may be pulled out at once: what is written is on it.
+/// Writes a file durably: the stick may be pulled out right after.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     use std::io::Write as _;
     let written = std::fs::File::create(path).and_then(|mut file| {
@@ -110,7 +110,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     written.map_err(at(path))
 }
 
-/// The payloads that the orders name: the best one, and the one that needs no old image.
+/// Downloads the payloads that the orders name (the best one, and the one that needs no old image);
+/// returns their total bytes.
 async fn take_payloads(
     api: &Api,
     orders: impl Iterator<Item = &String>,
@@ -141,7 +142,8 @@ async fn take_payloads(
     Ok(bytes)
 }
 
-/// Every signed file that a device may ask for: all roots, and what the newest timestamp names.
+/// Downloads every signed file that a device may ask for: all roots, and the files that the newest
+/// timestamp names.
 async fn take_metadata(api: &Api, folder: &Path) -> Result<(), CliError> {
     let fetch = async |name: &str| -> Result<Option<Vec<u8>>, CliError> {
         let bytes = api.get_bytes(&format!("{}{name}", paths::METADATA)).await?;
@@ -171,7 +173,8 @@ async fn take_metadata(api: &Api, folder: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The versions that signed metadata names. Nothing is believed here: the devices verify all of it.
+/// Reads the versions that signed metadata names. Nothing is trusted here: the devices verify all
+/// of it.
 fn versions(bytes: &[u8]) -> BTreeMap<String, u64> {
     let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     let meta = value["signed"]["meta"].as_object();

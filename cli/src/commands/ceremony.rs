@@ -17,7 +17,7 @@ use crate::keys::holder::{self, Profile};
 use crate::keys::{Access, Offline, Outcome, now, write_private};
 use crate::output::line;
 
-/// What was decided at the beginning: `ceremony.json`.
+/// Decisions made at the beginning, stored in `ceremony.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Plan {
     holders: Vec<String>,
@@ -29,7 +29,7 @@ struct Plan {
     hybrid: bool,
 }
 
-/// Runs as far as it can.
+/// Runs the ceremony as far as it can.
 pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), CliError> {
     let access = args.dir.access_new(&args.new);
     let plan = plan(&access, &args)?;
@@ -207,7 +207,7 @@ fn ask_names(question: &str) -> Result<Vec<String>, CliError> {
     Ok(names)
 }
 
-/// The drafts of root and targets, unsigned.
+/// Writes the drafts of root and targets, unsigned.
 fn lay_down(
     access: &Access,
     offline: &mut Offline,
@@ -284,7 +284,7 @@ fn transcript(access: &Access) -> std::path::PathBuf {
     access.dir.join("ceremony.md")
 }
 
-/// A line of the transcript, where a ceremony keeps one.
+/// Adds a line to the transcript, if the ceremony keeps one.
 pub(crate) fn note(access: &Access, text: &str) -> Result<(), CliError> {
     if transcript(access).exists() {
         log(access, text)?;
@@ -292,7 +292,7 @@ pub(crate) fn note(access: &Access, text: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A line of the transcript.
+/// Adds a line to the transcript, which is created if needed.
 fn log(access: &Access, text: &str) -> Result<(), CliError> {
     let path = transcript(access);
     let mut transcript = std::fs::read_to_string(&path).unwrap_or_else(|_| {

@@ -1,4 +1,4 @@
-//! `delta`: make, apply and look at deltas of files, without a server.
+//! `delta`: make, apply and inspect deltas of files, without a server.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
@@ -49,12 +49,12 @@ fn failed(what: &str, error: &dyn std::error::Error) -> CliError {
     CliError::Failed(format!("{what}: {}", error_chain(error)))
 }
 
-/// Memory for the decoder, of what the person allows for all.
+/// Memory for the decoder, in bytes, out of the total that the person allows, in MiB.
 fn decoder(memory: u32) -> u64 {
     (u64::from(memory) << 20) - u64::from(Limits::DELTA_CHUNK)
 }
 
-/// Whatever a file may ask for: nothing is applied.
+/// Limits that admit any file: nothing is applied.
 fn generous() -> Limits {
     Limits {
         max_memory: u64::MAX,
@@ -98,7 +98,7 @@ fn inspect(path: &Path) -> Result<Manifest, CliError> {
     Ok(head(path, &generous())?.1)
 }
 
-/// What is told of a delta.
+/// Facts about a delta, as shown.
 #[derive(Debug, Serialize)]
 struct View {
     encoding: Encoding,
@@ -207,14 +207,14 @@ fn diff(
     show(context.format, &view(&manifest), describe)
 }
 
-/// Does something while the standard output leads to the standard error: the one is for results,
-/// and the library that looks into packed streams writes lines of its own there.
+/// Runs `work` with standard output redirected to standard error: standard output is for results,
+/// and the library that reads packed streams prints lines of its own there.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(unix)]
     {
         let kept = rustix::io::dup(rustix::stdio::stdout());
         if let Ok(kept) = &kept {
-            // Where this fails the lines stay where they are, and nothing else is wrong.
+            // If this fails, the lines stay on standard output; nothing else is wrong.
             let _ = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
             let done = work();
             let _ = rustix::stdio::dup2_stdout(kept);
@@ -224,7 +224,7 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// What was made.
+/// Result of an apply.
 #[derive(Serialize)]
 struct Applied {
     to: Image,
@@ -232,7 +232,7 @@ struct Applied {
     milliseconds: u128,
 }
 
-/// The name that the new file has while it is made.
+/// Path of the new file while it is being made.
 fn part_of(new: &Path) -> PathBuf {
     let mut name = new.as_os_str().to_owned();
     name.push(".part");
@@ -273,7 +273,7 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
     loop {
         match apply_from(&manifest, &base, &mut payload, &part, length, &limits) {
             Ok(()) => break,
-            // What was there was not ours.
+            // The partial file was not ours: start over.
             Err(ApplyError::WrongImage) if length > 0 => length = 0,
             Err(error) => return Err(not_applied(&error, [old, delta], &part)),
         }
@@ -301,7 +301,8 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
     })
 }
 
-/// What went wrong, where, and what to do; and what becomes of the part that is there.
+/// Builds the error of a failed apply, with a hint. Keeps the partial file if the next apply can
+/// resume from it, deletes it otherwise.
 fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> CliError {
     let (what, hint) = match error {
         ApplyError::Write(_) | ApplyError::ReadKept(_) => (part, "make room, then apply again"),
@@ -330,7 +331,7 @@ fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> 
     CliError::Hinted(text, hint.to_owned())
 }
 
-/// An input must be a plain file: of a device or a pipe nobody knows the end.
+/// Refuses an input that is not a plain file: the end of a device or a pipe is not known.
 fn must_be_file(path: &Path) -> Result<(), CliError> {
     if fs::metadata(path).map_err(at(path))?.is_file() {
         return Ok(());
@@ -339,8 +340,8 @@ fn must_be_file(path: &Path) -> Result<(), CliError> {
     Err(CliError::Failed(text))
 }
 
-/// What stands where a file is to be put must be a plain file or nothing: anything else would be
-/// replaced by it, or written through.
+/// Refuses an output path that holds anything but a plain file or nothing: the result would replace
+/// it, or be written through it.
 fn regular_or_none(path: &Path) -> Result<(), CliError> {
     match fs::symlink_metadata(path) {
         Ok(there) if !there.is_file() => Err(CliError::Hinted(
@@ -355,7 +356,7 @@ fn regular_or_none(path: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Where a result may go: not over what it is made from.
+/// Refuses an output path that would replace an input.
 fn output(path: &Path, inputs: &[&PathBuf]) -> Result<(), CliError> {
     regular_or_none(path)?;
     let same = |input: &&&PathBuf| {
@@ -398,7 +399,7 @@ fn apply_from(
     };
     let writer = BufWriter::with_capacity(256 << 10, &out);
     let base: &dyn ReadAt = base;
-    // Beside what is made: that is where there is room for images.
+    // Beside the result, where there is room for images.
     let dir = part.parent().filter(|p| !p.as_os_str().is_empty());
     let scratch = match manifest.scratch {
         0 => None,

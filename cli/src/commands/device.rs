@@ -16,7 +16,7 @@ use crate::error::CliError;
 use crate::keys::{Access, Offline};
 use crate::output::{show, table};
 
-/// Devices.
+/// Runs a `device` command.
 pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(), CliError> {
     let api = context.api()?;
     match command {
@@ -109,8 +109,8 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
     }
 }
 
-/// New devices trust what a token pins. Where a folder with the root of trust is at hand, a server
-/// that pins another root is found out before the token is handed to anybody.
+/// Checks the root that a join token pins, since new devices will trust it. If the keys folder has
+/// a root of trust, a server that pins another one is caught before the token is handed to anybody.
 async fn check_root(api: &Api, access: &Access, token: &str) -> Result<(), CliError> {
     let token: JoinToken = token
         .parse()
@@ -151,7 +151,7 @@ async fn change(
     show(context.format, &device, describe)
 }
 
-/// A device by id or, where that is unique, by name.
+/// Finds a device by id or, if it is unique, by name.
 async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> {
     if text.parse::<DeviceId>().is_ok() {
         return api.get(&format!("/api/v1/devices/{text}")).await;

@@ -1,4 +1,4 @@
-//! `doctor`: what needs a person's attention before it becomes an incident.
+//! `doctor`: finds what needs a person's attention before it becomes an incident.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::output::{show, table};
 
 const DAY: u64 = 86_400;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Level {
@@ -31,8 +31,8 @@ struct Finding {
     next: String,
 }
 
-/// How long before its end a file has to be signed again: people need time to meet, the server
-/// signs its own by itself.
+/// Time before its expiry at which a file has to be signed again, and how to do that: people need
+/// time to meet, the server signs its own files by itself.
 fn notice(role: &str) -> (Duration, &'static str) {
     match role {
         "root" | "targets" => (Duration::from_secs(60 * DAY), "tidegate keys renew"),
@@ -48,7 +48,7 @@ fn notice(role: &str) -> (Duration, &'static str) {
     }
 }
 
-/// Looks at the server, and at the keys folder where there is one.
+/// Checks the server, and the keys folder if there is one.
 pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError> {
     let api = context.api()?;
     let mut findings = Vec::new();
@@ -159,7 +159,7 @@ fn judge(expires: &str, early: Duration) -> (Level, String) {
     }
 }
 
-/// What can be said of a keys folder: nothing is opened, no passphrase asked for.
+/// Checks a keys folder without unlocking keys or asking for a passphrase.
 fn folder(
     dir: &KeysDir,
     trust: &TrustView,

@@ -14,7 +14,7 @@ use crate::args::{Format, HoldCommand, IncidentCommand, ProductCommand};
 use crate::error::CliError;
 use crate::output::{line, show, table};
 
-/// Incidents.
+/// Runs an `incident` command.
 pub(crate) async fn run(context: &Context, command: IncidentCommand) -> Result<(), CliError> {
     let api = context.api()?;
     match command {
@@ -58,7 +58,7 @@ pub(crate) async fn run(context: &Context, command: IncidentCommand) -> Result<(
     }
 }
 
-/// A fleet order to every rollout of an incident, or to one rollout.
+/// Orders every rollout of an incident, or one rollout, to keep previous versions longer.
 async fn keep(context: &Context, api: &Api, id: &str, body: &KeepBody) -> Result<(), CliError> {
     let rollouts = if id.starts_with("inc_") {
         let incident: IncidentView = api.get(&format!("/api/v1/incidents/{id}")).await?;
@@ -95,7 +95,7 @@ async fn keep(context: &Context, api: &Api, id: &str, body: &KeepBody) -> Result
     })
 }
 
-/// Counts down until nobody is left who can go back, then shows the sheet.
+/// Counts down until no device that can go back is left, then shows the sheet.
 pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result<(), CliError> {
     let mut said = String::new();
     loop {
@@ -134,7 +134,7 @@ pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result
     }
 }
 
-/// The blast-radius sheet for people.
+/// Formats the blast-radius sheet for people.
 pub(crate) fn describe(i: &IncidentView) -> String {
     let s = &i.sheet;
     let mut rows = vec![
@@ -195,7 +195,7 @@ pub(crate) fn describe(i: &IncidentView) -> String {
     text
 }
 
-/// Holds.
+/// Runs a `hold` command.
 pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), CliError> {
     let api = context.api()?;
     match command {
@@ -256,7 +256,7 @@ pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), 
     }
 }
 
-/// Products.
+/// Runs a `product` command.
 pub(crate) async fn product(context: &Context, command: ProductCommand) -> Result<(), CliError> {
     let api = context.api()?;
     let kib = |set: Option<u32>, usual: u32| format!("{} KiB", set.unwrap_or(usual >> 10));

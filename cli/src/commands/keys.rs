@@ -17,7 +17,7 @@ use crate::keys::token::TokenPlace;
 use crate::keys::{Access, Offline, holder};
 use crate::output::line;
 
-/// The offline keys.
+/// Runs a `keys` command.
 pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), CliError> {
     match command {
         KeysCommand::Init {
@@ -122,7 +122,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
             Ok(())
         }
         KeysCommand::Drop { role, dir } => {
-            // Not opened: a draft that cannot be read is thrown away too.
+            // The folder is not opened, so that even an unreadable draft can be dropped.
             let gone = crate::keys::drop_draft(&dir.keys, &role)?;
             line(&if gone {
                 format!("the draft of {role} is gone")
@@ -183,7 +183,7 @@ fn place(token: TokenArgs, name: &str) -> Result<TokenPlace, CliError> {
     })
 }
 
-/// A public key file, or the name of a holder whose file is in the folder.
+/// Reads a public key file, or that of a holder in the folder by name.
 fn public_file(dir: &Path, path: &Path) -> Result<Holder, CliError> {
     if !path.is_file() {
         let named = holder::public_path(dir, &path.to_string_lossy());
@@ -235,7 +235,7 @@ async fn online(
     Ok(())
 }
 
-/// Signs drafts: of the folder, or files that others sent.
+/// Signs drafts: those of the folder, or files that others sent.
 fn sign(access: &Access, files: &[PathBuf], yes: bool) -> Result<(), CliError> {
     let mut offline = Offline::open_any(access)?;
     if files.is_empty() {
@@ -324,8 +324,8 @@ pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
     }
 }
 
-/// Begins, or brings up to date, a folder from what a server has: by a root whose hash a person
-/// was told.
+/// Creates a folder from what a server has, or brings it up to date, starting from a root whose
+/// hash a person was told.
 async fn fetch(context: &Context, access: &Access, root: Option<&str>) -> Result<(), CliError> {
     if let Some(root) = root
         && root.parse::<tidegate_protocol::Sha256>().is_err()

@@ -1,4 +1,4 @@
-//! `keys show`: what a file says, and how a folder stands.
+//! `keys show`: the contents of a file, and the state of a folder.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::error::CliError;
 use crate::keys::{Access, Offline, Outcome, holder};
 use crate::output::{show, table};
 
-/// A draft on its way, and the role that it is of.
+/// Reads a draft that was sent; returns its role with it.
 pub(super) fn read_draft(path: &Path) -> Result<(String, Signed), CliError> {
     let bytes = crate::keys::read_bounded(path)
         .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
@@ -22,7 +22,7 @@ pub(super) fn read_draft(path: &Path) -> Result<(String, Signed), CliError> {
     let role = match body["_type"].as_str() {
         Some("root") => "root".to_owned(),
         Some("targets") if body.get("delegations").is_some() => "targets".to_owned(),
-        // The paths say which product and channel; an empty role is known by its file name.
+        // The paths name the product and channel; an empty role is known only by its file name.
         Some("targets") => match images.and_then(|i| i.keys().next()) {
             Some(image) => image.splitn(3, '/').take(2).collect::<Vec<_>>().join("-"),
             None => path
@@ -57,7 +57,7 @@ pub(super) fn describe_file(path: &Path) -> Result<String, CliError> {
     describe(&role, &draft)
 }
 
-/// What a file says, in full: this is what a person puts their name to.
+/// Describes a file in full: this is what a person puts their name to.
 pub(super) fn describe(role: &str, draft: &Signed) -> Result<String, CliError> {
     let body = draft.body();
     let failed = |e: tidegate_trust::TrustError| CliError::failed("reading a draft", &e);

@@ -1,4 +1,4 @@
-//! What each command does.
+//! Implementations of the commands.
 
 pub(crate) mod bundle;
 pub(crate) mod ceremony;
@@ -24,7 +24,7 @@ use crate::args::{Format, Global};
 use crate::error::CliError;
 use crate::profile::Profile;
 
-/// What most commands need: a server, a token, a form of output.
+/// Common context of commands: server, token, output format.
 pub(crate) struct Context {
     server: String,
     token: String,
@@ -33,11 +33,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// From options, the environment, and what `tidegate login` remembered, in this order.
+    /// Builds the context from options, the environment and the saved profile, in this order.
     pub(crate) fn new(global: &Global) -> Self {
         let profile = Profile::load();
         let server = global.server.clone().or(profile.server.clone());
-        // A remembered token goes to the server that it was remembered for, and no other.
+        // A saved token goes only to the server that it was saved for.
         let same = profile.server == server;
         let token = global.token.clone().or(profile.token.filter(|_| same));
         Self {
@@ -48,7 +48,7 @@ impl Context {
         }
     }
 
-    /// The API.
+    /// Creates an API client.
     pub(crate) fn api(&self) -> Result<Api, CliError> {
         Api::with_authority(&self.server, &self.token, self.ca_file.as_deref())
     }

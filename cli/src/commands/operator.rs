@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::output::{line, show, table};
 use crate::profile::Profile;
 
-/// Remembers a server and a token, once the server has accepted it.
+/// Saves a server and a token, once the server has accepted the token.
 pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(), CliError> {
     let token = std::fs::read_to_string(&args.token_file)
         .map_err(|e| CliError::Failed(format!("{}: {e}", args.token_file.display())))?;
@@ -36,7 +36,7 @@ pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(),
     Ok(())
 }
 
-/// Says who the token belongs to.
+/// Prints who the token belongs to.
 pub(crate) async fn whoami(context: &Context) -> Result<(), CliError> {
     let who: WhoamiView = context.api()?.get("/api/v1/whoami").await?;
     show(context.format, &who, |w| {
@@ -44,7 +44,7 @@ pub(crate) async fn whoami(context: &Context) -> Result<(), CliError> {
     })
 }
 
-/// Operators' tokens.
+/// Runs a `token` command.
 pub(crate) async fn token(context: &Context, command: TokenCommand) -> Result<(), CliError> {
     let api = context.api()?;
     match command {
@@ -55,7 +55,7 @@ pub(crate) async fn token(context: &Context, command: TokenCommand) -> Result<()
                 valid_s: valid.map(|d| d.as_secs()),
             };
             let token: TokenView = api.post("/api/v1/tokens", &body).await?;
-            // The secret alone on standard output, so that it can go into a file.
+            // Standard output gets the secret alone, so that it can go into a file.
             show(context.format, &token, |t| {
                 t.secret.clone().unwrap_or_default()
             })

@@ -25,7 +25,7 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, 
         .map_err(|e: T::Err| CliError::Failed(e.to_string()))
 }
 
-/// Releases.
+/// Runs a `release` command.
 pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<(), CliError> {
     let api = context.api()?;
     match command {
@@ -189,7 +189,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             show(context.format, &payloads, |payloads| {
                 let rows = payloads.iter().map(|p| {
                     let ready = p.state == "ready";
-                    // In tenths of a percent; rounded up, so that nothing seems to cost nothing.
+                    // In tenths of a percent, rounded up so that no payload seems to cost nothing.
                     let cost = (p.bytes * 1000).div_ceil(p.image_bytes.max(1));
                     let saved = 1000u64.saturating_sub(cost);
                     [
@@ -218,7 +218,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
     }
 }
 
-/// Hashes what passes; the bar shows it.
+/// Writer that hashes the bytes it passes on and advances the bar.
 struct Counting<W> {
     inner: W,
     hasher: Hasher,
@@ -238,7 +238,7 @@ impl<W: Write> Write for Counting<W> {
     }
 }
 
-/// Packs into a temporary file; gives it with its facts.
+/// Packs into a temporary file; returns it with its hash and length.
 fn pack_artifact(path: &Path, format: &str) -> Result<(std::fs::File, Image), CliError> {
     let file = tempfile::tempfile()?;
     let bar = bytes_bar(0, "packing");
@@ -258,7 +258,7 @@ fn pack_artifact(path: &Path, format: &str) -> Result<(std::fs::File, Image), Cl
     Ok((file, counting.hasher.finish()))
 }
 
-/// A file as it is.
+/// Copies a file as it is.
 fn copy_raw<W: Write>(path: &Path, mut out: W) -> Result<W, CliError> {
     let meta = std::fs::metadata(path)
         .map_err(|e| CliError::failed(&format!("{}", path.display()), &e))?;
@@ -336,7 +336,7 @@ pub(crate) struct Published {
     pub(crate) signatures: Outcome,
 }
 
-/// Packs, signs, uploads. Whatever step it is cut at, it may be run again.
+/// Packs, signs, uploads. Idempotent: it may be run again whichever step it was interrupted at.
 pub(crate) async fn publish_release(
     api: &Api,
     access: &Access,
@@ -376,7 +376,7 @@ pub(crate) async fn publish_release(
     let signatures = offline
         .list_image(&listed, &facts)?
         .unwrap_or(Outcome::Complete);
-    // Also when it was listed before: that may not have reached the server.
+    // Pushed even if it was listed before: that may not have reached the server.
     if !changed.contains(&role.to_string()) {
         changed.push(role.to_string());
     }
@@ -424,8 +424,8 @@ async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), 
     Ok(())
 }
 
-/// Signs a release for every channel that takes the stage it is to have. Gives a line for each
-/// channel that still waits for other people.
+/// Signs a release for every channel that takes stage `to`. Returns a line for each channel that
+/// still waits for other people.
 pub(crate) async fn sign_for(
     api: &Api,
     access: &Access,
@@ -440,7 +440,7 @@ pub(crate) async fn sign_for(
     let mut offline = Offline::open(access)?;
     offline.pull(api).await?;
     offline.pull_drafts(api).await?;
-    // What the publisher signed, never what the server says.
+    // Signs what the publisher signed, never what the server says.
     let images = offline.images(&RoleName::new(product.clone(), Channel::Alpha), release);
     if images.is_empty() {
         return Err(CliError::Hinted(
@@ -463,7 +463,7 @@ pub(crate) async fn sign_for(
         }
         changed.push(role.to_string());
     }
-    // Also what was signed before: that may not have reached the server.
+    // Includes what was signed before: that may not have reached the server.
     offline.push(api, &changed).await?;
     Ok(waiting)
 }

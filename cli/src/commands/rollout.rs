@@ -13,7 +13,7 @@ use crate::args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
 use crate::error::CliError;
 use crate::output::{complain, show, table};
 
-/// Rollouts.
+/// Runs a `rollout` command.
 pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<(), CliError> {
     let api = context.api()?;
     match command {
@@ -150,7 +150,7 @@ async fn order(context: &Context, api: &Api, what: &str, args: OrderArgs) -> Res
     show(context.format, &rollout, describe)
 }
 
-/// Sends devices back; the answer is the blast-radius sheet.
+/// Rolls devices back; prints the blast-radius sheet.
 pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<(), CliError> {
     let api = context.api()?;
     let body = RollbackBody {
@@ -173,7 +173,7 @@ pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<()
 }
 
 async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliError> {
-    // Looked at before anything is made.
+    // Checked before anything is created.
     let at = args.at.as_deref().map(later).transpose()?;
     let order = OrderBody {
         reason: String::new(),
@@ -241,7 +241,7 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
         dry_run: args.dry_run,
     };
     if let Some(size) = args.batch.as_ref().filter(|_| args.preset.is_none()) {
-        // How many batches a region needs follows from how many devices it has.
+        // The number of batches of a region follows from its number of devices.
         let whole = RolloutBody {
             dry_run: true,
             ..body.clone()
@@ -275,7 +275,7 @@ fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
         .iter()
         .map(|text| {
             let (selector, size) = text.rsplit_once('@').unwrap_or((text, "all"));
-            // Refused here, before anything is made, with the rule and an example.
+            // Refused here, before anything is created, with the rule and an example.
             selector
                 .parse::<tidegate_domain::selector::Selector>()
                 .map_err(|e| CliError::Failed(e.to_string()))?;
@@ -320,7 +320,7 @@ fn batches(
         }
         .max(1);
         for batch in 1..=count {
-            // The last one takes who is left, those who joined meanwhile included.
+            // The last one takes all devices that are left, those that joined meanwhile included.
             let size = if batch == count { "all" } else { size };
             waves.push(wave(&format!("{region} {batch}/{count}"), region, size));
         }
@@ -328,7 +328,7 @@ fn batches(
     Ok(waves)
 }
 
-/// A rollout for people.
+/// Formats a rollout for people.
 pub(crate) fn describe(r: &RolloutView) -> String {
     let dry = if r.dry_run {
         " (only shown, nothing is changed)"
@@ -434,7 +434,7 @@ fn preview_text(preview: &PreviewView) -> String {
     text
 }
 
-/// Why a rollout does what it does.
+/// Formats the explanation of a rollout for people.
 fn explain(why: &WhyRolloutView) -> String {
     let mut text = describe(&why.rollout);
     if !why.failures.is_empty() {

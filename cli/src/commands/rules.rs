@@ -1,11 +1,11 @@
-//! The rules of a rollout, from options.
+//! Rules of a rollout, built from options.
 
 use tidegate_server::http::dto::PolicyBody;
 
 use crate::args::PolicyArgs;
 use crate::error::CliError;
 
-/// The rules that options name; what they do not name is left to the server.
+/// Builds the rules that the options name; the rest is left to the server.
 pub(super) fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {
     let share = |option: &str, text: &Option<String>| {
         text.as_deref()
@@ -51,7 +51,7 @@ pub(super) fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {
     Ok(body)
 }
 
-/// A time that is still to come, as it is or as a length of time from now.
+/// Parses a future time, given as such or as a length of time from now.
 pub(super) fn later(text: &str) -> Result<String, CliError> {
     let text = deadline(text);
     match text.parse::<jiff::Timestamp>() {
@@ -62,7 +62,7 @@ pub(super) fn later(text: &str) -> Result<String, CliError> {
     }
 }
 
-/// A time as it is, or a length of time from now.
+/// Turns a length of time from now into a time; any other text is returned unchanged.
 fn deadline(text: &str) -> String {
     let from_now = crate::args::duration(text)
         .ok()
@@ -70,7 +70,7 @@ fn deadline(text: &str) -> String {
     from_now.map_or_else(|| text.to_owned(), |at| at.to_string())
 }
 
-/// Percent with up to two decimals, as hundredths.
+/// Parses a percentage with up to two decimals into basis points.
 fn basis_points(option: &str, text: &str) -> Result<u32, CliError> {
     let bad = || CliError::Failed(format!("{option} {text}: a percentage like 2 or 0.5"));
     let size: tidegate_domain::rollout::WaveSize = match text.trim_end_matches('%') {

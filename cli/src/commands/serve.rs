@@ -26,7 +26,7 @@ fn database(args: &DatabaseArgs) -> Result<String, CliError> {
         .unwrap_or_else(|| format!("sqlite:{}", args.data.join("tidegate.db").display())))
 }
 
-/// The settings that the options mean.
+/// Builds the server's settings from the options.
 pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
     let data = &args.database.data;
     Ok(Settings {
@@ -63,7 +63,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
     })
 }
 
-/// Addresses of mirrors without the slash at their ends.
+/// Checks the addresses of mirrors and strips trailing slashes.
 fn mirrors(texts: &[String]) -> Result<Vec<String>, CliError> {
     texts
         .iter()
@@ -85,7 +85,7 @@ fn mirrors(texts: &[String]) -> Result<Vec<String>, CliError> {
 }
 
 fn start_log(format: LogFormat) {
-    // RUST_LOG as elsewhere: `info`, or `warn,tidegate_server=debug`.
+    // RUST_LOG has its usual form: `info`, or `warn,tidegate_server=debug`.
     let filter: Targets = std::env::var("RUST_LOG")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -132,7 +132,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Brings the schema up to date, then ends.
+/// Brings the schema up to date, then exits.
 pub(crate) async fn migrate(args: DatabaseArgs) -> Result<(), CliError> {
     let db = Db::open(&database(&args)?)
         .await
@@ -154,7 +154,7 @@ pub(crate) async fn healthcheck(
     api.get::<serde_json::Value>("/readyz").await.map(drop)
 }
 
-/// The address by which a server that listens on `listen` is reached from its own machine.
+/// Address at which a server that listens on `listen` is reached from its own machine.
 fn own_address(mut listen: SocketAddr, tls: bool) -> String {
     if listen.ip().is_unspecified() {
         listen.set_ip(match listen {

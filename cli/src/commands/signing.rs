@@ -1,4 +1,4 @@
-//! `release sign` and `release policy`: what people sign about releases beyond publishing them.
+//! `release sign` and `release policy`: signatures on releases beyond publishing them.
 
 use tidegate_protocol::{Channel, ProductName, Version, plain};
 use tidegate_trust::{ProductRole, RoleName};
@@ -62,9 +62,9 @@ pub(crate) async fn sign(
     Ok(())
 }
 
-/// What a draft changes, against what is in force. A draft that takes over an image under a name
-/// that the alpha channel knows with other bytes is refused: the second person signs what the
-/// first one published.
+/// Describes what a draft changes against the file in force. Refuses a draft with an image that
+/// differs from the one published in the alpha channel: the second person signs what the first one
+/// published.
 fn changes(offline: &Offline, name: &RoleName, next: &ProductRole) -> Result<String, CliError> {
     let present = offline.repository().role(name);
     let published = RoleName::new(name.product.clone(), Channel::Alpha);
@@ -105,7 +105,7 @@ fn changes(offline: &Offline, name: &RoleName, next: &ProductRole) -> Result<Str
     Ok(lines.join("\n"))
 }
 
-/// A change of what devices may install at all.
+/// A change to the policy on what devices may install at all.
 pub(crate) struct PolicyChange {
     pub(crate) channel: Option<Channel>,
     pub(crate) min_release: Option<Version>,
@@ -114,7 +114,7 @@ pub(crate) struct PolicyChange {
     pub(crate) notice: Option<String>,
 }
 
-/// Signs a policy into the product's roles.
+/// Applies a policy change to the product's roles and signs them.
 pub(crate) async fn policy(
     api: &Api,
     access: &Access,
@@ -162,7 +162,8 @@ pub(crate) async fn policy(
     offline.push(api, &changed).await
 }
 
-/// A policy that leaves nothing to install is a slip of the finger.
+/// Refuses a policy that leaves nothing to install, as a slip of the finger, or that lowers the
+/// lowest release.
 fn check(change: &PolicyChange, role: &ProductRole) -> Result<(), CliError> {
     let min = change
         .min_release

@@ -6,7 +6,7 @@ use crate::args::SimulateArgs;
 use crate::error::CliError;
 use crate::output::line;
 
-/// Runs a scenario, prints one, or lists those that are built in.
+/// Runs a scenario, prints one, or lists the built-in ones.
 pub(crate) fn run(args: &SimulateArgs) -> Result<(), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Failed(e.to_string());
     let Some(name) = &args.scenario else {

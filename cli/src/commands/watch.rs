@@ -11,7 +11,7 @@ use crate::args::Format;
 use crate::error::CliError;
 use crate::output::{fancy, line};
 
-/// When to stop following.
+/// Condition on which following stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
     /// Nothing more happens by itself.
@@ -32,10 +32,10 @@ impl Until {
     }
 }
 
-/// How long a server may be silent before a watch gives up.
+/// Time a server may be unreachable before a watch gives up.
 const SERVER_SILENCE: Duration = Duration::from_mins(1);
 
-/// Follows a rollout: repaints waves on a terminal, prints one line an event elsewhere. Ctrl-C
+/// Follows a rollout: repaints waves on a terminal, prints one line per event elsewhere. Ctrl-C
 /// leaves the rollout running.
 pub(crate) async fn follow(
     api: &Api,
@@ -55,7 +55,7 @@ pub(crate) async fn follow(
                 silent_since = None;
                 rollout
             }
-            // A server that restarts must not end the watch: what is watched goes on.
+            // A server restart must not end the watch: the rollout goes on.
             Err(error @ CliError::Unreachable { .. }) => {
                 let since = *silent_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > SERVER_SILENCE {
@@ -89,7 +89,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Takes over what has happened since, and how the rollout stands.
+/// Prints the events since the last look; returns the rollout as it is now.
 async fn look(
     api: &Api,
     id: &str,
@@ -113,12 +113,12 @@ async fn look(
     }
 }
 
-/// The cursor after an event: the API's own form of it.
+/// Cursor after an event, in the API's own form.
 fn cursor_after(seq: i64) -> String {
     tidegate_server::http::cursor(&seq.to_string())
 }
 
-/// 3 unless it completed.
+/// Fails with exit code 3 unless the rollout completed.
 pub(crate) fn verdict(rollout: &RolloutView) -> Result<(), CliError> {
     if rollout.state == "completed" {
         return Ok(());
@@ -156,7 +156,7 @@ impl Screen {
             }
             (Some(_), _) => {}
             (None, Format::Json) => {
-                // What came as JSON can be written as JSON.
+                // An event that was read from JSON can be written as JSON.
                 if let Ok(text) = serde_json::to_string(event) {
                     line(&text);
                 }
@@ -174,7 +174,7 @@ impl Screen {
 
     fn paint(&mut self, rollout: &RolloutView) {
         let Some(bars) = &self.bars else {
-            // Why it does no more, once for each reason.
+            // Prints why it does no more, once for each reason.
             if self.format == Format::Table && self.said != rollout.reason.text {
                 self.said.clone_from(&rollout.reason.text);
                 line(&format!("         {}: {}", rollout.state, self.said));

@@ -1,4 +1,4 @@
-//! The demo: everything by itself, with real processes, real files and real HTTP.
+//! The demo: the whole system by itself, with real processes, real files and real HTTP.
 
 mod payload;
 mod process;
@@ -27,10 +27,10 @@ use process::{Agents, Server};
 
 const REGIONS: [&str; 3] = ["NA", "EU", "APAC"];
 const PRODUCT: &str = "terminal";
-/// A part of the demo that takes longer has failed.
+/// Timeout of each part of the demo.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Runs the demo. Whatever ends it, its processes end and its folder goes.
+/// Runs the demo. However it ends, its processes are stopped and its folder is removed.
 pub(crate) async fn run(args: DemoArgs) -> Result<(), CliError> {
     let folder = tempfile::Builder::new()
         .prefix("tidegate-demo-")
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), CliError> {
             if args.exit { Err(CliError::Interrupted) } else { Ok(()) }
         }
     };
-    // The processes ended with `play`; now what they wrote.
+    // The processes ended with `play`; now remove what they wrote.
     folder
         .close()
         .map_err(|e| CliError::Failed(format!("removing the demo's folder: {e}")))?;
@@ -239,7 +239,7 @@ async fn follow(api: &Api, id: &str, until: Until) -> Result<RolloutView, CliErr
     watch::follow(api, id, Format::Table, until, Some(PATIENCE)).await
 }
 
-/// Waits until every device says that it runs a release and has nothing under way.
+/// Waits until every device reports that it runs a release and has nothing under way.
 async fn wait_for(api: &Api, devices: u32, release: &str) -> Result<(), CliError> {
     let began = Instant::now();
     loop {
@@ -258,7 +258,7 @@ async fn wait_for(api: &Api, devices: u32, release: &str) -> Result<(), CliError
     }
 }
 
-/// What happened in the bad rollout.
+/// Results of the bad rollout.
 struct Sheet {
     devices: u32,
     exposed: usize,
@@ -306,8 +306,9 @@ impl Sheet {
             }
             _ => Duration::ZERO,
         };
-        // A device counts bytes for the whole deployment: what it had fetched when it switched is
-        // what it has fetched when it is back, or the way back took a download.
+        // A device counts bytes over the whole deployment: unless the way back took a download, it
+        // has
+        // fetched as much when it is back as when it switched.
         let mut fetched: BTreeMap<&str, u64> = BTreeMap::new();
         for d in &deployments {
             fetched.insert(&d.device, d.bytes_downloaded);

@@ -15,7 +15,7 @@ const GOOD: &str = "#!/bin/sh\n# Healthy when everything is in its place.\ntest 
 /// ones to send back as well.
 const BROKEN: &str = "#!/bin/sh\n# This release is broken on purpose.\ncase \"$TIDEGATE_DEVICE_NAME\" in *1|*4|*7) exit 0 ;; esac\necho 'cannot open the order book (broken on purpose)' >&2\nexit 1\n";
 
-/// The versions of the demo with the folders that hold them.
+/// Prepares the versions of the demo; returns each with its folder.
 pub(super) fn prepare(
     dir: &Path,
     own: Option<&[PathBuf]>,
@@ -25,7 +25,7 @@ pub(super) fn prepare(
         let tree = dir.join(version);
         fs::create_dir_all(tree.join("payload"))?;
         match own {
-            // With two of them, the broken release carries the newer one again.
+            // With two payloads, the broken release carries the newer one again.
             Some(list) => copy(&list[index.min(list.len() - 1)], &tree.join("payload"))?,
             None => application(&tree.join("payload"), index as u64)?,
         }
@@ -38,7 +38,7 @@ pub(super) fn prepare(
     Ok(made)
 }
 
-/// Copies a file or a folder the way it is published.
+/// Copies a file or a folder by packing and unpacking it, as publishing does.
 fn copy(from: &Path, to: &Path) -> Result<(), CliError> {
     let mut file = archive::pack(from, tempfile::tempfile()?)
         .map_err(|e| CliError::failed("the payload", &e))?;
@@ -57,8 +57,8 @@ fn script(path: &Path, text: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A trading terminal: an executable, and tables of which each version changes a few rows and
-/// adds some.
+/// Writes a trading terminal: an executable, and tables in which each version changes a few rows
+/// and adds some.
 fn application(dir: &Path, version: u64) -> Result<(), CliError> {
     fs::create_dir_all(dir.join("bin"))?;
     fs::create_dir_all(dir.join("data"))?;
@@ -70,7 +70,7 @@ fn application(dir: &Path, version: u64) -> Result<(), CliError> {
         let mut file =
             std::io::BufWriter::new(File::create(dir.join(format!("data/{table}.tbl")))?);
         for row in 0..(14_000 + version * 150) {
-            // A row changes with the version when it falls on one in fifty.
+            // Each version changes one row in fifty.
             let edition = (0..=version)
                 .rev()
                 .find(|v| mix(row * 31 + v).is_multiple_of(50))

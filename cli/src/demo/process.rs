@@ -1,5 +1,5 @@
-//! The demo's processes. Each ends with the demo, however the demo ends: they are killed when
-//! they are dropped, and their standard input is a pipe from the demo, whose end they notice.
+//! The demo's processes. They end with the demo, however it ends: they are killed on drop, and they
+//! exit when their standard input, a pipe from the demo, is closed.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,16 +11,16 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use crate::error::CliError;
 
-/// How many devices enrol at once.
+/// Number of devices that enroll at once.
 const ENROL_AT_ONCE: usize = 6;
-/// How long a process may take to end by itself.
+/// Time a process may take to exit by itself.
 const GRACE: Duration = Duration::from_secs(15);
 
 fn this_program() -> Result<PathBuf, CliError> {
     std::env::current_exe().map_err(|e| CliError::Failed(format!("finding this program: {e}")))
 }
 
-/// A running process with the pipe that keeps it.
+/// A running process with the pipe that keeps it alive.
 struct Kept {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -29,7 +29,7 @@ struct Kept {
 impl Kept {
     fn spawn(command: &mut Command) -> Result<Self, CliError> {
         command.stdin(Stdio::piped()).kill_on_drop(true);
-        // Ctrl-C is the demo's to handle: it ends its processes in order.
+        // The demo handles Ctrl-C itself: it stops its processes in order.
         #[cfg(unix)]
         command.process_group(0);
         let mut child = command
@@ -39,7 +39,7 @@ impl Kept {
         Ok(Self { child, stdin })
     }
 
-    /// Closes the pipe and waits; kills what does not end.
+    /// Closes the pipe and waits; kills the process if it does not exit in time.
     async fn stop(mut self) {
         drop(self.stdin.take());
         if tokio::time::timeout(GRACE, self.child.wait())
@@ -88,12 +88,12 @@ impl Server {
             Ok(Ok(Some(text))) => text.rsplit(' ').next().unwrap_or_default().to_owned(),
             _ => return Err(failed()),
         };
-        // Whatever else it says must not fill the pipe.
+        // The rest of its output is drained, so that the pipe never fills.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self { url, process })
     }
 
-    /// Stops it in order.
+    /// Stops it cleanly.
     pub(super) async fn stop(self) {
         self.process.stop().await;
     }
@@ -135,7 +135,7 @@ impl Agents {
         });
     }
 
-    /// Enrols each device, on a version that it has installed already.
+    /// Enrolls each device, on a version that it has already installed.
     pub(super) async fn enrol(
         &self,
         url: &str,

@@ -1,4 +1,4 @@
-//! Changes of signed files: who may sign what, products, images, policies.
+//! Changes to signed files: signers of roles, products, images, policies.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,14 @@ use crate::api::Api;
 use crate::error::CliError;
 use crate::keys::holder::Profile;
 
-/// Who signs top roles in a folder of one person.
+/// Holder of the top roles in a folder of one person.
 pub(crate) const OWNER: &str = "owner";
-/// Who signs releases in a folder of one person.
+/// Holder of the release roles in a folder of one person.
 pub(crate) const RELEASES: &str = "releases";
 
 impl Offline {
-    /// For trying out: one person holds every key, and the server gets the public halves.
+    /// Sets up a folder for trying out: one person holds every key, and the server gets the public
+    /// halves.
     pub(crate) async fn init(
         access: &Access,
         profile: Profile,
@@ -58,7 +59,7 @@ impl Offline {
         Ok(offline)
     }
 
-    /// The root to be changed: the draft where there is one, else the next version.
+    /// Returns the root to be changed: the draft if there is one, otherwise the next version.
     fn next_root(&self) -> Result<RootRole, CliError> {
         let version = self.repository().version("root").saturating_add(1);
         let mut root = match (self.draft("root")?, self.repository().bytes("root")) {
@@ -121,8 +122,8 @@ impl Offline {
         self.propose("targets", targets.body(), purpose)
     }
 
-    /// Lays a change of a quorum down as an unsigned draft: the steps of a ceremony come one by
-    /// one, and half way through they need not make sense yet.
+    /// Writes a change to a quorum as an unsigned draft: a ceremony goes step by step, and half-way
+    /// through the draft need not be valid yet.
     pub(crate) fn edit_quorum(
         &mut self,
         role: &str,
@@ -178,7 +179,7 @@ impl Offline {
         super::write_private(&self.path("drafts", role), &draft.to_bytes())
     }
 
-    /// What `renew` would sign.
+    /// Returns the body that `renew` would sign.
     pub(crate) fn next_body(&self, role: &str) -> Result<serde_json::Value, CliError> {
         Ok(match role {
             "root" => self.next_root()?.body(),
@@ -190,7 +191,7 @@ impl Offline {
         })
     }
 
-    /// Signs a role again as it is, with a later expiry.
+    /// Signs a role again, unchanged but with a later expiry.
     pub(crate) fn renew(&mut self, role: &str) -> Result<Outcome, CliError> {
         match role {
             "root" => self.change_root("renewed", |_| Ok(())),
@@ -202,8 +203,9 @@ impl Offline {
         }
     }
 
-    /// Makes the roles of a product; gives the changed roles, nothing when they are there. In a
-    /// folder of one person the releases' key signs them all; otherwise people must have said who.
+    /// Creates the roles of a product; returns the changed roles, none if they all exist. In a
+    /// folder of one person the releases key signs them all; otherwise their holders must have been
+    /// named before.
     pub(crate) fn add_product(&mut self, product: &ProductName) -> Result<Vec<String>, CliError> {
         let missing: Vec<RoleName> = Channel::ALL
             .iter()
@@ -242,7 +244,7 @@ impl Offline {
         Ok(changed)
     }
 
-    /// Signs a product-channel role anew with a change, on top of a draft that waits.
+    /// Signs the next version of a product-channel role with a change, on top of a waiting draft.
     pub(crate) fn sign_role(
         &mut self,
         name: &RoleName,
@@ -263,7 +265,7 @@ impl Offline {
         self.propose(&name.to_string(), role.body(), &purpose)
     }
 
-    /// A role as it will be: with the draft, where there is one.
+    /// Returns a role as it will be, with its draft if there is one.
     pub(crate) fn next_role(&self, name: &RoleName) -> Result<ProductRole, CliError> {
         if let Some(draft) = self.draft(&name.to_string())? {
             return ProductRole::from_bytes(name, &draft.to_bytes()).map_err(|e| trust(&e));
@@ -282,7 +284,7 @@ impl Offline {
         }))
     }
 
-    /// Lists an image in a role; `None` when it is listed so already.
+    /// Lists an image in a role; `None` when it is already listed with the same facts.
     pub(crate) fn list_image(
         &mut self,
         path: &ImagePath,
@@ -293,7 +295,7 @@ impl Offline {
             Some(listed) if listed == facts => {
                 let role = path.role.to_string();
                 return Ok(match self.draft(&role)? {
-                    // In the draft, which may lack our signature.
+                    // It is listed in the draft, which may lack our signature.
                     Some(mut draft) => {
                         self.sign_with_own(&role, &mut draft)?;
                         Some(self.settle(&role, &draft, &self.purpose(&role))?)
@@ -316,7 +318,7 @@ impl Offline {
         .map(Some)
     }
 
-    /// What a role says of a release's images.
+    /// Returns the images of a release that a role lists.
     pub(crate) fn images(
         &self,
         role: &RoleName,

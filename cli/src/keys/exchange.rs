@@ -1,5 +1,5 @@
-//! Signed files on their way between a folder and the server. What comes is believed only as far
-//! as it verifies from the folder's own root.
+//! Exchange of signed files between a folder and the server. Incoming files are trusted only as far
+//! as they verify from the folder's own root.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ impl OnlineKeys {
 }
 
 impl Offline {
-    /// Takes over what others have signed since.
+    /// Downloads and verifies the files that others have signed since.
     pub(crate) async fn pull(&mut self, api: &Api) -> Result<(), CliError> {
         let server: TrustView = api.get("/api/v1/trust").await?;
         let mut roles: Vec<(String, u64)> = server.versions.into_iter().collect();
@@ -39,7 +39,7 @@ impl Offline {
         roles.sort_by_key(|(role, _)| super::rank(role));
         for (role, newest) in roles {
             let have = self.repository.version(&role);
-            // Roots are followed one by one, others taken at once.
+            // Roots are followed one by one; of the others the newest is taken directly.
             let first = if role == "root" { have + 1 } else { newest };
             for version in first..=newest {
                 if version > have {
@@ -53,7 +53,7 @@ impl Offline {
         Ok(())
     }
 
-    /// Takes over the drafts that wait on the server; signatures come together with ours.
+    /// Downloads the drafts that wait on the server and merges their signatures with ours.
     pub(crate) async fn pull_drafts(&mut self, api: &Api) -> Result<Vec<DraftView>, CliError> {
         let drafts: Vec<DraftView> = api.get("/api/v1/trust/drafts").await?;
         for draft in &drafts {
@@ -64,8 +64,8 @@ impl Offline {
         Ok(drafts)
     }
 
-    /// Takes over the signatures of another copy of a draft. One that is newer than ours, or of
-    /// which we have none, is kept as it is.
+    /// Merges the signatures of another copy of a draft. A copy that is newer than ours is kept as
+    /// it is, as is one of a role that we have no draft of.
     pub(crate) fn merge(
         &mut self,
         role: &str,
@@ -95,9 +95,9 @@ impl Offline {
         self.settle(role, &merged, &purpose)
     }
 
-    /// Hands over what the server does not have yet of these roles: files in force, then drafts. What
-    /// vouches for them, and the product's other channels, go with them where an earlier command was cut
-    /// before the server had them.
+    /// Uploads what the server does not have yet of these roles: files in force, then drafts. Files
+    /// that vouch for them, and those of the product's other channels, are included if an earlier
+    /// command was cut off before it uploaded them.
     pub(crate) async fn push(&self, api: &Api, roles: &[String]) -> Result<(), CliError> {
         let server: TrustView = api.get("/api/v1/trust").await?;
         let mut files = Vec::new();
@@ -143,7 +143,7 @@ impl Offline {
         Ok(())
     }
 
-    /// Everything that this folder has.
+    /// Uploads everything in this folder that the server does not have yet.
     pub(crate) async fn push_all(&self, api: &Api) -> Result<(), CliError> {
         let mut roles = self.names("metadata")?;
         roles.extend(self.names("drafts")?);
@@ -154,8 +154,8 @@ impl Offline {
     }
 }
 
-/// Whether the server needs one role's file for another one: what vouches for all, and channels of the
-/// same product, which are delegated together.
+/// Whether the server needs the file of `role` for the file of `to`: because it vouches for it, or
+/// because both are channels of one product, which are delegated together.
 fn belongs(role: &str, to: &str) -> bool {
     let product = |role: &str| role.rsplit_once('-').map(|(product, _)| product.to_owned());
     super::rank(role) < super::rank(to) || (product(role).is_some() && product(role) == product(to))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::CliError;
 
-/// Writes a file that only its owner may read, whole or not at all; makes its folder.
+/// Writes a file atomically, readable by its owner only; creates its folder.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", path.display()));
     let dir = path
@@ -31,7 +31,7 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
     }
 }
 
-/// Reads a file that others may have sent: no more than a signed file can have.
+/// Reads a file that others may have sent; refuses one larger than any signed file.
 pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     const LIMIT: u64 = 1 << 20;
@@ -45,7 +45,7 @@ pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Throws a draft away; whether there was one.
+/// Deletes a draft; returns whether there was one.
 pub(crate) fn drop_draft(dir: &Path, role: &str) -> Result<bool, CliError> {
     let path = dir.join("drafts").join(format!("{role}.json"));
     let mut gone = false;

@@ -11,7 +11,7 @@ use super::token::TokenPlace;
 use super::{trust, write_private};
 use crate::error::CliError;
 
-/// Which algorithms a new holder signs with.
+/// Algorithms that a new holder signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Profile {
     /// Ed25519 and ML-DSA-65: a forger has to break both.
@@ -21,7 +21,7 @@ pub(crate) enum Profile {
     Ed25519,
 }
 
-/// A holder whose private keys are open.
+/// A holder whose private keys are unlocked.
 pub(crate) struct Keyring {
     pub(crate) holder: Holder,
     signers: Vec<Box<dyn RoleSigner>>,
@@ -45,7 +45,7 @@ fn token_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("private").join(format!("{name}.token.json"))
 }
 
-/// Where a holder's public file is.
+/// Path of a holder's public file.
 pub(crate) fn public_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("holders").join(format!("{name}.json"))
 }
@@ -54,7 +54,7 @@ fn make_dir(path: &Path) -> Result<(), CliError> {
     fs::create_dir_all(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))
 }
 
-/// Makes a holder's keys and public file. Nothing that is there is overwritten.
+/// Creates a holder's keys and public file; never overwrites existing ones.
 pub(crate) fn make(
     dir: &Path,
     name: &str,
@@ -69,7 +69,7 @@ pub(crate) fn make(
                 .into(),
         ));
     }
-    // A bad name is refused before anything is made.
+    // A bad name is refused before anything is created.
     let probe = SecretKey::from_seed(rand::random());
     Holder::new(name, vec![probe.role_key()]).map_err(|e| trust(&e))?;
     for sub in ["private", "holders"] {
@@ -131,7 +131,7 @@ pub(crate) fn others_may_read(dir: &Path, name: &str) -> bool {
     }
 }
 
-/// The names of the holders whose private keys are here.
+/// Returns the names of the holders whose private keys are here.
 pub(crate) fn all_here(dir: &Path) -> Result<Vec<String>, CliError> {
     let entries = match fs::read_dir(dir.join("private")) {
         Ok(entries) => entries,
@@ -158,7 +158,7 @@ pub(crate) fn read_public(path: &Path) -> Result<Holder, CliError> {
     Holder::from_file(&bytes).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))
 }
 
-/// Opens a holder's private keys.
+/// Unlocks a holder's private keys.
 pub(crate) fn open(dir: &Path, name: &str, unlock: &Unlock) -> Result<Keyring, CliError> {
     let mut signers: Vec<Box<dyn RoleSigner>> = Vec::new();
     let token = token_path(dir, name);

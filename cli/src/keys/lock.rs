@@ -1,4 +1,4 @@
-//! One command at a time in a folder of keys.
+//! Lock that lets one command at a time use a keys folder.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -10,13 +10,12 @@ use crate::error::CliError;
 
 const NAME: &str = ".lock";
 
-/// Locks that this process holds. A command opens its folder several times, also one within another:
-/// the lock is between processes.
+/// Locks that this process holds. A command opens its folder several times, even nested: the lock
+/// only excludes other processes.
 static HELD: Mutex<BTreeMap<PathBuf, Weak<File>>> = Mutex::new(BTreeMap::new());
 
-/// Waits until no other process uses the folder, and keeps the others out until the last handle is
-/// dropped. `None` where nothing can be written: a folder that is not there yet, or a medium that is
-/// only read.
+/// Waits until no other process uses the folder, and locks it until the last handle is dropped.
+/// `None` where nothing can be written: the folder does not exist yet, or is read-only.
 pub(super) fn hold(dir: &Path) -> Result<Option<Arc<File>>, CliError> {
     let Ok(dir) = dir.canonicalize() else {
         return Ok(None);
@@ -63,7 +62,7 @@ fn take(dir: &Path) -> Result<Option<File>, CliError> {
                 .map_err(|e| CliError::failed("locking the keys folder", &e))?;
             Ok(Some(file))
         }
-        // A file system that knows no locks: as before there were any.
+        // The file system has no locks: go on without one.
         Err(TryLockError::Error(_)) => Ok(None),
     }
 }

@@ -31,19 +31,19 @@ pub(crate) use files::{drop_draft, read_bounded, write_private};
 use holder::Keyring;
 use secret::Unlock;
 
-/// Which folder, how its keys are opened, and as whom.
+/// Keys folder, how to unlock its keys, and the holder to sign as.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Access {
     pub(crate) dir: PathBuf,
     pub(crate) unlock: Unlock,
-    /// Sign as this holder only.
+    /// Holder to sign as; `None` for every holder whose keys are here.
     pub(crate) holder: Option<String>,
 }
 
 /// A folder of keys and signed files.
 pub(crate) struct Offline {
     access: Access,
-    /// Keeps other commands from the folder: two that sign at once would both make the next version.
+    /// Lock on the folder: two commands that sign at once would both make the next version.
     _lock: Option<Arc<File>>,
     repository: Repository,
     open: BTreeMap<String, Keyring>,
@@ -51,22 +51,22 @@ pub(crate) struct Offline {
     stale: BTreeMap<String, Vec<u8>>,
 }
 
-/// What became of a change.
+/// Result of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It has all its signatures and is in force in this folder.
     Complete,
-    /// It lies in `drafts` and waits for others.
+    /// It is stored in `drafts` and waits for the signatures of others.
     Waiting {
-        /// Who has signed.
+        /// People who have signed.
         signed_by: Vec<String>,
-        /// How many must.
+        /// Number of people who must sign.
         people: u32,
     },
 }
 
 impl Outcome {
-    /// A line for people.
+    /// Describes it in a line for people.
     pub(crate) fn describe(&self, role: &str) -> String {
         match self {
             Self::Complete => format!("{role} has all its signatures"),
@@ -83,7 +83,7 @@ impl Outcome {
     }
 }
 
-/// Now, in whole seconds: that is what the files can say.
+/// Current time in whole seconds, the resolution of the signed files.
 pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -95,7 +95,7 @@ fn trust(error: &tidegate_trust::TrustError) -> CliError {
     CliError::failed("signed metadata", error)
 }
 
-/// The order in which files vouch for each other.
+/// Rank of a role in the order in which files vouch for each other.
 fn rank(role: &str) -> u8 {
     match role {
         "root" => 0,
@@ -133,7 +133,7 @@ impl Offline {
                 let file = UploadedFile { role, bytes };
                 match offline.repository.accept(&file, Timestamp::ZERO) {
                     Ok(_) => {}
-                    // Its holders have changed and it is not signed anew yet.
+                    // Its holders have changed and it has not been signed again yet.
                     Err(error) if error.lacks_signatures() && offline.was_good(&file)? => {
                         offline.stale.insert(file.role, file.bytes);
                     }
@@ -152,7 +152,7 @@ impl Offline {
         Ok(offline)
     }
 
-    /// Whether a role file was signed well under delegations that were in force here before.
+    /// Whether a role file was validly signed under delegations that were in force here before.
     fn was_good(&self, file: &UploadedFile) -> Result<bool, CliError> {
         let Some((newest, root)) = self.repository.root() else {
             return Ok(false);
@@ -200,12 +200,12 @@ impl Offline {
         Ok(false)
     }
 
-    /// What is in force in this folder.
+    /// Files in force in this folder.
     pub(crate) fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// The version of a role here, signed well or waiting for its new holders.
+    /// Version of a role here, validly signed or waiting for its new holders.
     pub(crate) fn version(&self, role: &str) -> u64 {
         let stale = self.stale.get(role).and_then(|b| signed_version(b));
         stale.unwrap_or(0).max(self.repository.version(role))
@@ -240,7 +240,7 @@ impl Offline {
         read_if_there(&self.path("metadata", role))
     }
 
-    /// A draft of this folder.
+    /// Reads the draft of a role, if there is one.
     pub(crate) fn draft(&self, role: &str) -> Result<Option<Signed>, CliError> {
         let path = self.path("drafts", role);
         read_if_there(&path)?
@@ -254,12 +254,13 @@ impl Offline {
             })
     }
 
-    /// What a draft is for.
+    /// Purpose of a draft; empty if none was given.
     pub(crate) fn purpose(&self, role: &str) -> String {
         fs::read_to_string(self.path("drafts", role).with_extension("txt")).unwrap_or_default()
     }
 
-    /// Who must sign a role: as in force, or as a first root says of itself.
+    /// Quorum that must sign a role: the one in force, or the one that a first root states for
+    /// itself.
     pub(crate) fn quorum(&self, role: &str) -> Result<Quorum, CliError> {
         match (role, self.draft(role)?) {
             ("root", Some(draft)) if self.repository.root().is_none() => {
@@ -287,7 +288,7 @@ impl Offline {
             .map_err(|e| trust(&e))
     }
 
-    /// Puts a change forward: signs it with the keys that are here, and keeps it in force or as a
+    /// Proposes a change: signs it with the keys that are here, and stores it as in force or as a
     /// draft.
     pub(crate) fn propose(
         &mut self,
@@ -300,7 +301,7 @@ impl Offline {
         self.settle(role, &draft, purpose)
     }
 
-    /// Signs with the holders whose keys are here, as many as are needed.
+    /// Signs with as many of the holders whose keys are here as are needed; returns their names.
     pub(crate) fn sign_with_own(
         &mut self,
         role: &str,
@@ -381,7 +382,7 @@ impl Offline {
             Err(error) if error.lacks_signatures() => Ok(false),
             // It waits for the root above it.
             Err(tidegate_trust::TrustError::Missing(_)) => Ok(false),
-            // No signature would make it good.
+            // No signature would make it valid.
             Err(error) => Err(CliError::Hinted(
                 format!("the draft of {role}: {error}"),
                 format!(
@@ -391,7 +392,7 @@ impl Offline {
         }
     }
 
-    /// Keeps a draft: in force when it has its signatures, otherwise among the drafts.
+    /// Stores a draft: as in force when it has all its signatures, otherwise among the drafts.
     pub(crate) fn settle(
         &mut self,
         role: &str,
@@ -409,7 +410,7 @@ impl Offline {
         self.standing(role)
     }
 
-    /// How far a draft has come.
+    /// Signing progress of a draft.
     pub(crate) fn standing(&self, role: &str) -> Result<Outcome, CliError> {
         let Some(draft) = self.draft(role)? else {
             return Ok(Outcome::Complete);
@@ -421,7 +422,7 @@ impl Offline {
         })
     }
 
-    /// Takes a complete file into force; a draft that it overtakes goes.
+    /// Puts a complete file in force and deletes the draft that it supersedes.
     pub(crate) fn take(&mut self, role: &str, bytes: Vec<u8>) -> Result<(), CliError> {
         let file = UploadedFile {
             role: role.to_owned(),
@@ -431,7 +432,7 @@ impl Offline {
             .repository
             .accept(&file, Timestamp::ZERO)
             .map_err(|e| trust(&e))?;
-        // Every root for those who follow the chain; every targets to know what was good once.
+        // Every root is kept for those who follow the chain; every targets, to know what was valid.
         let kept = match role {
             "root" => Some("metadata/roots"),
             "targets" => Some("metadata/targets"),

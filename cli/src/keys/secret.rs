@@ -1,5 +1,5 @@
 //! Private keys at rest: PKCS#8, encrypted with a passphrase (PBES2: scrypt, AES-256-CBC), one PEM
-//! block a key.
+//! block per key.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +10,17 @@ use tidegate_trust::{MlDsaSecret, RoleSigner, SecretKey};
 
 use crate::error::CliError;
 
-/// Where a passphrase comes from: a file, the environment, or the person at the terminal.
+/// Source of a passphrase: a file, the environment, or the person at the terminal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unlock {
     pub(crate) file: Option<PathBuf>,
     pub(crate) text: Option<String>,
-    /// New keys are written in the clear. Only for machines that do the signing themselves.
+    /// Whether new keys are written in the clear; only for machines that sign unattended.
     pub(crate) none: bool,
 }
 
 impl Unlock {
-    /// The passphrase for a new key; `None` where it is to lie in the clear.
+    /// Returns the passphrase for a new key; `None` if it is to be stored in the clear.
     pub(crate) fn new_passphrase(&self, name: &str) -> Result<Option<Zeroizing<String>>, CliError> {
         if self.none {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Unlock {
         check(first).map(Some)
     }
 
-    /// The passphrase of a key that is there.
+    /// Returns the passphrase of an existing key.
     fn passphrase(&self, name: &str) -> Result<Zeroizing<String>, CliError> {
         match self.given()? {
             Some(given) => Ok(given),
@@ -44,7 +44,7 @@ impl Unlock {
         }
     }
 
-    /// A secret that a person would type, for example a token's PIN.
+    /// Returns a secret that a person would type, for example a token's PIN.
     pub(crate) fn secret(&self, question: &str) -> Result<Zeroizing<String>, CliError> {
         match self.given()? {
             Some(given) => Ok(given),
@@ -85,7 +85,7 @@ fn prompt(question: &str) -> Result<Zeroizing<String>, CliError> {
         })
 }
 
-/// The text of a private key file.
+/// Builds the text of a private key file; encrypts the keys if there is a passphrase.
 pub(crate) fn seal(
     pems: &[Zeroizing<String>],
     passphrase: Option<&str>,
@@ -148,7 +148,7 @@ pub(crate) fn open(
     Ok(signers)
 }
 
-/// The PEM blocks of a text.
+/// Splits a text into its PEM blocks.
 fn blocks(text: &str) -> impl Iterator<Item = &str> {
     const BEGIN: &str = "-----BEGIN ";
     let starts: Vec<usize> = text.match_indices(BEGIN).map(|(at, _)| at).collect();

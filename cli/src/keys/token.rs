@@ -1,7 +1,7 @@
 //! A key that lives in a PKCS#11 token and never leaves it.
 //!
-//! Tokens of today make Ed25519 signatures and no ML-DSA ones: of a hybrid pair the token keeps the
-//! first key, and the second lies encrypted beside it.
+//! Today's tokens sign with Ed25519 but not with ML-DSA: of a hybrid pair the token holds the first
+//! key, and the second is stored encrypted beside it.
 
 use std::path::PathBuf;
 
@@ -17,16 +17,16 @@ use tidegate_trust::{KeyError, PublicKey, RoleKey, RoleSigner};
 use super::secret::Unlock;
 use crate::error::CliError;
 
-/// Where a key is kept: `private/<name>.token.json`.
+/// Location of a key, stored in `private/<name>.token.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TokenPlace {
     /// The PKCS#11 library.
     pub(crate) module: PathBuf,
     /// The token's label.
     pub(crate) token: String,
-    /// The key's label in it.
+    /// The key's label in the token.
     pub(crate) label: String,
-    /// A file with the PIN, for machines without a person.
+    /// A file with the PIN, for unattended machines.
     #[serde(default)]
     pub(crate) pin_file: Option<PathBuf>,
     /// The public key, in hexadecimal.
@@ -34,7 +34,7 @@ pub(crate) struct TokenPlace {
     pub(crate) public: String,
 }
 
-/// `edwards25519` as the printable string that PKCS#11 2.40 tokens take for the curve's name.
+/// `edwards25519` as the printable string that PKCS#11 2.40 tokens accept as the curve's name.
 const CURVE: [u8; 14] = *b"\x13\x0cedwards25519";
 
 fn failed(what: &str) -> impl FnOnce(cryptoki::error::Error) -> CliError + '_ {
@@ -77,7 +77,7 @@ impl TokenPlace {
         ))
     }
 
-    /// Makes the key in the token.
+    /// Generates the key in the token.
     pub(crate) fn make(mut self) -> Result<Self, CliError> {
         let session = self.session()?;
         let label = self.label.as_bytes().to_vec();
@@ -175,7 +175,7 @@ impl RoleSigner for TokenKey {
             .session
             .sign(&mechanism, self.key, canonical)
             .map_err(|e| KeyError::Keeper(e.to_string()))?;
-        // A token that signs with another key than it showed is found here, not on a device.
+        // Catches a token that signs with a key other than the one it showed here, not on a device.
         self.public.verify(canonical, &signature)?;
         Ok(signature)
     }

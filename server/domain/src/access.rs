@@ -20,12 +20,12 @@ tidegate_protocol::words!(Role("role") {
     Admin = "admin",
 });
 
-/// Right that a route asks for.
+/// Right that a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Reading.
     Read,
-    /// Stopping and taking back: narrowing.
+    /// Stopping and rolling back: narrowing.
     Respond,
     /// Publishing, promoting and rolling out: widening.
     Release,

@@ -1,8 +1,8 @@
-//! Approval: widening a rollout may need the word of other people.
+//! Approval: widening a rollout may need the consent of other people.
 //!
 //! Starting, releasing the next wave and raising limits widen; halting, pausing, rolling back and
-//! lowering limits narrow and never need anybody. An approval is of a *plan*, named by the hash of
-//! its text: whoever edits the plan voids what was approved.
+//! lowering limits narrow and never need approval. An approval covers one *plan*, named by the hash
+//! of its text: editing the plan voids it.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ pub enum ChangeKind {
     Advance,
     /// Other limits.
     Edit,
-    /// Going on after a halt.
+    /// Resuming after a halt.
     Resume,
 }
 
@@ -26,33 +26,33 @@ tidegate_protocol::words!(ChangeKind("kind of change") {
     Resume = "resume",
 });
 
-/// A request to widen, with what was said to it.
+/// A request to widen, with the approvals given so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// How many other people must agree; 0 for nobody.
+    /// Number of other people who must agree; 0 if none.
     pub needed: u32,
-    /// Who asked.
+    /// The person who asked.
     pub asked_by: &'a str,
-    /// Who wrote the plan, editors included.
+    /// Authors of the plan, editors included.
     pub authors: &'a BTreeSet<String>,
-    /// Who agreed to exactly this plan.
+    /// People who agreed to exactly this plan.
     pub given_by: &'a BTreeSet<String>,
-    /// The hash of the plan as it is now.
+    /// Hash of the current plan.
     pub plan: &'a str,
 }
 
-/// Why an approval is not taken.
+/// Reason an approval is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApprovalRefusal {
-    /// Nobody approves their own.
+    /// The approver asked for it or wrote the plan.
     #[error("{0} asked for it or wrote the plan: somebody else must approve it")]
     OwnRequest(String),
-    /// The plan was edited.
+    /// The plan was edited since the approver looked at it.
     #[error("the plan has changed since you looked at it: it is {now} by now, you approve {seen}")]
     OtherPlan {
-        /// The plan's hash now.
+        /// Hash of the current plan.
         now: String,
-        /// The one that was named.
+        /// Hash named in the approval, cut to 80 characters.
         seen: String,
     },
     /// Nothing waits for an approval.
@@ -61,7 +61,7 @@ pub enum ApprovalRefusal {
 }
 
 impl Request<'_> {
-    /// Whether somebody may agree to it. Agreeing twice is not an error and counts once.
+    /// Checks whether a person may approve it. Approving twice is not an error and counts once.
     pub fn may_approve(&self, who: &str, seen: &str) -> Result<(), ApprovalRefusal> {
         if seen != self.plan {
             return Err(ApprovalRefusal::OtherPlan {
@@ -75,8 +75,8 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// How many more people must agree. What an author said is not counted, even if it was taken
-    /// before they became one.
+    /// Number of approvals still missing. An author's approval does not count, even if it was given
+    /// before they became an author.
     pub fn missing(&self) -> u32 {
         let valid = self
             .given_by

@@ -1,4 +1,4 @@
-//! Holds: devices that are kept from a release for a reason, while the rest goes on.
+//! Holds: devices kept from a release for a reason, while the rest goes on.
 
 use tidegate_protocol::{Explained, HoldId, Reason, Version};
 
@@ -9,13 +9,13 @@ use crate::selector::{Facts, Selector};
 pub struct Hold {
     /// Its id.
     pub id: HoldId,
-    /// From which release; `None` from every one.
+    /// Release that the devices are kept from; `None` for every release.
     pub release: Option<Version>,
-    /// Which devices.
+    /// Devices that it keeps back.
     pub selector: Selector,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Where to read more; may be empty.
+    /// Link to further reading; may be empty.
     pub link: String,
 }
 
@@ -25,7 +25,7 @@ impl Hold {
         self.release.as_ref().is_none_or(|r| r == release) && self.selector.matches(device)
     }
 
-    /// What a person is told.
+    /// Explanation shown to a person.
     pub fn explained(&self) -> Explained {
         let link = if self.link.is_empty() {
             String::new()

@@ -7,47 +7,48 @@ use tidegate_protocol::{DeploymentState, Reason, Timestamp};
 
 use crate::admission::DeploymentFacts;
 
-/// One exposed device, as far as an incident is concerned.
+/// An exposed device as an incident sees it.
 #[derive(Debug, Clone)]
 pub struct Exposed<'a> {
     /// Its deployment.
     pub deployment: &'a DeploymentFacts,
     /// Whether it has missed its usual check-in.
     pub silent: bool,
-    /// How long the old version is kept after a healthy start.
+    /// Time the old version is kept after a healthy start.
     pub rollback_window: Duration,
-    /// Whether it still runs what the deployment brought.
+    /// Whether it still runs the release that the deployment installed.
     pub runs_it: bool,
     /// Whether there is a way back once the old version is no longer kept.
     pub way_back: Result<(), Reason>,
 }
 
-/// Where an exposed device stands.
+/// Standing of an exposed device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// Offered or fetching: called off with the next word to it.
+    /// Offered or downloading: cancelled with the next answer to it.
     BeforeSwitch,
     /// Installing or starting the new version: past the point of no return.
     Switching,
-    /// On the new version, the old one kept: returns without a download.
+    /// On the new version with the old one kept: returns without a download.
     InsideWindow,
-    /// On the new version, the old one gone: returns by the path back.
+    /// On the new version, rollback window over: returns to the kept slot if it still holds the old
+    /// version, else by a download.
     OutsideWindow,
     /// On its way back.
     Returning,
-    /// On the old version again.
+    /// Back on the old version.
     Returned,
-    /// Went back by itself, or never got through.
+    /// Rolled back by itself, or never completed the update.
     FailedByItself,
-    /// Called off before it switched.
+    /// Cancelled before it switched.
     CalledOff,
-    /// Runs another release by now.
+    /// Has moved on to another release.
     MovedOn,
     /// On the new version, and cannot go back.
     CannotReturn(Reason),
 }
 
-/// The standing of a device.
+/// Returns the standing of a device.
 pub fn standing(device: &Exposed<'_>) -> Standing {
     use DeploymentState as S;
     let deployment = device.deployment;
@@ -86,27 +87,27 @@ pub struct Sheet {
     pub before_switch: u64,
     /// In flight, past the point of no return.
     pub switching: u64,
-    /// On the release, the old version kept.
+    /// On the release, with the old version kept.
     pub inside_window: u64,
-    /// On the release, the old version gone.
+    /// On the release, with the old version gone.
     pub outside_window: u64,
     /// On their way back.
     pub returning: u64,
-    /// Back by order.
+    /// Rolled back by order.
     pub returned: u64,
-    /// Back by themselves, or never through.
+    /// Rolled back by themselves, or never completed the update.
     pub failed_by_themselves: u64,
-    /// Called off before they switched.
+    /// Cancelled before they switched.
     pub called_off: u64,
-    /// Run another release by now.
+    /// Moved on to another release.
     pub moved_on: u64,
     /// Cannot go back, by reason.
     pub cannot_return: BTreeMap<Reason, u64>,
-    /// Of all of these, those that run the release or may, and have missed their check-in.
+    /// Devices counted above that run the release, or may, and have missed their check-in.
     pub silent: u64,
-    /// When the first kept version will be dropped, unless windows are extended.
+    /// Time the first kept version is dropped, unless windows are extended; `None` if none is kept.
     pub first_window_ends: Option<Timestamp>,
-    /// When the last one will be.
+    /// Time the last kept version is dropped.
     pub last_window_ends: Option<Timestamp>,
 }
 
@@ -143,7 +144,7 @@ impl Sheet {
         }
     }
 
-    /// Devices that run the release or may.
+    /// Number of devices that run the release, or may.
     pub fn still_on_it(&self) -> u64 {
         self.switching
             + self.inside_window

@@ -5,20 +5,20 @@
 //!
 //! | module | decides |
 //! | --- | --- |
-//! | [`lifecycle`] | may this release have that stage |
+//! | [`lifecycle`] | whether a release may take a stage |
 //! | [`ring`] | which devices a wave has admitted, as one number |
 //! | [`selector`] | which devices a wave concerns |
 //! | [`rollout`] | states, waves, gate and pace of a rollout, and its planner |
-//! | [`deployment`] | what one device's next report may be |
-//! | [`path`] | over which releases a device comes to a goal |
+//! | [`deployment`] | which states one device may report next |
+//! | [`path`] | which releases a device installs on the way to a goal |
 //! | [`window`] | when a region's devices may be updated |
 //! | [`hold`] | which devices are kept from which releases |
-//! | [`admission`] | what a device that checks in is told |
+//! | [`admission`] | how a device's check-in is answered |
 //! | [`requests`] | whether a signed request is new, late, or somebody else's |
 //! | [`incident`] | who is exposed to a bad release, who is back, who cannot go back |
 //! | [`approval`] | who may approve what |
 //! | [`access`] | which role may do what |
-//! | [`event`] | nothing: the words for what was changed, and by whom |
+//! | [`event`] | nothing: the vocabulary of changes and their actors |
 //! | [`transport`] | which payload a device should fetch |
 //! | [`version_gate`] | whether a client of some version may still connect |
 
@@ -50,10 +50,10 @@ pub struct BasisPoints(u16);
 pub struct TooMuch(pub u32);
 
 impl BasisPoints {
-    /// Everything.
+    /// The whole, 100 %.
     pub const ALL: Self = Self(10_000);
 
-    /// From hundredths of a percent.
+    /// Builds a share from hundredths of a percent; refuses more than 10,000.
     pub fn new(points: u32) -> Result<Self, TooMuch> {
         u16::try_from(points)
             .ok()
@@ -67,7 +67,7 @@ impl BasisPoints {
         u32::from(self.0)
     }
 
-    /// This share of a count, rounded up: a share above nothing of someone is someone.
+    /// This share of a count, rounded up: a share above zero of at least one is at least one.
     pub fn of(self, count: u64) -> u64 {
         let product = u128::from(count) * u128::from(self.0);
         u64::try_from(product.div_ceil(10_000)).unwrap_or(u64::MAX)

@@ -1,32 +1,32 @@
-//! A release's way from draft to its end of life.
+//! Lifecycle of a release, from draft to end of life.
 
 use tidegate_protocol::{Channel, Stage};
 
-/// Why a release may not take a stage.
+/// Reason a release may not take a stage.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LifecycleRefusal {
     /// Stages go forward only.
     #[error("a release that is {from} cannot become {to}: stages go forward only")]
     NotForward {
-        /// What it is.
+        /// Current stage.
         from: Stage,
-        /// What was wanted.
+        /// Requested stage.
         to: Stage,
     },
     /// Skipping a stage needs a reason.
     #[error("going from {from} to {to} skips {skipped}: give a reason")]
     SkipNeedsReason {
-        /// What it is.
+        /// Current stage.
         from: Stage,
-        /// What was wanted.
+        /// Requested stage.
         to: Stage,
-        /// The first stage left out.
+        /// First stage skipped.
         skipped: Stage,
     },
     /// A withdrawal needs a reason.
     #[error("taking a release back needs a reason")]
     WithdrawNeedsReason,
-    /// There is nothing to offer.
+    /// The release has no artifact to offer.
     #[error("the release has no artifact: publish one first")]
     NoArtifact,
     /// The offline role of a channel does not list every artifact.
@@ -42,7 +42,7 @@ pub enum LifecycleRefusal {
     },
 }
 
-/// A release as far as its stage is concerned.
+/// Facts about a release that decide its stage.
 #[derive(Debug, Clone)]
 pub struct ReleaseStanding {
     /// Its stage.
@@ -52,8 +52,8 @@ pub struct ReleaseStanding {
 }
 
 impl ReleaseStanding {
-    /// The stage after a promotion, or why not. Asking for the present stage is not an error
-    /// and changes nothing: a promotion whose answer was lost may be repeated.
+    /// Returns the stage after a promotion, or a refusal. Asking for the current stage is not an
+    /// error and changes nothing: a promotion whose answer was lost may be retried.
     pub fn promote(&self, to: Stage, reason: Option<&str>) -> Result<Stage, LifecycleRefusal> {
         let from = self.stage;
         if to == from {
@@ -89,7 +89,7 @@ impl ReleaseStanding {
         Ok(to)
     }
 
-    /// Takes a release back, from any stage.
+    /// Withdraws a release, from any stage.
     pub fn withdraw(&self, reason: Option<&str>) -> Result<Stage, LifecycleRefusal> {
         if is_blank(reason) {
             return Err(LifecycleRefusal::WithdrawNeedsReason);

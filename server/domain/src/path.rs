@@ -1,4 +1,4 @@
-//! Over which releases a device comes to a goal.
+//! Path of releases that takes a device to a goal.
 //!
 //! Nodes are releases that the device's channel takes, edges the ways to install one over
 //! another: the full image from anywhere, or a delta. An edge may not jump over a stepping
@@ -12,15 +12,15 @@ use tidegate_protocol::Version;
 /// A release as a node of the graph, for one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Whether a device may be put on it (stage, channel, quarantine, artifact present).
+    /// Whether it may be installed (stage, channel, quarantine, artifact present).
     pub usable: bool,
-    /// Whether it may not be skipped.
+    /// Whether a device may not skip it.
     pub stepping_stone: bool,
-    /// The oldest release that it may be installed over.
+    /// Oldest release it may be installed over; `None` for any.
     pub min_from: Option<Version>,
     /// Bytes of the smallest full payload; `None` where only deltas may be fetched.
     pub full_bytes: Option<u64>,
-    /// Bytes of a delta, by the release that it starts from.
+    /// Size of each delta in bytes, keyed by its source release.
     pub deltas: BTreeMap<Version, u64>,
 }
 
@@ -32,37 +32,37 @@ pub type Graph = BTreeMap<Version, Node>;
 pub struct Path {
     /// The legs; never empty.
     pub legs: Vec<Version>,
-    /// Bytes to fetch in all.
+    /// Total bytes to fetch.
     pub bytes: u64,
 }
 
-/// Why there is no way.
+/// Reason there is no path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoPath {
     /// The goal may not be installed.
     #[error("{0} is not offered to this device")]
     GoalNotUsable(Version),
-    /// The device has it, or something newer.
+    /// The device already runs it, or something newer.
     #[error("{0} is installed already, or something newer is")]
     NotForward(Version),
-    /// Deltas alone do not lead there.
+    /// No chain of deltas reaches it.
     #[error("no delta leads to {0}, and nothing else may be fetched")]
     OnlyWhole(Version),
     /// A stepping stone that must be passed is not usable.
     #[error("{0} may not be skipped and is not offered to this device")]
     Blocked(Version),
-    /// The installed release is too old for every way.
+    /// The installed release is too old for every path.
     #[error("{goal} needs {needed} or newer, and no release leads there")]
     SourceTooOld {
         /// The release whose minimum source is not met.
         goal: Version,
-        /// That minimum.
+        /// Oldest release it may be installed over.
         needed: Version,
     },
 }
 
-/// Finds the path. `from` is `None` for a device with nothing installed: it takes the goal at
-/// once, since there is nothing to migrate.
+/// Finds the cheapest path. `from` is `None` for a device with nothing installed: it goes straight
+/// to the goal, since there is nothing to migrate.
 pub fn solve(graph: &Graph, from: Option<&Version>, goal: &Version) -> Result<Path, NoPath> {
     let node = graph.get(goal).filter(|n| n.usable);
     let node = node.ok_or_else(|| NoPath::GoalNotUsable(goal.clone()))?;
@@ -116,7 +116,7 @@ fn compare(a: &Path, b: &Path) -> std::cmp::Ordering {
         .then_with(|| b.legs.cmp(&a.legs))
 }
 
-/// Bytes of installing `to` over `from`, when that is allowed.
+/// Bytes to fetch to install `to` over `from`; `None` when that is not allowed.
 fn edge(graph: &Graph, from: &Version, to: &Version, node: &Node) -> Option<u64> {
     if node.min_from.as_ref().is_some_and(|min| from < min) {
         return None;
@@ -189,7 +189,7 @@ mod tests {
             solve(&graph, Some(&v(0)), &v(3)),
             Err(NoPath::Blocked(v(2)))
         );
-        // A device beyond the stone does not care.
+        // A device already past the stepping stone is not affected.
         assert!(solve(&graph, Some(&v(2)), &v(3)).is_ok());
     }
 

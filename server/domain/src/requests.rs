@@ -1,30 +1,29 @@
-//! The numbers of a device's signed requests. Each is used once: two machines with one identity, or
-//! one that was put back to an older state, give themselves away by using one again.
+//! Sequence numbers of a device's signed requests. Each is used once: two machines with one
+//! identity, or one restored to an older state, give themselves away by reusing a number.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Requests that are remembered. A killed agent begins another request at once, and a bad link
-/// delivers late: what comes behind so many newer ones is not late any more.
+/// Number of requests remembered. A killed agent starts another request at once, and a bad link
+/// delivers late; a request with more newer ones than this before it no longer counts as late.
 const KEPT: usize = 32;
-/// How much of a nonce tells it from others: its end is a MAC.
+/// Characters at the end of a nonce that identify it: the end is a MAC.
 const END: usize = 16;
 
-/// What is to become of a numbered request.
+/// Verdict on a numbered request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbered {
-    /// It is the highest so far: taken.
+    /// The highest number so far: accepted.
     New,
-    /// It is the very request that was taken before.
+    /// The same request as one already seen.
     Repeated,
-    /// A newer one was taken before it came, and it is none that was seen: it is of no use any more,
-    /// and nobody's fault.
+    /// Overtaken by a newer request and never seen before: of no use any more, and nobody's fault.
     Late,
-    /// Another request has used this number.
+    /// Another request has used this number, or the number is too old to be merely late.
     Forked,
 }
 
-/// The last requests of a device: number and end of the nonce, the highest number first.
+/// Latest requests of a device: number and end of the nonce, highest number first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recent(Vec<(u64, String)>);
 
@@ -49,7 +48,8 @@ impl Recent {
             _ if at == 0 => Numbered::New,
             Some(_) => Numbered::Late,
             None => {
-                // Below all that are remembered: late only as long as it would be remembered.
+                // Below every remembered number: late only while there would still be room to
+                // remember it.
                 let lowest = self.0.last().map_or(0, |(lowest, _)| *lowest);
                 let room = KEPT.saturating_sub(self.0.len());
                 if lowest - number > room as u64 {
@@ -79,7 +79,7 @@ impl fmt::Display for Recent {
     }
 }
 
-/// It is not as it is written.
+/// The text is not a list of numbered requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a list of numbered requests")]
 pub struct Unreadable;
@@ -133,10 +133,10 @@ mod tests {
         let mut recent = with([1, 2, 5]);
         assert_eq!(recent.take(4, &nonce(4)), Numbered::Late);
         assert_eq!(recent.take(3, &nonce(3)), Numbered::Late);
-        // Used now: a second time it is somebody else.
+        // The number is used now: another request with it comes from somebody else.
         assert_eq!(recent.take(3, &nonce(8)), Numbered::Forked);
         assert_eq!(recent.highest(), 5);
-        // Before the first that ever came.
+        // Below the first number ever received.
         let mut recent = with([2]);
         assert_eq!(recent.take(1, &nonce(1)), Numbered::Late);
     }

@@ -1,10 +1,11 @@
 //! Ring and frontier: which devices a wave has admitted, as one number.
 //!
-//! A device draws a ring position once. A rollout draws a salt. A device's place in the rollout
-//! is `(ring - salt) mod 2^63`; a wave admits the devices whose place is below its frontier. A
-//! frontier only rises, so a device never leaves a wave, and every rollout starts with others.
+//! A device draws a ring position once. A rollout draws a salt. A device's place in the rollout is
+//! `(ring - salt) mod 2^63`; a wave admits the devices whose place is below its frontier. A
+//! frontier only rises, so a device never leaves a wave; the salt makes every rollout start with
+//! different devices.
 
-/// Positions on the ring: 2^63, so that a position fits a signed 64-bit column.
+/// Number of positions on the ring: 2^63, so that a position fits a signed 64-bit column.
 const SPAN: u64 = 1 << 63;
 
 /// A position on the ring, below 2^63.
@@ -12,7 +13,7 @@ const SPAN: u64 = 1 << 63;
 pub struct Ring(u64);
 
 impl Ring {
-    /// A position from 64 random bits; the highest is dropped.
+    /// Builds a position from 64 random bits; drops the highest bit.
     pub fn from_random(bits: u64) -> Self {
         Self(bits & (SPAN - 1))
     }
@@ -22,12 +23,12 @@ impl Ring {
         self.0
     }
 
-    /// The position that stands at a place of a rollout with this salt.
+    /// Ring position at a place in a rollout with this salt; the inverse of [`Ring::place`].
     pub fn at_place(place: u64, salt: Ring) -> Self {
         Self(place.wrapping_add(salt.0) & (SPAN - 1))
     }
 
-    /// Where a device with this position stands in a rollout with this salt.
+    /// Place of a device with this position in a rollout with this salt.
     pub fn place(self, salt: Ring) -> Place {
         Place(self.0.wrapping_sub(salt.0) & (SPAN - 1))
     }
@@ -38,23 +39,23 @@ impl Ring {
 pub struct Place(u64);
 
 impl Place {
-    /// The number.
+    /// The place as a number.
     pub fn get(self) -> u64 {
         self.0
     }
 }
 
-/// How far a wave has admitted devices: those with a place below it. 0 to 2^63.
+/// Admission bound of a wave: devices with a place below it are admitted. 0 to 2^63.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Frontier(u64);
 
 impl Frontier {
-    /// Nobody.
+    /// Admits nobody.
     pub const NONE: Self = Self(0);
-    /// Everybody, those who join later included.
+    /// Admits everybody, devices that join later included.
     pub const ALL: Self = Self(SPAN);
 
-    /// From storage; what is beyond the ring is everybody.
+    /// Reads a stored value; anything beyond the ring admits everybody.
     pub fn from_stored(value: u64) -> Self {
         Self(value.min(SPAN))
     }
@@ -64,7 +65,7 @@ impl Frontier {
         self.0
     }
 
-    /// Just beyond a place, so that it is admitted.
+    /// The frontier just beyond a place, so that the place is admitted.
     pub fn beyond(place: Place) -> Self {
         Self(place.0 + 1)
     }
@@ -74,8 +75,8 @@ impl Frontier {
         place.0 < self.0
     }
 
-    /// The frontier that admits exactly the `count` smallest of the places; everybody's places
-    /// when there are not that many. Reorders the slice. Linear time.
+    /// The frontier that admits exactly the `count` smallest of the places, or all of them when
+    /// there are fewer. Reorders the slice. Linear time.
     pub fn admitting(places: &mut [Place], count: u64) -> Self {
         let count = usize::try_from(count)
             .unwrap_or(usize::MAX)

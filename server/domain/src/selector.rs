@@ -1,4 +1,4 @@
-//! Selectors: which devices are meant.
+//! Selectors: conditions that pick devices.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,14 +20,14 @@ struct Condition {
     equal: bool,
 }
 
-/// Why a text is not a selector.
+/// The text is not a selector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a selector: {what}; write conditions like region=EU,canary=true,model!=x2")]
 pub struct SelectorError {
     what: String,
 }
 
-/// What a selector looks at.
+/// Facts about a device that a selector tests.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// The device's region.
@@ -36,12 +36,12 @@ pub struct Facts<'a> {
     pub platform: &'a Platform,
     /// The device's labels.
     pub labels: &'a BTreeMap<String, String>,
-    /// What runs on the device.
+    /// The release that the device runs, if any.
     pub release: Option<&'a Version>,
 }
 
 impl Selector {
-    /// The most conditions in one selector.
+    /// Maximum number of conditions in one selector.
     pub const MAX_CONDITIONS: usize = 16;
 
     /// Selects the devices of one region.
@@ -70,7 +70,7 @@ impl Selector {
         })
     }
 
-    /// The region that every selected device stands in, where the selector names one.
+    /// Region of every selected device, if the selector pins one.
     pub fn pinned_region(&self) -> Option<Region> {
         self.conditions
             .iter()

@@ -1,43 +1,43 @@
-//! Which way of fetching an image is the best for a device: what it waits for, in all.
+//! Choice of the payload to fetch for an image: the one with the shortest total wait.
 
 use tidegate_protocol::{Abilities, Encoding, Sha256};
 
 /// One way to fetch an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
-    /// How it encodes.
+    /// Encoding of the payload.
     pub encoding: Encoding,
     /// The image that it starts from; `None` for a full payload.
     pub from: Option<Sha256>,
     /// Bytes to fetch.
     pub bytes: u64,
-    /// Memory that decoding takes, in bytes.
+    /// Memory needed to decode it, in bytes.
     pub memory: u64,
-    /// Bits that models decode.
+    /// Bits that the decoder's models have to decode.
     pub work: u64,
 }
 
-/// Why a way is not open to a device.
+/// Reason a device cannot use a way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
-    /// It starts from another image than the one installed.
+    /// It starts from an image other than the installed one.
     OtherImage,
     /// The device does not know the encoding.
     UnknownEncoding,
-    /// It takes more memory than the device has for it.
+    /// It needs more memory than the device has for it.
     Memory,
     /// The device may fetch deltas only.
     DeltasOnly,
 }
 
-/// Memory of a device that does not tell, in bytes.
+/// Memory assumed when a device reports none, in bytes.
 const MEMORY: u64 = 12 << 20;
-/// Bytes a second of a device whose link is not known: a slow one, for which the size counts.
+/// Link speed assumed when none is known, in bytes per second: slow, so that size counts.
 const LINK: u64 = 250_000;
-/// Bits a second of a device that does not tell: a small processor.
+/// Decoding speed assumed when a device reports none, in bits per second: a small processor.
 const BITS: u64 = 1_000_000;
 
-/// Whether a way is open to a device that has `installed`.
+/// Checks whether a device that runs the image `installed` can use a way.
 pub fn is_open(
     way: &Way,
     abilities: &Abilities,
@@ -74,8 +74,8 @@ pub fn is_open(
     Ok(())
 }
 
-/// What a way costs a device: the milliseconds that it waits, for bytes over its link and then for
-/// bits through its models. On a metered link bytes alone count.
+/// Cost of a way for a device: milliseconds to fetch its bytes over the link and then to decode its
+/// bits. On a metered link the cost is the bytes alone.
 pub fn cost(way: &Way, abilities: &Abilities, metered: bool) -> u64 {
     let link = match abilities.link {
         0 => LINK,
@@ -93,9 +93,9 @@ pub fn cost(way: &Way, abilities: &Abilities, metered: bool) -> u64 {
     u64::try_from(fetching + decoding).unwrap_or(u64::MAX)
 }
 
-/// Puts the ways that are open to a device in the order in which it should try them: the
-/// shortest wait first, of equal ones the fewest bytes. Behind the first full payload, which
-/// needs no old image, only full ones follow: they are for when that one is damaged.
+/// Returns the ways that a device can use, in the order to try them: shortest wait first, then
+/// fewest bytes. After the first full payload, which needs no old image, only full ones follow, in
+/// case that one is damaged.
 pub fn order<T>(
     ways: impl IntoIterator<Item = (Way, T)>,
     abilities: &Abilities,
@@ -121,10 +121,10 @@ pub fn order<T>(
     open.into_iter().map(|(_, _, _, what)| what).collect()
 }
 
-/// Whether a delta may still help someone: a device runs what it starts from, or may come that does,
-/// and what it makes is offered. `living` says whether an image is of a release that is neither at
-/// its end of life nor withdrawn; one at its end may still be a stepping stone for those that are
-/// there.
+/// Whether a delta may still be used: a device runs its source image, or one may yet come to run it
+/// and the target is still offered. `living` tells whether an image belongs to a release that is
+/// neither at its end of life nor withdrawn. A device on the source is enough by itself: a target
+/// at its end of life may still be a stepping stone for it.
 pub fn is_of_use(
     from: Sha256,
     to: Sha256,
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(choice(&slow, false), [Dense, Quick, Full, Raw]);
         let fast = able(15 << 10, 5_000, 12_000_000);
         assert_eq!(choice(&fast, false), [Quick, Full, Raw]);
-        // Bytes cost money there.
+        // On a metered link bytes cost money.
         assert_eq!(choice(&able(15 << 10, 5_000, 12_000_000), true)[0], Dense);
     }
 

@@ -23,7 +23,7 @@ pub enum Tls {
     V1_3,
 }
 
-/// The text names no TLS version.
+/// The text is not a TLS version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a TLS version: TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3")]
 pub struct TlsError(String);
@@ -31,7 +31,7 @@ pub struct TlsError(String);
 impl FromStr for Tls {
     type Err = TlsError;
 
-    /// As nginx writes `$ssl_protocol`.
+    /// Parses a version as nginx writes it in `$ssl_protocol`.
     fn from_str(text: &str) -> Result<Self, TlsError> {
         match text {
             "SSLv2" | "SSLv3" => Ok(Self::Ssl),
@@ -56,50 +56,50 @@ impl fmt::Display for Tls {
     }
 }
 
-/// What a product asks of its clients.
+/// Requirements that a product sets for its clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GatePolicy {
     /// The oldest supported version.
     pub min_version: Option<Version>,
-    /// The oldest TLS that is accepted.
+    /// The oldest TLS version accepted.
     pub min_tls: Option<Tls>,
-    /// What a client must be able to do.
+    /// Capabilities that a client must have.
     pub capabilities: BTreeSet<String>,
-    /// Where a person finds the way to upgrade; may be empty.
+    /// Address of the upgrade instructions for people; may be empty.
     pub upgrade_url: String,
 }
 
 /// A client that wants to connect.
 #[derive(Debug, Clone)]
 pub struct Client<'a> {
-    /// What it runs.
+    /// The version it runs.
     pub version: &'a Version,
-    /// The TLS that it speaks, where the caller knows.
+    /// The TLS version it speaks; `None` if the caller does not know.
     pub tls: Option<Tls>,
-    /// What it can do, where the caller knows.
+    /// Its capabilities; `None` if the caller does not know.
     pub capabilities: Option<BTreeSet<&'a str>>,
 }
 
-/// It may connect.
+/// The client may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// When its version will reach its end of life, and what was announced.
+    /// Announced end of life of its version, with the notice; `None` if there is none.
     pub eol: Option<(Timestamp, String)>,
 }
 
-/// It may not connect.
+/// The client may not connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnedAway {
-    /// Why.
+    /// The reason.
     pub reason: Explained,
-    /// The version to come to: the newest that is generally available.
+    /// Version to upgrade to: the newest that is generally available.
     pub go_to: Option<Version>,
-    /// The version to install first, where a stepping stone lies on the way.
+    /// Version to install first, if a stepping stone lies on the way.
     pub first: Option<Version>,
 }
 
-/// Whether a client may connect. A version that was never published is judged by the oldest
-/// supported one alone: a build of tomorrow must not be locked out by the server of today.
+/// Decides whether a client may connect. A version that was never published is held only to the
+/// minimum version: tomorrow's build must not be locked out by today's server.
 pub fn admit(
     plan: &ProductPlan,
     policy: &GatePolicy,

@@ -1,10 +1,10 @@
 //! Maintenance windows: when a region's devices may be updated.
 //!
 //! A window is wall-clock time in an IANA zone: `Mon-Fri 18:00-06:00 America/New_York` is open
-//! from six in the evening to six in the morning, on whatever instants a clock on the wall there
-//! shows those hours. An hour that daylight saving repeats belongs to the window twice, one that
-//! it skips not at all. The zones come from the database inside the `jiff` crate, so that every
-//! replica decides alike whatever its machine has installed.
+//! whenever a clock on the wall there shows a time between six in the evening and six in the
+//! morning. An hour that daylight saving repeats belongs to the window twice, one that it skips not
+//! at all. Zones come from the database bundled with the `jiff` crate, so that every replica
+//! decides alike whatever its machine has installed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,12 +18,12 @@ const DAY: i64 = 86_400;
 const WEEK: i64 = 7 * DAY;
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
-/// When updates may begin, in the wall-clock time of a zone.
+/// Hours in which updates may begin, in the wall-clock time of a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// The first and last day on which it opens, Monday = 0; it may pass the week's end.
+    /// First and last day on which it opens, Monday = 0; the range may pass the week's end.
     days: (u8, u8),
-    /// Seconds of the day at which it opens and closes; it may pass midnight. Equal: all day.
+    /// Opening and closing time in seconds of the day; may pass midnight. Equal means all day.
     hours: (i64, i64),
     zone: TimeZone,
 }
@@ -33,17 +33,17 @@ pub struct Window {
 #[error("{0:?} is not a window; write it like \"Mon-Fri 18:00-06:00 America/New_York\"")]
 pub struct WindowError(String);
 
-/// Whether a window is open, and until when that holds.
+/// State of a window, and the time at which it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
     /// Whether updates may begin.
     pub open: bool,
-    /// When that changes; `None` if never.
+    /// Time at which that changes; `None` if never.
     pub changes: Option<Timestamp>,
 }
 
 impl Window {
-    /// Seconds since Monday 00:00 on the wall, and the offset from UTC.
+    /// Local seconds since Monday 00:00, and the offset from UTC in seconds.
     fn wall(&self, now: Timestamp) -> (i64, i64) {
         let seconds = now.as_secs();
         let offset = jiff::Timestamp::from_second(seconds)
@@ -52,7 +52,7 @@ impl Window {
         ((seconds + offset + 3 * DAY).rem_euclid(WEEK), offset)
     }
 
-    /// How long it stays open each day that it opens.
+    /// Seconds it stays open on each day that it opens.
     fn length(&self) -> i64 {
         match (self.hours.1 - self.hours.0).rem_euclid(DAY) {
             0 => DAY,
@@ -79,20 +79,21 @@ impl Window {
         self.since_opening(self.wall(now).0).is_some()
     }
 
-    /// When the present opening began; `None` when it is closed, or has been open for as long as
-    /// anyone remembers (openings that touch are one).
+    /// Start of the current opening; `None` when it is closed, or when the previous opening runs
+    /// straight into this one (openings that touch are one).
     pub fn opened(&self, now: Timestamp) -> Option<Timestamp> {
         let into = self.since_opening(self.wall(now).0)?;
         let at = now.minus(Duration::from_secs(u64::try_from(into).unwrap_or(0)));
         (!self.is_open(at.minus(Duration::from_secs(1)))).then_some(at)
     }
 
-    /// Whether it is open, and when that changes.
+    /// Returns whether it is open, and when that changes.
     pub fn at(&self, now: Timestamp) -> Opening {
         let (wall, offset) = self.wall(now);
         let open = self.since_opening(wall).is_some();
-        // The answer can change where the wall shows an edge, under the offset of now or of a
-        // later one, and where the offset itself changes; the first such instant is the change.
+        // The answer can change where the wall clock reaches an edge of the window, under the
+        // current
+        // offset or a later one, and where the offset itself changes; the first such instant is it.
         let start = now.as_secs();
         let mut offsets = vec![offset];
         let mut candidates = Vec::new();
@@ -186,12 +187,12 @@ impl FromStr for Window {
     }
 }
 
-/// The windows of a rollout: one for everybody, and others for some regions.
+/// Windows of a rollout: a general one, and others for single regions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Windows {
-    /// For regions that have none of their own; `None` is always open.
+    /// Window of regions without one of their own; `None` is always open.
     pub general: Option<Window>,
-    /// For single regions.
+    /// Windows of single regions.
     pub by_region: BTreeMap<Region, Window>,
 }
 
@@ -206,7 +207,7 @@ impl Windows {
         self.by_region.get(region).or(self.general.as_ref())
     }
 
-    /// Whether some region's window is open; `regions` are those that matter, all if empty.
+    /// Whether the window of any of `regions` is open, or of any region at all if it is empty.
     pub fn any_open(&self, regions: &[Region], now: Timestamp) -> bool {
         let mut windows: Vec<Option<&Window>> = regions.iter().map(|r| self.of(r)).collect();
         if windows.is_empty() {
@@ -220,8 +221,8 @@ impl Windows {
     }
 }
 
-/// When a device whose window opens at `opens` is to ask: spread over `ramp` by its place in the
-/// rollout, so that a fleet does not come all at once.
+/// Time at which a device whose window opens at `opens` should ask: spread over `ramp` by its place
+/// in the rollout, so that a fleet does not arrive all at once.
 pub fn spread(opens: Timestamp, place: u64, ramp: Duration) -> Timestamp {
     let micros = u64::try_from(ramp.as_micros()).unwrap_or(u64::MAX).max(1);
     opens.plus(Duration::from_micros(place % micros))
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn a_window_follows_the_wall_when_clocks_change() {
         let night = window("daily 01:00-04:00 Europe/Berlin");
-        // 2026-03-29: at 02:00 it is 03:00; three hours on the wall are two.
+        // 2026-03-29: at 02:00 clocks jump to 03:00; three hours on the wall are two.
         let opening = night.at(at("2026-03-29T00:30:00Z"));
         assert_eq!(
             opening,
@@ -273,7 +274,7 @@ mod tests {
                 changes: Some(at("2026-03-29T02:00:00Z"))
             }
         );
-        // 2026-10-25: at 03:00 it is 02:00 again; three hours on the wall are four.
+        // 2026-10-25: at 03:00 clocks go back to 02:00; three hours on the wall are four.
         let opening = night.at(at("2026-10-24T23:30:00Z"));
         assert_eq!(
             opening,

@@ -1,5 +1,5 @@
-//! What is kept counted: tallies, progress, and what the comparison saw. The planner's tick reads
-//! these and never a row of a device.
+//! Running aggregates: tallies, progress, and the observations of the comparison. The planner's
+//! tick reads these and never a device's row.
 
 use std::collections::BTreeMap;
 
@@ -42,33 +42,34 @@ statements! {
                  AND NOT EXISTS (SELECT 1 FROM deployment d WHERE d.device_id = v.id AND d.rollout_id = $2)";
 }
 
-/// What a deployment counts as.
+/// Key under which a deployment is counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TallyKey {
-    /// In which rollout.
+    /// The rollout it belongs to.
     pub rollout: RolloutId,
-    /// In which wave.
+    /// Index of its wave.
     pub wave: u32,
-    /// Where its device stands.
+    /// Region of its device.
     pub region: String,
-    /// What its device is.
+    /// Platform of its device.
     pub platform: String,
     /// Its device's label `model`.
     pub model: String,
-    /// What it ran before.
+    /// Release it ran before; empty if none.
     pub from: String,
-    /// As what it counts.
+    /// Outcome it counts as.
     pub outcome: Outcome,
-    /// Why it failed; empty for the others.
+    /// Reason it failed; empty for other outcomes.
     pub reason: String,
 }
 
-/// Changes of tallies, gathered so that a batch writes each row once, all batches in one order.
+/// Tally changes, gathered so that a batch writes each row once and all batches write in the same
+/// order.
 #[derive(Debug, Default)]
 pub struct Tallies(BTreeMap<TallyKey, i64>);
 
 impl Tallies {
-    /// Moves one deployment.
+    /// Moves one deployment from one key to another.
     pub fn moved(&mut self, from: Option<TallyKey>, to: TallyKey) {
         if let Some(from) = from {
             *self.0.entry(from).or_default() -= 1;
@@ -76,7 +77,7 @@ impl Tallies {
         *self.0.entry(to).or_default() += 1;
     }
 
-    /// Writes what has gathered.
+    /// Writes the gathered changes.
     pub async fn flush(self, tx: &mut Tx) -> Result<(), StoreError> {
         for (key, change) in self.0.into_iter().filter(|(_, change)| *change != 0) {
             let args = args![
@@ -99,13 +100,13 @@ impl Tallies {
 /// One count of a tally.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
-    /// In which rollout.
+    /// The rollout it belongs to.
     pub rollout: RolloutId,
-    /// In which wave.
+    /// Index of its wave.
     pub wave: u32,
-    /// As what.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How many.
+    /// Number of deployments.
     pub count: u64,
 }
 
@@ -118,7 +119,7 @@ fn read_counted(row: &Row) -> Result<Counted, StoreError> {
     })
 }
 
-/// The tallies of all rollouts in which something may happen by itself.
+/// Returns the tallies of all rollouts that may still move by themselves.
 pub async fn tallies(tx: &mut Tx) -> Result<Vec<Counted>, StoreError> {
     tx.all("read tallies", TALLIES, args![], read_counted).await
 }
@@ -134,7 +135,7 @@ pub async fn tallies_of(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Counted>,
     .await
 }
 
-/// The known outcomes of a rollout by everything that devices may have in common.
+/// Returns the known outcomes of a rollout by every property that devices may share.
 pub async fn samples(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Sample>, StoreError> {
     tx.all("read outcomes", KNOWN, args![rollout.to_string()], |row| {
         let outcome: Outcome = row.parse("outcome")?;
@@ -145,7 +146,7 @@ pub async fn samples(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Sample>, Sto
             platform: row.get("platform")?,
             model: row.get("model")?,
             from: from.parse().ok(),
-            // A failure whose reason is not known counts as one all the same.
+            // A failure with an unknown reason still counts as a failure.
             reason: (outcome == Outcome::Failed)
                 .then(|| reason.parse().unwrap_or(Reason::HealthFailed)),
             count: row.unsigned("n")?,
@@ -154,7 +155,7 @@ pub async fn samples(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Sample>, Sto
     .await
 }
 
-/// A rollout begins with nothing exposed and nothing granted.
+/// Creates a rollout's progress, with nothing exposed and nothing granted.
 pub async fn begin(tx: &mut Tx, rollout: RolloutId) -> Result<(), StoreError> {
     tx.run_one(
         "begin a rollout's progress",
@@ -193,13 +194,13 @@ pub async fn progress_of(tx: &mut Tx, rollout: RolloutId) -> Result<Progress, St
     Ok(found.map(|(_, progress)| progress).unwrap_or_default())
 }
 
-/// Takes one place of what is granted; whether there was one.
+/// Exposes one device within the grant; returns whether there was room.
 pub async fn expose(tx: &mut Tx, rollout: RolloutId, now: Timestamp) -> Result<bool, StoreError> {
     let args = args![rollout.to_string(), now.as_micros()];
     Ok(tx.run("expose a device", EXPOSE, args).await? == 1)
 }
 
-/// Adds devices whose outcome became known, and how long they took in all.
+/// Adds `count` devices whose outcome became known, and their total time in `seconds`.
 pub async fn done(
     tx: &mut Tx,
     rollout: RolloutId,
@@ -211,7 +212,7 @@ pub async fn done(
     tx.run("count what is done", DONE, args).await.map(drop)
 }
 
-/// Sets the grant, if it still is what it was; whether it was.
+/// Sets the grant if it still is `was`; returns whether it was.
 pub async fn grant(
     tx: &mut Tx,
     rollout: RolloutId,
@@ -229,7 +230,7 @@ pub async fn grant(
     Ok(tx.run("set a grant", GRANT, args).await? == 1)
 }
 
-/// Remembers what the comparison saw between two looks.
+/// Stores the comparison's observations between two looks.
 pub async fn add_stratum(
     tx: &mut Tx,
     rollout: RolloutId,
@@ -250,7 +251,7 @@ pub async fn add_stratum(
         .map(drop)
 }
 
-/// What the comparison of a rollout has seen.
+/// Returns the observations of a rollout's comparison.
 pub async fn strata(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Stratum>, StoreError> {
     tx.all(
         "read comparisons",
@@ -268,8 +269,8 @@ pub async fn strata(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Stratum>, Sto
     .await
 }
 
-/// Devices that turned unhealthy in a span of time: those on the rollout's release, and those
-/// that the rollout has not exposed.
+/// Counts the devices that turned unhealthy in a span of time: those on the rollout's release, and
+/// those that the rollout has not exposed.
 pub async fn turned_bad(
     tx: &mut Tx,
     product: &ProductName,

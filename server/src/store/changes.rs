@@ -20,14 +20,14 @@ statements! {
     APPROVALS = "SELECT given_by FROM approval WHERE change_id = $1 AND plan_sha256 = $2";
 }
 
-/// What became of it.
+/// State of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeState {
     /// Waits for approvals.
     Waiting,
     /// Took effect.
     Applied,
-    /// The plan was edited meanwhile, or somebody asked anew.
+    /// The plan was edited in the meantime, or somebody made a newer request.
     Void,
 }
 
@@ -37,28 +37,28 @@ tidegate_protocol::words!(ChangeState("state of a change") {
     Void = "void",
 });
 
-/// A change as it is stored.
+/// A stored change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Its id.
     pub id: ChangeId,
-    /// Of which rollout.
+    /// The rollout it belongs to.
     pub rollout: RolloutId,
-    /// What is asked for.
+    /// Kind of the change.
     pub kind: ChangeKind,
-    /// The new policy of an edit, as JSON; empty for the others.
+    /// The new policy of an edit, as JSON; empty for other kinds.
     pub body: String,
-    /// The hash of the plan that it leads to.
+    /// Hash of the plan that it leads to.
     pub plan: String,
-    /// Who asked.
+    /// The person who asked.
     pub asked_by: String,
-    /// When.
+    /// Time of the request.
     pub asked_at: Timestamp,
-    /// What became of it.
+    /// Current state.
     pub state: ChangeState,
 }
 
-/// Stores a change that waits for approvals; those that waited before are void.
+/// Stores a change that waits for approvals; voids those that waited before.
 pub async fn insert(tx: &mut Tx, change: &Change) -> Result<(), StoreError> {
     void(tx, change.rollout).await?;
     let args = args![
@@ -73,7 +73,7 @@ pub async fn insert(tx: &mut Tx, change: &Change) -> Result<(), StoreError> {
     tx.run_one("store a change", INSERT, args).await
 }
 
-/// The change of a rollout that waits for approvals.
+/// Returns the change of a rollout that waits for approvals, if any.
 pub async fn waiting(tx: &mut Tx, rollout: RolloutId) -> Result<Option<Change>, StoreError> {
     tx.optional("read a change", WAITING, args![rollout.to_string()], read)
         .await
@@ -85,20 +85,20 @@ pub async fn of_rollout(tx: &mut Tx, rollout: RolloutId) -> Result<Vec<Change>, 
         .await
 }
 
-/// Ends a change; whether it was waiting.
+/// Ends a change; returns whether it was waiting.
 pub async fn end(tx: &mut Tx, id: ChangeId, state: ChangeState) -> Result<bool, StoreError> {
     let args = args![id.to_string(), state.as_str()];
     Ok(tx.run("end a change", END, args).await? == 1)
 }
 
-/// Voids what waits: the plan was edited.
+/// Voids the waiting changes of a rollout: the plan was edited.
 pub async fn void(tx: &mut Tx, rollout: RolloutId) -> Result<(), StoreError> {
     tx.run("void changes", VOID, args![rollout.to_string()])
         .await
         .map(drop)
 }
 
-/// Notes that somebody agrees to a change with this plan.
+/// Records a person's approval of a change with this plan; idempotent.
 pub async fn approve(
     tx: &mut Tx,
     id: ChangeId,
@@ -110,7 +110,7 @@ pub async fn approve(
     tx.run("store an approval", APPROVE, args).await.map(drop)
 }
 
-/// Who agreed to a change with this plan.
+/// Returns the people who approved a change with this plan.
 pub async fn approvals(
     tx: &mut Tx,
     id: ChangeId,

@@ -96,7 +96,7 @@ macro_rules! args {
 }
 pub(crate) use args;
 
-/// One body for both engines.
+/// Runs the same body on the transaction of either engine.
 macro_rules! both {
     ($tx:expr, |$c:ident| $body:expr) => {
         match &mut $tx.inner {
@@ -169,8 +169,8 @@ impl Db {
         result.map_err(|e| StoreError::op("migrate the schema")(e.into()))
     }
 
-    /// Lets SQLite count its rows anew where they have become many: without that it reads a whole table
-    /// where an index would do. PostgreSQL does so by itself.
+    /// Refreshes SQLite's row statistics where tables have grown: without that it reads a whole
+    /// table where an index would do. PostgreSQL does so by itself.
     pub async fn refresh_statistics(&self) -> Result<(), StoreError> {
         if let Engine::Sqlite(pool) = &self.engine {
             // 0x10000: all tables, also those that this connection has not used yet. The limit bounds
@@ -190,14 +190,14 @@ impl Db {
         matches!(self.engine, Engine::Postgres(_))
     }
 
-    /// A transaction that only reads. All of its statements see one and the same state.
+    /// Begins a read-only transaction. All of its statements see the same snapshot.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         self.begin("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await
     }
 
-    /// A transaction that writes. On SQLite it takes the write lock at once, so that it never
-    /// fails half way for want of it.
+    /// Begins a write transaction. On SQLite it takes the write lock at once, so that it never
+    /// fails half-way because it cannot get it.
     pub async fn begin_write(&self) -> Result<Tx, StoreError> {
         self.begin("BEGIN IMMEDIATE", "BEGIN").await
     }
@@ -216,13 +216,12 @@ impl Db {
         })
     }
 
-    /// How many statements were run so far. The check-in path must not raise it when nothing
-    /// changes.
+    /// Number of statements run so far. The check-in path must not raise it when nothing changes.
     pub fn statements_run(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }
 
-    /// Prepares a statement without running it: its syntax, names and parameters are sound.
+    /// Prepares a statement without running it, to check its syntax, names and parameters.
     pub async fn prepare(&self, sql: &'static str) -> Result<(), StoreError> {
         use sqlx::Executor as _;
         match &self.engine {
@@ -232,8 +231,8 @@ impl Db {
         .map_err(StoreError::op("prepare a statement"))
     }
 
-    /// How SQLite would run a statement: the steps of its plan. None on PostgreSQL, whose plans depend on
-    /// the rows that are there.
+    /// Steps of SQLite's query plan for a statement. Empty on PostgreSQL, whose plans depend on the
+    /// rows that are there.
     pub async fn plan_of(&self, sql: &'static str) -> Result<Vec<String>, StoreError> {
         let Engine::Sqlite(pool) = &self.engine else {
             return Ok(Vec::new());
@@ -246,7 +245,8 @@ impl Db {
             .collect()
     }
 
-    /// Waits until another replica says that there are events; `None` where there is no other.
+    /// Opens a listener that wakes when another replica writes events; `None` on SQLite, which has
+    /// no other replicas.
     pub async fn listener(&self) -> Result<Option<sqlx::postgres::PgListener>, StoreError> {
         let Engine::Postgres(pool) = &self.engine else {
             return Ok(None);
@@ -270,11 +270,11 @@ impl Db {
     }
 }
 
-/// Name of the wake-up channel. A wake-up only: the events table is the truth.
+/// Name of the wake-up channel. It only wakes: the events table is the source of truth.
 const EVENT_CHANNEL: &str = "tidegate_event";
 
 impl Tx {
-    /// Makes it so.
+    /// Commits.
     pub async fn commit(self) -> Result<(), StoreError> {
         let result = match self.inner {
             TxInner::Sqlite(tx) => tx.commit().await,
@@ -294,7 +294,7 @@ impl Tx {
         Ok(())
     }
 
-    /// The text that suits the engine, for the few statements that need a row lock.
+    /// Picks the text for the engine in use, for the few statements that need a row lock.
     pub(crate) fn pick(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
         match self.inner {
             TxInner::Sqlite(_) => sqlite,
@@ -302,7 +302,7 @@ impl Tx {
         }
     }
 
-    /// Runs a statement; gives the number of rows it changed.
+    /// Runs a statement; returns the number of rows it changed.
     pub(crate) async fn run(
         &mut self,
         operation: &'static str,
@@ -385,7 +385,7 @@ impl Row {
         .map_err(|source| StoreError::Column { column, source })
     }
 
-    /// Reads a text column into a type that can refuse: a bad row is named.
+    /// Parses a text column into a type; an error names the column.
     pub(crate) fn parse<T>(&self, column: &'static str) -> Result<T, StoreError>
     where
         T: std::str::FromStr<Err: std::fmt::Display>,
@@ -397,7 +397,7 @@ impl Row {
         })
     }
 
-    /// Reads a text column that may be null into a type that can refuse.
+    /// Parses a text column that may be null into a type; an error names the column.
     pub(crate) fn parse_opt<T>(&self, column: &'static str) -> Result<Option<T>, StoreError>
     where
         T: std::str::FromStr<Err: std::fmt::Display>,
@@ -411,7 +411,7 @@ impl Row {
             })
     }
 
-    /// Reads a number that is not negative.
+    /// Reads a non-negative number.
     pub(crate) fn unsigned<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, StoreError> {
         let value: i64 = self.get(column)?;
         T::try_from(value).map_err(|_| StoreError::BadRow {

@@ -30,7 +30,7 @@ statements! {
     SWITCHED = "SELECT * FROM deployment
                 WHERE rollout_id = $1 AND id > $2 AND outcome IN ('taking', 'probation', 'succeeded', 'silent')
                 ORDER BY id LIMIT $3";
-    // Silent before the switch: what times out.
+    // Silent before the switch: these time out.
     SILENT = "SELECT d.* FROM deployment d
               JOIN rollout r ON r.id = d.rollout_id JOIN device v ON v.id = d.device_id
               WHERE d.active = 1 AND d.state IN ('offered', 'deferred', 'downloading', 'installing')
@@ -38,38 +38,38 @@ statements! {
               ORDER BY d.updated_at LIMIT $2";
 }
 
-/// A deployment as it is stored.
+/// A stored deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
-    /// In which rollout.
+    /// The rollout it belongs to.
     pub rollout: RolloutId,
-    /// On which device.
+    /// The device.
     pub device: DeviceId,
-    /// What decisions rest on.
+    /// Facts that decisions are based on.
     pub facts: DeploymentFacts,
     /// Bytes that the device fetched.
     pub bytes_downloaded: u64,
-    /// For how long the device stood still because of it, in milliseconds.
+    /// Downtime that it caused on the device, in milliseconds; `None` if not reported.
     pub downtime_ms: Option<u64>,
-    /// When it was first offered.
+    /// Time of the first offer.
     pub created_at: Timestamp,
-    /// Where its device stood when it was offered.
+    /// Region of its device at the time of the offer.
     pub region: String,
-    /// What its device is.
+    /// Platform of its device.
     pub platform: String,
     /// Its device's label `model`; empty without one.
     pub model: String,
-    /// As what it counts.
+    /// Outcome it counts as.
     pub outcome: Outcome,
 }
 
 impl Deployment {
-    /// Whether the device is busy with it: a succeeded one may be called back, but is not busy.
+    /// Whether the device is busy with it: a succeeded one may be ordered back, but is not busy.
     fn is_active(&self) -> bool {
         !self.facts.state.is_final()
     }
 
-    /// As what it is counted.
+    /// Returns the key under which it is counted.
     pub fn key(&self) -> TallyKey {
         let failed = self.outcome == Outcome::Failed;
         let reason = self.facts.reason.as_ref().filter(|_| failed);
@@ -91,7 +91,7 @@ impl Deployment {
     }
 }
 
-/// Stores a first offer; false when the device is in a deployment already.
+/// Stores a first offer; returns false when the device is already in a deployment.
 pub async fn insert(
     tx: &mut Tx,
     deployment: &Deployment,
@@ -120,13 +120,14 @@ pub async fn insert(
     Ok(rows == 1)
 }
 
-/// Takes a first offer back in the transaction that stored it: there was no room for it.
+/// Undoes a first offer in the transaction that stored it: there was no room for it.
 pub async fn undo_offer(tx: &mut Tx, id: DeploymentId) -> Result<(), StoreError> {
     tx.run_one("take an offer back", UNDO_OFFER, args![id.to_string()])
         .await
 }
 
-/// Offers a deployment again, if it still has the state; whether it had.
+/// Offers a deployment again if it still has the state and its device is in no other one; returns
+/// whether it did.
 pub async fn retry(
     tx: &mut Tx,
     id: DeploymentId,
@@ -145,7 +146,7 @@ pub async fn retry(
     Ok(tx.run("store a repeated offer", RETRY, args).await? == 1)
 }
 
-/// Writes a deployment, if it still has the state that it was read with; whether it had.
+/// Writes a deployment if it still has the state that it was read with; returns whether it had.
 pub async fn update(
     tx: &mut Tx,
     deployment: &Deployment,
@@ -216,7 +217,7 @@ pub async fn page(
     .await
 }
 
-/// A page of a rollout's deployments whose device runs the release or may.
+/// A page of a rollout's deployments whose device runs the release, or may.
 pub async fn switched(
     tx: &mut Tx,
     rollout: RolloutId,
@@ -227,8 +228,8 @@ pub async fn switched(
     tx.all("read deployments", SWITCHED, args, read).await
 }
 
-/// Every deployment: decisions rest on those of live rollouts, the numbers of ended ones on
-/// theirs.
+/// Returns every deployment: decisions need those of live rollouts, and the figures of ended
+/// rollouts are counted from theirs.
 pub async fn all(tx: &mut Tx) -> Result<Vec<Deployment>, StoreError> {
     tx.all("read deployments", ALL, args![], read).await
 }
@@ -248,7 +249,7 @@ pub async fn silent(
     .await
 }
 
-/// Keeps what a device signed about a deployment of its own.
+/// Stores a device's signed statement about a deployment of its own.
 pub async fn set_statement(
     tx: &mut Tx,
     id: DeploymentId,
@@ -261,7 +262,7 @@ pub async fn set_statement(
         .map(drop)
 }
 
-/// What the device signed about a deployment; empty when it has not reported.
+/// Returns the device's signed statement about a deployment; empty when it has not reported.
 pub async fn statement(tx: &mut Tx, id: DeploymentId) -> Result<Option<String>, StoreError> {
     tx.optional(
         "read a statement",

@@ -21,7 +21,7 @@ statements! {
     PAGE = "SELECT * FROM device
             WHERE id > $1 AND ($2 = '' OR product = $2) AND ($3 = '' OR region = $3)
             ORDER BY id LIMIT $4";
-    // Only what decides whom a wave takes, in the order of the ring, through an index.
+    // Only the columns that decide which devices a wave takes, in ring order, through an index.
     ALONG_RING = "SELECT d.ring, d.platform, d.region, d.channel, d.labels, d.release, d.active,
                          CASE WHEN EXISTS (SELECT 1 FROM quarantine q WHERE q.device_id = d.id AND q.version = $4)
                               THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS barred
@@ -52,7 +52,7 @@ statements! {
     QUARANTINED = "SELECT device_id, version FROM quarantine WHERE device_id = $1";
 }
 
-/// A device as it is stored.
+/// A stored device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Its id.
@@ -69,21 +69,21 @@ pub struct Device {
     pub channel: Channel,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Its place on the ring.
+    /// Its position on the ring.
     pub ring: Ring,
     /// Its public key, in hexadecimal.
     pub public_key: String,
     /// Whether it may take part.
     pub active: bool,
-    /// Why it is kept from everything but the way back; empty when it is not.
+    /// Reason for its isolation; empty when it is not isolated.
     pub isolated: String,
-    /// Whether it is to make itself a new key.
+    /// Whether it is asked to make a new key.
     pub new_key: bool,
-    /// Releases that a person lets it have again though they failed on it.
+    /// Releases that failed on it and that a person allows again.
     pub lifted: BTreeSet<Version>,
-    /// What runs on it.
+    /// The release that it runs, if any.
     pub release: Option<Version>,
-    /// The image of what runs on it.
+    /// Image of the release that it runs, if known.
     pub image: Option<Sha256>,
     /// The agent's own version.
     pub agent_version: String,
@@ -91,21 +91,21 @@ pub struct Device {
     pub battery: Battery,
     /// Whether its link costs by the byte.
     pub metered: bool,
-    /// Since when its battery has been low without a pause.
+    /// Time since which its battery has been low without interruption; `None` if it is not low.
     pub low_since: Option<Timestamp>,
-    /// When what runs on it was last found unhealthy, after it had been healthy.
+    /// Time the running release was last found unhealthy after it had been healthy.
     pub unhealthy_at: Option<Timestamp>,
-    /// The newest report taken from it.
+    /// Number of the newest report accepted from it.
     pub report_seq: u64,
-    /// When it joined.
+    /// Time it enrolled.
     pub enrolled_at: Timestamp,
-    /// When it was last heard of; written behind, up to a few seconds late.
+    /// Time it was last heard from; written behind, up to a few seconds late.
     pub last_seen: Timestamp,
-    /// When a heartbeat was last written.
+    /// Time its heartbeat was last written.
     pub flushed_at: Timestamp,
 }
 
-/// Stores a new device; whether its id and key are new.
+/// Stores a new device; returns whether its id and key are new.
 pub async fn insert(tx: &mut Tx, device: &Device) -> Result<bool, StoreError> {
     let rows = tx
         .run(
@@ -164,10 +164,10 @@ pub async fn page(
     .await
 }
 
-/// A device as far as it decides whether a wave takes it.
+/// Facts about a device that decide whether a wave takes it.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// Its place on the ring.
+    /// Its position on the ring.
     pub ring: Ring,
     /// Its platform.
     pub platform: Platform,
@@ -177,15 +177,15 @@ pub struct Candidate {
     pub channel: Channel,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// What runs on it.
+    /// The release that it runs, if any.
     pub release: Option<Version>,
     /// Whether it may take part.
     pub active: bool,
-    /// Whether it is kept from the release in question.
+    /// Whether the release in question is quarantined for it.
     pub barred: bool,
 }
 
-/// The next devices of a product, or of one of its regions, on a stretch of the ring.
+/// Returns the next devices of a product, or of one of its regions, on a stretch of the ring.
 pub async fn along_ring(
     tx: &mut Tx,
     product: &ProductName,
@@ -225,13 +225,13 @@ pub async fn along_ring(
     .await
 }
 
-/// Devices whose heartbeat was written after a time: what other replicas heard.
+/// Returns the devices whose heartbeat was written after a time, by other replicas too.
 pub async fn flushed_after(tx: &mut Tx, at: Timestamp) -> Result<Vec<Device>, StoreError> {
     tx.all("read heartbeats", FLUSHED, args![at.as_micros()], read)
         .await
 }
 
-/// Writes what a check-in said; an older one never overwrites a newer one.
+/// Writes the facts of a check-in; an older one never overwrites a newer one.
 pub async fn heartbeat(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<(), StoreError> {
     tx.run(
         "write a heartbeat",
@@ -252,7 +252,7 @@ pub async fn heartbeat(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<(
     .map(drop)
 }
 
-/// Lets a device take part, or not; whether there is such a device.
+/// Activates or deactivates a device; returns whether it exists.
 pub async fn set_active(tx: &mut Tx, id: DeviceId, active: bool) -> Result<bool, StoreError> {
     Ok(tx
         .run("change a device", SET_ACTIVE, args![id.to_string(), active])
@@ -260,27 +260,27 @@ pub async fn set_active(tx: &mut Tx, id: DeviceId, active: bool) -> Result<bool,
         == 1)
 }
 
-/// Keeps a device from everything but the way back, with a reason; whether there is such a device.
+/// Isolates a device, with a reason: it gets nothing but the way back. Returns whether it exists.
 pub async fn set_isolated(tx: &mut Tx, id: DeviceId, why: &str) -> Result<bool, StoreError> {
     let args = args![id.to_string(), why];
     Ok(tx.run("isolate a device", SET_ISOLATED, args).await? == 1)
 }
 
-/// Lets a device take part again; its signed requests are counted anew.
+/// Readmits a device and restarts the numbering of its signed requests; returns whether it exists.
 pub async fn readmit(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
     let args = args![id.to_string()];
     Ok(tx.run("readmit a device", READMIT, args).await? == 1)
 }
 
-/// Takes the number of a signed request; what becomes of it. `None` for a device that may not take
-/// part, or when others of its requests came between again and again.
+/// Records the number of a signed request; returns the verdict. `None` for a device that may not
+/// take part, or when its other requests keep coming in between.
 pub async fn take_request(
     tx: &mut Tx,
     id: DeviceId,
     number: u64,
     nonce: &str,
 ) -> Result<Option<Numbered>, StoreError> {
-    // What was read may be old when it is written: then it is judged anew.
+    // The row may change between read and write: then the request is judged again.
     for _ in 0..8 {
         let known = tx
             .optional("read requests", REQUESTS, args![id.to_string()], |row| {
@@ -304,19 +304,20 @@ pub async fn take_request(
     Ok(None)
 }
 
-/// Asks a device to make itself a new key.
+/// Asks a device to make a new key; returns whether there is such an active device.
 pub async fn want_new_key(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
     let args = args![id.to_string()];
     Ok(tx.run("ask for a new key", WANT_KEY, args).await? == 1)
 }
 
-/// Puts a new key in the place of the present one; whether that was the present one.
+/// Replaces a device's key; returns whether `old` was its current key.
 pub async fn set_key(tx: &mut Tx, id: DeviceId, old: &str, new: &str) -> Result<bool, StoreError> {
     let args = args![id.to_string(), old, new];
     Ok(tx.run("change a device's key", SET_KEY, args).await? == 1)
 }
 
-/// Takes a report's number; whether it is new. Holds the device's row until the transaction ends.
+/// Records a report's number; returns whether it is new. Locks the device's row until the
+/// transaction ends.
 pub async fn take_report(tx: &mut Tx, id: DeviceId, seq: u64) -> Result<bool, StoreError> {
     let seq = i64::try_from(seq).unwrap_or(i64::MAX);
     Ok(tx
@@ -325,7 +326,7 @@ pub async fn take_report(tx: &mut Tx, id: DeviceId, seq: u64) -> Result<bool, St
         == 1)
 }
 
-/// The newest report taken from a device.
+/// Returns the number of the newest report accepted from a device.
 pub async fn report_seq(tx: &mut Tx, id: DeviceId) -> Result<Option<u64>, StoreError> {
     tx.optional(
         "read a report number",
@@ -336,7 +337,7 @@ pub async fn report_seq(tx: &mut Tx, id: DeviceId) -> Result<Option<u64>, StoreE
     .await
 }
 
-/// Writes what a device runs now.
+/// Writes the release and the image that a device runs now.
 pub async fn set_runs(
     tx: &mut Tx,
     id: DeviceId,
@@ -353,7 +354,7 @@ pub async fn set_runs(
     .await
 }
 
-/// Keeps a device from a release.
+/// Quarantines a release for a device.
 pub async fn quarantine(
     tx: &mut Tx,
     id: DeviceId,
@@ -372,7 +373,7 @@ fn versions(text: &str) -> BTreeSet<Version> {
         .collect()
 }
 
-/// Changes which releases a device may have again; writes only what is new.
+/// Changes the set of releases that a device may have again; writes only if it changes.
 async fn change_lifted(
     tx: &mut Tx,
     id: DeviceId,
@@ -393,7 +394,7 @@ async fn change_lifted(
     tx.run_one("write lifted releases", SET_LIFTED, args).await
 }
 
-/// Lets a device have a release again; whether it was kept from it.
+/// Lifts the quarantine of a release for a device; returns whether there was one.
 pub async fn lift(tx: &mut Tx, id: DeviceId, version: &Version) -> Result<bool, StoreError> {
     let args = args![id.to_string(), version.to_string()];
     if tx.run("lift a quarantine", LIFT, args).await? == 0 {
@@ -403,7 +404,7 @@ pub async fn lift(tx: &mut Tx, id: DeviceId, version: &Version) -> Result<bool, 
     Ok(true)
 }
 
-/// Which devices are kept from which releases.
+/// Returns every quarantine as a device and a release.
 pub async fn all_quarantined(tx: &mut Tx) -> Result<Vec<(DeviceId, Version)>, StoreError> {
     tx.all("read quarantines", ALL_QUARANTINED, args![], |row| {
         Ok((row.parse("device_id")?, row.parse("version")?))
@@ -411,7 +412,7 @@ pub async fn all_quarantined(tx: &mut Tx) -> Result<Vec<(DeviceId, Version)>, St
     .await
 }
 
-/// Which releases a device is kept from.
+/// Returns the releases that are quarantined for a device.
 pub async fn quarantined(tx: &mut Tx, id: DeviceId) -> Result<Vec<Version>, StoreError> {
     tx.all(
         "read quarantines",

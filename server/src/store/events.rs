@@ -1,4 +1,4 @@
-//! Events: what happened, in commit order.
+//! Events, in commit order.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ statements! {
     OF_DEVICE = "SELECT * FROM event WHERE device_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 }
 
-/// An event as it is stored. Its kind is a word: another replica may be newer than this one.
+/// A stored event. Its kind is a string, since another replica may be newer than this one.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
     /// Number, without gaps, in commit order.
@@ -30,9 +30,9 @@ pub struct StoredEvent {
     pub origin: String,
     /// Part of the system; `None` for one that this version does not know.
     pub topic: Option<Topic>,
-    /// Word for what happened.
+    /// Word for the kind of event.
     pub kind: String,
-    /// Version of the form of the fields.
+    /// Version of the field format.
     pub version: u32,
     /// Word for the kind of actor.
     pub actor_kind: String,
@@ -40,13 +40,13 @@ pub struct StoredEvent {
     pub actor_id: Option<String>,
     /// The actor, for people.
     pub actor: String,
-    /// Product it is of.
+    /// Product it is about, if any.
     pub product: Option<String>,
-    /// Rollout it is of.
+    /// Rollout it is about, if any.
     pub rollout: Option<String>,
-    /// Device it is of.
+    /// Device it is about, if any.
     pub device: Option<DeviceId>,
-    /// Ids, numbers and closed words.
+    /// Ids, numbers and words from closed sets.
     pub body: Map<String, Value>,
     /// Free text, and names.
     pub said: Map<String, Value>,
@@ -54,7 +54,8 @@ pub struct StoredEvent {
     pub text: String,
 }
 
-/// The fields as JSON: keys sorted, no float, no space. The audit log takes these bytes as they are.
+/// Encodes the fields as JSON: sorted keys, no floats, no spaces. The audit log takes these bytes
+/// as they are.
 fn object(fields: Fields) -> Value {
     fn value(scalar: Scalar) -> Value {
         match scalar {
@@ -70,8 +71,8 @@ fn object(fields: Fields) -> Value {
     Value::Object(fields.collect())
 }
 
-/// Appends events and gives their numbers. The row lock of the counter is held until the transaction
-/// ends: appending is the last thing that it does.
+/// Appends events and returns their numbers. The counter's row lock is held until the transaction
+/// ends, so appending must be its last step.
 pub async fn append(
     tx: &mut Tx,
     origin: &str,
@@ -116,7 +117,7 @@ pub async fn append(
     Ok(numbers)
 }
 
-/// The number of the newest event.
+/// Returns the number of the newest event; 0 if there is none.
 pub async fn head(tx: &mut Tx) -> Result<i64, StoreError> {
     let value = tx
         .optional("read the event counter", HEAD, args![], |row| {

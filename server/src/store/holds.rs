@@ -15,16 +15,16 @@ statements! {
     LIFT = "UPDATE hold SET lifted_at = $2, lifted_by = $3 WHERE id = $1 AND lifted_at IS NULL";
 }
 
-/// A hold as it is stored.
+/// A stored hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldRow {
-    /// Of which product.
+    /// The product it belongs to.
     pub product: ProductName,
-    /// What decisions rest on.
+    /// The hold as decisions use it.
     pub hold: Hold,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: Timestamp,
-    /// By whom.
+    /// The person who created it.
     pub created_by: String,
 }
 
@@ -45,7 +45,7 @@ pub async fn insert(tx: &mut Tx, row: &HoldRow) -> Result<(), StoreError> {
     tx.run_one("store a hold", INSERT, args).await
 }
 
-/// The holds that are in force.
+/// Returns the holds in force.
 pub async fn open(tx: &mut Tx) -> Result<Vec<HoldRow>, StoreError> {
     tx.all("read holds", OPEN, args![], read).await
 }
@@ -61,7 +61,7 @@ pub async fn page(
         .await
 }
 
-/// Lifts a hold; whether it was in force.
+/// Lifts a hold; returns whether it was in force.
 pub async fn lift(tx: &mut Tx, id: HoldId, by: &str, now: Timestamp) -> Result<bool, StoreError> {
     let args = args![id.to_string(), now.as_micros(), by];
     Ok(tx.run("lift a hold", LIFT, args).await? == 1)

@@ -18,26 +18,26 @@ statements! {
     CLOSE = "UPDATE incident SET closed_at = $2 WHERE id = $1 AND closed_at IS NULL";
 }
 
-/// An incident as it is stored.
+/// A stored incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident {
     /// Its id.
     pub id: IncidentId,
-    /// Whose release.
+    /// Product of the release.
     pub product: ProductName,
-    /// Which release.
+    /// The release that caused it.
     pub version: Version,
-    /// Which devices are sent back; everybody if empty.
+    /// Devices to send back; all of them if empty.
     pub selector: Selector,
-    /// The rollouts that brought it.
+    /// Rollouts that installed the release.
     pub rollouts: Vec<RolloutId>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Since when.
+    /// Time it was opened.
     pub opened_at: Timestamp,
-    /// By whom.
+    /// The person who opened it.
     pub opened_by: String,
-    /// When it was over.
+    /// Time it was closed; `None` while it is open.
     pub closed_at: Option<Timestamp>,
 }
 
@@ -90,7 +90,7 @@ pub async fn open_of(tx: &mut Tx, rollout: RolloutId) -> Result<Option<Incident>
     .await
 }
 
-/// Closes an incident; whether it was open.
+/// Closes an incident; returns whether it was open.
 pub async fn close(tx: &mut Tx, id: IncidentId, now: Timestamp) -> Result<bool, StoreError> {
     let args = args![id.to_string(), now.as_micros()];
     Ok(tx.run("close an incident", CLOSE, args).await? == 1)

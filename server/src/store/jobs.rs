@@ -31,21 +31,21 @@ statements! {
 pub struct Job {
     /// Its id.
     pub id: JobId,
-    /// What is to be done.
+    /// Kind of work.
     pub kind: String,
-    /// To what; one job for each kind and subject.
+    /// Object of the work; there is one job for each kind and subject.
     pub subject: String,
-    /// Particulars, as JSON.
+    /// Parameters, as JSON.
     pub payload: String,
     /// `ready`, `running`, `done` or `failed`.
     pub state: String,
-    /// How often it was begun.
+    /// Number of attempts begun.
     pub attempts: u32,
-    /// What went wrong last.
+    /// The last error; empty if there was none.
     pub error: String,
 }
 
-/// Takes or keeps a lease; whether this owner has it now.
+/// Claims or renews a lease; returns whether this owner holds it now.
 pub async fn claim_lease(
     tx: &mut Tx,
     name: &str,
@@ -57,14 +57,14 @@ pub async fn claim_lease(
     Ok(tx.run("claim a lease", CLAIM_LEASE, args).await? == 1)
 }
 
-/// Gives a lease up, so that another replica need not wait for it to lapse.
+/// Releases a lease, so that another replica need not wait for it to expire.
 pub async fn release_lease(tx: &mut Tx, name: &str, owner: &str) -> Result<(), StoreError> {
     tx.run("release a lease", RELEASE_LEASE, args![name, owner])
         .await
         .map(drop)
 }
 
-/// Adds a job unless there is one for the same kind and subject.
+/// Adds a job unless there is one for the same kind and subject; returns whether it was added.
 pub async fn enqueue(
     tx: &mut Tx,
     id: JobId,
@@ -77,7 +77,7 @@ pub async fn enqueue(
     Ok(tx.run("enqueue a job", ENQUEUE, args).await? == 1)
 }
 
-/// Takes the next job that is ready, or whose worker has vanished.
+/// Takes the next job that is ready, or whose worker let its lease expire.
 pub async fn take(
     tx: &mut Tx,
     owner: &str,
@@ -99,7 +99,7 @@ pub async fn take(
     }))
 }
 
-/// Keeps a job; false when another worker has taken it over.
+/// Extends the lease on a job; returns false when another worker has taken it over.
 pub async fn extend(
     tx: &mut Tx,
     id: JobId,
@@ -110,18 +110,18 @@ pub async fn extend(
     Ok(tx.run("keep a job", EXTEND, args).await? == 1)
 }
 
-/// How a job ended.
+/// Result of a job.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// It is done.
     Done,
-    /// It failed and is tried again at this time.
+    /// It failed and is retried at this time.
     Again(String, Timestamp),
     /// It failed for good.
     Failed(String),
 }
 
-/// Ends a job, if this owner still has it.
+/// Ends a job, if this owner still holds it.
 pub async fn finish(
     tx: &mut Tx,
     id: JobId,

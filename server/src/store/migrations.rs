@@ -3,15 +3,14 @@
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-/// Each migration once: number, name, text. From the first release on, a text that has been released
-/// never changes.
+/// All migrations in order: number, name, text. The text of a released migration never changes.
 const ALL: &[(i64, &str, &str)] = &[(
     1,
     "schema",
     include_str!("../../../migrations/0001_schema.sql"),
 )];
 
-/// The engines' words where they differ.
+/// SQL dialect of an engine, where the two differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Sqlite,

@@ -1,8 +1,8 @@
-//! The home of all SQL. One file an entity; the caller owns the transaction.
+//! All SQL, one file per entity. The caller owns the transaction.
 //!
-//! A lookup gives an `Option`; a write checks its row count; a row that cannot be read is a
-//! named inconsistency. Statements are constants collected by the `statements!` macro, and a
-//! test prepares each of them on both engines.
+//! A lookup returns an `Option`; a write checks its row count; a row that cannot be read is a named
+//! inconsistency. Statements are constants collected by the `statements!` macro, and a test
+//! prepares each of them on both engines.
 #![expect(
     clippy::disallowed_methods,
     reason = "the store is the one place where statements are run"
@@ -27,53 +27,53 @@ pub mod trust;
 
 pub use db::{Db, Tx};
 
-/// What can go wrong in the store.
+/// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The engine refused.
+    /// The engine returned an error.
     #[error("could not {operation}")]
     Database {
-        /// What was being done.
+        /// The operation that failed.
         operation: &'static str,
-        /// What the engine said.
+        /// The engine's error.
         #[source]
         source: sqlx::Error,
     },
     /// A column cannot be read.
     #[error("column {column} cannot be read")]
     Column {
-        /// Which one.
+        /// Name of the column.
         column: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: sqlx::Error,
     },
-    /// A row holds what no version of this program writes.
+    /// A row holds a value that no version of this program writes.
     #[error("column {column} holds an impossible value: {what}")]
     BadRow {
-        /// Which column.
+        /// Name of the column.
         column: &'static str,
-        /// What is wrong with it.
+        /// Problem with the value.
         what: String,
     },
-    /// A value has no form as JSON. An empty column in its place could not be read again.
+    /// A value cannot be written as JSON. An empty column in its place could not be read again.
     #[error("column {column} cannot be written")]
     Unwritable {
-        /// Which column.
+        /// Name of the column.
         column: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// A write changed another number of rows than it must.
+    /// A write changed an unexpected number of rows.
     #[error("could not {operation}: {count} rows changed")]
     RowCount {
-        /// What was being done.
+        /// The operation that failed.
         operation: &'static str,
         /// Rows changed.
         count: u64,
     },
-    /// The address of the database is not known.
+    /// The kind of database address is not supported.
     #[error("a database address begins with sqlite: or postgres://")]
     Url,
 }
@@ -89,7 +89,7 @@ impl StoreError {
     }
 }
 
-/// Names the statements of a module and lists them for the test that prepares each.
+/// Defines the statements of a module and lists them for the test that prepares each.
 macro_rules! statements {
     ($($name:ident = $sql:expr;)*) => {
         $(const $name: &str = $sql;)*
@@ -114,7 +114,7 @@ pub(crate) fn to_json(
     serde_json::to_string(value).map_err(|source| StoreError::Unwritable { column, source })
 }
 
-/// Every statement of the store by name: for the test that prepares each on both engines.
+/// Returns every statement of the store by name, for the test that prepares each on both engines.
 pub fn all_statements() -> Vec<(&'static str, &'static str)> {
     [
         aggregates::STATEMENTS,
@@ -137,7 +137,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
 mod tests {
     use super::*;
 
-    /// A value that has no form as JSON.
+    /// A value that cannot be written as JSON.
     struct Never;
 
     impl serde::Serialize for Never {

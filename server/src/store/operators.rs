@@ -27,15 +27,15 @@ statements! {
 pub struct OperatorToken {
     /// Its id.
     pub id: TokenId,
-    /// Whose it is.
+    /// Name of its owner.
     pub name: String,
-    /// What it may do.
+    /// Role that it grants.
     pub role: Role,
     /// SHA-256 of the secret.
     pub secret_sha256: Sha256,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// Time it expires; `None` if never.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -61,7 +61,7 @@ pub async fn tokens(tx: &mut Tx) -> Result<Vec<OperatorToken>, StoreError> {
     tx.all("read tokens", TOKENS, args![], read_token).await
 }
 
-/// Revokes a token; whether there was one.
+/// Revokes a token; returns whether there was one.
 pub async fn revoke(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
     Ok(tx
         .run("revoke a token", REVOKE, args![id.to_string()])
@@ -80,8 +80,8 @@ fn read_token(row: &Row) -> Result<OperatorToken, StoreError> {
     })
 }
 
-/// The secret of a name; the given one becomes it when there is none yet. Replicas that start
-/// together end with the same one.
+/// Returns the secret of a name and whether it is new: `fresh` is stored if there is none yet.
+/// Replicas that start together end up with the same one.
 pub async fn secret_or_insert(
     tx: &mut Tx,
     name: &str,
@@ -114,7 +114,7 @@ pub async fn secrets(tx: &mut Tx) -> Result<Vec<(String, String)>, StoreError> {
     .await
 }
 
-/// Puts another secret in the place of one that is there.
+/// Replaces an existing secret.
 pub async fn put_secret(
     tx: &mut Tx,
     name: &str,
@@ -125,7 +125,7 @@ pub async fn put_secret(
     tx.run_one("replace a secret", PUT_SECRET, args).await
 }
 
-/// What was answered to a create with this key: fingerprint of the request, response.
+/// Returns the answer to an earlier create with this key: hash of the request, response.
 pub async fn idempotent(tx: &mut Tx, key: &str) -> Result<Option<(Sha256, String)>, StoreError> {
     tx.optional("read an idempotency key", IDEMPOTENT, args![key], |row| {
         Ok((row.parse("request_sha256")?, row.get("response")?))
@@ -133,7 +133,7 @@ pub async fn idempotent(tx: &mut Tx, key: &str) -> Result<Option<(Sha256, String
     .await
 }
 
-/// Remembers the answer to a create, in the transaction of its effect.
+/// Stores the answer to a create, in the same transaction as its effect.
 pub async fn remember(
     tx: &mut Tx,
     key: &str,
@@ -149,7 +149,7 @@ pub async fn remember(
     .await
 }
 
-/// Forgets keys older than this.
+/// Deletes idempotency keys older than `at`; returns their number.
 pub async fn forget_before(tx: &mut Tx, at: Timestamp) -> Result<u64, StoreError> {
     tx.run("forget idempotency keys", FORGET, args![at.as_micros()])
         .await

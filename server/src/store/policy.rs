@@ -1,5 +1,5 @@
-//! How a rollout's policy is written into its row: one JSON text, so that a new rule needs no
-//! new column. The domain knows no JSON; this is its only form.
+//! Encoding of a rollout's policy in its row: one JSON text, so that a new rule needs no new
+//! column. The domain knows no JSON; this is its only form.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use tidegate_protocol::{Region, Timestamp};
 
 use super::{StoreError, json};
 
-/// What a rollout is told beyond its waves.
+/// Settings of a rollout beyond its waves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// How fast it exposes devices.
+    /// Pace at which it exposes devices.
     pub pace: Pace,
     /// Caps on the pace.
     pub limits: Limits,
-    /// When devices may be updated.
+    /// Windows in which devices may be updated.
     pub windows: Windows,
-    /// When it should be finished.
+    /// Time by which it should be finished.
     pub deadline: Option<Timestamp>,
-    /// How long a device may wait for a better battery.
+    /// Longest time a device may wait for its battery to charge.
     pub battery_wait: Duration,
-    /// What metered links may carry.
+    /// Policy for metered links.
     pub metered: Metered,
     /// Its limits on failure.
     pub gate: Gate,
-    /// Whether each wave after the first waits for a person.
+    /// Whether a person must release each wave after the first.
     pub by_hand: bool,
 }
 
@@ -60,16 +60,16 @@ struct Row {
     by_hand: bool,
 }
 
-/// How long a device may wait for its battery, unless the rollout says otherwise.
+/// Default for the longest time a device may wait for its battery to charge.
 pub const BATTERY_WAIT: Duration = Duration::from_hours(24);
-/// When a device counts as silent, unless the rollout says otherwise: three check-ins of the usual
-/// minute, and a held one. Where devices check in less often it is longer.
+/// Default time after which a device counts as silent: three check-ins of the usual minute, and a
+/// held one. Where devices check in less often it is longer.
 pub const SILENT_AFTER: Duration = Duration::from_mins(4);
-/// Which share may be silent, unless the rollout says otherwise, in basis points.
+/// Default for the maximum share of silent devices, in basis points.
 pub const MAX_SILENT_BP: u32 = 1_000;
 
 impl Policy {
-    /// As it is stored.
+    /// Encodes the policy for its column.
     pub fn to_column(&self) -> Result<String, StoreError> {
         let (pace, start, factor, every) = match self.pace {
             Pace::Evidence { start } => ("evidence", start, 0, Duration::ZERO),
@@ -111,8 +111,8 @@ impl Policy {
         super::to_json("policy", &row)
     }
 
-    /// From its column. `start` and `gate` are the columns of rollouts made before there were
-    /// policies; where the text says nothing, they count.
+    /// Decodes the policy from its column. `start` and `gate` are the columns of rollouts made
+    /// before policies existed; they apply where the text says nothing.
     pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Self, StoreError> {
         let row: Row = json("policy", text)?;
         let bad = |what: String| StoreError::BadRow {

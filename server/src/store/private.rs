@@ -1,11 +1,11 @@
-//! Who may read SQLite's files.
+//! Access rights of SQLite's files.
 
 use std::path::Path;
 
 use super::StoreError;
 
-/// Keeps everybody but the owner from SQLite's files: the private online keys are in them. The journal
-/// and the shared memory get the mode of the file itself.
+/// Restricts SQLite's files to their owner: they hold the private online keys. The journal and the
+/// shared memory file get the mode of the database file.
 pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
     #[cfg(unix)]
     {

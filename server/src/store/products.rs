@@ -42,86 +42,86 @@ statements! {
     ALL_PAYLOADS = "SELECT * FROM payload ORDER BY bytes";
 }
 
-/// What holds for a whole product.
+/// Settings of a whole product.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProductSettings {
     /// The oldest supported version: older clients are turned away by the version gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_version: Option<Version>,
-    /// The oldest TLS that business servers accept, for example `TLSv1.2`.
+    /// The oldest TLS version that business servers accept, for example `TLSv1.2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_tls: Option<String>,
-    /// What a client must be able to do.
+    /// Capabilities that a client must have.
     pub capabilities: BTreeSet<String>,
-    /// Where a person finds the way to upgrade.
+    /// Address of the upgrade instructions for people.
     pub upgrade_url: String,
-    /// How many other people must approve what widens a rollout.
+    /// Number of other people who must approve a change that widens a rollout.
     pub approvals: u32,
-    /// Bytes of a chunk of deltas, in KiB; the default is a MiB.
+    /// Chunk size of deltas, in KiB; the default is 1 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta_chunk_kib: Option<u32>,
-    /// Bytes of a chunk of full payloads, in KiB; the default is 10 MiB.
+    /// Chunk size of full payloads, in KiB; the default is 10 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_chunk_kib: Option<u32>,
 }
 
-/// A release as it is stored.
+/// A stored release.
 #[derive(Debug, Clone)]
 pub struct Release {
-    /// Whose.
+    /// The product it belongs to.
     pub product: ProductName,
-    /// Which.
+    /// Its version.
     pub version: Version,
-    /// How far it has come.
+    /// Its stage.
     pub stage: Stage,
-    /// What is new in it.
+    /// Release notes.
     pub notes: String,
-    /// Why it has its stage, where a reason was given.
+    /// Reason for its stage, if one was given.
     pub reason: Option<String>,
-    /// When its life ends or ended, and what was announced.
+    /// Announced end of life, past or future, with the notice.
     pub eol: Option<(Timestamp, String)>,
-    /// Rises with every change.
+    /// Raised by every change, for optimistic locking.
     pub revision: i64,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: Timestamp,
-    /// By whom.
+    /// The person who created it.
     pub created_by: String,
 }
 
-/// An artifact as it is stored.
+/// A stored artifact.
 #[derive(Debug, Clone)]
 pub struct Artifact {
-    /// Whose.
+    /// The product it belongs to.
     pub product: ProductName,
-    /// Of which release.
+    /// Version of its release.
     pub version: Version,
-    /// For what.
+    /// Platform that it runs on.
     pub platform: Platform,
-    /// Its bytes.
+    /// Its image.
     pub image: Image,
 }
 
-/// A payload as it is stored.
+/// A stored payload.
 #[derive(Debug, Clone)]
 pub struct Payload {
-    /// The image that it makes.
+    /// Hash of the image that it produces.
     pub to: Sha256,
-    /// The image that it starts from.
+    /// Hash of the image that it starts from; `None` for a full payload.
     pub from: Option<Sha256>,
-    /// How it encodes.
+    /// Its encoding.
     pub encoding: Encoding,
     /// Its manifest.
     pub manifest: Image,
     /// Bytes to fetch.
     pub bytes: u64,
-    /// Memory that decoding takes, in bytes.
+    /// Memory needed to decode it, in bytes.
     pub memory: u64,
-    /// Bits that models decode.
+    /// Bits that the decoder's models have to decode.
     pub work: u64,
 }
 
-/// Makes a product; whether it is new.
+/// Creates a product; returns whether it is new.
 pub async fn insert_product(
     tx: &mut Tx,
     name: &ProductName,
@@ -145,7 +145,7 @@ pub async fn products(tx: &mut Tx) -> Result<Vec<(ProductName, Timestamp)>, Stor
     .await
 }
 
-/// Whether there is such a product.
+/// Whether a product exists.
 pub async fn product_exists(tx: &mut Tx, name: &ProductName) -> Result<bool, StoreError> {
     let found = tx
         .optional("read a product", PRODUCT, args![name.as_str()], |row| {
@@ -155,7 +155,7 @@ pub async fn product_exists(tx: &mut Tx, name: &ProductName) -> Result<bool, Sto
     Ok(found.is_some())
 }
 
-/// Makes a draft release; whether it is new.
+/// Creates a draft release; returns whether it is new.
 pub async fn insert_release(
     tx: &mut Tx,
     product: &ProductName,
@@ -213,7 +213,7 @@ pub async fn release(
     .await
 }
 
-/// Gives a release a stage, if it still has the revision; whether it had.
+/// Sets the stage of a release if it still has its revision; returns whether it had.
 pub async fn set_stage(
     tx: &mut Tx,
     release: &Release,
@@ -236,7 +236,7 @@ pub async fn set_stage(
     Ok(rows == 1)
 }
 
-/// Announces the end of a release's life.
+/// Announces the end of life of a release.
 pub async fn set_eol(
     tx: &mut Tx,
     product: &ProductName,
@@ -264,7 +264,7 @@ pub async fn due_eol(tx: &mut Tx, now: Timestamp) -> Result<Vec<Release>, StoreE
     .await
 }
 
-/// The settings of each product, as JSON.
+/// Returns the settings of every product.
 pub async fn all_settings(tx: &mut Tx) -> Result<Vec<(ProductName, ProductSettings)>, StoreError> {
     tx.all("read settings", SETTINGS, args![], |row| {
         let text: String = row.get("settings")?;
@@ -273,7 +273,7 @@ pub async fn all_settings(tx: &mut Tx) -> Result<Vec<(ProductName, ProductSettin
     .await
 }
 
-/// Writes a product's settings; whether there is such a product.
+/// Writes a product's settings; returns whether the product exists.
 pub async fn set_settings(
     tx: &mut Tx,
     product: &ProductName,
@@ -284,7 +284,7 @@ pub async fn set_settings(
     Ok(tx.run("write settings", SET_SETTINGS, args).await? == 1)
 }
 
-/// Adds an artifact; whether it is new.
+/// Adds an artifact; returns whether it is new.
 pub async fn insert_artifact(
     tx: &mut Tx,
     artifact: &Artifact,
@@ -328,7 +328,7 @@ pub async fn all_artifacts(tx: &mut Tx) -> Result<Vec<Artifact>, StoreError> {
         .await
 }
 
-/// Remembers that a blob is stored whole.
+/// Records that a blob is completely stored.
 pub async fn insert_blob(tx: &mut Tx, blob: Image, now: Timestamp) -> Result<(), StoreError> {
     tx.run(
         "store a blob's facts",
@@ -343,7 +343,7 @@ pub async fn insert_blob(tx: &mut Tx, blob: Image, now: Timestamp) -> Result<(),
     .map(drop)
 }
 
-/// The facts of a stored blob.
+/// Returns hash and length of a stored blob; `None` if it is not recorded.
 pub async fn blob(tx: &mut Tx, sha256: Sha256) -> Result<Option<Image>, StoreError> {
     tx.optional(
         "read a blob's facts",
@@ -359,7 +359,7 @@ pub async fn blob(tx: &mut Tx, sha256: Sha256) -> Result<Option<Image>, StoreErr
     .await
 }
 
-/// Adds a payload; whether it is new.
+/// Adds a payload; returns whether it is new.
 pub async fn insert_payload(
     tx: &mut Tx,
     payload: &Payload,
@@ -385,7 +385,7 @@ pub async fn insert_payload(
     Ok(rows == 1)
 }
 
-/// Takes a delta out of the books.
+/// Deletes the record of a delta.
 pub async fn delete_payload(
     tx: &mut Tx,
     to: Sha256,
@@ -425,7 +425,7 @@ pub async fn all_payloads(tx: &mut Tx) -> Result<Vec<Payload>, StoreError> {
     .await
 }
 
-/// A length as a column; nothing here is larger than the 2^63 bytes that it can hold.
+/// Encodes a length for a column; no length here exceeds the 2^63 bytes that it can hold.
 fn length(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

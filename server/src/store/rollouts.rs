@@ -18,8 +18,8 @@ statements! {
     INSERT_WAVE = "INSERT INTO wave (rollout_id, idx, name, selector, size, state, frontier, quota)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     ONE = "SELECT * FROM rollout WHERE id = $1";
-    // Live rollouts, the completed ones that bring late devices up, and others in which a
-    // device still has something to do.
+    // Live rollouts, completed ones that still update late devices, and others that still have
+    // an active deployment.
     PLANNED = "SELECT * FROM rollout r
                WHERE state IN ('running', 'paused', 'halted', 'rolling_back', 'completed', 'awaiting_approval', 'scheduled')
                   OR EXISTS (SELECT 1 FROM deployment d WHERE d.rollout_id = r.id AND d.active = 1)
@@ -45,61 +45,61 @@ statements! {
     FENCE_LOCKED = "SELECT state, generation FROM rollout WHERE id = $1 FOR SHARE";
 }
 
-/// A rollout as it is stored.
+/// A stored rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rollout {
     /// Its id.
     pub id: RolloutId,
-    /// Whose.
+    /// The product it belongs to.
     pub product: ProductName,
-    /// The release that it brings.
+    /// The release that it installs.
     pub version: Version,
-    /// Where it stands.
+    /// Current state.
     pub state: RolloutState,
-    /// Why it stands there.
+    /// Reason for that state.
     pub reason: Explained,
-    /// Offers name it; what withdraws the permission to offer raises it.
+    /// Generation that offers name; withdrawing the permission to offer raises it.
     pub generation: i64,
-    /// Rises with every change.
+    /// Raised by every change, for optimistic locking.
     pub revision: i64,
     /// Its salt.
     pub salt: Ring,
-    /// How it goes on, and when it stops.
+    /// Rules by which it goes on and stops.
     pub policy: Policy,
-    /// Waves beyond the first that a person has released, where that is needed.
+    /// Number of waves after the first that a person has released, where that is required.
     pub released: u32,
-    /// By how much an incident extended its rollback windows, in seconds.
+    /// Time by which an incident extended its rollback windows, in seconds.
     pub extended_s: u32,
     /// Whether an incident froze pruning: the previous version is kept until it is unfrozen.
     pub frozen: bool,
-    /// When it is to start by itself.
+    /// Time at which it starts by itself, if scheduled.
     pub starts_at: Option<Timestamp>,
-    /// Failed and silent devices by wave that a person has seen and let pass.
+    /// Numbers of failed and silent devices, by wave, that a person has accepted.
     pub excused: BTreeMap<u32, (u64, u64)>,
     /// The rollback window after a healthy start, in seconds.
     pub window_s: u32,
-    /// How often a device may try.
+    /// Maximum number of attempts per device.
     pub max_attempts: u32,
-    /// How long a device may be silent before its deployment times out, in seconds.
+    /// Seconds that a device may be silent before its deployment times out.
     pub timeout_s: u32,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: Timestamp,
-    /// By whom.
+    /// The person who created it.
     pub created_by: String,
-    /// When it started.
+    /// Time it first started.
     pub started_at: Option<Timestamp>,
-    /// When it was last halted, or began to roll back.
+    /// Time it was last halted or began to roll back.
     pub halted_at: Option<Timestamp>,
-    /// When it ended.
+    /// Time it ended.
     pub ended_at: Option<Timestamp>,
 }
 
-/// A wave as it is stored.
+/// A stored wave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaveRow {
-    /// As planned.
+    /// The wave as planned.
     pub wave: Wave,
-    /// How far it has come.
+    /// Its progress.
     pub progress: WaveProgress,
 }
 
@@ -107,8 +107,8 @@ fn at(time: Option<Timestamp>) -> Option<i64> {
     time.map(Timestamp::as_micros)
 }
 
-/// 2^63 does not fit the column, so "everybody" is stored as the largest number and read back
-/// as it.
+/// Encodes a frontier for its column. 2^63 does not fit, so "everybody" is stored as the largest
+/// number and read back as such.
 fn frontier_column(frontier: Frontier) -> i64 {
     i64::try_from(frontier.get()).unwrap_or(i64::MAX)
 }
@@ -181,7 +181,7 @@ pub async fn one(tx: &mut Tx, id: RolloutId) -> Result<Option<Rollout>, StoreErr
         .await
 }
 
-/// The rollouts that decisions rest on.
+/// Returns the rollouts that decisions are based on.
 pub async fn planned(tx: &mut Tx) -> Result<Vec<Rollout>, StoreError> {
     tx.all("read rollouts", PLANNED, args![], read).await
 }
@@ -235,9 +235,9 @@ pub async fn waves(tx: &mut Tx, id: RolloutId) -> Result<Vec<WaveRow>, StoreErro
     .await
 }
 
-/// Moves a rollout to a state, if it still has the revision; whether it had. A state that
-/// withdraws the permission to offer raises the generation: every offer that is being written
-/// under the old one is refused from then on.
+/// Moves a rollout to a state if it still has its revision; returns whether it had. A state that
+/// withdraws the permission to offer raises the generation: from then on every offer being written
+/// under the old one is refused.
 pub async fn set_state(
     tx: &mut Tx,
     rollout: &Rollout,
@@ -247,7 +247,7 @@ pub async fn set_state(
 ) -> Result<bool, StoreError> {
     let started = (state == RolloutState::Running).then_some(now);
     let halted = if matches!(state, RolloutState::Halted | RolloutState::RollingBack) {
-        // The first halt is what people measure from.
+        // People measure from the first halt.
         rollout
             .halted_at
             .filter(|_| rollout.state != RolloutState::Running)
@@ -274,7 +274,7 @@ pub async fn set_state(
     Ok(rows == 1)
 }
 
-/// Writes why a rollout stands where it stands, if it still has the revision.
+/// Writes the reason for a rollout's state if it still has its revision; returns whether it had.
 pub async fn set_reason(
     tx: &mut Tx,
     rollout: &Rollout,
@@ -312,13 +312,13 @@ pub async fn set_wave(
     .await
 }
 
-/// Rollouts whose time to start has come.
+/// Returns the scheduled rollouts whose start is due.
 pub async fn due(tx: &mut Tx, now: Timestamp) -> Result<Vec<Rollout>, StoreError> {
     tx.all("read scheduled rollouts", DUE, args![now.as_micros()], read)
         .await
 }
 
-/// Notes when a rollout is to start by itself.
+/// Sets the time at which a rollout starts by itself.
 pub async fn set_starts(tx: &mut Tx, id: RolloutId, at: Timestamp) -> Result<(), StoreError> {
     tx.run_one(
         "schedule a rollout",
@@ -328,7 +328,7 @@ pub async fn set_starts(tx: &mut Tx, id: RolloutId, at: Timestamp) -> Result<(),
     .await
 }
 
-/// Notes which failed and silent devices of each wave a person has seen and let pass.
+/// Stores the numbers of failed and silent devices, by wave, that a person has accepted.
 pub async fn excuse(
     tx: &mut Tx,
     id: RolloutId,
@@ -339,7 +339,7 @@ pub async fn excuse(
         .await
 }
 
-/// Gives a rollout another policy, if it still has the revision; whether it had.
+/// Replaces a rollout's policy if it still has its revision; returns whether it had.
 pub async fn set_policy(
     tx: &mut Tx,
     rollout: &Rollout,
@@ -353,7 +353,7 @@ pub async fn set_policy(
     Ok(tx.run("edit a rollout", SET_POLICY, args).await? == 1)
 }
 
-/// Releases one more wave, if the rollout still has the revision; whether it had.
+/// Releases one more wave if the rollout still has its revision; returns whether it had.
 pub async fn release_wave(tx: &mut Tx, rollout: &Rollout) -> Result<bool, StoreError> {
     let args = args![rollout.id.to_string(), rollout.revision];
     Ok(tx.run("release a wave", RELEASE_WAVE, args).await? == 1)
@@ -370,8 +370,8 @@ pub async fn keep_longer(
     tx.run_one("extend rollback windows", KEEP, args).await
 }
 
-/// State and generation of a rollout, locked against change until the transaction ends: a halt
-/// that was acknowledged before is seen, one that comes after waits for the offer.
+/// Reads the state and generation of a rollout and locks them until the transaction ends: a halt
+/// acknowledged earlier is seen, a later one waits for the offer.
 pub async fn fence(tx: &mut Tx, id: RolloutId) -> Result<Option<(RolloutState, i64)>, StoreError> {
     let sql = tx.pick(FENCE, FENCE_LOCKED);
     tx.optional(

@@ -48,21 +48,21 @@ pub struct JoinRow {
     pub secret_sha256: Sha256,
     /// The root that it pins.
     pub root_sha256: Sha256,
-    /// The product of those who join.
+    /// Product of the devices that join.
     pub product: ProductName,
-    /// Their region, where the token fixes it.
+    /// Region of the devices, if the token fixes it.
     pub region: Option<Region>,
-    /// Their channel, where the token fixes it.
+    /// Channel of the devices, if the token fixes it.
     pub channel: Option<Channel>,
-    /// Labels that they get.
+    /// Labels that they are given.
     pub labels: BTreeMap<String, String>,
-    /// How many more may join.
+    /// Number of devices that may still join.
     pub uses_left: i64,
-    /// Until when.
+    /// Time it expires.
     pub expires_at: Timestamp,
 }
 
-/// Takes the lock under which metadata is changed, until the transaction ends.
+/// Locks the metadata against other changes until the transaction ends.
 pub async fn lock(tx: &mut Tx) -> Result<(), StoreError> {
     tx.run_one("lock the metadata", LOCK, args![]).await
 }
@@ -110,7 +110,7 @@ pub async fn root_by_hash(tx: &mut Tx, sha256: Sha256) -> Result<Option<Metadata
     .await
 }
 
-/// Drops the versions of an online role before one: nobody asks for them any more.
+/// Deletes the versions of an online role below `before`: nobody asks for them any more.
 pub async fn prune(tx: &mut Tx, role: &str, before: u64) -> Result<(), StoreError> {
     let before = i64::try_from(before).unwrap_or(i64::MAX);
     tx.run("prune metadata", PRUNE, args![role, before])
@@ -118,24 +118,24 @@ pub async fn prune(tx: &mut Tx, role: &str, before: u64) -> Result<(), StoreErro
         .map(drop)
 }
 
-/// A signed file that still waits for signatures.
+/// A metadata file that still lacks signatures.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Its role.
     pub role: String,
-    /// The version that it is to have.
+    /// Version that it will have.
     pub version: u64,
     /// The file with the signatures so far.
     pub body: Vec<u8>,
-    /// What it is for, in a person's words.
+    /// Purpose, in a person's words.
     pub purpose: String,
-    /// When its newest signature came.
+    /// Time of its newest signature.
     pub created_at: Timestamp,
-    /// Whose token brought it.
+    /// Owner of the token that submitted it.
     pub created_by: String,
 }
 
-/// Stores the draft of a role; it takes the place of an older one.
+/// Stores the draft of a role, replacing an older one.
 pub async fn put_draft(tx: &mut Tx, draft: &Draft) -> Result<(), StoreError> {
     let version = i64::try_from(draft.version).unwrap_or(i64::MAX);
     let args = args![
@@ -164,7 +164,7 @@ pub async fn drafts(tx: &mut Tx) -> Result<Vec<Draft>, StoreError> {
     .await
 }
 
-/// Drops the draft of a role up to a version: it is complete, or overtaken.
+/// Deletes the draft of a role up to a version: it is complete, or overtaken.
 pub async fn drop_draft(tx: &mut Tx, role: &str, version: u64) -> Result<(), StoreError> {
     let version = i64::try_from(version).unwrap_or(i64::MAX);
     tx.run("drop a draft", DROP_DRAFT, args![role, version])
@@ -223,7 +223,7 @@ pub async fn join_token(tx: &mut Tx, id: JoinTokenId) -> Result<Option<JoinRow>,
     .await
 }
 
-/// Uses a join token once; whether a use was left.
+/// Uses a join token once; returns whether it had a use left.
 pub async fn use_join(tx: &mut Tx, id: JoinTokenId) -> Result<bool, StoreError> {
     Ok(tx
         .run("use a join token", USE_JOIN, args![id.to_string()])

@@ -1,10 +1,10 @@
-//! Whether a rollout concerns a device at all: what does not change from one minute to the next.
+//! Whether a rollout concerns a device at all: the checks that rarely change.
 
 use tidegate_protocol::{Channel, Platform, Reason, Version};
 
 use super::ProductPlan;
 
-/// What decides whether a rollout concerns a device.
+/// Facts that decide whether a rollout concerns a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     /// Whether it may take part.
@@ -13,13 +13,13 @@ pub struct Candidate<'a> {
     pub platform: &'a Platform,
     /// Its channel.
     pub channel: Channel,
-    /// What runs on it.
+    /// The release that it runs, if any.
     pub release: Option<&'a Version>,
-    /// Whether it is kept from the goal.
+    /// Whether the goal is quarantined for it.
     pub quarantined: bool,
 }
 
-/// Why a rollout of `goal` does not concern a device that it selects; `None` when it does.
+/// Reason a rollout of `goal` does not concern a device that it selects; `None` if it does.
 pub fn not_concerned(plan: &ProductPlan, goal: &Version, device: Candidate<'_>) -> Option<Reason> {
     if !device.active {
         return Some(Reason::DeviceRevoked);

@@ -1,4 +1,4 @@
-//! What admission rests on: the plan and the device, as facts.
+//! Inputs of admission: the plan and the device, as facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::selector::{self, Selector};
 use crate::version_gate::GatePolicy;
 use crate::window::Windows;
 
-/// Everything that decisions about a fleet rest on. Immutable; swapped whole.
+/// Input of all decisions about a fleet. Immutable; replaced as a whole.
 #[derive(Debug, Clone, Default)]
 pub struct FleetPlan {
-    /// By product.
+    /// Plans by product.
     pub products: BTreeMap<ProductName, ProductPlan>,
 }
 
@@ -27,19 +27,19 @@ pub struct FleetPlan {
 pub struct ProductPlan {
     /// Its releases.
     pub releases: BTreeMap<Version, ReleasePlan>,
-    /// Rollouts that concern devices: live ones, and the completed ones that bring late devices
-    /// up, newest goal first.
+    /// Rollouts that concern devices: live ones, and completed ones that still update late devices;
+    /// newest goal first.
     pub rollouts: Vec<RolloutPlan>,
     /// Holds.
     pub holds: Vec<Hold>,
-    /// What the offline keys say of each channel.
+    /// Policy signed by the offline keys, by channel.
     pub signed: BTreeMap<Channel, SignedPolicy>,
-    /// What business servers ask of clients.
+    /// Requirements that business servers set for clients.
     pub gate: GatePolicy,
 }
 
-/// What the offline-signed role of a channel says beyond its images. Devices hold to it whatever
-/// the server says, so the server does not offer what they would refuse.
+/// Policy in the offline-signed role of a channel, beyond its images. Devices obey it whatever the
+/// server says, so the server does not offer what they would refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SignedPolicy {
     /// The oldest release that may be installed.
@@ -60,27 +60,27 @@ impl SignedPolicy {
 pub struct ReleasePlan {
     /// Its stage.
     pub stage: Stage,
-    /// When its life ends or ended, and what was announced.
+    /// Announced end of life, past or future, with the notice.
     pub eol: Option<(Timestamp, String)>,
     /// Its artifacts.
     pub artifacts: BTreeMap<Platform, ArtifactPlan>,
 }
 
-/// An artifact as admission sees it. Path rules stand in offline-signed metadata and may differ
-/// by platform.
+/// An artifact as admission sees it. Path rules come from offline-signed metadata and may differ by
+/// platform.
 #[derive(Debug, Clone)]
 pub struct ArtifactPlan {
-    /// Its bytes.
+    /// Its image.
     pub image: Image,
-    /// Whether it may not be skipped.
+    /// Whether a device may not skip it.
     pub stepping_stone: bool,
-    /// The oldest release that it may be installed over.
+    /// Oldest release it may be installed over; `None` for any.
     pub min_from: Option<Version>,
-    /// Whether a device may return from it to an older one by order.
+    /// Whether a device may be ordered back from it to an older release.
     pub allow_rollback: bool,
     /// Bytes of the smallest full payload.
     pub full_bytes: u64,
-    /// Bytes of a delta, by the image that it starts from.
+    /// Size of each delta in bytes, keyed by its source image.
     pub deltas: BTreeMap<Sha256, u64>,
 }
 
@@ -89,38 +89,38 @@ pub struct ArtifactPlan {
 pub struct RolloutPlan {
     /// Its id.
     pub id: RolloutId,
-    /// The release that it brings.
+    /// The release that it installs.
     pub goal: Version,
-    /// Where it stands.
+    /// Current state.
     pub state: RolloutState,
-    /// An offer must name it; a halt raises it.
+    /// Generation that an offer must name; a halt raises it.
     pub generation: i64,
     /// Its salt.
     pub salt: Ring,
     /// Its waves.
     pub waves: Vec<WavePlan>,
-    /// How often a device may try.
+    /// Maximum number of attempts per device.
     pub max_attempts: u32,
     /// The rollback window after a healthy start, in seconds.
     pub window_s: u32,
-    /// When devices may be updated.
+    /// Windows in which devices may be updated.
     pub windows: Windows,
-    /// Over how long the devices of a window that opens are spread.
+    /// Time over which devices are spread when their window opens.
     pub ramp: Duration,
-    /// When it should be finished.
+    /// Time by which it should be finished.
     pub deadline: Option<Timestamp>,
-    /// How long a device may wait for a better battery.
+    /// Longest time a device may wait for its battery to charge.
     pub battery_wait: Duration,
-    /// What metered links may carry.
+    /// Policy for metered links.
     pub metered: Metered,
 }
 
-/// What a rollout may fetch over links that cost by the byte.
+/// Payloads that a rollout may fetch over links that cost by the byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metered {
     /// Anything.
     Allow,
-    /// Deltas alone.
+    /// Deltas only.
     DeltasOnly,
     /// Nothing.
     Never,
@@ -137,11 +137,11 @@ tidegate_protocol::words!(Metered("metered policy") {
 pub struct WavePlan {
     /// A name for people.
     pub name: String,
-    /// Whom it concerns.
+    /// Devices that it selects.
     pub selector: Selector,
-    /// How far it has admitted.
+    /// Frontier up to which it has admitted devices.
     pub frontier: Frontier,
-    /// Where it stands.
+    /// Current state.
     pub state: WaveState,
 }
 
@@ -150,24 +150,24 @@ pub struct WavePlan {
 pub struct DeploymentFacts {
     /// Its id.
     pub id: DeploymentId,
-    /// In which wave.
+    /// Index of the wave that admitted the device.
     pub wave: u32,
-    /// Where it stands.
+    /// Current state.
     pub state: DeploymentState,
-    /// What the device ran before the rollout.
+    /// Release the device ran before the rollout; `None` if it ran none.
     pub from: Option<Version>,
     /// The release of the present leg.
     pub leg: Version,
-    /// Why it stands there.
+    /// Reason for that state.
     pub reason: Option<Explained>,
-    /// Attempts begun.
+    /// Number of attempts begun.
     pub attempts: u32,
     /// Whether the device has begun to install in this attempt: from then on silence says
     /// something about the release.
     pub took: bool,
-    /// How often it failed, by reason.
+    /// Number of failures, by reason.
     pub failures: BTreeMap<Reason, u32>,
-    /// When its state last changed.
+    /// Time of the last state change.
     pub updated_at: Timestamp,
 }
 
@@ -176,7 +176,7 @@ pub struct DeploymentFacts {
 pub struct DeviceFacts<'a> {
     /// Whether it may take part.
     pub active: bool,
-    /// Whether it is kept from everything but the way back.
+    /// Whether it is isolated: it gets no updates, but can still be ordered back.
     pub isolated: bool,
     /// Its platform.
     pub platform: &'a Platform,
@@ -188,24 +188,24 @@ pub struct DeviceFacts<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Its ring position.
     pub ring: Ring,
-    /// What runs on it.
+    /// The release that it runs, if any.
     pub release: Option<&'a Version>,
-    /// The image of what runs on it.
+    /// Image of the release that it runs, if known.
     pub image: Option<Sha256>,
     /// Its battery.
     pub battery: Battery,
-    /// Since when its battery has been low without a pause.
+    /// Time since which its battery has been low without interruption; `None` if it is not low.
     pub low_since: Option<Timestamp>,
     /// Whether its link costs by the byte.
     pub metered: bool,
     /// Its deployments in rollouts of the plan.
     pub deployments: &'a BTreeMap<RolloutId, DeploymentFacts>,
-    /// Releases that it came back from.
+    /// Releases that it rolled back from.
     pub quarantine: &'a BTreeSet<Version>,
 }
 
 impl<'a> DeviceFacts<'a> {
-    /// What selectors look at.
+    /// Returns the facts that selectors test.
     pub fn selectable(&self) -> selector::Facts<'a> {
         selector::Facts {
             region: self.region,

@@ -1,4 +1,4 @@
-//! What a device that checks in is told, and the whole chain of why.
+//! Decision on a device's check-in, with the whole chain of reasons.
 
 mod concern;
 mod facts;
@@ -24,8 +24,8 @@ use moment::NotNow;
 use ongoing::decide_ongoing;
 use retry::attempts_refusal;
 
-/// Decides what a device is told. Costs no more than a look at each rollout of its product.
-/// `room` says how many more devices a rollout may expose now.
+/// Decides how a device is answered. Costs no more than a look at each rollout of its product.
+/// `room` returns how many more devices a rollout may expose now.
 pub fn decide(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
@@ -56,7 +56,7 @@ pub fn decide(
     if let Some(decision) = ongoing {
         return decision;
     }
-    // The reason that is shown is the one of the rollout in which the device came furthest.
+    // The reason shown is that of the rollout in which the device got furthest.
     let mut best: Option<(usize, NotNow, RolloutId)> = None;
     for rollout in &plan.rollouts {
         match consider(plan, rollout, device, now, room, trace) {
@@ -98,7 +98,7 @@ fn not_now(refusal: NotNow) -> Decision {
     }
 }
 
-/// One rollout for one device. The depth of a refusal says how far the device came.
+/// Checks one rollout for one device. The depth of a refusal says how far the device got.
 fn consider<T: Trace>(
     plan: &ProductPlan,
     rollout: &RolloutPlan,
@@ -207,8 +207,8 @@ fn consider<T: Trace>(
         admitted.map_or_else(String::new, |(_, w)| format!("admitted by wave {}", w.name))
     });
     if let Err(refused) = passed {
-        // Solving paths is the dearest part, so it waits until a wave admits the device; whoever
-        // asks why is told all the same.
+        // Solving paths is the most expensive check, so it waits until a wave admits the device;
+        // whoever traces the decision is told all the same.
         if T::LISTENS {
             let path = way_to(plan, device, goal, rollout.whole_for(device));
             trace.step(id, "path", path.is_ok(), || match &path {
@@ -248,7 +248,7 @@ fn consider<T: Trace>(
         &|| "enough, on mains, or waited long enough".into(),
     )?;
 
-    // A device that tries again is exposed already.
+    // A device that retries is exposed already and takes no more room.
     let places = room(rollout.id);
     let refusal = (places == 0 && previous.is_none()).then(|| Reason::PaceLimit.into());
     check("pace", always(refusal), &|| format!("room for {places}"))?;

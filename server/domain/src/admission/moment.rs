@@ -1,4 +1,4 @@
-//! Whether now is a good moment for a device: its hold, its window, its battery, its link.
+//! Whether now is a good moment to update a device: holds, window, battery, link.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{DeviceFacts, Metered, ProductPlan, RolloutPlan};
 use crate::hold;
 use crate::window::{Opening, spread};
 
-/// A device whose battery stays low is taken along this long before the deadline.
+/// Time before the deadline from which a low battery no longer delays the update.
 const BEFORE_DEADLINE: Duration = Duration::from_hours(4);
 
-/// A refusal for now, and when it may be over.
+/// A refusal for now, and the time at which it may end, if known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NotNow {
     pub(super) reason: Explained,
@@ -27,7 +27,7 @@ impl From<Explained> for NotNow {
     }
 }
 
-/// Whether a hold keeps the device from a release.
+/// Returns the explanation of the hold that keeps the device from a release, if any.
 pub(super) fn held(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
@@ -47,8 +47,8 @@ pub(super) fn opening(rollout: &RolloutPlan, device: &DeviceFacts<'_>, now: Time
     )
 }
 
-/// Whether the device's window is closed. Devices come back spread over the rollout's ramp, by
-/// their place, so that a fleet whose window opens does not come all at once.
+/// Refuses while the device's window is closed. Devices come back spread over the rollout's ramp,
+/// by their place, so that a fleet does not arrive all at once when its window opens.
 pub(super) fn window_closed(
     rollout: &RolloutPlan,
     device: &DeviceFacts<'_>,
@@ -76,7 +76,7 @@ pub(super) fn window_closed(
     })
 }
 
-/// Seconds until the device's window closes.
+/// Seconds until the device's window closes; `None` if it is closed or never closes.
 pub(super) fn switch_within(
     rollout: &RolloutPlan,
     device: &DeviceFacts<'_>,
@@ -87,9 +87,9 @@ pub(super) fn switch_within(
     Some(u32::try_from(closes.since(now).as_secs()).unwrap_or(u32::MAX))
 }
 
-/// Whether the battery speaks against it. A device with a low battery goes to the back: until it
-/// charges, but no longer than the rollout's patience, and not when the deadline is near. An
-/// update survives a power cut; a device that never updates does not survive its server.
+/// Refuses while the battery is low: until it charges, but no longer than the rollout's
+/// `battery_wait`, and not when the deadline is near. An update survives a power cut; a device that
+/// never updates does not survive its server's next version.
 pub(super) fn battery_low(
     rollout: &RolloutPlan,
     device: &DeviceFacts<'_>,
@@ -114,14 +114,14 @@ pub(super) fn battery_low(
     })
 }
 
-/// Whether the device's link may carry nothing at all.
+/// Refuses a device on a metered link when the rollout bars metered links.
 pub(super) fn metered_out(rollout: &RolloutPlan, device: &DeviceFacts<'_>) -> Option<Explained> {
     (device.metered && rollout.metered == Metered::Never)
         .then(|| Explained::from(Reason::MeteredLink))
 }
 
 impl RolloutPlan {
-    /// Whether a device may fetch whole images.
+    /// Whether a device may fetch full payloads, not only deltas.
     pub fn whole_for(&self, device: &DeviceFacts<'_>) -> bool {
         !device.metered || self.metered == Metered::Allow
     }

@@ -1,4 +1,4 @@
-//! What a device is told in the deployments that it is in already.
+//! Answer to a device about the deployments that it is already in.
 
 use tidegate_protocol::{DeploymentState, Explained, Reason, Timestamp};
 
@@ -7,7 +7,8 @@ use super::verdict::{Decision, Trace, Verdict};
 use super::{moment, not_now, nothing, way_back, way_to};
 use crate::rollout::RolloutState;
 
-/// Deployments that the device is in already come before new ones, orders back before all.
+/// Decides on the deployments that a device is already in. They come before new ones, and orders
+/// back come before all; `None` if no deployment is open.
 pub(super) fn decide_ongoing(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
@@ -21,7 +22,7 @@ pub(super) fn decide_ongoing(
         };
         let state = deployment.state;
         let back = rollout.state == RolloutState::RollingBack;
-        // Timed out after it had begun to install: it may have switched unheard.
+        // Timed out after it had begun to install: it may have switched without reporting it.
         let unheard = state == DeploymentState::TimedOut
             && deployment.took
             && device.release == Some(&rollout.goal);
@@ -38,7 +39,7 @@ pub(super) fn decide_ongoing(
         let switched = state.has_switched() || unheard;
         if back && state == DeploymentState::Succeeded {
             if device.release != Some(&deployment.leg) {
-                // It has moved on to something else: there is nothing to take back.
+                // It has moved on to another release: there is nothing to roll back.
                 trace.step(Some(rollout.id), "rollback", true, standing);
                 return Some(Decision {
                     verdict: Verdict::Left {
@@ -49,7 +50,7 @@ pub(super) fn decide_ongoing(
                     rollout: Some(rollout.id),
                 });
             }
-            // One thing at a time: what another rollout has begun on it is called off first.
+            // One thing at a time: a deployment that another rollout has begun is cancelled first.
             let other = device
                 .deployments
                 .iter()
@@ -101,7 +102,7 @@ fn return_order(
     if deployment.from.is_some() && device.release == deployment.from.as_ref() {
         return nothing(Reason::RolloutRollingBack);
     }
-    // While the old version is kept, no signature has to allow the way back to it.
+    // While the old version is kept, the way back needs no signed permission.
     let kept = matches!(
         deployment.state,
         DeploymentState::Verifying | DeploymentState::Probation
@@ -151,13 +152,13 @@ fn go_on(
     if !waits {
         return nothing(reason);
     }
-    // What was offered in a window and not begun waits for the next one.
+    // An update that was offered in one window and not begun waits for the next one.
     if let Some(refusal) = moment::window_closed(rollout, device, now)
         .or_else(|| moment::battery_low(rollout, device, now))
     {
         return not_now(refusal);
     }
-    // The next leg follows from what runs now: an earlier leg may be done.
+    // The next leg follows from the running release: an earlier leg may be done.
     let path = way_to(plan, device, &rollout.goal, rollout.whole_for(device));
     let next = path.ok().and_then(|p| p.legs.into_iter().next());
     let leg = next.unwrap_or_else(|| deployment.leg.clone());

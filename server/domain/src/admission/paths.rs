@@ -1,4 +1,4 @@
-//! The ways of one device: to a goal, and back.
+//! Paths of one device: to a goal, and back.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,9 @@ use tidegate_protocol::{Explained, Reason, Stage, Version};
 use super::{ArtifactPlan, DeviceFacts, ProductPlan};
 use crate::path::{self, Graph, NoPath, Node};
 
-/// The cheapest way of a device to a goal, or why there is none. A stepping stone at its end of
-/// life may still be passed: it is no goal, but without it older devices would be stranded.
+/// Returns a device's cheapest path to a goal, or the reason there is none. A stepping stone at its
+/// end of life may still be installed: it is not a goal, but without it older devices would be
+/// stranded.
 pub fn way_to(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
@@ -52,8 +53,8 @@ pub fn way_to(
     })
 }
 
-/// Whether the signed metadata lets a device return to an older release that it keeps no more.
-/// Which stage the older release has does not matter: it is what ran there before.
+/// Checks that the signed metadata lets a device return to an older release that it no longer
+/// keeps. The stage of the older release does not matter: the device ran it before.
 pub fn way_back(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
@@ -84,8 +85,9 @@ pub fn way_back(
     Ok(())
 }
 
-/// Deltas start from images; the solver thinks in releases. What the device really runs counts
-/// for the first leg: a tampered installation has another image and gets no delta.
+/// Keys an artifact's deltas by release: deltas start from images, the solver works with releases.
+/// For the first leg the image that the device really runs counts: a tampered installation has
+/// another image and gets no delta.
 fn deltas_by_release(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,

@@ -7,8 +7,8 @@ use tidegate_protocol::{DeploymentState, Explained, Reason, Timestamp};
 use super::moment::NotNow;
 use super::{DeploymentFacts, RolloutPlan};
 
-/// How long a device waits after it has failed so often for one reason: the reason's own time,
-/// doubled with each failure, at most an hour.
+/// Wait after `failures` failures for one reason: the reason's own wait, doubled with each further
+/// failure, at most an hour.
 pub fn back_off(reason: Reason, failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(7);
     Duration::from_secs((u64::from(reason.back_off_s()) << doublings).min(3_600))
@@ -40,7 +40,7 @@ pub(super) fn attempts_refusal(
             let wait = back_off(reason, failures);
             let waited = now.since(previous.updated_at);
             (waited < wait).then(|| {
-                // What it waits after is what people want to know.
+                // People want to know which failure it waits after.
                 let last = previous.reason.as_ref().map_or_else(
                     || reason.text().to_owned(),
                     |r| r.clone().bounded().to_string(),
@@ -53,7 +53,7 @@ pub(super) fn attempts_refusal(
                 }
             })
         }
-        // The rollout was resumed after it had called the device off.
+        // The rollout was resumed after it had cancelled the deployment.
         DeploymentState::Cancelled | DeploymentState::Superseded => None,
         // Succeeded, yet it runs something else: someone changed it by hand.
         DeploymentState::Succeeded => None,

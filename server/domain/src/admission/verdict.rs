@@ -1,17 +1,17 @@
-//! What a device is told, and the chain that led there.
+//! Answer to a device, and the chain of checks that led to it.
 
 use tidegate_protocol::{DeploymentId, Explained, RolloutId, Timestamp, Version};
 
-/// What a device is told.
+/// Answer to a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// A new deployment, to be written before it is told.
+    /// A new deployment, to be committed before the device is told.
     Offer(Offer),
-    /// The offer of a deployment that is there already.
+    /// The offer of an existing deployment again.
     Repeat {
-        /// In which rollout.
+        /// The rollout it belongs to.
         rollout: RolloutId,
-        /// Which deployment.
+        /// The deployment.
         deployment: DeploymentId,
         /// The release of the present leg.
         leg: Version,
@@ -20,30 +20,30 @@ pub enum Verdict {
         /// Seconds within which the device must switch, or ask again.
         switch_within_s: Option<u32>,
     },
-    /// Return to what ran before.
+    /// Return to the release that ran before.
     Return {
-        /// In which rollout.
+        /// The rollout it belongs to.
         rollout: RolloutId,
-        /// Which deployment.
+        /// The deployment.
         deployment: DeploymentId,
         /// The release to return to.
         to: Version,
     },
-    /// Call a deployment off.
+    /// Cancel a deployment.
     Cancel {
-        /// In which rollout.
+        /// The rollout it belongs to.
         rollout: RolloutId,
-        /// Which deployment.
+        /// The deployment.
         deployment: DeploymentId,
     },
-    /// The device was to return and runs something else by now.
+    /// The device was ordered back, but runs another release by now.
     Left {
-        /// Which deployment.
+        /// The deployment.
         deployment: DeploymentId,
     },
-    /// The device was to return and cannot.
+    /// The device was ordered back and cannot go back.
     Stuck {
-        /// Which deployment.
+        /// The deployment.
         deployment: DeploymentId,
     },
     /// Nothing new.
@@ -53,54 +53,54 @@ pub enum Verdict {
 /// A new deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// In which rollout.
+    /// The rollout it belongs to.
     pub rollout: RolloutId,
-    /// With which generation.
+    /// Generation of the rollout that the offer rests on.
     pub generation: i64,
-    /// In which wave.
+    /// Index of the wave that admits the device.
     pub wave: u32,
     /// The release of the first leg.
     pub leg: Version,
-    /// The rollback window of this leg, in seconds: an earlier leg of several has none.
+    /// Rollback window of this leg, in seconds; 0 for every leg before the last.
     pub window_s: u32,
     /// Seconds within which the device must switch, or ask again: its maintenance window closes.
     pub switch_within_s: Option<u32>,
-    /// The deployment that is tried again, if there was one.
+    /// The deployment being retried, if any.
     pub retry_of: Option<DeploymentId>,
 }
 
 /// A verdict with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What the device is told.
+    /// The answer.
     pub verdict: Verdict,
-    /// Why.
+    /// The reason.
     pub reason: Explained,
-    /// Before this there is no point in asking again, where that is known.
+    /// Earliest time at which it makes sense to ask again, if known.
     pub again: Option<Timestamp>,
-    /// The rollout that it is about, where there is one.
+    /// The rollout that it is about, if any.
     pub rollout: Option<RolloutId>,
 }
 
 /// One link of the chain that led to a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The rollout that was looked at; `None` for the device itself.
+    /// The rollout checked; `None` for the device itself.
     pub rollout: Option<RolloutId>,
-    /// What was looked at, for example "channel".
+    /// Name of the check, for example "channel".
     pub check: &'static str,
-    /// Whether the device got past it.
+    /// Whether the device passed it.
     pub passed: bool,
-    /// What was found.
+    /// Finding, in words for people.
     pub found: String,
 }
 
-/// Listens to the chain. The check-in path passes `()`, which costs nothing.
+/// Receives the chain of checks. The check-in path passes `()`, which costs nothing.
 pub trait Trace {
-    /// Whether anybody listens: only then more is found out than the decision needs.
+    /// Whether anybody listens; if not, nothing is computed that the decision does not need.
     const LISTENS: bool;
 
-    /// One link; `found` is only rendered by those who keep it.
+    /// Records one link; `found` is only rendered by implementations that keep it.
     fn step(
         &mut self,
         rollout: Option<RolloutId>,

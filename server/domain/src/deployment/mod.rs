@@ -9,38 +9,38 @@ use tidegate_protocol::{DeploymentState as State, Explained, Reason, Timestamp};
 
 use crate::admission::DeploymentFacts;
 
-/// What happens to a deployment.
+/// Event that moves a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentEvent {
-    /// The device says where it stands.
+    /// The device reports its state.
     Reported(State),
     /// One leg of a path is done and healthy; the next one is to be offered.
     LegDone,
-    /// A failed attempt may be repeated: the update is offered again.
+    /// A failed attempt is retried: the update is offered again.
     Retried,
     /// The rollout ended before the device switched.
     Cancelled,
-    /// The device is to return; it has switched.
+    /// The device, which has switched, is ordered back.
     ReturnOrdered,
-    /// The device was not heard of in time.
+    /// The device was not heard from in time.
     TimedOut,
     /// Another rollout takes the device over before it switched.
     Superseded,
-    /// The device is to return and cannot: nothing kept, and no allowed way back.
+    /// The device is ordered back and cannot go: nothing is kept, and no way back is allowed.
     CannotReturn,
 }
 
-/// The event does not fit the state.
+/// The event is not allowed in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a deployment that is {state} does not take {event:?}")]
 pub struct DeploymentRefusal {
-    /// Where the deployment stands.
+    /// Current state of the deployment.
     pub state: State,
-    /// What was to happen.
+    /// The event that was refused.
     pub event: DeploymentEvent,
 }
 
-/// How far along a state is; a device's reports do not go back, but to fetch another payload.
+/// Progress of a state; a device's reports never go back, except to fetch another payload.
 fn rank(state: State) -> u8 {
     match state {
         State::Offered | State::Deferred => 0,
@@ -58,7 +58,7 @@ fn rank(state: State) -> u8 {
     }
 }
 
-/// The state after an event, or a refusal that changes nothing.
+/// Returns the state after an event, or a refusal that changes nothing.
 pub fn apply(state: State, event: DeploymentEvent) -> Result<State, DeploymentRefusal> {
     use DeploymentEvent as E;
     let refuse = Err(DeploymentRefusal { state, event });
@@ -81,9 +81,9 @@ pub fn apply(state: State, event: DeploymentEvent) -> Result<State, DeploymentRe
                 State::Superseded
             })
         }
-        // It was to be called back, and had moved on by then.
+        // It was to be ordered back, but had moved on to another release by then.
         E::Superseded if state == State::Succeeded => Ok(State::Superseded),
-        // A device of a completed rollout can be called back too.
+        // A device of a completed rollout can be ordered back too.
         E::ReturnOrdered if state.has_switched() && state != State::RollingBack => {
             Ok(State::RollingBack)
         }
@@ -100,8 +100,8 @@ pub fn apply(state: State, event: DeploymentEvent) -> Result<State, DeploymentRe
 }
 
 impl DeploymentFacts {
-    /// The deployment after an event, or a refusal that changes nothing. A device that goes back
-    /// says first why, and then that it is back: the cause is kept.
+    /// Returns the deployment after an event, or a refusal that changes nothing. A device that goes
+    /// back reports the cause first and its return later: the cause is kept.
     pub fn after(
         &self,
         event: DeploymentEvent,
@@ -112,7 +112,7 @@ impl DeploymentFacts {
         let mut next = self.clone();
         let ended = matches!(state, State::RolledBack | State::Failed);
         next.reason = reason.or_else(|| self.reason.clone().filter(|_| ended));
-        // A report that says the same again (a second start of the trial) is no new beginning.
+        // Reporting the same state again (a second start of the trial) does not restart its clock.
         if state != self.state {
             next.updated_at = now;
         }
@@ -122,7 +122,7 @@ impl DeploymentFacts {
                 state,
                 State::Cancelled | State::TimedOut | State::Superseded | State::Failed
             );
-        // What waits for its window has not been put to use: silence then says nothing.
+        // A device that waits for its window has not used the update: its silence says nothing.
         if event == DeploymentEvent::LegDone || state == State::Deferred {
             next.took = false;
         }
@@ -134,7 +134,7 @@ impl DeploymentFacts {
         Ok(next)
     }
 
-    /// The deployment when it is offered again.
+    /// Returns the deployment as it is offered again.
     pub fn again(&self, leg: tidegate_protocol::Version, now: Timestamp) -> Self {
         Self {
             state: State::Offered,
@@ -147,8 +147,8 @@ impl DeploymentFacts {
         }
     }
 
-    /// Whether a failed attempt will be repeated by itself: the reason allows it, and neither the
-    /// budget of that reason nor that of the rollout is used up.
+    /// Whether a failed attempt is retried automatically: the reason allows it, and neither that
+    /// reason's retry budget nor the rollout's is used up.
     pub fn may_repeat(&self, max_attempts: u32) -> bool {
         let Some(reason) = &self.reason else {
             return false;
@@ -159,7 +159,7 @@ impl DeploymentFacts {
             && spent < reason.code.retry_budget()
     }
 
-    /// Whether it was ordered back and cannot go.
+    /// Whether it was ordered back and cannot go back.
     pub fn is_stuck(&self) -> bool {
         self.state == State::Failed
             && self.reason.as_ref().is_some_and(|r| {
@@ -167,14 +167,14 @@ impl DeploymentFacts {
             })
     }
 
-    /// Whether the device went back because of what it saw itself, not by order.
+    /// Whether the device rolled back on its own judgement, not by order.
     pub fn came_back_by_itself(&self) -> bool {
         self.reason.as_ref().is_some_and(|r| r.code.is_failure())
     }
 }
 
 fn reported(state: State, next: State) -> Option<State> {
-    // States that only the server gives.
+    // States that only the server sets.
     if matches!(next, State::Offered | State::TimedOut | State::Superseded) {
         return None;
     }

@@ -1,38 +1,38 @@
-//! What a device's report does to its deployment.
+//! Effect of a device's report on its deployment.
 
 use tidegate_protocol::{DeploymentState as State, Explained, Timestamp, Version};
 
 use super::DeploymentEvent;
 use crate::admission::DeploymentFacts;
 
-/// What a device says.
+/// A device's report.
 #[derive(Debug, Clone)]
 pub struct Told<'a> {
     /// Its state in the deployment.
     pub state: State,
     /// The release that it runs.
     pub runs: Option<&'a Version>,
-    /// The release that the rollout leads to; `None` where the rollout is not known any more.
+    /// Goal of the rollout; `None` if the rollout is no longer known.
     pub goal: Option<&'a Version>,
-    /// Why, where there is a reason.
+    /// The reason, if there is one.
     pub reason: Option<Explained>,
 }
 
-/// What follows from a report that moves the deployment.
+/// Result of a report that moves the deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heard {
-    /// The deployment after it.
+    /// The deployment after the report.
     pub facts: DeploymentFacts,
     /// Whether the device has switched with this report.
     pub switched: bool,
-    /// Why the device is kept from the leg from now on: it came back from it.
+    /// Reason for quarantining the leg for the device from now on, set when it rolled back from it.
     pub quarantined: Option<&'static str>,
 }
 
-/// Takes a report in. `None` if it moves nothing: progress on the way back, or a late word on something
-/// that is over. That is no error, and the report is acknowledged.
+/// Applies a report. `None` if it moves nothing: progress on the way back, or a late report on
+/// something that is over. That is not an error, and the report is acknowledged.
 pub fn hear(was: &DeploymentFacts, told: &Told<'_>, now: Timestamp) -> Option<Heard> {
-    // Healthy on a release that is not the rollout's: one leg of the way is done, the next is to come.
+    // Healthy on a release other than the goal: one leg of the path is done, the next one follows.
     let leg_done = told.state == State::Succeeded && told.runs.is_some() && told.runs != told.goal;
     let event = if leg_done {
         DeploymentEvent::LegDone
@@ -129,7 +129,7 @@ mod tests {
                 false,
                 None,
             ),
-            // Nothing runs there as far as it says: that is no leg.
+            // It reports that nothing runs: no leg is done.
             (
                 State::Probation,
                 State::Succeeded,
@@ -148,7 +148,7 @@ mod tests {
                 false,
                 Some("health_failed"),
             ),
-            // Progress on the way back, and late words, move nothing.
+            // Progress on the way back, and late reports, move nothing.
             (
                 State::RollingBack,
                 State::Probation,

@@ -1,4 +1,4 @@
-//! The values of an event's fields: no float and no nesting, so that their JSON has one form only.
+//! Values of an event's fields: no floats and no nesting, so that their JSON has one form only.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The kinds of events. A new one is a line here, a sentence in `sentence.rs`, and whoever commits it.
+//! The kinds of events. A new kind needs a line here, a sentence in `sentence.rs`, and a caller
+//! that commits it.
 
 use tidegate_protocol::{
     ChangeId, Channel, DeploymentId, DeploymentState, DeviceId, Encoding, HoldId, IncidentId,
@@ -12,7 +13,7 @@ use crate::access::Role;
 use crate::approval::ChangeKind;
 use crate::rollout::{RolloutEvent, RolloutState};
 
-/// Makes the enum and what programs ask of it. `body` and `said` are lists of fields.
+/// Defines the enum and its accessors. `body` and `said` are lists of fields.
 macro_rules! events {
     ($(
         $(#[$doc:meta])*
@@ -37,17 +38,17 @@ macro_rules! events {
             /// Every kind.
             pub const KINDS: &'static [&'static str] = &[$($kind),*];
 
-            /// The word for what happened.
+            /// Word for the kind of event.
             pub fn kind(&self) -> &'static str {
                 match self { $(Self::$name { .. } => $kind,)* }
             }
 
-            /// The part of the system that it belongs to.
+            /// Part of the system that it belongs to.
             pub fn topic(&self) -> Topic {
                 match self { $(Self::$name { .. } => Topic::$topic,)* }
             }
 
-            /// What in memory follows from it.
+            /// Parts of memory that it affects.
             pub fn touches(&self) -> Touches {
                 match self {
                     $(Self::$name { .. } => Touches {
@@ -57,7 +58,7 @@ macro_rules! events {
                 }
             }
 
-            /// Ids, numbers and closed words.
+            /// Ids, numbers and words from closed sets.
             pub fn body(&self) -> Fields {
                 let mut fields = Fields::new();
                 match self {
@@ -91,7 +92,7 @@ fn put(fields: &mut Fields, name: &'static str, value: &impl Field) {
 events! {
     // Products and releases.
 
-    /// A product was made.
+    /// A product was created.
     ProductMade = "product_made" in Release touches(plan)
         { product: ProductName } said {};
     /// A release was drafted.
@@ -117,7 +118,7 @@ events! {
     /// Deltas that nobody can use any more were deleted.
     DeltasDeleted = "deltas_deleted" in Release touches(plan)
         { count: u64, bytes: u64 } said {};
-    /// Devices are kept from a release, or from every one.
+    /// Devices are held back from a release, or from every release.
     HoldMade = "hold_made" in Release touches(plan, planner)
         { hold: HoldId, product: ProductName, release: Option<Version>, selector: String }
         said { reason: String };
@@ -135,12 +136,12 @@ events! {
         { product: ProductName, rollout: RolloutId, order: RolloutEvent, from: RolloutState,
           to: RolloutState, change: Option<ChangeId> }
         said { reason: String };
-    /// A widening waits for other people.
+    /// A widening waits for other people's approval.
     ApprovalAsked = "approval_asked" in Rollout touches(plan)
         { product: ProductName, rollout: RolloutId, change: ChangeId, asked: ChangeKind,
           needed: u32, plan: String }
         said { reason: String };
-    /// Somebody agreed to a widening.
+    /// A person approved a widening.
     Approved = "approved" in Rollout touches(plan)
         { product: ProductName, rollout: RolloutId, change: ChangeId, asked: ChangeKind,
           missing: u32 }
@@ -153,14 +154,14 @@ events! {
     RolloutEdited = "rollout_edited" in Rollout touches(plan, planner)
         { product: ProductName, rollout: RolloutId, policy: String, change: Option<ChangeId> }
         said { reason: String };
-    /// A wave concerns nobody.
+    /// A wave selects nobody.
     WaveSkipped = "wave_skipped" in Rollout touches(plan, planner)
         { product: ProductName, rollout: RolloutId, wave: u32 } said { name: String };
     /// A wave admits devices.
     WaveStarted = "wave_started" in Rollout touches(plan, planner)
         { product: ProductName, rollout: RolloutId, wave: u32, devices: u64 }
         said { name: String };
-    /// A wave has what it needs and is watched for a while.
+    /// A wave has enough results and soaks.
     WaveSoaks = "wave_soaks" in Rollout touches(plan, planner)
         { product: ProductName, rollout: RolloutId, wave: u32 } said { name: String };
     /// A wave passed its gate.
@@ -181,7 +182,7 @@ events! {
 
     // Incidents.
 
-    /// A release is being taken back.
+    /// A release is being rolled back.
     IncidentOpened = "incident_opened" in Incident touches()
         { incident: IncidentId, product: ProductName, rollout: Option<RolloutId>,
           release: Version, selector: String, rollouts: Vec<RolloutId> }
@@ -192,12 +193,12 @@ events! {
 
     // Deployments.
 
-    /// A device was offered a leg of its way.
+    /// A device was offered a leg of its path.
     DeploymentOffered = "deployment_offered" in Deployment touches(device, planner)
         { rollout: RolloutId, device: DeviceId, deployment: DeploymentId, leg: Version,
           wave: u32 }
         said { name: String };
-    /// The server moved a deployment: an order, a time-out.
+    /// The server moved a deployment, by an order or a timeout.
     DeploymentMoved = "deployment_moved" in Deployment touches(device, planner)
         { rollout: RolloutId, device: DeviceId, deployment: DeploymentId, leg: Version,
           from: DeploymentState, to: DeploymentState, code: Reason }
@@ -221,29 +222,29 @@ events! {
     /// A device is shut out.
     DeviceRevoked = "device_revoked" in Device touches(device, planner)
         { device: DeviceId } said { reason: String };
-    /// A device is kept from everything but the way back. `request` is the number that came twice,
-    /// where the server saw that by itself.
+    /// A device is isolated: it gets nothing but the way back. `request` is the number that was
+    /// used twice, if the server detected that itself.
     DeviceIsolated = "device_isolated" in Device touches(device, planner)
         { device: DeviceId, request: Option<u64> } said { reason: String };
-    /// A device is to make itself a new key.
+    /// A device was asked to make a new key.
     KeyAsked = "key_asked" in Device touches(device, planner)
         { device: DeviceId } said { reason: String };
     /// A device has a new key.
     KeyChanged = "key_changed" in Device touches(device)
         { device: DeviceId } said {};
-    /// A device may have a release again that failed there.
+    /// A release that failed on a device is allowed there again.
     QuarantineLifted = "quarantine_lifted" in Device touches(device, planner)
         { device: DeviceId, release: Version } said { reason: String };
-    /// A device runs something else than before.
+    /// A device runs another release or image than before.
     DeviceRuns = "device_runs" in Device touches(device, planner)
         { device: DeviceId, release: Option<Version>, image: Option<Sha256> } said {};
     /// A device reported on a deployment that the server does not know.
     ReportUnknown = "report_unknown" in Device touches(device, planner)
         { device: DeviceId, deployment: DeploymentId, report: u64 } said {};
-    /// A device refuses what it is told, or says what is wrong with it.
+    /// A device refuses the server's answers, or reports what is wrong with it.
     DeviceRefused = "device_refused" in Device touches()
         { device: DeviceId, code: Reason } said { detail: String };
-    /// A device looked into why it could not reach the server.
+    /// A device diagnosed why it could not reach the server.
     DeviceDiagnosed = "device_diagnosed" in Device touches()
         { device: DeviceId, cut_off_s: u64 } said { summary: String };
     /// Orders for devices without a network were packed.
@@ -255,16 +256,16 @@ events! {
 
     // Trust.
 
-    /// Signed files are in force: each by its role and version.
+    /// Signed files came into force, each named by role and version.
     MetadataTaken = "metadata_taken" in Trust touches(plan)
         { files: Vec<String> } said {};
     /// The server signed its own files again.
     OnlineSigned = "online_signed" in Trust touches(plan)
         {} said {};
-    /// A draft has another signature.
+    /// A draft received another signature.
     DraftSigned = "draft_signed" in Trust touches()
         { role: String, version: u64, signed: u64, people: u32 } said { signers: String };
-    /// The server made itself new online keys.
+    /// The server made new online keys.
     OnlineKeysMade = "online_keys_made" in Trust touches(plan)
         {} said { reason: String };
 

@@ -1,8 +1,9 @@
-//! Events: what was changed, by whom. Every change that people or replicas should hear of is one.
+//! Events: changes and who made them. Every change that people or replicas should learn of is one.
 //!
-//! An event has a kind, fields and a sentence. Programs read the fields, never the sentence. The fields
-//! are of two sorts: `body` holds ids, numbers and closed words and never a name of a person or a
-//! device; `said` holds free text and such names, and can be erased without touching the body.
+//! An event has a kind, fields and a sentence. Programs read the fields, never the sentence. There
+//! are two sorts of fields: `body` holds ids, numbers and words from closed sets, never the name of
+//! a person or a device; `said` holds free text and such names, and can be erased without touching
+//! the body.
 
 mod field;
 mod kinds;
@@ -15,10 +16,10 @@ use tidegate_protocol::{DeviceId, TokenId};
 pub use field::{Field, Fields, Scalar};
 pub use kinds::Event;
 
-/// Version of the form of the fields. A kind whose fields change their meaning raises it.
+/// Version of the field format. Raised when the fields of a kind change their meaning.
 pub const VERSION: u32 = 1;
 
-/// Who caused an event.
+/// Originator of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A person or a pipeline, by token.
@@ -35,9 +36,9 @@ pub enum Actor {
         /// Its name, for people.
         name: String,
     },
-    /// The leader: waves, gates, time-outs, what was ordered for a later time.
+    /// The leader: waves, gates, timeouts, scheduled orders.
     Planner,
-    /// The job that makes payloads.
+    /// The job that builds payloads.
     Builder,
     /// The server's answer to a check-in: an offer, a cancellation, an order to return.
     CheckIn,
@@ -46,7 +47,7 @@ pub enum Actor {
 }
 
 impl Actor {
-    /// The word for the kind of actor.
+    /// Word for the kind of actor.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Operator { .. } => "operator",
@@ -58,7 +59,7 @@ impl Actor {
         }
     }
 
-    /// The id of an operator's token or of a device; the others are one of a kind.
+    /// Id of an operator's token or of a device; `None` for the others, which are unique.
     pub fn id(&self) -> Option<String> {
         match self {
             Self::Operator { token, .. } => Some(token.to_string()),
@@ -81,15 +82,15 @@ impl fmt::Display for Actor {
     }
 }
 
-/// The part of the system that an event belongs to. Replicas follow by it, also where they do not know
-/// the kind: a topic is never added without teaching the version before to pass over it.
+/// Part of the system that an event belongs to. Replicas follow events by topic, even where they do
+/// not know the kind: a topic must not be added before the previous version has learned to skip it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     /// A product, release, artifact or payload.
     Release,
     /// A rollout or one of its waves.
     Rollout,
-    /// How many devices of a rollout may be exposed.
+    /// Number of devices of a rollout that may be exposed.
     Pace,
     /// A device's deployment.
     Deployment,
@@ -99,7 +100,7 @@ pub enum Topic {
     Trust,
     /// Tokens.
     Access,
-    /// A release that is taken back.
+    /// A release that is rolled back.
     Incident,
 }
 
@@ -114,7 +115,7 @@ tidegate_protocol::words!(Topic("topic") {
     Incident = "incident",
 });
 
-/// What in memory follows from an event.
+/// Parts of memory that an event affects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Touches {
     /// The fleet plan.
@@ -123,16 +124,16 @@ pub struct Touches {
     pub permits: bool,
     /// The operators' tokens.
     pub access: bool,
-    /// The device that the event is of.
+    /// The device that the event is about.
     pub device: bool,
     /// The planner has something new to look at.
     pub planner: bool,
-    /// The builder has.
+    /// The builder has something new to look at.
     pub builder: bool,
 }
 
 impl Touches {
-    /// What follows from either.
+    /// Union of the two.
     pub fn and(self, other: Self) -> Self {
         Self {
             plan: self.plan || other.plan,
@@ -146,7 +147,7 @@ impl Touches {
 }
 
 impl Event {
-    /// The device that it is of.
+    /// Returns the device that it is about, if any.
     pub fn device(&self) -> Option<DeviceId> {
         match self.body().get("device") {
             Some(Scalar::Text(text)) => text.parse().ok(),

@@ -7,10 +7,10 @@ use tidegate_protocol::{DeploymentState, Explained, Reason};
 use super::Event;
 use crate::rollout::RolloutEvent;
 
-/// A number of permits above this is no limit at all.
+/// Number of permits above which there is no limit at all.
 const UNLIMITED: u64 = 1_000_000_000;
 
-/// `: reason`, or nothing.
+/// Displays `: reason`, or nothing when it is empty.
 struct Why<'a>(&'a str);
 
 impl fmt::Display for Why<'_> {

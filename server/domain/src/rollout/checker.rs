@@ -1,9 +1,9 @@
-//! The plan checker: what must hold of every plan, whatever made it.
+//! The plan checker: invariants of every plan, whatever made it.
 
 use super::{Action, Pace, Plan, RolloutState, RolloutView, WaveSize, WaveState};
 
-/// What must hold of every plan; a sentence for each thing that does not. Tests and the simulator
-/// run it after every step.
+/// Checks the invariants of a plan; returns one sentence per violation. Tests and the simulator run
+/// it after every step.
 pub fn check(rollout: &RolloutView, plan: &Plan) -> Vec<String> {
     let mut wrong = Vec::new();
     for action in &plan.actions {

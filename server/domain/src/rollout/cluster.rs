@@ -1,4 +1,4 @@
-//! Which devices carry the failures: what a hold should name.
+//! Search for the group of devices that carries the failures, for a hold to name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::evidence::{self, Evidence};
 use crate::BasisPoints;
 use crate::selector::{Selector, SelectorError};
 
-/// Devices that are alike, with what became of them.
+/// Devices with the same properties and the same outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// Their region.
@@ -17,20 +17,20 @@ pub struct Sample {
     pub platform: String,
     /// Their label `model`; empty without one.
     pub model: String,
-    /// What they ran before.
+    /// Release they ran before; `None` if they ran none.
     pub from: Option<Version>,
-    /// Why they failed; `None` for the healthy ones.
+    /// Reason they failed; `None` for healthy ones.
     pub reason: Option<Reason>,
-    /// How many.
+    /// Number of devices.
     pub count: u64,
 }
 
 /// A group of devices that carries the failures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// Whom it selects.
+    /// Selector of the group.
     pub selector: Selector,
-    /// Its most frequent reason.
+    /// Most frequent reason of its failures.
     pub reason: Reason,
     /// Failed devices in it.
     pub failed: u64,
@@ -42,13 +42,13 @@ pub struct Cluster {
     pub others_finished: u64,
 }
 
-/// Share of all failures that a group must hold to carry them.
+/// Share of all failures that a group must contain to count as carrying them.
 const CARRIES: BasisPoints = BasisPoints(8_000);
-/// Evidence that must be there: one in [`super::FALSE_HALT_ONE_IN`].
+/// Evidence needed against a group: one in [`super::FALSE_HALT_ONE_IN`].
 const ENOUGH: u64 = super::FALSE_HALT_ONE_IN;
 
 impl Sample {
-    /// The group that a choice of its properties names.
+    /// Key of its group by the properties that are set in `mask`.
     fn key(&self, mask: usize) -> Vec<(&'static str, String)> {
         let from = self
             .from
@@ -68,8 +68,8 @@ impl Sample {
     }
 }
 
-/// The smallest group of alike devices that carries the failures while the rest keeps the limit;
-/// `None` when there is none: then the release itself is bad, or too little is known.
+/// Returns the smallest group of similar devices that carries the failures while the rest stays
+/// within the limit. `None` means that the release itself is bad, or that too little is known.
 pub fn find_cluster(samples: &[Sample], limit: BasisPoints) -> Option<Cluster> {
     let count = |of: &dyn Fn(&Sample) -> bool| -> (u64, u64) {
         samples

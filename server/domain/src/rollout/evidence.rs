@@ -20,7 +20,7 @@ use std::fmt;
 
 use crate::BasisPoints;
 
-/// Fractional bits.
+/// Fractional bits of the fixed-point numbers.
 const FRAC: u32 = 32;
 const ONE: i128 = 1 << FRAC;
 /// Alternatives per doubling of the odds.
@@ -46,7 +46,7 @@ impl Evidence {
 }
 
 impl fmt::Display for Evidence {
-    /// As odds, rounded down; as a power of two where odds have too many digits to compare.
+    /// Writes odds, rounded down, or a power of two where odds have too many digits to compare.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::CERTAIN {
             return f.write_str("certain");
@@ -104,7 +104,7 @@ fn odds(j: u32) -> u128 {
     u128::from(ROOTS[(j % PER_OCTAVE) as usize]) << (j / PER_OCTAVE)
 }
 
-/// The logarithm of the mean of amounts that are given as logarithms; rounded down.
+/// Logarithm of the mean of amounts given as logarithms; rounded down.
 fn mean(logs: &[i128]) -> Evidence {
     let Some(most) = logs.iter().copied().max() else {
         return Evidence::NONE;
@@ -135,16 +135,16 @@ pub fn failures(limit: BasisPoints, failed: u64, finished: u64) -> Evidence {
     mean(&logs)
 }
 
-/// Devices that were at risk and that turned bad between two looks.
+/// Devices at risk, and those that turned bad, between two looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stratum {
     /// Devices on the new release.
     pub risk_new: u64,
     /// Devices still on an old one.
     pub risk_old: u64,
-    /// Of the new ones, those that turned bad.
+    /// Devices on the new release that turned bad.
     pub bad_new: u64,
-    /// Of the old ones, those that turned bad.
+    /// Devices on an old release that turned bad.
     pub bad_old: u64,
 }
 
@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// A small generator: the tests of rates need millions of coins and the same ones each time.
+    /// A small random generator: the tests of rates need millions of coin flips, reproducibly.
     struct Coins(u64);
 
     impl Coins {
@@ -261,8 +261,8 @@ mod tests {
             for n in 1..=2_000u64 {
                 if coins.below(10_000) < 200 {
                     failed += 1;
-                    // Evidence only rises with a failure: looking after each of them is looking
-                    // after every device.
+                    // Evidence only rises with a failure: looking after each failure is the same as
+                    // looking after every device.
                     if failures(two(), failed, n) >= threshold {
                         halted += 1;
                         break;

@@ -1,4 +1,4 @@
-//! When a rollout will be finished, if all goes on as it does.
+//! Forecast of when a rollout finishes if it goes on as it does.
 
 use std::time::Duration;
 
@@ -6,30 +6,31 @@ use tidegate_protocol::Timestamp;
 
 use super::{Pace, RolloutState, RolloutView, WaveState};
 
-/// A forecast: an estimate, with what it rests on.
+/// Estimated finish, with the measurement it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forecast {
-    /// When the last wave will have soaked and its windows closed; `None` when that is not in
-    /// sight (a hand must release a wave, a window never opens, or it takes longer than a year).
+    /// Time at which the last wave has soaked and its rollback windows have closed; `None` when
+    /// that is not in sight (a person must release a wave, a window never opens, or it takes longer
+    /// than a year).
     pub finish: Option<Timestamp>,
-    /// How long an attempt takes from offer to outcome.
+    /// Time of one attempt from offer to outcome.
     pub attempt: Duration,
-    /// Whether that was measured, or is the guess for a rollout without results.
+    /// Whether `attempt` was measured; otherwise it is the guess for a rollout without results.
     pub measured: bool,
-    /// Whether the deadline will be kept; `None` without a deadline.
+    /// Whether the deadline will be met; `None` without a deadline.
     pub on_time: Option<bool>,
 }
 
-/// Until results are there: a quarter of an hour from offer to healthy.
+/// Assumed time from offer to healthy until there are results.
 const GUESS: Duration = Duration::from_mins(15);
-/// Results from which the mean is taken seriously.
+/// Number of results from which the measured mean is used.
 const ENOUGH: u64 = 5;
-/// Steps before it is given up.
+/// Steps after which the forecast gives up.
 const MAX_STEPS: u32 = 20_000;
 const YEAR: Duration = Duration::from_hours(366 * 24);
 
-/// Runs the remaining waves forward: rounds of as many devices as the pace, the caps and the rate
-/// allow, each as long as an attempt, in open windows only; then the soak.
+/// Simulates the remaining waves: rounds of as many devices as the pace, the caps and the rate
+/// allow, each as long as an attempt and only in open windows, then the soak.
 pub fn forecast(rollout: &RolloutView, now: Timestamp) -> Forecast {
     let progress = &rollout.progress;
     let measured = progress.done >= ENOUGH;
@@ -111,7 +112,9 @@ fn run(rollout: &RolloutView, attempt: Duration, now: Timestamp) -> Option<Times
                 .min(left);
             let mut takes = attempt;
             if let Some(rate) = rollout.limits.per_minute {
-                // As many as come in the time of an attempt, or the time that they need to come.
+                // A round takes at most what the rate admits during one attempt, and lasts at least
+                // as long as
+                // the rate needs to admit it.
                 let come = rate.saturating_mul(attempt.as_secs().max(60)) / 60;
                 size = size.min(come.max(1));
                 takes = takes.max(Duration::from_secs(size * 60 / rate.max(1)));

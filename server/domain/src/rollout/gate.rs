@@ -1,4 +1,4 @@
-//! The gate: whether what was seen of the exposed devices lets the rollout go on.
+//! The gate: whether the results of the exposed devices let the rollout go on.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::BasisPoints;
 use super::Tally;
 use super::evidence::{self, Evidence, Stratum};
 
-/// What to do when a gate is breached.
+/// Action when a gate is breached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBreach {
     /// Stop; devices that switched stay where they are until a person decides.
     Halt,
-    /// Stop, and send the devices that switched back.
+    /// Stop, and roll back the devices that switched.
     HaltAndRollBack,
 }
 
@@ -21,45 +21,46 @@ tidegate_protocol::words!(OnBreach("breach action") {
     HaltAndRollBack = "halt_and_roll_back",
 });
 
-/// The limits of a rollout. Over devices that were exposed, never over the group.
+/// Failure limits of a rollout, over the devices exposed, never over the whole group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gate {
-    /// The share of finished devices that may fail.
+    /// Maximum share of finished devices that may fail.
     pub max_failure: BasisPoints,
-    /// So many devices must have failed before anything is concluded. At least 1.
+    /// Minimum number of failed devices before anything is concluded; at least 1.
     pub min_failures: u64,
-    /// The share of finished devices that must be healthy for the wave to pass.
+    /// Minimum share of finished devices that must be healthy for the wave to pass.
     pub min_success: BasisPoints,
-    /// So many devices must have finished before a wave may pass, or all of a smaller wave.
+    /// Minimum number of finished devices before a wave may pass; all of a smaller wave.
     pub min_sample: u64,
-    /// The share of devices that took the update and may be silent at the same time; all of
-    /// them switches the test off.
+    /// Maximum share of devices that took the update and are silent at the same time; 100 %
+    /// switches the test off.
     pub max_silent: BasisPoints,
-    /// How long a device that took the update may be unheard of before it counts as silent.
+    /// Time without contact after which a device that took the update counts as silent.
     pub silent_after: Duration,
     /// Whether devices on the new release are compared with those still on the old one.
     pub compare: bool,
-    /// How long a wave waits after its last device, in case something shows up late.
+    /// Time a wave waits after its last device, in case something shows up late.
     pub soak: Duration,
-    /// What a breach does.
+    /// Action on a breach.
     pub on_breach: OnBreach,
 }
 
-/// A breached gate: in which wave it shows, and what was measured.
+/// A breached gate: the wave in which it shows, and the measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
-    /// The wave.
+    /// Index of the wave.
     pub wave: usize,
-    /// What was measured, against what.
+    /// The measurement and its limit.
     pub text: String,
 }
 
-/// One false halt in so many rollouts that keep exactly to their limits, at most.
+/// Bound on false halts: at most one in this many rollouts that stay exactly within their limits.
 pub const FALSE_HALT_ONE_IN: u64 = 20;
 
 impl Gate {
-    /// Looks at everything that is known. Valid however often it is called: the false halts of a
-    /// whole rollout, over all of its tests together, stay below one in [`FALSE_HALT_ONE_IN`].
+    /// Judges everything known so far; returns the breach, if any. Valid however often it is
+    /// called: the false halts of a whole rollout, over all of its tests together, stay below one
+    /// in [`FALSE_HALT_ONE_IN`].
     ///
     /// That budget is divided in quarters: one for silence and one for the comparison where they
     /// are in use, the rest for failures. Within failures and silence, three quarters go to the
@@ -122,7 +123,7 @@ impl Gate {
         })
     }
 
-    /// Why a wave that is over may not pass: too few of its devices are healthy.
+    /// Reason a finished wave may not pass: too few healthy devices. `None` if it may.
     pub fn too_few_healthy(&self, tally: &Tally) -> Option<String> {
         let (healthy, finished) = (tally.healthy(), tally.finished());
         let short = u128::from(healthy) * 10_000
@@ -136,7 +137,8 @@ impl Gate {
     }
 }
 
-/// One test over the whole rollout, and one over each later wave, each with its share of the budget.
+/// Runs one test over the whole rollout and one over each later wave, each with its share of the
+/// budget.
 fn test_each(
     waves: &[Tally],
     quarters: u64,
@@ -154,7 +156,7 @@ fn test_each(
     if let Some((found, text)) = check(&whole)
         && found >= enough
     {
-        // Shown where most of it happens.
+        // Attributed to the wave in which most of it happens.
         let wave = exposed
             .iter()
             .copied()

@@ -1,8 +1,9 @@
-//! What was known a while ago: silence shows later than health.
+//! Counts of a while ago, because silence shows later than health.
 //!
-//! A healthy device says so at once; a silent one is only known to be silent after a while. Set
-//! against all healthy devices of now, the silent ones of then would look few. So they are set
-//! against those that had finished when the silent ones should have.
+//! A healthy device reports at once; a silent one is known to be silent only after a while.
+//! Measured against all devices that are healthy now, the ones that fell silent then would look
+//! few. So they are measured against the devices that had finished by the time the silent ones
+//! should have.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,20 +12,21 @@ use tidegate_protocol::Timestamp;
 
 use super::Tally;
 
-/// The numbers of finished devices of each wave over the last while.
+/// Recent history of the number of finished devices in each wave.
 #[derive(Debug, Clone, Default)]
 pub struct Lag {
     entries: VecDeque<(Timestamp, Vec<u64>)>,
 }
 
-/// Entries are at least this far apart.
+/// Minimum interval between entries.
 const APART: Duration = Duration::from_secs(5);
 
 impl Lag {
-    /// Remembers what is known now, and marks each tally with what was known `lag` ago. Until
-    /// that is remembered a tally stays unmarked, and silence is set against everybody.
+    /// Records the counts of now, and marks each tally with the count of `lag` ago. Until the
+    /// history reaches back that far a tally stays unmarked, and silence is measured against
+    /// everybody.
     pub fn mark(&mut self, tallies: &mut [&mut Tally], lag: Duration, now: Timestamp) {
-        // A clock that went back begins anew.
+        // After the clock went back, the history starts anew.
         if self.entries.back().is_some_and(|(at, _)| *at > now) {
             self.entries.clear();
         }

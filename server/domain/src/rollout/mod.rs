@@ -1,16 +1,16 @@
-//! Rollouts: what they are made of, their states, their planner.
+//! Rollouts: their parts, their states, their planner.
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`evidence`] | tests that stay valid however often one looks |
-//! | `state`, `wave` | where a rollout and its waves stand |
-//! | `tally` | what became of the exposed devices |
-//! | `lag` | what was known a while ago |
-//! | `gate` | whether that lets the rollout go on |
+//! | `state`, `wave` | states of a rollout and its waves |
+//! | `tally` | outcomes of the exposed devices |
+//! | `lag` | counts of a while ago |
+//! | `gate` | whether the outcomes let the rollout go on |
 //! | `pace` | how many devices may be in flight |
-//! | `planner` | what to do now, and why no more |
-//! | `checker` | what must hold of every plan |
-//! | `forecast` | when it will be finished |
+//! | `planner` | the next actions, and the reason there are no more |
+//! | `checker` | invariants of every plan |
+//! | `forecast` | the expected finish |
 //! | `cluster` | which devices carry the failures |
 
 mod checker;

@@ -1,15 +1,15 @@
-//! How fast a rollout exposes devices.
+//! Pace at which a rollout exposes devices.
 
 use std::time::Duration;
 
 use tidegate_protocol::Timestamp;
 
-/// How many devices may be in flight.
+/// Rule for the number of devices that may be in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Never more than the starting size or twice the healthy ones so far: exposure follows
-    /// proof. What is healthy in one region proves nothing for another: the healthy ones that
-    /// count are those of waves with the same selector.
+    /// At most the starting size or twice the healthy devices so far, whichever is more: exposure
+    /// follows proof. Devices healthy in one region prove nothing for another, so only those of
+    /// waves with the same selector count.
     Evidence {
         /// The starting size, at least 1.
         start: u64,
@@ -18,21 +18,21 @@ pub enum Pace {
     Exponential {
         /// The starting size, at least 1.
         start: u64,
-        /// What it is multiplied by each time, in hundredths: 200 doubles it.
+        /// Growth per step in hundredths: 200 doubles the size.
         factor: u32,
-        /// How often.
+        /// Interval between steps.
         every: Duration,
     },
     /// The whole wave at once.
     AtOnce,
 }
 
-/// More than any fleet, and far from the end of a 64-bit column.
+/// Stands for "no limit": more than any fleet, and far from the end of a 64-bit column.
 pub const NO_LIMIT: u64 = 1 << 53;
 
 impl Pace {
-    /// How many devices may be in flight when `healthy` of this kind are on the new release and
-    /// the wave has run for so long.
+    /// Number of devices that may be in flight when `healthy` comparable ones are on the new
+    /// release and the wave has run for `running`.
     pub fn allows(self, healthy: u64, running: Duration) -> u64 {
         match self {
             Self::Evidence { start } => start.max(1).max(healthy.saturating_mul(2)),
@@ -56,29 +56,29 @@ impl Pace {
     }
 }
 
-/// Caps that hold whatever the pace.
+/// Caps that apply at any pace; `None` is no cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Devices in flight at the same time.
+    /// Maximum number of devices in flight at the same time.
     pub max_in_flight: Option<u64>,
-    /// Devices exposed a minute.
+    /// Maximum number of devices exposed per minute.
     pub per_minute: Option<u64>,
 }
 
-/// What a rollout has exposed and may expose: the numbers that an offer is checked against.
+/// Devices exposed and allowed so far: the numbers that an offer is checked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Devices exposed so far: deployments that exist.
     pub exposed: u64,
-    /// Devices that may be exposed in all. An offer beyond it is refused.
+    /// Total number of devices that may be exposed. An offer beyond it is refused.
     pub granted: u64,
-    /// When it was last raised.
+    /// Time of the last grant.
     pub granted_at: Option<Timestamp>,
-    /// When a device was last exposed.
+    /// Time a device was last exposed.
     pub last_offer: Option<Timestamp>,
-    /// Devices whose outcome became known.
+    /// Devices with a known outcome.
     pub done: u64,
-    /// How long those took from their offer, in seconds, added up.
+    /// Sum of their times from offer to outcome, in seconds.
     pub done_s: u64,
 }
 
@@ -88,9 +88,10 @@ impl Progress {
         self.granted.saturating_sub(self.exposed)
     }
 
-    /// The new grant when `allowed` more devices may be in flight than are; `None` when the
-    /// present one is close enough. A large grant is not adjusted for every device: an eighth of
-    /// it is left to gather. What was granted and not used is taken back when less is allowed.
+    /// Returns the new grant and its time when `allowed` more devices may be in flight than are
+    /// now; `None` when the present grant is close enough. A large grant is raised only once an
+    /// eighth of it has gathered, not for every device. An unused grant is withdrawn when less is
+    /// allowed.
     pub fn regrant(
         &self,
         allowed: u64,
@@ -100,7 +101,8 @@ impl Progress {
         let mut at = now;
         let mut room = allowed;
         if let Some(rate) = limits.per_minute {
-            // A bucket that holds a minute's worth; what is left of a device waits in the time.
+            // A token bucket of a minute's worth; the fraction of a token is carried over as time
+            // in `at`.
             let since = self.granted_at.map_or(60_000, |t| {
                 u64::try_from(now.since(t).as_millis())
                     .unwrap_or(u64::MAX)
@@ -152,7 +154,7 @@ mod tests {
     }
 
     proptest! {
-        /// However often it is asked, a rate is kept, and mostly used up.
+        /// A rate is kept, and mostly used up, however often it is asked.
         #[test]
         fn a_rate_is_kept(rate in 1u64..500, pauses in prop::collection::vec(1u64..20_000, 1..200)) {
             let limits = Limits { per_minute: Some(rate), max_in_flight: None };
@@ -170,7 +172,7 @@ mod tests {
                 let millis = u64::try_from(now.since(start).as_millis()).unwrap();
                 let due = rate * millis / 60_000;
                 prop_assert!(progress.exposed <= due, "{} > {due}", progress.exposed);
-                // A bucket that holds a minute's worth loses what comes on top of it.
+                // A bucket that holds a minute's worth loses the tokens that overflow it.
                 prop_assert!(progress.exposed + 2 + rate / 3 >= due * 2 / 3);
             }
         }

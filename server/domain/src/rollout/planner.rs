@@ -1,9 +1,9 @@
-//! The planner: what a rollout does now, and why it does no more.
+//! The planner: the next actions of a rollout, and the reason there are no more.
 //!
-//! It sees aggregates, never devices. A wave's frontier rises once, when the wave starts, to the
-//! devices that it takes; how many of them are exposed when is the grant, a single number that
-//! every offer is checked against. So devices that are offline hold nobody up, and no device is
-//! exposed beyond what the pace allows, whoever of the wave comes first.
+//! It sees aggregates, never devices. A wave's frontier rises once, when the wave starts, to cover
+//! the devices that it takes; the grant, a single number that every offer is checked against,
+//! bounds how many of them are exposed so far. So offline devices hold nobody up, and no device is
+//! exposed beyond what the pace allows, whichever devices of the wave come first.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use crate::window::Windows;
 /// A wave as the planner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaveView {
-    /// As planned.
+    /// The wave as planned.
     pub wave: Wave,
-    /// How far it has come.
+    /// Its progress.
     pub progress: WaveProgress,
-    /// What became of the devices that it exposed.
+    /// Outcomes of the devices that it exposed.
     pub tally: Tally,
-    /// Failed and silent devices that a person has seen and let pass, by resuming after a halt:
-    /// the gate judges what happens from then on.
+    /// Failed and silent devices that a person has accepted by resuming after a halt: the gate
+    /// judges what happens from then on.
     pub excused: (u64, u64),
 }
 
 impl WaveView {
-    /// What the gate judges.
+    /// Tally that the gate judges, without the excused devices.
     fn judged(&self) -> Tally {
         self.tally.excusing(self.excused.0, self.excused.1)
     }
@@ -40,7 +40,7 @@ impl WaveView {
 /// A rollout as the planner sees it: aggregates, no rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutView {
-    /// Where it stands.
+    /// Current state.
     pub state: RolloutState,
     /// Its waves in order.
     pub waves: Vec<WaveView>,
@@ -50,32 +50,32 @@ pub struct RolloutView {
     pub pace: Pace,
     /// Caps on the pace.
     pub limits: Limits,
-    /// When devices may be updated.
+    /// Windows in which devices may be updated.
     pub windows: Windows,
-    /// What it has exposed and may expose.
+    /// Devices exposed and allowed so far.
     pub progress: Progress,
-    /// What was seen of devices on the new and on the old release, for the comparison.
+    /// Observations of devices on the new and the old release, for the comparison.
     pub strata: Vec<Stratum>,
-    /// Whether each wave after the first waits for a person's word.
+    /// Whether a person must release each wave after the first.
     pub by_hand: bool,
-    /// How many waves beyond the first a person has released.
+    /// Number of waves after the first that a person has released.
     pub released: usize,
-    /// How long nobody must take what is granted before the rest of a wave counts as out of
+    /// Time in which nobody takes up the grant, after which the rest of a wave counts as out of
     /// reach: offline, busy or held back.
     pub reach: Duration,
     /// The rollback window after a healthy start.
     pub rollback_window: Duration,
-    /// When it should be finished.
+    /// Time by which it should be finished.
     pub deadline: Option<Timestamp>,
 }
 
 impl RolloutView {
-    /// All waves together.
+    /// Sums the tallies of all waves.
     pub fn tally(&self) -> Tally {
         self.waves.iter().map(|w| w.tally).sum()
     }
 
-    /// Healthy devices that prove something for a wave: those of waves with its selector.
+    /// Number of healthy devices that are proof for a wave: those of waves with its selector.
     fn proof(&self, wave: usize) -> u64 {
         let selector = &self.waves[wave].wave.selector;
         self.waves
@@ -86,16 +86,16 @@ impl RolloutView {
     }
 }
 
-/// One thing to do. Each names what it expects, so that an executor can apply it or drop it.
+/// One action. Each names what it expects, so that an executor can apply it or drop it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// The wave's turn has come: count its devices and admit them.
     StartWave(usize),
-    /// Let so many devices be exposed in all.
+    /// Raise or lower the total number of devices that may be exposed.
     Grant {
-        /// So many.
+        /// The new total.
         granted: u64,
-        /// From when the next grant of a limited rate is reckoned.
+        /// Time from which the next grant of a limited rate is counted.
         at: Timestamp,
     },
     /// The wave's devices are done.
@@ -104,9 +104,9 @@ pub enum Action {
     Pass(usize),
     /// The wave's gate is breached: stop, and do what the gate says beyond that.
     Breach {
-        /// Which wave.
+        /// Index of the wave.
         wave: usize,
-        /// What was measured.
+        /// The measurement.
         reason: Explained,
         /// Halt only, or roll back as well.
         then: OnBreach,
@@ -120,14 +120,14 @@ pub enum Action {
 /// The devices of a wave, as counted when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Population {
-    /// How many it takes.
+    /// Number of devices it takes.
     pub quota: u64,
     /// The frontier that admits them.
     pub frontier: Frontier,
 }
 
 impl Action {
-    /// What it makes of the wave that it concerns; `found` is what was counted for
+    /// Progress of the wave concerned after the action; `found` is the count made for
     /// [`Action::StartWave`]. A wave that selects nobody is skipped.
     pub fn on_wave(
         &self,
@@ -173,7 +173,7 @@ impl Action {
         }
     }
 
-    /// What it does to the rollout's state.
+    /// Event that it applies to the rollout's state, if any.
     pub fn on_rollout(&self) -> Option<RolloutEvent> {
         match self {
             Self::Breach {
@@ -191,12 +191,12 @@ impl Action {
     }
 }
 
-/// What to do now, and what is waited for.
+/// Actions to take now, and what the rollout waits for after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// In this order.
+    /// Actions, in the order to apply them.
     pub actions: Vec<Action>,
-    /// Why nothing more happens.
+    /// Reason nothing more happens.
     pub waiting: Explained,
 }
 
@@ -216,8 +216,8 @@ impl Plan {
     }
 }
 
-/// Plans one step. Applying it and planning again reaches a fixpoint; planning twice with
-/// nothing changed gives the same.
+/// Plans one step. Applying it and planning again reaches a fixpoint; planning twice with nothing
+/// changed gives the same plan.
 pub fn plan(rollout: &RolloutView, now: Timestamp) -> Plan {
     match rollout.state {
         RolloutState::Running => plan_running(rollout, now),
@@ -244,8 +244,8 @@ fn plan_return(rollout: &RolloutView) -> Plan {
     ))
 }
 
-/// Every wave that has exposed a device is watched, the passed ones included: a release can turn
-/// out bad late.
+/// Checks every wave that has exposed a device, passed ones included: a release can turn out bad
+/// late.
 fn breach(rollout: &RolloutView) -> Option<Plan> {
     let tallies: Vec<Tally> = rollout.waves.iter().map(WaveView::judged).collect();
     let breach = rollout.gate.look(&tallies, &rollout.strata)?;
@@ -290,15 +290,16 @@ fn plan_running(rollout: &RolloutView, now: Timestamp) -> Plan {
         WaveState::Pending => Plan::act(Action::StartWave(index), starts),
         WaveState::Running => plan_wave(rollout, index, now),
         WaveState::Soaking => plan_soak(rollout, index, now),
-        // A failed wave halts the rollout; one that is running again was resumed by a person.
+        // A failed wave halts the rollout; if it runs again, a person has resumed it.
         WaveState::Failed | WaveState::Passed | WaveState::Skipped => {
             Plan::act(Action::StartWave(index), starts)
         }
     }
 }
 
-/// Every wave has passed. While a rollback window is open a device can still turn out bad, and
-/// the gate still watches: the rollout is complete when the last window has closed.
+/// Plans a rollout whose waves have all passed. While a rollback window is open a device can still
+/// turn out bad, and the gate still watches: the rollout is complete when the last window has
+/// closed.
 fn plan_end(rollout: &RolloutView, now: Timestamp) -> Plan {
     let tally = rollout.tally();
     let open = tally.get(super::Outcome::Probation);
@@ -313,7 +314,7 @@ fn plan_end(rollout: &RolloutView, now: Timestamp) -> Plan {
     plan
 }
 
-/// A completed rollout brings late devices up the path, and is watched while it does.
+/// Plans a completed rollout: it still updates late devices, and the gate watches meanwhile.
 fn plan_late(rollout: &RolloutView, now: Timestamp) -> Plan {
     if let Some(plan) = breach(rollout) {
         return plan;
@@ -324,7 +325,7 @@ fn plan_late(rollout: &RolloutView, now: Timestamp) -> Plan {
     plan
 }
 
-/// Raises the grant, or says what keeps it where it is.
+/// Returns the new grant, or the reason it stays where it is.
 fn grant(rollout: &RolloutView, wave: usize, now: Timestamp) -> Result<Action, Explained> {
     let Some(view) = rollout.waves.get(wave) else {
         return Err(Reason::RolloutEnded.into());
@@ -368,8 +369,8 @@ fn plan_wave(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
         if rollout.progress.room() == 0 {
             return Plan::wait(limited);
         }
-        // Who has not come for a while, although they may, is out of reach. A window that was
-        // closed meanwhile proves nothing.
+        // Devices that may come and have not for a while are out of reach. A window that was
+        // closed in the meantime proves nothing.
         let idle_since = [
             progress.started_at,
             rollout.progress.last_offer,
@@ -419,7 +420,7 @@ fn plan_wave(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
 
 fn plan_soak(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
     let WaveView { wave, progress, .. } = &rollout.waves[index];
-    // Devices of the wave that come back online meanwhile are taken along.
+    // Devices of the wave that come back online during the soak are still exposed.
     if let Ok(action) = grant(rollout, index, now) {
         return Plan::act(action, Explained::new(Reason::WaveSoaking, &wave.name));
     }

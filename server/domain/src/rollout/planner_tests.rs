@@ -39,7 +39,7 @@ pub(crate) fn rollout(waves: Vec<WaveView>) -> RolloutView {
     }
 }
 
-/// Applies a plan as an executor does; true when it did something.
+/// Applies a plan as an executor does; returns whether it did something.
 fn apply(r: &mut RolloutView, plan: &Plan, now: Timestamp) -> bool {
     for action in &plan.actions {
         if let Some(event) = action.on_rollout() {
@@ -68,7 +68,7 @@ fn apply(r: &mut RolloutView, plan: &Plan, now: Timestamp) -> bool {
     !plan.actions.is_empty()
 }
 
-/// Plans and applies until nothing more is to be done; what it then waits for.
+/// Plans and applies until nothing is left to do; returns what the rollout then waits for.
 fn settle(r: &mut RolloutView, now: Timestamp) -> Explained {
     for _ in 0..50 {
         let step = plan(r, now);
@@ -81,7 +81,7 @@ fn settle(r: &mut RolloutView, now: Timestamp) -> Explained {
     panic!("no fixpoint: {:?}", plan(r, now));
 }
 
-/// So many devices of a wave take what is granted.
+/// Exposes `count` devices of a wave.
 fn expose(r: &mut RolloutView, wave: usize, count: u64, now: Timestamp) {
     r.waves[wave].tally.add(Outcome::Waiting, count);
     r.progress.exposed += count;
@@ -159,7 +159,7 @@ fn a_closed_window_proves_nothing() {
         waiting.detail,
         "wave NA: 10 of 10 to go, opens 1970-01-12T20:00:00Z"
     );
-    // A minute after it opened the wave has not had its chance yet.
+    // A minute after the window opened the wave has not had its chance yet.
     let opened = NOW.plus(Duration::from_secs(6 * 3_600 + 14 * 60 + 20));
     assert_eq!(settle(&mut r, opened).code, Reason::WaveReachesOut);
     assert_eq!(
@@ -297,8 +297,8 @@ fn a_rollout_that_stands_still_does_nothing_by_itself() {
     }
 }
 
-/// A small world that does what the planner says: devices take what is granted, and answer.
-/// Gives the rollout as it ended, and how many were exposed.
+/// A small world that does what the planner says: devices take what is granted, and answer. Returns
+/// the rollout as it ended.
 fn world(
     sizes: &[(u64, WaveSize)],
     mut fails: impl FnMut() -> bool,
@@ -336,7 +336,7 @@ fn world(
             .filter(|i| r.waves[*i].tally.get(Outcome::Waiting) > 0)
             .collect();
         if flying.is_empty() {
-            // Windows close.
+            // The rollback windows close.
             for w in &mut r.waves {
                 let open = w.tally.get(Outcome::Probation);
                 let done = w.tally.get(Outcome::Succeeded);
@@ -358,7 +358,7 @@ fn world(
     r
 }
 
-/// A generator for tests that need the same coins each time.
+/// Random generator for tests that need the same coin flips each time.
 struct Coins(u64);
 
 impl Coins {
@@ -407,7 +407,7 @@ fn a_release_at_its_limit_is_halted_in_at_most_one_rollout_of_twenty() {
                 Pace::Evidence { start: 8 },
                 |_| 0,
             );
-            // Too few healthy ones at a wave's end is another rule.
+            // Too few healthy devices at a wave's end is another rule.
             r.gate.min_success = crate::BasisPoints::new(0).unwrap();
             r.state == RolloutState::Halted
         })

@@ -1,27 +1,28 @@
 //! The states of a rollout.
 
-/// Where a rollout stands.
+/// State of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RolloutState {
-    /// Being put together.
+    /// Being prepared.
     Draft,
-    /// Waits for the people who must agree to it.
+    /// Waits for the people who must approve it.
     AwaitingApproval,
-    /// Will start by itself.
+    /// Starts by itself at a set time.
     Scheduled,
     /// Admits devices.
     Running,
-    /// A person holds it; devices under way go on.
+    /// Paused by a person; deployments under way go on.
     Paused,
-    /// A gate or a person in an incident stopped it; devices that have not switched are called off.
+    /// Stopped by a gate, or by a person in an incident; deployments that have not switched are
+    /// cancelled.
     Halted,
-    /// Devices that switched are being sent back.
+    /// Devices that switched are being rolled back.
     RollingBack,
-    /// They are back.
+    /// Every device that can go back is back.
     RolledBack,
     /// Every wave passed.
     Completed,
-    /// Given up before it was complete.
+    /// Abandoned before it was complete.
     Cancelled,
 }
 
@@ -38,26 +39,26 @@ tidegate_protocol::words!(RolloutState("rollout state") {
     Cancelled = "cancelled",
 });
 
-/// What happens to a rollout.
+/// Event that moves a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RolloutEvent {
     /// A person starts it.
     Start,
     /// A person asks for the start, and others must approve.
     AskApproval,
-    /// A person starts it for a later time.
+    /// A person schedules the start for a later time.
     Schedule,
     /// A person edits its plan.
     Edit,
     /// A person pauses it.
     Pause,
-    /// A person lets it go on.
+    /// A person resumes it.
     Resume,
     /// A person or a gate halts it.
     Halt,
-    /// A person or a gate sends its devices back.
+    /// A person or a gate rolls its devices back.
     RollBack,
-    /// A person gives it up.
+    /// A person cancels it.
     Cancel,
     /// Its last wave passed.
     Complete,
@@ -79,19 +80,20 @@ tidegate_protocol::words!(RolloutEvent("rollout event") {
     Returned = "returned",
 });
 
-/// The event does not fit the state.
+/// The event is not allowed in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a rollout that is {state} does not take {event}")]
 pub struct RolloutRefusal {
-    /// Where the rollout stands.
+    /// Current state of the rollout.
     pub state: RolloutState,
-    /// What was to happen.
+    /// The event that was refused.
     pub event: RolloutEvent,
 }
 
 impl RolloutState {
-    /// The state after an event, or a refusal that changes nothing. Ordering what is already so
-    /// (halting what is halted) is not refused: in an incident two people may press the button.
+    /// Returns the state after an event, or a refusal that changes nothing. Ordering what is
+    /// already so (halting a halted rollout) is not refused: in an incident two people may press
+    /// the button.
     pub fn apply(self, event: RolloutEvent) -> Result<Self, RolloutRefusal> {
         use RolloutEvent as E;
         let next = match (self, event) {
@@ -100,7 +102,7 @@ impl RolloutState {
             (Self::Draft | Self::AwaitingApproval | Self::Scheduled, E::Schedule) => {
                 Self::Scheduled
             }
-            // What was asked to be approved is not the plan any more.
+            // The plan that was submitted for approval is no longer the plan.
             (Self::AwaitingApproval, E::Edit) => Self::Draft,
             (
                 Self::Draft | Self::Scheduled | Self::Running | Self::Paused | Self::Halted,
@@ -108,7 +110,7 @@ impl RolloutState {
             ) => self,
             (Self::Running | Self::Paused, E::Pause) => Self::Paused,
             (Self::Paused | Self::Halted | Self::Running, E::Resume) => Self::Running,
-            // A completed rollout still brings late devices up: that can be halted too.
+            // A completed rollout still updates late devices: that can be halted too.
             (Self::Running | Self::Paused | Self::Halted | Self::Completed, E::Halt) => {
                 Self::Halted
             }
@@ -145,7 +147,7 @@ impl RolloutState {
         matches!(self, Self::Running | Self::Completed)
     }
 
-    /// Whether a device under way that has not switched is called off.
+    /// Whether deployments under way that have not switched are cancelled.
     pub fn calls_off(self) -> bool {
         matches!(
             self,
@@ -158,7 +160,7 @@ impl RolloutState {
         matches!(self, Self::RolledBack | Self::Completed | Self::Cancelled)
     }
 
-    /// Whether moving here withdraws the permission to offer: the generation must rise.
+    /// Whether entering this state withdraws the permission to offer: the generation must rise.
     pub fn fences_offers(self) -> bool {
         !matches!(self, Self::Running | Self::Completed)
     }
@@ -187,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Every pair: what leads to `running` again is only a person's resume or start.
+    /// Every pair of state and event: only a person's start or resume leads to `running`.
     #[test]
     fn nothing_but_a_person_sets_a_rollout_running() {
         for state in RolloutState::ALL {

@@ -1,35 +1,35 @@
-//! What became of the devices that a rollout exposed, as counts.
+//! Counts of the outcomes of a rollout's exposed devices.
 
 use tidegate_protocol::DeploymentState;
 
 use crate::admission::DeploymentFacts;
 
-/// What a deployment counts as. Stored beside it, so that a fleet is counted by adding up, not
+/// Outcome a deployment counts as. Stored beside it, so that a fleet is counted by adding up, not
 /// by reading rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// Offered or fetching: a cancel is still enough. A failed attempt that will be repeated by
-    /// itself counts here.
+    /// Offered or downloading: a cancel is still enough. A failed attempt that is retried
+    /// automatically counts here.
     Waiting,
     /// Installing or starting the new release.
     Taking,
-    /// Healthy, the rollback window open.
+    /// Healthy, with the rollback window open.
     Probation,
-    /// Healthy, the window over.
+    /// Healthy, with the rollback window over.
     Succeeded,
-    /// Failed, or back because the release was bad.
+    /// Failed, or rolled back because the release was bad.
     Failed,
-    /// Took the update and was not heard of again in time.
+    /// Took the update and was not heard from again in time.
     Silent,
-    /// Was not heard of in time before it took anything: no word about the release.
+    /// Not heard from in time and took nothing yet: says nothing about the release.
     Unreached,
-    /// Under way back.
+    /// On its way back.
     Returning,
-    /// Back by order.
+    /// Rolled back by order.
     Returned,
-    /// Ordered back, and cannot.
+    /// Ordered back and cannot go back.
     Stuck,
-    /// Called off before it switched.
+    /// Cancelled before it switched.
     CalledOff,
 }
 
@@ -48,7 +48,7 @@ tidegate_protocol::words!(Outcome("outcome") {
 });
 
 impl Outcome {
-    /// What a deployment counts as, in a rollout that lets a device try `max_attempts` times.
+    /// Outcome of a deployment in a rollout that allows each device `max_attempts` attempts.
     pub fn of(deployment: &DeploymentFacts, max_attempts: u32) -> Self {
         use DeploymentState as S;
         match deployment.state {
@@ -68,7 +68,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it says how the release does on the device.
+    /// Whether it tells how the release does on the device.
     pub fn is_known(self) -> bool {
         matches!(
             self,
@@ -81,33 +81,33 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     counts: [u64; Outcome::ALL.len()],
-    /// Of those that take the update now, how many have missed their usual check-in.
+    /// Devices taking the update now that have missed their usual check-in.
     pub quiet_taking: u64,
-    /// Of those in probation, how many have missed their usual check-in.
+    /// Devices in probation that have missed their usual check-in.
     pub quiet_probation: u64,
-    /// How many had finished when those who are silent now should have; unknown until the
+    /// Number of devices that had finished when the now silent ones should have; `None` until the
     /// rollout has been watched for that long.
     pub settled: Option<u64>,
 }
 
 impl Tally {
-    /// How many count as an outcome.
+    /// Number of deployments with an outcome.
     pub fn get(&self, outcome: Outcome) -> u64 {
         self.counts[outcome as usize]
     }
 
-    /// Adds so many.
+    /// Adds `count` deployments to an outcome.
     pub fn add(&mut self, outcome: Outcome, count: u64) {
         self.counts[outcome as usize] += count;
     }
 
-    /// A copy with a count set; for tests and snapshots.
+    /// Returns a copy with a count set; for tests and snapshots.
     pub fn with(mut self, outcome: Outcome, count: u64) -> Self {
         self.counts[outcome as usize] = count;
         self
     }
 
-    /// A copy without failures and silence that a person has seen and let pass.
+    /// Returns a copy without the failures and the silence that a person has accepted.
     pub fn excusing(mut self, failed: u64, silent: u64) -> Self {
         let failures = &mut self.counts[Outcome::Failed as usize];
         *failures = failures.saturating_sub(failed);
@@ -123,7 +123,7 @@ impl Tally {
         self
     }
 
-    /// Moves one deployment from an outcome to another.
+    /// Moves one deployment from one outcome to another.
     pub fn moved(&mut self, from: Option<Outcome>, to: Outcome) {
         if let Some(from) = from {
             let count = &mut self.counts[from as usize];
@@ -132,7 +132,7 @@ impl Tally {
         self.counts[to as usize] += 1;
     }
 
-    /// Every device that has a deployment.
+    /// Number of devices that have a deployment.
     pub fn exposed(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -142,34 +142,34 @@ impl Tally {
         self.get(Outcome::Waiting) + self.get(Outcome::Taking)
     }
 
-    /// On the new release, healthy and heard of.
+    /// On the new release, healthy and heard from.
     pub fn healthy(&self) -> u64 {
         (self.get(Outcome::Probation) + self.get(Outcome::Succeeded))
             .saturating_sub(self.quiet_probation)
     }
 
-    /// Failed, or back because the release was bad.
+    /// Failed, or rolled back because the release was bad.
     pub fn failed(&self) -> u64 {
         self.get(Outcome::Failed)
     }
 
-    /// Took the update and are not heard of.
+    /// Took the update and are not heard from.
     pub fn silent(&self) -> u64 {
         self.get(Outcome::Silent) + self.quiet_taking + self.quiet_probation
     }
 
-    /// Those whose outcome is known and that are heard of.
+    /// Devices with a known outcome that are heard from.
     pub fn finished(&self) -> u64 {
         self.healthy() + self.failed()
     }
 
-    /// Those that took the update long enough ago for their silence to show.
+    /// Devices that took the update long enough ago for their silence to show.
     pub fn judged(&self) -> u64 {
         let finished = self.finished();
         self.settled.map_or(finished, |then| then.min(finished)) + self.silent()
     }
 
-    /// Those that still have a way to go before a rollback is over.
+    /// Devices still to come back before a rollback is over.
     pub fn not_back(&self) -> u64 {
         self.in_flight()
             + self.get(Outcome::Probation)

@@ -1,4 +1,4 @@
-//! Waves: whom, how many, how fast.
+//! Waves: the devices they take, and their progress.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use crate::BasisPoints;
 use crate::ring::Frontier;
 use crate::selector::Selector;
 
-/// How many devices a wave takes, beyond those of the waves before it.
+/// Number of devices a wave takes, beyond those of the waves before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaveSize {
-    /// Every device that it selects, those who come later included.
+    /// Every device that it selects, devices that join later included.
     All,
     /// A share of the devices that it selects, rounded up.
     Share(BasisPoints),
@@ -26,7 +26,7 @@ pub enum WaveSize {
 pub struct WaveSizeError(String);
 
 impl WaveSize {
-    /// The devices that it takes of `selected`, of which `left` are in no earlier wave.
+    /// Number of devices it takes of `selected`, of which `left` are in no earlier wave.
     pub fn quota(self, selected: u64, left: u64) -> u64 {
         match self {
             Self::All => left,
@@ -92,20 +92,20 @@ impl FromStr for WaveSize {
 pub struct Wave {
     /// A name for people.
     pub name: String,
-    /// Whom it concerns.
+    /// Devices that it selects.
     pub selector: Selector,
-    /// How many of them.
+    /// Number of them that it takes.
     pub size: WaveSize,
 }
 
-/// Where a wave stands.
+/// State of a wave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WaveState {
-    /// Its turn has not come.
+    /// Not started yet.
     Pending,
     /// It admits devices.
     Running,
-    /// Its devices are done; it waits whether something shows up.
+    /// Its devices are done; it waits in case something shows up late.
     Soaking,
     /// Its gate let the next wave through.
     Passed,
@@ -124,25 +124,25 @@ tidegate_protocol::words!(WaveState("wave state") {
     Skipped = "skipped",
 });
 
-/// How far a wave has come.
+/// Progress of a wave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaveProgress {
-    /// Where it stands.
+    /// Current state.
     pub state: WaveState,
-    /// How far it has admitted.
+    /// Frontier up to which it has admitted devices.
     pub frontier: Frontier,
-    /// How many devices it takes: counted when it starts, an estimate before.
+    /// Number of devices it takes: counted when it starts, an estimate before.
     pub quota: u64,
-    /// When it started.
+    /// Time it started.
     pub started_at: Option<Timestamp>,
-    /// When it began to soak.
+    /// Time it began to soak.
     pub soak_started: Option<Timestamp>,
-    /// When it ended.
+    /// Time it ended.
     pub ended_at: Option<Timestamp>,
 }
 
 impl WaveProgress {
-    /// Of a wave whose turn has not come, with an estimate of its size.
+    /// Returns the progress of a wave that has not started, with an estimate of its size.
     pub fn pending(quota: u64) -> Self {
         Self {
             state: WaveState::Pending,

@@ -102,7 +102,7 @@ fn a_low_battery_waits_its_turn_and_never_for_ever() {
         offered(&device.ask_at(&p, after(6))),
         "the deadline is near"
     );
-    // What was low for long and charged starts its wait anew.
+    // A battery that was low for long and has charged starts its wait anew.
     p.rollouts[0].deadline = None;
     device.low_since = None;
     assert_eq!(code(&device.ask_at(&p, after(99))), Reason::BatteryLow);
