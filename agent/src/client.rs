@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The address is not usable.
-    #[error("not an address of a server: {0} (http://host:port or https://host:port)")]
+    #[error("invalid server address: {0} (expected http://host:port or https://host:port)")]
     Address(String),
     /// A certificate file cannot be used.
     #[error("certificate authority {0}: {1}")]
@@ -266,7 +266,7 @@ impl Client {
                 if begins != Some(offset) {
                     self.connection = None;
                     return Err(TransportError::Malformed(
-                        "another range than asked for".into(),
+                        "the server sent a different range than requested".into(),
                     ));
                 }
                 offset

@@ -205,16 +205,16 @@ impl Control {
     fn answer(&self, ask: Ask) -> Reply {
         let (ok, text) = match ask {
             Ask::Status => (true, String::new()),
-            Ask::CheckNow => (true, "it asks the server now".into()),
+            Ask::CheckNow => (true, "checking in with the server now".into()),
             Ask::Pause { seconds } if seconds == 0 || seconds > MAX_PAUSE_S => {
-                (false, format!("a pause has 1 to {MAX_PAUSE_S} s"))
+                (false, format!("a pause must last 1 to {MAX_PAUSE_S} s"))
             }
             Ask::Pause { seconds } => {
                 let seconds = i64::try_from(seconds).unwrap_or(0);
                 let until = platform::now().as_secs().saturating_add(seconds);
                 match self.pause(Some(until)) {
                     Ok(()) => (true, format!("begins nothing for {seconds} s")),
-                    Err(error) => (false, format!("the pause cannot be kept: {error}")),
+                    Err(error) => (false, format!("the pause cannot be saved: {error}")),
                 }
             }
             Ask::Resume => match self.pause(None) {
@@ -225,9 +225,9 @@ impl Control {
                 let mut state = self.lock();
                 if state.live.can_return {
                     state.back = true;
-                    (true, "goes back to the previous version".into())
+                    (true, "rolling back to the previous version".into())
                 } else {
-                    let text = "no rollback window is open on this machine; after it, the way \
+                    let text = "no rollback window is open on this machine; order the rollback at the server instead: tidegate rollback \
                                 back is ordered at the server: tidegate rollback";
                     (false, text.into())
                 }
@@ -259,14 +259,14 @@ impl Control {
         while stream.read(&mut byte).await? == 1 && byte[0] != b'\n' {
             line.push(byte[0]);
             if line.len() as u64 > LINE {
-                return Err(io::Error::other("too long a line"));
+                return Err(io::Error::other("line too long"));
             }
         }
         let reply = match serde_json::from_slice(&line) {
             Ok(ask) => self.answer(ask),
             Err(error) => Reply {
                 ok: false,
-                text: format!("not understood: {error}"),
+                text: format!("invalid request: {error}"),
                 live: self.live(),
                 standing: None,
             },

@@ -142,7 +142,7 @@ impl WayBack {
         let activation = match self.backend.activate(self.slot) {
             // The slot is in use already: a failing switch is no reason to keep retrying.
             Err(error) if there => {
-                log::line(&format!("after going back: {}", log::chain(&error)));
+                log::line(&format!("after the rollback: {}", log::chain(&error)));
                 Activation::Live
             }
             other => other.map_err(|error| NotBack::Failed(error.explained()))?,

@@ -62,7 +62,7 @@ pub(crate) enum EnrolError {
     Config(#[from] ConfigError),
     #[error("the journal cannot be used")]
     Journal(#[from] JournalError),
-    #[error("the installed version cannot be taken over")]
+    #[error("the installed version cannot be adopted")]
     Slot(#[from] SlotError),
     #[error("the signed files cannot be kept")]
     Trust(#[from] TrustStoreError),
@@ -70,17 +70,17 @@ pub(crate) enum EnrolError {
     Io(#[from] std::io::Error),
     #[error(
         "the server's root metadata is not the one that the join token pins: this is not the \
-         server that made the token, or someone stands in between"
+         server that made the token, or someone is intercepting the connection"
     )]
     WrongRoot,
     #[error("the server's root metadata does not verify")]
     Root(#[from] tidegate_trust::TrustError),
     #[error(
-        "a machine that starts from images runs one: say which by --adopt IMAGE-FILE --release \
+        "a machine that boots from images runs one already: name it with --adopt IMAGE-FILE --release VERSION (the file that was written to the slot in use) \
          VERSION (the file that was written to the slot that runs)"
     )]
     NothingRuns,
-    #[error("{0} is enrolled already as {1}; use another --state, or remove it")]
+    #[error("{0} is already enrolled as {1}; use another --state, or remove it")]
     Enrolled(PathBuf, String),
 }
 
@@ -176,7 +176,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
     let fs = fs::system();
     let store = TrustStore::open(fs.clone(), state)?;
     if store.load().is_ok() {
-        return Ok("the root of trust is whole; nothing is changed\n".into());
+        return Ok("the root of trust is intact; nothing was changed\n".into());
     }
     let key = config::identity(&*fs, state)?;
     let clock = TlsClock {
@@ -204,7 +204,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
         serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
     let root = pinned_root(enrolled.root, &token)?;
     store.save(&TrustedFiles::default(), &root)?;
-    Ok("the root of trust is there again; start the agent\n".into())
+    Ok("the root of trust is restored; start the agent\n".into())
 }
 
 /// Checks the root against the token's pin: nothing else from the server is trusted before.

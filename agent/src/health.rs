@@ -97,7 +97,7 @@ pub(crate) fn look_at(words: &[String]) -> Result<(), String> {
     };
     if let Some(other) = words.iter().find(|word| !asks(word)) {
         return Err(format!(
-            "{first:?} is asked and {other:?} is run: a check is either words that are asked or \
+            "{first:?} is a probe and {other:?} is a command: a check is either probes or one command \
              one command"
         ));
     }
@@ -108,22 +108,22 @@ fn look_at_one(word: &str) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("{word:?}: {what}"));
     match question(word).map(|question| question.kind) {
         None if word.starts_with("https://") => {
-            wrong("https is not asked: name a command for that, or a place without TLS")
+            wrong("https is not supported: use a command, or an address without TLS")
         }
-        None => wrong("a file is named like file:PATH:SECONDS"),
+        None => wrong("expected file:PATH:SECONDS"),
         Some(Kind::Http { place, .. }) => {
             let (host, port) = place.rsplit_once(':').unwrap_or((place, "80"));
             if host.is_empty() || (!place.ends_with(']') && port.parse::<u16>().is_err()) {
-                return wrong("a place is named like http://HOST[:PORT][/PATH]");
+                return wrong("expected http://HOST[:PORT][/PATH]");
             }
             Ok(())
         }
         Some(Kind::Tcp(place)) => match place.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
-            _ => wrong("a place is named like tcp:HOST:PORT"),
+            _ => wrong("expected tcp:HOST:PORT"),
         },
-        Some(Kind::Unit("")) => wrong("it names no unit"),
-        Some(Kind::File(path, _)) if path.as_os_str().is_empty() => wrong("it names no file"),
+        Some(Kind::Unit("")) => wrong("the unit's name is missing"),
+        Some(Kind::File(path, _)) if path.as_os_str().is_empty() => wrong("the file's path is missing"),
         Some(Kind::Unit(_) | Kind::File(..)) => Ok(()),
     }
 }
@@ -237,7 +237,7 @@ fn http(place: &str, path: &str, within: Duration) -> Result<(), String> {
     {
         Some(status) if status.starts_with('2') => Ok(()),
         Some(status) => Err(format!("it answers {status}")),
-        None => Err("it does not speak HTTP".into()),
+        None => Err("the answer is not HTTP".into()),
     }
 }
 

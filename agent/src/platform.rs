@@ -83,7 +83,7 @@ pub(crate) fn group_id(group: &str) -> std::io::Result<u32> {
         let mut words = line.split(':');
         (words.next() == Some(group)).then(|| words.nth(1)?.parse().ok())?
     });
-    found.ok_or_else(|| std::io::Error::other(format!("there is no group {group:?} in /etc/group")))
+    found.ok_or_else(|| std::io::Error::other(format!("group {group:?} not found in /etc/group")))
 }
 
 pub(crate) fn read_small(path: &Path) -> Option<String> {

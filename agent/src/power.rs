@@ -145,7 +145,7 @@ pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
     let failed = |e: std::io::Error| e.to_string();
     let (name, host) = ups.split_once('@').ok_or("expected NAME@HOST[:PORT]")?;
     if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err("a name of a UPS has no spaces".into());
+        return Err("the name of a UPS must not contain spaces".into());
     }
     let place = match host.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
@@ -201,7 +201,7 @@ pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
             _ => {}
         }
     }
-    Err("it stopped in the middle".into())
+    Err("the answer ended early".into())
 }
 
 /// Reader with an overall deadline, however slowly bytes come.

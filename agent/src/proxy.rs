@@ -161,7 +161,7 @@ pub(crate) async fn tunnel(
         return Ok(());
     }
     Err(format!(
-        "the proxy refuses: {}",
+        "the proxy refused: {}",
         line.chars().take(100).collect::<String>()
     ))
 }

@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 64 << 10;
 
 /// Contents of a new settings file: every setting, none of them set.
 pub(crate) const TEMPLATE: &str = "\
-# Settings of the Tidegate agent on this machine. What stands here counts more than what the
+# Settings of the Tidegate agent on this machine. These settings override those from enrollment; restart the agent after a change. `tidegate-agent doctor` checks this file too.
 # device was told when it joined; restart the agent after a change. `tidegate-agent doctor` reads
 # it too and says what is wrong with it.
 
@@ -27,12 +27,12 @@ pub(crate) const TEMPLATE: &str = "\
 #also = https://updates-2.example:8420
 #ca-file = /etc/tidegate/ca.pem
 
-# A check that stands in for the publisher's, and how long it may take, in seconds.
+# Health check that overrides the publisher's, and its timeout in seconds.
 #health-cmd = http://127.0.0.1:8080/ready
 #health-timeout = 30
-# How often what runs is checked outside of updates, in seconds.
+# Interval between health checks outside of updates, in seconds.
 #health-every = 300
-# Restarts what runs, after each switch; starts the machine again.
+# Commands that restart the installed software after each switch, and reboot the machine.
 #restart-cmd = systemctl restart press.service
 #reboot-cmd = systemctl reboot
 
@@ -48,7 +48,7 @@ pub(crate) const TEMPLATE: &str = "\
 #download-deadline = 172800
 #limit = 6-18 50000
 
-# Who may speak to the running agent besides root (status, check-now, pause, rollback), and where.
+# Group with access to the running agent besides root (status, check-now, pause, rollback), and the socket.
 #group = operators
 #socket = /run/tidegate-agent/control.sock
 ";
@@ -60,7 +60,7 @@ pub(crate) fn overlay(state: &Path, config: &mut Config) -> Result<(), ConfigErr
     let mut text = String::new();
     // Reading a pipe in its place would block.
     if std::fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
-        let what = "is no plain file".into();
+        let what = "is not a regular file".into();
         return Err(ConfigError::Malformed { path, what });
     }
     let read =
@@ -82,7 +82,7 @@ fn apply(text: &str, config: &mut Config) -> Result<(), String> {
             continue;
         }
         let mut set = || {
-            let (name, value) = line.split_once('=').ok_or("it is no `name = value`")?;
+            let (name, value) = line.split_once('=').ok_or("it is not `name = value`")?;
             let (name, value) = (name.trim(), value.trim());
             match name {
                 "also" => also.push(value.trim_end_matches('/').to_owned()),
@@ -134,11 +134,11 @@ fn one(name: &str, value: &str, config: &mut Config) -> Result<(), String> {
         "socket" => {
             let path = PathBuf::from(value);
             if !path.is_absolute() {
-                return Err(format!("socket: {value:?} is no whole path"));
+                return Err(format!("socket: {value:?} is not an absolute path"));
             }
             config.control.socket = Some(path);
         }
-        other => return Err(format!("there is no setting {other:?}")),
+        other => return Err(format!("unknown setting {other:?}")),
     }
     Ok(())
 }

@@ -136,7 +136,7 @@ impl Api {
         response
             .json()
             .await
-            .map_err(|e| CliError::failed("the answer cannot be read", &e))
+            .map_err(|e| CliError::failed("cannot parse the server's answer", &e))
     }
 
     /// GET.
@@ -187,7 +187,7 @@ impl Api {
         }
         let image = hasher.finish();
         if image.sha256 != sha256 {
-            return Err(failed(&"the server sent other bytes than it named"));
+            return Err(failed(&"the server sent bytes that do not match the hash"));
         }
         Ok(image.length)
     }

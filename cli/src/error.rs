@@ -58,7 +58,7 @@ impl CliError {
         match self {
             Self::Hinted(_, next) => Some(next.clone()),
             Self::Unreachable { cause, .. } if cause.contains("certificate") => Some(
-                "--ca-file names the server's certificate authority; is this machine's clock right?"
+                "pass the server's certificate authority with --ca-file; check this machine's clock"
                     .into(),
             ),
             Self::Unreachable { .. } => Some(
@@ -70,7 +70,7 @@ impl CliError {
                     Some("`tidegate login URL --token-file FILE`, or set TIDEGATE_TOKEN".into())
                 }
                 ProblemCode::Forbidden => Some("ask an admin for a token with another role".into()),
-                ProblemCode::PreconditionFailed => Some("look again, then decide again".into()),
+                ProblemCode::PreconditionFailed => Some("it has changed meanwhile: read it again, then repeat the command".into()),
                 ProblemCode::Unavailable | ProblemCode::Overloaded => Some("try again shortly".into()),
                 _ => None,
             },

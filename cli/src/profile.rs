@@ -32,7 +32,7 @@ impl Profile {
 
     /// Saves the profile, readable by its owner only; returns the file's path.
     pub(crate) fn save(&self) -> Result<PathBuf, CliError> {
-        let path = path().ok_or_else(|| CliError::Failed("there is no home folder".into()))?;
+        let path = path().ok_or_else(|| CliError::Failed("no home folder found".into()))?;
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }

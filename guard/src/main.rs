@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let dir = std::path::absolute(&dir).unwrap_or(dir);
     if !dir.join("slots").is_dir() {
         say(&format!(
-            "{} holds no agent: enrol one there first (tidegate-agent enroll --backend agent)",
+            "{} has no agent: enroll one there first (tidegate-agent enroll --backend agent)",
             dir.display()
         ));
         return ExitCode::from(2);
@@ -190,7 +190,7 @@ fn pointer(dir: &Path) -> io::Result<String> {
     let name = name.file_name().unwrap_or_default().to_string_lossy();
     match name.as_ref() {
         "a" | "b" => Ok(name.into_owned()),
-        _ => Err(io::Error::other("`current` leads to no slot")),
+        _ => Err(io::Error::other("`current` does not point to a slot")),
     }
 }
 

@@ -21,7 +21,7 @@ pub enum BlobError {
     #[error("the blob store failed")]
     Store(#[from] object_store::Error),
     /// The source of the bytes could not be read.
-    #[error("the upload broke off")]
+    #[error("the upload was interrupted")]
     Read(#[source] std::io::Error),
     /// The bytes do not have the announced digest.
     #[error("the bytes have the SHA-256 {got}, not {wanted}")]

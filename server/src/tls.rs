@@ -73,7 +73,7 @@ impl TlsSettings {
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|e| bad(&self.certificate, &e))?;
         if chain.is_empty() {
-            return Err(bad(&self.certificate, &"it holds no certificate"));
+            return Err(bad(&self.certificate, &"the file contains no certificate"));
         }
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| bad(&self.key, &e))?;
         Ok(CertifiedKey::from_der(
@@ -160,7 +160,7 @@ async fn reload(current: Arc<Current>, stopping: CancellationToken) {
                 tracing::info!("the renewed certificate is in use");
             }
             // The certificate in use is kept.
-            Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
+            Err(error) => tracing::error!(%error, "the renewed certificate is invalid; the old one stays in use"),
         }
     }
 }

@@ -197,11 +197,11 @@ impl Outcome {
         };
         push("stopped at", self.halted_at.map(clock));
         push(
-            "first failure to stop",
+            "time from first failure to stop",
             since(self.first_failure, self.halted_at),
         );
         push(
-            "stop to last device back",
+            "time from stop to last device back",
             since(
                 self.halted_at,
                 self.last_back.filter(|back| Some(*back) >= self.halted_at),
@@ -209,7 +209,7 @@ impl Outcome {
         );
         list.extend([
             (
-                "stood still, mean per device".into(),
+                "downtime, mean per device".into(),
                 format!("{}.{} min", still / 10, still % 10),
             ),
             ("fetched".into(), format!("{} MB", self.bytes / 1_000_000)),
@@ -223,7 +223,7 @@ impl Outcome {
                 ),
             ),
             (
-                "devices that came to the release twice".into(),
+                "devices that reached the release twice".into(),
                 self.flips.to_string(),
             ),
             (
@@ -248,7 +248,7 @@ impl fmt::Display for Outcome {
         writeln!(
             f,
             "\n{:10} {:>8} {:>8} {:>8} {:>8} {:>10} {:>6}",
-            "REGION", "DEVICES", "EXPOSED", "ON NEW", "FAILED", "SENT BACK", "LOST"
+            "REGION", "DEVICES", "EXPOSED", "ON NEW", "FAILED", "ROLLED BACK", "LOST"
         )?;
         let all = ("all".to_owned(), self.total());
         let regions = self.regions.iter().map(|(n, r)| (n.clone(), *r));
@@ -270,7 +270,7 @@ impl fmt::Display for Outcome {
         if self.naive.is_some() {
             writeln!(
                 f,
-                "{:40} {:34} all at once, whole, no resume",
+                "{:40} {:34} naive: all at once, full images, no resume",
                 "", "Tidegate"
             )?;
         }

@@ -57,7 +57,7 @@ impl<'a> World<'a> {
         let mut devices = Vec::new();
         for (number, spec) in (0u16..).zip(&scenario.devices) {
             let own = image(&scenario.release, &spec.release)
-                .ok_or_else(|| ScenarioError(format!("{} is no release", spec.release)))?;
+                .ok_or_else(|| ScenarioError(format!("{} is not a release of this scenario", spec.release)))?;
             for _ in 0..spec.count {
                 let index = u32::try_from(devices.len()).unwrap_or(u32::MAX);
                 devices.push(Device::new(index, number, spec, own, scenario.seed));
@@ -218,7 +218,7 @@ impl<'a> World<'a> {
                 if outlook.on_time == Some(false) && outlook.measured {
                     self.late_warning = true;
                     self.say(format!(
-                        "{goal}: the forecast says that the deadline will be missed"
+                        "{goal}: the deadline is forecast to be missed"
                     ));
                 }
             }
@@ -255,7 +255,7 @@ impl<'a> World<'a> {
             What::Rollback => RolloutEvent::RollBack,
             What::LeaderLost => {
                 self.say(format!(
-                    "the leader is lost, another leads after {} s",
+                    "the leader is lost; another one takes over after {} s",
                     event.lasts
                 ));
                 self.leader_back = self.now + event.lasts;
@@ -313,7 +313,7 @@ impl<'a> World<'a> {
             (rollout.id, rollout.goal.clone())
         };
         self.say(format!(
-            "{goal}: a person orders the devices with {selector} back"
+            "{goal}: a person orders a rollback of the devices with {selector}"
         ));
         let now = self.at();
         for index in 0..self.devices.len() {

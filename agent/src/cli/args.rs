@@ -229,8 +229,8 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
         }),
         Some("new-key") => Ok(Command::NewKey { state }),
         Some("enroll") => request(options, state).map(|r| Command::Enroll(Box::new(r))),
-        Some(other) => Err(format!("there is no command {other:?}").into()),
-        None => Err("name a command: enroll, run, status, doctor, install or another one".into()),
+        Some(other) => Err(format!("unknown command {other:?}").into()),
+        None => Err("no command given: enroll, run, status, doctor, install or another one".into()),
     }
 }
 
@@ -258,7 +258,7 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || "a time is a number of s, m, h or d, like 8h".to_owned();
+        let refuse = || "expected a duration like 90s, 30m, 8h or 2d".to_owned();
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let seconds = match &text[digits.len()..] {
             "" | "s" => 1,
@@ -325,7 +325,7 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         // Hooks run in the agent's folder, which is still empty.
         if !is_there(program, &state) {
             let text = format!(
-                "--{name}: there is no program {program:?}: name one of PATH, or give its whole path"
+                "--{name}: program {program:?} not found: name one in PATH, or give its absolute path"
             );
             return Err(lexopt::Error::from(text));
         }
@@ -347,7 +347,7 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         },
         "agent" => BackendSettings::Agent,
         other => {
-            let text = format!("no backend {other:?}: directory, executable, image, hook, agent");
+            let text = format!("unknown backend {other:?}: expected directory, executable, image, hook or agent");
             return Err(text.into());
         }
     };
@@ -359,7 +359,7 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         ("hook-cmd", "hook"),
     ] {
         if value(name).is_some() {
-            let text = format!("--{name} goes with --backend {of}, and this one is {kind}");
+            let text = format!("--{name} needs --backend {of}, but the backend is {kind}");
             return Err(text.into());
         }
     }

@@ -8,7 +8,7 @@ pub(super) fn page() -> String {
         ".TH TIDEGATE-AGENT 8 \"\" \"Tidegate {}\" \"System Administration\"\n\
          .SH NAME\ntidegate-agent \\- keeps one machine on the release that its fleet is to run\n\
          .SH DESCRIPTION\n\
-         The agent asks its control plane what this machine is to run, fetches it, verifies it \
+         The agent asks its control plane which release this machine should run, downloads it, verifies it against signatures made offline, activates it, checks its health, and rolls back by itself if that fails. A rollback needs neither network nor server. \
          against signatures made offline, puts it to use, checks its health, and goes back by \
          itself when that fails. The way back needs neither network nor server.\n\
          .SH USE\n.nf\n",
@@ -27,12 +27,12 @@ pub(super) fn page() -> String {
     }
     page += "\
         .fi\n.SH FILES\n\
-        .TP\n\\fIagent.conf\\fR\nsettings that count more than what the device was told when it joined\n\
+        .TP\n\\fIagent.conf\\fR\nsettings that override those from enrollment\n\
         .TP\n\\fIagent.json\\fR, \\fIidentity.pem\\fR\nwhat it was told; its key\n\
-        .TP\n\\fIjournal.a\\fR, \\fIjournal.b\\fR\nits memory, in two copies\n\
+        .TP\n\\fIjournal.a\\fR, \\fIjournal.b\\fR\nthe agent's state, in two copies\n\
         .TP\n\\fIdiagnosis.json\\fR\nwhat it found when it was cut off last\n\
-        .TP\n\\fIcontrol.sock\\fR\nwhere root and one group may speak to it\n\
-        .TP\n\\fIagent.log\\fR\nas a service of Windows: what it said\n\
+        .TP\n\\fIcontrol.sock\\fR\nsocket for requests from root and one group\n\
+        .TP\n\\fIagent.log\\fR\nlog file, when run as a Windows service\n\
         .SH SEE ALSO\nsystemctl(1), journalctl(1)\n";
     page
 }

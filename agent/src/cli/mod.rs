@@ -78,7 +78,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 .map_err(|e| log::chain(&e))
                 .map(|key| {
                     format!(
-                        "the key {} takes its place with the next round of the agent\n",
+                        "the key {} takes effect at the agent's next check-in\n",
                         key.public()
                     )
                 }),
@@ -96,7 +96,7 @@ use crate::service_files::serve;
 
 #[cfg(not(windows))]
 fn serve(_: &std::path::Path, _: Option<&std::path::Path>) -> Result<String, String> {
-    Err("`service` is for the service manager of Windows; here it is `run`".into())
+    Err("`service` is for the Windows service manager; use `run` here".into())
 }
 
 /// Applies a bundle and writes the reports to a file, whether it succeeded or not.
@@ -109,7 +109,7 @@ async fn apply(
     let opened = Driver::open(&state, Arc::new(Together::default()));
     let mut driver = opened.map_err(|error| match error {
         DriverError::Config(ConfigError::Busy(_)) => format!(
-            "the agent runs on {}: stop it first (systemctl stop tidegate-agent), start it after",
+            "an agent is running on {}: stop it first (systemctl stop tidegate-agent) and start it again afterwards",
             state.display()
         ),
         other => log::chain(&other),
@@ -129,7 +129,7 @@ async fn apply(
 fn exported(state: &std::path::Path, to: &std::path::Path) -> Result<String, String> {
     let count = driver::export(state, to).map_err(|e| log::chain(&e))?;
     Ok(format!(
-        "{count} reports are in {}: carry them back (tidegate bundle import)\n",
+        "wrote {count} reports to {}: carry them back (tidegate bundle import)\n",
         to.display()
     ))
 }
@@ -199,7 +199,7 @@ async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<S
         // Updates work without local control.
         let place = place.display();
         log::line(&format!(
-            "nobody can speak to the agent at {place}: {error}"
+            "local control at {place} is unavailable: {error}"
         ));
         std::future::pending::<()>().await;
     };
@@ -229,7 +229,7 @@ async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<S
         () = listens => Ok(String::new()),
         () = service::keep_alive() => Ok(String::new()),
         () = asked_to_stop(with_stdin) => {
-            log::line("stops; the journal holds what it was doing");
+            log::line("stopping; work under way is in the journal and resumes at the next start");
             Ok(String::new())
         }
     }

@@ -101,17 +101,17 @@ fn medium(config: &Config, state: &Path) -> Option<SlotId> {
 /// Describes the running agent, or says that none answers.
 fn about(live: Option<&Live>) -> String {
     let Some(live) = live else {
-        return "agent    does not run, or this user may not speak to it\n".into();
+        return "agent    not running, or this user has no access to it\n".into();
     };
     let mut text = format!("agent    runs as process {}", live.pid);
     match live.heard_s {
         Some(seconds) => {
-            text += &format!(", heard of the server {seconds} s ago\n");
+            text += &format!(", last answer from the server {seconds} s ago\n");
             if let Some(said) = &live.said {
                 text += &format!("said     {} ({seconds} s ago)\n", plain(said));
             }
         }
-        None => text += ", has not heard of the server yet\n",
+        None => text += ", no answer from the server yet\n",
     }
     if let Some(error) = &live.error {
         text += &format!("error    {}\n", plain(error));
@@ -131,7 +131,7 @@ pub(super) fn told(state: &Path, what: Ask) -> Result<String, String> {
     let place = config.control.place(state);
     let reply = control::ask(&place, what).map_err(|e| {
         format!(
-            "no agent answers at {}: {e}; it runs as a service, and root or its group may ask it",
+            "no agent answers at {}: {e}; it must run as a service, and only root and its group have access",
             place.display()
         )
     })?;

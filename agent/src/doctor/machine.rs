@@ -53,7 +53,7 @@ impl Machine<'_> {
         match (&self.damage, self.record) {
             (None, Some(record)) => Finding::new(
                 "journal",
-                format!("readable, {} reports wait", record.outbox.len()),
+                format!("readable, {} reports pending", record.outbox.len()),
                 "readable",
                 Verdict::Good,
             ),
@@ -69,7 +69,7 @@ impl Machine<'_> {
         // Checked first, because `identity` makes a missing key, and the server would not know it.
         if !path.is_file() {
             let value = format!("{} is not there", path.display());
-            return Finding::new("identity", value, "a key of its own", Verdict::Bad);
+            return Finding::new("identity", value, "the device's own key", Verdict::Bad);
         }
         if let Err(error) = config::identity(&*fs::system(), self.state) {
             return bad("identity", &error);
@@ -119,7 +119,7 @@ impl Machine<'_> {
                 format!("{name} is the next to expire, in {} h", (at - now) / 3_600),
                 Verdict::Good,
             ),
-            (true, None) => ("nothing is kept yet".into(), Verdict::Unknown),
+            (true, None) => ("no signed files yet".into(), Verdict::Unknown),
         };
         vec![Finding::new("metadata", value, "none has expired", verdict)]
     }
@@ -136,7 +136,7 @@ impl Machine<'_> {
             Err(error) => return bad("slots", &error),
         };
         if let Some(slot) = gone {
-            let value = format!("slot {} is in use, and nothing is in it", slot.name());
+            let value = format!("slot {} is in use but empty", slot.name());
             return Finding::new("slots", value, "a version", Verdict::Bad);
         }
         let Some(record) = self.record else {
@@ -150,7 +150,7 @@ impl Machine<'_> {
         let resting = matches!(record.phase, Phase::Idle | Phase::Probation { .. });
         let name = |slot: Option<crate::fsm::SlotId>| slot.map_or("none", |slot| slot.name());
         let value = format!(
-            "slot {} runs, the journal says {}",
+            "slot {} is in use, the journal says {}",
             name(medium.active),
             name(record.active)
         );
@@ -194,7 +194,7 @@ impl Machine<'_> {
                 finding.verdict = Verdict::Good;
                 finding.repaired = Some("removed".into());
             }
-            Some(error) => finding.value += &format!(", which cannot be removed: {error}"),
+            Some(error) => finding.value += &format!(", cannot be removed: {error}"),
         }
         Some(finding)
     }
@@ -202,9 +202,9 @@ impl Machine<'_> {
     fn clock(&self) -> Finding {
         let now = platform::now();
         let floor = self.record.map(|r| r.time_floor).unwrap_or_default();
-        let value = format!("{now}, and something that was signed is from {floor}");
+        let value = format!("{now}; the newest signed time is {floor}");
         let verdict = notice_unless(now >= floor);
-        Finding::new("clock", value, "after all that was signed", verdict)
+        Finding::new("clock", value, "not before the newest signed time", verdict)
     }
 
     fn space(&self) -> Finding {
@@ -229,28 +229,28 @@ impl Machine<'_> {
                 notice_unless(!battery.is_low()),
             ),
             (None, Power::Mains) => ("mains".into(), Verdict::Good),
-            (None, _) => ("none, or it does not say".into(), Verdict::Unknown),
+            (None, _) => ("none, or unknown".into(), Verdict::Unknown),
         };
         Finding::new("battery", value, threshold, verdict)
     }
 
     fn service(&self) -> Finding {
-        let threshold = "runs, and has heard of its server lately";
+        let threshold = "running, and in contact with its server";
         let place = self.config.control.place(self.state);
         let (value, verdict) = match (control::ask(&place, Ask::Status), self.runs) {
             (Ok(reply), _) => match (reply.live.heard_s, reply.live.error) {
                 (Some(seconds), None) => (
-                    format!("runs, heard of the server {seconds} s ago"),
+                    format!("running, last answer from the server {seconds} s ago"),
                     notice_unless(seconds <= SILENCE),
                 ),
                 (_, Some(error)) => (format!("runs: {error}"), Verdict::Bad),
                 (None, None) => (
-                    "runs, has not heard of its server yet".into(),
+                    "running, no answer from its server yet".into(),
                     Verdict::Notice,
                 ),
             },
             (Err(error), true) => (
-                format!("runs, and does not answer: {error}"),
+                format!("running, but does not answer: {error}"),
                 Verdict::Unknown,
             ),
             (Err(_), false) => ("does not run".into(), Verdict::Bad),

@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) async fn examine(state: &Path, own: bool) -> Vec<Finding> {
     let looked = tokio::time::timeout(PATIENCE, all(state, own)).await;
     looked.unwrap_or_else(|_| {
-        let value = format!("no end within {} s", PATIENCE.as_secs());
-        vec![Finding::new("doctor", value, "an end", Verdict::Bad)]
+        let value = format!("not finished within {} s", PATIENCE.as_secs());
+        vec![Finding::new("doctor", value, "finished in time", Verdict::Bad)]
     })
 }
 
@@ -100,10 +100,10 @@ pub(crate) fn text(findings: &[Finding]) -> String {
             finding.verdict, finding.check, finding.value
         );
         if finding.verdict >= Verdict::Notice {
-            text += &format!("; should be: {}; see {}", finding.threshold, finding.key);
+            text += &format!("; expected: {}; see {}", finding.threshold, finding.key);
         }
         if let Some(repaired) = &finding.repaired {
-            text += &format!(" [mended: {repaired}]");
+            text += &format!(" [repaired: {repaired}]");
         }
         text += "\n";
     }

@@ -53,7 +53,7 @@ pub(super) async fn look(server: &str, config: &Config, clock: TlsClock) -> Vec<
     findings.push(Finding::new(
         "proxy",
         value,
-        "as it is meant",
+        "as intended",
         Verdict::Good,
     ));
     let (host, port) = match &proxy {
@@ -86,7 +86,7 @@ async fn names(host: &str, port: u16, findings: &mut Vec<Finding>) -> Option<Vec
         Ok(Ok(addresses)) => {
             let addresses: Vec<_> = addresses.take(8).collect();
             let list: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
-            let value = format!("{host} is {} ({} ms)", list.join(", "), took.as_millis());
+            let value = format!("{host} resolves to {} ({} ms)", list.join(", "), took.as_millis());
             (value, notice_unless(took < SLOW_NAME), addresses)
         }
         Ok(Err(error)) => (format!("{host}: {error}"), Verdict::Bad, Vec::new()),
@@ -96,7 +96,7 @@ async fn names(host: &str, port: u16, findings: &mut Vec<Finding>) -> Option<Vec
             Vec::new(),
         ),
     };
-    let threshold = format!("found within {} s", SLOW_NAME.as_secs());
+    let threshold = format!("resolves within {} s", SLOW_NAME.as_secs());
     findings.push(Finding::new("dns", value, threshold, verdict));
     (!addresses.is_empty()).then_some(addresses)
 }
@@ -154,7 +154,7 @@ async fn speak(
             None => return,
         }
     } else {
-        let value = "none: http, what is signed is verified all the same";
+        let value = "none (http); signed data is verified all the same";
         findings.push(Finding::new("tls", value, "1.2 or 1.3", Verdict::Notice));
         Box::new(stream)
     };
@@ -190,7 +190,7 @@ async fn encrypt(
     let ends = leaf.as_deref().and_then(certificate::not_after);
     let left = ends.map(|ends| (ends - platform::now().as_secs()).div_euclid(86_400));
     let days = |left: i64| format!("{left} days left");
-    let threshold = format!("chain and name are right, more than {DAYS} days left");
+    let threshold = format!("valid chain and name, more than {DAYS} days left");
     let offered = tls::offered();
     match shaken {
         Ok(Ok(stream)) => {
@@ -203,7 +203,7 @@ async fn encrypt(
                 .map_or("?".into(), |g| format!("{:?}", g.name()));
             let value = format!("{version} with {group} (offered: {offered})");
             findings.push(Finding::new("tls", value, "1.2 or 1.3", Verdict::Good));
-            let value = left.map_or("its end cannot be read".into(), days);
+            let value = left.map_or("its expiry cannot be read".into(), days);
             let verdict = left.map_or(Verdict::Unknown, |left| {
                 notice_unless(left > DAYS).max(bad_unless(left >= 0))
             });
@@ -223,7 +223,7 @@ async fn encrypt(
             None
         }
         Err(_) => {
-            let value = "the handshake does not end";
+            let value = "the handshake timed out";
             findings.push(Finding::new("tls", value, "an end", Verdict::Bad));
             None
         }
@@ -268,11 +268,11 @@ async fn ask(
 fn skew(server: Option<i64>) -> Finding {
     let threshold = format!("within {SKEW} s of the server's");
     let Some(server) = server else {
-        let value = "the server does not say";
+        let value = "the server sends no date";
         return Finding::new("clock_skew", value, threshold, Verdict::Unknown);
     };
     let skew = platform::now().as_secs() - server;
-    let value = format!("{skew} s before the server's clock");
+    let value = format!("{skew} s ahead of the server's clock");
     Finding::new(
         "clock_skew",
         value,
@@ -320,7 +320,7 @@ fn link(
         findings.push(Finding::new("link", value, jitter_threshold, verdict));
         let loss = f64::from(facts.sent_again) * 100.0 / f64::from(facts.sent.max(1));
         let value = format!(
-            "{loss:.1} % ({} of {} segments sent again)",
+            "{loss:.1} % ({} of {} segments retransmitted)",
             facts.sent_again, facts.sent
         );
         let verdict = notice_unless(loss <= LOSS);
@@ -338,7 +338,7 @@ fn link(
     let value = format!("{mean:.1} ms for a request{to}, varies by {jitter:.1} ms");
     let verdict = notice_unless(jitter < JITTER);
     findings.push(Finding::new("link", value, jitter_threshold, verdict));
-    let value = "this system does not tell";
+    let value = "not available on this system";
     findings.push(Finding::new(
         "loss",
         value,

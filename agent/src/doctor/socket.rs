@@ -47,7 +47,7 @@ pub(super) fn facts(local: SocketAddr, peer: SocketAddr) -> io::Result<TcpFacts>
     // The kernel answers at once; if it does not, do not block.
     let (length, _) = recv(&socket, &mut buffer, RecvFlags::DONTWAIT)?;
     let answer = buffer.get(..length).unwrap_or_default();
-    parse(answer).ok_or_else(|| io::Error::other("the kernel says nothing of the connection"))
+    parse(answer).ok_or_else(|| io::Error::other("the kernel has no data about the connection"))
 }
 
 /// Encodes `struct nlmsghdr` and `struct inet_diag_req_v2`.

@@ -88,7 +88,7 @@ impl Download {
         let manifest = self.kept_manifest(payload).ok_or_else(|| {
             Explained::new(
                 Reason::ChunkCorrupt,
-                "the kept manifest is not the assigned one",
+                "the stored manifest is not the assigned one",
             )
         })?;
         let chunks = Chunks {
@@ -144,7 +144,7 @@ impl Download {
         tokio::time::timeout(deadline, self.fetch_all(ways, payload, needed))
             .await
             .unwrap_or_else(|_| {
-                let text = format!("it took longer than {} s", deadline.as_secs());
+                let text = format!("the download took longer than {} s", deadline.as_secs());
                 Err(Explained::new(Reason::DownloadFailed, text))
             })
     }
@@ -334,7 +334,7 @@ async fn worker(shared: &RefCell<Shared<'_>>, ways: &Ways<'_>) -> Result<(), Exp
                 line = ways.sources.get(source).map(|c| (source, c.sibling()));
             }
             let Some((_, client)) = &mut line else {
-                let text = "there is nowhere to fetch it from";
+                let text = "there is no source to download from";
                 return Err(Explained::new(Reason::DownloadFailed, text));
             };
             let ended = fetch(shared, ways, client, index).await;
@@ -356,7 +356,7 @@ async fn worker(shared: &RefCell<Shared<'_>>, ways: &Ways<'_>) -> Result<(), Exp
                     continue;
                 }
                 // A clean end before the last byte is an interruption too.
-                Ok(_) => "the connection ends early".into(),
+                Ok(_) => "the connection ended early".into(),
                 Err(error) => error.to_string(),
             };
             let tries = {
@@ -430,7 +430,7 @@ async fn manifest_bytes(sources: &mut [Client], payload: &Payload) -> Result<Vec
                 Ok(body) if tidegate_delta::sha256(&body) == payload.manifest => {
                     return Ok(body.to_vec());
                 }
-                Ok(_) => last = TransportError::Malformed("another manifest".into()),
+                Ok(_) => last = TransportError::Malformed("the source sent a different manifest".into()),
                 Err(error) => last = error,
             }
         }

@@ -328,6 +328,6 @@ pub(crate) fn storage(error: &io::Error) -> Explained {
 pub(crate) fn damaged(index: usize, times: u32) -> Explained {
     Explained::new(
         Reason::ChunkCorrupt,
-        format!("chunk {index} came damaged {times} times"),
+        format!("chunk {index} arrived damaged {times} times"),
     )
 }

@@ -90,7 +90,7 @@ impl Driver {
     pub(super) async fn restart_machine(&mut self) -> Explained {
         let failed = |what: &str| Explained::new(Reason::RestartFailed, what);
         let Some(reboot) = self.config.reboot.clone() else {
-            return failed("no --reboot-cmd is set, and the switch needs a start of the machine");
+            return failed("the switch needs a reboot, but no --reboot-cmd is set");
         };
         let around = Surroundings {
             folder: self.state.clone(),
@@ -104,9 +104,9 @@ impl Driver {
         if let Ok(Err(why)) | Err(why) = said {
             return why;
         }
-        log::line("the machine starts again");
+        log::line("rebooting the machine");
         tokio::time::sleep(REBOOT).await;
-        failed("the machine did not go down")
+        failed("the machine did not reboot")
     }
 
     /// Checks a new version and confirms it if it is healthy: from then on nothing switches back.

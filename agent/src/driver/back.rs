@@ -44,7 +44,7 @@ impl Driver {
                     {
                         // The old version is in place; a failing restart command does not make the
                         // new one better.
-                        log::line(&format!("after going back: {why}"));
+                        log::line(&format!("after the rollback: {why}"));
                     }
                     break Event::Returned;
                 }
@@ -56,7 +56,7 @@ impl Driver {
                 }
                 Err(NotBack::Failed(why)) => why,
                 Err(NotBack::Damaged(why)) => {
-                    log::line(&format!("what was kept is fetched again: {why}"));
+                    log::line(&format!("fetching the previous version again: {why}"));
                     self.refused = Some(why);
                     match self.restore(slot).await? {
                         Restored::Whole => continue,
@@ -65,7 +65,7 @@ impl Driver {
                     }
                 }
             };
-            log::line(&format!("going back: {why}"));
+            log::line(&format!("rollback: {why}"));
             if why.code == Reason::DiskFull {
                 self.makes_room();
             }
@@ -95,7 +95,7 @@ impl Driver {
         else {
             return;
         };
-        log::line("what should run is gone: it is made again from what is kept of it");
+        log::line("the version in use is missing: rebuilding it from its artifact");
         let backend = self.core.backend.clone();
         let made = self.blocking(move || backend.verify(slot, image)).await;
         let why = match made {
@@ -118,7 +118,7 @@ impl Driver {
             .into_iter()
             .filter_map(Result::err)
         {
-            log::line(&format!("making room: {error}"));
+            log::line(&format!("freeing space: {error}"));
         }
     }
 
@@ -179,7 +179,7 @@ impl Driver {
             }
             match self.fetch_again(slot, &wanted, payload).await {
                 Ok(()) => {
-                    log::line(&format!("{} is whole again", wanted.release));
+                    log::line(&format!("{} is restored", wanted.release));
                     return Ok(Restored::Whole);
                 }
                 Err(why) => {
@@ -191,7 +191,7 @@ impl Driver {
         Ok(match last {
             Some(why) => Restored::NotYet(why),
             None => Restored::Never(reason(format!(
-                "{} is damaged here, and the server has it no more",
+                "{} is damaged on this device, and the server no longer has it",
                 wanted.release
             ))),
         })

@@ -24,14 +24,14 @@ pub enum CarriedError {
     Unreadable(PathBuf, String),
     /// The bundle has no order for this device.
     #[error(
-        "the bundle has {0} orders and none for this device ({1}): make one whose selector names it"
+        "the bundle has {0} orders, but none for this device ({1}): create one whose selector includes it"
     )]
     NotForUs(usize, String),
     /// The device is in the middle of something else.
     #[error("this device is in the middle of another update: {0}")]
     Busy(String),
     /// The order was refused, or the update failed.
-    #[error("the bundle is refused: {0}")]
+    #[error("the bundle was refused: {0}")]
     Refused(String),
     /// The agent cannot go on.
     #[error(transparent)]
@@ -52,7 +52,7 @@ impl Driver {
         let bundle: Bundle =
             serde_json::from_slice(&bytes).map_err(|e| refuse(Bundle::FILE, e.to_string()))?;
         if bundle.format != Bundle::FORMAT {
-            let what = format!("is of the format {:?}", bundle.format);
+            let what = format!("has the unsupported format {:?}", bundle.format);
             return Err(refuse(Bundle::FILE, what));
         }
         let device = self.config.device;
@@ -86,7 +86,7 @@ impl Driver {
         let state = last.map_or(DeploymentState::Succeeded, |report| report.state);
         let why = last.and_then(|report| report.reason.as_ref());
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        let said = format!("{state}{why}; runs {runs}\n");
+        let said = format!("{state}{why}; running {runs}\n");
         match state {
             DeploymentState::Succeeded | DeploymentState::Probation => Ok(said),
             DeploymentState::RolledBack if last.is_some_and(|r| r.reason.is_none()) => Ok(said),

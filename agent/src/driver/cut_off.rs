@@ -37,7 +37,7 @@ impl Driver {
             && cut_off.failures >= FAILURES
         {
             let seconds = since.elapsed().as_secs();
-            log::line(&format!("reaches the server again after {seconds} s"));
+            log::line(&format!("server reachable again after {seconds} s"));
         }
         cut_off.failures = 0;
         cut_off.looked = None;
@@ -73,7 +73,7 @@ impl Driver {
         match Client::new(endpoints[next], self.config.ca_file.as_deref(), clock) {
             Ok(client) => {
                 if endpoints.len() > 1 {
-                    log::line(&format!("turns to {}", endpoints[next]));
+                    log::line(&format!("switching to {}", endpoints[next]));
                 }
                 self.client = client;
                 self.ticket = None;

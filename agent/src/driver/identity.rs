@@ -49,7 +49,7 @@ impl Driver {
         config::take_next_identity(&*self.fs, &self.state).map_err(DriverError::from)?;
         self.key = next;
         self.ticket = None;
-        log::line("has a new key");
+        log::line("device key rotated");
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl Driver {
         if changed.public_key == change.public_key {
             Ok(())
         } else {
-            Err(TransportError::Malformed("the server took another key".into()).into())
+            Err(TransportError::Malformed("the server accepted a different key".into()).into())
         }
     }
 }

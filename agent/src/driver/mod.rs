@@ -196,12 +196,12 @@ impl Driver {
                 Phase::Trial { .. } | Phase::Probation { .. } | Phase::Returning { .. },
             ) => {
                 let why = log::chain(&error);
-                log::line(&format!("{why}; the way back stays open without it"));
+                log::line(&format!("{why}; a rollback is still possible"));
                 Some(Client::unfit(why))
             }
             (Some(error), _) => return Err(error),
         };
-        let client = client.unwrap_or_else(|| Client::unfit("no server is named".into()));
+        let client = client.unwrap_or_else(|| Client::unfit("no server is configured".into()));
         Ok(Self {
             key,
             core,

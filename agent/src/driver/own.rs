@@ -64,7 +64,7 @@ impl Driver {
         while self.together.busy.load(Ordering::Relaxed) && begun.elapsed() < GIVE_WAY {
             tokio::time::sleep(LOOK).await;
         }
-        log::line("ends, so that the guard starts the other version of the agent");
+        log::line("exiting, so that the guard starts the other version of the agent");
         Err(DriverError::TakesOver)
     }
 
@@ -80,7 +80,7 @@ impl Driver {
                     if !waits {
                         return Ok(());
                     }
-                    last = "it does not check in for the machine".into();
+                    last = "it has not checked in for the machine's product".into();
                 }
                 Err(error) => last = log::chain(&error),
             }

@@ -55,9 +55,9 @@ impl Driver {
         let isolated = answer.reason.code == Reason::DeviceIsolated;
         if isolated != self.isolated {
             crate::log::line(if isolated {
-                "the server has isolated this device: its identity came twice, or a person did it"
+                "the server has isolated this device: two machines used its identity, or a person isolated it"
             } else {
-                "this device is not isolated any more"
+                "this device is no longer isolated"
             });
             self.isolated = isolated;
         }
@@ -172,7 +172,7 @@ impl Driver {
         deadline: Duration,
     ) -> Result<T, RoundError> {
         if self.bundle.is_some() {
-            let text = "there is no network: a bundle is applied";
+            let text = "offline: a bundle is being applied";
             return Err(TransportError::Broken(text.into()).into());
         }
         for renewed in [false, true] {
@@ -197,7 +197,7 @@ impl Driver {
                 .map_err(|e| TransportError::Malformed(e.to_string()).into());
         }
         Err(
-            TransportError::Malformed("the server refuses the session that it granted".into())
+            TransportError::Malformed("the server rejects the session that it just granted".into())
                 .into(),
         )
     }

@@ -8,7 +8,7 @@ pub(super) fn describe(phase: &Phase) -> String {
         Phase::Downloading { job } => format!("downloading {}", job.target.release),
         Phase::Staging { job } => format!("installing {}", job.target.release),
         Phase::Staged { job } => {
-            format!("{} is ready and waits for its window", job.target.release)
+            format!("{} is staged and waits for its maintenance window", job.target.release)
         }
         Phase::Trial { job, tries, .. } => format!("trying {} (start {tries})", job.target.release),
         Phase::Probation { job, .. } => {
@@ -17,6 +17,6 @@ pub(super) fn describe(phase: &Phase) -> String {
                 job.target.release, job.window_s
             )
         }
-        Phase::Returning { reason, .. } => format!("going back: {reason}"),
+        Phase::Returning { reason, .. } => format!("rolling back: {reason}"),
     }
 }

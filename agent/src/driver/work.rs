@@ -65,7 +65,7 @@ impl Driver {
             self.gets_on();
             let Some(why) = self.hindrance().await else {
                 if told.is_some() {
-                    log::line("nothing hinders the update any more: it goes on");
+                    log::line("nothing holds the update up any more: continuing");
                     self.control.waits(None);
                     self.handle_light(Event::GoesOn)?;
                 }
@@ -74,7 +74,7 @@ impl Driver {
             self.control.waits(Some(&why));
             if told != Some(why.code) {
                 told = Some(why.code);
-                log::line(&format!("waits: {why}"));
+                log::line(&format!("waiting: {why}"));
                 self.handle_light(Event::Waits(why))?;
             }
             let begun = Instant::now();
@@ -122,7 +122,7 @@ impl Driver {
             .iter()
             .filter_map(|mirror| {
                 Client::mirror(mirror, self.config.ca_file.as_deref(), clock)
-                    .map_err(|e| log::line(&format!("a mirror is passed over: {e}")))
+                    .map_err(|e| log::line(&format!("skipping a mirror: {e}")))
                     .ok()
             })
             .collect();
@@ -134,7 +134,7 @@ impl Driver {
     /// it.
     pub(super) async fn download(&mut self, job: &Job) -> Result<Event, DriverError> {
         let Some(payload) = job.payloads.get(job.payload).copied() else {
-            let reason = Explained::new(Reason::DownloadFailed, "no way to fetch it is left");
+            let reason = Explained::new(Reason::DownloadFailed, "no payload is left to try");
             return Ok(Event::DownloadFailed(reason));
         };
         let needed = self.core.backend.room(job.target.image.length);
@@ -235,7 +235,7 @@ impl Driver {
         }
         let staging = self.core.staging(job.clone());
         if let Ok(Err(reason)) | Err(reason) = self.blocking(move || staging.run()).await {
-            log::line(&format!("{} is not made: {reason}", job.target.release));
+            log::line(&format!("{} could not be staged: {reason}", job.target.release));
             return Ok(Event::StageFailed(reason));
         }
         if waits && let Some(called_off) = self.until_free(&job).await? {

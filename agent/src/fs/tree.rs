@@ -68,7 +68,7 @@ fn same(is: bool) -> io::Result<()> {
     if is {
         Ok(())
     } else {
-        Err(io::Error::other("it is not what was installed"))
+        Err(io::Error::other("it differs from what was installed"))
     }
 }
 

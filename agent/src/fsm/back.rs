@@ -74,7 +74,7 @@ pub(super) fn not_returned(record: &mut Record, why: &Explained) -> Vec<Effect> 
             if reason.code.is_failure() {
                 record.remember_bad(job.target.image.sha256);
             }
-            let text = format!("{why}; {} stays, after {reason}", job.target.release);
+            let text = format!("{why}; {} stays in use, after {reason}", job.target.release);
             let reason = Explained::new(Reason::NoPreviousSlot, text);
             record.report(deployment, State::Failed, Some(reason), job.bytes);
             vec![Effect::DropDownload]

@@ -65,7 +65,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
         // A version that crashes the agent each time it is staged, by lack of memory for example,
         // would do so forever.
         Phase::Staging { job } if job.cuts >= MAX_CUTS => {
-            let text = format!("the agent ended {} times while it was made", job.cuts);
+            let text = format!("the agent ended {} times while staging it", job.cuts);
             next_payload(record, job, Explained::new(Reason::DeltaFailed, text))
         }
         Phase::Staging { mut job } => {
@@ -79,7 +79,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
             Vec::new()
         }
         Phase::Trial { job, switched, .. } if switched && medium.fell_back_from(job.slot) => {
-            let text = "it did not start, and the machine went back by itself";
+            let text = "it did not start, and the machine fell back by itself";
             let reason = Explained::new(Reason::CrashedInTrial, text);
             go_back(record, job, reason, None)
         }
@@ -104,7 +104,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
             }
             // The first version of a machine stays: a failing one is better than none.
             if restarts.count >= MAX_RESTARTS && return_slot(record, &job).is_some() {
-                let text = format!("{} starts, none of which lasted", restarts.count);
+                let text = format!("{} starts in the rollback window, none of which lasted", restarts.count);
                 let reason = Explained::new(Reason::CrashedInTrial, text);
                 return go_back(record, job, reason, None);
             }
@@ -140,7 +140,7 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
 /// Starts the new version once more; too many starts are its failure.
 pub(super) fn try_it(record: &mut Record, job: Job, tries: u32, switched: bool) -> Vec<Effect> {
     if tries >= MAX_TRIES {
-        let reason = Explained::new(Reason::CrashedInTrial, format!("{tries} starts"));
+        let reason = Explained::new(Reason::CrashedInTrial, format!("{tries} starts without becoming healthy"));
         return go_back(record, job, reason, None);
     }
     let slot = job.slot;

@@ -117,7 +117,7 @@ fn feed<W: Write>(
         // A chunk lost by the storage does not fail the update: it is fetched again.
         payload.chunk(index, &mut buffer).map_err(|error| {
             crate::log::line(&format!("chunk {index} of the payload: {error}"));
-            let what = "it cannot be read from where it was kept";
+            let what = "it cannot be read from the disk";
             SlotError::Apply(ApplyError::ChunkCorrupt { index, what })
         })?;
         applier.push_chunk(&buffer).map_err(SlotError::Apply)?;

@@ -90,7 +90,7 @@ impl Call<'_> {
                     std::thread::sleep(TICK);
                 }
                 Err(error) => {
-                    let what = format!("{} does not start: {error}", program.display());
+                    let what = format!("{} cannot be started: {error}", program.display());
                     return Ended::Badly(what);
                 }
             }

@@ -340,7 +340,7 @@ impl Backend for Directory {
             Err(SlotError::WrongImage) => Err(SlotError::Damaged(path)),
             Err(SlotError::Archive(error)) => {
                 let what = crate::log::chain(&error);
-                crate::log::line(&format!("{}: {what}; it is unpacked again", root.display()));
+                crate::log::line(&format!("{}: {what}; unpacking it again", root.display()));
                 self.unpack_again(slot, image)
             }
             Err(error) => Err(error),

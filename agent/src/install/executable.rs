@@ -29,7 +29,7 @@ impl Executable {
     pub fn open(fs: Arc<dyn Fs>, state: &Path, live: PathBuf) -> Result<Self, SlotError> {
         if live.file_name().is_none() || !live.is_absolute() {
             return Err(SlotError::Settings(format!(
-                "{} is no absolute path of an executable",
+                "{} is not an absolute path to an executable",
                 live.display()
             )));
         }
@@ -201,7 +201,7 @@ impl Backend for Executable {
         let there = self.fs.kind(&self.live).map_err(at(&self.live))?.is_some();
         if there && !self.is_live(slot).map_err(at(&self.live))? {
             return Err(SlotError::Settings(format!(
-                "{} is not {}, which is to be taken over as what runs there: name {} itself, or \
+                "{} is not the same as {}, which is to be adopted as what runs there: name {} itself, or the file that it was copied from \
                  the file that it was copied from",
                 self.live.display(),
                 from.display(),

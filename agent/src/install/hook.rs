@@ -57,7 +57,7 @@ impl Verbs for CommandVerbs {
             Ended::Badly(what) => Err(failed(what)),
             Ended::Late(said) => {
                 let what = format!(
-                    "no end within {} s; killed with its children: {said}",
+                    "timed out within {} s; killed with its children: {said}",
                     self.line.timeout_s
                 );
                 Err(failed(what.trim_end_matches([' ', ':']).to_owned()))
@@ -73,7 +73,7 @@ fn slot_of(verb: &str, said: &str) -> Result<Option<SlotId>, SlotError> {
         "none" => Ok(None),
         other => Err(SlotError::Hook {
             verb: verb.to_owned(),
-            what: format!("it says {other:?} where a, b or none is expected"),
+            what: format!("it printed {other:?}, expected a, b or none"),
         }),
     }
 }
@@ -94,7 +94,7 @@ pub(super) fn activation(
         Err(SlotError::Hook {
             verb: verb.to_owned(),
             what: format!(
-                "slot {} was put to use, and it says {} and next {}",
+                "slot {} was activated, but it reports {} now and {} next",
                 slot.name(),
                 name(active),
                 name(next)

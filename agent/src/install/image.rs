@@ -52,7 +52,7 @@ impl<B: BootSwitch> Image<B> {
         let [a, b] = &places;
         if a == b || !a.is_absolute() || !b.is_absolute() {
             return Err(SlotError::Settings(
-                "two different absolute paths are needed for the images".into(),
+                "the images need two different absolute paths".into(),
             ));
         }
         let image = Self {
@@ -120,7 +120,7 @@ impl<B: BootSwitch> Backend for Image<B> {
         if running == Some(order.slot) {
             // Whatever the journal says, the slot that the machine runs from is never overwritten.
             return Err(SlotError::Settings(format!(
-                "the machine runs from slot {}: it is not written over",
+                "the machine runs from slot {}: refusing to overwrite it",
                 order.slot.name()
             )));
         }
@@ -185,7 +185,7 @@ impl<B: BootSwitch> Backend for Image<B> {
     fn activate(&self, slot: Option<SlotId>) -> Result<Activation, SlotError> {
         let Some(slot) = slot else {
             return Err(SlotError::Settings(
-                "a machine that starts from images always has one".into(),
+                "a machine that boots from images always needs one in use".into(),
             ));
         };
         self.switch.set(slot)?;
@@ -213,7 +213,7 @@ impl<B: BootSwitch> Backend for Image<B> {
         }
         let note = self.left_note(slot);
         crate::log::line(&format!(
-            "{} was written to while it ran: no delta starts from it",
+            "{} was written to while it ran: deltas cannot start from it",
             self.place(slot).display()
         ));
         let sha256 = found.sha256.to_string();

@@ -122,10 +122,10 @@ pub enum SlotError {
     #[error("what was read back is not the signed image")]
     WrongImage,
     /// The kept version is not what was verified when it was staged.
-    #[error("{path} is not what was installed", path = .0.display())]
+    #[error("{path} differs from what was installed", path = .0.display())]
     Damaged(PathBuf),
     /// A device is smaller than the image.
-    #[error("{path} has {has} bytes and the image {wants}", path = path.display())]
+    #[error("{path} has {has} bytes, but the image needs {wants}", path = path.display())]
     TooSmall {
         /// Path of the device.
         path: PathBuf,

@@ -76,7 +76,7 @@ pub(crate) fn serve(state: &Path, own: Option<&Path>) -> Result<String, String> 
             _ => {}
         })
         .map_err(|_| {
-            "`service` is what the service manager starts; by hand it is `run`".to_owned()
+            "`service` can be started by the service manager only; use `run` by hand".to_owned()
         })?;
     Ok(String::new())
 }

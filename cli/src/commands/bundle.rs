@@ -48,7 +48,7 @@ async fn create(
     // Two bundles mixed in one folder would both be broken.
     if out.join(Bundle::FILE).exists() {
         return Err(CliError::Failed(format!(
-            "{} holds a bundle already: name another folder",
+            "{} already holds a bundle: choose another folder",
             out.display()
         )));
     }
@@ -59,7 +59,7 @@ async fn create(
     for order in view.orders {
         let Some(assignment) = order.assignment else {
             let why = order.reason.map(|reason| reason.text).unwrap_or_default();
-            line(&format!("left out {}: {why}", order.name));
+            line(&format!("skipped {}: {why}", order.name));
             continue;
         };
         let device: DeviceId = order
@@ -70,7 +70,7 @@ async fn create(
     }
     if orders.is_empty() {
         return Err(CliError::Failed(
-            "no selected device has anything to do now: nothing is written".into(),
+            "no selected device has an update to install now: nothing written".into(),
         ));
     }
     let [metadata, blobs] = ["metadata", "blobs"].map(|name| out.join(name));
@@ -93,7 +93,7 @@ async fn create(
     // Written last: a folder that has it is complete.
     write(&out.join(Bundle::FILE), &text)?;
     line(&format!(
-        "{count} devices, {bytes} bytes of payloads, good for {days} days, in {}\n\
+        "{count} devices, {bytes} bytes of payloads, valid for {days} days, in {}\n\
          next: on each device, tidegate-agent apply FOLDER",
         out.display()
     ));
@@ -191,7 +191,7 @@ async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
         .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
     if carried.format != CarriedReports::FORMAT {
         return Err(CliError::Failed(format!(
-            "{} is of the format {:?}",
+            "{}: unsupported format {:?}",
             file.display(),
             carried.format
         )));
@@ -204,6 +204,6 @@ async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
         let path = format!("/api/v1/devices/{device}/reports");
         let _: ReportsAccepted = api.post(&path, &batch).await?;
     }
-    line(&format!("{count} reports of {device} taken"));
+    line(&format!("imported {count} reports of {device}"));
     Ok(())
 }

@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
         }
     }
     if !missing.is_empty() {
-        let mut text = String::from("waits for public keys:\n");
+        let mut text = String::from("waiting for public keys:\n");
         for (name, file) in &missing {
             let _ = writeln!(
                 text,
@@ -74,7 +74,7 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
                 file.display()
             );
         }
-        text += "then run this again (--here makes them on this machine)";
+        text += "then run this again (--here creates them on this machine)";
         line(&text);
         return Ok(());
     }
@@ -188,7 +188,7 @@ fn ask_names(question: &str) -> Result<Vec<String>, CliError> {
     use std::io::{BufRead as _, IsTerminal as _, Write as _};
     if !std::io::stdin().is_terminal() {
         return Err(CliError::Hinted(
-            "nobody is there to say who the holders are".into(),
+            "no terminal to ask for the holders".into(),
             "--holder NAME, three times".into(),
         ));
     }
@@ -228,7 +228,7 @@ fn lay_down(
     let canary = Quorum::one(
         read(std::slice::from_ref(&plan.canary_holder))?
             .pop()
-            .ok_or_else(|| CliError::Failed("nobody signs canaries".into()))?,
+            .ok_or_else(|| CliError::Failed("no holder signs the canary channels".into()))?,
     );
     for role in ["root", "targets"] {
         let quorum = top.clone();
@@ -256,7 +256,7 @@ fn lay_down(
             })?;
         }
     }
-    log(access, "root and targets are laid down")
+    log(access, "drafts of root and targets written")
 }
 
 fn finish(access: &Access, offline: &Offline, plan: &Plan) -> Result<(), CliError> {
@@ -270,7 +270,7 @@ fn finish(access: &Access, offline: &Offline, plan: &Plan) -> Result<(), CliErro
         log(access, &done)?;
     }
     line(&format!(
-        "the ceremony is over. SHA-256 of root v{version}: {hash}\n  everybody notes it; \
+        "the ceremony is complete. SHA-256 of root v{version}: {hash}\n  everybody should write it down; \
          the transcript is {}\n  next: `tidegate keys push` on a machine that reaches the server",
         self::transcript(access).display()
     ));

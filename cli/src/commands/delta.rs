@@ -70,7 +70,7 @@ fn head(path: &Path, limits: &Limits) -> Result<(BufReader<File>, Manifest), Cli
             let wants = inspect(path)?.memory + u64::from(Limits::DELTA_CHUNK);
             return Err(CliError::Hinted(
                 format!(
-                    "{}: it takes {} of memory to apply",
+                    "{}: applying it takes {} of memory",
                     path.display(),
                     bytes(wants)
                 ),
@@ -145,7 +145,7 @@ fn describe(view: &View) -> String {
         file => format!(", and a file of {} for unpacked images", bytes(file)),
     };
     format!(
-        "encoding  {}\nfrom      {from}\nto        {}\npayload   {} in {}, {part:.2} % of the image\nmemory    {} to apply{scratch}\nwork      {:.1} million bits of models",
+        "encoding  {}\nfrom      {from}\nto        {}\npayload   {} in {}, {part:.2} % of the image\nmemory    {} to apply{scratch}\nwork      {:.1} million model-coded bits",
         view.encoding,
         image(&view.to),
         bytes(view.payload.length),
@@ -255,7 +255,7 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
     {
         return Err(CliError::Hinted(
             format!(
-                "{} is not what this delta starts from: its SHA-256 is {}",
+                "{} is not the base of this delta: its SHA-256 is {}",
                 old.display(),
                 image.to.sha256
             ),
@@ -290,7 +290,7 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
     show(context.format, &applied, |a| {
         let resumed = match a.resumed_at {
             0 => String::new(),
-            at => format!(", {} of them from before", bytes(at)),
+            at => format!(", {} of them from an earlier run", bytes(at)),
         };
         format!(
             "{}: {}{resumed}, in {} ms",
@@ -305,12 +305,12 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
 /// resume from it, deletes it otherwise.
 fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> CliError {
     let (what, hint) = match error {
-        ApplyError::Write(_) | ApplyError::ReadKept(_) => (part, "make room, then apply again"),
+        ApplyError::Write(_) | ApplyError::ReadKept(_) => (part, "free some space, then apply again),
         ApplyError::Scratch(_) => (
             part,
-            "make room for what `tidegate delta inspect` says, then apply again",
+            "free as much space as ",
         ),
-        ApplyError::ReadOld(_) => (old.as_path(), "look after the disk that it is on"),
+        ApplyError::ReadOld(_) => (old.as_path(), "check the disk that it is on"),
         _ => (
             delta.as_path(),
             "the delta is damaged or incomplete: fetch it again",
@@ -321,7 +321,7 @@ fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> 
     let mut text = format!("{}: {}", what.display(), error_chain(error));
     if keeps {
         text = format!(
-            "{text}; {} stay in {}, from where the next apply goes on",
+            "{text}; {} are kept in {}, from which the next apply resumes",
             bytes(left),
             part.display()
         );
@@ -336,7 +336,7 @@ fn must_be_file(path: &Path) -> Result<(), CliError> {
     if fs::metadata(path).map_err(at(path))?.is_file() {
         return Ok(());
     }
-    let text = format!("{}: this is no plain file", path.display());
+    let text = format!("{}: not a regular file", path.display());
     Err(CliError::Failed(text))
 }
 
@@ -346,10 +346,10 @@ fn regular_or_none(path: &Path) -> Result<(), CliError> {
     match fs::symlink_metadata(path) {
         Ok(there) if !there.is_file() => Err(CliError::Hinted(
             format!(
-                "{}: there is something that is no plain file",
+                "{}: something other than a regular file is in the way",
                 path.display()
             ),
-            "name a file that is not there yet".into(),
+            "choose a file name that does not exist yet".into(),
         )),
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at(path)(e)),
         _ => Ok(()),
@@ -366,7 +366,7 @@ fn output(path: &Path, inputs: &[&PathBuf]) -> Result<(), CliError> {
     match inputs.iter().find(same) {
         None => Ok(()),
         Some(input) => Err(CliError::Hinted(
-            format!("{}: the result would replace it", input.display()),
+            format!("{}: the result would overwrite it", input.display()),
             "name another file".into(),
         )),
     }

@@ -128,10 +128,10 @@ async fn check_root(api: &Api, access: &Access, token: &str) -> Result<(), CliEr
         return Ok(());
     }
     Err(CliError::Hinted(
-        "the server pins another root of trust than the one in your keys folder: devices would \
-         trust somebody else's keys. The token is not shown"
+        "the server pins a different root of trust than your keys folder: devices would \
+         trust somebody else's keys. The token is withheld"
             .into(),
-        "docs/recovery.md: the server may be stolen. If the folder is of another server, name none \
+        "see docs/recovery.md: the server may be stolen. If the folder belongs to another server, pass an empty one \
          with --keys"
             .into(),
     ))
@@ -165,11 +165,11 @@ async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> {
     match (named.pop(), named.len()) {
         (Some(device), 0) => Ok(device),
         (Some(_), more) => Err(CliError::Hinted(
-            format!("{} devices are named {text}", more + 1),
-            "name it by its id: tidegate device list".into(),
+            format!("{} devices have the name {text}", more + 1),
+            "use its id; ".into(),
         )),
         (None, _) => Err(CliError::Hinted(
-            format!("there is no device {text}"),
+            format!("no such device: {text}"),
             "tidegate device list shows them".into(),
         )),
     }

@@ -38,11 +38,11 @@ fn notice(role: &str) -> (Duration, &'static str) {
         "root" | "targets" => (Duration::from_secs(60 * DAY), "tidegate keys renew"),
         "timestamp" => (
             Duration::from_hours(6),
-            "the server signs it each hour: is one of them leading?",
+            "the server re-signs it every hour: check that a replica leads",
         ),
         "snapshot" | "director" => (
             Duration::from_secs(DAY),
-            "the server signs it by itself: is one of them leading?",
+            "the server signs it automatically: check that a replica leads",
         ),
         _ => (Duration::from_secs(30 * DAY), "tidegate keys renew"),
     }
@@ -97,7 +97,7 @@ pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError
     for (count, check, next) in [
         (
             refusing,
-            "devices that refuse what they are told",
+            "devices that refuse the server's answers",
             "tidegate device show DEVICE says why",
         ),
         (
@@ -131,7 +131,7 @@ pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError
         table(["LEVEL", "CHECK", "FOUND", "NEXT"], rows)
     })?;
     if worst == Some(Level::Critical) {
-        return Err(CliError::Failed("something is critical; see above".into()));
+        return Err(CliError::Failed("critical findings; see above".into()));
     }
     Ok(())
 }
@@ -140,13 +140,13 @@ fn judge(expires: &str, early: Duration) -> (Level, String) {
     let Ok(at) = expires.parse::<jiff::Timestamp>() else {
         return (
             Level::Critical,
-            format!("its expiry cannot be read: {expires}"),
+            format!("cannot parse its expiry: {expires}"),
         );
     };
     let at = Timestamp::from_micros(at.as_microsecond());
     let left = at.since(now());
     let text = if left >= Duration::from_secs(2 * DAY) {
-        format!("good for {} days, to {expires}", left.as_secs() / DAY)
+        format!("valid for {} days, until {expires}", left.as_secs() / DAY)
     } else {
         format!("good for {} h, to {expires}", left.as_secs() / 3_600)
     };
@@ -174,15 +174,15 @@ fn folder(
             add(
                 Level::Warning,
                 "keys at rest",
-                format!("others on this machine may read the private keys of {name}"),
-                "chmod 600; rotate them if somebody may have",
+                format!("other users of this machine can read the private keys of {name}"),
+                "chmod 600; rotate the keys if somebody may have read them",
             );
         }
         if holder::lies_open(&access.dir, &name)? {
             add(
                 Level::Warning,
                 "keys at rest",
-                format!("the private keys of {name} lie in the clear"),
+                format!("the private keys of {name} are not encrypted"),
                 "make new ones with a passphrase, and tidegate keys rotate",
             );
         }
@@ -199,7 +199,7 @@ fn folder(
         add(
             Level::Critical,
             "root of trust",
-            "the server's root is not the one of this folder".into(),
+            "the server's root differs from this folder's".into(),
             "tidegate keys push, unless somebody has put another root there: docs/recovery.md",
         );
     }
@@ -209,7 +209,7 @@ fn folder(
             add(
                 Level::Warning,
                 role,
-                "one person signs it alone".into(),
+                "one person alone can sign it".into(),
                 "good for trying out; tidegate keys ceremony for a fleet",
             );
         }

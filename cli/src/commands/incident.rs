@@ -126,7 +126,7 @@ pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
             _ = tokio::signal::ctrl_c() => {
                 return Err(CliError::Hinted(
-                    "no longer watching; the way back goes on".into(),
+                    "no longer watching; the rollback continues".into(),
                     format!("tidegate incident show {id} --watch goes on watching"),
                 ));
             }
@@ -140,7 +140,7 @@ pub(crate) fn describe(i: &IncidentView) -> String {
     let mut rows = vec![
         ["exposed".to_owned(), s.exposed.to_string()],
         [
-            "in flight, not switched: called off".into(),
+            "in flight, not switched: cancelled".into(),
             s.before_switch.to_string(),
         ],
         [
@@ -162,14 +162,14 @@ pub(crate) fn describe(i: &IncidentView) -> String {
             s.failed_by_themselves.to_string(),
         ],
         ["called off".into(), s.called_off.to_string()],
-        ["run another release by now".into(), s.moved_on.to_string()],
+        ["moved on to another release".into(), s.moved_on.to_string()],
         ["silent".into(), s.silent.to_string()],
     ];
     for (reason, count) in &s.cannot_return {
         rows.push([format!("cannot return: {reason}"), count.to_string()]);
     }
     let dry = if i.dry_run {
-        " (only shown, nothing is changed)"
+        " (dry run: nothing is changed)"
     } else {
         ""
     };
@@ -179,7 +179,7 @@ pub(crate) fn describe(i: &IncidentView) -> String {
         format!(" for {}", i.selector)
     };
     let mut text = format!(
-        "{} {} {}{whom} is taken back{dry}: {}\n\n{}",
+        "{} {} {}{whom} is being rolled back{dry}: {}\n\n{}",
         i.id,
         i.product,
         i.release,
@@ -219,7 +219,7 @@ pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), 
             show(context.format, &hold, |h| {
                 let dry = if h.dry_run { " (only shown)" } else { "" };
                 format!(
-                    "{} keeps {} devices from {}{dry}",
+                    "{} holds {} devices back from {}{dry}",
                     h.id,
                     h.devices.unwrap_or(0),
                     h.release.as_deref().unwrap_or("every release")

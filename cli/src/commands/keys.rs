@@ -125,7 +125,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
             // The folder is not opened, so that even an unreadable draft can be dropped.
             let gone = crate::keys::drop_draft(&dir.keys, &role)?;
             line(&if gone {
-                format!("the draft of {role} is gone")
+                format!("deleted the draft of {role}")
             } else {
                 format!("there is no draft of {role}")
             });
@@ -134,7 +134,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
         KeysCommand::Push { dir } => {
             let offline = Offline::open_any(&dir.access())?;
             offline.push_all(&context.api()?).await?;
-            line("the server has what this folder has");
+            line("the server now has everything in this folder");
             Ok(())
         }
         KeysCommand::Fetch { dir, root } => fetch(context, &dir.access(), root.as_deref()).await,
@@ -309,8 +309,8 @@ pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
     }
     if !std::io::stdin().is_terminal() {
         return Err(CliError::Hinted(
-            "there is no terminal to ask whether to sign this".into(),
-            "look at it, then repeat the command with --yes".into(),
+            "no terminal to ask for confirmation".into(),
+            "check it, then repeat the command with --yes".into(),
         ));
     }
     eprint!("Sign this? Type yes: ");
@@ -331,7 +331,7 @@ async fn fetch(context: &Context, access: &Access, root: Option<&str>) -> Result
         && root.parse::<tidegate_protocol::Sha256>().is_err()
     {
         return Err(CliError::Failed(
-            "--root takes the 64 digits that the ceremony's transcript shows".into(),
+            "--root takes the 64 hex digits from the ceremony's transcript".into(),
         ));
     }
     let api = context.api()?;
@@ -352,7 +352,7 @@ async fn fetch(context: &Context, access: &Access, root: Option<&str>) -> Result
         let found = tidegate_delta::sha256(&bytes).to_string();
         if found != wanted {
             return Err(CliError::Failed(format!(
-                "the server's first root has SHA-256 {found}, not the one that you were told"
+                "the server's first root has SHA-256 {found}, not the one given with --root"
             )));
         }
         offline.take("root", bytes)?;

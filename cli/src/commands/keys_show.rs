@@ -32,7 +32,7 @@ pub(super) fn read_draft(path: &Path) -> Result<(String, Signed), CliError> {
         },
         _ => {
             return Err(CliError::Failed(format!(
-                "{} is no root, targets or role that people sign",
+                "{} is not a root, targets or product role",
                 path.display()
             )));
         }

@@ -27,7 +27,7 @@ pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(),
     };
     let path = profile.save()?;
     line(&format!(
-        "logged in to {} as {} ({}); kept in {}",
+        "logged in to {} as {} ({}); saved in {}",
         args.server,
         who.name,
         who.role,

@@ -263,7 +263,7 @@ fn copy_raw<W: Write>(path: &Path, mut out: W) -> Result<W, CliError> {
     let meta = std::fs::metadata(path)
         .map_err(|e| CliError::failed(&format!("{}", path.display()), &e))?;
     if !meta.is_file() || meta.len() == 0 {
-        let what = "--format raw publishes one plain file that is not empty";
+        let what = "--format raw takes a single non-empty file";
         return Err(CliError::Failed(format!("{}: {what}", path.display())));
     }
     std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;

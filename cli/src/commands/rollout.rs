@@ -199,7 +199,7 @@ async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliE
         .await?;
     for wave in rollout.waves.iter().filter(|w| w.members == 0) {
         complain(&format!(
-            "warning: wave {} selects no device that the rollout concerns; it will be skipped",
+            "warning: wave {} selects no eligible device and will be skipped",
             wave.name
         ));
     }
@@ -382,7 +382,7 @@ pub(crate) fn describe(r: &RolloutView) -> String {
         let finish = f
             .finish
             .as_deref()
-            .map_or("not in sight", |t| t.get(..16).unwrap_or(t));
+            .map_or("unknown", |t| t.get(..16).unwrap_or(t));
         text += &format!("\n\nforecast: finished {finish}");
         text += match f.on_time {
             Some(true) => ", before the deadline",
@@ -422,7 +422,7 @@ fn preview_text(preview: &PreviewView) -> String {
         ["DEVICES", "FROM", "OVER", "PLATFORM", "EACH FETCHES"],
         rows.collect(),
     );
-    text += &format!("\nin all {}", crate::output::bytes(preview.bytes));
+    text += &format!("\ntotal {}", crate::output::bytes(preview.bytes));
     for (what, map) in [
         ("not concerned or blocked", &preview.blocked),
         ("would wait now", &preview.waiting),

@@ -42,7 +42,7 @@ pub(super) fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {
             }
             None if body.window.is_some() => {
                 return Err(CliError::Failed(
-                    "--window: one for everybody, and one for each region as REGION=\"...\"".into(),
+                    "--window: give at most one general window, and one per region as REGION=\"...\"".into(),
                 ));
             }
             None => body.window = Some(text.clone()),
@@ -57,7 +57,7 @@ pub(super) fn later(text: &str) -> Result<String, CliError> {
     match text.parse::<jiff::Timestamp>() {
         Ok(at) if at > jiff::Timestamp::now() => Ok(text),
         _ => Err(CliError::Failed(format!(
-            "--at {text}: a time that is still to come, like 2026-12-01T18:00:00Z or 4h"
+            "--at {text}: expected a future time, like 2026-12-01T18:00:00Z or 4h"
         ))),
     }
 }
@@ -72,7 +72,7 @@ fn deadline(text: &str) -> String {
 
 /// Parses a percentage with up to two decimals into basis points.
 fn basis_points(option: &str, text: &str) -> Result<u32, CliError> {
-    let bad = || CliError::Failed(format!("{option} {text}: a percentage like 2 or 0.5"));
+    let bad = || CliError::Failed(format!("{option} {text}: expected a percentage like 2 or 0.5"));
     let size: tidegate_domain::rollout::WaveSize = match text.trim_end_matches('%') {
         "0" => return Ok(0),
         number => format!("{number}%").parse().map_err(|_| bad())?,

@@ -82,7 +82,7 @@ fn changes(offline: &Offline, name: &RoleName, next: &ProductRole) -> Result<Str
             && published.is_none_or(|role| role.images.get(&source) != Some(facts))
         {
             return Err(CliError::Failed(format!(
-                "{path} is not what was published in {}: it is not signed",
+                "{path} differs from the image published in {}: refusing to sign it",
                 source.role
             )));
         }
@@ -131,7 +131,7 @@ pub(crate) async fn policy(
         }
         let name = RoleName::new(product.clone(), *channel);
         if !offline.may_sign(&name.to_string())? {
-            line(&format!("{name} is left alone: no key here may sign it"));
+            line(&format!("skipped {name}: no key here may sign it"));
             continue;
         }
         let next = offline.next_role(&name)?;
@@ -176,8 +176,8 @@ fn check(change: &PolicyChange, role: &ProductRole) -> Result<(), CliError> {
     };
     if !role.images.is_empty() && role.images.keys().all(|path| ends(&path.release)) {
         return Err(CliError::Hinted(
-            format!("no release of {} could be installed any more", role.name),
-            "publish the release that takes their place first".into(),
+            format!("this would leave no installable release of {}", role.name),
+            "publish their replacement first".into(),
         ));
     }
     if let Some(min) = &change.min_release
@@ -188,7 +188,7 @@ fn check(change: &PolicyChange, role: &ProductRole) -> Result<(), CliError> {
             .is_some_and(|old| min < old)
     {
         return Err(CliError::Failed(format!(
-            "the lowest release of {} is {} already; devices that have seen it go no lower",
+            "the lowest release of {} is already {}; devices that have seen it accept none below",
             role.name,
             role.policy
                 .min_release

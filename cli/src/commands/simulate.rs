@@ -20,7 +20,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), CliError> {
         Some(text) => text.to_owned(),
         None => std::fs::read_to_string(name).map_err(|e| {
             CliError::Hinted(
-                format!("{name} is no built-in scenario and no file that can be read: {e}"),
+                format!("{name} is neither a built-in scenario nor a readable file: {e}"),
                 "tidegate simulate lists the built-in ones".into(),
             )
         })?,

@@ -73,7 +73,7 @@ pub(crate) async fn follow(
         }
         if timeout.is_some_and(|t| began.elapsed() >= t) {
             return Err(CliError::Timeout(format!(
-                "rollout {id} is still {}; it goes on without being watched",
+                "rollout {id} is still {}; it continues unwatched",
                 rollout.state
             )));
         }
@@ -81,7 +81,7 @@ pub(crate) async fn follow(
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
             _ = tokio::signal::ctrl_c() => {
                 return Err(CliError::Hinted(
-                    "no longer watching; the rollout goes on".into(),
+                    "no longer watching; the rollout continues".into(),
                     format!("tidegate rollout halt {id} --reason ... stops it"),
                 ));
             }

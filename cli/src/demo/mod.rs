@@ -39,7 +39,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), CliError> {
     let result = tokio::select! {
         result = play(&args, folder.path()) => result,
         () = tidegate_agent::asked_to_stop(false) => {
-            line("stopped; nothing is left behind");
+            line("stopped; everything is cleaned up");
             // With --exit somebody waits for a verdict, and there is none.
             if args.exit { Err(CliError::Interrupted) } else { Ok(()) }
         }
@@ -70,7 +70,7 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
         holder: None,
     };
     Offline::init(&keys, Profile::Hybrid, &api).await?;
-    say("offline keys made; the server has only their public halves");
+    say("created offline keys; the server has only the public halves");
     for (version, tree) in &versions {
         publish(&api, &keys, version, tree).await?;
         say(&format!(
@@ -110,7 +110,7 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
     line(&format!("API: {}/api/v1/openapi.json", server.url));
     sheet.check()?;
     if !args.exit {
-        line("the fleet goes on; look around in another terminal, Ctrl-C ends it:");
+        line("the fleet keeps running; look around in another terminal, Ctrl-C stops it:");
         line(&format!(
             "  tidegate --server {} --token $(cat {}) device list",
             server.url,

@@ -32,7 +32,7 @@ impl Offline {
         if offline.repository().root().is_none() {
             if let Some(root) = server.root_sha256 {
                 return Err(CliError::Hinted(
-                    format!("the server trusts a root already (sha256 {})", &root[..12]),
+                    format!("the server already trusts a root (sha256 {})", &root[..12]),
                     "use the folder of its keys with --keys; a new root would strand its devices"
                         .into(),
                 ));
@@ -305,7 +305,7 @@ impl Offline {
             }
             Some(listed) if listed.image != facts.image => {
                 return Err(CliError::Hinted(
-                    format!("{path} is signed already, with other bytes"),
+                    format!("{path} is already signed with different bytes"),
                     "a release never changes: publish it under a new version".into(),
                 ));
             }

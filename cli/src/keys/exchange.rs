@@ -26,7 +26,7 @@ impl OnlineKeys {
         self.0
             .get(role)
             .and_then(|text| text.parse().ok())
-            .ok_or_else(|| CliError::Failed(format!("the server names no {role} key")))
+            .ok_or_else(|| CliError::Failed(format!("the server has no {role} key")))
     }
 }
 
@@ -82,7 +82,7 @@ impl Offline {
                 && !ours.valid_signers(&keys).map_err(|e| trust(&e))?.is_empty()
             {
                 return Err(CliError::Hinted(
-                    format!("this folder has another signed draft of {role}"),
+                    format!("this folder has a different signed draft of {role}"),
                     format!("agree on one of them; `tidegate keys drop {role}` throws ours away"),
                 ));
             }

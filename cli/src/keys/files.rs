@@ -40,7 +40,7 @@ pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
         .take(LIMIT + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
-        return Err(std::io::Error::other("it is larger than any signed file"));
+        return Err(std::io::Error::other("too large to be a signed file"));
     }
     Ok(bytes)
 }

@@ -64,8 +64,8 @@ pub(crate) fn make(
 ) -> Result<Holder, CliError> {
     if public_path(dir, name).exists() || is_here(dir, name) {
         return Err(CliError::Hinted(
-            format!("{} holds keys of {name} already", dir.display()),
-            "choose another name; a new key takes an old one's place with `tidegate keys rotate`"
+            format!("{} already holds keys of {name}", dir.display()),
+            "choose another name; replace an old key with "
                 .into(),
         ));
     }
@@ -80,7 +80,7 @@ pub(crate) fn make(
     if let Some(place) = token {
         let place = place.make()?;
         let text = serde_json::to_vec_pretty(&place)
-            .map_err(|e| CliError::failed("writing the token's place", &e))?;
+            .map_err(|e| CliError::failed("writing the token's location", &e))?;
         write_private(&token_path(dir, name), &text)?;
         signers.push(Box::new(place.open()?));
     } else {

@@ -55,7 +55,7 @@ fn take(dir: &Path) -> Result<Option<File>, CliError> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {
             crate::output::complain(&format!(
-                "waits for another tidegate command that uses {}",
+                "waiting for another tidegate command that uses {}",
                 dir.display()
             ));
             file.lock()

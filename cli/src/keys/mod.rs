@@ -141,7 +141,7 @@ impl Offline {
                         let path = offline.path("metadata", &file.role);
                         return Err(CliError::Hinted(
                             format!("{} does not verify: {error}", path.display()),
-                            "it is damaged, or somebody changed it. Look into it; then delete it and \
+                            "it is damaged, or somebody changed it. Investigate, then delete it and \
                              `tidegate keys fetch` (--root SHA256 where root.json is gone)"
                                 .into(),
                         ));
@@ -269,7 +269,7 @@ impl Offline {
             }
             ("targets", _) if self.repository.root().is_none() => {
                 let draft = self.draft("root")?.ok_or_else(|| {
-                    CliError::Failed("there is no root yet that says who signs targets".into())
+                    CliError::Failed("there is no root yet that names the holders of targets".into())
                 })?;
                 let root = RootRole::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?;
                 Ok(root.targets)
@@ -362,7 +362,7 @@ impl Offline {
             let public = holder::read_public(&holder::public_path(&self.access.dir, name))?;
             if keyring.holder != public {
                 return Err(CliError::Failed(format!(
-                    "the private and the public keys of {name} do not belong together"
+                    "the private and public keys of {name} do not match"
                 )));
             }
             self.open.insert(name.to_owned(), keyring);

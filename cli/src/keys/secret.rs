@@ -28,7 +28,7 @@ impl Unlock {
         if let Some(given) = self.given()? {
             return check(given).map(Some);
         }
-        let first = prompt(&format!("A passphrase for the new key of {name}: "))?;
+        let first = prompt(&format!("Passphrase for the new key of {name}: "))?;
         let second = prompt("Again: ")?;
         if *first != *second {
             return Err(CliError::Failed("the two passphrases differ".into()));
@@ -66,8 +66,8 @@ impl Unlock {
 fn check(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliError> {
     if passphrase.chars().count() < 8 {
         return Err(CliError::Hinted(
-            "a passphrase has at least 8 characters".into(),
-            "six random words are good; --no-passphrase for a machine that signs by itself".into(),
+            "the passphrase is too short: at least 8 characters".into(),
+            "use six random words; --no-passphrase is for a machine that signs unattended".into(),
         ));
     }
     Ok(passphrase)
@@ -143,7 +143,7 @@ pub(crate) fn open(
         });
     }
     if signers.is_empty() {
-        return Err(bad(&"it holds no private key"));
+        return Err(bad(&"the file contains no private key"));
     }
     Ok(signers)
 }

@@ -73,7 +73,7 @@ impl TokenPlace {
         }
         Err(CliError::Hinted(
             format!("{module} has no token {}", self.token),
-            "softhsm2-util --show-slots, or pkcs11-tool --list-token-slots, name them".into(),
+            "list the tokens with softhsm2-util --show-slots or pkcs11-tool --list-token-slots".into(),
         ))
     }
 
@@ -83,7 +83,7 @@ impl TokenPlace {
         let label = self.label.as_bytes().to_vec();
         if find(&session, ObjectClass::PRIVATE_KEY, &label)?.is_some() {
             return Err(CliError::Failed(format!(
-                "the token {} holds a key {} already",
+                "the token {} already holds a key {}",
                 self.token, self.label
             )));
         }
@@ -153,7 +153,7 @@ fn find(
     let wanted = [Attribute::Class(class), Attribute::Label(label.to_vec())];
     let found = session
         .find_objects(&wanted)
-        .map_err(failed("looking into the token"))?;
+        .map_err(failed("reading the token"))?;
     Ok(found.into_iter().next())
 }
 

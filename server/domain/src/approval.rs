@@ -45,10 +45,10 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApprovalRefusal {
     /// The approver asked for it or wrote the plan.
-    #[error("{0} asked for it or wrote the plan: somebody else must approve it")]
+    #[error("{0} requested it or wrote the plan: somebody else must approve it")]
     OwnRequest(String),
     /// The plan was edited since the approver looked at it.
-    #[error("the plan has changed since you looked at it: it is {now} by now, you approve {seen}")]
+    #[error("the plan has changed since you looked at it: it is now {now}, you approve {seen}")]
     OtherPlan {
         /// Hash of the current plan.
         now: String,
@@ -56,7 +56,7 @@ pub enum ApprovalRefusal {
         seen: String,
     },
     /// Nothing waits for an approval.
-    #[error("nothing waits for an approval")]
+    #[error("nothing is waiting for approval")]
     NothingAsked,
 }
 

@@ -24,7 +24,7 @@ pub enum LifecycleRefusal {
         skipped: Stage,
     },
     /// A withdrawal needs a reason.
-    #[error("taking a release back needs a reason")]
+    #[error("withdrawing a release needs a reason")]
     WithdrawNeedsReason,
     /// The release has no artifact to offer.
     #[error("the release has no artifact: publish one first")]

@@ -43,16 +43,16 @@ pub enum NoPath {
     #[error("{0} is not offered to this device")]
     GoalNotUsable(Version),
     /// The device already runs it, or something newer.
-    #[error("{0} is installed already, or something newer is")]
+    #[error("{0} or a newer release is already installed")]
     NotForward(Version),
     /// No chain of deltas reaches it.
-    #[error("no delta leads to {0}, and nothing else may be fetched")]
+    #[error("no path of deltas leads to {0}, and full payloads are not allowed")]
     OnlyWhole(Version),
     /// A stepping stone that must be passed is not usable.
-    #[error("{0} may not be skipped and is not offered to this device")]
+    #[error("{0} must not be skipped, but is not offered to this device")]
     Blocked(Version),
     /// The installed release is too old for every path.
-    #[error("{goal} needs {needed} or newer, and no release leads there")]
+    #[error("{goal} can only be installed over {needed} or newer, and no path leads there")]
     SourceTooOld {
         /// The release whose minimum source is not met.
         goal: Version,

@@ -57,7 +57,7 @@ pub enum StoreError {
         what: String,
     },
     /// A value cannot be written as JSON. An empty column in its place could not be read again.
-    #[error("column {column} cannot be written")]
+    #[error("cannot write column {column}")]
     Unwritable {
         /// Name of the column.
         column: &'static str,
@@ -74,7 +74,7 @@ pub enum StoreError {
         count: u64,
     },
     /// The kind of database address is not supported.
-    #[error("a database address begins with sqlite: or postgres://")]
+    #[error("unsupported database address: it must begin with sqlite: or postgres://")]
     Url,
 }
 

@@ -30,7 +30,7 @@ pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
                 tracing::warn!(
                     file = %Path::new(&name).display(),
                     mode = format!("{mode:o}"),
-                    "others could read the database and the keys in it; its mode is mended"
+                    "other users could read the database and the keys in it; its mode has been corrected"
                 );
             }
         }

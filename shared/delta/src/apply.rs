@@ -58,10 +58,10 @@ pub enum ApplyError {
     #[error("the manifest is refused")]
     Manifest(#[from] ManifestError),
     /// A delta needs the old image and none was given.
-    #[error("the payload is a delta and there is no old image")]
+    #[error("the payload is a delta, but no old image was given")]
     NoOldImage,
     /// A chunk does not match the manifest. Nothing of it was decoded.
-    #[error("chunk {index} is not what the manifest promises: {what}")]
+    #[error("chunk {index} does not match the manifest: wrong {what}")]
     ChunkCorrupt {
         /// Index of the chunk, from 0.
         index: usize,
@@ -80,7 +80,7 @@ pub enum ApplyError {
         wanted: usize,
     },
     /// The payload makes more than the promised length.
-    #[error("the payload makes more bytes than the image has")]
+    #[error("the payload produces more bytes than the image has")]
     TooLong,
     /// The payload cannot be decoded.
     #[error("the payload cannot be decoded: {0}")]
@@ -92,16 +92,16 @@ pub enum ApplyError {
     #[error("the result is not the promised image")]
     WrongImage,
     /// The payload unpacks the old image, and no file was given for that.
-    #[error("the payload needs a file to unpack the old image into, and was given none")]
+    #[error("the payload needs a scratch file to unpack the old image into, and none was given")]
     NoScratch,
     /// The file into which the old image is unpacked cannot be written.
-    #[error("the old image cannot be unpacked into its file")]
+    #[error("the old image cannot be unpacked into the scratch file")]
     Scratch(#[source] io::Error),
     /// The old image cannot be read.
     #[error("the old image cannot be read")]
     ReadOld(#[source] io::Error),
     /// The part written by an earlier apply cannot be read.
-    #[error("the part of the new image that is there cannot be read")]
+    #[error("the part of the new image written so far cannot be read")]
     ReadKept(#[source] io::Error),
     /// The new image cannot be written.
     #[error("the new image cannot be written")]

@@ -25,7 +25,7 @@ pub enum ArchiveError {
         source: io::Error,
     },
     /// An entry that is not allowed in an artifact.
-    #[error("{path:?} may not be in an artifact: {rule}")]
+    #[error("{path:?} is not allowed in an artifact: {rule}")]
     Refused {
         /// The entry's path.
         path: String,
@@ -36,7 +36,7 @@ pub enum ArchiveError {
     #[error("not an archive: {0}")]
     Malformed(String),
     /// There is nothing to pack.
-    #[error("{0} holds no file: there is nothing to publish")]
+    #[error("{0} contains no files: there is nothing to publish")]
     Empty(PathBuf),
 }
 
@@ -216,10 +216,10 @@ pub fn unpack_to(archive: impl Read, tree: &mut dyn Tree) -> Result<(), ArchiveE
             return Err(refused(&path, "there are more than 500,000 entries"));
         }
         if !seen.insert(path.clone()) {
-            return Err(refused(&path, "it is there twice"));
+            return Err(refused(&path, "it appears twice"));
         }
         if links.iter().any(|(link, _)| path.starts_with(link)) {
-            return Err(refused(&path, "it lies behind a symbolic link"));
+            return Err(refused(&path, "its path goes through a symbolic link"));
         }
         let parent = path.parent().unwrap_or(Path::new(""));
         match entry.header().entry_type() {
@@ -234,7 +234,7 @@ pub fn unpack_to(archive: impl Read, tree: &mut dyn Tree) -> Result<(), ArchiveE
                 let to = entry
                     .link_name()
                     .map_err(malformed)?
-                    .ok_or_else(|| refused(&path, "the link leads nowhere"))?
+                    .ok_or_else(|| refused(&path, "the link has no target"))?
                     .into_owned();
                 check_link(&path, &to)?;
                 make_dirs(tree, parent, &mut dirs)?;
@@ -265,7 +265,7 @@ fn inner_path(path: &Path) -> Result<PathBuf, ArchiveError> {
             Component::Normal(name) => clean.push(name),
             Component::CurDir => {}
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(refused(path, "its path leads out of the folder"));
+                return Err(refused(path, "its path points outside the folder"));
             }
         }
     }
@@ -284,7 +284,7 @@ fn check_link(path: &Path, to: &Path) -> Result<(), ArchiveError> {
             Component::CurDir => {}
             Component::ParentDir if depth > 0 => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(refused(path, "the link leads out of the folder"));
+                return Err(refused(path, "the link points outside the folder"));
             }
         }
     }

@@ -20,10 +20,10 @@ pub enum ContainerError {
     #[error("the file cannot be read or written")]
     Io(#[from] io::Error),
     /// It ends inside its manifest.
-    #[error("the delta is incomplete: it ends before its manifest does; fetch it again")]
+    #[error("the delta is truncated: it ends inside its manifest; fetch it again")]
     Cut,
     /// It is not a delta.
-    #[error("this is no delta file: its first bytes are not TGDELTA1")]
+    #[error("not a delta file: it does not begin with TGDELTA1")]
     NotADelta,
     /// Its manifest is refused.
     #[error("its manifest is refused")]

@@ -11,7 +11,7 @@ pub enum MakeError {
     #[error("making a payload failed")]
     Io(#[from] io::Error),
     /// `quick` and `dense` are limited to images below 2 GiB.
-    #[error("images of 2 GiB and more have no delta; publish the full image")]
+    #[error("deltas are limited to images below 2 GiB; publish the full image")]
     TooLarge,
     /// The caller cancelled it.
     #[error("making the payload was cancelled")]

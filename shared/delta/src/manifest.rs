@@ -61,22 +61,22 @@ fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Larger than the limit.
-    #[error("the manifest has {0} bytes, more than allowed")]
+    #[error("the manifest is too large: {0} bytes")]
     TooLarge(usize),
     /// Its bytes do not have the promised digest.
-    #[error("the manifest's SHA-256 is not the expected one")]
+    #[error("the manifest does not have the expected SHA-256")]
     WrongDigest,
     /// Not valid JSON of the expected shape.
     #[error("the manifest cannot be read: {0}")]
     Malformed(String),
     /// A format that this version does not know.
-    #[error("manifest format {0} is not known here: it takes a newer version to apply it")]
+    #[error("manifest format {0} is not supported: applying it needs a newer version")]
     UnknownFormat(u32),
     /// A part of it contradicts another.
     #[error("the manifest contradicts itself: {0}")]
     Inconsistent(&'static str),
     /// It asks for more than the limits allow.
-    #[error("the manifest asks for more than allowed: {0}")]
+    #[error("the manifest exceeds a limit: {0}")]
     OverLimit(&'static str),
 }
 

@@ -102,7 +102,7 @@ impl Diagnosis {
             })
             .collect();
         if told.is_empty() {
-            return "nothing is wrong on the machine itself".into();
+            return "no problem found on the machine itself".into();
         }
         told.join("; ").chars().take(1_000).collect()
     }

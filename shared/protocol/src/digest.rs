@@ -13,7 +13,7 @@ pub struct Sha256([u8; 32]);
 
 /// The text is not 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a SHA-256 is written as 64 lower-case hexadecimal digits")]
+#[error("not a SHA-256: expected 64 lower-case hexadecimal digits")]
 pub struct ParseDigestError;
 
 impl Sha256 {

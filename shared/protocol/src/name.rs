@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Error for a text that is not a usable name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a {kind}: {rule}")]
+#[error("{text:?} is not a valid {kind}: expected {rule}")]
 pub struct NameError {
     kind: &'static str,
     text: String,

@@ -70,7 +70,7 @@ fn run() -> Result<(), Failure> {
     match verb.as_deref() {
         Some("refresh") => refresh(&options).map(drop),
         Some("download") => download(&options),
-        _ => Err("init, refresh or download".into()),
+        _ => Err("expected a command: init, refresh or download".into()),
     }
 }
 
@@ -237,7 +237,7 @@ fn take(
     let url = format!("{}{path}", options.target_url);
     let bytes = fetch(&url, limit)?.ok_or(format!("{url} is not there"))?;
     if !matches(&bytes, target) {
-        return Err(format!("{name} is not what was signed").into());
+        return Err(format!("{name} does not match its signed hash").into());
     }
     std::fs::create_dir_all(&options.target_dir)?;
     std::fs::write(local, bytes)?;

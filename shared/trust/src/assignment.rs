@@ -241,9 +241,9 @@ fn verify_as(
     let said = |name| signed.extra.get("x-assignment").and_then(|v| v.get(name));
     if said("carried").and_then(Value::as_bool).unwrap_or(false) != carried {
         let text = if carried {
-            "it answers a machine that asked a server, and is not for carrying"
+            "it is the answer to a device's own request and cannot be carried offline"
         } else {
-            "it is for carrying to a machine, and answers nobody"
+            "it is for offline delivery and does not answer a request"
         };
         return Err(TrustError::field(FILE, text));
     }
@@ -326,7 +326,7 @@ fn verify_as(
     if facts.release != parsed.release {
         return Err(TrustError::field(
             path,
-            "it is listed under another release",
+            "the image is listed under another release",
         ));
     }
     if !facts.hw.contains(situation.platform) {
@@ -337,7 +337,7 @@ fn verify_as(
         return Err(TrustError::field(
             path,
             format!(
-                "format {:?} is not installed here, but {}",
+                "format {:?} cannot be installed here; supported: {}",
                 facts.format,
                 situation.formats.join(", ")
             ),

@@ -83,7 +83,7 @@ impl Signed {
         if self.signed != other.signed {
             return Err(TrustError::field(
                 "document",
-                "the two files say different things: signatures of one do not count for the other",
+                "the two files have different contents: signatures on one are not valid for the other",
             ));
         }
         let good = other.valid_signers(keys)?;

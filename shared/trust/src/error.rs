@@ -28,7 +28,7 @@ pub enum TrustError {
     #[error("{0} is not there")]
     Missing(String),
     /// More consecutive root versions than one refresh follows.
-    #[error("more than {} root versions to follow", crate::size_limit::ROOT_STEPS)]
+    #[error("more than {} root versions behind: cannot follow them in one refresh", crate::size_limit::ROOT_STEPS)]
     TooManyRoots,
     /// A field is missing or of the wrong form.
     #[error("{file}: {what}")]
@@ -39,7 +39,7 @@ pub enum TrustError {
         what: String,
     },
     /// Older than a version that this device has seen, whatever the stored files say.
-    #[error("{file} is version {got}; this device has seen {floor}")]
+    #[error("{file} is version {got}, older than version {floor} that this device has already seen")]
     BelowVersionFloor {
         /// Which file.
         file: String,
@@ -49,7 +49,7 @@ pub enum TrustError {
         floor: u64,
     },
     /// The assignment does not name exactly one image.
-    #[error("the assignment names {0} images, not one")]
+    #[error("the assignment names {0} images; expected exactly one")]
     NotOneImage(usize),
     /// Made for another device.
     #[error("the assignment is for another device")]
@@ -58,7 +58,7 @@ pub enum TrustError {
     #[error("the assignment does not repeat the nonce of the request")]
     WrongNonce,
     /// Its counter is not the next one.
-    #[error("the assignment's counter is {got}, the next one is {expected}")]
+    #[error("the assignment's counter is {got}; expected {expected}")]
     WrongCounter {
         /// The only counter that is accepted.
         expected: u64,
@@ -69,7 +69,7 @@ pub enum TrustError {
     #[error("the assignment is valid for more than {} h", crate::lifetime::ASSIGNMENT_MAX.as_secs() / 3600)]
     TooLongLived,
     /// Its path is not one that the role may speak for.
-    #[error("{0} is not a path of this product and channel")]
+    #[error("{0} is outside the paths of this product and channel")]
     PathOutsideRole(String),
     /// The offline-signed role does not list it.
     #[error("{0} is not listed in the offline-signed role")]
@@ -105,7 +105,7 @@ pub enum TrustError {
         needed: Version,
     },
     /// Below the floor that this device or the policy sets.
-    #[error("{image} is below the floor {floor}")]
+    #[error("{image} is older than {floor}, the oldest release allowed")]
     BelowFloor {
         /// What was assigned.
         image: Version,
@@ -132,10 +132,10 @@ pub enum TrustError {
         installed: Version,
     },
     /// The installed release does not allow a rollback.
-    #[error("{0} does not allow a rollback")]
+    #[error("rollback from {0} is not allowed")]
     RollbackNotAllowed(Version),
     /// The release is already running.
-    #[error("{0} is what already runs")]
+    #[error("{0} is already running")]
     AlreadyInstalled(Version),
 }
 

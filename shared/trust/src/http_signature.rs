@@ -45,7 +45,7 @@ pub enum SignatureError {
     #[error("content-digest does not match the body")]
     Digest,
     /// The header does not follow the profile.
-    #[error("signature-input is not of the profile tidegate-v1")]
+    #[error("signature-input does not follow the profile tidegate-v1")]
     Profile,
     /// The signature does not match.
     #[error("the request's signature does not match")]

@@ -55,7 +55,7 @@ pub struct JoinToken {
 /// The text is not a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a join token: it has the form tgj2_<id>_<secret>_<root hash>_<versions>; copy it whole"
+    "not a join token: expected tgj2_<id>_<secret>_<root hash>_<versions>; copy the whole token"
 )]
 pub struct JoinTokenError;
 

@@ -15,16 +15,16 @@ pub enum KeyError {
     #[error("not an Ed25519 private key in PKCS#8 PEM: {0}")]
     Pem(String),
     /// Not a public key.
-    #[error("not an Ed25519 public key: 64 hexadecimal digits of a point of full order")]
+    #[error("not an Ed25519 public key: expected 64 hexadecimal digits that encode a point of full order")]
     Public,
     /// Not an ML-DSA-65 public key.
     #[error("not an ML-DSA-65 public key in PEM (RFC 9881)")]
     MlDsaPublic,
     /// A kind of key that this version does not know.
-    #[error("keys of kind {0} are not known to this version")]
+    #[error("this version does not support keys of kind {0}")]
     Kind(String),
     /// Signing failed in the place where the key is kept.
-    #[error("the key's keeper: {0}")]
+    #[error("signing with the stored key failed: {0}")]
     Keeper(String),
     /// The signature does not match.
     #[error("the signature does not match")]

@@ -28,14 +28,14 @@ impl Holder {
         if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name.starts_with('.') {
             return Err(TrustError::field(
                 "holder",
-                format!("{name:?} is not a name: 1 to 64 letters, digits, '.', '_', '@', '-'"),
+                format!("{name:?} is not a valid holder name: use 1 to 64 letters, digits, '.', '_', '@', '-'"),
             ));
         }
         let kinds: BTreeSet<KeyKind> = keys.iter().map(RoleKey::kind).collect();
         if keys.is_empty() || kinds.len() != keys.len() {
             return Err(TrustError::field(
                 "holder",
-                format!("{name} must have one key of each kind, at least one"),
+                format!("{name} must have at least one key, and at most one of each kind"),
             ));
         }
         Ok(Self {
@@ -84,7 +84,7 @@ impl Holder {
         let signed = Signed::from_bytes("public key file", bytes)?;
         let body = signed.body();
         if body["_type"] != "holder" {
-            return Err(refuse("it is not one: tidegate keys new makes them".into()));
+            return Err(refuse("not a public key file; create one with `tidegate keys new`".into()));
         }
         let keys = body["keys"]
             .as_array()
@@ -166,7 +166,7 @@ impl Quorum {
                 if *known == holder {
                     format!("{} is a holder already", holder.name)
                 } else {
-                    format!("{} is a holder already, with other keys", holder.name)
+                    format!("{} is already a holder, with different keys", holder.name)
                 },
             ));
         }
@@ -175,7 +175,7 @@ impl Quorum {
                 return Err(TrustError::field(
                     role,
                     format!(
-                        "key {} of {} is {}'s already: one person would count as two",
+                        "key {} of {} already belongs to {}: one person would count as two",
                         &key.key_id()[..16],
                         holder.name,
                         known.name
@@ -207,17 +207,17 @@ impl Quorum {
         let refuse = |what: String| Err(TrustError::field(role, what));
         let have = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
         if self.threshold == 0 {
-            return refuse("it asks for no signature; set a threshold of at least 1".into());
+            return refuse("it requires no signature; set a threshold of at least 1".into());
         }
         if self.people() > have {
             return refuse(format!(
-                "it asks for {} people and has {have}; add holders or lower the threshold",
+                "it requires {} people but has only {have}; add holders or lower the threshold",
                 self.people()
             ));
         }
         let ids: BTreeSet<String> = self.keys().map(RoleKey::key_id).collect();
         if ids.len() != self.keys().count() {
-            return refuse("one key stands under two names".into());
+            return refuse("one key is listed under two names".into());
         }
         let count = |kind: KeyKind| {
             let n = self.keys().filter(|key| key.kind() == kind).count();

@@ -177,7 +177,7 @@ impl Repository {
                     return Err(TrustError::field(
                         &file,
                         format!(
-                            "{path} names other bytes than before; publish them as a new release"
+                            "{path} now lists a different image; publish it as a new release"
                         ),
                     ));
                 }
@@ -280,7 +280,7 @@ impl Repository {
         if !next {
             return Err(TrustError::field(
                 role,
-                format!("the draft is version {version}; {present} is there: begin anew from it"),
+                format!("the draft is version {version}, but the current version is {present}: start a new draft from it"),
             ));
         }
         let mut keys: Vec<RoleKey> = Vec::new();
@@ -390,7 +390,7 @@ fn check_delegations(targets: &Targets) -> Result<(), TrustError> {
         if role.threshold == 0 {
             return Err(TrustError::field(
                 file,
-                format!("{} asks for no signature", role.name),
+                format!("{} requires no signature", role.name),
             ));
         }
         quorum::check_distinct(file, &role.name, &role.keyids, &block.keys)?;
@@ -414,7 +414,7 @@ fn check_newer(file: &str, new: u64, current: Option<u64>) -> Result<(), TrustEr
         return Err(TrustError::field(
             file,
             format!(
-                "version {new} is not newer than {}; fetch the present one and sign again",
+                "version {new} is not newer than {}; fetch the current version and sign again",
                 current.unwrap_or(0)
             ),
         ));

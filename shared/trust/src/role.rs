@@ -42,7 +42,7 @@ impl FromStr for RoleName {
     type Err = TrustError;
 
     fn from_str(text: &str) -> Result<Self, TrustError> {
-        let refuse = || TrustError::field(text, "not of the form <product>-<channel>");
+        let refuse = || TrustError::field(text, "not a role name: expected <product>-<channel>");
         let (product, channel) = text.rsplit_once('-').ok_or_else(refuse)?;
         Ok(Self {
             product: product.parse().map_err(|_| refuse())?,
@@ -159,7 +159,7 @@ pub(crate) fn image_of(path: &str, file: &TargetFile) -> Result<Image, TrustErro
         .hashes
         .get("sha256")
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| TrustError::field(path, "no whole SHA-256"))?;
+        .ok_or_else(|| TrustError::field(path, "the SHA-256 is missing or malformed"))?;
     Ok(Image {
         sha256,
         length: file.length,

@@ -46,7 +46,7 @@ impl<'de> Visitor<'de> for Strict {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without fractions")
+        f.write_str("JSON without fractional numbers")
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
@@ -62,7 +62,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Err(E::custom("numbers must be whole"))
+        Err(E::custom("numbers must be integers"))
     }
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {

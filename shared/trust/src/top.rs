@@ -233,7 +233,7 @@ impl RootRole {
                 {
                     return Err(TrustError::field(
                         "root.json",
-                        "an online key of the server is listed for an offline role too",
+                        "an online key of the server is also listed for an offline role",
                     ));
                 }
             }

@@ -155,11 +155,11 @@ fn consider<T: Trace>(
     let refusal = device
         .quarantine
         .contains(goal)
-        .then(|| Explained::new(Reason::Quarantined, format!("{goal}; a person can lift it")));
-    check("quarantine", always(refusal), &|| "not kept from it".into())?;
+        .then(|| Explained::new(Reason::Quarantined, format!("{goal}; an operator can lift the quarantine")));
+    check("quarantine", always(refusal), &|| "not quarantined".into())?;
 
     check("hold", always(moment::held(plan, device, goal)), &|| {
-        "no hold concerns it".into()
+        "no hold applies".into()
     })?;
 
     let refusal = match rollout.state {
@@ -289,7 +289,7 @@ fn stage_refusal(
     let signed = plan.signed.get(&device.channel)?;
     (!signed.allows(goal)).then(|| {
         let text = format!(
-            "the signed policy of channel {} bars {goal}",
+            "the signed policy of channel {} forbids {goal}",
             device.channel
         );
         Explained::new(Reason::ReleaseNotOffered, text)

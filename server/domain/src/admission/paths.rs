@@ -71,7 +71,7 @@ pub fn way_back(
     }
     let leaves = device.release.and_then(artifact);
     if leaves.is_some_and(|a| !a.allow_rollback) {
-        let text = "the release that runs was signed as one that is not left by order";
+        let text = "the running release is signed with rollback not allowed";
         return Err(Explained::new(Reason::RollbackNotAllowed, text));
     }
     if plan

@@ -28,7 +28,7 @@ pub(super) fn attempts_refusal(
                 .map_or(Reason::TimedOut, |r| r.code);
             let failures = previous.failures.get(&reason).copied().unwrap_or(1);
             if !reason.retryable() {
-                return refuse(format!("not repeated: {}", reason.text()));
+                return refuse(format!("not retried: {}", reason.text()));
             }
             if previous.attempts >= rollout.max_attempts {
                 return refuse(format!("{} of {}", previous.attempts, rollout.max_attempts));
@@ -46,7 +46,7 @@ pub(super) fn attempts_refusal(
                     |r| r.clone().bounded().to_string(),
                 );
                 let (waited, wait_s) = (waited.as_secs(), wait.as_secs());
-                let text = format!("{waited} of {wait_s} s; the last try: {last}");
+                let text = format!("{waited} of {wait_s} s; last attempt: {last}");
                 NotNow {
                     reason: Explained::new(Reason::BackOff, text),
                     again: Some(previous.updated_at.plus(wait)),

@@ -33,7 +33,7 @@ fn explained(code: Reason, detail: &str) -> Explained {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ProductMade { product } => write!(f, "product {product} made"),
+            Self::ProductMade { product } => write!(f, "product {product} created"),
             Self::ReleaseDrafted { release, .. } => write!(f, "release {release} drafted"),
             Self::ArtifactAdded {
                 release,
@@ -124,7 +124,7 @@ impl fmt::Display for Event {
                 let why = Why(reason);
                 write!(
                     f,
-                    "{asked} asked for: {needed} other people must approve plan {plan}{why}"
+                    "{asked} requested: {needed} other people must approve plan {plan}{why}"
                 )
             }
             Self::Approved { asked, missing, .. } => {
@@ -178,7 +178,7 @@ impl fmt::Display for Event {
                 let count = rollouts.len();
                 write!(
                     f,
-                    "{incident} opened: {release} is taken back in {count} rollouts: {reason}"
+                    "{incident} opened: {release} is rolled back in {count} rollouts: {reason}"
                 )
             }
             Self::IncidentClosed { incident, .. } => write!(f, "{incident} closed"),
@@ -208,7 +208,7 @@ impl fmt::Display for Event {
                 match (taken, was) {
                     (true, _) => Ok(()),
                     (false, DeploymentState::RollingBack) => f.write_str(" (on the way back)"),
-                    (false, was) => write!(f, " (not taken: it is {was})"),
+                    (false, was) => write!(f, " (ignored: it is {was})"),
                 }
             }
             Self::DeviceJoined {
@@ -234,7 +234,7 @@ impl fmt::Display for Event {
                 ..
             } => write!(f, "runs {release}"),
             Self::DeviceRuns { release: None, .. } => f.write_str("runs nothing"),
-            Self::ReportUnknown { .. } => f.write_str("reported on a deployment that is not known"),
+            Self::ReportUnknown { .. } => f.write_str("reported on an unknown deployment"),
             Self::DeviceRefused { code, detail, .. } => {
                 let refuses = matches!(
                     code,
@@ -255,14 +255,14 @@ impl fmt::Display for Event {
             Self::BundleMade { devices, days, .. } => {
                 write!(
                     f,
-                    "a site bundle for {devices} devices made, good for {days} days"
+                    "site bundle created for {devices} devices, valid for {days} days"
                 )
             }
             Self::ReportsCarried { device, reports } => {
                 write!(f, "{reports} reports of device {device} were carried back")
             }
             Self::MetadataTaken { files } => {
-                write!(f, "signed metadata taken: {}", files.join(", "))
+                write!(f, "signed metadata accepted: {}", files.join(", "))
             }
             Self::OnlineSigned {} => f.write_str("snapshot and timestamp signed again"),
             Self::DraftSigned {

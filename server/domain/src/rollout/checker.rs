@@ -20,7 +20,7 @@ pub fn check(rollout: &RolloutView, plan: &Plan) -> Vec<String> {
                 let most = start.max(1).max(tally.healthy().saturating_mul(2));
                 let flying = tally.in_flight() + granted.saturating_sub(rollout.progress.exposed);
                 if flying > most.max(tally.in_flight()) {
-                    wrong.push(format!("{flying} in flight, the evidence allows {most}"));
+                    wrong.push(format!("{flying} in flight, evidence allows {most}"));
                 }
             }
         }

@@ -240,7 +240,7 @@ fn plan_return(rollout: &RolloutView) -> Plan {
     let silent = tally.silent();
     Plan::wait(Explained::new(
         Reason::RolloutRollingBack,
-        format!("{left} devices are not back yet, {silent} of them silent"),
+        format!("{left} devices are still to roll back, {silent} of them silent"),
     ))
 }
 

@@ -68,7 +68,7 @@ impl<'a> Assembler<'a> {
         max_memory: u64,
     ) -> Result<Self, ApplyError> {
         if old_length > u64::from(u32::MAX) || new_length > u64::from(u32::MAX) {
-            return Err(malformed("images of 4 GiB and more have no such delta"));
+            return Err(malformed("images of 4 GiB and more are not supported by this encoding"));
         }
         Ok(Self {
             old,
@@ -119,7 +119,7 @@ impl<'a> Assembler<'a> {
             return Ok(HEAD);
         }
         if matches!(self.state, State::Frames(..)) && self.frames == 0 {
-            return Err(malformed("there is more than its head says"));
+            return Err(malformed("it has more data than its head states"));
         }
         let Some((coded, _)) = self.lengths() else {
             return Ok(8);
@@ -152,7 +152,7 @@ impl<'a> Assembler<'a> {
             other => {
                 let (body, made) = match (pending.get(8..), pending.get(4..8)) {
                     (Some(body), Some(&[a, b, c, d])) => (body, u32::from_le_bytes([a, b, c, d])),
-                    _ => return Err(malformed("an element is cut")),
+                    _ => return Err(malformed("an element is truncated")),
                 };
                 self.body(other, body, made, sink)?
             }

@@ -150,7 +150,7 @@ impl<'a> Closer<'a> {
                 self.packer = Some(packing);
                 Ok(bytes)
             }
-            _ => Err(malformed("a stream cannot be packed again")),
+            _ => Err(malformed("a stream cannot be repacked")),
         }
     }
 

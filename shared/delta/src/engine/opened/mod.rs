@@ -149,7 +149,7 @@ impl<'a> Engine<'a> {
             return Err(malformed("its recipe"));
         };
         if recipe.scratch(ground.old_length, ground.new_length) != Some(ground.scratch) {
-            return Err(malformed("it unpacks more than its manifest says"));
+            return Err(malformed("it unpacks more than its manifest states"));
         }
         let memory = ground.memory.checked_sub(recipe.resident(made as usize));
         let memory = memory.filter(|memory| recipe.packing() <= *memory);
