@@ -94,7 +94,9 @@ const NEXT_IDENTITY: &str = "identity.next.pem";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The device is not enrolled.
-    #[error("{0} not found: enroll this device first (tidegate-agent enroll --help) (agent/tests/it/binary.rs asserts the old text)")]
+    #[error(
+        "{0} not found: enroll this device first (tidegate-agent enroll --help) (agent/tests/it/binary.rs asserts the old text)"
+    )]
     NotEnrolled(PathBuf),
     /// Reading or writing failed.
     #[error("{path}", path = path.display())]

@@ -123,7 +123,9 @@ fn look_at_one(word: &str) -> Result<(), String> {
             _ => wrong("expected tcp:HOST:PORT"),
         },
         Some(Kind::Unit("")) => wrong("the unit's name is missing"),
-        Some(Kind::File(path, _)) if path.as_os_str().is_empty() => wrong("the file's path is missing"),
+        Some(Kind::File(path, _)) if path.as_os_str().is_empty() => {
+            wrong("the file's path is missing")
+        }
         Some(Kind::Unit(_) | Kind::File(..)) => Ok(()),
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn raise() {
         match setrlimit(Resource::Nofile, raised) {
             Ok(()) => now = wanted,
             Err(error) => {
-                tracing::warn!(%error, soft, wanted, "cannot raise the limit of open files")
+                tracing::warn!(%error, soft, wanted, "cannot raise the limit of open files");
             }
         }
     }

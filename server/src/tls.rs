@@ -160,7 +160,9 @@ async fn reload(current: Arc<Current>, stopping: CancellationToken) {
                 tracing::info!("the renewed certificate is in use");
             }
             // The certificate in use is kept.
-            Err(error) => tracing::error!(%error, "the renewed certificate is invalid; the old one stays in use"),
+            Err(error) => {
+                tracing::error!(%error, "the renewed certificate is invalid; the old one stays in use");
+            }
         }
     }
 }

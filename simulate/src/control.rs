@@ -72,12 +72,16 @@ impl Control {
         let mut releases = BTreeMap::new();
         let wrong = |what: String| ScenarioError(what);
         for spec in &scenario.release {
-            let own = image(&scenario.release, &spec.version)
-                .ok_or_else(|| wrong("expected at most 255 releases, and releases that the scenario lists".into()))?;
+            let own = image(&scenario.release, &spec.version).ok_or_else(|| {
+                wrong("expected at most 255 releases, and releases that the scenario lists".into())
+            })?;
             let mut deltas = BTreeMap::new();
             for (from, bytes) in spec.delta.iter().filter(|_| !naive) {
-                let from = image(&scenario.release, from)
-                    .ok_or_else(|| wrong(format!("a delta starts from {from}, which is not a release of this scenario")))?;
+                let from = image(&scenario.release, from).ok_or_else(|| {
+                    wrong(format!(
+                        "a delta starts from {from}, which is not a release of this scenario"
+                    ))
+                })?;
                 deltas.insert(from.sha256, *bytes);
             }
             let artifact = ArtifactPlan {
@@ -262,7 +266,9 @@ impl Control {
             let step: Plan = plan(&view, now);
             let wrong = check(&view, &step);
             if let Some(wrong) = wrong.first() {
-                return Err(ScenarioError(format!("the plan checker rejected the plan: {wrong}")));
+                return Err(ScenarioError(format!(
+                    "the plan checker rejected the plan: {wrong}"
+                )));
             }
             if step.actions.is_empty() {
                 self.rollouts[index].reason = step.waiting;

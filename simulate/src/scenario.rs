@@ -261,10 +261,14 @@ impl Scenario {
         let scenario: Self = toml::from_str(text).map_err(wrong)?;
         let devices: u64 = scenario.devices.iter().map(|g| u64::from(g.count)).sum();
         if devices == 0 || devices > u64::from(MAX_DEVICES) {
-            return Err(wrong(format!("expected 1 to {MAX_DEVICES} devices, got {devices}")));
+            return Err(wrong(format!(
+                "expected 1 to {MAX_DEVICES} devices, got {devices}"
+            )));
         }
         if scenario.duration == 0 || scenario.duration > MAX_LENGTH || scenario.poll == 0 {
-            return Err(wrong("`duration` must be 1 s to 30 days, and `poll` at least 1 s"));
+            return Err(wrong(
+                "`duration` must be 1 s to 30 days, and `poll` at least 1 s",
+            ));
         }
         let known = |version: &Version| scenario.release.iter().any(|r| r.version == *version);
         let mut named = scenario
@@ -274,7 +278,9 @@ impl Scenario {
             .chain(scenario.rollout.iter().map(|r| &r.release))
             .chain(scenario.failure.iter().map(|f| &f.release));
         if let Some(version) = named.find(|v| !known(v)) {
-            return Err(wrong(format!("{version} is not a release of this scenario")));
+            return Err(wrong(format!(
+                "{version} is not a release of this scenario"
+            )));
         }
         if let Some(release) = scenario.release.iter().find(|r| r.bytes > MAX_BYTES) {
             let text = format!("{}: at most {MAX_BYTES} bytes", release.version);
@@ -284,7 +290,10 @@ impl Scenario {
         if let Some(failure) = scenario.failure.iter().find(|f| {
             !(share(f.unhealthy_percent) && share(f.silent_percent) && share(f.per_hour_percent))
         }) {
-            let text = format!("failures of {}: percentages must be 0 to 100", failure.release);
+            let text = format!(
+                "failures of {}: percentages must be 0 to 100",
+                failure.release
+            );
             return Err(wrong(text));
         }
         if let Some(event) = scenario.event.iter().find(|e| e.at > scenario.duration) {
@@ -353,7 +362,11 @@ fn length<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         "m" => 60,
         "h" => 3_600,
         "d" => 86_400,
-        _ => return Err(serde::de::Error::custom("expected a length such as 90s, 30m, 4h or 2d")),
+        _ => {
+            return Err(serde::de::Error::custom(
+                "expected a length such as 90s, 30m, 4h or 2d",
+            ));
+        }
     };
     let number: u64 = digits.parse().map_err(serde::de::Error::custom)?;
     number

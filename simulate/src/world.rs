@@ -56,8 +56,12 @@ impl<'a> World<'a> {
         let control = Control::new(scenario, naive)?;
         let mut devices = Vec::new();
         for (number, spec) in (0u16..).zip(&scenario.devices) {
-            let own = image(&scenario.release, &spec.release)
-                .ok_or_else(|| ScenarioError(format!("{} is not a release of this scenario", spec.release)))?;
+            let own = image(&scenario.release, &spec.release).ok_or_else(|| {
+                ScenarioError(format!(
+                    "{} is not a release of this scenario",
+                    spec.release
+                ))
+            })?;
             for _ in 0..spec.count {
                 let index = u32::try_from(devices.len()).unwrap_or(u32::MAX);
                 devices.push(Device::new(index, number, spec, own, scenario.seed));
@@ -217,9 +221,7 @@ impl<'a> World<'a> {
                 let outlook = forecast(&self.control.view(index), now);
                 if outlook.on_time == Some(false) && outlook.measured {
                     self.late_warning = true;
-                    self.say(format!(
-                        "{goal}: the deadline is forecast to be missed"
-                    ));
+                    self.say(format!("{goal}: the deadline is forecast to be missed"));
                 }
             }
         }

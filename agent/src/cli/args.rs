@@ -347,7 +347,9 @@ fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Erro
         },
         "agent" => BackendSettings::Agent,
         other => {
-            let text = format!("unknown backend {other:?}: expected directory, executable, image, hook or agent");
+            let text = format!(
+                "unknown backend {other:?}: expected directory, executable, image, hook or agent"
+            );
             return Err(text.into());
         }
     };

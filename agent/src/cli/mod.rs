@@ -198,9 +198,7 @@ async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<S
         let Err(error) = control::serve(control, &place, group.as_deref()).await;
         // Updates work without local control.
         let place = place.display();
-        log::line(&format!(
-            "local control at {place} is unavailable: {error}"
-        ));
+        log::line(&format!("local control at {place} is unavailable: {error}"));
         std::future::pending::<()>().await;
     };
     let own_updates = async {

@@ -30,7 +30,12 @@ pub(crate) async fn examine(state: &Path, own: bool) -> Vec<Finding> {
     let looked = tokio::time::timeout(PATIENCE, all(state, own)).await;
     looked.unwrap_or_else(|_| {
         let value = format!("not finished within {} s", PATIENCE.as_secs());
-        vec![Finding::new("doctor", value, "finished in time", Verdict::Bad)]
+        vec![Finding::new(
+            "doctor",
+            value,
+            "finished in time",
+            Verdict::Bad,
+        )]
     })
 }
 

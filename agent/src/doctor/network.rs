@@ -50,12 +50,7 @@ pub(super) async fn look(server: &str, config: &Config, clock: TlsClock) -> Vec<
         }
     };
     let value = proxy.as_ref().map_or("none".into(), |p| format!("{p:?}"));
-    findings.push(Finding::new(
-        "proxy",
-        value,
-        "as intended",
-        Verdict::Good,
-    ));
+    findings.push(Finding::new("proxy", value, "as intended", Verdict::Good));
     let (host, port) = match &proxy {
         Some(proxy) => (proxy.host.as_str(), proxy.port),
         None => (address.host.as_str(), address.port),
@@ -86,7 +81,11 @@ async fn names(host: &str, port: u16, findings: &mut Vec<Finding>) -> Option<Vec
         Ok(Ok(addresses)) => {
             let addresses: Vec<_> = addresses.take(8).collect();
             let list: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
-            let value = format!("{host} resolves to {} ({} ms)", list.join(", "), took.as_millis());
+            let value = format!(
+                "{host} resolves to {} ({} ms)",
+                list.join(", "),
+                took.as_millis()
+            );
             (value, notice_unless(took < SLOW_NAME), addresses)
         }
         Ok(Err(error)) => (format!("{host}: {error}"), Verdict::Bad, Vec::new()),

@@ -430,7 +430,9 @@ async fn manifest_bytes(sources: &mut [Client], payload: &Payload) -> Result<Vec
                 Ok(body) if tidegate_delta::sha256(&body) == payload.manifest => {
                     return Ok(body.to_vec());
                 }
-                Ok(_) => last = TransportError::Malformed("the source sent a different manifest".into()),
+                Ok(_) => {
+                    last = TransportError::Malformed("the source sent a different manifest".into());
+                }
                 Err(error) => last = error,
             }
         }

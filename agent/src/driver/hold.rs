@@ -182,7 +182,7 @@ mod tests {
         }
         assert_eq!(pauses[0], seconds(1));
         assert!(pauses.is_sorted());
-        assert_eq!(pauses[9], POLL - took);
+        assert_eq!(pauses[9], POLL.saturating_sub(took));
         full(&mut hold);
         hold.note_answered(55, took);
         assert_eq!(hold.pause(55, took, POLL, false), seconds(1));

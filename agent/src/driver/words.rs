@@ -8,7 +8,10 @@ pub(super) fn describe(phase: &Phase) -> String {
         Phase::Downloading { job } => format!("downloading {}", job.target.release),
         Phase::Staging { job } => format!("installing {}", job.target.release),
         Phase::Staged { job } => {
-            format!("{} is staged and waits for its maintenance window", job.target.release)
+            format!(
+                "{} is staged and waits for its maintenance window",
+                job.target.release
+            )
         }
         Phase::Trial { job, tries, .. } => format!("trying {} (start {tries})", job.target.release),
         Phase::Probation { job, .. } => {

@@ -235,7 +235,10 @@ impl Driver {
         }
         let staging = self.core.staging(job.clone());
         if let Ok(Err(reason)) | Err(reason) = self.blocking(move || staging.run()).await {
-            log::line(&format!("{} could not be staged: {reason}", job.target.release));
+            log::line(&format!(
+                "{} could not be staged: {reason}",
+                job.target.release
+            ));
             return Ok(Event::StageFailed(reason));
         }
         if waits && let Some(called_off) = self.until_free(&job).await? {

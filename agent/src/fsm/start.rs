@@ -104,7 +104,10 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
             }
             // The first version of a machine stays: a failing one is better than none.
             if restarts.count >= MAX_RESTARTS && return_slot(record, &job).is_some() {
-                let text = format!("{} starts in the rollback window, none of which lasted", restarts.count);
+                let text = format!(
+                    "{} starts in the rollback window, none of which lasted",
+                    restarts.count
+                );
                 let reason = Explained::new(Reason::CrashedInTrial, text);
                 return go_back(record, job, reason, None);
             }
@@ -140,7 +143,10 @@ pub(super) fn started(record: &mut Record, medium: Medium, start: String) -> Vec
 /// Starts the new version once more; too many starts are its failure.
 pub(super) fn try_it(record: &mut Record, job: Job, tries: u32, switched: bool) -> Vec<Effect> {
     if tries >= MAX_TRIES {
-        let reason = Explained::new(Reason::CrashedInTrial, format!("{tries} starts without becoming healthy"));
+        let reason = Explained::new(
+            Reason::CrashedInTrial,
+            format!("{tries} starts without becoming healthy"),
+        );
         return go_back(record, job, reason, None);
     }
     let slot = job.slot;

@@ -305,10 +305,12 @@ fn apply(context: &Context, [old, delta, new]: [&PathBuf; 3], memory: u32) -> Re
 /// resume from it, deletes it otherwise.
 fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> CliError {
     let (what, hint) = match error {
-        ApplyError::Write(_) | ApplyError::ReadKept(_) => (part, "free some space, then apply again),
+        ApplyError::Write(_) | ApplyError::ReadKept(_) => {
+            (part, "free some space, then apply again")
+        }
         ApplyError::Scratch(_) => (
             part,
-            "free as much space as ",
+            "free as much space as `tidegate delta inspect` says, then apply again",
         ),
         ApplyError::ReadOld(_) => (old.as_path(), "check the disk that it is on"),
         _ => (

@@ -72,7 +72,11 @@ fn deadline(text: &str) -> String {
 
 /// Parses a percentage with up to two decimals into basis points.
 fn basis_points(option: &str, text: &str) -> Result<u32, CliError> {
-    let bad = || CliError::Failed(format!("{option} {text}: expected a percentage like 2 or 0.5"));
+    let bad = || {
+        CliError::Failed(format!(
+            "{option} {text}: expected a percentage like 2 or 0.5"
+        ))
+    };
     let size: tidegate_domain::rollout::WaveSize = match text.trim_end_matches('%') {
         "0" => return Ok(0),
         number => format!("{number}%").parse().map_err(|_| bad())?,

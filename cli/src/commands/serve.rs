@@ -115,7 +115,10 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
     let running = tidegate_server::start(settings)
         .await
         .map_err(|e| CliError::failed("the server failed to start", &e))?;
-    crate::output::line(&format!("tidegate listens on {scheme}://{}", running.address));
+    crate::output::line(&format!(
+        "tidegate listens on {scheme}://{}",
+        running.address
+    ));
     if let Some(metrics) = running.metrics_address {
         crate::output::line(&format!("metrics on http://{metrics}/metrics"));
     }

@@ -65,8 +65,7 @@ pub(crate) fn make(
     if public_path(dir, name).exists() || is_here(dir, name) {
         return Err(CliError::Hinted(
             format!("{} already holds keys of {name}", dir.display()),
-            "choose another name; replace an old key with "
-                .into(),
+            "choose another name; replace an old key with ".into(),
         ));
     }
     // A bad name is refused before anything is created.

@@ -269,7 +269,9 @@ impl Offline {
             }
             ("targets", _) if self.repository.root().is_none() => {
                 let draft = self.draft("root")?.ok_or_else(|| {
-                    CliError::Failed("there is no root yet that names the holders of targets".into())
+                    CliError::Failed(
+                        "there is no root yet that names the holders of targets".into(),
+                    )
                 })?;
                 let root = RootRole::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?;
                 Ok(root.targets)

@@ -73,7 +73,8 @@ impl TokenPlace {
         }
         Err(CliError::Hinted(
             format!("{module} has no token {}", self.token),
-            "list the tokens with softhsm2-util --show-slots or pkcs11-tool --list-token-slots".into(),
+            "list the tokens with softhsm2-util --show-slots or pkcs11-tool --list-token-slots"
+                .into(),
         ))
     }
 

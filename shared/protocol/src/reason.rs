@@ -211,7 +211,9 @@ impl Reason {
             Self::SelectorMismatch => "no wave of the rollout selects this device",
             Self::WaveNotStarted => "the wave has not started",
             Self::BehindFrontier => "the wave has not admitted this device yet",
-            Self::PaceLimit => "the pace limit is reached: no more devices may update at the moment",
+            Self::PaceLimit => {
+                "the pace limit is reached: no more devices may update at the moment"
+            }
             Self::RolloutPaused => "a person paused the rollout",
             Self::RolloutHalted => "the rollout is halted",
             Self::RolloutRollingBack => "the rollout is being rolled back",
@@ -220,7 +222,9 @@ impl Reason {
             Self::AttemptsExhausted => "all attempts are used up",
             Self::BackOff => "backing off before the next attempt",
             Self::NoArtifactForPlatform => "the release has no artifact for this platform",
-            Self::NoPath => "there is no allowed update path from the installed release to this one",
+            Self::NoPath => {
+                "there is no allowed update path from the installed release to this one"
+            }
             Self::ReleaseNotOffered => "the release's stage is not offered to any channel",
             Self::NewerInstalled => "a newer release is installed",
             Self::BatteryLow => "running on battery, below 20 %",

@@ -28,7 +28,10 @@ pub enum TrustError {
     #[error("{0} is not there")]
     Missing(String),
     /// More consecutive root versions than one refresh follows.
-    #[error("more than {} root versions behind: cannot follow them in one refresh", crate::size_limit::ROOT_STEPS)]
+    #[error(
+        "more than {} root versions behind: cannot follow them in one refresh",
+        crate::size_limit::ROOT_STEPS
+    )]
     TooManyRoots,
     /// A field is missing or of the wrong form.
     #[error("{file}: {what}")]
@@ -39,7 +42,9 @@ pub enum TrustError {
         what: String,
     },
     /// Older than a version that this device has seen, whatever the stored files say.
-    #[error("{file} is version {got}, older than version {floor} that this device has already seen")]
+    #[error(
+        "{file} is version {got}, older than version {floor} that this device has already seen"
+    )]
     BelowVersionFloor {
         /// Which file.
         file: String,

@@ -15,7 +15,9 @@ pub enum KeyError {
     #[error("not an Ed25519 private key in PKCS#8 PEM: {0}")]
     Pem(String),
     /// Not a public key.
-    #[error("not an Ed25519 public key: expected 64 hexadecimal digits that encode a point of full order")]
+    #[error(
+        "not an Ed25519 public key: expected 64 hexadecimal digits that encode a point of full order"
+    )]
     Public,
     /// Not an ML-DSA-65 public key.
     #[error("not an ML-DSA-65 public key in PEM (RFC 9881)")]

@@ -28,7 +28,9 @@ impl Holder {
         if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name.starts_with('.') {
             return Err(TrustError::field(
                 "holder",
-                format!("{name:?} is not a valid holder name: use 1 to 64 letters, digits, '.', '_', '@', '-'"),
+                format!(
+                    "{name:?} is not a valid holder name: use 1 to 64 letters, digits, '.', '_', '@', '-'"
+                ),
             ));
         }
         let kinds: BTreeSet<KeyKind> = keys.iter().map(RoleKey::kind).collect();
@@ -84,7 +86,9 @@ impl Holder {
         let signed = Signed::from_bytes("public key file", bytes)?;
         let body = signed.body();
         if body["_type"] != "holder" {
-            return Err(refuse("not a public key file; create one with `tidegate keys new`".into()));
+            return Err(refuse(
+                "not a public key file; create one with `tidegate keys new`".into(),
+            ));
         }
         let keys = body["keys"]
             .as_array()

@@ -176,9 +176,7 @@ impl Repository {
                 {
                     return Err(TrustError::field(
                         &file,
-                        format!(
-                            "{path} now lists a different image; publish it as a new release"
-                        ),
+                        format!("{path} now lists a different image; publish it as a new release"),
                     ));
                 }
             }
@@ -280,7 +278,9 @@ impl Repository {
         if !next {
             return Err(TrustError::field(
                 role,
-                format!("the draft is version {version}, but the current version is {present}: start a new draft from it"),
+                format!(
+                    "the draft is version {version}, but the current version is {present}: start a new draft from it"
+                ),
             ));
         }
         let mut keys: Vec<RoleKey> = Vec::new();

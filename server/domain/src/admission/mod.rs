@@ -152,10 +152,12 @@ fn consider<T: Trace>(
         format!("selected by {} waves", mine.len())
     })?;
 
-    let refusal = device
-        .quarantine
-        .contains(goal)
-        .then(|| Explained::new(Reason::Quarantined, format!("{goal}; an operator can lift the quarantine")));
+    let refusal = device.quarantine.contains(goal).then(|| {
+        Explained::new(
+            Reason::Quarantined,
+            format!("{goal}; an operator can lift the quarantine"),
+        )
+    });
     check("quarantine", always(refusal), &|| "not quarantined".into())?;
 
     check("hold", always(moment::held(plan, device, goal)), &|| {

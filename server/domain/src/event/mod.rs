@@ -117,6 +117,10 @@ tidegate_protocol::words!(Topic("topic") {
 
 /// Parts of memory that an event affects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "parts of memory, each of which follows or does not"
+)]
 pub struct Touches {
     /// The fleet plan.
     pub plan: bool,

@@ -68,7 +68,9 @@ impl<'a> Assembler<'a> {
         max_memory: u64,
     ) -> Result<Self, ApplyError> {
         if old_length > u64::from(u32::MAX) || new_length > u64::from(u32::MAX) {
-            return Err(malformed("images of 4 GiB and more are not supported by this encoding"));
+            return Err(malformed(
+                "images of 4 GiB and more are not supported by this encoding",
+            ));
         }
         Ok(Self {
             old,
