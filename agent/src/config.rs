@@ -95,7 +95,7 @@ const NEXT_IDENTITY: &str = "identity.next.pem";
 pub enum ConfigError {
     /// The device is not enrolled.
     #[error(
-        "{0} not found: enroll this device first (tidegate-agent enroll --help) (agent/tests/it/binary.rs asserts the old text)"
+        "{0} not found: enroll this device first (tidegate-agent enroll --help)"
     )]
     NotEnrolled(PathBuf),
     /// Reading or writing failed.

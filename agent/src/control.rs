@@ -227,8 +227,8 @@ impl Control {
                     state.back = true;
                     (true, "rolling back to the previous version".into())
                 } else {
-                    let text = "no rollback window is open on this machine; order the rollback at the server instead: tidegate rollback \
-                                back is ordered at the server: tidegate rollback";
+                    let text = "no rollback window is open on this machine; order the \
+                                rollback at the server: tidegate rollback";
                     (false, text.into())
                 }
             }
@@ -499,7 +499,7 @@ mod tests {
             text
         })
         .await;
-        assert!(said.contains("not understood"), "{said}");
+        assert!(said.contains("invalid request"), "{said}");
         assert!(control.takes_back());
         assert!(!control.takes_back());
     }

@@ -76,8 +76,8 @@ pub(crate) enum EnrolError {
     #[error("the server's root metadata does not verify")]
     Root(#[from] tidegate_trust::TrustError),
     #[error(
-        "a machine that boots from images runs one already: name it with --adopt IMAGE-FILE --release VERSION (the file that was written to the slot in use) \
-         VERSION (the file that was written to the slot that runs)"
+        "a machine that boots from images runs one already: name it with --adopt IMAGE-FILE \
+         --release VERSION (the file that was written to the slot in use)"
     )]
     NothingRuns,
     #[error("{0} is already enrolled as {1}; use another --state, or remove it")]

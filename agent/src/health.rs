@@ -97,8 +97,8 @@ pub(crate) fn look_at(words: &[String]) -> Result<(), String> {
     };
     if let Some(other) = words.iter().find(|word| !asks(word)) {
         return Err(format!(
-            "{first:?} is a probe and {other:?} is a command: a check is either probes or one command \
-             one command"
+            "{first:?} is a probe and {other:?} is a command: a check is either probes or one \
+             command"
         ));
     }
     words.iter().try_for_each(|word| look_at_one(word))

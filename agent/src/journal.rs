@@ -28,8 +28,8 @@ pub enum JournalError {
     },
     /// An enrolled device has lost it.
     #[error(
-        "both copies of the journal in {0} are missing, though the device is enrolled; nothing was changed. Restore one of them, or enroll this device again with an empty state directory (the message for damaged copies likewise) \
-         changed. Restore one of them, or enrol this device anew in an empty state directory"
+        "both copies of the journal in {0} are missing, though the device is enrolled; nothing was \
+         changed. Restore one of them, or enroll this device again with an empty state directory"
     )]
     Gone(PathBuf),
     /// Neither copy can be read.

@@ -202,11 +202,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (text, wanted) in [
-            ("\nservre = x", "line 2: there is no setting \"servre\""),
+            ("\nservre = x", "line 2: unknown setting \"servre\""),
             ("parallel = many", "line 1: \"many\""),
             ("limit = 6-25 1", "line 1: \"6-25 1\""),
             ("health-cmd = tcp:nohost", "line 1: \"tcp:nohost\""),
-            ("rubbish", "line 1: it is no"),
+            ("rubbish", "line 1: it is not `name = value`"),
             ("clock-trusted = maybe", "line 1: clock-trusted"),
         ] {
             let said = apply(text, &mut config()).unwrap_err();

@@ -29,7 +29,7 @@ pub enum TrustStoreError {
     Io(PathBuf, #[source] io::Error),
     /// Both copies of the root are gone or damaged.
     #[error(
-        "both copies of the root of trust in {0} are missing or damaged; nothing was changed. Run ... \
+        "both copies of the root of trust in {0} are missing or damaged; nothing was changed. Run \
          `tidegate-agent recover --token TOKEN` with a fresh join token of this product"
     )]
     NoRoot(PathBuf),

@@ -1,4 +1,4 @@
-//! One server: its parts, its start, its stop.
+//! Server process: shared state, startup and shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::store::{Db, StoreError, events};
 use crate::tls::{TlsError, TlsListener};
 use crate::{descriptors, http, jobs, random};
 
-/// The parts of one server.
+/// State shared by all tasks of one server.
 pub struct App {
     pub(crate) settings: Settings,
     pub(crate) db: Db,
@@ -35,29 +35,29 @@ pub struct App {
     pub(crate) access: Access,
     pub(crate) writer: Writer,
     pub(crate) metrics: Metrics,
-    /// Names this replica in events and leases.
+    /// Name of this replica in events and leases.
     pub(crate) origin: String,
-    /// Own events that memory has taken over.
+    /// Own events already applied to memory.
     pub(crate) applied: Applied,
     pub(crate) stopping: CancellationToken,
-    /// The newest event taken over.
+    /// Number of the newest event applied to memory.
     pub(crate) cursor: Mutex<i64>,
     pub(crate) heartbeats_read: Mutex<Timestamp>,
-    /// What the planner keeps between two rounds.
+    /// State the planner keeps between rounds.
     pub(crate) watch: Mutex<Watch>,
-    /// Requests under way.
+    /// Number of requests in progress.
     pub(crate) requests: AtomicUsize,
     planner: Notify,
     builder: Notify,
 }
 
-/// Why a server did not start.
+/// Reason a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A part of it failed.
+    /// A component failed.
     #[error("{0}")]
     Service(String),
-    /// It cannot listen.
+    /// The address cannot be bound.
     #[error(
         "cannot listen on {0}: {1}; is another server running there? choose another with --listen"
     )]
@@ -87,12 +87,12 @@ impl App {
         self.settings.clock.now()
     }
 
-    /// Something changed that the planner may want to act upon.
+    /// Wakes the planner: something changed that it may want to act on.
     pub(crate) fn wake_planner(&self) {
         self.planner.notify_one();
     }
 
-    /// Lets held check-ins look again.
+    /// Wakes held check-ins so that they are decided again.
     pub(crate) fn wake_held(&self) {
         self.fleet.wake_held();
     }
@@ -109,12 +109,12 @@ impl App {
         self.builder.notified().await;
     }
 
-    /// The present plan.
+    /// Current plan.
     pub fn plan(&self) -> Arc<crate::service::plan::PlanSnapshot> {
         self.fleet.plan()
     }
 
-    /// How long the database needs to answer at all: the median of a few tries.
+    /// Time the database takes to open a read transaction: the median of nine tries.
     pub async fn round_trip(&self) -> Result<Duration, ServiceError> {
         let mut tries = Vec::new();
         for _ in 0..9 {
@@ -126,31 +126,32 @@ impl App {
         Ok(tries[tries.len() / 2])
     }
 
-    /// How many statements this server has run.
+    /// Number of statements this server has run.
     pub fn statements_run(&self) -> u64 {
         self.db.statements_run()
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Running {
-    /// Where it listens.
+    /// Address it listens on.
     pub address: SocketAddr,
-    /// Where its metrics are.
+    /// Address of the metrics endpoint; `None` if it is not served.
     pub metrics_address: Option<SocketAddr>,
-    /// The first administrator's token, if it was made now.
+    /// Token of the first administrator; `None` if it was created at an earlier start.
     pub first_token: Option<String>,
     app: Arc<App>,
     tasks: TaskTracker,
     writing: tokio::task::JoinHandle<()>,
 }
 
-/// How long requests may take to finish when the server stops.
+/// Grace period for requests in progress when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Starts a server: opens its stores, loads the fleet, listens.
+/// Starts a server: opens its stores, loads the fleet and listens.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
-    // The S3 client and PostgreSQL over TLS share one provider. An error means it is there.
+    // The S3 client and PostgreSQL over TLS share one provider. An error means it is already
+    // installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     descriptors::raise();
     create_private(&settings.data)
@@ -166,7 +167,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     commit::first_secrets(&db, now).await?;
     let access = Access::default();
     access.reload(&db).await?;
-    // The cursor first: what is committed while the fleet loads is read twice, never missed.
+    // Read the cursor first: events committed while the fleet loads are read twice, never missed.
     let cursor = events::head(&mut db.read().await?).await?;
     let fleet = Fleet::load(&db).await?;
     let (writer, queue) = group::channel();
@@ -227,17 +228,17 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 }
 
 impl Running {
-    /// The parts, for tests that look inside.
+    /// Shared state, for tests that look inside.
     pub fn app(&self) -> &Arc<App> {
         &self.app
     }
 
-    /// Stops: no new requests, held ones are answered, what waits is written.
+    /// Stops the server: takes no new requests, answers held ones and flushes pending writes.
     pub async fn stop(self) {
         self.app.stopping.cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(DRAIN, self.tasks.wait()).await;
-        // The writing task goes last: until here requests may have used it.
+        // Stop the writing task last: requests may use it until here.
         self.writing.abort();
         let _ = self.app.flush_heartbeats().await;
         self.app.db.close().await;
@@ -260,11 +261,11 @@ where
         .with_graceful_shutdown(stopping.cancelled_owned())
         .await;
     if let Err(error) = result {
-        tracing::error!(%error, "the listener failed");
+        tracing::error!(%error, "the HTTP listener failed");
     }
 }
 
-/// Makes the data folder so that only its owner may look into it: the online keys are there.
+/// Creates the data folder, accessible to its owner only: it holds the online keys.
 pub fn create_private(path: &std::path::Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -276,7 +277,7 @@ pub fn create_private(path: &std::path::Path) -> std::io::Result<()> {
     builder.create(path)
 }
 
-/// Writes a secret so that only its owner may read it.
+/// Writes a secret to a file that only its owner can read.
 fn write_secret(path: &std::path::Path, secret: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     let mut options = std::fs::File::options();

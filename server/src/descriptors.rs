@@ -1,10 +1,10 @@
-//! Open files: each connected device takes one, and the usual limit of a service is 1,024.
+//! Limit of open files: each connected device takes one, and a service usually gets 1,024.
 
-/// Most descriptors that are asked for. Some systems have no hard limit at all.
+/// Upper bound on the limit asked for: some systems have no hard limit.
 #[cfg(unix)]
 const ENOUGH: u64 = 1 << 20;
 
-/// Raises the soft limit of open files as far as the hard one allows, and logs what that is good for.
+/// Raises the soft limit of open files as far as the hard limit allows, and logs the result.
 #[cfg(unix)]
 pub(crate) fn raise() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -28,7 +28,7 @@ pub(crate) fn raise() {
         tracing::warn!(
             open_files = now,
             was = soft,
-            "each connected device takes one of them; raise the hard limit (systemd: LimitNOFILE) for more"
+            "each connected device takes one open file; raise the hard limit (systemd: LimitNOFILE) to serve more devices"
         );
     } else {
         tracing::info!(open_files = now, was = soft, "limit of open files");

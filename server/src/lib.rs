@@ -1,9 +1,9 @@
 //! The control plane: `http/` -> `service/` -> `store/`, with `jobs/` beside it.
 //!
-//! A handler extracts, calls one service and wraps; a service decides through `tidegate-domain`
-//! and acts in one transaction; the store is the only home of SQL. Device facts and the fleet
-//! plan live in memory ([`service::fleet`]), so that a check-in with nothing new costs no
-//! statement; the database is the truth, and replicas follow its events.
+//! A handler parses the request, calls one service and builds the response; a service decides
+//! through `tidegate-domain` and acts in one transaction; all SQL is in the store. Device facts and
+//! the fleet plan live in memory ([`service::fleet`]), so that a check-in with nothing new costs no
+//! statement; the database is authoritative, and replicas follow its events.
 
 pub mod blob;
 pub mod clock;

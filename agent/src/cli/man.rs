@@ -8,7 +8,7 @@ pub(super) fn page() -> String {
         ".TH TIDEGATE-AGENT 8 \"\" \"Tidegate {}\" \"System Administration\"\n\
          .SH NAME\ntidegate-agent \\- keeps one machine on the release that its fleet is to run\n\
          .SH DESCRIPTION\n\
-         The agent asks its control plane which release this machine should run, downloads it, verifies it against signatures made offline, activates it, checks its health, and rolls back by itself if that fails. A rollback needs neither network nor server. \
+         The agent asks its control plane which release this machine should run, downloads it, verifies it \
          against signatures made offline, puts it to use, checks its health, and goes back by \
          itself when that fails. The way back needs neither network nor server.\n\
          .SH USE\n.nf\n",

@@ -201,8 +201,8 @@ impl Backend for Executable {
         let there = self.fs.kind(&self.live).map_err(at(&self.live))?.is_some();
         if there && !self.is_live(slot).map_err(at(&self.live))? {
             return Err(SlotError::Settings(format!(
-                "{} is not the same as {}, which is to be adopted as what runs there: name {} itself, or the file that it was copied from \
-                 the file that it was copied from",
+                "{} is not the same as {}, which is to be adopted as what runs there: name {} itself, \
+                 or the file that it was copied from",
                 self.live.display(),
                 from.display(),
                 self.live.display()

@@ -48,7 +48,7 @@ fn an_agent_that_is_not_enrolled_says_so() {
         let output = agent(&[command, "--state", &state]);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains("enrol this device first"), "{text}");
+        assert!(text.contains("enroll this device first"), "{text}");
     }
     assert!(
         !dir.path().join("none").exists(),

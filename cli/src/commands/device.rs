@@ -131,8 +131,8 @@ async fn check_root(api: &Api, access: &Access, token: &str) -> Result<(), CliEr
         "the server pins a different root of trust than your keys folder: devices would \
          trust somebody else's keys. The token is withheld"
             .into(),
-        "see docs/recovery.md: the server may be stolen. If the folder belongs to another server, pass an empty one \
-         with --keys"
+        "see docs/recovery.md: the server may be stolen. If the folder belongs to another server, \
+         pass an empty one with --keys"
             .into(),
     ))
 }

@@ -1,12 +1,12 @@
-//! The one door for writes. Nothing else opens a writing transaction.
+//! Single entry point for writes: no other module opens a writing transaction.
 //!
-//! A use case hands over a closure, which gets the transaction and gives its result and the events that
-//! tell what was changed. The door appends the events, commits, takes them over into this replica's
-//! memory, notifies the other replicas, and wakes the planner, the builder and held check-ins. What is
-//! written without an event is in [`silent`], by name.
+//! A use case passes a closure that gets the transaction and returns its result and the events
+//! describing the change. The events are appended, the transaction is committed, the change is
+//! applied to this replica's memory, the other replicas are notified, and the planner, the builder
+//! and held check-ins are woken. Writes without an event are in [`silent`], by name.
 //!
-//! After the commit nothing can fail any more: a replica whose memory cannot be read anew at once is made
-//! good by following the events (`jobs/follow.rs`).
+//! Nothing can fail after the commit: if this replica's memory cannot be refreshed at once,
+//! following the events (`jobs/follow.rs`) catches up.
 
 pub(crate) mod group;
 mod silent;
@@ -23,34 +23,34 @@ use crate::app::App;
 use crate::service::ServiceError;
 use crate::store::{StoreError, Tx, events};
 
-/// What a change came to.
+/// Outcome of a change.
 pub(crate) enum Done<T> {
-    /// It is to be committed, with what happened and through whom.
+    /// Commit, with the events and the actor of each.
     Commit(T, Vec<(Actor, Event)>),
-    /// Nothing is to be written; the answer all the same.
+    /// Write nothing, and return the result all the same.
     Leave(T),
 }
 
 impl<T> Done<T> {
-    /// A change with one actor.
+    /// Builds a commit whose events all have one actor.
     pub(crate) fn by(actor: &Actor, value: T, events: impl IntoIterator<Item = Event>) -> Self {
         let events = events.into_iter().map(|event| (actor.clone(), event));
         Self::Commit(value, events.collect())
     }
 }
 
-/// A change that is being written. It can be ended by the door alone.
+/// An open change. Only this module can commit it.
 pub(crate) struct Change(Tx);
 
 impl Change {
-    /// The transaction, for the store.
+    /// Transaction to pass to the store.
     pub(crate) fn tx(&mut self) -> &mut Tx {
         &mut self.0
     }
 }
 
-/// Numbers of this replica's own events that its memory has taken over already, until the follower
-/// has passed them.
+/// Numbers of this replica's own events that are already in its memory, kept until the follower has
+/// passed them.
 #[derive(Default)]
 pub(crate) struct Applied(Mutex<BTreeSet<i64>>);
 
@@ -60,14 +60,14 @@ impl Applied {
         known.extend(numbers);
     }
 
-    /// Whether an event was taken over; asked once for each.
+    /// Returns whether an event was already applied, and forgets it: asked once per event.
     pub(crate) fn take(&self, number: i64) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(&number)
     }
 }
 
-/// What is committed and not yet taken over.
+/// Committed changes not yet applied to memory.
 #[must_use]
 pub(crate) struct Committed {
     numbers: Vec<i64>,
@@ -85,7 +85,7 @@ impl Committed {
 }
 
 impl App {
-    /// Writes what the closure writes, or nothing at all if it fails.
+    /// Commits what the closure writes; writes nothing if it fails.
     pub(crate) async fn change<T>(
         &self,
         actor: &Actor,
@@ -98,7 +98,8 @@ impl App {
         .await
     }
 
-    /// Like [`App::change`], for what may turn out to need no writing, or has several actors.
+    /// Like [`App::change`], for a change that may turn out to need no write, or has several
+    /// actors.
     pub(crate) async fn change_or_leave<T>(
         &self,
         work: impl AsyncFnOnce(&mut Tx) -> Result<Done<T>, ServiceError>,
@@ -108,13 +109,13 @@ impl App {
         self.close_change(change, done).await
     }
 
-    /// Opens a change whose work is tried again when somebody else was faster. Dropped, it writes
+    /// Opens a change whose work is retried when a concurrent change came first. Dropping it writes
     /// nothing.
     pub(crate) async fn open_change(&self) -> Result<Change, StoreError> {
         Ok(Change(self.db.begin_write().await?))
     }
 
-    /// Ends a change.
+    /// Ends a change: commits it, or rolls it back if there is nothing to write.
     pub(crate) async fn close_change<T>(
         &self,
         change: Change,
@@ -130,8 +131,8 @@ impl App {
         }
     }
 
-    /// Like [`App::change_or_leave`], and leaves taking it over to the caller, who has several: `None`
-    /// where nothing was written.
+    /// Like [`App::change_or_leave`], but leaves applying it to memory to the caller, who has
+    /// several. Returns `None` if nothing was written.
     pub(crate) async fn change_later(
         &self,
         work: impl AsyncFnOnce(&mut Tx) -> Result<Done<()>, ServiceError>,
@@ -143,14 +144,15 @@ impl App {
         }
     }
 
-    /// Takes several changes over at once.
+    /// Applies several committed changes to memory at once.
     pub(crate) async fn take_over_all(&self, changes: Vec<Committed>) {
         if let Some(all) = changes.into_iter().reduce(Committed::and) {
             self.take_over(all).await;
         }
     }
 
-    /// Appends the events last, as the lock on their counter is held until the end, and commits.
+    /// Appends the events and commits. The events come last because the lock on their counter is
+    /// held until the end.
     pub(crate) async fn seal(
         &self,
         mut tx: Tx,
@@ -177,7 +179,7 @@ impl App {
         Ok(committed)
     }
 
-    /// Brings this replica's memory up to what was committed and wakes who waits for it.
+    /// Applies committed changes to this replica's memory and wakes the tasks waiting for them.
     pub(crate) async fn take_over(&self, committed: Committed) {
         let Committed {
             numbers,
@@ -188,7 +190,7 @@ impl App {
             Ok(()) => self.applied.add(numbers),
             Err(error) => tracing::warn!(
                 error = error_chain(&error),
-                "what was committed is not in memory yet; following the events makes it good"
+                "a committed change could not be loaded into memory; it will be applied when the events are followed"
             ),
         }
         if touches.planner {
@@ -199,8 +201,8 @@ impl App {
         }
     }
 
-    /// Reads the parts of memory that something touches. The plan first: a halt must not be heard
-    /// behind hundreds of devices.
+    /// Reloads the parts of memory that the events touch. The plan comes first: a halt must not
+    /// wait behind hundreds of devices.
     pub(crate) async fn read_anew(
         &self,
         touches: Touches,

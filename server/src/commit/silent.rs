@@ -1,5 +1,5 @@
-//! Writes without an event, each by name: nobody needs to hear of them. The architecture test holds
-//! this list.
+//! Writes without an event, each by name: no other part needs to follow them. The architecture test
+//! checks this list.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::store::products::{self, Payload};
 use crate::store::{Db, StoreError, Tx, aggregates, events, operators};
 
 impl App {
-    /// Writes without an event and without anything in memory to follow.
+    /// Writes without an event; nothing in memory depends on the rows.
     async fn silently<T>(
         &self,
         work: impl AsyncFnOnce(&mut Tx) -> Result<T, StoreError>,
@@ -30,7 +30,7 @@ impl App {
         Ok(value)
     }
 
-    /// Writes what devices said of themselves last; other replicas read it from the rows.
+    /// Writes the latest heartbeats of devices; other replicas read them from the rows.
     pub(crate) async fn write_heartbeats(&self, heard: &[Device]) -> Result<(), StoreError> {
         let now = self.now();
         self.silently(async |tx| {
@@ -42,7 +42,7 @@ impl App {
         .await
     }
 
-    /// Claims or renews a lease; whether this replica holds it now.
+    /// Claims or renews a lease; returns whether this replica holds it now.
     pub(crate) async fn claim_lease(
         &self,
         name: &'static str,
@@ -53,40 +53,40 @@ impl App {
             .await
     }
 
-    /// Gives a lease back, so that another replica need not wait for its end.
+    /// Releases a lease so that another replica need not wait for it to expire.
     pub(crate) async fn release_lease(&self, name: &'static str) -> Result<(), StoreError> {
         self.silently(async |tx| jobs::release_lease(tx, name, &self.origin).await)
             .await
     }
 
-    /// Forgets idempotency keys that are older than this.
+    /// Deletes idempotency keys older than this time.
     pub(crate) async fn forget_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
         self.silently(async |tx| operators::forget_before(tx, before).await.map(drop))
             .await
     }
 
-    /// Takes the next job of the queue for so long.
+    /// Takes the next job from the queue under a lease of this length; `None` if there is none.
     pub(crate) async fn take_job(&self, lease: Duration) -> Result<Option<Job>, StoreError> {
         let now = self.now();
         self.silently(async |tx| jobs::take(tx, &self.origin, now, lease).await)
             .await
     }
 
-    /// Keeps a job for so long from now.
+    /// Extends the lease of a job to this long from now.
     pub(crate) async fn keep_job(&self, id: JobId, lease: Duration) -> Result<(), StoreError> {
         let until = self.now().plus(lease);
         self.silently(async |tx| jobs::extend(tx, id, &self.origin, until).await.map(drop))
             .await
     }
 
-    /// Says what a job came to.
+    /// Records the outcome of a job.
     pub(crate) async fn finish_job(&self, id: JobId, outcome: &Outcome) -> Result<(), StoreError> {
         let now = self.now();
         self.silently(async |tx| jobs::finish(tx, id, &self.origin, outcome, now).await)
             .await
     }
 
-    /// Notes that a blob is there, with its raw payload. What makes it part of a release is an event.
+    /// Records a stored blob and its raw payload. Making it part of a release is an event.
     pub(crate) async fn keep_blob(&self, image: Image, raw: &Payload) -> Result<(), StoreError> {
         let now = self.now();
         self.silently(async |tx| {
@@ -96,7 +96,7 @@ impl App {
         .await
     }
 
-    /// Keeps what the comparison of a rollout's new and old release saw.
+    /// Records what the comparison of a rollout's new and old release observed.
     pub(crate) async fn remember_comparison(
         &self,
         rollout: RolloutId,
@@ -107,8 +107,9 @@ impl App {
             .await
     }
 
-    /// Takes the number of a device's signed request. `None` where the device may not take part. One
-    /// that came twice isolates the device, and that is an event: `told` says whether it was made now.
+    /// Takes the number of a device's signed request; `None` if the device may not take part. A
+    /// number that another request has used isolates the device, which is an event; the flag is
+    /// `true` if that happened now.
     pub(crate) async fn take_number(
         &self,
         device: DeviceId,
@@ -130,7 +131,7 @@ impl App {
                     }
                     let why = format!(
                         "its signed request {number} came twice: two machines have this identity, \
-                         or one was put back to an older state"
+                         or one was restored to an older state"
                     );
                     devices::set_isolated(tx, device, &why).await?;
                     let isolated = Event::DeviceIsolated {
@@ -146,8 +147,8 @@ impl App {
     }
 }
 
-/// Makes the secrets that all replicas share, before there is a server. Replicas that start together
-/// agree.
+/// Creates the secrets that all replicas share, before the server runs. Replicas that start
+/// together end up with the same ones.
 pub(crate) async fn first_secrets(db: &Db, now: Timestamp) -> Result<Secrets, ServiceError> {
     let mut tx = db.begin_write().await?;
     let secrets = Secrets::ensure_in(&mut tx, now).await?;
@@ -155,9 +156,10 @@ pub(crate) async fn first_secrets(db: &Db, now: Timestamp) -> Result<Secrets, Se
     Ok(secrets)
 }
 
-/// Makes the first administrator's token when there is no token at all; gives its secret. The
-/// marker is a secret of its own, so that two replicas that start together make one. The token is kept
-/// by `keep` before it is committed: one that nobody could read would lock everybody out.
+/// Creates the first administrator's token and returns its secret; `None` if that was done before.
+/// The marker is a secret of its own, so that two replicas starting together create one token.
+/// `keep` stores the secret before the commit: a token that nobody can read would lock everybody
+/// out.
 pub(crate) async fn first_token(
     db: &Db,
     origin: &str,

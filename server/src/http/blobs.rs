@@ -1,4 +1,4 @@
-//! Immutable bytes: up in constant memory, down with ranges.
+//! Immutable blobs: uploaded in constant memory, served with ranges.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use super::extract::{Releaser, Segments, parse};
 use crate::app::App;
 use crate::service::ServiceError;
 
-/// Takes a blob. Not in the OpenAPI list of JSON routes, but documented in `docs/api.md`.
+/// Stores an uploaded blob. Not in the OpenAPI list of JSON routes, but documented in
+/// `docs/api.md`.
 pub(crate) async fn put(
     State(app): State<Arc<App>>,
     _by: Releaser,
@@ -32,7 +33,7 @@ pub(crate) async fn put(
         .and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|length| length > app.settings.max_upload) {
         let text = format!(
-            "an artifact may have {} bytes at most",
+            "an artifact may be at most {} bytes",
             app.settings.max_upload
         );
         return Err(ServiceError::refuse(ProblemCode::TooLarge, text).into());
@@ -59,12 +60,12 @@ pub(crate) async fn target(
         .map(|(hash, _)| hash)
         .find(|hash| hash.parse::<Sha256>().is_ok())
         .ok_or_else(|| {
-            ServiceError::not_found("an image: ask for <path>/<sha256>.<name>".to_owned())
+            ServiceError::not_found("image at this path; request <path>/<sha256>.<name>".to_owned())
         })?;
     get(state, Segments(hash.to_owned()), headers).await
 }
 
-/// Serves a blob or a range of it. Content-addressed: it may be cached for ever, by anyone.
+/// Serves a blob or a range of it. It is content-addressed: any cache may keep it for ever.
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
     Segments(sha256): Segments<String>,
@@ -96,7 +97,8 @@ pub(crate) async fn get(
     if text(header::IF_NONE_MATCH) == Some(etag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
-    // A range is of the bytes that the client has begun, or it gets all of them anew.
+    // With `If-Range`, a range is served only if the client's copy is of this blob; otherwise it
+    // gets all of it.
     let same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
     let range = match text(header::RANGE)
         .filter(|_| same)
@@ -145,7 +147,8 @@ enum Wanted {
     Nothing,
 }
 
-/// RFC 9110 section 14: one range; several ranges, or something unreadable, count as none.
+/// Parses one byte range (RFC 9110 section 14); several ranges, or an unreadable one, count as
+/// none.
 fn parse_range(text: &str, length: u64) -> Wanted {
     let Some((from, to)) = text.strip_prefix("bytes=").and_then(|r| r.split_once('-')) else {
         return Wanted::Everything;

@@ -12,12 +12,12 @@ use super::error::ApiResult;
 use super::extract::{Body, Releaser, Segments, parse};
 use crate::app::App;
 
-/// Signs what devices of a rollout that have no network are to do, to be carried to them. Waves,
-/// pace, holds and approvals count as for any other device.
+/// Signs the orders for devices of a rollout that have no network, to be carried to them. Waves,
+/// pace, holds and approvals apply as for any other device.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/bundle", tag = "rollouts",
     security(("token" = ["release"])), params(("id" = String, Path, description = "The rollout")),
     request_body = BundleBody,
-    responses((status = 200, description = "An order for each device, or why there is none",
+    responses((status = 200, description = "One order per device, or the reason there is none",
         body = BundleView)))]
 pub(crate) async fn make(
     State(app): State<Arc<App>>,
@@ -49,7 +49,7 @@ pub(crate) async fn make(
     }))
 }
 
-/// Takes reports that a device without a network has signed and a person has carried back.
+/// Takes reports signed by a device without a network and carried back by a person.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/reports", tag = "devices",
     security(("token" = ["release"])), params(("id" = String, Path, description = "The device")),
     request_body = Object,

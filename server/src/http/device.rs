@@ -1,4 +1,4 @@
-//! What agents speak. Messages are the types of `tidegate-protocol`.
+//! Device API, spoken by agents. Messages are the types of `tidegate-protocol`.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::extract::{Body, Session};
 use crate::app::App;
 use crate::service::ServiceError;
 
-/// Checks a signed request and reads its body. A refusal carries a fresh nonce.
+/// Verifies a signed request and parses its body. A refusal carries a fresh nonce.
 async fn signed<T, F>(
     app: &App,
     uri: &Uri,
@@ -74,7 +74,7 @@ where
     response
 }
 
-/// A body that is too large, or broke off.
+/// Response to a body that is too large or was cut off.
 fn unread(error: &BytesRejection) -> Response {
     ApiError(ServiceError::refuse(
         ProblemCode::TooLarge,
@@ -83,8 +83,8 @@ fn unread(error: &BytesRejection) -> Response {
     .into_response()
 }
 
-/// Lets a device join. The request is signed (RFC 9421) by the key that it announces, with a
-/// nonce from the `tidegate-nonce` header of the 401 that an unsigned request gets.
+/// Enrolls a device. The request is signed (RFC 9421) by the key that it announces, with a nonce
+/// from the `tidegate-nonce` header of the 401 that an unsigned request gets.
 #[utoipa::path(post, path = "/device/v1/enroll", tag = "device", request_body = Object,
     responses((status = 200, description = "Id, region, channel and the pinned root", body = Object),
               (status = 401, description = "Sign with the nonce of this answer")))]
@@ -108,7 +108,7 @@ pub(crate) async fn enrol(
     .await
 }
 
-/// Opens a session. The request is signed like an enrolment.
+/// Opens a session. The request is signed like an enrollment.
 #[utoipa::path(post, path = "/device/v1/session", tag = "device", request_body = Object,
     responses((status = 200, description = "A ticket", body = Object),
               (status = 401, description = "Sign with the nonce of this answer")))]
@@ -132,10 +132,10 @@ pub(crate) async fn session(
     .await
 }
 
-/// Makes a device known by another key. The request is signed by the present one like an
-/// enrolment; the new one signs the change.
+/// Changes the key of a device. The request is signed by the current key like an enrollment; the
+/// new key signs the change.
 #[utoipa::path(post, path = "/device/v1/key", tag = "device", request_body = Object,
-    responses((status = 200, description = "The key from now on", body = Object),
+    responses((status = 200, description = "The new key", body = Object),
               (status = 401, description = "Sign with the nonce of this answer")))]
 pub(crate) async fn change_key(
     State(app): State<Arc<App>>,
@@ -157,7 +157,8 @@ pub(crate) async fn change_key(
     .await
 }
 
-/// Facts up, orders down; held for `wait` seconds while there is nothing new.
+/// Takes the device's facts and returns its orders; held for up to `wait` seconds while there is
+/// nothing new.
 #[utoipa::path(post, path = "/device/v1/checkin", tag = "device", request_body = Object,
     responses((status = 200, description = "What to do", body = Object)))]
 pub(crate) async fn check_in(
@@ -168,7 +169,7 @@ pub(crate) async fn check_in(
     Ok(Json(app.check_in(device, &request).await?))
 }
 
-/// What happened on the device; acknowledged after it is committed.
+/// Takes reports of what happened on the device; acknowledged after their commit.
 #[utoipa::path(post, path = "/device/v1/reports", tag = "device", request_body = Object,
     responses((status = 200, description = "The highest number held", body = Object)))]
 pub(crate) async fn reports(

@@ -1,4 +1,4 @@
-//! Devices, as people see them.
+//! Devices, as operators see them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
     Ok(DeviceView::new(&state, &reason, online))
 }
 
-/// Devices in the order of their ids.
+/// Lists devices in order of id.
 #[utoipa::path(get, path = "/api/v1/devices", tag = "devices", security(("token" = ["read"])),
     params(PageParams),
     responses((status = 200, description = "A page of devices", body = Page<DeviceView>)))]
@@ -54,7 +54,7 @@ pub(crate) async fn list(
     Ok(respond("/api/v1/devices", items, limit, |d| d.id.clone()))
 }
 
-/// One device.
+/// Returns one device.
 #[utoipa::path(get, path = "/api/v1/devices/{id}", tag = "devices", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The device")),
     responses((status = 200, description = "The device", body = DeviceView)))]
@@ -66,7 +66,7 @@ pub(crate) async fn get(
     Ok(Json(look(&app, parse(&id)?).await?))
 }
 
-/// Why a device is told what it is told: the whole chain of the decision.
+/// Explains why a device is told what it is told: the whole chain of the decision.
 #[utoipa::path(get, path = "/api/v1/devices/{id}/why", tag = "devices", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The device")),
     responses((status = 200, description = "The chain", body = WhyView)))]
@@ -78,7 +78,7 @@ pub(crate) async fn why(
     Ok(Json(app.why_device(parse(&id)?).await?.into()))
 }
 
-/// Events of a device, oldest first; the cursor of the last page continues from there.
+/// Lists the events of a device, oldest first; the cursor of the last page continues from there.
 #[utoipa::path(get, path = "/api/v1/devices/{id}/events", tag = "devices",
     security(("token" = ["read"])),
     params(("id" = String, Path, description = "The device"), PageParams),
@@ -96,7 +96,7 @@ pub(crate) async fn events(
     Ok(respond(&path, items, limit, |e| e.seq.to_string()))
 }
 
-/// Shuts a device out, from its next request on.
+/// Revokes a device, effective with its next request.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/revoke", tag = "devices",
     security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
     request_body = ReasonBody,
@@ -113,7 +113,7 @@ pub(crate) async fn revoke(
     Ok(Json(look(&app, id).await?))
 }
 
-/// Keeps a device from everything but the way back, until it is readmitted.
+/// Isolates a device: it may only roll back until it is readmitted.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/isolate", tag = "devices",
     security(("token" = ["respond"])), params(("id" = String, Path, description = "The device")),
     request_body = ReasonBody,
@@ -129,7 +129,7 @@ pub(crate) async fn isolate(
     Ok(Json(look(&app, id).await?))
 }
 
-/// Asks a device to make itself a new key; it does so with its next check-in.
+/// Asks a device to generate a new key; it does so at its next check-in.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/new-key", tag = "devices",
     security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
     request_body = ReasonBody,
@@ -145,7 +145,7 @@ pub(crate) async fn new_key(
     Ok(Json(look(&app, id).await?))
 }
 
-/// Lets a revoked or isolated device take part again. Its signed requests are counted anew.
+/// Readmits a revoked or isolated device. The numbering of its signed requests starts over.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/readmit", tag = "devices",
     security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
     request_body = ReasonBody,
@@ -162,7 +162,7 @@ pub(crate) async fn readmit(
     Ok(Json(look(&app, id).await?))
 }
 
-/// Lets a device have a release again that it came back from.
+/// Lifts the quarantine of a release on a device that rolled back from it.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/lift-quarantine", tag = "devices",
     security(("token" = ["release"])), params(("id" = String, Path, description = "The device")),
     request_body = LiftBody,
@@ -182,12 +182,12 @@ pub(crate) async fn lift_quarantine(
 pub(crate) fn reason(text: &str) -> Result<String, ApiError> {
     let text: String = text.trim().chars().take(300).collect();
     if text.is_empty() {
-        return Err(ServiceError::invalid("give a reason: others will want to know").into());
+        return Err(ServiceError::invalid("a reason is required").into());
     }
     Ok(text)
 }
 
-/// Makes a join token with which devices enrol; it is shown once.
+/// Creates a join token for enrolling devices; it is shown once.
 #[utoipa::path(post, path = "/api/v1/join-tokens", tag = "devices",
     security(("token" = ["administer"])), request_body = JoinTokenBody,
     responses((status = 201, description = "The token", body = JoinTokenView)))]
@@ -201,7 +201,7 @@ pub(crate) async fn create_join_token(
     }
     let valid = body.valid_s.unwrap_or(86_400);
     if !(60..=365 * 86_400).contains(&valid) {
-        return Err(ServiceError::invalid("valid_s: a minute to a year").into());
+        return Err(ServiceError::invalid("valid_s: must be 60 to 31536000 (one minute to one year)").into());
     }
     let new = NewJoinToken {
         product: parse(&body.product)?,

@@ -1,4 +1,4 @@
-//! The one door from errors to HTTP.
+//! Conversion of errors to HTTP responses, in one place.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use tidegate_protocol::error_chain;
 
 use crate::service::ServiceError;
 
-/// A service's refusal or failure, on its way out.
+/// Refusal or failure of a service, to be sent as a response.
 #[derive(Debug)]
 pub(crate) struct ApiError(pub(crate) ServiceError);
 
@@ -21,7 +21,7 @@ impl<E: Into<ServiceError>> From<E> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if self.0.is_internal() {
-            // Logged once, here; the caller is told that it happened, not what.
+            // Logged once, here; the caller is told that it happened, but not the details.
             tracing::error!(error = error_chain(&self.0), "a request failed");
         }
         let problem = self.0.problem();
@@ -46,5 +46,5 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What a handler answers.
+/// Result of a handler.
 pub(crate) type ApiResult<T> = Result<T, ApiError>;

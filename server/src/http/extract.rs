@@ -1,4 +1,5 @@
-//! Extractors: who asks, and what they say. Their refusals are problems like all others.
+//! Extractors for the caller and the contents of a request. Their refusals are problem documents
+//! like all others.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError>
     })?;
     if !operator.role.may(need) {
         let text = format!(
-            "this needs the right to {need}; your token is a {}",
+            "this requires the right to {need}; your token has the role {}",
             operator.role
         );
         return Err(ServiceError::refuse(ProblemCode::Forbidden, text).into());
@@ -51,17 +52,17 @@ macro_rules! operators {
 }
 
 operators! {
-    /// An operator who may look.
+    /// Operator with the right to read.
     Reader => Read;
-    /// An operator who may stop and take back.
+    /// Operator with the right to respond: stop and roll back.
     Responder => Respond;
-    /// An operator who may publish and roll out.
+    /// Operator with the right to release: publish and roll out.
     Releaser => Release;
-    /// An operator who may manage tokens and devices.
+    /// Operator with the right to administer: manage tokens and devices.
     Administrator => Administer;
 }
 
-/// A device with a session.
+/// Device with a session.
 pub(crate) struct Session(pub(crate) DeviceId);
 
 impl FromRequestParts<Arc<App>> for Session {
@@ -110,7 +111,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// Parts of the path, as text: the handler parses them into types that can refuse.
+/// Path segments as text: the handler parses them into types that can refuse.
 pub(crate) struct Segments<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
@@ -124,7 +125,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
     }
 }
 
-/// Parses a value that came as text.
+/// Parses a value sent as text.
 pub(crate) fn parse<T>(text: &str) -> Result<T, ApiError>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,

@@ -18,34 +18,34 @@ use super::extract::{Params, Segments, parse};
 use crate::app::App;
 use crate::service::ServiceError;
 
-/// How long an answer may be kept, in seconds. A new minimum is in force everywhere after it.
+/// Time an answer may be cached, in seconds. A new minimum is in force everywhere after it.
 const MAX_AGE: u32 = 30;
 
 const TLS: HeaderName = HeaderName::from_static("tidegate-client-tls");
 const CAPABILITIES: HeaderName = HeaderName::from_static("tidegate-client-capabilities");
 
-/// How the gate is to say no.
+/// Options for how the gate refuses.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct GateParams {
-    /// The status of a refusal: 426 by default; 403 for nginx's `auth_request`, which knows no
-    /// other.
+    /// The status of a refusal: 426 by default; 403 for nginx's `auth_request`, which understands
+    /// no other.
     #[param(example = 403)]
     deny: Option<u16>,
 }
 
-/// Whether a client of a version may still connect: 204, or 426 with the version to go to, the
-/// one to install first, where and why. Needs no token. The headers `Tidegate-Client-Tls`
-/// (`TLSv1.2`, as nginx writes `$ssl_protocol`) and `Tidegate-Client-Capabilities` (names
-/// separated by commas) are judged where they are sent.
+/// Tells whether a client of a version may still connect: 204 if so; otherwise 426 with the reason,
+/// the version to upgrade to, the one to install first and where to get it. Needs no token. The
+/// headers `Tidegate-Client-Tls` (`TLSv1.2`, as nginx writes `$ssl_protocol`) and
+/// `Tidegate-Client-Capabilities` (names separated by commas) are checked if sent.
 #[utoipa::path(get, path = "/v1/gate/{product}/{version}", tag = "gate",
     params(("product" = String, Path, description = "The product"),
-           ("version" = String, Path, description = "What the client runs"),
-           ("Tidegate-Client-Tls" = Option<String>, Header, description = "The TLS that it speaks"),
-           ("Tidegate-Client-Capabilities" = Option<String>, Header, description = "What it can do"),
+           ("version" = String, Path, description = "Version the client runs"),
+           ("Tidegate-Client-Tls" = Option<String>, Header, description = "TLS version of the client's connection"),
+           ("Tidegate-Client-Capabilities" = Option<String>, Header, description = "Capabilities of the client"),
            GateParams),
-    responses((status = 204, description = "It may connect; `Sunset` says until when, where that is announced"),
-              (status = 426, description = "It may not", body = TurnedAwayView)))]
+    responses((status = 204, description = "The client may connect; `Sunset` gives the announced end of life, if any"),
+              (status = 426, description = "The client may not connect", body = TurnedAwayView)))]
 pub(crate) async fn ask(
     State(app): State<Arc<App>>,
     Segments(segments): Segments<Vec<String>>,
@@ -54,7 +54,7 @@ pub(crate) async fn ask(
 ) -> ApiResult<Response> {
     let mut segments = segments.into_iter();
     let product: ProductName = parse(&segments.next().unwrap_or_default())?;
-    // Nothing where a client names no version: `/v1/gate/{product}/`.
+    // Empty if the client names no version: `/v1/gate/{product}/`.
     let version = segments.next().unwrap_or_default();
     let named = version.trim().trim_start_matches('v');
     let version: Option<Version> = named.parse().ok();
@@ -65,7 +65,7 @@ pub(crate) async fn ask(
             .map(str::trim)
             .filter(|v| !v.is_empty())
     };
-    // A client that names no version that can be read is older than all that can.
+    // A client without a readable version counts as older than all others.
     let judged = version.clone().unwrap_or(Version::new(0, 0, 0));
     let client = Client {
         version: &judged,
@@ -83,7 +83,7 @@ pub(crate) async fn ask(
     let deny = match params.deny {
         None | Some(426) => StatusCode::UPGRADE_REQUIRED,
         Some(403) => StatusCode::FORBIDDEN,
-        Some(_) => return Err(ServiceError::invalid("deny: 426 or 403").into()),
+        Some(_) => return Err(ServiceError::invalid("deny: must be 426 or 403").into()),
     };
     let plan = app.fleet.plan();
     let Some(settings) = plan.settings.get(&product) else {
@@ -100,7 +100,7 @@ pub(crate) async fn ask(
                 .find(|(_, r)| r.stage == Stage::Ga)
                 .map(|(version, _)| version.clone());
             let detail = format!(
-                "{:?} is no version",
+                "{:?} is not a version",
                 named.chars().take(40).collect::<String>()
             );
             let away = TurnedAway {
@@ -117,7 +117,7 @@ pub(crate) async fn ask(
     if let Ok(value) = HeaderValue::from_str(&format!("public, max-age={MAX_AGE}")) {
         headers.insert(header::CACHE_CONTROL, value);
     }
-    // What is judged is part of the question, for whoever keeps answers.
+    // The answer depends on these headers, so caches must keep one per value.
     headers.insert(
         header::VARY,
         HeaderValue::from_static("Tidegate-Client-Tls, Tidegate-Client-Capabilities"),
@@ -163,7 +163,7 @@ fn turned_away(away: &TurnedAway, url: &str, deny: StatusCode) -> Response {
     response
 }
 
-/// A header, where its value can be one: a notice may hold what no header can.
+/// Inserts a header if its value is valid: a notice may contain characters that no header can.
 fn insert(response: &mut Response, name: &'static str, value: &str) {
     let visible: String = value.chars().filter(|c| !c.is_control()).collect();
     if let Ok(value) = HeaderValue::from_str(&visible) {
@@ -173,7 +173,7 @@ fn insert(response: &mut Response, name: &'static str, value: &str) {
     }
 }
 
-/// RFC 9110 5.6.7.
+/// Formats a time as an HTTP date (RFC 9110 5.6.7).
 fn http_date(at: Timestamp) -> String {
     jiff::Timestamp::from_second(at.as_secs()).map_or_else(
         |_| time(at),

@@ -11,12 +11,12 @@ use serde_json::json;
 use crate::app::App;
 use crate::metrics::RoleLabel;
 
-/// Whether the process runs: nothing else is asked.
+/// Liveness: whether the process runs; nothing else is checked.
 pub(crate) async fn healthz() -> impl IntoResponse {
     Json(json!({ "status": "ok" }))
 }
 
-/// Whether requests can be served: database, blobs, not stopping.
+/// Readiness: whether requests can be served (database, blobs, not stopping).
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let database = app.db.is_ready().await;
     let blobs = app.blobs.is_ready().await;
@@ -32,7 +32,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     )
 }
 
-/// What Prometheus scrapes.
+/// Metrics, in the format that Prometheus scrapes.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     app.metrics
         .devices

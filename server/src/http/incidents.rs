@@ -1,4 +1,4 @@
-//! Incidents and holds: what responders do.
+//! Incidents and holds: the actions of responders.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::service::access::Operator;
 use crate::service::holds::NewHold;
 use crate::service::incidents::ReturnOf;
 
-/// Takes a rollout or a release back, as its body says.
+/// Rolls back a rollout or a release, as the body says.
 pub(crate) async fn order_return(
     app: &App,
     by: &Operator,
@@ -37,7 +37,7 @@ pub(crate) async fn order_return(
     Ok(Json(incident.into()))
 }
 
-/// Incidents, newest first.
+/// Lists incidents, newest first.
 #[utoipa::path(get, path = "/api/v1/incidents", tag = "incidents", security(("token" = ["read"])),
     params(PageParams),
     responses((status = 200, description = "A page of incidents", body = Page<IncidentSummary>)))]
@@ -69,7 +69,7 @@ pub(crate) async fn list(
     ))
 }
 
-/// An incident: the blast-radius sheet, and how far the way back is.
+/// Returns an incident: the blast-radius sheet and the progress of the rollback.
 #[utoipa::path(get, path = "/api/v1/incidents/{id}", tag = "incidents", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The incident")),
     responses((status = 200, description = "The incident", body = IncidentView)))]
@@ -81,8 +81,8 @@ pub(crate) async fn get(
     Ok(Json(app.incident(parse(&id)?).await?.into()))
 }
 
-/// A fleet order: devices in their rollback window keep the previous version longer, or until
-/// pruning is unfrozen. Never asks for a revision or an approval.
+/// Extends the rollback window: devices in it keep the previous version longer, or until pruning is
+/// unfrozen. Never asks for a revision or an approval.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/keep-previous", tag = "incidents", security(("token" = ["respond"])),
     params(("id" = String, Path, description = "The rollout")), request_body = KeepBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]
@@ -95,7 +95,7 @@ pub(crate) async fn keep_previous(
     let reason = needed_reason(&body.reason)?;
     if body.seconds == 0 && body.frozen.is_none() {
         return Err(
-            ServiceError::invalid("say how many seconds longer, or whether it is frozen").into(),
+            ServiceError::invalid("give a number of seconds, or set frozen").into(),
         );
     }
     let ordered = app
@@ -104,7 +104,7 @@ pub(crate) async fn keep_previous(
     Ok(Json(ordered.into()))
 }
 
-/// The holds in force.
+/// Lists the holds in force.
 #[utoipa::path(get, path = "/api/v1/holds", tag = "incidents", security(("token" = ["read"])),
     params(PageParams),
     responses((status = 200, description = "A page of holds", body = Page<HoldView>)))]
@@ -126,11 +126,11 @@ pub(crate) async fn list_holds(
     }))
 }
 
-/// Keeps devices from a release, while the rest goes on.
+/// Holds a release back from devices, while the rollout continues for the rest.
 #[utoipa::path(post, path = "/api/v1/holds", tag = "incidents", security(("token" = ["respond"])),
     request_body = HoldBody,
     responses((status = 201, description = "The hold", body = HoldView),
-              (status = 200, description = "What it would be", body = HoldView)))]
+              (status = 200, description = "Preview (dry run)", body = HoldView)))]
 pub(crate) async fn create_hold(
     State(app): State<Arc<App>>,
     Responder(by): Responder,
@@ -156,7 +156,7 @@ pub(crate) async fn create_hold(
 /// Lifts a hold: its devices may have the release again.
 #[utoipa::path(post, path = "/api/v1/holds/{id}/lift", tag = "incidents", security(("token" = ["release"])),
     params(("id" = String, Path, description = "The hold")), request_body = OrderBody,
-    responses((status = 204, description = "It is lifted")))]
+    responses((status = 204, description = "The hold is lifted")))]
 pub(crate) async fn lift_hold(
     State(app): State<Arc<App>>,
     Releaser(by): Releaser,

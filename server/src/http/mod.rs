@@ -1,4 +1,4 @@
-//! HTTP: extract, call one service, wrap. One file a resource.
+//! HTTP handlers: parse the request, call one service, build the response. One file per resource.
 
 mod blobs;
 mod bundles;
@@ -44,9 +44,9 @@ use crate::service::ServiceError;
 
 use error::ApiError;
 
-/// JSON bodies are small; artifacts go through a route of their own.
+/// Maximum size of a JSON body; artifacts have a route of their own.
 const MAX_BODY: usize = 2 << 20;
-/// Longer than the longest held check-in.
+/// Timeout of a request: longer than the longest held check-in.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[derive(OpenApi)]
@@ -60,17 +60,17 @@ const TIMEOUT: Duration = Duration::from_secs(90);
     tags(
         (name = "releases", description = "Products, releases, artifacts"),
         (name = "trust", description = "Signed metadata"),
-        (name = "rollouts", description = "Rollouts and what they do"),
-        (name = "devices", description = "Devices, seen by people"),
+        (name = "rollouts", description = "Rollouts"),
+        (name = "devices", description = "Devices, for operators"),
         (name = "incidents", description = "Rollbacks and holds"),
-        (name = "gate", description = "What business servers ask"),
+        (name = "gate", description = "Version gate, for business servers"),
         (name = "operators", description = "Tokens"),
-        (name = "device", description = "What agents speak"),
+        (name = "device", description = "Device API, for agents"),
     )
 )]
 struct ApiDoc;
 
-/// The routes and the document that describes them; both come from one list.
+/// Routes and the document that describes them, both from one list.
 fn api() -> OpenApiRouter<Arc<App>> {
     let mut doc = ApiDoc::openapi();
     let components = doc.components.get_or_insert_default();
@@ -138,7 +138,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     api().into_openapi()
 }
 
-/// Everything that is served on the main address.
+/// Router of the main address.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (api, doc) = api().split_for_parts();
     let doc: Arc<str> = doc.to_json().unwrap_or_default().into();
@@ -162,7 +162,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             axum::http::StatusCode::REQUEST_TIMEOUT,
             TIMEOUT,
         ));
-    // Uploads and downloads take as long as they take.
+    // No timeout here: uploads and downloads take as long as they need.
     let unlimited = Router::new()
         .route("/blobs/{sha256}", axum::routing::get(blobs::get))
         .route("/targets/{*path}", axum::routing::get(blobs::target))
@@ -172,16 +172,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(|| async {
             ApiError(ServiceError::refuse(
                 ProblemCode::NotFound,
-                "there is nothing at this address",
+                "no such path",
             ))
         })
         .method_not_allowed_fallback(|| async {
-            let text = "this address does not take this method";
+            let text = "this path does not support this method";
             ApiError(ServiceError::refuse(ProblemCode::MethodNotAllowed, text))
         })
         .layer(CatchPanicLayer::custom(
             |_: Box<dyn std::any::Any + Send>| {
-                let text = "an error inside the server; it is in the log";
+                let text = "internal server error; see the server's log";
                 ApiError(ServiceError::refuse(ProblemCode::Internal, text)).into_response()
             },
         ))
@@ -189,14 +189,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// What is served on the metrics address.
+/// Router of the metrics address.
 pub(crate) fn metrics_router(app: Arc<App>) -> Router {
     Router::new()
         .route("/metrics", axum::routing::get(health::metrics))
         .with_state(app)
 }
 
-/// Counts a request for as long as it is under way; also when its client goes away.
+/// Counts a request while it is in progress, even if its client hangs up.
 struct UnderWay<'a> {
     app: &'a App,
     count: usize,
@@ -217,9 +217,9 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What changes something is done to its end, also when its client hangs up in the middle: what
-/// is committed must reach the memory and the answer of the next request. A check-in is held and
-/// its offer is written by others; it ends with its client.
+/// Runs a request that changes something to its end, even if its client hangs up: what is committed
+/// must reach memory and be visible to the next request. A check-in is held, and its offer is
+/// written by another task; it ends with its client.
 async fn to_the_end(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if request.method().is_safe() || path == paths::CHECK_IN {
@@ -229,17 +229,17 @@ async fn to_the_end(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that ends cancels it.
+            // Cancelled only when the runtime shuts down.
             Err(_) => ApiError(ServiceError::refuse(
                 ProblemCode::Overloaded,
-                "the server stops; come back later",
+                "the server is shutting down; try again later",
             ))
             .into_response(),
         },
     }
 }
 
-/// One log line and one request id a request; never a token, a query or a body.
+/// Writes one log line per request and assigns it an id; never logs a token, a query or a body.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = hex::encode(random::bytes::<8>());
     let method = request.method().clone();
@@ -251,7 +251,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let began = Instant::now();
     let under_way = UnderWay::begin(&app);
     let mut response = if under_way.count > app.settings.max_requests {
-        let text = "too many requests are under way; come back later";
+        let text = "too many requests in progress; try again later";
         ApiError(ServiceError::refuse(ProblemCode::Overloaded, text)).into_response()
     } else {
         next.run(request).instrument(span).await

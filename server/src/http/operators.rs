@@ -13,7 +13,7 @@ use super::error::ApiResult;
 use super::extract::{Administrator, Body, Reader, Segments, parse};
 use crate::app::App;
 
-/// Who the token belongs to.
+/// Returns the name and role of the token.
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "operators", security(("token" = ["read"])),
     responses((status = 200, description = "Name and role", body = WhoamiView)))]
 pub(crate) async fn whoami(Reader(by): Reader) -> Json<WhoamiView> {
@@ -23,7 +23,7 @@ pub(crate) async fn whoami(Reader(by): Reader) -> Json<WhoamiView> {
     })
 }
 
-/// The tokens that are not revoked; never their secrets.
+/// Lists the tokens that are not revoked; never their secrets.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "operators", security(("token" = ["administer"])),
     responses((status = 200, description = "The tokens", body = [TokenView])))]
 pub(crate) async fn list(
@@ -36,7 +36,7 @@ pub(crate) async fn list(
     ))
 }
 
-/// Makes a token; its secret is shown once.
+/// Creates a token; its secret is shown once.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "operators", security(("token" = ["administer"])),
     request_body = TokenBody,
     responses((status = 201, description = "The token with its secret", body = TokenView)))]

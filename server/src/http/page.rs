@@ -1,4 +1,4 @@
-//! Pages of lists: opaque cursors, `Link`, never a total count.
+//! Pagination of lists: opaque cursors, `Link`, never a total count.
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -11,23 +11,23 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::ApiError;
 use crate::service::ServiceError;
 
-/// The largest page.
+/// Maximum number of items in a page.
 const MAX: u32 = 200;
 
-/// Which page of a list.
+/// Query parameters that select a page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageParams {
-    /// How many items, 1 to 200.
+    /// Number of items, 1 to 200; 50 by default.
     #[param(minimum = 1, maximum = 200)]
     pub(crate) limit: Option<u32>,
-    /// Where the last page ended: its `next_cursor`.
+    /// End of the previous page: its `next_cursor`.
     pub(crate) cursor: Option<String>,
-    /// Only of this product.
+    /// Only items of this product.
     pub(crate) product: Option<String>,
-    /// Only in this region (devices).
+    /// Only devices in this region.
     pub(crate) region: Option<String>,
-    /// Only in this state (deployments).
+    /// Only deployments in this state.
     pub(crate) state: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct PageParams {
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// Where the next page begins; absent on the last one.
+    /// Cursor of the next page; absent on the last one.
     pub next_cursor: Option<String>,
 }
 
@@ -49,18 +49,18 @@ impl PageParams {
         }
     }
 
-    /// The number that the cursor holds; 0 for the first page.
+    /// Number held by the cursor; 0 for the first page.
     pub(crate) fn number(&self) -> Result<i64, ApiError> {
         let position = self.position()?;
         if position.is_empty() {
             return Ok(0);
         }
         position.parse().map_err(|_| {
-            ServiceError::invalid("cursor: not one of this list; begin without a cursor").into()
+            ServiceError::invalid("cursor: not valid for this list; start without a cursor").into()
         })
     }
 
-    /// The position that the cursor holds; empty for the first page.
+    /// Position held by the cursor; empty for the first page.
     pub(crate) fn position(&self) -> Result<String, ApiError> {
         let Some(cursor) = &self.cursor else {
             return Ok(String::new());
@@ -70,17 +70,17 @@ impl PageParams {
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or_else(|| {
-                ServiceError::invalid("cursor: not one of ours; begin without a cursor").into()
+                ServiceError::invalid("cursor: not valid; start without a cursor").into()
             })
     }
 }
 
-/// The opaque form of a position.
+/// Encodes a position as an opaque cursor.
 pub fn cursor(position: &str) -> String {
     URL_SAFE_NO_PAD.encode(position)
 }
 
-/// A page as a response. A full page may be followed by another one.
+/// Builds the response for a page. A full page may be followed by another one.
 pub(crate) fn respond<T: Serialize>(
     path: &str,
     items: Vec<T>,

@@ -22,7 +22,7 @@ use crate::store::products::ProductSettings;
 use tidegate_delta::Limits;
 use tidegate_domain::version_gate::Tls;
 
-/// Every product.
+/// Lists all products.
 #[utoipa::path(get, path = "/api/v1/products", tag = "releases", security(("token" = ["read"])),
     responses((status = 200, description = "The products", body = [ProductView])))]
 pub(crate) async fn list_products(
@@ -39,7 +39,7 @@ pub(crate) async fn list_products(
     ))
 }
 
-/// Makes a product. Making it again changes nothing.
+/// Creates a product. Idempotent.
 #[utoipa::path(post, path = "/api/v1/products", tag = "releases", security(("token" = ["release"])),
     request_body = ProductBody,
     responses((status = 201, description = "It is there", body = ProductView),
@@ -58,7 +58,7 @@ pub(crate) async fn create_product(
     Ok((status, Json(ProductView { name: body.name })).into_response())
 }
 
-/// A product's releases, newest first.
+/// Lists a product's releases, newest first.
 #[utoipa::path(get, path = "/api/v1/products/{product}/releases", tag = "releases",
     security(("token" = ["read"])), params(("product" = String, Path, description = "The product")),
     responses((status = 200, description = "The releases", body = [ReleaseView])))]
@@ -73,7 +73,7 @@ pub(crate) async fn list_releases(
     ))
 }
 
-/// Makes a draft release. Making it again changes nothing.
+/// Creates a draft release. Idempotent.
 #[utoipa::path(post, path = "/api/v1/products/{product}/releases", tag = "releases",
     security(("token" = ["release"])), params(("product" = String, Path, description = "The product")),
     request_body = ReleaseBody,
@@ -97,7 +97,7 @@ pub(crate) async fn create_release(
     Ok((status, Json(ReleaseView::new(release, &[]))).into_response())
 }
 
-/// A release with its artifacts.
+/// Returns a release with its artifacts.
 #[utoipa::path(get, path = "/api/v1/products/{product}/releases/{version}", tag = "releases",
     security(("token" = ["read"])),
     params(("product" = String, Path, description = "The product"), ("version" = String, Path, description = "The version")),
@@ -116,7 +116,7 @@ pub(crate) async fn get_release(
         .into_response())
 }
 
-/// Gives a release a stage. Forward only; skipping one needs a reason.
+/// Promotes a release to a stage. Forward only; skipping a stage needs a reason.
 #[utoipa::path(post, path = "/api/v1/products/{product}/releases/{version}/promote", tag = "releases",
     security(("token" = ["release"])),
     params(("product" = String, Path, description = "The product"), ("version" = String, Path, description = "The version")),
@@ -137,7 +137,7 @@ pub(crate) async fn promote(
     Ok(Json(ReleaseView::new(release, &[])))
 }
 
-/// Gives a draft release an artifact whose bytes were uploaded before.
+/// Adds an artifact to a draft release. Its bytes must have been uploaded before.
 #[utoipa::path(post, path = "/api/v1/products/{product}/releases/{version}/artifacts", tag = "releases",
     security(("token" = ["release"])),
     params(("product" = String, Path, description = "The product"), ("version" = String, Path, description = "The version")),
@@ -156,7 +156,7 @@ pub(crate) async fn add_artifact(
     Ok(Json(ArtifactView::from(&artifact)))
 }
 
-/// The ways to fetch a release's artifacts: full payloads and deltas, those being made included.
+/// Lists the payloads of a release's artifacts: full ones and deltas, including those being built.
 #[utoipa::path(get, path = "/api/v1/products/{product}/releases/{version}/deltas", tag = "releases",
     security(("token" = ["read"])),
     params(("product" = String, Path, description = "The product"), ("version" = String, Path, description = "The version")),
@@ -172,7 +172,7 @@ pub(crate) async fn list_payloads(
     ))
 }
 
-/// Takes every rollout of a release back. One person, no approval, no `If-Match`. The answer is
+/// Rolls back every rollout of a release. Needs one person, no approval and no `If-Match`. Returns
 /// the blast-radius sheet.
 #[utoipa::path(post, path = "/api/v1/products/{product}/releases/{version}/rollback", tag = "incidents",
     security(("token" = ["respond"])),
@@ -189,8 +189,8 @@ pub(crate) async fn roll_back_release(
     super::incidents::order_return(&app, &by, what, &body).await
 }
 
-/// Announces the end of a release's life. When it comes the release is offered no more, and the
-/// version gate turns its clients away.
+/// Announces the end of life of a release. From then on it is no longer offered, and the version
+/// gate refuses its clients.
 #[utoipa::path(post, path = "/api/v1/products/{product}/releases/{version}/eol", tag = "releases",
     security(("token" = ["release"])),
     params(("product" = String, Path, description = "The product"), ("version" = String, Path, description = "The version")),
@@ -211,7 +211,7 @@ pub(crate) async fn announce_eol(
     Ok(Json(ReleaseView::new(release, &[])))
 }
 
-/// What holds for a whole product.
+/// Returns the settings of a product.
 #[utoipa::path(get, path = "/api/v1/products/{product}/settings", tag = "releases",
     security(("token" = ["read"])), params(("product" = String, Path, description = "The product")),
     responses((status = 200, description = "The settings", body = SettingsBody)))]
@@ -223,11 +223,11 @@ pub(crate) async fn get_settings(
     Ok(Json(app.settings(&parse(&product)?).await?.into()))
 }
 
-/// Sets what holds for a whole product.
+/// Replaces the settings of a product.
 #[utoipa::path(put, path = "/api/v1/products/{product}/settings", tag = "releases",
     security(("token" = ["administer"])), params(("product" = String, Path, description = "The product")),
     request_body = SettingsBody,
-    responses((status = 200, description = "The settings after it", body = SettingsBody)))]
+    responses((status = 200, description = "The updated settings", body = SettingsBody)))]
 pub(crate) async fn put_settings(
     State(app): State<Arc<App>>,
     Administrator(by): Administrator,
@@ -244,7 +244,7 @@ pub(crate) async fn put_settings(
         .iter()
         .any(|scheme| url.starts_with(scheme));
     if !url.is_empty() && (!web || url.chars().any(|c| c.is_control() || c.is_whitespace())) {
-        let text = "upgrade_url: an address that begins with https:// or http://";
+        let text = "upgrade_url: must start with https:// or http://";
         return Err(ServiceError::invalid(text).into());
     }
     if body.approvals > 10 {
@@ -280,7 +280,7 @@ pub(crate) async fn put_settings(
     Ok(Json(settings.into()))
 }
 
-/// Smallest chunk, in KiB: each costs a request and 90 bytes of manifest.
+/// Minimum chunk size, in KiB: each chunk costs a request and 90 bytes of manifest.
 const LEAST_CHUNK_KIB: u32 = 64;
 
 fn is_capability(name: &str) -> bool {

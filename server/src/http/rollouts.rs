@@ -26,7 +26,7 @@ use crate::service::{ServiceError, presets};
 use crate::store::changes::ChangeKind;
 use crate::store::policy::SILENT_AFTER;
 
-/// Rollouts, newest first.
+/// Lists rollouts, newest first.
 #[utoipa::path(get, path = "/api/v1/rollouts", tag = "rollouts", security(("token" = ["read"])),
     params(PageParams),
     responses((status = 200, description = "A page of rollouts", body = Page<RolloutView>)))]
@@ -64,8 +64,8 @@ pub(crate) async fn list(
     ))
 }
 
-/// Makes a rollout as a draft, or shows what it would be (`dry_run`). With an
-/// `Idempotency-Key`, repeating the request makes no second one.
+/// Creates a draft rollout, or previews it (`dry_run`). With an `Idempotency-Key`, repeating the
+/// request creates no second one.
 #[utoipa::path(post, path = "/api/v1/rollouts", tag = "rollouts", security(("token" = ["release"])),
     params(("Idempotency-Key" = Option<String>, Header, description = "At most 100 characters")),
     request_body = RolloutBody,
@@ -84,8 +84,8 @@ pub(crate) async fn create(
         return Err(ServiceError::invalid("Idempotency-Key: 1 to 100 visible characters").into());
     }
     let dry_run = body.dry_run;
-    // The key belongs to its bearer and to exactly this request.
-    // An empty text would make every request the same one.
+    // The key is bound to its bearer and to exactly this request. A failure to serialize is an
+    // error: an empty text would make all requests look the same.
     let text = serde_json::to_vec(&body).map_err(ServiceError::invalid)?;
     let fingerprint = tidegate_delta::sha256(&text);
     let key = key.map(|k| format!("{}/{k}", by.name));
@@ -103,7 +103,7 @@ pub(crate) async fn create(
     Ok((status, view(RolloutView::new(standing, dry_run))).into_response())
 }
 
-/// Refuses fields that mean nothing.
+/// Refuses unknown fields.
 pub(super) fn no_unknown(
     unknown: &std::collections::BTreeMap<String, serde_json::Value>,
 ) -> Result<(), ApiError> {
@@ -111,12 +111,12 @@ pub(super) fn no_unknown(
         None => Ok(()),
         Some(name) => {
             let name: String = name.chars().take(60).collect();
-            Err(ServiceError::invalid(format!("there is no field {name:?}")).into())
+            Err(ServiceError::invalid(format!("unknown field {name:?}")).into())
         }
     }
 }
 
-/// The rollout that a body asks for; a preset needs to know how many devices a region has.
+/// Builds the rollout that a body asks for; a preset needs the number of devices in each region.
 fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
     no_unknown(&body.unknown)?;
     let (product, version) = (parse(&body.product)?, parse(&body.release)?);
@@ -128,7 +128,7 @@ fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(name) = &body.preset {
         if !waves.is_empty() {
-            return Err(ServiceError::invalid("name waves or a preset, not both").into());
+            return Err(ServiceError::invalid("give either waves or a preset, not both").into());
         }
         let preset = presets::find(name)?;
         let regions = body
@@ -141,12 +141,12 @@ fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
         waves = preset.waves(&regions, batch, &devices)?;
         policy = policy.or(preset.policy);
     }
-    // Nobody is silent who has only not been due.
+    // A device that was merely not due to check in must not count as silent.
     let usual = app.settings.devices.offline_after().max(SILENT_AFTER);
     let after = policy.silent_after_s.get_or_insert(usual.as_secs());
     if Duration::from_secs(*after) < app.settings.devices.offline_after() {
         let text = format!(
-            "silent_after_s: at least {}, or devices are silent between two check-ins",
+            "silent_after_s: at least {}, or devices would count as silent between two check-ins",
             app.settings.devices.offline_after().as_secs()
         );
         return Err(ServiceError::invalid(text).into());
@@ -179,7 +179,7 @@ pub(super) fn view(view: RolloutView) -> Response {
         .into_response()
 }
 
-/// A rollout: waves, counts, and why it does no more.
+/// Returns a rollout: waves, counts, and the reason it does not proceed.
 #[utoipa::path(get, path = "/api/v1/rollouts/{id}", tag = "rollouts", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The rollout")),
     responses((status = 200, description = "The rollout", body = RolloutView)))]
@@ -194,7 +194,7 @@ pub(crate) async fn get(
     )))
 }
 
-/// The reason of an order that needs one.
+/// Checks the reason of an order that needs one.
 pub(crate) fn needed_reason(text: &str) -> Result<String, ApiError> {
     let reason: String = text.trim().chars().take(300).collect();
     if reason.is_empty() {
@@ -203,7 +203,7 @@ pub(crate) fn needed_reason(text: &str) -> Result<String, ApiError> {
     Ok(reason)
 }
 
-/// The revision that the caller saw, if they say so.
+/// Revision the caller saw, from `If-Match`; `None` if it is absent or `*`.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     match headers
         .get(header::IF_MATCH)
@@ -230,7 +230,7 @@ async fn order(
     Ok(view(RolloutView::from(ordered)))
 }
 
-/// Starts a draft. `If-Match` is honoured where it is sent.
+/// Starts a draft, now or at a given time. `If-Match` is honoured if sent.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/start", tag = "rollouts", security(("token" = ["release"])),
     params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]
@@ -250,8 +250,8 @@ pub(crate) async fn start(
     widen(&app, &by, id, ChangeKind::Start, None, &headers, &body).await
 }
 
-/// Why a rollout does what it does: what it waits for, whom it does not concern, what failed and
-/// what the failures have in common.
+/// Explains the state of a rollout: what it waits for, which devices it does not apply to, what
+/// failed and what the failures have in common.
 #[utoipa::path(get, path = "/api/v1/rollouts/{id}/why", tag = "rollouts", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The rollout")),
     responses((status = 200, description = "Why", body = WhyRolloutView)))]
@@ -263,7 +263,7 @@ pub(crate) async fn why(
     Ok(Json(app.why_rollout(parse(&id)?).await?.into()))
 }
 
-/// Holds a rollout; devices under way go on.
+/// Pauses a rollout; devices in flight continue.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/pause", tag = "rollouts", security(("token" = ["respond"])),
     params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]
@@ -287,7 +287,7 @@ pub(crate) async fn pause(
     .await
 }
 
-/// Lets a paused or halted rollout go on.
+/// Resumes a paused or halted rollout.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/resume", tag = "rollouts", security(("token" = ["release"])),
     params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]
@@ -311,7 +311,7 @@ pub(crate) async fn resume(
     .await
 }
 
-/// Stops a rollout at once; devices that have not switched are called off. Never asks for a
+/// Halts a rollout at once; devices that have not switched are called off. Never asks for a
 /// revision or an approval.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/halt", tag = "rollouts", security(("token" = ["respond"])),
     params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
@@ -335,8 +335,8 @@ pub(crate) async fn halt(
     .await
 }
 
-/// Stops a rollout and sends the devices that switched back. One person, no revision, no
-/// approval. The answer is the blast-radius sheet.
+/// Halts a rollout and rolls back the devices that switched. Needs one person, no revision and no
+/// approval. Returns the blast-radius sheet.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/rollback", tag = "incidents", security(("token" = ["respond"])),
     params(("id" = String, Path, description = "The rollout")), request_body = RollbackBody,
     responses((status = 200, description = "The incident", body = IncidentView)))]
@@ -350,7 +350,7 @@ pub(crate) async fn roll_back(
     super::incidents::order_return(&app, &by, what, &body).await
 }
 
-/// Gives a rollout up; devices stay where they are.
+/// Cancels a rollout; devices stay on the release they run.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/cancel", tag = "rollouts", security(("token" = ["respond"])),
     params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]
@@ -374,7 +374,7 @@ pub(crate) async fn cancel(
     .await
 }
 
-/// The deployments of a rollout.
+/// Lists the deployments of a rollout.
 #[utoipa::path(get, path = "/api/v1/rollouts/{id}/deployments", tag = "rollouts",
     security(("token" = ["read"])), params(("id" = String, Path, description = "The rollout"), PageParams),
     responses((status = 200, description = "A page of deployments", body = Page<DeploymentView>)))]
@@ -393,7 +393,7 @@ pub(crate) async fn deployments(
     Ok(respond(&path, items, limit, |d| d.id.clone()))
 }
 
-/// What happened in a rollout, oldest first; the cursor of the last page goes on from there.
+/// Lists the events of a rollout, oldest first; the cursor of the last page continues from there.
 #[utoipa::path(get, path = "/api/v1/rollouts/{id}/events", tag = "rollouts",
     security(("token" = ["read"])), params(("id" = String, Path, description = "The rollout"), PageParams),
     responses((status = 200, description = "A page of events", body = Page<EventView>)))]

@@ -1,4 +1,4 @@
-//! Signed metadata: up from people, down to devices.
+//! Signed metadata: uploaded by people, served to devices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::error::ApiResult;
 use super::extract::{Administrator, Body, Reader, Releaser, Segments};
 use crate::app::App;
 
-/// What the server signs with, and what it holds.
+/// Returns the online keys the server signs with, and the metadata it holds.
 #[utoipa::path(get, path = "/api/v1/trust", tag = "trust", security(("token" = ["read"])),
     responses((status = 200, description = "Public online keys, versions, root", body = TrustView)))]
 pub(crate) async fn get_trust(
@@ -48,7 +48,7 @@ fn view(app: &App) -> TrustView {
     }
 }
 
-/// Takes offline-signed files, all or none, and signs the repository anew.
+/// Takes offline-signed files, all or none, and re-signs the repository.
 #[utoipa::path(post, path = "/api/v1/trust/metadata", tag = "trust", security(("token" = ["release"])),
     request_body = MetadataBody,
     responses((status = 200, description = "Newest version of each role", body = BTreeMap<String, u64>)))]
@@ -68,7 +68,7 @@ pub(crate) async fn upload_metadata(
     Ok(Json(app.upload_metadata(&by, &files).await?))
 }
 
-/// Files that still wait for signatures.
+/// Lists the files that still wait for signatures.
 #[utoipa::path(get, path = "/api/v1/trust/drafts", tag = "trust", security(("token" = ["read"])),
     responses((status = 200, description = "Each draft and who has signed it", body = [DraftView])))]
 pub(crate) async fn drafts(
@@ -79,10 +79,10 @@ pub(crate) async fn drafts(
     Ok(Json(drafts.into_iter().map(DraftView::from).collect()))
 }
 
-/// Takes a file that carries some of its signatures; when there are enough, it is in force.
+/// Takes a file that carries some of its signatures; once it has enough, it is in force.
 #[utoipa::path(post, path = "/api/v1/trust/drafts", tag = "trust", security(("token" = ["release"])),
     request_body = DraftBody,
-    responses((status = 200, description = "The draft after it", body = DraftView)))]
+    responses((status = 200, description = "The updated draft", body = DraftView)))]
 pub(crate) async fn upload_draft(
     State(app): State<Arc<App>>,
     Releaser(by): Releaser,
@@ -97,8 +97,8 @@ pub(crate) async fn upload_draft(
     ))
 }
 
-/// Makes new online keys and a new ticket key, when the server may have been stolen. The keys sign
-/// from the moment at which root and targets name them; every session is opened anew.
+/// Generates new online keys and a new ticket key, for when the server may have been compromised.
+/// The keys sign once root and targets name them; every session has to be opened again.
 #[utoipa::path(post, path = "/api/v1/trust/rotate-online", tag = "trust",
     security(("token" = ["administer"])), request_body = ReasonBody,
     responses((status = 200, description = "The new public keys", body = TrustView)))]

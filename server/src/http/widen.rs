@@ -1,4 +1,4 @@
-//! What lets a rollout do more: its next wave, other rules, approvals; and the presets.
+//! Requests that widen a rollout: its next wave, new rules, approvals; and the presets.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::service::presets;
 use crate::store::changes::ChangeKind;
 use crate::store::policy::Policy;
 
-/// The presets, each with a sentence of intent.
+/// Lists the presets, each with a sentence of intent.
 #[utoipa::path(get, path = "/api/v1/presets", tag = "rollouts", security(("token" = ["read"])),
     responses((status = 200, description = "The presets", body = [PresetView])))]
 pub(crate) async fn list_presets(_by: Reader) -> ApiResult<Json<Vec<PresetView>>> {
@@ -33,7 +33,8 @@ pub(crate) async fn list_presets(_by: Reader) -> ApiResult<Json<Vec<PresetView>>
     Ok(Json(list.collect()))
 }
 
-/// Asks for what widens a rollout: done at once, or when enough other people have approved.
+/// Requests a change that widens a rollout: applied at once, or once enough other people have
+/// approved.
 pub(super) async fn widen(
     app: &App,
     by: &Operator,
@@ -77,8 +78,8 @@ pub(crate) async fn advance(
     .await
 }
 
-/// Changes the rules of a rollout; what is left out stays. What widens may need approvals, what
-/// narrows never does. An edit voids what was approved before.
+/// Changes the rules of a rollout; rules left out stay as they are. A widening edit may need
+/// approvals, a narrowing one never does. An edit voids earlier approvals.
 #[utoipa::path(patch, path = "/api/v1/rollouts/{id}", tag = "rollouts", security(("token" = ["release"])),
     params(("id" = String, Path, description = "The rollout")), request_body = EditBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]
@@ -110,7 +111,7 @@ pub(crate) async fn edit(
     .await
 }
 
-/// Agrees to what waits for approvals. Nobody approves their own, whatever their role.
+/// Approves a change that waits for approvals. Nobody may approve their own, whatever their role.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/approve", tag = "rollouts", security(("token" = ["release"])),
     params(("id" = String, Path, description = "The rollout")), request_body = ApproveBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]

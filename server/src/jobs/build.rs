@@ -1,4 +1,4 @@
-//! Building payloads: full ones and deltas, ahead of need. A rollout never waits for one.
+//! Builds payloads, full ones and deltas, ahead of need. A rollout never waits for one.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _, Seek as _};
@@ -22,18 +22,19 @@ use crate::service::ServiceError;
 use crate::store::jobs::{Job, Outcome};
 use crate::store::products::{self, Payload};
 
-/// How long a worker may be silent before another takes its job.
+/// Time a worker may be silent before another takes its job.
 const LEASE: Duration = Duration::from_mins(2);
 const TRIES: u32 = 3;
 const TRY_AGAIN: Duration = Duration::from_secs(30);
-/// The engine holds both images, both again with their references masked, and four bytes of index
-/// and half a byte of sieve for each byte of the old one: measured 8.6 times the old image.
+/// Memory of the delta engine per byte of the old image. The engine holds both images, both again
+/// with their references masked, and for each byte of the old one four bytes of index and half a
+/// byte of sieve: measured 8.6 times the old image.
 const MEMORY_PER_OLD_BYTE: u64 = 7;
 const MEMORY_PER_NEW_BYTE: u64 = 2;
-/// Its tables, and the copies and frames that it has coded.
+/// Fixed memory of the engine: its tables, and the copies and frames it has coded.
 const MEMORY_BESIDE: u64 = 192 << 20;
 
-/// How long an image may be, and the other one with it, to keep to a memory.
+/// Maximum length of each of the two images that fits into a memory limit.
 fn affordable(memory: u64) -> u64 {
     memory.saturating_sub(MEMORY_BESIDE) / (MEMORY_PER_OLD_BYTE + MEMORY_PER_NEW_BYTE)
 }
@@ -71,7 +72,7 @@ async fn work(app: &Arc<App>, job: &Job) {
                 let kept = app.keep_job(job.id, LEASE).await;
                 super::log("keeping a job", kept.map_err(Into::into));
             }
-            // The lease lapses, and another replica does it.
+            // The lease expires, and another replica takes the job.
             () = app.stopping.cancelled() => return,
         }
     };
@@ -84,13 +85,13 @@ async fn work(app: &Arc<App>, job: &Job) {
         Err(error) => Outcome::Failed(error_chain(&error)),
     };
     if let Outcome::Failed(why) | Outcome::Again(why, _) = &outcome {
-        tracing::warn!(job = %job.id, subject = job.subject, why, "no payload was made");
+        tracing::warn!(job = %job.id, subject = job.subject, why, "no payload was built");
     }
     let finished = app.finish_job(job.id, &outcome).await;
     super::log("finishing a job", finished.map_err(Into::into));
 }
 
-/// Makes one payload; gives the reason when there is none to be had, which is not an error.
+/// Builds one payload; returns the reason if there is none to be had, which is not an error.
 async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError> {
     let request: BuildRequest =
         serde_json::from_str(&job.payload).map_err(ServiceError::invalid)?;
@@ -100,7 +101,7 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
             + MEMORY_BESIDE;
         if needed > app.settings.jobs.delta_memory {
             return Ok(Some(format!(
-                "a delta would take {} MiB of memory, more than the {} MiB allowed",
+                "building a delta would take {} MiB of memory, more than the {} MiB allowed",
                 needed >> 20,
                 app.settings.jobs.delta_memory >> 20
             )));
@@ -111,7 +112,7 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
         Some(from) => Some(fetch(app, from).await?),
         None => None,
     };
-    // A thread of its own: it may take minutes, and must not hold up a stop of the server.
+    // A thread of its own: building may take minutes and must not delay shutdown.
     let (done, result) = tokio::sync::oneshot::channel();
     let cancel = Arc::new(AtomicBool::new(false));
     // Dropped with this future: when the lease is lost or the server stops, so does the engine.
@@ -123,9 +124,9 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
     });
     let made = result
         .await
-        .map_err(|_| ServiceError::invalid("the builder's thread ended without a word"))?;
+        .map_err(|_| ServiceError::invalid("the builder thread ended without a result"))?;
     let (manifest, file) = made?;
-    // A device that can apply one delta can apply the other, and `quick` costs it less.
+    // A device that can apply one delta can apply the other, and `quick` is cheaper for it.
     let rivals = |p: &Payload| {
         p.from.is_none()
             || request.encoding == Encoding::Dense
@@ -141,7 +142,7 @@ async fn build(app: &Arc<App>, job: &Job) -> Result<Option<String>, ServiceError
         .unwrap_or(request.to.length);
     if manifest.payload.length >= smallest {
         return Ok(Some(format!(
-            "not kept: {} bytes, and another payload that costs no more has {smallest}",
+            "not kept: {} bytes, and there is a payload of {smallest} bytes that is no more expensive to apply",
             manifest.payload.length
         )));
     }
@@ -175,7 +176,7 @@ async fn fetch(app: &App, image: Image) -> Result<File, ServiceError> {
     Ok(file)
 }
 
-/// Tells the engine to stop when nobody waits for it any more.
+/// Stops the engine when nobody waits for its result any more.
 struct StopOnDrop(Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
@@ -196,7 +197,7 @@ fn make(
     let made = if let (Some(old), Some(from)) = (old, request.from) {
         let (old, new) = (read_verified(old, from)?, read_verified(new, request.to)?);
         match request.encoding {
-            // What an older program asked for.
+            // Asked for by jobs of an earlier version.
             Encoding::Raw | Encoding::Full | Encoding::Bsdiff => make_bsdiff(&old, &new, writer),
             encoding @ (Encoding::Quick | Encoding::Dense) => {
                 let options = DeltaOptions {
@@ -225,12 +226,12 @@ fn make(
     Ok((manifest, out))
 }
 
-/// Applies what was made, as a device will: a delta that does not make the image is a bug of the
-/// maker, and must not leave here.
+/// Applies the delta as a device will: one that does not produce the image is a bug in the encoder
+/// and must not be published.
 fn check(manifest: &Manifest, old: &[u8], payload: &mut File) -> Result<(), ServiceError> {
     let wrong = |why: &dyn std::error::Error| {
         ServiceError::invalid(format!(
-            "the delta does not make the image; please report this: {}",
+            "the delta does not reproduce the image; please report this: {}",
             error_chain(why)
         ))
     };

@@ -1,5 +1,6 @@
-//! Following events: what was written reaches this replica's memory, by whomever it was written.
-//! Who writes takes it over at once as a rule; what failed or was cut short then is made good here.
+//! Follows events: brings every committed change into this replica's memory, whichever replica
+//! wrote it. The writer normally applies its change at once; this catches those where that failed
+//! or was interrupted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use crate::service::ServiceError;
 use crate::store::devices;
 use crate::store::events;
 
-/// Events read at once.
+/// Number of events read at once.
 const BATCH: i64 = 500;
-/// Heartbeats of other replicas are read with this overlap, since clocks differ a little.
+/// Overlap when reading the heartbeats of other replicas, since clocks differ a little.
 const OVERLAP: Duration = Duration::from_secs(30);
 
 impl App {
-    /// Takes over all events that are committed by now.
+    /// Applies all events committed so far.
     pub(crate) async fn follow_events(&self) -> Result<(), ServiceError> {
         let mut cursor = self.cursor.lock().await;
         loop {
@@ -30,11 +31,12 @@ impl App {
             let mut touches = Touches::default();
             let mut devices = BTreeSet::new();
             for event in &batch {
-                // Our own are in memory already, but for those whose reading anew failed or was cut.
+                // Own events are already in memory, except those whose reload failed or was
+                // interrupted.
                 if event.origin == self.origin && self.applied.take(event.seq) {
                     continue;
                 }
-                // By the topic: a newer replica may write kinds that this one does not know.
+                // Decide by topic: a newer replica may write kinds that this one does not know.
                 match event.topic {
                     Some(Topic::Release | Topic::Rollout | Topic::Trust) => {
                         touches.plan |= self.fleet.plan_lacks(event.seq);
@@ -51,7 +53,8 @@ impl App {
     }
 }
 
-/// Follows until the server stops: woken by other replicas, and once a second in any case.
+/// Follows events until the server stops: when notified by other replicas, and at least once a
+/// second.
 pub(super) async fn run(app: Arc<App>) {
     let mut listener = None;
     let mut next_heartbeats = app.now();
@@ -60,7 +63,7 @@ pub(super) async fn run(app: Arc<App>) {
             listener = app.db.listener().await.ok().flatten();
         }
         super::log("following events", app.follow_events().await);
-        // Every replica shows who is online, not only the one that plans.
+        // Every replica shows which devices are online, not only the leader.
         if app.now() >= next_heartbeats {
             next_heartbeats = app.now().plus(app.settings.jobs.flush);
             super::log("reading heartbeats", app.read_heartbeats().await);
@@ -82,7 +85,7 @@ pub(super) async fn run(app: Arc<App>) {
     }
 }
 
-/// Writes heartbeats behind, all that have gathered in one transaction.
+/// Writes gathered heartbeats periodically, all of them in one transaction.
 pub(super) async fn flush_heartbeats(app: Arc<App>) {
     loop {
         let stopping = tokio::select! {
@@ -97,7 +100,7 @@ pub(super) async fn flush_heartbeats(app: Arc<App>) {
 }
 
 impl App {
-    /// Writes the heartbeats that wait.
+    /// Writes the pending heartbeats; they stay pending if that fails.
     pub(crate) async fn flush_heartbeats(&self) -> Result<(), ServiceError> {
         let mut waiting = Vec::new();
         for entry in self.fleet.devices() {
@@ -121,7 +124,8 @@ impl App {
         Ok(written?)
     }
 
-    /// Takes over the heartbeats that other replicas wrote: the planner asks who is online.
+    /// Reads the heartbeats written by other replicas: the planner needs to know which devices are
+    /// online.
     pub(crate) async fn read_heartbeats(&self) -> Result<(), ServiceError> {
         if !self.db.is_shared() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Leading: one replica plans, times out the silent and signs again. Another takes over when
-//! its lease lapses; a stale leader's writes are refused by revisions.
+//! Leader: one replica plans, times out silent deployments and re-signs metadata. Another takes
+//! over when its lease expires; a stale leader's writes are refused by revision.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,18 @@ use crate::service::ServiceError;
 use crate::store::deployments;
 
 const LEASE: &str = "leader";
-/// How often the silent are looked for.
+/// Interval between checks for silent devices.
 const TIMEOUTS: Duration = Duration::from_secs(10);
-/// How often `snapshot` and `timestamp` are signed again: a day's life, an hour's rhythm.
+/// Interval between signatures of `snapshot` and `timestamp`: hourly, as a `timestamp` is valid for
+/// a day.
 const SIGN: Duration = Duration::from_hours(1);
-/// Interval between looks at SQLite's statistics.
+/// Interval between refreshes of SQLite's statistics.
 const STATISTICS: Duration = Duration::from_mins(5);
-/// How long an idempotency key is remembered.
+/// Time an idempotency key is kept.
 const REMEMBER: Duration = Duration::from_hours(24);
-/// Silent devices handled in one round.
+/// Maximum number of silent deployments handled in one round.
 const SILENT: i64 = 500;
-/// What has gathered within this time after a wake-up is planned in one round.
+/// Delay after a wake-up, so that changes arriving together are planned in one round.
 const GATHER: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(app: Arc<App>) {
@@ -51,19 +52,19 @@ pub(super) async fn run(app: Arc<App>) {
             let now = app.now();
             if now >= next_timeouts {
                 next_timeouts = now.plus(TIMEOUTS);
-                super::log("timing out", time_out(&app, now).await);
-                super::log("ending lives", app.end_lives().await);
+                super::log("timing out silent deployments", time_out(&app, now).await);
+                super::log("applying announced ends of life", app.end_lives().await);
                 super::log("closing incidents", app.close_incidents().await);
             }
             if now >= next_statistics {
                 next_statistics = now.plus(STATISTICS);
                 let refreshed = app.db.refresh_statistics().await;
-                super::log("counting the rows", refreshed.map_err(Into::into));
+                super::log("refreshing the database statistics", refreshed.map_err(Into::into));
             }
             if now >= next_sign {
-                // A restart signs again: harmless, and the versions rise.
+                // A restart signs again, which is harmless: versions only rise.
                 next_sign = now.plus(SIGN);
-                super::log("signing again", app.sign_again().await);
+                super::log("re-signing the metadata", app.sign_again().await);
                 super::log("collecting deltas", app.collect_deltas().await);
             }
         }

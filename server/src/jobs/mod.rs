@@ -1,4 +1,4 @@
-//! Background work: following events, leading, building payloads, writing heartbeats.
+//! Background tasks: following events, leading, building payloads, writing heartbeats.
 
 mod build;
 mod follow;
@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 
-/// Starts all of it; each task ends when the server stops.
+/// Starts all background tasks; each ends when the server stops.
 pub(crate) fn spawn(app: &Arc<App>, tasks: &TaskTracker) {
     tasks.spawn(follow::run(app.clone()));
     tasks.spawn(lead::run(app.clone()));
@@ -18,12 +18,12 @@ pub(crate) fn spawn(app: &Arc<App>, tasks: &TaskTracker) {
     tasks.spawn(follow::flush_heartbeats(app.clone()));
 }
 
-/// Logs a failed round; the next one tries again.
+/// Logs a failed round; the next one retries.
 pub(crate) fn log(what: &str, result: Result<(), crate::service::ServiceError>) {
     if let Err(error) = result {
         tracing::warn!(
             error = tidegate_protocol::error_chain(&error),
-            "{what} failed; will be tried again"
+            "{what} failed; will be retried"
         );
     }
 }

@@ -15,19 +15,19 @@ use crate::store::{Db, StoreError};
 pub use tidegate_domain::access::{Need, Role};
 use tidegate_domain::event::{Actor, Event};
 
-/// Someone who was let in.
+/// Authenticated operator.
 #[derive(Debug, Clone)]
 pub struct Operator {
     /// The token's name.
     pub name: String,
     /// The token's role.
     pub role: Role,
-    /// How events name them.
+    /// Actor that names them in events.
     pub actor: Actor,
 }
 
 impl Operator {
-    /// The server itself, where it does what a person has ordered for a later time.
+    /// The server itself, when it carries out what a person ordered for a later time.
     pub(crate) fn planner() -> Self {
         Self {
             name: "planner".into(),
@@ -37,13 +37,13 @@ impl Operator {
     }
 }
 
-/// The tokens, in memory.
+/// Operator tokens, in memory.
 #[derive(Default)]
 pub struct Access {
     tokens: RwLock<HashMap<Sha256, OperatorToken>>,
 }
 
-/// Begins every token, so that scanners recognise a leaked one.
+/// Prefix of every token, so that scanners recognise a leaked one.
 const PREFIX: &str = "tgo_";
 
 fn hash(secret: &str) -> Sha256 {
@@ -51,7 +51,7 @@ fn hash(secret: &str) -> Sha256 {
 }
 
 impl Access {
-    /// Reads the tokens again.
+    /// Reloads the tokens.
     pub async fn reload(&self, db: &Db) -> Result<(), StoreError> {
         let tokens = operators::tokens(&mut db.read().await?).await?;
         let map = tokens.into_iter().map(|t| (t.secret_sha256, t)).collect();
@@ -62,8 +62,8 @@ impl Access {
         Ok(())
     }
 
-    /// Who bears a token. It is looked up by its hash, so the time it takes says nothing about
-    /// how much of it is right.
+    /// Returns the operator of a token. The token is looked up by its hash, so the time this takes
+    /// does not reveal how much of it is right.
     pub fn authenticate(&self, bearer: &str, now: Timestamp) -> Option<Operator> {
         if !bearer.starts_with(PREFIX) || bearer.len() > 200 {
             return None;
@@ -87,7 +87,7 @@ impl Access {
     }
 }
 
-/// A fresh token: its row, and the secret, which is shown once.
+/// Creates a token: its row, and the secret, which is shown once.
 pub(crate) fn fresh(
     name: &str,
     role: Role,
@@ -107,7 +107,7 @@ pub(crate) fn fresh(
 }
 
 impl App {
-    /// Makes a token for an operator; the secret is given once.
+    /// Creates a token for an operator; the secret is returned once.
     pub async fn create_token(
         &self,
         by: &Operator,
@@ -135,7 +135,7 @@ impl App {
         Ok((token, secret))
     }
 
-    /// Revokes a token. Takes effect on this replica at once, on others with the event.
+    /// Revokes a token. Takes effect at once on this replica, on others with the event.
     pub async fn revoke_token(&self, by: &Operator, id: TokenId) -> Result<(), ServiceError> {
         self.change(&by.actor, async |tx| {
             if !operators::revoke(tx, id).await? {

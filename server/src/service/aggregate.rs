@@ -1,4 +1,4 @@
-//! A rollout as the planner sees it, put together from what is kept counted.
+//! View of a rollout for the planner, built from aggregates.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::store::aggregates::{self, Counted};
 use crate::store::rollouts::{Rollout, WaveRow};
 use crate::store::{StoreError, Tx};
 
-/// Who took the update and has missed the usual check-in, by wave.
+/// Devices that took the update and have missed their usual check-in: counts by wave and outcome.
 pub type Quiet = Vec<(u32, Outcome, u64)>;
 
 /// The tallies of one rollout, by wave.
 pub type Tallies = BTreeMap<u32, Tally>;
 
-/// Sorts counts by rollout and wave.
+/// Groups counts by rollout and wave.
 pub fn by_rollout(counts: &[Counted]) -> BTreeMap<RolloutId, Tallies> {
     let mut all: BTreeMap<RolloutId, Tallies> = BTreeMap::new();
     for count in counts {
@@ -32,13 +32,13 @@ pub fn by_rollout(counts: &[Counted]) -> BTreeMap<RolloutId, Tallies> {
 }
 
 impl App {
-    /// How long nobody takes what is granted before the rest of a wave is out of reach: two poll
-    /// intervals, so that everybody online has asked.
+    /// Time without a taken grant after which the rest of a wave counts as out of reach: two poll
+    /// intervals, so that every online device has asked.
     fn reach(&self) -> Duration {
         self.settings.devices.poll * 2
     }
 
-    /// The view of a rollout from its parts.
+    /// Builds the view of a rollout from its parts.
     pub(super) fn view(
         &self,
         rollout: &Rollout,
@@ -85,7 +85,7 @@ impl App {
         }
     }
 
-    /// The view of one rollout, read now.
+    /// Reads the current view of one rollout.
     pub(super) async fn read_view(
         &self,
         tx: &mut Tx,
@@ -105,13 +105,14 @@ impl App {
         Ok(self.view(rollout, waves, &tallies, &quiet, progress, strata))
     }
 
-    /// Since when somebody of a rollout must have been unheard of to be silent now.
+    /// Time before which a device of the rollout must have been last heard from to count as silent
+    /// now.
     pub(super) fn silent_before(&self, rollout: &Rollout) -> Timestamp {
         self.now().minus(rollout.policy.gate.silent_after)
     }
 }
 
-/// What the comparison saw, where there is one.
+/// Reads the strata of the comparison; empty if the rollout does not compare.
 pub(super) async fn read_strata(
     tx: &mut Tx,
     rollout: &Rollout,

@@ -1,5 +1,6 @@
-//! Widening a rollout: its start, its next wave, its going on after a halt, larger limits. Each
-//! may need other people's word, bound to the plan that they saw. Narrowing never does.
+//! Widening a rollout: starting it, releasing its next wave, resuming it after a halt, raising
+//! limits. Each may need the approval of other people, bound to the plan that they saw. Narrowing
+//! never does.
 
 use std::collections::BTreeSet;
 
@@ -22,35 +23,35 @@ use crate::store::policy::Policy;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 use crate::store::{Tx, products, to_json};
 
-/// What waits for approvals.
+/// Change that waits for approvals.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// What was asked for.
+    /// The change asked for.
     pub change: Change,
-    /// How many must agree.
+    /// Number of people who must approve.
     pub needed: u32,
-    /// How many more must.
+    /// Number of approvals still missing.
     pub missing: u32,
-    /// Who agreed.
+    /// Names of those who have approved.
     pub given_by: BTreeSet<String>,
 }
 
-/// Something that widens a rollout, as it is asked for.
+/// Requested change that widens a rollout.
 #[derive(Debug, Clone)]
 pub struct Wish {
-    /// What.
+    /// Kind of change.
     pub kind: ChangeKind,
     /// The new rules, for an edit.
     pub policy: Option<Policy>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// The revision that the caller looked at, where it matters to them.
+    /// Revision that the caller saw; `None` if it does not matter to them.
     pub revision: Option<i64>,
-    /// Only say what would be.
+    /// Only preview the result.
     pub dry_run: bool,
 }
 
-/// What a plan is made of: its hash is what people approve.
+/// Content of a plan: people approve its hash.
 #[derive(Serialize)]
 struct PlanText<'a> {
     rollout: String,
@@ -65,7 +66,7 @@ struct PlanText<'a> {
     wave: u32,
 }
 
-/// The hash of the plan that a change leads to.
+/// Returns the hash of the plan that a change leads to.
 fn plan_hash(
     rollout: &Rollout,
     waves: &[WaveRow],
@@ -93,20 +94,21 @@ fn plan_hash(
         asked: kind.as_str(),
         wave: rollout.released,
     };
-    // An empty text would make every plan's hash the same, and an approval of one good for all.
+    // Propagate the error: an empty text would give every plan the same hash, and an approval of
+    // one would be good for all.
     let text = to_json("plan", &text)?;
     Ok(tidegate_delta::sha256(text.as_bytes()).to_string())
 }
 
 impl App {
-    /// How many other people must approve what widens a rollout of a product.
+    /// Number of other people who must approve a change that widens a rollout of this product.
     async fn needed(&self, tx: &mut Tx, rollout: &Rollout) -> Result<u32, ServiceError> {
         let settings = products::all_settings(tx).await?;
         let found = settings.into_iter().find(|(p, _)| *p == rollout.product);
         Ok(found.map_or(0, |(_, settings)| settings.approvals))
     }
 
-    /// What waits for approvals, if anything does.
+    /// Returns the change that waits for approvals, if there is one.
     pub(super) async fn asked(
         &self,
         tx: &mut Tx,
@@ -117,7 +119,7 @@ impl App {
             return Ok(None);
         };
         let policy = proposed(rollout, &change)?;
-        // Bound to the plan as it is now: what was approved of another one does not count.
+        // Approvals are bound to the current plan: those of another one do not count.
         let plan = plan_hash(rollout, waves, change.kind, &policy)?;
         let given_by = changes::approvals(tx, change.id, &plan).await?;
         let authors = authors(tx, rollout).await?;
@@ -138,7 +140,7 @@ impl App {
         }))
     }
 
-    /// Asks for something that widens a rollout: done at once where nobody needs to agree.
+    /// Requests a change that widens a rollout: applied at once if nobody needs to approve.
     pub async fn widen(
         &self,
         by: &Operator,
@@ -151,7 +153,7 @@ impl App {
         until_current!(self, tx => self.widen_in(tx, by, id, &wish))
     }
 
-    /// What a widening would do.
+    /// Previews a widening change.
     async fn try_to_widen(&self, id: RolloutId, wish: Wish) -> Result<Ordered, ServiceError> {
         let mut tx = self.db.read().await?;
         let (rollout, waves) = read(&mut tx, id).await?;
@@ -179,7 +181,7 @@ impl App {
         })
     }
 
-    /// How many other people must agree to a wish.
+    /// Number of other people who must approve this request.
     async fn needed_for(
         &self,
         tx: &mut Tx,
@@ -191,7 +193,7 @@ impl App {
             RolloutState::Draft | RolloutState::AwaitingApproval | RolloutState::Scheduled
         );
         let widening = match (wish.kind, &wish.policy) {
-            // The plan of what has not started is approved with its start.
+            // A rollout that has not started has its plan approved with its start.
             (ChangeKind::Edit, Some(after)) => started && widens(&rollout.policy, after),
             (ChangeKind::Edit, None) => false,
             (ChangeKind::Start | ChangeKind::Advance | ChangeKind::Resume, _) => true,
@@ -214,7 +216,7 @@ impl App {
         same_revision(&rollout, wish.revision)?;
         check(&rollout, &waves, wish.kind)?;
         if wish.kind == ChangeKind::Resume && rollout.state == RolloutState::Running {
-            // It runs: nothing is asked for, and what somebody else asked for stays.
+            // Already running: nothing is asked for, and a change asked for by somebody else stays.
             let standing = self.standing(tx, rollout, waves).await?;
             return Ok(Some(Done::Leave(Ordered::done(standing))));
         }
@@ -250,7 +252,7 @@ impl App {
             let state = rollout.state.apply(RolloutEvent::AskApproval)?;
             let why = Explained::new(
                 Reason::ApprovalNeeded,
-                format!("{needed} other people, asked for by {}", by.name),
+                format!("by {needed} other people, requested by {}", by.name),
             );
             if !rollouts::set_state(tx, &rollout, state, &why, now).await? {
                 return Ok(None);
@@ -269,8 +271,8 @@ impl App {
         Ok(Some(Done::by(&by.actor, ordered, [asked])))
     }
 
-    /// Agrees to what waits. The last word and what it lets happen are one change: no crash and no
-    /// refusal between them loses what was approved.
+    /// Approves the waiting change. The last approval and its effect are one transaction: no crash
+    /// and no refusal between them loses what was approved.
     pub async fn approve(
         &self,
         by: &Operator,
@@ -327,7 +329,7 @@ impl App {
         };
         let agreed: Vec<&str> = given_by.iter().map(String::as_str).collect();
         let reason = format!(
-            "asked for by {}, approved by {}",
+            "requested by {}, approved by {}",
             change.asked_by,
             agreed.join(", ")
         );
@@ -351,7 +353,7 @@ impl App {
         }))
     }
 
-    /// Does what needs no further word; `None` when the rollout has just changed.
+    /// Carries out a change that needs no further approval; `None` if the rollout has just changed.
     async fn carry_out(
         &self,
         tx: &mut Tx,
@@ -390,7 +392,7 @@ impl App {
             }
         } else {
             let Some(policy) = carried.policy else {
-                return Err(ServiceError::invalid("name what is to be edited"));
+                return Err(ServiceError::invalid("the edit changes no rule"));
             };
             if !self.edit_in(tx, &rollout, policy, carried.author).await? {
                 return Ok(None);
@@ -407,7 +409,7 @@ impl App {
         Ok(Some(Done::by(&by.actor, ordered, [event])))
     }
 
-    /// Gives a rollout other rules; whether it had not changed meanwhile.
+    /// Replaces the rules of a rollout; returns `false` if it changed in the meantime.
     async fn edit_in(
         &self,
         tx: &mut Tx,
@@ -427,22 +429,22 @@ impl App {
             revision: rollout.revision + i64::from(state != rollout.state),
             ..rollout.clone()
         };
-        // Whoever edits becomes an author, and voids what was asked before.
+        // Whoever edits becomes an author, and voids the change asked for before.
         note_author(tx, rollout, author, now).await?;
         Ok(rollouts::set_policy(tx, &fresh, policy).await?)
     }
 }
 
-/// What is done at once, or was approved.
+/// Change applied at once, or approved.
 struct Carried<'a> {
     by: &'a Operator,
     kind: ChangeKind,
-    /// The new rules of an edit.
+    /// New rules of an edit.
     policy: Option<&'a Policy>,
-    /// Who wrote them.
+    /// Author of the rules.
     author: &'a str,
     reason: &'a str,
-    /// The change that was approved.
+    /// Approved change, if approvals were needed.
     change: Option<ChangeId>,
 }
 
@@ -455,7 +457,7 @@ fn refused(refusal: &ApprovalRefusal) -> ServiceError {
     ServiceError::refuse(code, refusal.to_string())
 }
 
-/// Refuses what makes no sense before anybody is asked to approve it.
+/// Refuses an impossible change before anybody is asked to approve it.
 fn check(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind) -> Result<(), ServiceError> {
     let event = match kind {
         ChangeKind::Start => RolloutEvent::Start,
@@ -472,7 +474,7 @@ fn check(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind) -> Result<(), S
             } else {
                 Err(ServiceError::refuse(
                     ProblemCode::Conflict,
-                    "no wave of this rollout waits for a person's word",
+                    "no wave of this rollout is waiting for a person to release it",
                 ))
             };
         }
@@ -481,7 +483,7 @@ fn check(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind) -> Result<(), S
     Ok(())
 }
 
-/// The policy that a change leads to.
+/// Returns the policy that a change leads to.
 fn proposed(rollout: &Rollout, change: &Change) -> Result<Policy, ServiceError> {
     if change.body.is_empty() {
         return Ok(rollout.policy.clone());
@@ -489,7 +491,7 @@ fn proposed(rollout: &Rollout, change: &Change) -> Result<Policy, ServiceError> 
     Ok(Policy::from_column(&change.body, 0, &rollout.policy.gate)?)
 }
 
-/// Who wrote the plan: who made the rollout, and whoever edited it.
+/// Names of the plan's authors: who created the rollout, and everyone who edited it.
 async fn authors(tx: &mut Tx, rollout: &Rollout) -> Result<BTreeSet<String>, ServiceError> {
     let mut names = BTreeSet::from([rollout.created_by.clone()]);
     for change in changes::of_rollout(tx, rollout.id).await? {

@@ -1,4 +1,4 @@
-//! Assignments: what a device is to do, signed for it and for this moment.
+//! Assignments: orders to a device, signed for it and for this moment.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::fleet::DeviceState;
 use super::plan::PlanSnapshot;
 use crate::app::App;
 
-/// What a device is to do, before it is signed.
+/// Order to a device, before it is signed.
 pub(super) struct Task {
     pub(super) deployment: DeploymentId,
     pub(super) release: Version,
@@ -45,7 +45,8 @@ impl App {
         let artifact = plan
             .artifact(&device.product, &task.release, &device.platform)
             .ok_or_else(missing)?;
-        // What a rollout spares a metered link, a damaged delta does not bring about either.
+        // A damaged delta must not lead to a download that the rollout does not allow on a metered
+        // link.
         let deltas_only = request.metered
             && task.action == Action::Install
             && state.deployments.iter().any(|(rollout, d)| {
@@ -84,7 +85,7 @@ impl App {
     }
 }
 
-/// The ways to fetch an image, the one that this device waits least for first.
+/// Payloads for fetching an image, the fastest for this device first.
 pub(super) fn payloads(
     plan: &PlanSnapshot,
     image: Sha256,

@@ -1,5 +1,5 @@
-//! Site bundles: what devices without a network would be told, to be carried to them, and what they
-//! report, carried back.
+//! Site bundles: orders for devices without a network, to be carried to them, and the reports
+//! carried back.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use super::access::Operator;
 use crate::app::App;
 use crate::{random, store};
 
-/// Most devices of one bundle.
+/// Maximum number of devices in one bundle.
 const MAX_DEVICES: usize = 2_000;
 
-/// What one device of a site is told.
+/// Order to one device of a site.
 pub(crate) struct Carried {
-    /// Which.
+    /// The device.
     pub(crate) device: DeviceId,
     /// Its name.
     pub(crate) name: String,
-    /// Its signed assignment, or why there is none.
+    /// Its signed assignment, or the reason there is none.
     pub(crate) order: Result<String, Explained>,
 }
 
 impl App {
-    /// Decides for each selected device of a rollout as if it asked now, and signs what it is to do
-    /// for so many days. Waves, pace, holds and approvals count as for any other device.
+    /// Decides for each selected device of a rollout as if it checked in now, and signs its order
+    /// with a validity in days. Waves, pace, holds and approvals apply as for any other device.
     pub(crate) async fn make_bundle(
         &self,
         rollout: RolloutId,
@@ -41,7 +41,7 @@ impl App {
         let lives = Duration::from_secs(u64::from(days) * 86_400);
         if lives.is_zero() || lives > CARRIED_MAX {
             let most = CARRIED_MAX.as_secs() / 86_400;
-            return Err(ServiceError::invalid(format!("days: 1 to {most}")));
+            return Err(ServiceError::invalid(format!("days: must be 1 to {most}")));
         }
         let row = store::rollouts::one(&mut self.db.read().await?, rollout)
             .await?
@@ -67,7 +67,7 @@ impl App {
             .collect();
         if selected.len() > MAX_DEVICES {
             let text = format!(
-                "{} devices are selected, and a bundle has {MAX_DEVICES} at most",
+                "{} devices are selected; a bundle holds at most {MAX_DEVICES}",
                 selected.len()
             );
             return Err(ServiceError::invalid(text));
@@ -94,8 +94,8 @@ impl App {
             .await
     }
 
-    /// What a device would ask, as far as it is known here. Its counter is not: the time in
-    /// milliseconds is higher than any, and rises with each bundle.
+    /// Builds the check-in that a device would send, as far as it is known here. Its counter is
+    /// not: the time in milliseconds is higher than any, and rises with each bundle.
     fn on_behalf(&self, entry: &super::fleet::DeviceEntry) -> CheckIn {
         let state = entry.lock();
         let device = &state.device;
@@ -121,8 +121,8 @@ impl App {
         }
     }
 
-    /// Takes reports that were carried back. Their signatures are the device's: who carried them
-    /// does not matter.
+    /// Takes reports that were carried back. They are signed by the device, so it does not matter
+    /// who carried them.
     pub(crate) async fn take_carried(
         &self,
         device: DeviceId,

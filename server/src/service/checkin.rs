@@ -1,4 +1,4 @@
-//! The check-in: facts up, orders down. Costs no statement when nothing changes.
+//! Check-ins: devices send facts and get orders. Costs no statement when nothing changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::room::{Place, Room};
 use crate::app::App;
 use crate::commit::group::{Write, Written};
 
-/// One answer to a check-in, and what to wait for when it says nothing new.
+/// Answer to a check-in, and what to wait for if it says nothing new.
 struct Answered {
     answer: CheckInAnswer,
     news: bool,
@@ -40,29 +40,29 @@ impl Answered {
     }
 }
 
-/// So many requests at the same time are answered without spreading them.
+/// Up to this many held check-ins are woken at once; above it they are spread over the ramp.
 const FEW: usize = 500;
-/// How long a device keeps the previous version while pruning is frozen, from each time that it
-/// is told, in seconds.
+/// Time a device keeps the previous version while pruning is frozen, in seconds from each answer
+/// that says so.
 const FROZEN_S: u32 = 86_400;
 
-/// How often a decision is made anew when a write finds it outdated.
+/// Number of decisions made before giving up, when writes find them outdated.
 const TRIES: u32 = 4;
 
 impl App {
-    /// Takes a check-in; may hold it until there is something to say.
+    /// Handles a check-in; may hold it until there is something to say.
     pub async fn check_in(
         &self,
         device: DeviceId,
         request: &CheckIn,
     ) -> Result<CheckInAnswer, ServiceError> {
         if request.nonce.len() != 64 || !request.nonce.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(ServiceError::invalid("nonce: 32 bytes in hexadecimal"));
+            return Err(ServiceError::invalid("nonce: must be 32 bytes in hexadecimal"));
         }
         let entry = self
             .fleet
             .device(device)
-            .ok_or_else(|| ServiceError::not_found("such device"))?;
+            .ok_or_else(|| ServiceError::not_found("device with this id"))?;
         let hold = Duration::from_secs(u64::from(request.wait.min(MAX_WAIT_S)));
         let deadline = tokio::time::Instant::now() + hold;
         let mut watch = self.fleet.watch();
@@ -70,7 +70,7 @@ impl App {
         self.note_heartbeat(&entry, request).await?;
         loop {
             watch.mark_unchanged();
-            // From here on a change is heard, also one that comes while the answer is made.
+            // From here on changes are noticed, including one that comes while the answer is made.
             let changed = entry.changed.notified();
             if !entry.lock().device.active {
                 return Err(revoked());
@@ -81,7 +81,7 @@ impl App {
                 again,
                 room,
             } = self.answer(device, &entry, request).await?;
-            // A person changed something about this device: it comes again with fresh facts.
+            // A person changed something about this device: let it check in again with fresh facts.
             if news || about_it || self.stopping.is_cancelled() {
                 return Ok(answer);
             }
@@ -90,7 +90,7 @@ impl App {
                 entry.lock().device.last_seen = self.now();
                 return Ok(answer);
             }
-            // A moment that lies within the hold is waited for here.
+            // If the next decision is due within the hold, wait for it here.
             let moment = again
                 .map(|at| tokio::time::Instant::now() + at.since(self.now()))
                 .filter(|moment| *moment < deadline);
@@ -121,8 +121,8 @@ impl App {
         }
     }
 
-    /// When many check-ins are held, a change of the plan wakes them over a short while rather
-    /// than in one instant. Few are answered at once.
+    /// Spreads held check-ins over a short ramp after a change of the plan, if there are many; a
+    /// few are answered at once.
     async fn spread_out(&self) {
         let held = self.requests.load(std::sync::atomic::Ordering::Relaxed);
         if held > FEW {
@@ -132,7 +132,7 @@ impl App {
         }
     }
 
-    /// One answer, and whether it says something new.
+    /// Makes one answer, and notes whether it says something new.
     async fn answer(
         &self,
         device: DeviceId,
@@ -154,7 +154,8 @@ impl App {
         Ok(answered)
     }
 
-    /// What a device without a network would be told if it asked now, to be carried to it.
+    /// Returns what a device without a network would be told if it checked in now, to be carried to
+    /// it.
     pub(super) async fn carried(
         &self,
         by: &Operator,
@@ -197,7 +198,7 @@ impl App {
                     let waits = reason.code == Reason::PaceLimit;
                     return Ok(Answered {
                         answer: self.plain(reason, again, keep),
-                        // A longer window is told once; what is frozen is told again in time.
+                        // A longer window is sent once; a frozen one is sent again in time.
                         news: keep.is_some(),
                         room: rollout.filter(|_| waits).and_then(|r| self.fleet.room(r)),
                         again: again.take(),
@@ -206,7 +207,7 @@ impl App {
                 Next::Cancel(deployment) => (None, Some(deployment)),
                 Next::Task(task) => (Some(task), None),
             };
-            // The device has it already, and is not waiting for its window to open.
+            // The device already has this task, and is not waiting for its window to open.
             let knows = request.deployment.is_some_and(|status| {
                 status.state != DeploymentState::Deferred
                     && task
@@ -260,8 +261,8 @@ impl App {
         }
     }
 
-    /// How long a device in its rollback window is to keep the previous version, when that is
-    /// longer than it knows.
+    /// Time for which a device in its rollback window should keep the previous version, in seconds;
+    /// `None` if that is no longer than it knows.
     fn keep_previous(&self, entry: &DeviceEntry, request: &CheckIn) -> Option<u32> {
         let left = request.deployment?.window_left_s?;
         let plan = self.fleet.plan();
@@ -272,7 +273,7 @@ impl App {
             .find(|(_, d)| d.state == DeploymentState::Probation)?;
         let (rollout, _) = plan.rollouts.get(rollout)?;
         if rollout.frozen {
-            // Told again long before it runs out.
+            // Sent again long before it runs out.
             return (left < FROZEN_S / 2).then_some(FROZEN_S);
         }
         if rollout.extended_s == 0 {
@@ -286,7 +287,7 @@ impl App {
         (due > left.saturating_add(5)).then_some(due)
     }
 
-    /// Writes what a decision needs written; `None` when it turned out outdated.
+    /// Writes what a decision requires; `None` if the decision turned out to be outdated.
     async fn act(
         &self,
         by: &Giver<'_>,
@@ -327,7 +328,7 @@ impl App {
                 };
                 let offer = Write::Offer(Box::new(offer));
                 let written = self.write(by, device, offer).await?;
-                // It is counted, or the places are read anew.
+                // The permit is used up: the write was counted, or the permits are reloaded.
                 place.into_iter().for_each(Place::keep);
                 match written {
                     Written::Offered(deployment) => Some(Next::Task(Task { deployment, ..task })),
@@ -336,7 +337,7 @@ impl App {
                         Some(Next::NoRoom)
                     }
                     Written::Outdated | Written::Acknowledged(_) | Written::Done => {
-                        // Another replica moved on: catch up before looking again.
+                        // Another replica was faster: catch up before deciding again.
                         self.follow_events().await?;
                         self.fleet.reload_rooms(&self.db).await?;
                         self.fleet.reload_device(&self.db, device).await?;
@@ -347,7 +348,7 @@ impl App {
             Verdict::Left { deployment } => {
                 let order = Write::Order(deployment, DeploymentEvent::Superseded, reason);
                 self.write(by, device, order).await?;
-                // What it is to do besides is looked at anew.
+                // Decide again what else the device should do.
                 None
             }
             Verdict::Stuck { deployment } => {
@@ -361,7 +362,7 @@ impl App {
                 Some(Next::Cancel(deployment))
             }
             Verdict::Return { deployment, to, .. } => {
-                // Repeating an order is harmless; only the first one changes the state.
+                // Repeating the order is harmless; only the first one changes the state.
                 let order = Write::Order(deployment, DeploymentEvent::ReturnOrdered, reason);
                 let first = self.fleet.device(device).is_some_and(|entry| {
                     let state = entry.lock();
@@ -397,14 +398,14 @@ impl App {
     }
 }
 
-/// Who has a device told something: the answer to its check-in, or a person who carries it there.
+/// Origin of an order: a check-in, or a person who carries it to the device.
 struct Giver<'a> {
     actor: &'a Actor,
-    /// How long the order is good for, where it is carried.
+    /// Validity of an order that is carried; `None` for a check-in.
     carried: Option<Duration>,
 }
 
-/// The refusal of a device that is shut out.
+/// Refusal for a revoked device.
 pub(super) fn revoked() -> ServiceError {
     ServiceError::refuse(ProblemCode::DeviceRevoked, "the device is revoked")
 }

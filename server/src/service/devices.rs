@@ -1,4 +1,4 @@
-//! Devices joining, leaving, being looked at.
+//! Devices: enrollment, revocation, isolation and lookup.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,33 +24,33 @@ use crate::store::devices::{self, Device};
 use crate::store::trust::{self, JoinRow};
 use crate::store::{StoreError, Tx, products};
 
-/// What a join token is to be.
+/// Join token to create.
 #[derive(Debug, Clone)]
 pub struct NewJoinToken {
-    /// The product of those who join.
+    /// Product of the devices that join.
     pub product: ProductName,
-    /// Their region, where the token fixes it.
+    /// Region of the devices; `None` if each device names its own.
     pub region: Option<Region>,
-    /// Their channel, where the token fixes it.
+    /// Channel of the devices; `None` if each device names its own.
     pub channel: Option<Channel>,
-    /// Labels that they get.
+    /// Labels given to the devices.
     pub labels: BTreeMap<String, String>,
-    /// How many may join.
+    /// Number of devices that may join.
     pub uses: u32,
-    /// For how long.
+    /// Validity.
     pub valid: Duration,
 }
 
-/// Why a device is told what it is told.
+/// Explanation of what a device is told.
 #[derive(Debug, Clone)]
 pub struct WhyDevice {
-    /// What it would be told now.
+    /// Reason it would be given now.
     pub reason: Explained,
-    /// Every link of the chain.
+    /// All steps of the decision.
     pub steps: Vec<Step>,
 }
 
-/// The versions that are current when a token is made: a new device takes nothing older.
+/// Current metadata versions when a token is created: a new device accepts nothing older.
 fn backstop(repository: &Repository, product: &ProductName) -> Backstop {
     let role = |channel: &Channel| {
         let name = RoleName::new(product.clone(), *channel);
@@ -71,7 +71,7 @@ fn secret_hash(secret: &[u8; 32]) -> Sha256 {
 }
 
 impl App {
-    /// Makes a join token; it is given once, whole.
+    /// Creates a join token; the whole token is returned once.
     pub async fn create_join_token(
         &self,
         by: &Operator,
@@ -118,13 +118,13 @@ impl App {
         Ok(token)
     }
 
-    /// Lets a device join. A device that repeats its request (its answer was lost) gets the id
-    /// that it has already, and the token is not used twice.
+    /// Enrolls a device. A device that repeats its request (because the answer was lost) gets the
+    /// id it already has, and the token is not used twice.
     pub async fn enrol(&self, request: &Enrol, signer: &Signer) -> Result<Enrolled, ServiceError> {
         if request.public_key != signer.key.to_string() {
             return Err(ServiceError::refuse(
                 ProblemCode::Unauthenticated,
-                "the request is not signed by the key that it announces",
+                "the request is not signed by the key it contains",
             ));
         }
         let refused = |text: &str| ServiceError::refuse(ProblemCode::TokenRefused, text);
@@ -135,14 +135,14 @@ impl App {
         let now = self.now();
         self.change_or_leave(async |tx| {
             let row = trust::join_token(tx, token.id).await?;
-            // One text for an unknown id and a wrong secret.
+            // The same text for an unknown id and a wrong secret.
             let row = row
                 .filter(|row| row.secret_sha256 == secret_hash(&token.secret))
-                .ok_or_else(|| refused("there is no such token"))?;
+                .ok_or_else(|| refused("the token is not valid"))?;
             let root = trust::root_by_hash(tx, row.root_sha256)
                 .await?
                 .ok_or_else(|| {
-                    refused("the root that the token pins is gone; make another token")
+                    refused("the root pinned by the token no longer exists; create a new token")
                 })?;
             let root = String::from_utf8_lossy(&root.body).into_owned();
             if let Some(known) = devices::by_key(tx, &request.public_key).await? {
@@ -154,14 +154,14 @@ impl App {
                 }));
             }
             if row.expires_at <= now {
-                return Err(refused("the token has expired; make another one"));
+                return Err(refused("the token has expired; create a new one"));
             }
             let device = self.new_device(request, &row)?;
             if !trust::use_join(tx, token.id).await? {
-                return Err(refused("the token is used up; make another one"));
+                return Err(refused("the token is used up; create a new one"));
             }
             if !devices::insert(tx, &device).await? {
-                let text = "the device is enrolled already";
+                let text = "the device is already enrolled";
                 return Err(ServiceError::refuse(ProblemCode::Conflict, text));
             }
             let actor = Actor::Device {
@@ -208,7 +208,7 @@ impl App {
         let role = RoleName::new(row.product.clone(), channel);
         if !self.fleet.plan().trust.repository.delegates(&role) {
             return Err(refused(format!(
-                "the signed targets delegate no role {role}"
+                "the signed targets have no delegation for role {role}"
             )));
         }
         if request.labels.len() > 32 {
@@ -220,7 +220,7 @@ impl App {
                 .map_err(ServiceError::invalid)?;
         }
         let mut labels = request.labels.clone();
-        // What the token says of a device counts more than what it says of itself.
+        // Labels of the token take precedence over those of the device.
         labels.extend(row.labels.clone());
         let now = self.now();
         Ok(Device {
@@ -256,7 +256,7 @@ impl App {
         })
     }
 
-    /// Revokes a device, or lets it take part again.
+    /// Revokes a device, or readmits it.
     pub async fn set_device_active(
         &self,
         by: &Operator,
@@ -280,7 +280,7 @@ impl App {
         .await
     }
 
-    /// Keeps a device from everything but the way back until it is readmitted.
+    /// Isolates a device: it may only roll back until it is readmitted.
     pub async fn isolate_device(
         &self,
         by: &Operator,
@@ -298,7 +298,7 @@ impl App {
         .await
     }
 
-    /// Asks a device to make itself a new key.
+    /// Asks a device to generate a new key.
     pub async fn want_new_key(
         &self,
         by: &Operator,
@@ -315,7 +315,7 @@ impl App {
         .await
     }
 
-    /// Lets a device have a release again that it came back from.
+    /// Lifts the quarantine of a release on a device that rolled back from it.
     pub async fn lift_quarantine(
         &self,
         by: &Operator,
@@ -343,7 +343,7 @@ impl App {
     ) -> Result<(), ServiceError> {
         self.change(&by.actor, async |tx| {
             if !change(tx).await? {
-                let what = format!("device {id} to which this applies");
+                let what = format!("device {id} in a state that allows this");
                 return Err(ServiceError::not_found(what));
             }
             Ok(((), vec![event]))
@@ -351,15 +351,15 @@ impl App {
         .await
     }
 
-    /// A device as the actor of an event.
+    /// Returns the actor of a device's events.
     pub(super) fn device_actor(&self, device: DeviceId) -> Actor {
         let entry = self.fleet.device(device);
         let name = entry.map_or_else(|| device.to_string(), |e| e.lock().device.name.clone());
         Actor::Device { device, name }
     }
 
-    /// A device that a person asks for; one that joined through another replica a moment ago is
-    /// read.
+    /// Returns a device that a person asks for; loads it if it has just joined through another
+    /// replica.
     pub async fn device(&self, id: DeviceId) -> Result<Arc<DeviceEntry>, ServiceError> {
         if self.fleet.device(id).is_none() {
             self.fleet.reload_device(&self.db, id).await?;
@@ -369,7 +369,7 @@ impl App {
             .ok_or_else(|| ServiceError::not_found(format!("device {id}")))
     }
 
-    /// Why a device is told what it is told.
+    /// Explains why a device is told what it is told.
     pub async fn why_device(&self, id: DeviceId) -> Result<WhyDevice, ServiceError> {
         let entry = self.device(id).await?;
         let plan = self.fleet.plan();
@@ -380,14 +380,14 @@ impl App {
         let mut decision = state.decide(&plan, &places, now, &mut steps);
         let heard = state.device.last_seen;
         if heard < now.minus(self.settings.devices.offline_after()) {
-            // What it would be told is no answer to why nothing happens there.
-            let found = format!("not heard of since {heard}: it is told when it asks");
+            // The decision alone does not explain why nothing happens on an offline device.
+            let found = format!("not heard from since {heard}: it gets its orders at its next check-in");
             let detail = [decision.reason.detail.as_str(), found.as_str()];
             let said: Vec<&str> = detail.into_iter().filter(|d| !d.is_empty()).collect();
             decision.reason = Explained::new(decision.reason.code, said.join("; "));
             let step = Step {
                 rollout: None,
-                check: "heard of",
+                check: "online",
                 passed: false,
                 found,
             };

@@ -1,7 +1,8 @@
-//! Signed files that still wait for signatures: how people who sit apart sign one file.
+//! Drafts: signed files that still wait for signatures, so that people in different places can sign
+//! one file.
 //!
-//! The server carries drafts and counts signatures for people to see. It cannot add one: what it
-//! gives to devices is what their own check accepts.
+//! The server stores drafts and counts signatures for people to see. It cannot add one: devices
+//! verify every file themselves.
 
 use tidegate_domain::event::Event;
 use tidegate_trust::{Quorum, Signed, UploadedFile, signed_by};
@@ -13,29 +14,29 @@ use crate::app::App;
 use crate::commit::Done;
 use crate::store::trust::{self, Draft};
 
-/// A draft and who has signed it.
+/// Draft and its signers.
 #[derive(Debug, Clone)]
 pub struct DraftStanding {
     /// The draft.
     pub draft: Draft,
-    /// The holders who have signed.
+    /// Holders who have signed.
     pub signed_by: Vec<String>,
-    /// All who may.
+    /// All holders who may sign.
     pub holders: Vec<String>,
-    /// How many must.
+    /// Number of holders who must sign.
     pub people: u32,
-    /// Whether it was complete, and is in force now.
+    /// Whether it had enough signatures, and is in force now.
     pub complete: bool,
 }
 
 impl App {
-    /// Every draft with its signatures.
+    /// Lists all drafts with their signatures.
     pub async fn drafts(&self) -> Result<Vec<DraftStanding>, ServiceError> {
         let drafts = trust::drafts(&mut self.db.read().await?).await?;
         let plan = self.fleet.plan();
         drafts
             .into_iter()
-            // A role that is delegated no more has no holders to wait for.
+            // A role that is no longer delegated has no holders to wait for.
             .filter_map(|draft| {
                 let quorum = plan.trust.repository.quorum(&draft.role).ok()?;
                 Some(standing(draft, &quorum, false))
@@ -43,8 +44,8 @@ impl App {
             .collect()
     }
 
-    /// Takes a draft with at least one signature of its role's holders; signatures come together
-    /// with those of the draft that is there. When there are enough, it is in force.
+    /// Takes a draft with at least one signature of its role's holders and merges it with the
+    /// signatures of the stored draft. Once there are enough, it is in force.
     pub async fn upload_draft(
         &self,
         by: &Operator,
@@ -79,7 +80,7 @@ impl App {
                         }
                     }
                 }
-                // Signatures of strangers are not handed on.
+                // Drop signatures of strangers.
                 let mut clean = Signed::unsigned(signed.body().clone());
                 clean.merge(&signed, &keys)?;
                 let version = clean.body()["version"].as_u64().unwrap_or(0);
@@ -99,7 +100,7 @@ impl App {
                 match state.repository.clone().accept(&complete, now) {
                     Ok(_) => return Ok(Done::Leave(standing(draft, &quorum, true)?)),
                     Err(error) if error.lacks_signatures() => {}
-                    // No signature would make it good.
+                    // No further signature would make it valid.
                     Err(error) => return Err(error.into()),
                 }
                 trust::put_draft(tx, &draft).await?;
@@ -115,7 +116,7 @@ impl App {
             })
             .await?;
         if found.complete {
-            // It is checked anew there: nothing is lost if somebody else was faster.
+            // Checked again there: nothing is lost if somebody else was faster.
             let whole = UploadedFile {
                 role: found.draft.role.clone(),
                 bytes: found.draft.body.clone(),

@@ -1,4 +1,4 @@
-//! What a service may answer instead of a result.
+//! Errors of the services.
 
 use tidegate_domain::lifecycle::LifecycleRefusal;
 use tidegate_domain::rollout::RolloutRefusal;
@@ -8,7 +8,7 @@ use tidegate_trust::TrustError;
 use crate::blob::BlobError;
 use crate::store::StoreError;
 
-/// Why a service refused or failed.
+/// Reason a service refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// A refusal with a stable code and a text for the caller.
@@ -23,10 +23,10 @@ pub enum ServiceError {
     /// Signed metadata was refused.
     #[error("signed metadata was refused")]
     Trust(#[from] TrustError),
-    /// A stage may not be taken.
+    /// A release may not move to this stage.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleRefusal),
-    /// A rollout does not take an order.
+    /// A rollout does not accept this order.
     #[error(transparent)]
     Rollout(#[from] RolloutRefusal),
 }
@@ -40,7 +40,7 @@ impl From<BlobError> for ServiceError {
             BlobError::TooLarge(_) => Self::Refused(ProblemCode::TooLarge, error.to_string()),
             BlobError::Read(_) => Self::Refused(
                 ProblemCode::InvalidRequest,
-                "the upload broke off; send it again".into(),
+                "the upload was interrupted; send it again".into(),
             ),
             BlobError::Store(_) | BlobError::Folder(..) | BlobError::Damaged(_) => {
                 Self::Blob(error)
@@ -50,22 +50,22 @@ impl From<BlobError> for ServiceError {
 }
 
 impl ServiceError {
-    /// A refusal.
+    /// Builds a refusal.
     pub fn refuse(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self::Refused(code, detail.into())
     }
 
-    /// Something that is not there.
+    /// Builds the refusal for something that does not exist.
     pub fn not_found(what: impl std::fmt::Display) -> Self {
         Self::Refused(ProblemCode::NotFound, format!("there is no {what}"))
     }
 
-    /// A value that cannot be read.
+    /// Builds the refusal for an invalid value.
     pub fn invalid(what: impl std::fmt::Display) -> Self {
         Self::Refused(ProblemCode::InvalidRequest, what.to_string())
     }
 
-    /// What the caller is told. The particulars of an inner failure are for the log alone.
+    /// Problem document for the caller. Details of an internal failure go to the log only.
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(code, detail) => Problem::new(*code, detail),
@@ -76,12 +76,12 @@ impl ServiceError {
             Self::Rollout(error) => Problem::new(ProblemCode::IllegalTransition, error.to_string()),
             Self::Store(_) | Self::Blob(_) => Problem::new(
                 ProblemCode::Unavailable,
-                "the server's storage does not answer as it should; try again shortly",
+                "the server's storage is not working; try again shortly",
             ),
         }
     }
 
-    /// Whether it is a failure of ours, to be logged.
+    /// Whether this is a failure of the server, to be logged.
     pub fn is_internal(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Blob(_))
     }

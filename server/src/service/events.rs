@@ -1,4 +1,4 @@
-//! Events, read.
+//! Reading of events.
 
 use tidegate_protocol::{DeviceId, RolloutId};
 
@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::store::events::{self, StoredEvent};
 
 impl App {
-    /// Events of a rollout after a number, oldest first.
+    /// Returns events of a rollout after a number, oldest first.
     pub async fn rollout_events(
         &self,
         rollout: RolloutId,
@@ -18,7 +18,7 @@ impl App {
         Ok(events::of_rollout(&mut tx, rollout, after, limit).await?)
     }
 
-    /// Events of a device after a number, oldest first.
+    /// Returns events of a device after a number, oldest first.
     pub async fn device_events(
         &self,
         device: DeviceId,

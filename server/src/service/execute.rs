@@ -1,5 +1,5 @@
-//! The planner's hands: each action in a transaction of its own, refused when the rollout has
-//! changed since it was looked at.
+//! Executes the planner's actions: each in a transaction of its own, refused if the rollout has
+//! changed since it was read.
 
 use std::time::Duration;
 
@@ -17,12 +17,13 @@ use crate::commit::{Committed, Done};
 use crate::store::aggregates;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 
-/// Most rounds at once: a rollout that wants more gets them in the next.
+/// Maximum number of planning rounds in a row: a rollout that needs more continues at the next
+/// call.
 const MAX_STEPS: usize = 64;
-/// How often the silent are counted, and old and new compared.
+/// Interval between counts of silent devices and comparisons of old and new.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What the leader keeps between two rounds; another leader begins with nothing.
+/// State the leader keeps between rounds; a new leader starts with none.
 #[derive(Debug, Default)]
 pub struct Watch {
     quiet: std::collections::BTreeMap<RolloutId, Quiet>,
@@ -38,9 +39,9 @@ fn acts(state: RolloutState) -> bool {
 }
 
 impl App {
-    /// Plans every rollout in which something may happen by itself and acts, until nothing more
-    /// is to be done now. Reads aggregates, never devices. Only the leader calls it; a stale
-    /// leader's writes are refused by the revision.
+    /// Plans every rollout that may proceed on its own and acts, until there is nothing more to do
+    /// now. Reads aggregates, never devices. Only the leader calls it; a stale leader's writes are
+    /// refused by the revision.
     pub async fn plan_rollouts(&self) -> Result<(), ServiceError> {
         let mut watch = self.watch.lock().await;
         self.look(&mut watch).await?;
@@ -67,14 +68,14 @@ impl App {
             if done.is_empty() {
                 break;
             }
-            // Once a round: reading the plan anew is dear.
+            // Once per round: reloading the plan is expensive.
             self.take_over_all(done).await;
         }
         Ok(())
     }
 
-    /// The views of all rollouts in which something may happen by itself: a handful of queries
-    /// for all of them together.
+    /// Views of all rollouts that may proceed on their own: a handful of queries for all of them
+    /// together.
     pub async fn views(
         &self,
         snapshot: &PlanSnapshot,
@@ -102,7 +103,8 @@ impl App {
         Ok(views)
     }
 
-    /// Now and then: counts the silent, and who turned bad on the new and on the old release.
+    /// Periodically counts silent devices, and those that turned unhealthy on the new and on the
+    /// old release.
     pub async fn look(&self, watch: &mut Watch) -> Result<(), ServiceError> {
         let now = self.now();
         let last = watch.looked;
@@ -131,7 +133,7 @@ impl App {
                     let population: u64 = waves.iter().map(|w| w.progress.quota).sum();
                     drop(tx);
                     let stratum = Stratum {
-                        // Who turned bad just now was at risk just before.
+                        // A device that has just turned unhealthy was at risk just before.
                         risk_new: tally.healthy().max(bad_new),
                         risk_old: population.saturating_sub(tally.exposed()).max(bad_old),
                         bad_new,
@@ -145,8 +147,8 @@ impl App {
         Ok(())
     }
 
-    /// Does one thing, if nobody has changed the rollout since it was looked at. What it commits is
-    /// taken over by the caller.
+    /// Executes one action, unless the rollout has changed since it was read. The caller applies
+    /// the commit to memory.
     async fn execute(
         &self,
         snapshot: &PlanSnapshot,
@@ -229,7 +231,7 @@ impl App {
                 rollouts::set_state(tx, rollout, state, &reason, now).await?
             };
             if !fresh {
-                // Nothing of this is written.
+                // Nothing of this is committed.
                 return Ok(Done::Leave(()));
             }
             let mut events = vec![event];
@@ -247,7 +249,7 @@ fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
-/// The event of a wave that starts, soaks or passes.
+/// Event for a wave that starts, soaks or passes.
 fn wave_event(
     action: &Action,
     quota: u64,

@@ -1,4 +1,5 @@
-//! The fleet in memory: device facts, and the plan, an immutable snapshot that is swapped whole.
+//! The fleet in memory: device facts, and the plan, an immutable snapshot that is swapped as a
+//! whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,54 +20,54 @@ use super::room::Room;
 use crate::store::devices::{self, Device};
 use crate::store::{Db, StoreError, aggregates, deployments, events};
 
-/// The fleet as this replica knows it.
+/// The fleet as known to this replica.
 pub struct Fleet {
     devices: RwLock<HashMap<DeviceId, Arc<DeviceEntry>>>,
     plan: ArcSwap<PlanSnapshot>,
     rooms: ArcSwap<BTreeMap<RolloutId, Arc<Room>>>,
-    /// Devices that take an update, or are in their rollback window: whose silence matters.
+    /// Devices taking an update or in their rollback window, whose silence matters.
     watched: Mutex<BTreeSet<DeviceId>>,
     reloading: tokio::sync::Mutex<()>,
-    /// One at a time for a device: what was read first must not be put in its place last.
+    /// Locks that serialize reloads of a device: an older read must not overwrite a newer one.
     reloading_devices: [tokio::sync::Mutex<()>; RELOADS],
     version: watch::Sender<u64>,
-    /// The newest event that the plan knows of, and the places.
+    /// Number of the newest event contained in the plan, and in the permits.
     plan_at: AtomicI64,
     rooms_at: AtomicI64,
 }
 
-/// Devices that can be read anew at the same time.
+/// Number of devices that can be reloaded at the same time.
 const RELOADS: usize = 64;
 
-/// One device; locked for as long as a few assignments take, never across an await.
+/// One device. Locked only for a few assignments, never across an await.
 pub struct DeviceEntry {
     state: Mutex<DeviceState>,
-    /// Told when a person changed something about it: its held check-in need not run out.
+    /// Notified when a person changed something about the device, to end its held check-in.
     pub changed: Notify,
 }
 
-/// What is known of a device.
+/// State of a device.
 #[derive(Debug, Clone)]
 pub struct DeviceState {
-    /// As stored, with newer heartbeats.
+    /// Stored row, with newer heartbeats.
     pub device: Device,
     /// Its deployments.
     pub deployments: BTreeMap<RolloutId, DeploymentFacts>,
-    /// Releases that it is kept from.
+    /// Quarantined releases.
     pub quarantine: BTreeSet<Version>,
-    /// What it last said it is doing.
+    /// Deployment status it last reported.
     pub status: Option<DeploymentStatus>,
-    /// Whether it last found what runs healthy.
+    /// Health of the running release, as last reported; `None` if not reported.
     pub healthy: Option<bool>,
-    /// Why it refused what it was told last.
+    /// Reason it refused its last order.
     pub refused: Option<Explained>,
-    /// What it found when it was cut off last, and when that was heard.
+    /// Diagnosis from the last time it was cut off, and when it was received.
     pub diagnosis: Option<(Timestamp, String)>,
-    /// Whether a heartbeat waits to be written.
+    /// Whether a heartbeat is waiting to be written.
     pub dirty: bool,
 }
 
-/// As what a deployment is watched for silence, if it is.
+/// Outcome under which a deployment is watched for silence; `None` if it is not.
 fn watched_as(deployment: &DeploymentFacts) -> Option<Outcome> {
     match deployment.state {
         DeploymentState::Installing | DeploymentState::Verifying => Some(Outcome::Taking),
@@ -80,7 +81,7 @@ impl DeviceState {
         self.deployments.values().any(|d| watched_as(d).is_some())
     }
 
-    /// As the domain sees it.
+    /// Facts for the domain.
     pub fn facts(&self) -> DeviceFacts<'_> {
         DeviceFacts {
             active: self.device.active,
@@ -100,7 +101,7 @@ impl DeviceState {
         }
     }
 
-    /// What it would be told now.
+    /// Decides what the device would be told now.
     pub fn decide(
         &self,
         plan: &PlanSnapshot,
@@ -119,14 +120,14 @@ impl DeviceState {
 }
 
 impl DeviceEntry {
-    /// The device's state, locked.
+    /// Locks the state of the device.
     pub fn lock(&self) -> MutexGuard<'_, DeviceState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Fleet {
-    /// Reads everything.
+    /// Loads the whole fleet.
     pub async fn load(db: &Db) -> Result<Self, StoreError> {
         let mut tx = db.read().await?;
         let head = events::head(&mut tx).await?;
@@ -187,27 +188,28 @@ impl Fleet {
         })
     }
 
-    /// The present plan.
+    /// Current plan.
     pub fn plan(&self) -> Arc<PlanSnapshot> {
         self.plan.load_full()
     }
 
-    /// Lets held check-ins look again, without a change of the plan.
+    /// Wakes held check-ins without a change of the plan.
     pub fn wake_held(&self) {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Tells when the plan has changed.
+    /// Subscribes to changes of the plan.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
-    /// Reads the plan again and swaps it. Reloads take turns, this one and those of the places, so
-    /// that what was read first is never put in the place of what was read last.
+    /// Reloads the plan and swaps it. Reloads of the plan and of the permits take turns, so that an
+    /// older read never replaces a newer one.
     pub async fn reload_plan(&self, db: &Db) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
         let mut tx = db.read().await?;
-        // First: what comes in between may be in the plan already, but never the other way round.
+        // Read the head first: later events may be in the plan already, but none up to the head is
+        // missing.
         let head = events::head(&mut tx).await?;
         let plan = PlanSnapshot::load(&mut tx).await?;
         drop(tx);
@@ -219,7 +221,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reads how many devices may be exposed, and nothing else: grants come often.
+    /// Reloads the permits only: grants come often.
     pub async fn reload_rooms(&self, db: &Db) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
         let mut tx = db.read().await?;
@@ -231,12 +233,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whether the plan was read before an event was written.
+    /// Whether the plan was loaded before this event was written.
     pub fn plan_lacks(&self, seq: i64) -> bool {
         self.plan_at.load(Ordering::Relaxed) < seq
     }
 
-    /// Whether the places were read before an event was written.
+    /// Whether the permits were loaded before this event was written.
     pub fn rooms_lack(&self, seq: i64) -> bool {
         self.rooms_at.load(Ordering::Relaxed) < seq
     }
@@ -258,12 +260,12 @@ impl Fleet {
         }
     }
 
-    /// The places of a rollout.
+    /// Permits of a rollout.
     pub fn room(&self, rollout: RolloutId) -> Option<Arc<Room>> {
         self.rooms.load().get(&rollout).cloned()
     }
 
-    /// How many places a rollout has.
+    /// Number of permits left in a rollout.
     pub fn places(&self, rollout: RolloutId) -> u64 {
         self.rooms
             .load()
@@ -271,7 +273,7 @@ impl Fleet {
             .map_or(0, |room| room.left())
     }
 
-    /// A device.
+    /// Returns a device.
     pub fn device(&self, id: DeviceId) -> Option<Arc<DeviceEntry>> {
         self.devices
             .read()
@@ -280,7 +282,7 @@ impl Fleet {
             .cloned()
     }
 
-    /// Every device, in no order.
+    /// Returns all devices, in no particular order.
     pub fn devices(&self) -> Vec<Arc<DeviceEntry>> {
         self.devices
             .read()
@@ -290,7 +292,7 @@ impl Fleet {
             .collect()
     }
 
-    /// How many devices there are.
+    /// Number of devices.
     pub fn len(&self) -> usize {
         self.devices
             .read()
@@ -303,7 +305,7 @@ impl Fleet {
         self.len() == 0
     }
 
-    /// Reads one device again: another replica changed it, or it has just joined.
+    /// Reloads one device: another replica changed it, or it has just joined.
     pub async fn reload_device(&self, db: &Db, id: DeviceId) -> Result<(), StoreError> {
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
@@ -354,9 +356,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Who of some rollouts took the update and was last heard of before a time: by wave, and
-    /// whether they are still taking it or in their window. Looks at those alone whom it may
-    /// concern, in memory, where heartbeats are newest.
+    /// Devices of some rollouts that took the update and were last heard from before a time: by
+    /// wave, and by whether they are still taking it or in their rollback window. Looks only at
+    /// watched devices, and in memory, where heartbeats are newest.
     pub fn quiet(&self, before: &BTreeMap<RolloutId, Timestamp>) -> BTreeMap<RolloutId, Quiet> {
         let watched: Vec<DeviceId> = {
             let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -389,7 +391,7 @@ impl Fleet {
         quiet
     }
 
-    /// Takes over heartbeats that other replicas wrote.
+    /// Merges heartbeats written by other replicas.
     pub fn merge_heartbeats(&self, heard: &[Device]) {
         for device in heard {
             if let Some(entry) = self.device(device.id) {
@@ -399,8 +401,8 @@ impl Fleet {
     }
 }
 
-/// Takes over what a newer check-in said. What runs on the device is not part of a heartbeat:
-/// it changes by reports alone, in the order in which they are committed.
+/// Merges a newer check-in. The running release is not part of a heartbeat: it changes only by
+/// reports, in the order in which they are committed.
 fn merge_heartbeat(device: &mut Device, heard: &Device) {
     if heard.last_seen > device.last_seen {
         device.last_seen = heard.last_seen;

@@ -1,4 +1,4 @@
-//! Deltas that nobody can use any more.
+//! Garbage collection of deltas that nobody can use any more.
 
 use std::collections::HashSet;
 
@@ -12,11 +12,11 @@ use crate::blob::{BlobError, read_verified};
 use crate::service::ServiceError;
 use crate::store::products::{self, Payload};
 
-/// Deltas that are deleted in one round.
+/// Maximum number of deltas deleted in one round.
 const ROUND: usize = 100;
 
 impl App {
-    /// Deletes deltas that are of no use any more.
+    /// Deletes deltas that are no longer useful.
     pub(crate) async fn collect_deltas(&self) -> Result<(), ServiceError> {
         let running: HashSet<Sha256> = self.running_images().into_keys().collect();
         let mut tx = self.db.read().await?;
@@ -52,7 +52,7 @@ impl App {
             return Ok(());
         }
         let bytes = garbage.iter().map(|payload| payload.bytes).sum();
-        // Read while they are there still.
+        // Read the manifests before they are deleted.
         let mut blobs = Vec::new();
         for payload in &garbage {
             if let Some(manifest) = self.manifest(payload).await? {
@@ -60,7 +60,7 @@ impl App {
             }
             blobs.push(payload.manifest.sha256);
         }
-        // First from the books of every replica, so that they are offered to nobody, then the bytes.
+        // Delete the rows first, so that no replica offers the deltas any more, then the blobs.
         self.change(&Actor::Builder, async |tx| {
             for payload in &garbage {
                 if let Some(from) = payload.from {
@@ -77,7 +77,7 @@ impl App {
         Ok(())
     }
 
-    /// A delta's manifest; `None` if it is gone or damaged.
+    /// Returns a delta's manifest; `None` if it is gone or damaged.
     async fn manifest(&self, payload: &Payload) -> Result<Option<Manifest>, ServiceError> {
         if self.blobs.length(payload.manifest.sha256).await?.is_none() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The facts of a check-in: what a device says of itself.
+//! Heartbeats: the facts that a device sends with a check-in.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::fleet::{DeviceEntry, DeviceState};
 use crate::app::App;
 use crate::commit::group::Write;
 
-/// How often a device's diagnosis is taken.
+/// Minimum interval between two diagnoses taken from a device.
 const BETWEEN_DIAGNOSES: Duration = Duration::from_mins(10);
 
 impl App {
-    /// Takes over the facts in memory; they are written behind. Only what runs is written at
-    /// once, when it is not what the reports said.
+    /// Updates the facts in memory; they are written later. Only the running release is written at
+    /// once, if it differs from what the reports said.
     pub(super) async fn note_heartbeat(
         &self,
         entry: &DeviceEntry,
@@ -34,7 +34,7 @@ impl App {
             } else {
                 None
             };
-            // Turning bad is an event, once; in a deployment the reports say it.
+            // Turning unhealthy is noted once; during a deployment the reports say it.
             if request.healthy == Some(false) && state.healthy != Some(false) {
                 state.device.unhealthy_at = Some(now);
             }
@@ -50,7 +50,7 @@ impl App {
                 .deployment
                 .is_none()
                 .then(|| put_back(&state, request));
-            // One in a while: a device that sends one with each request fills no table.
+            // Rate limit: a device that sends a diagnosis with each request must not fill a table.
             let due = state
                 .diagnosis
                 .as_ref()
@@ -69,14 +69,14 @@ impl App {
         if let Some(deployment) = back {
             let reason = Explained::new(
                 Reason::DeviceIsolated,
-                "it runs the release from before and knows nothing of this: it was put back",
+                "it runs the previous release and has no record of this deployment: its disk was restored to an older state",
             );
             let event = DeploymentEvent::Reported(DeploymentState::RolledBack);
             let write = Write::Order(deployment, event, reason);
             self.writer.write(Actor::CheckIn, id, write).await?;
         }
         if let Some(refused) = news {
-            // A device that refuses what it is told says so to people, once a reason.
+            // Record a refusal for people to see, once per reason.
             self.metrics.refusals.inc();
             let event = Event::DeviceRefused {
                 device: id,
@@ -101,9 +101,9 @@ impl App {
     }
 }
 
-/// A deployment that has switched this device as far as anybody here knows, while the device itself
-/// is idle and runs the release from before. Reports come before check-ins, so that this is no
-/// matter of time: its disk was put back to an older state.
+/// Returns a deployment that, as far as is known here, has switched this device, while the device
+/// itself is idle and runs the previous release. Reports come before check-ins, so this is not a
+/// race: its disk was restored to an older state.
 fn put_back(state: &DeviceState, request: &CheckIn) -> Option<DeploymentId> {
     let open = state
         .deployments

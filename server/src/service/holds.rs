@@ -1,4 +1,4 @@
-//! Holds: made in a hurry by whoever responds, lifted by whoever releases.
+//! Holds: created quickly by responders, lifted by releasers.
 
 use tidegate_domain::event::Event;
 use tidegate_domain::hold::Hold;
@@ -12,24 +12,24 @@ use crate::random;
 use crate::store::holds::{self, HoldRow};
 use crate::store::products;
 
-/// What a hold is to be.
+/// Hold to create.
 #[derive(Debug, Clone)]
 pub struct NewHold {
-    /// Of which product.
+    /// Product the hold applies to.
     pub product: ProductName,
-    /// From which release; `None` from every one.
+    /// Release that is held back; `None` for every release.
     pub release: Option<Version>,
-    /// Which devices.
+    /// Selected devices.
     pub selector: Selector,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Where to read more; may be empty.
+    /// Link to more information; may be empty.
     pub link: String,
 }
 
 impl App {
-    /// Keeps devices from a release, from their next word to the server on. Gives the hold, and
-    /// how many devices it concerns now.
+    /// Holds a release back from devices, starting with their next check-in. Returns the hold and
+    /// the number of devices it selects now.
     pub async fn create_hold(
         &self,
         by: &Operator,

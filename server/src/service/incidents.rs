@@ -1,4 +1,4 @@
-//! Incidents: one order takes a release back; the answer is the blast-radius sheet.
+//! Incidents: one order rolls back a release; the answer is the blast-radius sheet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::store::incidents::{self, Incident};
 use crate::store::rollouts::{self, Rollout};
 use crate::store::{Tx, deployments};
 
-/// What is to be taken back.
+/// Target of a rollback.
 #[derive(Debug, Clone)]
 pub enum ReturnOf {
     /// One rollout.
@@ -34,45 +34,45 @@ pub enum ReturnOf {
     Release(ProductName, Version),
 }
 
-/// An incident with where its devices stand now.
+/// Incident with the current position of its devices.
 #[derive(Debug, Clone)]
 pub struct IncidentStanding {
-    /// As stored, or as it would be.
+    /// Stored row, or the one a dry run would create.
     pub incident: Incident,
-    /// Where its devices stand.
+    /// Counts of its devices by position.
     pub sheet: Sheet,
-    /// Devices that are not back, worst first: at most [`WORST`].
+    /// Devices that are not back yet, worst first: at most [`WORST`].
     pub worst: Vec<Worst>,
-    /// What became of its rollouts.
+    /// Results of the order for its rollouts.
     pub rollouts: Vec<Ordered>,
-    /// Rollouts that did not take the order, and why: somebody must look after each of them.
+    /// Rollouts that did not take the order, and the reason: somebody must look after each of them.
     pub failed: Vec<(RolloutId, String)>,
-    /// Whether it was only tried.
+    /// Whether this was a dry run.
     pub dry_run: bool,
 }
 
-/// A device that is not back.
+/// Device that is not back yet.
 #[derive(Debug, Clone)]
 pub struct Worst {
-    /// Which.
+    /// The device.
     pub device: DeviceId,
-    /// Its name for people.
+    /// Its name, for people.
     pub name: String,
-    /// Where it stands.
+    /// Its position in the rollback.
     pub standing: Standing,
     /// Whether it has missed its usual check-in.
     pub silent: bool,
 }
 
-/// How many devices are named.
+/// Maximum number of devices listed.
 const WORST: usize = 100;
-/// Devices ordered back one by one, read at once.
+/// Number of devices read at once, when they are ordered back one by one.
 const PAGE: i64 = 500;
 
 impl App {
-    /// Takes a release back: stops offers, calls off who has not switched, sends the others back.
-    /// Needs one person, no approval, no revision. With a selector only its devices are sent
-    /// back, and the rollout stands still.
+    /// Rolls back a release: stops offers, calls off devices that have not switched, sends the
+    /// others back. Needs one person, no approval, no revision. With a selector only its devices
+    /// are sent back, and the rollout is halted.
     pub async fn order_return(
         &self,
         by: &Operator,
@@ -110,7 +110,7 @@ impl App {
             .filter(|r| r.state.apply(order).is_ok() || selective(r, order))
             .collect();
         if concerned.is_empty() {
-            // The refusal names the state that speaks against it.
+            // The refusal names the state that rules it out.
             first.state.apply(order)?;
         }
         if order == RolloutEvent::Halt {
@@ -125,16 +125,17 @@ impl App {
                 opened_by: String::new(),
                 closed_at: None,
             };
-            // A selector that selects nobody is a slip of the pen, and would halt everybody.
+            // A selector that matches no device is a typing error, and would halt the rollout for
+            // everybody.
             if self.sheet(&would).0.exposed == 0 {
                 return Err(ServiceError::refuse(
                     ProblemCode::Conflict,
-                    format!("no device that was exposed has {selector}; nothing was ordered"),
+                    format!("no exposed device matches {selector}; nothing was ordered"),
                 ));
             }
         }
         let (mut ordered, mut failed) = (Vec::new(), Vec::new());
-        // The orders first: each is one short transaction, and nothing else may hold them up.
+        // Orders first: each is one short transaction, and nothing else may delay them.
         for rollout in &concerned {
             let result = if selective(rollout, order) {
                 Ok(Ordered {
@@ -150,8 +151,9 @@ impl App {
                 Err(error) if single => return Err(error),
                 Err(error) => {
                     let why = error_chain(&error);
-                    tracing::warn!(rollout = %rollout.id, why, "not taken back");
-                    // The caller is told no more of an inner failure than anybody else is.
+                    tracing::warn!(rollout = %rollout.id, why, "the rollout was not rolled back");
+                    // An internal failure is reported to the caller without details, as everywhere
+                    // else.
                     failed.push((rollout.id, error.problem().detail));
                 }
             }
@@ -200,7 +202,7 @@ impl App {
         })
     }
 
-    /// Orders the selected devices back one by one, worst first.
+    /// Orders the selected devices back one by one, in order of deployment id.
     async fn return_selected(
         &self,
         by: &Operator,
@@ -233,7 +235,7 @@ impl App {
         Ok(())
     }
 
-    /// Opens an incident for a rollout that the gate sends back, in the gate's own transaction.
+    /// Opens an incident for a rollout that the gate rolls back, in the gate's own transaction.
     pub(super) async fn open_incident(
         &self,
         tx: &mut Tx,
@@ -258,7 +260,7 @@ impl App {
         Ok(Some(opened_event(&incident)))
     }
 
-    /// An incident with where its devices stand now.
+    /// Returns an incident with the current position of its devices.
     pub async fn incident(&self, id: IncidentId) -> Result<IncidentStanding, ServiceError> {
         let mut tx = self.db.read().await?;
         let incident = incidents::one(&mut tx, id)
@@ -283,9 +285,9 @@ impl App {
         })
     }
 
-    /// Where the devices of an incident stand, from memory: a slow database keeps nobody from
-    /// seeing it. Worst first: who cannot go back, who is past the point of no return, who has
-    /// to fetch the old version, who still keeps it.
+    /// Positions of the devices of an incident, from memory: a slow database keeps nobody from
+    /// seeing it. Worst first: devices that cannot go back, are past the point of no return, have
+    /// to download the old version, still keep it.
     fn sheet(&self, incident: &Incident) -> (Sheet, Vec<Worst>) {
         let plan = self.fleet.plan();
         let product = plan.product(&incident.product);
@@ -346,7 +348,7 @@ impl App {
         (sheet, worst)
     }
 
-    /// Closes incidents that are over. Only the leader calls it.
+    /// Closes incidents that are over. Called only by the leader.
     pub(crate) async fn close_incidents(&self) -> Result<(), ServiceError> {
         let now = self.now();
         let recent = incidents::page(
@@ -384,8 +386,8 @@ impl App {
         Ok(())
     }
 
-    /// A fleet order: devices of a rollout that are in their rollback window keep the previous
-    /// version so many seconds longer, or until they are told otherwise.
+    /// Extends the rollback window: devices of the rollout that are in it keep the previous version
+    /// this many seconds longer, or until they are told otherwise.
     pub async fn keep_longer(
         &self,
         by: &Operator,
@@ -398,7 +400,7 @@ impl App {
         self.change(&by.actor, async |tx| {
             let (rollout, _) = read(tx, id).await?;
             if seconds > MOST || rollout.extended_s.saturating_add(seconds) > MOST {
-                let text = "a rollback window is extended by at most 30 days in all";
+                let text = "a rollback window can be extended by at most 30 days in total";
                 return Err(ServiceError::refuse(ProblemCode::InvalidRequest, text));
             }
             let frozen_now = frozen.unwrap_or(rollout.frozen);
@@ -429,7 +431,8 @@ fn opened_event(incident: &Incident) -> Event {
     }
 }
 
-/// A rollout that offers nothing any more, of which single devices are sent back.
+/// Whether the rollout no longer offers anything, so that single devices can be sent back without
+/// halting it.
 fn selective(rollout: &Rollout, order: RolloutEvent) -> bool {
     order == RolloutEvent::Halt
         && matches!(
@@ -438,7 +441,7 @@ fn selective(rollout: &Rollout, order: RolloutEvent) -> bool {
         )
 }
 
-/// The worst first.
+/// Sort key of a standing: the worst first.
 fn rank(standing: Standing) -> u8 {
     match standing {
         Standing::CannotReturn(_) => 0,
@@ -453,7 +456,7 @@ fn rank(standing: Standing) -> u8 {
     }
 }
 
-/// The word for a standing, as the API says it.
+/// Returns the API's word for a standing.
 pub fn standing_word(standing: Standing) -> String {
     match standing {
         Standing::BeforeSwitch => "before_switch".into(),

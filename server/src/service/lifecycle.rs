@@ -1,4 +1,4 @@
-//! The end of a release's life, and what holds for a whole product.
+//! End of life of a release, and settings of a product.
 
 use tidegate_domain::event::Event;
 use tidegate_protocol::{ProblemCode, ProductName, Stage, Timestamp, Version};
@@ -11,7 +11,7 @@ use crate::store::products::{self, ProductSettings, Release};
 use crate::store::to_json;
 
 impl App {
-    /// Announces the end of a release's life. It may be moved, also into the past.
+    /// Announces the end of life of a release. It may be changed later, also to a time in the past.
     pub async fn announce_eol(
         &self,
         by: &Operator,
@@ -28,7 +28,7 @@ impl App {
                     ServiceError::not_found(format!("release {version} of {product}"))
                 })?;
             if release.stage == Stage::Withdrawn {
-                let text = format!("release {version} is withdrawn: its life is over already");
+                let text = format!("release {version} is withdrawn; it cannot have an end of life");
                 return Err(ServiceError::refuse(ProblemCode::Conflict, text));
             }
             let announced = Release {
@@ -54,11 +54,12 @@ impl App {
         .await
     }
 
-    /// Gives releases whose announced end has come the stage `eol`. Only the leader calls it.
+    /// Moves releases whose announced end of life has come to the stage `eol`. Called only by the
+    /// leader.
     pub(crate) async fn end_lives(&self) -> Result<(), ServiceError> {
         let due = products::due_eol(&mut self.db.read().await?, self.now()).await?;
         for release in due {
-            let reason = Some("its announced end of life has come");
+            let reason = Some("announced end of life reached");
             let (product, version) = (&release.product, &release.version);
             self.promote(
                 &Operator::planner(),
@@ -73,7 +74,7 @@ impl App {
         Ok(())
     }
 
-    /// Sets what holds for a whole product.
+    /// Replaces the settings of a product.
     pub async fn set_settings(
         &self,
         by: &Operator,

@@ -1,4 +1,4 @@
-//! What people look up: rows as they are stored, page by page.
+//! Lookups: stored rows, page by page.
 
 use tidegate_protocol::{DeviceId, ProductName, RolloutId, Timestamp, Version};
 
@@ -13,13 +13,13 @@ use crate::store::rollouts::Rollout;
 use crate::store::{deployments, devices, holds, incidents, operators, products, rollouts};
 
 impl App {
-    /// Every product by name.
+    /// Returns all products, by name.
     pub async fn products(&self) -> Result<Vec<ProductName>, ServiceError> {
         let list = products::products(&mut self.db.read().await?).await?;
         Ok(list.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// The releases of a product, newest first.
+    /// Returns the releases of a product, newest first.
     pub async fn releases(&self, product: &ProductName) -> Result<Vec<Release>, ServiceError> {
         let mut tx = self.db.read().await?;
         if !products::product_exists(&mut tx, product).await? {
@@ -28,7 +28,7 @@ impl App {
         Ok(products::releases(&mut tx, product).await?)
     }
 
-    /// A release with its artifacts.
+    /// Returns a release with its artifacts.
     pub async fn release(
         &self,
         product: &ProductName,
@@ -42,7 +42,7 @@ impl App {
         Ok((release, artifacts))
     }
 
-    /// The settings of a product.
+    /// Returns the settings of a product.
     pub async fn settings(&self, product: &ProductName) -> Result<ProductSettings, ServiceError> {
         let list = products::all_settings(&mut self.db.read().await?).await?;
         let found = list.into_iter().find(|(name, _)| name == product);
@@ -51,7 +51,7 @@ impl App {
         Ok(settings)
     }
 
-    /// Rollouts before one, newest first; of one product, or of all where it is empty.
+    /// Returns rollouts older than a position, newest first; an empty `product` selects all.
     pub async fn rollouts(
         &self,
         (before, id): (Timestamp, &str),
@@ -62,7 +62,7 @@ impl App {
         Ok(rollouts::page(&mut tx, before, id, product, limit).await?)
     }
 
-    /// Deployments of a rollout behind one, by id; in one state, or in all where it is empty.
+    /// Returns deployments of a rollout after a position, by id; an empty `state` selects all.
     pub async fn deployments(
         &self,
         rollout: RolloutId,
@@ -77,7 +77,7 @@ impl App {
         Ok(deployments::page(&mut tx, rollout, after, state, limit).await?)
     }
 
-    /// Devices behind one, by id; of one product and region, or of all where they are empty.
+    /// Returns devices after a position, by id; an empty `product` or `region` selects all.
     pub async fn device_ids(
         &self,
         after: &str,
@@ -90,7 +90,7 @@ impl App {
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
-    /// Incidents before one, newest first.
+    /// Returns incidents older than a position, newest first.
     pub async fn incidents(
         &self,
         (before, id): (Timestamp, &str),
@@ -100,7 +100,7 @@ impl App {
         Ok(incidents::page(&mut tx, before, id, limit).await?)
     }
 
-    /// The holds in force behind one, by id; of one product, or of all where it is empty.
+    /// Returns holds in force after a position, by id; an empty `product` selects all.
     pub async fn holds(
         &self,
         after: &str,
@@ -111,7 +111,7 @@ impl App {
         Ok(holds::page(&mut tx, after, product, limit).await?)
     }
 
-    /// The operators' tokens that are not revoked.
+    /// Returns the operators' tokens that are not revoked.
     pub async fn tokens(&self) -> Result<Vec<OperatorToken>, ServiceError> {
         Ok(operators::tokens(&mut self.db.read().await?).await?)
     }

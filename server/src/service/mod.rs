@@ -1,4 +1,4 @@
-//! What can be done: one file a concern, each call one transaction.
+//! Use cases, one file per subject; each call is one transaction.
 
 pub mod access;
 pub mod aggregate;

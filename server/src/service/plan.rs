@@ -1,4 +1,4 @@
-//! The plan snapshot: what decisions rest on, beyond the devices.
+//! Plan snapshot: the basis of decisions, apart from the devices.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,13 +22,13 @@ use super::trust::TrustState;
 #[derive(Debug)]
 pub struct PlanSnapshot {
     fleet: FleetPlan,
-    /// Rollouts of the plan with their waves.
+    /// Planned rollouts with their waves.
     pub rollouts: BTreeMap<RolloutId, (Rollout, Vec<WaveRow>)>,
-    /// How many devices each of them has exposed and may expose.
+    /// Number of devices that each rollout has exposed and may expose.
     pub progress: BTreeMap<RolloutId, Progress>,
-    /// What holds for each product.
+    /// Settings of each product.
     pub settings: BTreeMap<ProductName, ProductSettings>,
-    /// Ways to fetch each image, smallest first.
+    /// Payloads for fetching each image, smallest first.
     pub payloads: HashMap<Sha256, Vec<Payload>>,
     /// Offline and online metadata.
     pub trust: TrustState,
@@ -36,7 +36,7 @@ pub struct PlanSnapshot {
 }
 
 impl PlanSnapshot {
-    /// Reads it.
+    /// Loads a snapshot.
     pub async fn load(tx: &mut Tx) -> Result<Self, StoreError> {
         let trust = TrustState::load(tx).await?;
         let mut payloads: HashMap<Sha256, Vec<Payload>> = HashMap::new();
@@ -77,7 +77,8 @@ impl PlanSnapshot {
             by_id.insert(rollout.id, (rollout, waves));
         }
         for product in fleet.products.values_mut() {
-            // Live ones before completed ones, then the newest goal: a late device goes there.
+            // Live rollouts before completed ones, then the newest release: a late device goes
+            // there.
             product.rollouts.sort_by(|a, b| {
                 let finished = |r: &RolloutPlan| r.state.is_final();
                 finished(a)
@@ -96,12 +97,12 @@ impl PlanSnapshot {
         })
     }
 
-    /// The plan of a product; an empty one for a product without releases.
+    /// Plan of a product; an empty one if it has no releases.
     pub fn product(&self, name: &ProductName) -> &ProductPlan {
         self.fleet.products.get(name).unwrap_or(&self.nothing)
     }
 
-    /// A release's artifact for a platform.
+    /// Artifact of a release for a platform.
     pub fn artifact(
         &self,
         product: &ProductName,
@@ -115,7 +116,7 @@ impl PlanSnapshot {
             .get(platform)
     }
 
-    /// The products with their plans.
+    /// Products with their plans.
     pub fn products(&self) -> impl Iterator<Item = (&ProductName, &ProductPlan)> {
         self.fleet.products.iter()
     }
@@ -144,7 +145,7 @@ fn add_artifact(
     else {
         return;
     };
-    // What the offline keys say of the image: any channel's role says the same of it.
+    // Properties signed by the offline keys: the role of any channel lists the same ones.
     let facts = Channel::ALL.iter().find_map(|channel| {
         trust.repository.image(&ImagePath {
             role: RoleName::new(artifact.product.clone(), *channel),
@@ -168,7 +169,7 @@ fn add_artifact(
         full_bytes: full.unwrap_or(artifact.image.length),
         deltas: list
             .iter()
-            // Largest first: of two from the same image the smaller one stays.
+            // Largest first, so that of two from the same image the smaller one wins.
             .rev()
             .filter_map(|p| Some((p.from?, p.bytes)))
             .collect(),
@@ -202,11 +203,11 @@ pub(super) fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan 
     }
 }
 
-/// Over how long the devices of a maintenance window that opens are spread.
+/// Time over which devices are spread when their maintenance window opens.
 const RAMP: Duration = Duration::from_mins(10);
 
-/// Settings were checked when they were written; what an older program wrote and this one cannot
-/// read asks nothing of clients.
+/// Settings are checked when they are written; one stored by an earlier version that cannot be read
+/// imposes nothing on clients.
 fn gate_policy(settings: &ProductSettings) -> GatePolicy {
     GatePolicy {
         min_version: settings.min_version.clone(),

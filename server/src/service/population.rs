@@ -1,5 +1,5 @@
-//! Whom a wave takes: counted exactly, once, when it starts, by a walk along the ring through an
-//! index; and what a rollout would do, counted over the fleet in memory for whoever asks.
+//! Membership of waves: counted exactly, once, when a wave starts, by a walk along the ring through
+//! an index; and previews, counted over the fleet in memory on demand.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ use crate::app::App;
 use crate::store::devices;
 use crate::store::rollouts::{Rollout, WaveRow};
 
-/// Devices read at once on the walk.
+/// Number of devices read at once on the walk.
 const PAGE: i64 = 2_000;
-/// The last position of the ring.
+/// Last position of the ring.
 const LAST: u64 = (1 << 63) - 1;
 
-/// Stretches of the ring from a place on, in the order of places.
+/// Stretches of the ring that start at a place, in order of places.
 fn stretches(from: u64, salt: Ring) -> Vec<(u64, u64)> {
     let first = Ring::at_place(from, salt).get();
     if first >= salt.get() {
@@ -52,8 +52,8 @@ impl App {
             .iter()
             .filter(|w| w.progress.state != WaveState::Pending)
             .collect();
-        // A share is of everybody whom the selector selects; a number needs no look at those
-        // whom earlier waves with the same selector have taken.
+        // A share refers to all devices that the selector matches; a count can skip those that
+        // earlier waves with the same selector have taken.
         let from = match wave.size {
             WaveSize::Share(_) => 0,
             WaveSize::All | WaveSize::Count(_) => earlier
@@ -111,12 +111,12 @@ impl App {
     }
 }
 
-/// What a walk has seen.
+/// Results of a walk.
 #[derive(Default)]
 struct Walk {
-    /// Devices that the selector selects and the rollout concerns.
+    /// Devices that the selector matches and the rollout applies to.
     selected: u64,
-    /// Places of those that no earlier wave has, in order.
+    /// Places of those that no earlier wave has taken, in order.
     places: Vec<Place>,
 }
 
@@ -150,7 +150,8 @@ impl Walk {
         let taken = earlier
             .iter()
             .any(|w| w.wave.selector.matches(facts) && w.progress.frontier.admits(place));
-        // Whom an earlier wave has taken may run the goal by now, and still belongs to the whole.
+        // A device taken by an earlier wave may already run the release, and still counts towards
+        // the total.
         if !taken && not_concerned(product, &rollout.version, candidate).is_some() {
             return;
         }
@@ -161,42 +162,42 @@ impl Walk {
     }
 }
 
-/// The way of alike devices.
+/// Update path of devices that are alike.
 #[derive(Debug, Clone)]
 pub struct PathCount {
-    /// What they run.
+    /// Release they run; `None` for bare devices.
     pub from: Option<Version>,
-    /// What they are.
+    /// Their platform.
     pub platform: Platform,
-    /// The releases to install in order.
+    /// Releases to install, in order.
     pub legs: Vec<Version>,
-    /// Bytes that each of them fetches.
+    /// Bytes that each device downloads.
     pub bytes: u64,
-    /// How many there are.
+    /// Number of devices.
     pub devices: u64,
 }
 
-/// What a rollout would do, counted now.
+/// Effect a rollout would have, counted now.
 #[derive(Debug, Clone, Default)]
 pub struct Preview {
-    /// How many devices each wave would take.
+    /// Number of devices that each wave would take.
     pub waves: Vec<u64>,
-    /// The same by region.
+    /// The same, by region.
     pub waves_by_region: Vec<BTreeMap<Region, u64>>,
-    /// Devices that the rollout concerns by region.
+    /// Devices the rollout applies to, by region.
     pub by_region: BTreeMap<Region, u64>,
-    /// Devices that it selects and that it will not update, by the reason.
+    /// Devices it selects but will not update, by reason.
     pub blocked: BTreeMap<Reason, u64>,
-    /// Devices that would wait now, by the reason.
+    /// Devices that would have to wait now, by reason.
     pub waiting: BTreeMap<Reason, u64>,
-    /// The ways that devices go, most devices first.
+    /// Update paths, most devices first.
     pub paths: Vec<PathCount>,
-    /// Bytes to fetch in all.
+    /// Bytes to download in all.
     pub bytes: u64,
 }
 
 impl App {
-    /// Counts what a rollout would do if it started now.
+    /// Counts the effect of a rollout if it started now.
     pub fn preview(&self, plan: &PlanSnapshot, rollout: &Rollout, waves: &[WaveRow]) -> Preview {
         let mut counting = Counting {
             product: plan.product(&rollout.product),
@@ -217,7 +218,7 @@ impl App {
 }
 
 impl App {
-    /// How many devices of each region a release concerns.
+    /// Number of devices in each region that a release applies to.
     pub fn concerned_by_region(
         &self,
         product: &ProductName,

@@ -1,4 +1,4 @@
-//! Presets: ways to roll out that have a name, as small TOML files with a sentence of intent.
+//! Presets: named ways to roll out, as small TOML files with a sentence of intent.
 
 use std::collections::BTreeMap;
 
@@ -30,22 +30,22 @@ const FILES: [(&str, &str); 4] = [
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preset {
-    /// What it is for.
+    /// Its purpose.
     pub intent: String,
     wave: Vec<PresetWave>,
-    /// What it says of pace and gate; what the caller says counts more.
+    /// Rules of pace and gate; the caller's own rules take precedence.
     pub policy: PolicyBody,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PresetWave {
-    /// `region`: once for each region in order.
+    /// `region`: repeated for each region, in order.
     each: Option<Each>,
     name: String,
     #[serde(default)]
     selector: String,
-    /// A wave size, or `batch`: batches of the size that the caller names.
+    /// A wave size, or `batch`: batches of the size given by the caller.
     size: String,
 }
 
@@ -55,7 +55,7 @@ enum Each {
     Region,
 }
 
-/// The names and intents of all presets.
+/// Returns all presets with their names.
 pub fn all() -> Result<Vec<(&'static str, Preset)>, ServiceError> {
     FILES
         .iter()
@@ -63,7 +63,7 @@ pub fn all() -> Result<Vec<(&'static str, Preset)>, ServiceError> {
         .collect()
 }
 
-/// A preset by its name.
+/// Returns a preset by name.
 pub fn find(name: &str) -> Result<Preset, ServiceError> {
     let all = all()?;
     let names: Vec<&str> = all.iter().map(|(n, _)| *n).collect();
@@ -71,11 +71,12 @@ pub fn find(name: &str) -> Result<Preset, ServiceError> {
     all.into_iter()
         .find(|(n, _)| *n == name)
         .map(|(_, preset)| preset)
-        .ok_or_else(|| ServiceError::invalid(format!("no preset {name:?}; there are {names}")))
+        .ok_or_else(|| ServiceError::invalid(format!("there is no preset {name:?}; available: {names}")))
 }
 
 impl Preset {
-    /// The waves for regions in order; `devices` says how many of each are concerned.
+    /// Builds the waves for regions in order; `devices` is the number of devices that the release
+    /// applies to in each.
     pub fn waves(
         &self,
         regions: &[Region],
@@ -92,7 +93,7 @@ impl Preset {
                     size: wave.size.parse().map_err(ServiceError::invalid)?,
                 }),
                 Some(Each::Region) if regions.is_empty() => {
-                    let text = "this preset goes region by region: name the regions in order";
+                    let text = "this preset needs a list of regions, in order";
                     return Err(ServiceError::invalid(text));
                 }
                 Some(Each::Region) => {
@@ -133,7 +134,8 @@ fn of_region(
                 .replace("{batches}", &pieces.to_string())
                 .replace("{batch}", &number.to_string()),
             selector: Selector::region(region),
-            // The last batch takes who is left, those who joined meanwhile included.
+            // The last batch takes the remaining devices, including those that joined in the
+            // meantime.
             size: if batched && number == pieces {
                 WaveSize::All
             } else {

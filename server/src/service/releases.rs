@@ -21,17 +21,17 @@ use crate::random;
 use crate::store::products::{self, Artifact, Payload, Release};
 use crate::store::{jobs, to_json};
 
-/// What a build job is asked for.
+/// Request of a build job.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct BuildRequest {
-    /// The image to make.
+    /// Image to produce.
     pub to: Image,
-    /// The image to start from; `None` for a full payload.
+    /// Image to start from; `None` for a full payload.
     pub from: Option<Image>,
-    /// How it is to encode; jobs of older programs do not say.
+    /// Encoding of the payload; jobs of earlier versions do not name one.
     #[serde(default = "full")]
     pub encoding: Encoding,
-    /// Bytes of a chunk; the default of its kind if it does not say.
+    /// Size of a chunk in bytes; `None` for the default of its kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunk: Option<u32>,
 }
@@ -43,12 +43,12 @@ fn full() -> Encoding {
 /// Name of the queue of build jobs.
 pub const BUILD: &str = "build_payload";
 
-/// From how many releases deltas are made, and back to how many: those that most devices run, and
-/// the newest.
+/// Maximum number of releases that deltas are built from, and back to: the newest, and those that
+/// most devices run.
 const DELTAS_FROM: usize = 8;
 
 impl App {
-    /// Makes a product; making it again changes nothing.
+    /// Creates a product. Idempotent.
     pub async fn create_product(
         &self,
         by: &Operator,
@@ -67,7 +67,7 @@ impl App {
         .await
     }
 
-    /// Makes a draft release; making it again changes nothing.
+    /// Creates a draft release. Idempotent.
     pub async fn create_release(
         &self,
         by: &Operator,
@@ -96,16 +96,16 @@ impl App {
         .await
     }
 
-    /// Takes an artifact's bytes, as a stream, in constant memory. The raw payload, which can be
-    /// served at once, is described on the way.
+    /// Stores the bytes of an artifact from a stream, in constant memory. The manifest of the raw
+    /// payload, which can be served at once, is made on the way.
     pub async fn upload_blob<E: Into<std::io::Error>>(
         &self,
         sha256: Sha256,
         stream: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<Image, ServiceError> {
         if let Some(known) = products::blob(&mut self.db.read().await?, sha256).await? {
-            // Read to the end all the same: a client that is cut off in the middle of sending
-            // sees a broken pipe, not the answer.
+            // Read to the end all the same: a client cut off while it is sending sees a broken pipe
+            // instead of the answer.
             let mut stream = std::pin::pin!(stream);
             let mut left = self.settings.max_upload;
             while let Some(Ok(piece)) = stream.next().await {
@@ -125,7 +125,7 @@ impl App {
         Ok(manifest.to)
     }
 
-    /// Stores a manifest as a blob; gives the payload row that names it.
+    /// Stores a manifest as a blob; returns the payload row that names it.
     pub(crate) async fn store_manifest(
         &self,
         manifest: &tidegate_delta::Manifest,
@@ -141,7 +141,7 @@ impl App {
         })
     }
 
-    /// Gives a draft release an artifact whose bytes are there.
+    /// Adds an artifact, uploaded before, to a draft release.
     pub async fn add_artifact(
         &self,
         by: &Operator,
@@ -160,7 +160,7 @@ impl App {
                     ServiceError::not_found(format!("release {version} of {product}"))
                 })?;
             let image = products::blob(tx, sha256).await?.ok_or_else(|| {
-                ServiceError::not_found(format!("blob {sha256}: upload the bytes first"))
+                ServiceError::not_found(format!("blob {sha256}; upload it first"))
             })?;
             let artifact = Artifact {
                 product: product.clone(),
@@ -170,7 +170,7 @@ impl App {
             };
             let existing = products::artifacts(tx, product, version).await?;
             if let Some(there) = existing.iter().find(|a| a.platform == *platform) {
-                // Publishing the same bytes again is the same request once more.
+                // Publishing the same bytes again is the same request repeated.
                 return if there.image == image {
                     Ok(Done::Leave(artifact))
                 } else {
@@ -185,7 +185,7 @@ impl App {
             if release.stage != Stage::Draft {
                 let stage = release.stage;
                 let text =
-                    format!("release {version} is {stage}: artifacts are added to a draft only");
+                    format!("release {version} is {stage}; artifacts can only be added to a draft");
                 return Err(ServiceError::refuse(ProblemCode::Conflict, text));
             }
             products::insert_artifact(tx, &artifact, now).await?;
@@ -201,7 +201,7 @@ impl App {
         .await
     }
 
-    /// How many devices run each image.
+    /// Number of devices that run each image.
     pub(super) fn running_images(&self) -> HashMap<Sha256, u64> {
         let mut running = HashMap::new();
         for device in self.fleet.devices() {
@@ -212,7 +212,8 @@ impl App {
         running
     }
 
-    /// Full payload first, then deltas from the newest releases, then the way back to them.
+    /// Enqueues build jobs: the full payload first, then deltas from other releases, then deltas
+    /// back to them.
     async fn enqueue_builds(
         &self,
         tx: &mut crate::store::Tx,
@@ -225,7 +226,7 @@ impl App {
             .filter(|a| a.product == artifact.product && a.platform == artifact.platform)
             .filter(|a| a.version != artifact.version && a.image != artifact.image)
             .collect();
-        // The newest is the one that testers run, however few.
+        // The newest comes first: testers run it, even if few devices do.
         others.sort_by(|a, b| b.version.cmp(&a.version));
         let rest = others.split_off(others.len().min(1));
         let mut rest: Vec<_> = rest
@@ -274,14 +275,14 @@ impl App {
             };
             let payload = to_json("payload", &request)?;
             let id = JobId::from_random(random::bytes());
-            // A microsecond apart, so that they are done in this order.
+            // One microsecond apart, so that they run in this order.
             let now = self.now().plus(std::time::Duration::from_micros(at));
             jobs::enqueue(tx, id, BUILD, &subject, &payload, now).await?;
         }
         Ok(())
     }
 
-    /// Gives a release a stage, or says what would be; every rule is the domain's.
+    /// Promotes a release to a stage, or previews that; all rules are the domain's.
     pub async fn promote(
         &self,
         by: &Operator,
@@ -315,7 +316,7 @@ impl App {
                 return Ok(Done::Leave(promoted));
             }
             if !products::set_stage(tx, &release, stage, reason).await? {
-                let text = "the release changed just now";
+                let text = "the release has just been changed by someone else; try again";
                 return Err(ServiceError::refuse(ProblemCode::Conflict, text));
             }
             let event = Event::ReleasePromoted {
@@ -334,7 +335,7 @@ impl App {
         .await
     }
 
-    /// The ways to fetch the artifacts of a release, and the jobs that make more.
+    /// Lists the payloads of a release's artifacts, and the jobs that build more.
     pub async fn payloads_of(
         &self,
         product: &ProductName,
@@ -409,26 +410,26 @@ impl App {
     }
 }
 
-/// A payload for people.
+/// Payload, for people.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PayloadView {
-    /// For what.
+    /// Its platform.
     pub platform: String,
-    /// The release that it starts from; absent for full payloads.
+    /// Release that it starts from; absent for full payloads.
     pub from: Option<String>,
-    /// How it encodes.
+    /// Its encoding.
     pub encoding: String,
-    /// Bytes to fetch.
+    /// Bytes to download.
     pub bytes: u64,
-    /// Bytes of the image that it makes.
+    /// Size in bytes of the image it produces.
     pub image_bytes: u64,
     /// `ready`, `building` or `failed`.
     pub state: String,
-    /// Why it failed, or is not kept.
+    /// Reason it failed, or was not kept.
     pub error: String,
 }
 
-/// The channels whose offline role lists exactly this artifact.
+/// Channels whose offline role lists exactly this artifact.
 fn listed_in(plan: &PlanSnapshot, artifact: &Artifact) -> Vec<Channel> {
     Channel::ALL
         .iter()

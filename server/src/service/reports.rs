@@ -1,4 +1,4 @@
-//! Results that devices report: taken only signed, acknowledged only after their commit.
+//! Reports of devices: accepted only signed, acknowledged only after their commit.
 
 use tidegate_protocol::{DeviceId, ReportBatch, ReportsAccepted, Version};
 use tidegate_trust::{PublicKey, verify_report};
@@ -25,12 +25,13 @@ impl App {
         match self.writer.write(actor, device, write).await? {
             Written::Acknowledged(acknowledged) => Ok(ReportsAccepted { acknowledged }),
             Written::Offered(_) | Written::NoRoom | Written::Outdated | Written::Done => {
-                Err(ServiceError::invalid("reports were not taken"))
+                Err(ServiceError::invalid("the reports were not accepted"))
             }
         }
     }
 
-    /// Counts what a device fetched for a release, and what it did not have to fetch of the image.
+    /// Counts the bytes a device downloaded for a release, and those of the image it did not need
+    /// to download.
     pub(crate) fn count_transfer(&self, device: DeviceId, release: &Version, bytes: u64) {
         let plan = self.fleet.plan();
         let image = self.fleet.device(device).and_then(|entry| {
@@ -40,13 +41,13 @@ impl App {
                 .map(|artifact| artifact.image.length)
         });
         self.metrics.fetched_bytes.inc_by(bytes);
-        // What was fetched before the device was enrolled, or by hand, saved nothing over the network.
+        // A download from before enrollment, or done by hand, saved nothing over the network.
         if let (Some(image), 1..) = (image, bytes) {
             self.metrics.saved_bytes.inc_by(image.saturating_sub(bytes));
         }
     }
 
-    /// A result counts only under the signature of the device that it is about.
+    /// Checks that each report is signed by the device it is about.
     fn check_signatures(&self, device: DeviceId, batch: &ReportBatch) -> Result<(), ServiceError> {
         let entry = self
             .fleet

@@ -1,30 +1,31 @@
-//! The places of a rollout, as this replica knows them.
+//! Permits of a rollout for exposing devices, as known to this replica.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Held check-ins woken at once when places are granted; what is granted beyond wakes the rest.
+/// Maximum number of held check-ins woken one by one when permits are granted; above it all are
+/// woken.
 const WAKE: u64 = 1_024;
 
-/// How many more devices a rollout may expose, as this replica knows it. The database has the
-/// last word; this keeps those who would be refused from asking it. It may show more than there
-/// are, never for long fewer: nobody would ask, and nothing would put it right.
+/// Number of further devices a rollout may expose, as known to this replica. The database decides;
+/// this keeps devices that would be refused from asking it. It may be too high, but never too low
+/// for long: nobody would ask, and nothing would correct it.
 #[derive(Default)]
 pub struct Room {
     left: AtomicU64,
-    /// Held check-ins that wait for a place.
+    /// Notifies held check-ins that wait for a permit.
     pub freed: Notify,
 }
 
 impl Room {
-    /// Places left.
+    /// Number of permits left.
     pub fn left(&self) -> u64 {
         self.left.load(Ordering::Relaxed)
     }
 
-    /// Takes a place, if there is one. It comes back when it is not kept.
+    /// Takes a permit, if there is one. It is returned unless it is kept.
     pub fn take(self: &Arc<Self>) -> Option<Place> {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
@@ -32,7 +33,7 @@ impl Room {
         Some(Place(Some(Arc::clone(self))))
     }
 
-    /// Sets the places and wakes as many who wait for one.
+    /// Sets the number of permits and wakes as many check-ins that wait for one.
     pub fn set(&self, left: u64) {
         let before = self.left.swap(left, Ordering::Relaxed);
         match left.saturating_sub(before) {
@@ -42,14 +43,14 @@ impl Room {
     }
 }
 
-/// A place that is taken for as long as it takes to write the offer. Whose write fails, or who
-/// hangs up before its end, gives it back; the next check-in may have it. Nobody is woken for it:
-/// with a database that is down that would make everybody ask in turn.
+/// Permit held while an offer is written. Dropping it frees it, if the write fails or the client
+/// hangs up; the next check-in may take it. Nobody is woken for it: with the database down, that
+/// would make every device ask in turn.
 #[must_use]
 pub struct Place(Option<Arc<Room>>);
 
 impl Place {
-    /// The database has counted it, or the places are read anew after this.
+    /// Uses up the permit: the database has counted it, or the permits are reloaded after this.
     pub fn keep(mut self) {
         self.0 = None;
     }

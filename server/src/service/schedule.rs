@@ -1,4 +1,4 @@
-//! Rollouts that start later, and why a rollout does what it does.
+//! Scheduled starts of rollouts, and explanations of a rollout's state.
 
 use tidegate_domain::event::Event;
 use tidegate_domain::rollout::{Cluster, RolloutEvent, Sample, find_cluster};
@@ -13,22 +13,22 @@ use crate::app::App;
 use crate::commit::Done;
 use crate::store::{Tx, aggregates, products, rollouts};
 
-/// Why a rollout does what it does.
+/// Explanation of a rollout's state.
 #[derive(Debug, Clone)]
 pub struct RolloutWhy {
-    /// As it stands.
+    /// Its current state.
     pub standing: RolloutStanding,
-    /// Whom it concerns and whom not, counted now.
+    /// Devices it applies to and those it does not, counted now.
     pub preview: Preview,
-    /// Known outcomes by what devices have in common.
+    /// Known outcomes, grouped by what devices have in common.
     pub samples: Vec<Sample>,
-    /// The devices that carry the failures.
+    /// Group of devices in which the failures concentrate.
     pub cluster: Option<Cluster>,
 }
 
 impl App {
-    /// Why a rollout does what it does: whom it waits for, who is kept from it, what failed and
-    /// what the failures have in common.
+    /// Explains the state of a rollout: what it waits for, which devices are kept from it, what
+    /// failed and what the failures have in common.
     pub async fn why_rollout(&self, id: RolloutId) -> Result<RolloutWhy, ServiceError> {
         let mut tx = self.db.read().await?;
         let (rollout, rows) = read(&mut tx, id).await?;
@@ -43,7 +43,7 @@ impl App {
         })
     }
 
-    /// Notes when a draft is to start by itself.
+    /// Schedules the start of a draft.
     pub async fn schedule_rollout(
         &self,
         by: &Operator,
@@ -53,7 +53,7 @@ impl App {
     ) -> Result<Ordered, ServiceError> {
         let now = self.now();
         if at <= now {
-            return Err(ServiceError::invalid("at: a time that is still to come"));
+            return Err(ServiceError::invalid("at: must be in the future"));
         }
         let reason = format!("starts at {at}");
         let order = RolloutEvent::Schedule;
@@ -80,11 +80,11 @@ impl App {
             change: None,
         };
         let done = self.order_in(tx, id, &given, None).await?;
-        // Behind the order: one that is refused changes no time.
+        // After the order, so that a refused one does not change the time.
         rollouts::set_starts(tx, id, at).await?;
         Ok(done.map(|done| match done {
             Done::Commit(ordered, events) => Done::Commit(ordered.at(at), events),
-            // Scheduled already: for another time now.
+            // Already scheduled: only the time changes.
             Done::Leave(ordered) => {
                 let rollout = &ordered.standing.rollout;
                 let moved = Event::RolloutMoved {
@@ -101,13 +101,13 @@ impl App {
         }))
     }
 
-    /// Starts rollouts whose time has come. Only the leader calls it.
+    /// Starts rollouts whose time has come. Called only by the leader.
     pub(crate) async fn start_due(&self) -> Result<(), ServiceError> {
         let due = rollouts::due(&mut self.db.read().await?, self.now()).await?;
         for rollout in due {
             let by = Operator::planner();
             let order = RolloutEvent::Start;
-            self.order_rollout(&by, rollout.id, order, "its time has come", None, false)
+            self.order_rollout(&by, rollout.id, order, "scheduled start reached", None, false)
                 .await?;
         }
         Ok(())

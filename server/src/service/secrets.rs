@@ -1,9 +1,9 @@
-//! The secrets that all replicas share: the online signing keys, in generations, and the key of
-//! session tickets.
+//! Secrets shared by all replicas: the online signing keys, in generations, and the key of session
+//! tickets.
 //!
-//! A new generation of online keys is made when the server may have been stolen. It signs from the
-//! moment at which people have put its public halves into root and targets; until then the one
-//! that they name goes on.
+//! A new generation of online keys is created when the server may have been compromised. It signs
+//! once people have put its public keys into root and targets; until then the generation named
+//! there stays in use.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::random;
 use crate::store::{StoreError, Tx, operators};
 
-/// The server's own keys of one generation.
+/// One generation of the server's own keys.
 #[derive(Debug, Clone)]
 pub struct OnlineKeys {
     /// Signs `snapshot`.
@@ -33,7 +33,7 @@ const ROLES: [&str; 3] = ["snapshot", "timestamp", DIRECTOR];
 const TICKETS: &str = "ticket-key";
 
 impl OnlineKeys {
-    /// Their public halves, by role.
+    /// Public keys, by role.
     pub fn public(&self) -> BTreeMap<&'static str, PublicKey> {
         ROLES
             .into_iter()
@@ -50,12 +50,12 @@ impl OnlineKeys {
     }
 }
 
-/// All of them.
+/// All secrets of the server.
 #[derive(Debug, Clone)]
 pub struct Secrets {
-    /// Oldest first; there is one at least.
+    /// Oldest first; never empty.
     generations: Vec<OnlineKeys>,
-    /// The key of tickets and nonces.
+    /// Key of tickets and nonces.
     pub tickets: TicketKey,
 }
 
@@ -68,7 +68,8 @@ fn key_name(role: &str, generation: usize) -> String {
 }
 
 impl Secrets {
-    /// Makes what is not there yet, within a transaction. Replicas that start together agree.
+    /// Creates missing secrets within a transaction. Replicas that start together end up with the
+    /// same ones.
     pub async fn ensure_in(tx: &mut Tx, now: Timestamp) -> Result<Self, ServiceError> {
         make_generation(tx, 0, now).await?;
         let fresh = TicketKey::fresh_hex();
@@ -76,7 +77,7 @@ impl Secrets {
         Ok(Self::load(tx).await?)
     }
 
-    /// Reads them.
+    /// Loads all secrets.
     pub async fn load(tx: &mut Tx) -> Result<Self, StoreError> {
         let stored: BTreeMap<String, String> = operators::secrets(tx).await?.into_iter().collect();
         let damaged = |name: &str| StoreError::BadRow {
@@ -107,13 +108,14 @@ impl Secrets {
         })
     }
 
-    /// The newest generation: what people are to name next.
+    /// Newest generation, which people are to name next in root and targets.
     pub fn newest(&self) -> &OnlineKeys {
-        // There is one at least: `load` sees to it.
+        // Never empty: `load` ensures it.
         &self.generations[self.generations.len() - 1]
     }
 
-    /// For each role the newest key that root and targets name; the newest where they name none.
+    /// Selects for each role the newest key that root and targets name; the newest of all if they
+    /// name none.
     pub fn active(&self, repository: &Repository) -> OnlineKeys {
         let choose = |role: &str| {
             let named: Vec<RoleKey> = repository
@@ -151,8 +153,8 @@ async fn make_generation(
 }
 
 impl App {
-    /// Makes a new generation of online keys and a new ticket key: whoever copied the old ones
-    /// loses the tickets at once, and the signatures when people have named the new keys.
+    /// Creates a new generation of online keys and a new ticket key. Copies of the old ones become
+    /// useless: the ticket key at once, the signing keys once people have named the new ones.
     pub async fn rotate_online(&self, by: &Operator, reason: &str) -> Result<(), ServiceError> {
         let now = self.now();
         self.change(&by.actor, async |tx| {

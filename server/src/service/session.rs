@@ -1,7 +1,7 @@
-//! Sessions of devices: signed requests in, tickets out.
+//! Sessions of devices: a signed request opens one, a ticket identifies it.
 //!
 //! A ticket is `<device id>.<expiry>.<MAC>`: a keyed hash of the id, the device's public key and
-//! the expiry. Any replica checks it without a look at the database.
+//! the expiry. Any replica verifies it without a database query.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -19,10 +19,10 @@ use crate::app::App;
 use crate::random;
 use crate::store::devices;
 
-/// How long a nonce that the server handed out may be used, in seconds.
+/// Lifetime of a nonce handed out by the server, in seconds.
 const NONCE_LIFE_S: i64 = 300;
 
-/// The key of tickets and nonces, shared by all replicas.
+/// Key of tickets and nonces, shared by all replicas.
 #[derive(Clone)]
 pub struct TicketKey([u8; 32]);
 
@@ -33,14 +33,14 @@ impl std::fmt::Debug for TicketKey {
 }
 
 impl TicketKey {
-    /// From its stored form.
+    /// Parses the stored form.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(Self(bytes))
     }
 
-    /// A fresh key in its stored form.
+    /// Generates a key, in its stored form.
     pub fn fresh_hex() -> String {
         hex::encode(random::bytes::<32>())
     }
@@ -52,7 +52,7 @@ impl TicketKey {
         };
         mac.update(purpose.as_bytes());
         for part in parts {
-            // The length goes first, so that no two lists of parts look alike.
+            // Prefix each part with its length, so that different lists of parts never collide.
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part.as_bytes());
         }
@@ -67,14 +67,14 @@ impl TicketKey {
         hex::decode(tag).is_ok_and(|tag| self.mac(purpose, parts).verify_slice(&tag).is_ok())
     }
 
-    /// A ticket.
+    /// Issues a ticket.
     fn ticket(&self, device: DeviceId, public_key: &str, expires: Timestamp) -> String {
         let (id, until) = (device.to_string(), expires.as_secs().to_string());
         let tag = self.tag("session", &[&id, public_key, &until]);
         format!("{id}.{until}.{tag}")
     }
 
-    /// A nonce: the time at which it was handed out, something random, and a MAC.
+    /// Issues a nonce: the time of issue, a random part, and a MAC.
     fn nonce(&self, now: Timestamp) -> String {
         let (at, salt) = (
             now.as_secs().to_string(),
@@ -98,12 +98,12 @@ impl TicketKey {
 }
 
 impl App {
-    /// A nonce for a signed request.
+    /// Issues a nonce for a signed request.
     pub fn fresh_nonce(&self) -> String {
         self.fleet.plan().trust.secrets.tickets.nonce(self.now())
     }
 
-    /// Checks the signature and the nonce of a request; says which key signed.
+    /// Verifies the signature and the nonce of a request; returns the signer.
     pub fn verify_signed(
         &self,
         headers: Option<&SignatureHeaders>,
@@ -121,12 +121,12 @@ impl App {
             .tickets
             .nonce_is_fresh(&signer.nonce, self.now())
         {
-            return Err(needed("the nonce is not one of this server's, or too old"));
+            return Err(needed("the nonce is unknown or expired"));
         }
         Ok(signer)
     }
 
-    /// Grants a session to the device whose key signed.
+    /// Opens a session for the device whose key signed.
     pub async fn grant_session(
         &self,
         request: &SessionRequest,
@@ -147,12 +147,12 @@ impl App {
         })
     }
 
-    /// Whether a device has this key, and may take part.
+    /// Checks that a device has this key and may take part.
     async fn known_signer(&self, device: DeviceId, key: &PublicKey) -> Result<(), ServiceError> {
         let unknown = || {
             ServiceError::refuse(
                 ProblemCode::Unauthenticated,
-                "no device of this id has this key; enrol again",
+                "no device with this id has this key; enroll again",
             )
         };
         let key = key.to_string();
@@ -162,7 +162,7 @@ impl App {
             known.then_some(entry)
         };
         if is_known().is_none() {
-            // It may have joined, or changed its key, through another replica a moment ago.
+            // It may have just joined, or changed its key, through another replica.
             self.fleet.reload_device(&self.db, device).await?;
         }
         let entry = is_known().ok_or_else(unknown)?;
@@ -173,10 +173,10 @@ impl App {
         Ok(())
     }
 
-    /// Checks the number of a signed request. The same request again is refused, and one that comes
-    /// behind newer ones. A number that another request has used means that two machines have one
-    /// identity, or that one was put back to an older state: the device is isolated until a person has
-    /// looked.
+    /// Checks the number of a signed request. A repeated request is refused, and so is one older
+    /// than the newest. A number already used by a different request means that two machines share
+    /// one identity, or that one was restored to an older state: the device is isolated until a
+    /// person has looked.
     async fn check_number(
         &self,
         device: DeviceId,
@@ -186,21 +186,21 @@ impl App {
         let (found, isolated) = self.take_number(device, number, &signer.nonce).await?;
         if isolated {
             self.metrics.clones.inc();
-            tracing::warn!(%device, number, "a number came twice: the device is isolated");
+            tracing::warn!(%device, number, "a request number was used twice; the device is isolated");
         }
         let refuse = |text: &str| Err(ServiceError::refuse(ProblemCode::Unauthenticated, text));
         match found {
             Some(Numbered::New | Numbered::Forked) => Ok(()),
-            Some(Numbered::Repeated) => refuse("this request was used before; sign another"),
+            Some(Numbered::Repeated) => refuse("this request was already used; sign a new one"),
             Some(Numbered::Late) => {
-                refuse("a newer request has come before this one; sign another")
+                refuse("a newer request has already arrived; sign a new one")
             }
-            None => refuse("this device may not take part; ask again"),
+            None => refuse("this device is revoked or isolated"),
         }
     }
 
-    /// Gives a device another key. The request is signed by the present key; or, when its answer
-    /// was lost, by the new one.
+    /// Changes the key of a device. The request is signed by the current key; or, if its answer was
+    /// lost, by the new one.
     pub async fn change_device_key(
         &self,
         change: &KeyChange,
@@ -220,7 +220,7 @@ impl App {
         new.verify(&statement, &proof).map_err(|_| {
             ServiceError::refuse(
                 ProblemCode::Unauthenticated,
-                "the new key has not signed the change",
+                "the change is not signed by the new key",
             )
         })?;
         self.check_number(device, change.counter, signer).await?;
@@ -232,7 +232,7 @@ impl App {
             {
                 return Err(ServiceError::refuse(
                     ProblemCode::Conflict,
-                    "the key is another device's, or was changed just now",
+                    "the key belongs to another device, or has just been changed",
                 ));
             }
             Ok(((), vec![Event::KeyChanged { device }]))
@@ -241,12 +241,13 @@ impl App {
         Ok(done)
     }
 
-    /// Which device bears a ticket. Revocation bites here, at the next request.
+    /// Returns the device that a ticket belongs to. Revocation takes effect here, at the next
+    /// request.
     pub fn authenticate_device(&self, ticket: &str) -> Result<DeviceId, ServiceError> {
         let refused = || {
             ServiceError::refuse(
                 ProblemCode::Unauthenticated,
-                "the session has ended; open another",
+                "the session has expired; open a new one",
             )
         };
         let mut parts = ticket.splitn(3, '.');

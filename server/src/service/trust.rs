@@ -1,4 +1,5 @@
-//! The repository that the server serves: people's signed files, and the online signatures.
+//! The TUF repository that the server serves: files signed offline by people, and online
+//! signatures.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,23 +23,23 @@ use crate::store::{StoreError, Tx};
 /// The newest signed files, parsed and ready to serve.
 #[derive(Debug)]
 pub struct TrustState {
-    /// The offline-signed part.
+    /// Offline-signed part.
     pub repository: Repository,
-    /// Files by name (`3.root.json`, `timestamp.json`), newest versions only.
+    /// Files by name (`3.root.json`, `timestamp.json`); newest versions only.
     pub files: HashMap<String, Arc<Vec<u8>>>,
-    /// The newest version of each role.
+    /// Newest version of each role.
     pub versions: BTreeMap<String, u64>,
-    /// The secrets of the server.
+    /// Secrets of the server.
     pub secrets: Secrets,
-    /// The online keys that the files name.
+    /// Online keys that the files name.
     pub keys: OnlineKeys,
-    /// What is wrong with what is stored: devices would refuse it.
+    /// Problems with the stored files, because of which devices would refuse them.
     pub problems: Vec<String>,
 }
 
 impl TrustState {
-    /// Reads the newest files. Those that no longer verify (someone tampered with the database)
-    /// are left out: they would be refused by devices as well.
+    /// Loads the newest files. Those that no longer verify (someone tampered with the database) are
+    /// left out of the repository: devices would refuse them as well.
     pub async fn load(tx: &mut Tx) -> Result<Self, StoreError> {
         let secrets = Secrets::load(tx).await?;
         let mut state = Self {
@@ -50,7 +51,7 @@ impl TrustState {
             problems: Vec::new(),
         };
         let mut files = trust::current(tx).await?;
-        // The order in which they vouch for each other.
+        // In the order in which they vouch for each other.
         files.sort_by_key(|f| match f.role.as_str() {
             "root" => 0,
             "targets" => 1,
@@ -63,7 +64,7 @@ impl TrustState {
                     role: file.role.clone(),
                     bytes: file.body.clone(),
                 };
-                // Expiry is for devices to judge: an expired role is still what is there.
+                // Expiry is for devices to judge: an expired role is loaded all the same.
                 if let Err(error) = state.repository.accept(&upload, Timestamp::ZERO) {
                     tracing::error!(role = file.role, %error, "stored metadata does not verify");
                     let role = &file.role;
@@ -81,7 +82,7 @@ impl TrustState {
         Ok(state)
     }
 
-    /// What is missing, or does not belong together.
+    /// Records files that are missing or do not match the server's keys.
     fn look_for_problems(&mut self) {
         if self.repository.root().is_none() {
             return;
@@ -97,13 +98,13 @@ impl TrustState {
                 .is_ok_and(|quorum| quorum.keys().any(|k| *k == key.into()));
             if !named {
                 self.problems.push(format!(
-                    "root and targets do not name the server's {role} key: `tidegate keys online`"
+                    "root and targets do not list the server's {role} key; run `tidegate keys online`"
                 ));
             }
         }
     }
 
-    /// When the newest file of each role expires.
+    /// Expiry of the newest file of each role.
     pub fn expiries(&self) -> BTreeMap<String, Timestamp> {
         self.versions
             .iter()
@@ -116,7 +117,7 @@ impl TrustState {
             .collect()
     }
 
-    /// The newest root's version and hash.
+    /// Version and hash of the newest root.
     pub fn root(&self) -> Option<(u64, Sha256)> {
         self.repository
             .root()
@@ -140,11 +141,11 @@ fn file_name(role: &str, version: u64) -> String {
     }
 }
 
-/// How many old versions of `snapshot` are kept: a device may be in the middle of a refresh.
+/// Number of old versions of `snapshot` kept: a device may be in the middle of a refresh.
 const KEEP_ONLINE: u64 = 20;
 
 impl App {
-    /// Takes signed files, all or none, in the order given, and signs the repository anew.
+    /// Takes signed files, all or none, in the order given, and re-signs the repository.
     pub async fn upload_metadata(
         &self,
         by: &Operator,
@@ -172,7 +173,7 @@ impl App {
                 }
             }
             state.repository.check_chain()?;
-            // A root may have named new ones.
+            // A new root may name other online keys.
             state.keys = state.secrets.active(&state.repository);
             if taken.is_empty() {
                 return Ok(Done::Leave(state.versions));
@@ -206,13 +207,13 @@ impl App {
         state: &TrustState,
         now: Timestamp,
     ) -> Result<(), ServiceError> {
-        // Before `targets` is there, there is nothing to pin.
+        // Nothing to pin before `targets` exists.
         if state.repository.targets().is_none() {
             return Ok(());
         }
         let next = |role: &str| state.versions.get(role).copied().unwrap_or(0) + 1;
         let mut pins = state.repository.pins();
-        // Standard clients want a file for every delegation that the snapshot pins.
+        // Standard clients require a file for every delegation that the snapshot pins.
         let director = state
             .files
             .get(&file_name("director", next("director") - 1));
@@ -250,7 +251,7 @@ impl App {
         Ok(())
     }
 
-    /// A metadata file by name; old versions come from the database.
+    /// Returns a metadata file by name; old versions come from the database.
     pub async fn metadata_file(&self, name: &str) -> Result<Arc<Vec<u8>>, ServiceError> {
         if let Some(body) = self.fleet.plan().trust.files.get(name) {
             return Ok(body.clone());
@@ -295,8 +296,8 @@ fn is_signed_by(body: &[u8], key: &SecretKey) -> bool {
         .is_ok_and(|signers| !signers.is_empty())
 }
 
-/// Whether a signed file is good beyond a time. RFC 3339 in UTC with whole seconds, as we write
-/// it, sorts like time.
+/// Whether a signed file is valid beyond a time. RFC 3339 in UTC with whole seconds, as we write
+/// it, sorts chronologically.
 fn expires_after(body: &[u8], at: Timestamp) -> bool {
     serde_json::from_slice::<serde_json::Value>(body)
         .ok()

@@ -1,10 +1,11 @@
-//! Whether other rules let a rollout do more: what may need approvals.
+//! Comparison of policies: whether a change widens a rollout and may need approvals.
 
 use tidegate_domain::rollout::Pace;
 
 use crate::store::policy::Policy;
 
-/// Whether a policy lets more happen than another one does. What cannot be compared widens.
+/// Whether the new policy allows more than the old one. A change that cannot be compared counts as
+/// widening.
 pub(super) fn widens(old: &Policy, new: &Policy) -> bool {
     let (a, b) = (&old.gate, &new.gate);
     let looser_gate = b.max_failure > a.max_failure

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_an_error_and_no_empty_column() {
         let error = to_json("reason", &Never).unwrap_err();
-        assert_eq!(error.to_string(), "column reason cannot be written");
+        assert_eq!(error.to_string(), "cannot write column reason");
         assert_eq!(to_json("reason", &[1, 2]).unwrap(), "[1,2]");
     }
 }

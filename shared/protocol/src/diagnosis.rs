@@ -120,7 +120,7 @@ mod tests {
             cut_off_s: 60,
             findings: findings.to_vec(),
         };
-        assert!(diagnosis(&findings).summary().starts_with("nothing"));
+        assert!(diagnosis(&findings).summary().starts_with("no problem"));
         findings.push(Finding::new("dns", "no\nsuch host", "", Verdict::Bad));
         assert_eq!(diagnosis(&findings).summary(), "dns: nosuch host");
         let long = "x".repeat(10_000);

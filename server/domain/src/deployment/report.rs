@@ -172,7 +172,7 @@ mod tests {
                 State::Failed,
                 None,
                 Some(&goal),
-                None,
+                Some(State::Failed),
                 false,
                 None,
             ),

@@ -111,7 +111,7 @@ fn a_sentence_says_what_the_fields_say() {
         ),
         (
             reported(false, DeploymentState::Cancelled, None, ""),
-            "1.1.0 failed (not taken: it is cancelled)".into(),
+            "1.1.0 failed (ignored: it is cancelled)".into(),
         ),
         (
             reported(false, DeploymentState::RollingBack, None, ""),

@@ -273,7 +273,7 @@ fn a_rollback_is_over_when_the_last_device_is_back_or_cannot_go_back() {
     let waiting = settle(&mut r, NOW);
     assert_eq!(
         waiting.detail,
-        "1 devices are not back yet, 1 of them silent"
+        "1 devices are still to roll back, 1 of them silent"
     );
     r.waves[0]
         .tally

@@ -1,5 +1,5 @@
-//! Group commit: what devices cause to be written goes through one task, which puts what has
-//! gathered into one transaction. A device is answered after its commit.
+//! Group commit: writes caused by devices go through one task, which puts all pending ones into one
+//! transaction. A device is answered after its commit.
 
 mod offer;
 mod order;
@@ -22,34 +22,34 @@ use crate::store::aggregates::{self, Tallies};
 use crate::store::deployments::Deployment;
 use crate::store::{StoreError, Tx, devices, rollouts};
 
-/// Most operations in one transaction.
+/// Maximum number of operations in one transaction.
 const MAX_BATCH: usize = 256;
 
-/// Something to be written for a device.
+/// Write requested for a device.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
-    /// An offer, if the rollout still has the generation.
+    /// Offer; refused if the rollout's generation has changed.
     Offer(Box<Offer>),
-    /// Reports in order.
+    /// Reports, in order.
     Reports(Vec<Report>),
-    /// What runs on the device, when it is not what we thought.
+    /// Release and image running on the device, if they differ from the recorded ones.
     Runs(Option<Version>, Option<Sha256>),
-    /// A deployment is called off or called back.
+    /// Order to a deployment, such as cancelling it or sending it back.
     Order(DeploymentId, DeploymentEvent, Explained),
 }
 
-/// What became of it.
+/// Result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// The offer stands.
+    /// The offer is committed.
     Offered(DeploymentId),
-    /// The rollout may expose nobody more for now.
+    /// The rollout may expose no more devices for now.
     NoRoom,
-    /// Someone was faster, or the rollout has moved on: look again.
+    /// Another write came first, or the rollout has changed: decide again.
     Outdated,
     /// Reports up to this number are committed.
     Acknowledged(u64),
-    /// It is so.
+    /// Committed, with nothing to return.
     Done,
 }
 
@@ -60,23 +60,23 @@ struct Operation {
     answer: oneshot::Sender<Result<Written, StoreError>>,
 }
 
-/// Hands operations to the writing task.
+/// Sends operations to the writing task.
 #[derive(Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Operation>,
 }
 
-/// The other end, until the task is started.
+/// Receiving end of the queue, until the task is started.
 pub(crate) struct Queue(mpsc::Receiver<Operation>);
 
-/// A writer and its queue. A full queue makes devices wait, which is what should happen.
+/// Creates a writer and its queue. A full queue makes devices wait, which is intended.
 pub(crate) fn channel() -> (Writer, Queue) {
     let (queue, receiver) = mpsc::channel(4 * MAX_BATCH);
     (Writer { queue }, Queue(receiver))
 }
 
 impl Writer {
-    /// Writes and waits for the commit.
+    /// Queues a write and waits for its commit.
     pub(crate) async fn write(
         &self,
         actor: Actor,
@@ -103,12 +103,11 @@ impl Writer {
     }
 }
 
-/// Runs until every writer is gone.
+/// Runs until all writers are dropped.
 pub(crate) async fn run(app: std::sync::Arc<App>, mut queue: Queue) {
     let mut batch = Vec::new();
     while queue.0.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        // Rows are locked in one order on every replica, so that two batches never wait for
-        // each other in a circle.
+        // Rows are locked in the same order on every replica, so that two batches never deadlock.
         batch.sort_by_key(|op| op.device);
         match write_all(&app, &batch).await {
             Ok(results) => {
@@ -116,12 +115,12 @@ pub(crate) async fn run(app: std::sync::Arc<App>, mut queue: Queue) {
                     let _ = op.answer.send(Ok(result));
                 }
             }
-            // One bad operation must not spoil the others: each on its own.
+            // One bad operation must not fail the others: try each on its own.
             Err(error) => {
                 tracing::warn!(
                     error = error_chain(&error),
                     operations = batch.len(),
-                    "a batch was not written; each operation is tried alone"
+                    "a batch could not be written; retrying each operation on its own"
                 );
                 for op in batch.drain(..) {
                     let single = [op];
@@ -136,18 +135,18 @@ pub(crate) async fn run(app: std::sync::Arc<App>, mut queue: Queue) {
     }
 }
 
-/// What a batch gathers, to be written once and in one order at its end.
+/// Changes accumulated by a batch, written once and in a fixed order at its end.
 #[derive(Default)]
 struct Gathered {
     events: Vec<(Actor, Event)>,
     tallies: Tallies,
-    /// Outcomes that became known: how many, and the seconds that they took.
+    /// Number of outcomes that became known, and the sum of the seconds they took.
     done: BTreeMap<RolloutId, (u64, u64)>,
-    /// Who has switched to what, and how many bytes were fetched for it.
+    /// Devices that switched, with the release and the bytes fetched for it.
     switched: Vec<(DeviceId, Version, u64)>,
 }
 
-/// The transaction of a batch, and what is known to all of its operations.
+/// Transaction of a batch, and the data shared by its operations.
 struct Batch<'a> {
     tx: Tx,
     now: Timestamp,
@@ -156,7 +155,7 @@ struct Batch<'a> {
 }
 
 impl Gathered {
-    /// Counts a deployment as what it is now.
+    /// Counts a deployment under its new outcome instead of its old one.
     fn count(&mut self, was: Option<&Deployment>, is: &Deployment, now: Timestamp) {
         self.tallies.moved(was.map(Deployment::key), is.key());
         if is.outcome.is_known() && was.is_none_or(|w| !w.outcome.is_known()) {
@@ -167,9 +166,9 @@ impl Gathered {
     }
 }
 
-/// One transaction for a whole batch. Rows that several batches may want are locked in one order
-/// everywhere: devices and deployments by device; then, rollout by rollout, its row and its
-/// progress; then tallies; the event counter last.
+/// Writes a whole batch in one transaction. Rows that several batches may want are locked in the
+/// same order everywhere: devices and deployments by device; then, rollout by rollout, its row and
+/// its progress; then the tallies; the event counter last.
 async fn write_all(app: &App, operations: &[Operation]) -> Result<Vec<Written>, StoreError> {
     let plan = app.fleet.plan();
     let mut batch = Batch {
@@ -208,7 +207,7 @@ async fn write_all(app: &App, operations: &[Operation]) -> Result<Vec<Written>, 
     let rollouts: BTreeSet<RolloutId> = offers.keys().chain(known).copied().collect();
     for rollout in rollouts {
         let waiting = offers.remove(&rollout).unwrap_or_default();
-        // The fence: whoever halted before us is seen here, whoever halts after us waits for us.
+        // The fence: a halt committed before us is seen here; a later one waits for us.
         let fence = if waiting.is_empty() {
             None
         } else {
@@ -234,8 +233,8 @@ async fn write_all(app: &App, operations: &[Operation]) -> Result<Vec<Written>, 
     } = batch;
     gathered.tallies.flush(&mut tx).await?;
     let committed = app.seal(tx, &gathered.events).await?;
-    // The commit is the truth, and memory follows it before anyone is answered. What fails from here
-    // on fails no operation: it stands.
+    // The commit is authoritative, and memory is updated before anyone is answered. A failure from
+    // here on fails no operation: they are committed.
     app.take_over(committed).await;
     for (device, release, bytes) in &gathered.switched {
         app.count_transfer(*device, release, *bytes);

@@ -1,4 +1,4 @@
-//! An offer: one device is exposed to a rollout.
+//! Offers: exposing one device to a rollout.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::store::deployments::{self, Deployment};
 use crate::store::{StoreError, aggregates, devices};
 
 impl Batch<'_> {
-    /// Offers a device a leg, if it may be exposed. The fence of the rollout is held.
+    /// Offers a device a leg if it may be exposed. The rollout's fence is held.
     pub(super) async fn offer(
         &mut self,
         actor: &Actor,

@@ -1,4 +1,4 @@
-//! An order: the server calls a deployment off, or back.
+//! Orders: the server cancels a deployment, or sends it back.
 
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::event::{Actor, Event};
@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use crate::store::deployments::{self, Deployment};
 
 impl Batch<'_> {
-    /// Moves a deployment by an order; outdated where it has moved on already.
+    /// Applies an order to a deployment; `Outdated` if it has already moved on.
     pub(super) async fn order(
         &mut self,
         actor: &Actor,
@@ -25,8 +25,8 @@ impl Batch<'_> {
         let Ok(facts) = was.facts.after(order, Some(reason.clone()), self.now) else {
             return Ok(Written::Outdated);
         };
-        // None of these orders ends in a failure that is repeated, so the number of attempts that
-        // the rollout allows does not matter.
+        // None of these orders ends in a failure that is retried, so the rollout's limit on
+        // attempts does not matter.
         let is = Deployment {
             outcome: Outcome::of(&facts, 0),
             facts,

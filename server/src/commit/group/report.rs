@@ -1,4 +1,4 @@
-//! Reports: what a device says of its deployments, each number taken once.
+//! Reports of a device on its deployments; each number is taken once.
 
 use tidegate_domain::deployment::report::{Told, hear};
 use tidegate_domain::event::{Actor, Event};
@@ -10,7 +10,7 @@ use crate::store::deployments::{self, Deployment};
 use crate::store::{StoreError, devices, rollouts, to_json};
 
 impl Batch<'_> {
-    /// Takes reports in order and gives the highest number held.
+    /// Takes reports in order and returns the highest number held.
     pub(super) async fn reports(
         &mut self,
         actor: &Actor,
@@ -18,7 +18,7 @@ impl Batch<'_> {
         reports: &[Report],
     ) -> Result<Written, StoreError> {
         for report in reports {
-            // Each number is taken once: a report whose acknowledgement was lost comes again.
+            // Take each number once: a report whose acknowledgement was lost is sent again.
             if devices::take_report(&mut self.tx, device, report.seq).await? {
                 let event = self.report(device, report).await?;
                 self.gathered.events.push((actor.clone(), event));
@@ -38,14 +38,14 @@ impl Batch<'_> {
             .await?
             .filter(|d| d.device == device);
         let Some(was) = found else {
-            // What runs has changed all the same, and other replicas must know.
+            // The running release has changed all the same, and other replicas must know.
             return Ok(Event::ReportUnknown {
                 device,
                 deployment: report.deployment,
                 report: report.seq,
             });
         };
-        // The plan has every rollout that is not long over.
+        // The plan has every rollout except those that ended long ago.
         let rollout = match self.plan.rollouts.get(&was.rollout) {
             Some((rollout, _)) => Some(rollout.clone()),
             None => rollouts::one(&mut self.tx, was.rollout).await?,
@@ -96,7 +96,7 @@ impl Batch<'_> {
             self.gathered.switched.push((device, leg, bytes));
         }
         if let Some(why) = heard.quarantined {
-            // Kept from the leg that it came back from; that is what was bad.
+            // Quarantine the leg the device rolled back from: that is the bad one.
             devices::quarantine(&mut self.tx, device, &is.facts.leg, why, self.now).await?;
         }
         Ok(reported)

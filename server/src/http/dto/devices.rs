@@ -10,21 +10,21 @@ use super::{ReasonView, time};
 use crate::service::devices::WhyDevice;
 use crate::service::fleet::DeviceState;
 
-/// A join token to be made.
+/// Request to create a join token.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct JoinTokenBody {
-    /// The product of those who join.
+    /// Product of the devices that join.
     pub product: String,
-    /// Their region, where the token is to fix it.
+    /// Region of the devices; absent if each device names its own.
     pub region: Option<String>,
-    /// Their channel, where the token is to fix it.
+    /// Channel of the devices; absent if each device names its own.
     pub channel: Option<String>,
-    /// Labels that they get.
+    /// Labels given to the devices.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// How many may join; 1 by default.
+    /// Number of devices that may join; 1 by default.
     pub uses: Option<u32>,
-    /// For how many seconds; a day by default.
+    /// Validity in seconds; a day by default.
     pub valid_s: Option<u64>,
 }
 
@@ -52,37 +52,37 @@ pub struct DeviceView {
     pub channel: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether it may take part.
+    /// Whether it may take part; `false` if it is revoked.
     pub active: bool,
-    /// Why it is kept from everything but the way back; absent when it is not.
+    /// Reason for its isolation; absent if it is not isolated.
     pub isolated: Option<String>,
-    /// Why it refused what it was told last; absent once it has accepted something.
+    /// Reason it refused its last order; absent once it has accepted something.
     pub refused: Option<ReasonView>,
-    /// What it found when it was last cut off from the server.
+    /// Diagnosis from the last time it was cut off from the server.
     pub diagnosis: Option<String>,
-    /// Whether it was heard of lately.
+    /// Whether it was heard from recently.
     pub online: bool,
-    /// What runs on it.
+    /// Release running on it.
     pub release: Option<String>,
-    /// The image of what runs on it.
+    /// SHA-256 of the image running on it.
     pub image: Option<String>,
-    /// The agent's version.
+    /// Version of its agent.
     pub agent_version: String,
     /// Charge in percent.
     pub battery_percent: Option<u8>,
-    /// Where its power comes from.
+    /// Source of its power.
     pub power: String,
-    /// When it joined.
+    /// Time it enrolled.
     pub enrolled_at: String,
-    /// When it was last heard of.
+    /// Time it was last heard from.
     pub last_seen: String,
-    /// What it does in its present deployment, if it has one.
+    /// State of its current deployment; absent if it has none.
     pub state: Option<String>,
-    /// Seconds of rollback window left, in probation.
+    /// Seconds left of the rollback window, during probation.
     pub window_left_s: Option<u32>,
-    /// Releases that it is kept from.
+    /// Quarantined releases.
     pub quarantine: Vec<String>,
-    /// Why it does what it does.
+    /// Reason for what it is told now.
     pub reason: ReasonView,
 }
 
@@ -121,25 +121,25 @@ impl DeviceView {
     }
 }
 
-/// One link of the chain behind a decision.
+/// One step in the chain behind a decision.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
-    /// The rollout that was looked at; absent for the device itself.
+    /// Rollout that was checked; absent for the device itself.
     pub rollout: Option<String>,
-    /// What was looked at.
+    /// Name of the check.
     pub check: String,
-    /// Whether the device got past it.
+    /// Whether the device passed it.
     pub passed: bool,
-    /// What was found.
+    /// Finding of the check.
     pub found: String,
 }
 
-/// Why a device is told what it is told.
+/// Explanation of what a device is told.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WhyView {
-    /// The answer.
+    /// The decision.
     pub reason: ReasonView,
-    /// How it came about.
+    /// Steps that led to it.
     pub steps: Vec<StepView>,
 }
 
@@ -158,20 +158,20 @@ impl From<WhyDevice> for WhyView {
     }
 }
 
-/// A change that needs a reason.
+/// Body of a change that needs a reason.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReasonBody {
-    /// Why.
+    /// The reason.
     #[schema(min_length = 1, max_length = 300)]
     pub reason: String,
 }
 
-/// A quarantine to be lifted.
+/// Request to lift a quarantine.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct LiftBody {
-    /// The release.
+    /// Release to lift it for.
     pub version: String,
-    /// Why.
+    /// The reason.
     #[schema(min_length = 1, max_length = 300)]
     pub reason: String,
 }

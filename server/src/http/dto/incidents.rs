@@ -11,18 +11,18 @@ use crate::service::incidents::{IncidentStanding, standing_word};
 use crate::store::holds::HoldRow;
 use crate::store::incidents::Incident;
 
-/// A rollback.
+/// Request for a rollback.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct RollbackBody {
-    /// Why: others will want to know.
+    /// The reason; shown to others.
     #[serde(default)]
     #[schema(max_length = 300)]
     pub reason: String,
-    /// Which devices are sent back; everybody if empty. With a selector the rollout is halted, and
-    /// the other devices stay where they are.
+    /// Devices to send back; all of them if empty. With a selector the rollout is halted, and the
+    /// other devices stay on the release.
     #[serde(default)]
     pub selector: String,
-    /// Only show what it would do.
+    /// Only preview the effect.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -32,34 +32,34 @@ pub struct RollbackBody {
 pub struct SheetView {
     /// Devices that were ever offered the release.
     pub exposed: u64,
-    /// In flight, before the point of no return: called off with the next word to them.
+    /// In flight, before the point of no return: called off at their next check-in.
     pub before_switch: u64,
     /// In flight, past the point of no return.
     pub switching: u64,
-    /// On the release, the old version kept: return without a download.
+    /// On the release, with the old version kept: they return without a download.
     pub inside_window: u64,
-    /// On the release, the old version gone: return by the path back.
+    /// On the release, with the old version gone: they return by the rollback path.
     pub outside_window: u64,
-    /// On their way back.
+    /// Rolling back.
     pub returning: u64,
-    /// Back by order.
+    /// Rolled back by order.
     pub returned: u64,
-    /// Back by themselves, or never through.
+    /// Rolled back on their own, or never completed the update.
     pub failed_by_themselves: u64,
     /// Called off before they switched.
     pub called_off: u64,
-    /// Run another release by now.
+    /// Running another release by now.
     #[serde(default)]
     pub moved_on: u64,
-    /// Cannot go back, by reason.
+    /// Devices that cannot go back, by reason.
     pub cannot_return: BTreeMap<String, u64>,
-    /// Of those that run the release or may, how many have missed their check-in.
+    /// Devices that run or may run the release and have missed their check-in.
     pub silent: u64,
-    /// When the first kept version will be dropped, unless windows are extended.
+    /// Time the first kept version is dropped, unless windows are extended.
     pub first_window_ends: Option<String>,
-    /// When the last one will be.
+    /// Time the last kept version is dropped.
     pub last_window_ends: Option<String>,
-    /// Devices that run the release or may.
+    /// Devices that run or may run the release.
     pub still_on_it: u64,
 }
 
@@ -89,57 +89,57 @@ impl From<&Sheet> for SheetView {
     }
 }
 
-/// A device that is not back.
+/// Device that is not back yet.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WorstView {
     /// Its id.
     pub device: String,
     /// Its name.
     pub name: String,
-    /// Where it stands.
+    /// Its position in the rollback.
     pub standing: String,
     /// Whether it has missed its usual check-in.
     pub silent: bool,
 }
 
-/// An incident: what is being taken back, and how far that is.
+/// Incident: the release being rolled back, and the progress.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct IncidentView {
     /// Its id.
     pub id: String,
-    /// Whose release.
+    /// Product of the release.
     pub product: String,
-    /// Which release.
+    /// Release being rolled back.
     pub release: String,
-    /// Which devices; everybody if empty.
+    /// Selected devices; all of them if empty.
     pub selector: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Since when.
+    /// Time it was opened.
     pub opened_at: String,
-    /// By whom.
+    /// Name of the actor.
     pub opened_by: String,
-    /// When it was over.
+    /// Time it was closed; absent while it is open.
     pub closed_at: Option<String>,
-    /// Where its devices stand.
+    /// Counts of its devices by position.
     pub sheet: SheetView,
-    /// Devices that are not back, worst first; at most 100.
+    /// Devices that are not back yet, worst first; at most 100.
     pub worst: Vec<WorstView>,
     /// Its rollouts.
     pub rollouts: Vec<RolloutView>,
-    /// Rollouts that did not take the order just given, and why.
+    /// Rollouts that did not take the order just given, and the reason.
     #[serde(default)]
     pub failed: Vec<FailedView>,
-    /// Whether this is only what would be.
+    /// Whether this is only a preview.
     pub dry_run: bool,
 }
 
-/// A rollout that did not take the order to come back.
+/// Rollout that did not take the order to roll back.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct FailedView {
     /// The rollout.
     pub rollout: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
@@ -184,26 +184,26 @@ impl From<IncidentStanding> for IncidentView {
     }
 }
 
-/// An incident in a list.
+/// Incident, in a list.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct IncidentSummary {
     /// Its id.
     pub id: String,
-    /// Whose release.
+    /// Product of the release.
     pub product: String,
-    /// Which release.
+    /// Release being rolled back.
     pub release: String,
-    /// Which devices; everybody if empty.
+    /// Selected devices; all of them if empty.
     pub selector: String,
-    /// The ids of its rollouts.
+    /// Ids of its rollouts.
     pub rollouts: Vec<String>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Since when.
+    /// Time it was opened.
     pub opened_at: String,
-    /// By whom.
+    /// Name of the actor.
     pub opened_by: String,
-    /// When it was over.
+    /// Time it was closed; absent while it is open.
     pub closed_at: Option<String>,
 }
 
@@ -223,37 +223,38 @@ impl From<Incident> for IncidentSummary {
     }
 }
 
-/// An order to keep previous versions longer.
+/// Order to keep previous versions longer.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct KeepBody {
-    /// How many seconds longer; 0 for no longer.
+    /// Seconds to extend the window by; 0 to leave it.
     #[serde(default)]
     pub seconds: u32,
-    /// Whether previous versions are kept until they are unfrozen; absent: as it is.
+    /// Whether previous versions are kept until unfrozen; absent to leave it unchanged.
     pub frozen: Option<bool>,
-    /// Why: others will want to know.
+    /// The reason; shown to others.
     #[serde(default)]
     pub reason: String,
 }
 
-/// A hold to be made.
+/// Request to create a hold.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct HoldBody {
-    /// Of which product.
+    /// Product the hold applies to.
     pub product: String,
-    /// From which release; absent: from every one.
+    /// Release that is held back; absent for every release.
     pub release: Option<String>,
-    /// Which devices: conditions like `model=x2,region=EU`; `release=1.8.0` means those that run it.
+    /// Selected devices: conditions like `model=x2,region=EU`; `release=1.8.0` selects those that
+    /// run it.
     #[serde(default)]
     pub selector: String,
-    /// Why: it is shown to whoever asks.
+    /// The reason; shown to whoever asks.
     #[schema(max_length = 300)]
     pub reason: String,
-    /// Where to read more.
+    /// Link to more information.
     #[serde(default)]
     #[schema(max_length = 300)]
     pub link: String,
-    /// Only show how many devices it concerns.
+    /// Only preview the number of devices.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -263,23 +264,23 @@ pub struct HoldBody {
 pub struct HoldView {
     /// Its id.
     pub id: String,
-    /// Of which product.
+    /// Product the hold applies to.
     pub product: String,
-    /// From which release; absent: from every one.
+    /// Release that is held back; absent for every release.
     pub release: Option<String>,
-    /// Which devices.
+    /// Selected devices.
     pub selector: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Where to read more.
+    /// Link to more information.
     pub link: String,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: String,
-    /// By whom.
+    /// Name of the actor.
     pub created_by: String,
-    /// How many devices it selects; only when it is made.
+    /// Number of devices it selects; only in the answer that creates it.
     pub devices: Option<u64>,
-    /// Whether this is only what would be.
+    /// Whether this is only a preview.
     pub dry_run: bool,
 }
 

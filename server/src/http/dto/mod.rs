@@ -1,4 +1,4 @@
-//! What the API says, as types. The CLI reads these very types.
+//! Types of the API's requests and responses. The CLI deserializes these very types.
 
 mod devices;
 mod incidents;
@@ -24,21 +24,21 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Explained, Timestamp};
 use utoipa::ToSchema;
 
-/// RFC 3339 in UTC with microseconds.
+/// Formats a time as RFC 3339 in UTC, with microseconds.
 pub(crate) fn time(at: Timestamp) -> String {
     let whole = at.to_string();
     let micros = at.as_micros().rem_euclid(1_000_000);
     format!("{}.{micros:06}Z", whole.trim_end_matches('Z'))
 }
 
-/// A reason: its code, a sentence, the particulars.
+/// A reason: its code, a sentence, and a knowledge article.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ReasonView {
-    /// The stable code.
+    /// Stable code.
     pub code: String,
-    /// The sentence for people.
+    /// Sentence for people.
     pub text: String,
-    /// The article that explains it.
+    /// Key of the knowledge article that explains it.
     pub knowledge_key: String,
 }
 

@@ -5,15 +5,15 @@ use utoipa::ToSchema;
 
 use super::time;
 
-/// A token to be made.
+/// Request to create a token.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TokenBody {
-    /// Whose it is.
+    /// Name of its owner.
     #[schema(min_length = 1, max_length = 60)]
     pub name: String,
-    /// What it may do: viewer, responder, release_manager or admin.
+    /// Its role: viewer, responder, release_manager or admin.
     pub role: String,
-    /// For how many seconds; for ever by default.
+    /// Validity in seconds; for ever by default.
     pub valid_s: Option<u64>,
 }
 
@@ -22,15 +22,15 @@ pub struct TokenBody {
 pub struct TokenView {
     /// Its id.
     pub id: String,
-    /// Whose it is.
+    /// Name of its owner.
     pub name: String,
-    /// What it may do.
+    /// Its role.
     pub role: String,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: String,
-    /// When it ends.
+    /// Time it expires; absent if it does not.
     pub expires_at: Option<String>,
-    /// Its secret; only in the answer that makes it.
+    /// Its secret; only in the answer that creates it.
     pub secret: Option<String>,
 }
 
@@ -50,10 +50,10 @@ impl TokenView {
     }
 }
 
-/// Who a token belongs to.
+/// Name and role of a token.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WhoamiView {
-    /// The token's name.
+    /// Name of the token.
     pub name: String,
     /// Its role.
     pub role: String,

@@ -1,4 +1,4 @@
-//! The rules of a rollout, as they are sent: each may be left out.
+//! Rules of a rollout, as sent in a request: each may be left out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,74 +14,74 @@ use super::time;
 use crate::service::ServiceError;
 use crate::store::policy::{BATTERY_WAIT, MAX_SILENT_BP, Policy, SILENT_AFTER};
 
-/// How a rollout goes on and when it stops. What is left out stays as it is, or has its default.
+/// Rules by which a rollout proceeds and stops. A rule left out stays as it is, or has its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PolicyBody {
-    /// The share of finished devices that may fail, in hundredths of a percent; 200 by default.
+    /// Share of finished devices that may fail, in hundredths of a percent; 200 by default.
     #[schema(maximum = 10_000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failure_bp: Option<u32>,
-    /// So many failures before anything is concluded; 2 by default.
+    /// Number of failures before the gate draws a conclusion; 2 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_failures: Option<u64>,
-    /// The share that must be healthy when a wave ends, in hundredths of a percent; 9,000 by
-    /// default, less where more failures are allowed.
+    /// Share of devices that must be healthy when a wave ends, in hundredths of a percent; 9,000 by
+    /// default, less if more failures are allowed.
     #[schema(maximum = 10_000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_success_bp: Option<u32>,
     /// Devices that must have finished before a wave may pass; 1 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_sample: Option<u64>,
-    /// The share of devices that may be silent after the update, in hundredths of a percent;
-    /// 1,000 by default, 10,000 switches the test off.
+    /// Share of devices that may be silent after the update, in hundredths of a percent; 1,000 by
+    /// default, 10,000 switches the check off.
     #[schema(maximum = 10_000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_silent_bp: Option<u32>,
-    /// How long a device that took the update may be unheard of before it counts as silent, in
-    /// seconds; by default three usual check-ins, at least 240; never less than 120.
+    /// Seconds without contact after which a device that took the update counts as silent; by
+    /// default three usual check-ins, at least 240; never less than 120.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent_after_s: Option<u64>,
     /// Whether devices on the new release are compared with those on the old one; off by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compare: Option<bool>,
-    /// How long each wave soaks, in seconds; 600 by default.
+    /// Soak time of each wave, in seconds; 600 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soak_s: Option<u64>,
-    /// `halt` (the default) or `halt_and_roll_back`.
+    /// Action on a breach of the gate: `halt` (the default) or `halt_and_roll_back`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_breach: Option<String>,
-    /// `evidence` (the default), `exponential` or `at_once`.
+    /// Pace: `evidence` (the default), `exponential` or `at_once`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace: Option<String>,
-    /// Devices in flight at first; 8 by default. 0 means `at_once`.
+    /// Initial number of devices in flight; 8 by default. 0 means `at_once`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace_start: Option<u64>,
-    /// Exponential: what the size is multiplied by each time, in percent; 200 by default.
+    /// Exponential: growth factor of each step, in percent; 200 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace_factor: Option<u32>,
-    /// Exponential: how often, in seconds; 1,800 by default.
+    /// Exponential: interval between steps, in seconds; 1,800 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace_every_s: Option<u64>,
-    /// Most devices in flight at the same time; 0 for no limit.
+    /// Maximum number of devices in flight at the same time; 0 for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u64>,
-    /// Most devices exposed a minute; 0 for no limit.
+    /// Maximum number of devices exposed per minute; 0 for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_minute: Option<u64>,
-    /// When devices may be updated, like `Mon-Fri 18:00-06:00 America/New_York`; empty for always.
+    /// Maintenance window, like `Mon-Fri 18:00-06:00 America/New_York`; empty for always.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<String>,
-    /// The same for single regions; an empty text takes a region's window away.
+    /// Maintenance windows of single regions; an empty text removes a region's window.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub region_windows: BTreeMap<String, String>,
-    /// When it should be finished, RFC 3339; empty for no deadline.
+    /// Deadline for finishing the rollout, RFC 3339; empty for no deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
-    /// How long a device may wait for a better battery, in seconds; a day by default.
+    /// Time a device may wait for a better battery, in seconds; a day by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub battery_wait_s: Option<u64>,
-    /// What metered links carry: `allow`, `deltas_only` (the default) or `never`.
+    /// Downloads allowed over metered links: `allow`, `deltas_only` (the default) or `never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metered: Option<String>,
     /// Whether each wave after the first waits for a person; off by default.
@@ -90,7 +90,7 @@ pub struct PolicyBody {
 }
 
 impl PolicyBody {
-    /// What this says, and where it says nothing, what the other says.
+    /// These rules, completed with the other's where they are left out.
     pub fn or(self, other: Self) -> Self {
         let mut region_windows = other.region_windows;
         region_windows.extend(self.region_windows);
@@ -119,7 +119,7 @@ impl PolicyBody {
         }
     }
 
-    /// The rules that it makes, with defaults for what is left out.
+    /// Converts to a policy, with defaults for what is left out.
     pub fn policy(&self) -> Result<Policy, ServiceError> {
         fn bad(what: impl std::fmt::Display) -> ServiceError {
             ServiceError::invalid(what)
@@ -131,7 +131,7 @@ impl PolicyBody {
             .map_or(SILENT_AFTER, Duration::from_secs);
         if silent_after < Duration::from_mins(2) {
             let text =
-                "silent_after_s: at least 120, or every device is silent between two check-ins";
+                "silent_after_s: at least 120, or every device would count as silent between two check-ins";
             return Err(bad(text));
         }
         let word = |text: &Option<String>, default: &str| text.clone().unwrap_or(default.into());
@@ -144,7 +144,7 @@ impl PolicyBody {
             "evidence" => Pace::Evidence { start },
             "exponential" if start == 0 || factor <= 100 || every == 0 => {
                 return Err(bad(
-                    "exponential: pace_start from 1, pace_factor from 101, pace_every_s from 1",
+                    "exponential: pace_start and pace_every_s must be at least 1, pace_factor at least 101",
                 ));
             }
             "exponential" => Pace::Exponential {
@@ -153,7 +153,7 @@ impl PolicyBody {
                 every: Duration::from_secs(every),
             },
             other => {
-                let text = format!("pace {other:?}: evidence, exponential or at_once");
+                let text = format!("pace {other:?}: must be evidence, exponential or at_once");
                 return Err(bad(text));
             }
         };
@@ -178,7 +178,7 @@ impl PolicyBody {
             gate: Gate {
                 max_failure: share(max_failure)?,
                 min_failures: self.min_failures.unwrap_or(2).clamp(1, 1_000_000),
-                // Who allows more failures cannot mean more successes.
+                // Allowing more failures lowers the share of successes that can be asked for.
                 min_success: share(
                     self.min_success_bp
                         .unwrap_or_else(|| 9_000.min(10_000u32.saturating_sub(max_failure))),
@@ -214,12 +214,12 @@ impl PolicyBody {
     }
 }
 
-/// A point in time as people write it.
+/// Parses a point in time as people write it.
 pub(crate) fn instant(what: &str, text: &str) -> Result<Timestamp, ServiceError> {
     text.parse::<jiff::Timestamp>()
         .map(|t| Timestamp::from_micros(t.as_microsecond()))
         .map_err(|_| {
-            let text = format!("{what} {text:?}: a time like 2026-12-01T18:00:00Z");
+            let text = format!("{what} {text:?}: not a time like 2026-12-01T18:00:00Z");
             ServiceError::invalid(text)
         })
 }

@@ -1,4 +1,4 @@
-//! What a rollout would do, why it does what it does, and who must agree.
+//! Previews of a rollout, explanations of its state, and pending approvals.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use crate::service::schedule::RolloutWhy;
 /// A forecast.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ForecastView {
-    /// When the last rollback window will have closed; absent when that is not in sight.
+    /// Time the last rollback window will have closed; absent if that cannot be foreseen.
     pub finish: Option<String>,
-    /// How long an attempt takes from offer to outcome, in seconds.
+    /// Time an attempt takes from offer to outcome, in seconds.
     pub attempt_s: u64,
-    /// Whether that was measured; otherwise it is the guess for a rollout without results.
+    /// Whether `attempt_s` was measured; otherwise it is the guess for a rollout without results.
     pub measured: bool,
-    /// Whether the deadline will be kept; absent without a deadline.
+    /// Whether the deadline will be met; absent without a deadline.
     pub on_time: Option<bool>,
 }
 
@@ -35,39 +35,39 @@ impl From<Forecast> for ForecastView {
     }
 }
 
-/// The way of alike devices.
+/// Update path of devices that are alike.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PathView {
-    /// What they run; absent for bare devices.
+    /// Release they run; absent for bare devices.
     pub from: Option<String>,
-    /// What they are.
+    /// Their platform.
     pub platform: String,
-    /// The releases to install in order.
+    /// Releases to install, in order.
     pub legs: Vec<String>,
-    /// Bytes that each of them fetches.
+    /// Bytes that each device downloads.
     pub bytes: u64,
-    /// How many there are.
+    /// Number of devices.
     pub devices: u64,
 }
 
-/// What a rollout would do.
+/// Preview of a rollout.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct PreviewView {
     /// Devices of each wave, by region.
     pub waves: Vec<BTreeMap<String, u64>>,
-    /// Devices that it concerns, by region.
+    /// Devices it applies to, by region.
     pub by_region: BTreeMap<String, u64>,
-    /// Devices that it selects and will not update, by reason.
+    /// Devices it selects but will not update, by reason.
     pub blocked: BTreeMap<String, u64>,
-    /// Devices that would wait now, by reason.
+    /// Devices that would have to wait now, by reason.
     pub waiting: BTreeMap<String, u64>,
-    /// The ways that devices go, most devices first.
+    /// Update paths, most devices first.
     pub paths: Vec<PathView>,
-    /// Bytes to fetch in all.
+    /// Bytes to download in all.
     pub bytes: u64,
 }
 
-/// Keys as text.
+/// Converts the keys to text.
 fn texts<K: ToString>(map: BTreeMap<K, u64>) -> BTreeMap<String, u64> {
     map.into_iter().map(|(k, n)| (k.to_string(), n)).collect()
 }
@@ -95,20 +95,20 @@ impl From<Preview> for PreviewView {
     }
 }
 
-/// What waits for approvals.
+/// Change that waits for approvals.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AskedView {
     /// `start`, `advance`, `edit` or `resume`.
     pub kind: String,
-    /// Who asked.
+    /// Operator who asked for it.
     pub asked_by: String,
-    /// The hash of the plan: whoever approves names it.
+    /// Hash of the plan, which approvers must name.
     pub plan: String,
-    /// How many other people must agree.
+    /// Number of other people who must approve.
     pub needed: u32,
-    /// How many more must.
+    /// Number of approvals still missing.
     pub missing: u32,
-    /// Who agreed.
+    /// Names of those who have approved.
     pub given_by: Vec<String>,
 }
 
@@ -128,24 +128,24 @@ impl From<Waiting> for AskedView {
 /// An approval.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct ApproveBody {
-    /// The hash of the plan that is approved, as `asked.plan` shows it.
+    /// Hash of the plan being approved, as shown in `asked.plan`.
     pub plan: String,
 }
 
-/// An edit.
+/// Request to edit the rules of a rollout.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct EditBody {
-    /// What is to be different; what is left out stays.
+    /// Rules to change; those left out stay as they are.
     #[serde(flatten)]
     pub policy: PolicyBody,
-    /// What no rule is called: refused, so that nobody believes to have set it.
+    /// Unknown fields: refused, so that nobody believes to have set them.
     #[serde(flatten, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(ignore)]
     pub unknown: BTreeMap<String, serde_json::Value>,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub reason: String,
-    /// Only show what it would be.
+    /// Only preview the result.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -155,16 +155,16 @@ pub struct EditBody {
 pub struct PresetView {
     /// Its name.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub intent: String,
     /// Its rules.
     pub policy: PolicyBody,
 }
 
-/// A group of devices that carries the failures.
+/// Group of devices in which the failures concentrate.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ClusterView {
-    /// Whom it selects: what a hold should name.
+    /// Selector of the group, to be used in a hold.
     pub selector: String,
     /// Its most frequent reason.
     pub reason: String,
@@ -172,37 +172,38 @@ pub struct ClusterView {
     pub failed: u64,
     /// Finished devices in it.
     pub finished: u64,
-    /// Failed devices outside.
+    /// Failed devices outside of it.
     pub others_failed: u64,
-    /// Finished devices outside.
+    /// Finished devices outside of it.
     pub others_finished: u64,
 }
 
-/// Why a rollout does what it does.
+/// Explanation of a rollout's state.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WhyRolloutView {
     /// The rollout.
     pub rollout: RolloutView,
-    /// Failures by what the devices have in common: reason, model, platform, from, region, count.
+    /// Failures grouped by what the devices have in common: reason, model, platform, from, region,
+    /// count.
     pub failures: Vec<FailureView>,
-    /// The hold that would spare the devices that carry the failures.
+    /// Hold that would spare the devices in which the failures concentrate.
     pub suggested_hold: Option<ClusterView>,
 }
 
-/// Failures of alike devices.
+/// Failures of devices that are alike.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct FailureView {
-    /// Why they failed.
+    /// Reason for the failures.
     pub reason: String,
-    /// Their label `model`.
+    /// Value of their label `model`.
     pub model: String,
-    /// What they are.
+    /// Their platform.
     pub platform: String,
-    /// What they ran before.
+    /// Release they ran before.
     pub from: Option<String>,
-    /// Where they stand.
+    /// Their region.
     pub region: String,
-    /// How many.
+    /// Number of devices.
     pub count: u64,
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::time;
 use crate::store::products::{Artifact, ProductSettings, Release};
 
-/// A product to be made.
+/// Request to create a product.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProductBody {
     /// Its name: a-z, 0-9 and '-'.
@@ -21,13 +21,13 @@ pub struct ProductView {
     pub name: String,
 }
 
-/// A release to be made.
+/// Request to create a release.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReleaseBody {
     /// Its semantic version.
     #[schema(max_length = 64)]
     pub version: String,
-    /// What is new in it.
+    /// Release notes.
     #[serde(default)]
     pub notes: String,
 }
@@ -35,27 +35,27 @@ pub struct ReleaseBody {
 /// A release.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReleaseView {
-    /// Whose.
+    /// Product of the release.
     pub product: String,
-    /// Which.
+    /// Its version.
     pub version: String,
-    /// How far it has come.
+    /// Its stage.
     pub stage: String,
-    /// What is new in it.
+    /// Release notes.
     pub notes: String,
-    /// Why it has its stage.
+    /// Reason it has its stage.
     pub reason: Option<String>,
-    /// When its life ends or ended, where that is announced.
+    /// Time of its end of life, past or future; absent if none is announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eol_at: Option<String>,
-    /// What was announced.
+    /// Text of the end-of-life announcement.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub eol_notice: String,
-    /// Rises with every change; also the `ETag`.
+    /// Incremented by every change; also the `ETag`.
     pub revision: i64,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: String,
-    /// By whom.
+    /// Operator who created it.
     pub created_by: String,
     /// Its artifacts; absent in lists.
     #[serde(default)]
@@ -80,10 +80,10 @@ impl ReleaseView {
     }
 }
 
-/// An artifact to be added; its bytes were uploaded before.
+/// Request to add an artifact; its bytes were uploaded before.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ArtifactBody {
-    /// For what, for example `linux-x86_64`.
+    /// Platform, for example `linux-x86_64`.
     pub platform: String,
     /// SHA-256 of its bytes.
     pub sha256: String,
@@ -92,11 +92,11 @@ pub struct ArtifactBody {
 /// An artifact.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ArtifactView {
-    /// For what.
+    /// Its platform.
     pub platform: String,
     /// SHA-256 of its bytes.
     pub sha256: String,
-    /// Their number.
+    /// Number of bytes.
     pub length: u64,
 }
 
@@ -110,60 +110,61 @@ impl From<&Artifact> for ArtifactView {
     }
 }
 
-/// Bytes that are stored.
+/// Stored blob.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BlobView {
-    /// Their SHA-256.
+    /// SHA-256 of its bytes.
     pub sha256: String,
-    /// Their number.
+    /// Number of bytes.
     pub length: u64,
 }
 
-/// A promotion.
+/// Request to promote a release.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PromoteBody {
-    /// The stage to take: alpha, beta, ga, eol or withdrawn.
+    /// New stage: alpha, beta, ga, eol or withdrawn.
     pub to: String,
-    /// Why; needed when a stage is skipped and for a withdrawal.
+    /// The reason; needed if a stage is skipped and for a withdrawal.
     pub reason: Option<String>,
-    /// Only say what would be.
+    /// Only preview the result.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// The end of a release's life, announced.
+/// Announcement of the end of life of a release.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct EolBody {
-    /// When, RFC 3339; from then on it is offered no more, and the version gate turns it away.
+    /// Time, RFC 3339; from then on the release is no longer offered, and the version gate refuses
+    /// it.
     pub at: String,
-    /// What its users are told.
+    /// Notice for its users.
     #[serde(default)]
     #[schema(max_length = 500)]
     pub notice: String,
-    /// Only say what would be.
+    /// Only preview the result.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What holds for a whole product. What is left out is switched off.
+/// Settings of a product. A setting left out is switched off.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SettingsBody {
-    /// The oldest supported version: the version gate turns older clients away.
+    /// Oldest supported version: the version gate refuses older clients.
     pub min_version: Option<String>,
-    /// The oldest TLS that clients may speak: `TLSv1.2`.
+    /// Oldest TLS version that clients may use: `TLSv1.2`.
     pub min_tls: Option<String>,
-    /// What a client must be able to do.
+    /// Capabilities that a client must have.
     pub capabilities: Vec<String>,
-    /// Where a person finds the way to upgrade.
+    /// Address with upgrade instructions for people.
     pub upgrade_url: String,
-    /// How many other people must approve what widens a rollout.
+    /// Number of other people who must approve a change that widens a rollout.
     #[schema(maximum = 10)]
     pub approvals: u32,
-    /// KiB of a chunk of deltas that are made from now on: small ones for bad links. 1024 if left out.
+    /// Chunk size of new deltas, in KiB: small for bad links; 1024 if left out.
     #[schema(minimum = 64, maximum = 1024)]
     pub delta_chunk_kib: Option<u32>,
-    /// KiB of a chunk of full payloads that are made from now on. 10240 if left out.
+    /// Chunk size of new full payloads, in KiB; 10240 if left out.
     #[schema(minimum = 64, maximum = 10240)]
     pub full_chunk_kib: Option<u32>,
 }
@@ -182,21 +183,21 @@ impl From<ProductSettings> for SettingsBody {
     }
 }
 
-/// Why a client may not connect, and what it is to do: a problem (RFC 9457).
+/// Refusal of the version gate: the reason and the way to upgrade, as a problem (RFC 9457).
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TurnedAwayView {
-    /// The status of the answer.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// What it is about.
+    /// Summary of the problem.
     pub title: String,
-    /// The reason's code.
+    /// Code of the reason.
     pub code: String,
-    /// The reason for people.
+    /// Reason, as a sentence for people.
     pub detail: String,
-    /// The version to come to.
+    /// Version to upgrade to.
     pub go_to: Option<String>,
-    /// The version to install first, where one may not be skipped.
+    /// Version to install first, if one must not be skipped.
     pub first: Option<String>,
-    /// Where to find the way.
+    /// Address with upgrade instructions.
     pub upgrade_url: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Rollouts and what happens in them.
+//! Rollouts, their deployments and events.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use crate::service::rollouts::{Ordered, RolloutStanding};
 use crate::store::deployments::Deployment;
 use crate::store::events::StoredEvent;
 
-/// A wave to be.
+/// Wave of a new rollout.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct WaveBody {
-    /// A name for people.
+    /// Name for people.
     #[schema(min_length = 1, max_length = 60)]
     pub name: String,
-    /// Whom: conditions like `region=EU,canary=true`; empty for everybody.
+    /// Selector: conditions like `region=EU,canary=true`; empty for all devices.
     #[serde(default)]
     pub selector: String,
-    /// How many beyond the waves before: `all`, `20%` or `5000`.
+    /// Number of devices beyond those of earlier waves: `all`, `20%` or `5000`.
     #[serde(default = "all")]
     pub size: String,
 }
@@ -29,69 +29,69 @@ fn all() -> String {
     "all".into()
 }
 
-/// A rollout to be.
+/// Request to create a rollout.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RolloutBody {
-    /// Whose release.
+    /// Product of the release.
     pub product: String,
-    /// Which release.
+    /// Version of the release.
     pub release: String,
-    /// Its waves in order.
+    /// Its waves, in order.
     #[serde(default)]
     pub waves: Vec<WaveBody>,
-    /// A preset that makes the waves and some rules; instead of `waves`. See `GET /api/v1/presets`.
+    /// Preset that provides the waves and some rules; instead of `waves`. See `GET
+    /// /api/v1/presets`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
-    /// The regions of a preset, in order.
+    /// Regions for the preset, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
-    /// The size of a preset's batches: `5000` (the default) or `20%`.
+    /// Batch size for the preset: `5000` (the default) or `20%`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
-    /// How it goes on and when it stops.
+    /// Rules by which it proceeds and stops.
     #[serde(flatten)]
     pub policy: PolicyBody,
-    /// What no rule is called: refused, so that nobody believes to have set it.
+    /// Unknown fields: refused, so that nobody believes to have set them.
     #[serde(flatten, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(ignore)]
     pub unknown: BTreeMap<String, serde_json::Value>,
-    /// The rollback window after a healthy start, in seconds; 1,800 by default.
+    /// Rollback window after a healthy start, in seconds; 1,800 by default.
     pub window_s: Option<u32>,
-    /// How often a device may try, whatever the reasons; 10 by default. Each reason has a budget of
-    /// its own besides.
+    /// Maximum number of attempts per device, whatever the reasons; 10 by default. Each reason also
+    /// has a budget of its own.
     pub max_attempts: Option<u32>,
-    /// How long a device may be silent before its deployment times out, in seconds; a day by
-    /// default.
+    /// Time a device may be silent before its deployment times out, in seconds; a day by default.
     pub timeout_s: Option<u32>,
-    /// Only show what it would be.
+    /// Only preview the result.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What became of the devices of a wave or a rollout.
+/// Counts of the devices of a wave or a rollout, by outcome.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 pub struct TallyView {
     /// Devices that have a deployment.
     pub exposed: u64,
-    /// Under way, not healthy yet.
+    /// In flight, not healthy yet.
     pub in_flight: u64,
     /// Healthy on the new release.
     pub healthy: u64,
-    /// Failed; those that went back by themselves included.
+    /// Failed, including those that rolled back on their own.
     pub failed: u64,
-    /// Under way back.
+    /// Rolling back.
     pub returning: u64,
-    /// Back by order.
+    /// Rolled back by order.
     pub returned: u64,
     /// Called off before they switched.
     pub called_off: u64,
-    /// Took the update and are not heard of.
+    /// Took the update and have not been heard from since.
     #[serde(default)]
     pub silent: u64,
-    /// Were not heard of before they took anything.
+    /// Not heard from before they took anything.
     #[serde(default)]
     pub unreached: u64,
-    /// Ordered back, and cannot.
+    /// Ordered to roll back, but unable to.
     #[serde(default)]
     pub stuck: u64,
     /// Healthy, with the rollback window open.
@@ -122,19 +122,20 @@ impl From<Tally> for TallyView {
 pub struct WaveView {
     /// Its name.
     pub name: String,
-    /// Whom it concerns.
+    /// Selector of its devices.
     pub selector: String,
-    /// How many of them.
+    /// Number of devices it may take.
     pub size: String,
-    /// Where it stands.
+    /// Its state.
     pub state: String,
-    /// Devices that it takes: selected, concerned, in no earlier wave. An estimate until it starts.
+    /// Devices it takes: selected, applicable, in no earlier wave. An estimate until the wave
+    /// starts.
     pub members: u64,
-    /// What became of them.
+    /// Counts of its devices.
     pub tally: TallyView,
-    /// When it started.
+    /// Time it started.
     pub started_at: Option<String>,
-    /// When it ended.
+    /// Time it ended.
     pub ended_at: Option<String>,
 }
 
@@ -143,53 +144,53 @@ pub struct WaveView {
 pub struct RolloutView {
     /// Its id.
     pub id: String,
-    /// Whose release.
+    /// Product of the release.
     pub product: String,
-    /// Which release.
+    /// Version of the release.
     pub release: String,
-    /// Where it stands.
+    /// Its state.
     pub state: String,
-    /// Why nothing more happens.
+    /// Reason it does not proceed.
     pub reason: ReasonView,
-    /// Rises with every change; also the `ETag`.
+    /// Incremented by every change; also the `ETag`.
     pub revision: i64,
     /// Its waves.
     pub waves: Vec<WaveView>,
-    /// All waves together.
+    /// Counts of all waves together.
     pub tally: TallyView,
-    /// Devices that may be exposed now, beyond those that are.
+    /// Number of further devices that may be exposed now.
     pub room: u64,
-    /// When it will be finished, if all goes on as it does.
+    /// Forecast of when it finishes if it continues as it does now.
     pub forecast: ForecastView,
-    /// What it would do: only in answers to `dry_run`.
+    /// Preview of its effect; only in answers to `dry_run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewView>,
-    /// What waits for approvals.
+    /// Change that waits for approvals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<AskedView>,
-    /// How it goes on and when it stops.
+    /// Rules by which it proceeds and stops.
     pub policy: PolicyBody,
-    /// The rollback window, in seconds.
+    /// Rollback window, in seconds.
     pub window_s: u32,
-    /// By how much it was extended, in seconds.
+    /// Extension of the rollback window, in seconds.
     pub extended_s: u32,
-    /// Whether previous versions are kept until they are unfrozen.
+    /// Whether previous versions are kept until unfrozen.
     pub frozen: bool,
-    /// How often a device may try.
+    /// Maximum number of attempts per device.
     pub max_attempts: u32,
-    /// When it is to start by itself.
+    /// Time it is scheduled to start.
     pub starts_at: Option<String>,
-    /// When it was made.
+    /// Time it was created.
     pub created_at: String,
-    /// By whom.
+    /// Operator who created it.
     pub created_by: String,
-    /// When it started.
+    /// Time it started.
     pub started_at: Option<String>,
-    /// When it was halted, or began to roll back.
+    /// Time it was halted or began to roll back.
     pub halted_at: Option<String>,
-    /// When it ended.
+    /// Time it ended.
     pub ended_at: Option<String>,
-    /// Whether this is only what would be.
+    /// Whether this is only a preview.
     pub dry_run: bool,
 }
 
@@ -253,17 +254,17 @@ impl From<Ordered> for RolloutView {
     }
 }
 
-/// An order to a rollout.
+/// Order to a rollout.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct OrderBody {
-    /// Why; needed to halt, roll back and cancel.
+    /// The reason; needed to halt, roll back and cancel.
     #[serde(default)]
     #[schema(max_length = 300)]
     pub reason: String,
-    /// Start: when, RFC 3339; at once if absent.
+    /// Start time, RFC 3339; at once if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
-    /// Only show what it would do.
+    /// Only preview the effect.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -273,29 +274,29 @@ pub struct OrderBody {
 pub struct DeploymentView {
     /// Its id.
     pub id: String,
-    /// In which rollout.
+    /// The rollout it belongs to.
     pub rollout: String,
-    /// On which device.
+    /// Device it updates.
     pub device: String,
-    /// In which wave, from 0.
+    /// Index of its wave, from 0.
     pub wave: u32,
-    /// Where it stands.
+    /// Its state.
     pub state: String,
-    /// What the device ran before.
+    /// Release the device ran before.
     pub from: Option<String>,
-    /// The release of the present leg.
+    /// Release of the current leg.
     pub leg: String,
-    /// Why it stands there.
+    /// Reason for its state.
     pub reason: Option<ReasonView>,
-    /// Attempts begun.
+    /// Number of attempts begun.
     pub attempts: u32,
-    /// Bytes that the device fetched.
+    /// Bytes the device downloaded.
     pub bytes_downloaded: u64,
-    /// For how long the device stood still because of it, in milliseconds, where it said so.
+    /// Downtime of the device caused by it, in milliseconds; absent if not reported.
     pub downtime_ms: Option<u64>,
-    /// When it was first offered.
+    /// Time of the first offer.
     pub created_at: String,
-    /// When it last changed.
+    /// Time of the last change.
     pub updated_at: String,
 }
 
@@ -319,7 +320,7 @@ impl From<Deployment> for DeploymentView {
     }
 }
 
-/// Something that happened.
+/// Recorded event.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     /// Number, without gaps, in commit order.
@@ -330,27 +331,27 @@ pub struct EventView {
     pub topic: String,
     /// Word for what happened: `rollout_moved`, `gate_decided`, ...
     pub kind: String,
-    /// Version of the form of the fields.
+    /// Version of the schema of the fields.
     pub version: u32,
-    /// Who caused it, for people.
+    /// Name of the actor, for people.
     pub actor: String,
     /// Kind of actor: `operator`, `device`, `planner`, `builder`, `check_in`, `system`.
     pub actor_kind: String,
     /// The operator's token or the device.
     pub actor_id: Option<String>,
-    /// Product that it is of.
+    /// Product it belongs to.
     pub product: Option<String>,
-    /// Rollout that it is of.
+    /// Rollout it belongs to.
     pub rollout: Option<String>,
-    /// Device that it is of.
+    /// Device it belongs to.
     pub device: Option<String>,
-    /// Ids, numbers and closed words, by the kind.
+    /// Ids, numbers and enumerated words; the fields depend on `kind`.
     #[schema(value_type = Object)]
     pub body: serde_json::Map<String, serde_json::Value>,
-    /// Free text, and names of people and devices, by the kind.
+    /// Free text, and names of people and devices; the fields depend on `kind`.
     #[schema(value_type = Object)]
     pub said: serde_json::Map<String, serde_json::Value>,
-    /// The sentence for people. Programs read the fields.
+    /// Sentence for people. Programs should read the fields.
     pub text: String,
 }
 
@@ -375,34 +376,34 @@ impl From<StoredEvent> for EventView {
     }
 }
 
-/// For whom a site bundle is to be made.
+/// Request to make a site bundle.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BundleBody {
-    /// Which devices of the rollout, like `region=plant-7`.
+    /// Selector of the rollout's devices, like `region=plant-7`.
     #[serde(default)]
     pub selector: String,
-    /// For how many days it is good, 1 to 60.
+    /// Validity in days, 1 to 60.
     pub days: u16,
 }
 
 /// Orders to be carried to devices without a network.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BundleView {
-    /// Of which rollout.
+    /// The rollout it belongs to.
     pub rollout: String,
-    /// One for each selected device.
+    /// One order per selected device.
     pub orders: Vec<OrderView>,
 }
 
-/// What one device is to do, or why it has nothing to do.
+/// Order to one device, or the reason there is none.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct OrderView {
     /// Its id.
     pub device: String,
     /// Its name.
     pub name: String,
-    /// A signed assignment as JSON text.
+    /// Signed assignment, as JSON text.
     pub assignment: Option<String>,
-    /// Why there is none.
+    /// Reason there is no assignment.
     pub reason: Option<ReasonView>,
 }

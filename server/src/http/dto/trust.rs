@@ -16,64 +16,64 @@ pub struct MetadataFileBody {
     pub body: String,
 }
 
-/// Signed files, taken all or none, in order.
+/// Signed files, taken in order, all or none.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct MetadataBody {
     /// The files.
     pub files: Vec<MetadataFileBody>,
 }
 
-/// What the server trusts and signs with.
+/// Keys and metadata of the server.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TrustView {
     /// Public halves of the online keys by role.
     pub online_keys: BTreeMap<String, String>,
     /// Newest version of each role.
     pub versions: BTreeMap<String, u64>,
-    /// What is wrong with the stored files and the server's own keys; nothing when all is well.
+    /// Problems with the stored files and the server's own keys; empty if all is well.
     #[serde(default)]
     pub problems: Vec<String>,
-    /// When the newest file of each role expires.
+    /// Expiry of the newest file of each role.
     #[serde(default)]
     pub expires: BTreeMap<String, String>,
     /// SHA-256 of the newest root.
     pub root_sha256: Option<String>,
 }
 
-/// A file that still waits for signatures.
+/// File with some of its signatures.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DraftBody {
     /// `root`, `targets` or the name of a product-channel role.
     pub role: String,
     /// The file with the signatures so far, as text.
     pub body: String,
-    /// What it is for, in a person's words.
+    /// Its purpose, in a person's words.
     #[serde(default)]
     pub purpose: String,
 }
 
-/// A draft, as people see it.
+/// Draft, as operators see it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DraftView {
     /// Its role.
     pub role: String,
-    /// The version that it is to have.
+    /// Version it will have.
     pub version: u64,
     /// The file with the signatures so far, as text.
     pub body: String,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: String,
-    /// The holders who have signed.
+    /// Holders who have signed.
     pub signed_by: Vec<String>,
-    /// All who may sign.
+    /// All holders who may sign.
     pub holders: Vec<String>,
-    /// How many must sign.
+    /// Number of holders who must sign.
     pub people: u32,
     /// Whether it is complete and in force.
     pub complete: bool,
-    /// When its newest signature came.
+    /// Time of its newest signature.
     pub created_at: String,
-    /// Whose token brought it.
+    /// Operator whose token uploaded it.
     pub created_by: String,
 }
 

@@ -1,4 +1,4 @@
-//! Making a rollout.
+//! Creation of rollouts.
 
 use std::collections::BTreeMap;
 
@@ -17,30 +17,30 @@ use crate::store::policy::Policy;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 use crate::store::{Tx, operators, products};
 
-/// What a rollout is to be.
+/// Rollout to create.
 #[derive(Debug, Clone)]
 pub struct NewRollout {
-    /// Whose release.
+    /// Product of the release.
     pub product: ProductName,
-    /// Which release.
+    /// Release to roll out.
     pub version: Version,
-    /// Its waves; at least one.
+    /// Its waves, in order; at least one.
     pub waves: Vec<Wave>,
-    /// How it goes on, and when it stops.
+    /// Rules by which it proceeds and stops.
     pub policy: Policy,
     /// The rollback window after a healthy start, in seconds.
     pub window_s: u32,
-    /// How often a device may try.
+    /// Maximum number of attempts per device.
     pub max_attempts: u32,
-    /// How long a device may be silent before its deployment times out, in seconds.
+    /// Time a device may be silent before its deployment times out, in seconds.
     pub timeout_s: u32,
 }
 
-/// Most waves in one rollout.
+/// Maximum number of waves in one rollout.
 const MAX_WAVES: usize = 200;
 
 impl App {
-    /// Makes a rollout as a draft, or shows what it would be. A key makes repeating it harmless.
+    /// Creates a rollout as a draft, or previews it. An idempotency key makes it safe to repeat.
     pub async fn create_rollout(
         &self,
         by: &Operator,
@@ -76,7 +76,7 @@ impl App {
         };
         let mut rows: Vec<WaveRow> = new.waves.into_iter().map(pending).collect();
         let preview = self.preview(&self.fleet.plan(), &rollout, &rows);
-        // The sizes are estimates until each wave starts and is counted.
+        // Sizes are estimates until each wave starts and is counted.
         for (row, quota) in rows.iter_mut().zip(&preview.waves) {
             row.progress.quota = *quota;
         }
@@ -86,7 +86,7 @@ impl App {
             standing.preview = Some(preview);
             return Ok(standing);
         }
-        // The one that the same request made before, if it did.
+        // Rollout created before by the same request, if any.
         let before: Option<RolloutId> = self
             .change_or_leave(async |tx| {
                 if let Some((key, fingerprint)) = key
@@ -116,7 +116,7 @@ impl App {
     }
 }
 
-/// The rollout that a request with this key made before.
+/// Returns the rollout created before by a request with this key.
 async fn made_before(
     tx: &mut Tx,
     key: &str,
@@ -128,13 +128,13 @@ async fn made_before(
     if request != fingerprint {
         return Err(ServiceError::refuse(
             ProblemCode::IdempotencyMismatch,
-            "this Idempotency-Key came with another request before",
+            "this Idempotency-Key was already used for a different request",
         ));
     }
     Ok(Some(id.parse().map_err(ServiceError::invalid)?))
 }
 
-/// Refuses a rollout of a release that no channel takes.
+/// Refuses a rollout of a release that is in no channel.
 async fn may_be_rolled_out(tx: &mut Tx, rollout: &Rollout) -> Result<(), ServiceError> {
     let (product, version) = (&rollout.product, &rollout.version);
     let release = products::release(tx, product, version)

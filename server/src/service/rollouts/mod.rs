@@ -1,4 +1,4 @@
-//! Rollouts: made, started, stopped, taken back.
+//! Rollouts: creation, start, stop and rollback.
 
 pub mod create;
 pub(super) mod order;
@@ -15,36 +15,36 @@ use crate::app::App;
 use crate::store::Tx;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 
-/// A rollout with what is counted of it now.
+/// Rollout with its current counts.
 #[derive(Debug, Clone)]
 pub struct RolloutStanding {
-    /// As stored.
+    /// Stored row.
     pub rollout: Rollout,
     /// Its waves.
     pub waves: Vec<WaveRow>,
-    /// As the planner sees it.
+    /// View for the planner.
     pub view: RolloutView,
-    /// Why nothing more happens.
+    /// Reason it does not proceed.
     pub waiting: Explained,
-    /// When it will be finished.
+    /// Forecast of its finish.
     pub forecast: Forecast,
-    /// What it would do, for those who asked for that.
+    /// Preview of its effect; only if it was asked for.
     pub preview: Option<Preview>,
-    /// What waits for approvals.
+    /// Change that waits for approvals.
     pub asked: Option<Waiting>,
 }
 
-/// What an order did.
+/// Result of an order.
 #[derive(Debug, Clone)]
 pub struct Ordered {
-    /// The rollout after it.
+    /// Rollout after the order.
     pub standing: RolloutStanding,
-    /// Whether it was only tried.
+    /// Whether this was a dry run.
     pub dry_run: bool,
 }
 
 impl Ordered {
-    /// What was really done.
+    /// Result of an order that was carried out.
     pub(super) fn done(standing: RolloutStanding) -> Self {
         Self {
             standing,
@@ -54,7 +54,7 @@ impl Ordered {
 }
 
 impl App {
-    /// A rollout with what is counted of it now.
+    /// Returns a rollout with its current counts.
     pub async fn rollout(&self, id: RolloutId) -> Result<RolloutStanding, ServiceError> {
         let mut tx = self.db.read().await?;
         let (rollout, rows) = read(&mut tx, id).await?;
@@ -72,7 +72,7 @@ impl App {
         Ok(self.with_view(rollout, waves, view, asked))
     }
 
-    /// Of a rollout that is not stored, or has exposed nobody.
+    /// Standing of a rollout that is not stored, or has exposed no device.
     fn unread(&self, rollout: Rollout, waves: Vec<WaveRow>) -> RolloutStanding {
         let nothing = tidegate_domain::rollout::Progress::default();
         let view = self.view(
@@ -107,7 +107,7 @@ impl App {
         }
     }
 
-    /// A rollout as this transaction sees it.
+    /// Returns a rollout as this transaction sees it.
     pub(super) async fn standing_in(
         &self,
         tx: &mut Tx,
@@ -118,9 +118,9 @@ impl App {
     }
 }
 
-/// Why a rollout does no more: its own reason where it stands still, else what it waits for.
+/// Reason a rollout does not proceed: its own if it is stopped, otherwise what it waits for.
 fn waiting(rollout: &Rollout, view: &RolloutView, now: Timestamp) -> Explained {
-    // A rollout that stands still stands still for the reason that was given.
+    // A stopped rollout keeps the reason it was stopped with.
     let stopped = matches!(
         rollout.state,
         RolloutState::Halted
@@ -135,13 +135,13 @@ fn waiting(rollout: &Rollout, view: &RolloutView, now: Timestamp) -> Explained {
     }
 }
 
-/// Refuses an order of somebody who looked at an older rollout.
+/// Refuses an order based on an older revision of the rollout.
 pub(super) fn same_revision(rollout: &Rollout, seen: Option<i64>) -> Result<(), ServiceError> {
     if seen.is_some_and(|seen| seen != rollout.revision) {
         return Err(ServiceError::refuse(
             ProblemCode::PreconditionFailed,
             format!(
-                "the rollout is at revision {} by now; look at it again",
+                "the rollout is now at revision {}; read it again",
                 rollout.revision
             ),
         ));

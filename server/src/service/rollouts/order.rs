@@ -1,4 +1,4 @@
-//! Orders to a rollout: start, stop, go on, come back.
+//! Orders to a rollout: start, stop, resume, roll back.
 
 use tidegate_domain::event::Event;
 use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveProgress, WaveState};
@@ -12,12 +12,13 @@ use crate::service::access::Operator;
 use crate::store::Tx;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 
-/// Tries of a change that finds the rollout changed meanwhile.
+/// Maximum number of tries of a change that finds the rollout changed in the meantime.
 pub(in crate::service) const TRIES: usize = 20;
 
-/// Repeats a change until nobody has changed the rollout meanwhile: in an incident the planner may
-/// change the row under our hands, and an order to stop is never given up for that. A macro, as a
-/// closure that borrows a transaction and awaits cannot be shown to be `Send` within another one.
+/// Repeats a change until the rollout has not changed in the meantime: in an incident the planner
+/// may change the row concurrently, and an order to stop must not be given up for that. A macro,
+/// because a closure that borrows a transaction and awaits cannot be shown to be `Send` within
+/// another one.
 macro_rules! until_current {
     ($app:expr, $tx:ident => $work:expr) => {{
         for _ in 0..$crate::service::rollouts::order::TRIES {
@@ -35,16 +36,16 @@ macro_rules! until_current {
 }
 pub(in crate::service) use until_current;
 
-/// An order, by whom and why.
+/// Order, with its operator and reason.
 pub(in crate::service) struct Given<'a> {
     pub(in crate::service) by: &'a Operator,
     pub(in crate::service) order: RolloutEvent,
     pub(in crate::service) reason: &'a str,
-    /// The approved change that it carries out.
+    /// Approved change that it carries out; `None` if none was needed.
     pub(in crate::service) change: Option<ChangeId>,
 }
 
-/// The reason that a rollout shows after an order.
+/// Reason that a rollout shows after an order.
 fn explained(by: &Operator, order: RolloutEvent, reason: &str) -> Explained {
     let code = match order {
         RolloutEvent::Start
@@ -63,8 +64,8 @@ fn explained(by: &Operator, order: RolloutEvent, reason: &str) -> Explained {
 }
 
 impl App {
-    /// Gives a rollout an order. `revision` is what the caller last saw, where it matters to
-    /// them; halting and rolling back never ask for it.
+    /// Gives a rollout an order. `revision` is the one the caller last saw, if it matters to them;
+    /// halting and rolling back never require it.
     pub async fn order_rollout(
         &self,
         by: &Operator,
@@ -86,7 +87,7 @@ impl App {
         until_current!(self, tx => self.order_in(tx, id, &given, revision))
     }
 
-    /// What an order would do.
+    /// Previews an order.
     async fn try_order(
         &self,
         by: &Operator,
@@ -115,7 +116,7 @@ impl App {
         })
     }
 
-    /// Gives an order within a transaction; `None` when the rollout has just changed.
+    /// Gives an order within a transaction; `None` if the rollout has just changed.
     pub(in crate::service) async fn order_in(
         &self,
         tx: &mut Tx,
@@ -138,7 +139,7 @@ impl App {
         if given.order == RolloutEvent::Resume {
             reopen_failed_waves(tx, &rollout, &waves).await?;
             if rollout.state == RolloutState::Halted {
-                // Whoever resumes has seen what failed: the gate judges what comes now.
+                // Whoever resumes has seen the failures so far: the gate judges only later ones.
                 let view = self.read_view(tx, &rollout, &waves).await?;
                 let seen = (0u32..)
                     .zip(&view.waves)
@@ -156,14 +157,15 @@ impl App {
             change: given.change,
             reason: given.reason.to_owned(),
         };
-        // Answered from what is written here: after the commit no failed reading makes it a failure.
+        // Built within the transaction: no failed read after the commit can turn this into a
+        // failure.
         let standing = self.standing_in(tx, id).await?;
         let ordered = Ordered::done(standing);
         Ok(Some(Done::by(&given.by.actor, ordered, [moved])))
     }
 }
 
-/// A person who resumes a halted rollout reopens the wave that failed.
+/// Reopens the failed wave when a person resumes a halted rollout.
 async fn reopen_failed_waves(
     tx: &mut Tx,
     rollout: &Rollout,

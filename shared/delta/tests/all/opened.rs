@@ -263,7 +263,7 @@ fn a_damaged_recipe_is_refused_or_makes_another_image_and_harms_nothing() {
         }];
         match apply(&old, &[], &promised, &damaged) {
             Ok(made) => assert_eq!(made, new),
-            Err(ApplyError::Decode(what)) => panics += u32::from(what.contains("packed again")),
+            Err(ApplyError::Decode(what)) => panics += u32::from(what.contains("repacked")),
             Err(ApplyError::WrongImage | ApplyError::TooLong | ApplyError::Manifest(_)) => {}
             Err(other) => panic!("{other:?}"),
         }

@@ -349,7 +349,7 @@ fn only_a_retryable_failure_is_tried_again_after_a_pause_and_not_for_ever() {
     let waits = device.ask(&p);
     assert_eq!(code(&waits), Reason::BackOff);
     let said = waits.reason.to_string();
-    assert!(said.contains("the last try: "), "{said}");
+    assert!(said.contains("last attempt: "), "{said}");
     let decision = device.ask_at(&p, later);
     let Verdict::Offer(offer) = decision.verdict else {
         panic!("{decision:?}")
