@@ -2,22 +2,25 @@
 //! limits. Each may need the approval of other people, bound to the plan that they saw. Narrowing
 //! never does.
 
+mod approve;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use tidegate_domain::approval::{ApprovalRefusal, Request};
+use tidegate_domain::approval::Request;
 use tidegate_domain::event::Event;
 use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveState};
-use tidegate_protocol::{ChangeId, Explained, ProblemCode, Reason, RolloutId, Timestamp};
+use tidegate_protocol::{ChangeId, Explained, ProblemCode, Reason, RolloutId};
 
-use super::ServiceError;
-use super::access::Operator;
-use super::rollouts::order::{Given, until_current};
-use super::rollouts::{Ordered, read, same_revision};
-use super::widening::widens;
+use self::approve::Carried;
 use crate::app::App;
 use crate::commit::Done;
 use crate::random;
+use crate::service::ServiceError;
+use crate::service::access::Operator;
+use crate::service::rollouts::order::until_current;
+use crate::service::rollouts::{Ordered, read, same_revision};
+use crate::service::widening::widens;
 use crate::store::changes::{self, Change, ChangeKind, ChangeState};
 use crate::store::policy::Policy;
 use crate::store::rollouts::{self, Rollout, WaveRow};
@@ -59,7 +62,7 @@ struct PlanText<'a> {
     release: String,
     waves: Vec<[String; 3]>,
     policy: String,
-    window_s: u32,
+    rollback_window_s: u32,
     max_attempts: u32,
     timeout_s: u32,
     asked: &'static str,
@@ -88,7 +91,7 @@ fn plan_hash(
             })
             .collect(),
         policy: policy.to_column()?,
-        window_s: rollout.window_s,
+        rollback_window_s: rollout.rollback_window_s,
         max_attempts: rollout.max_attempts,
         timeout_s: rollout.timeout_s,
         asked: kind.as_str(),
@@ -270,191 +273,6 @@ impl App {
         let ordered = Ordered::done(self.standing_in(tx, id).await?);
         Ok(Some(Done::by(&by.actor, ordered, [asked])))
     }
-
-    /// Approves the waiting change. The last approval and its effect are one transaction: no crash
-    /// and no refusal between them loses what was approved.
-    pub async fn approve(
-        &self,
-        by: &Operator,
-        id: RolloutId,
-        plan: &str,
-    ) -> Result<Ordered, ServiceError> {
-        until_current!(self, tx => self.approve_in(tx, by, id, plan))
-    }
-
-    async fn approve_in(
-        &self,
-        tx: &mut Tx,
-        by: &Operator,
-        id: RolloutId,
-        plan: &str,
-    ) -> Result<Option<Done<Ordered>>, ServiceError> {
-        let now = self.now();
-        let (rollout, waves) = read(tx, id).await?;
-        let waiting = self
-            .asked(tx, &rollout, &waves)
-            .await?
-            .ok_or_else(|| refused(&ApprovalRefusal::NothingAsked))?;
-        let change = &waiting.change;
-        let authors = authors(tx, &rollout).await?;
-        let mut given_by = waiting.given_by.clone();
-        given_by.insert(by.name.clone());
-        let request = Request {
-            needed: waiting.needed,
-            asked_by: &change.asked_by,
-            authors: &authors,
-            given_by: &given_by,
-            plan: &change.plan,
-        };
-        request
-            .may_approve(&by.name, plan)
-            .map_err(|refusal| refused(&refusal))?;
-        let missing = request.missing();
-        changes::approve(tx, change.id, plan, &by.name, now).await?;
-        let approved = Event::Approved {
-            product: rollout.product.clone(),
-            rollout: id,
-            change: change.id,
-            asked: change.kind,
-            missing,
-        };
-        if missing > 0 {
-            let ordered = Ordered::done(self.standing_in(tx, id).await?);
-            return Ok(Some(Done::by(&by.actor, ordered, [approved])));
-        }
-        changes::end(tx, change.id, ChangeState::Applied).await?;
-        let policy = match change.kind {
-            ChangeKind::Edit => Some(proposed(&rollout, change)?),
-            ChangeKind::Start | ChangeKind::Advance | ChangeKind::Resume => None,
-        };
-        let agreed: Vec<&str> = given_by.iter().map(String::as_str).collect();
-        let reason = format!(
-            "requested by {}, approved by {}",
-            change.asked_by,
-            agreed.join(", ")
-        );
-        let carried = Carried {
-            by,
-            kind: change.kind,
-            policy: policy.as_ref(),
-            author: &change.asked_by,
-            reason: &reason,
-            change: Some(change.id),
-        };
-        let done = self.carry_out(tx, id, &carried).await?;
-        let actor = by.actor.clone();
-        Ok(done.map(|done| {
-            let (ordered, mut events) = match done {
-                Done::Commit(ordered, events) => (ordered, events),
-                Done::Leave(ordered) => (ordered, Vec::new()),
-            };
-            events.insert(0, (actor, approved));
-            Done::Commit(ordered, events)
-        }))
-    }
-
-    /// Carries out a change that needs no further approval; `None` if the rollout has just changed.
-    async fn carry_out(
-        &self,
-        tx: &mut Tx,
-        id: RolloutId,
-        carried: &Carried<'_>,
-    ) -> Result<Option<Done<Ordered>>, ServiceError> {
-        let Carried {
-            by, reason, change, ..
-        } = *carried;
-        let order = match carried.kind {
-            ChangeKind::Start => Some(RolloutEvent::Start),
-            ChangeKind::Resume => Some(RolloutEvent::Resume),
-            ChangeKind::Advance | ChangeKind::Edit => None,
-        };
-        if let Some(order) = order {
-            let given = Given {
-                by,
-                order,
-                reason,
-                change,
-            };
-            return self.order_in(tx, id, &given, None).await;
-        }
-        let (rollout, _) = read(tx, id).await?;
-        let (product, reason) = (rollout.product.clone(), reason.to_owned());
-        let event = if carried.kind == ChangeKind::Advance {
-            if !rollouts::release_wave(tx, &rollout).await? {
-                return Ok(None);
-            }
-            Event::WaveReleased {
-                product,
-                rollout: id,
-                released: rollout.released + 1,
-                change,
-                reason,
-            }
-        } else {
-            let Some(policy) = carried.policy else {
-                return Err(ServiceError::invalid("the edit changes no rule"));
-            };
-            if !self.edit_in(tx, &rollout, policy, carried.author).await? {
-                return Ok(None);
-            }
-            Event::RolloutEdited {
-                product,
-                rollout: id,
-                policy: policy.to_column()?,
-                change,
-                reason,
-            }
-        };
-        let ordered = Ordered::done(self.standing_in(tx, id).await?);
-        Ok(Some(Done::by(&by.actor, ordered, [event])))
-    }
-
-    /// Replaces the rules of a rollout; returns `false` if it changed in the meantime.
-    async fn edit_in(
-        &self,
-        tx: &mut Tx,
-        rollout: &Rollout,
-        policy: &Policy,
-        author: &str,
-    ) -> Result<bool, ServiceError> {
-        let now = self.now();
-        let state = rollout.state.apply(RolloutEvent::Edit)?;
-        if state != rollout.state {
-            let why = Reason::RolloutNotStarted.into();
-            if !rollouts::set_state(tx, rollout, state, &why, now).await? {
-                return Ok(false);
-            }
-        }
-        let fresh = Rollout {
-            revision: rollout.revision + i64::from(state != rollout.state),
-            ..rollout.clone()
-        };
-        // Whoever edits becomes an author, and voids the change asked for before.
-        note_author(tx, rollout, author, now).await?;
-        Ok(rollouts::set_policy(tx, &fresh, policy).await?)
-    }
-}
-
-/// Change applied at once, or approved.
-struct Carried<'a> {
-    by: &'a Operator,
-    kind: ChangeKind,
-    /// New rules of an edit.
-    policy: Option<&'a Policy>,
-    /// Author of the rules.
-    author: &'a str,
-    reason: &'a str,
-    /// Approved change, if approvals were needed.
-    change: Option<ChangeId>,
-}
-
-fn refused(refusal: &ApprovalRefusal) -> ServiceError {
-    let code = match refusal {
-        ApprovalRefusal::OwnRequest(_) => ProblemCode::Forbidden,
-        ApprovalRefusal::OtherPlan { .. } => ProblemCode::PreconditionFailed,
-        ApprovalRefusal::NothingAsked => ProblemCode::Conflict,
-    };
-    ServiceError::refuse(code, refusal.to_string())
 }
 
 /// Refuses an impossible change before anybody is asked to approve it.
@@ -500,25 +318,4 @@ async fn authors(tx: &mut Tx, rollout: &Rollout) -> Result<BTreeSet<String>, Ser
         }
     }
     Ok(names)
-}
-
-async fn note_author(
-    tx: &mut Tx,
-    rollout: &Rollout,
-    name: &str,
-    now: Timestamp,
-) -> Result<(), ServiceError> {
-    let change = Change {
-        id: ChangeId::from_random(random::bytes()),
-        rollout: rollout.id,
-        kind: ChangeKind::Edit,
-        body: String::new(),
-        plan: String::new(),
-        asked_by: name.to_owned(),
-        asked_at: now,
-        state: ChangeState::Waiting,
-    };
-    changes::insert(tx, &change).await?;
-    changes::end(tx, change.id, ChangeState::Applied).await?;
-    Ok(())
 }
