@@ -158,7 +158,7 @@ CREATE TABLE rollout (
     soak_s BIGINT NOT NULL,
     on_breach TEXT NOT NULL,
     pace_start BIGINT NOT NULL,
-    window_s BIGINT NOT NULL,
+    rollback_window_s BIGINT NOT NULL,
     max_attempts BIGINT NOT NULL,
     timeout_s BIGINT NOT NULL,
     created_at BIGINT NOT NULL,

@@ -288,7 +288,7 @@ impl Client {
                 Ok(Some(frame)) => frame.map_err(|e| self.broken(&e))?,
             };
             if let Ok(data) = frame.into_data() {
-                if !rate.goes_on(Instant::now(), data.len()) {
+                if !rate.continues(Instant::now(), data.len()) {
                     self.connection = None;
                     return Err(TransportError::Timeout);
                 }

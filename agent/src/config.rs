@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Channel, DeviceId, Platform, ProductName};
-use tidegate_trust::{Health, SecretKey};
+use tidegate_trust::{CommandLine, SecretKey};
 
 use crate::control::ControlSettings;
 use crate::download::RateLimit;
@@ -38,16 +38,16 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Health check that overrides the publisher's.
     #[serde(default)]
-    pub health: Option<Health>,
+    pub health: Option<CommandLine>,
     /// Command that restarts the installed software after each switch.
     #[serde(default)]
-    pub restart: Option<Health>,
+    pub restart: Option<CommandLine>,
     /// Backend that installs versions.
     #[serde(default)]
     pub backend: BackendSettings,
     /// Command that reboots the machine, for backends whose switch takes effect at boot.
     #[serde(default)]
-    pub reboot: Option<Health>,
+    pub reboot: Option<CommandLine>,
     /// Number of chunks fetched in parallel.
     #[serde(default = "two")]
     pub parallel: u8,
@@ -94,14 +94,12 @@ const NEXT_IDENTITY: &str = "identity.next.pem";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The device is not enrolled.
-    #[error(
-        "{0} not found: enroll this device first (tidegate-agent enroll --help)"
-    )]
+    #[error("{0} not found: enroll this device first (tidegate-agent enroll --help)")]
     NotEnrolled(PathBuf),
     /// Reading or writing failed.
     #[error("{path}", path = path.display())]
     Io {
-        /// Which file.
+        /// Name of the file.
         path: PathBuf,
         /// Error from the operating system.
         #[source]
@@ -113,7 +111,7 @@ pub enum ConfigError {
     /// The file cannot be parsed.
     #[error("{path} cannot be read: {what}", path = path.display())]
     Malformed {
-        /// Which file.
+        /// Name of the file.
         path: PathBuf,
         /// Description of the problem.
         what: String,
@@ -196,7 +194,7 @@ pub(crate) fn next_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, Conf
     read_or_make(fs, &state.join(NEXT_IDENTITY))
 }
 
-/// Whether a key rotation is in progress.
+/// Returns whether a key rotation is in progress.
 pub(crate) fn has_next_identity(state: &Path) -> bool {
     state.join(NEXT_IDENTITY).exists()
 }

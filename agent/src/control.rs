@@ -151,7 +151,7 @@ impl Control {
     }
 
     /// Takes a person's request to roll back: true once per request.
-    pub(crate) fn takes_back(&self) -> bool {
+    pub(crate) fn take_return_order(&self) -> bool {
         std::mem::take(&mut self.lock().back)
     }
 
@@ -500,8 +500,8 @@ mod tests {
         })
         .await;
         assert!(said.contains("invalid request"), "{said}");
-        assert!(control.takes_back());
-        assert!(!control.takes_back());
+        assert!(control.take_return_order());
+        assert!(!control.take_return_order());
     }
 
     #[test]

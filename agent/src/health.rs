@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use tidegate_protocol::{Explained, Reason};
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 use crate::install::command::{Call, Ended};
 
@@ -41,7 +41,7 @@ pub struct Surroundings {
 /// Runs a command to its end or its deadline; at the deadline its whole process group is killed.
 /// `failed` and `late` are the reasons to report for a failure and for a timeout.
 pub fn run(
-    line: &Health,
+    line: &CommandLine,
     around: &Surroundings,
     failed: Reason,
     late: Reason,
@@ -66,7 +66,7 @@ pub fn run(
 }
 
 /// Checks the health of the version in use.
-pub fn check(line: &Health, around: &Surroundings) -> Result<(), Explained> {
+pub fn check(line: &CommandLine, around: &Surroundings) -> Result<(), Explained> {
     let Some(questions) = questions(&line.command) else {
         return run(line, around, Reason::HealthFailed, Reason::HealthTimeout);
     };
@@ -172,7 +172,7 @@ impl Question<'_> {
             Kind::Tcp(place) => connect(place, within).map(drop),
             Kind::Http { place, path } => http(place, path, within),
             Kind::Unit(unit) => {
-                let line = Health {
+                let line = CommandLine {
                     command: ["systemctl", "is-active", "--quiet", "--", unit]
                         .map(str::to_owned)
                         .to_vec(),
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     fn asked(words: &[&str], folder: &Path) -> Result<(), Explained> {
-        let line = Health {
+        let line = CommandLine {
             command: words.iter().map(|w| (*w).to_owned()).collect(),
             timeout_s: 1,
         };

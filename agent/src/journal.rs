@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tidegate_protocol::Reason;
+use tidegate_protocol::{Format, Reason, UnsupportedFormat};
 
 use crate::fs::{Fs, Mode, Open};
 use crate::fsm::Record;
@@ -35,9 +35,15 @@ pub enum JournalError {
     /// Neither copy can be read.
     #[error(
         "both copies of the journal in {0} are damaged; nothing is changed. Restore one of them, or \
-         enrol this device anew in an empty state directory"
+         enroll this device anew in an empty state directory"
     )]
     Damaged(PathBuf),
+    /// It was written by an agent of another format.
+    #[error(
+        "the journal in {0} was written by another version of the agent; nothing is changed. Start \
+         that version again, or enroll this device anew in an empty state directory"
+    )]
+    Format(PathBuf, #[source] UnsupportedFormat),
     /// The record cannot be serialized.
     #[error("the record cannot be written")]
     Encode(#[source] serde_json::Error),
@@ -45,8 +51,15 @@ pub enum JournalError {
 
 #[derive(Serialize, Deserialize)]
 struct Numbered {
+    format: Format,
     write: u64,
     record: Record,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default = "Format::unnamed")]
+    format: Format,
 }
 
 /// The journal of one device.
@@ -88,12 +101,17 @@ impl Journal {
                 }
                 Ok(None) => {}
                 Err(ReadError::Damaged) => damaged += 1,
+                Err(ReadError::Format(error)) => {
+                    return Err(JournalError::Format(dir.to_owned(), error));
+                }
                 // Storage that has lost one copy may have the other.
                 Err(ReadError::Io(source)) => failed = Some(JournalError::Io { path, source }),
             }
         }
         match newest {
-            Some(Numbered { write, mut record }) => {
+            Some(Numbered {
+                write, mut record, ..
+            }) => {
                 if damaged > 0 || failed.is_some() {
                     crate::log::line("one copy of the journal is damaged; the other one is used");
                 }
@@ -137,6 +155,7 @@ impl Journal {
             return Ok(());
         }
         let numbered = Numbered {
+            format: Format::CURRENT,
             write: self.write + 1,
             record,
         };
@@ -192,6 +211,7 @@ const NAMES: [&str; 2] = ["journal.a", "journal.b"];
 enum ReadError {
     Io(io::Error),
     Damaged,
+    Format(UnsupportedFormat),
 }
 
 fn read(fs: &dyn Fs, path: &Path) -> Result<Option<Numbered>, ReadError> {
@@ -206,6 +226,11 @@ fn read(fs: &dyn Fs, path: &Path) -> Result<Option<Numbered>, ReadError> {
     if sum != tidegate_delta::sha256(json).to_string().as_bytes() {
         return Err(ReadError::Damaged);
     }
+    // Before the record is read: one of another format has other fields.
+    let head: Head = serde_json::from_slice(json).map_err(|_| ReadError::Damaged)?;
+    head.format
+        .check("the journal", "this agent")
+        .map_err(ReadError::Format)?;
     serde_json::from_slice(json)
         .map(Some)
         .map_err(|_| ReadError::Damaged)
@@ -282,6 +307,24 @@ mod tests {
         assert!(!dir.path().join(RESERVE).exists());
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(journal.write_without_room(&path, &more, denied).is_err());
+    }
+
+    #[test]
+    fn a_journal_of_another_format_is_not_taken_for_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = open(dir.path()).unwrap();
+        journal.write(record(1)).unwrap();
+        let path = dir.path().join("journal.b");
+        let json = br#"{"write":1,"record":{"fields":"of before"}}"#;
+        let sum = tidegate_delta::sha256(json);
+        fs::write(&path, [sum.to_string().as_bytes(), b"\n", json].concat()).unwrap();
+        let error = open(dir.path()).err().unwrap();
+        assert!(matches!(error, JournalError::Format(..)), "{error}");
+        let text = tidegate_protocol::error_chain(&error);
+        assert!(
+            text.contains("the journal uses format 1 and this agent uses format 2"),
+            "{text}"
+        );
     }
 
     #[test]

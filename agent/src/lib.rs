@@ -26,7 +26,7 @@ mod cli;
 mod control;
 mod core;
 mod doctor;
-mod enrol;
+mod enroll;
 mod log;
 mod orders;
 pub mod power;

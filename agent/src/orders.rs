@@ -70,7 +70,7 @@ impl Core {
                 format: accepted.facts.format,
                 health: accepted.facts.health,
             },
-            window_s: terms.window_s,
+            rollback_window_s: terms.rollback_window_s,
             // A person applies a site bundle on site: the window that it was made for is over.
             switch_within_s: terms.switch_within_s.filter(|_| asked.nonce.is_some()),
             again: terms.again,

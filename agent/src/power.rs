@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Battery, Power};
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 use crate::install::command::{Call, Ended};
 use crate::platform::read_small;
@@ -30,7 +30,7 @@ pub struct PowerSettings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metered {
-    /// As NetworkManager says or guesses; not metered where there is none.
+    /// NetworkManager's answer or guess; not metered where there is none.
     #[default]
     Auto,
     /// It is metered.
@@ -53,7 +53,7 @@ impl std::str::FromStr for Metered {
 }
 
 impl Metered {
-    /// Whether the link is metered now. May ask the system, which takes up to five seconds.
+    /// Returns whether the link is metered now. May ask the system, which takes up to five seconds.
     pub fn costs(self) -> bool {
         match self {
             Self::Yes => true,
@@ -69,7 +69,7 @@ fn asked_of_network_manager() -> bool {
     if !cfg!(target_os = "linux") || !Path::new("/run/NetworkManager").is_dir() {
         return false;
     }
-    let line = Health {
+    let line = CommandLine {
         command: [
             "busctl",
             "get-property",

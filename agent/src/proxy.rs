@@ -50,7 +50,7 @@ fn choose(
     parse(&text).map(Some)
 }
 
-/// Whether a host is in a list like `localhost,.plant.example,10.0.0.7`. A domain includes what is
+/// Returns whether a host is in a list like `localhost,.plant.example,10.0.0.7`. A domain includes what is
 /// below it, with or without a leading dot; `*` includes everything.
 fn is_spared(list: &str, host: &str) -> bool {
     let host = host.to_ascii_lowercase();

@@ -20,9 +20,9 @@ pub(crate) fn beat() {
     BEAT.store(seconds(), Ordering::Relaxed);
 }
 
-/// Whether the driver has made progress lately: nothing that it waits for takes ten minutes.
+/// Returns whether the driver has made progress lately: nothing that it waits for takes ten minutes.
 #[cfg(target_os = "linux")]
-fn gets_on(now_s: u64, beat_s: u64) -> bool {
+fn is_alive(now_s: u64, beat_s: u64) -> bool {
     now_s.saturating_sub(beat_s) < 600
 }
 
@@ -35,7 +35,7 @@ pub(crate) async fn keep_alive() {
         let _ = notify(&[NotifyState::Ready]);
         if let Some(within) = watchdog_enabled() {
             loop {
-                if gets_on(seconds(), BEAT.load(Ordering::Relaxed)) {
+                if is_alive(seconds(), BEAT.load(Ordering::Relaxed)) {
                     let _ = notify(&[NotifyState::Watchdog]);
                 }
                 tokio::time::sleep(within / 3).await;
@@ -54,9 +54,9 @@ mod tests {
 
     #[test]
     fn a_driver_that_hangs_is_not_vouched_for() {
-        use super::gets_on;
-        assert!(gets_on(5, 0) && gets_on(700, 650));
-        assert!(!gets_on(700, 50));
+        use super::is_alive;
+        assert!(is_alive(5, 0) && is_alive(700, 650));
+        assert!(!is_alive(700, 50));
     }
 
     /// The environment is per process: the messages are read from a child process.

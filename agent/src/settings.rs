@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 use crate::config::{Config, ConfigError};
 use crate::download::RateLimit;
@@ -18,9 +18,8 @@ const MAX_BYTES: u64 = 64 << 10;
 
 /// Contents of a new settings file: every setting, none of them set.
 pub(crate) const TEMPLATE: &str = "\
-# Settings of the Tidegate agent on this machine. These settings override those from enrollment; restart the agent after a change. `tidegate-agent doctor` checks this file too.
-# device was told when it joined; restart the agent after a change. `tidegate-agent doctor` reads
-# it too and says what is wrong with it.
+# Settings of the Tidegate agent on this machine. They override those from enrollment; restart the
+# agent after a change. `tidegate-agent doctor` checks this file too.
 
 # Addresses of the control plane; `also` may be repeated.
 #server = https://updates.example:8420
@@ -147,12 +146,12 @@ fn number_of<T: std::str::FromStr<Err: std::fmt::Display>>(value: &str) -> Resul
     value.parse().map_err(|e| format!("{value:?}: {e}"))
 }
 
-fn command(value: &str, timeout_s: u32) -> Result<Health, String> {
+fn command(value: &str, timeout_s: u32) -> Result<CommandLine, String> {
     let command: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
     if command.is_empty() {
         return Err("the command is empty".into());
     }
-    Ok(Health { command, timeout_s })
+    Ok(CommandLine { command, timeout_s })
 }
 
 /// Parses `6-18 50000`: hours (UTC), bytes per second.

@@ -19,7 +19,7 @@ pub(crate) struct Standing {
     /// State of that deployment.
     pub(crate) state: Option<DeploymentState>,
     /// Seconds left of the rollback window.
-    pub(crate) window_left_s: Option<u32>,
+    pub(crate) rollback_window_left_s: Option<u32>,
     /// Release that can be rolled back to.
     pub(crate) kept: Option<Version>,
     /// Number of reports that the server has not acknowledged.
@@ -42,7 +42,7 @@ impl Standing {
             slot: record.active,
             deployment: status.map(|(id, ..)| id),
             state: status.map(|(_, state, _)| state),
-            window_left_s: status.and_then(|(.., left)| left),
+            rollback_window_left_s: status.and_then(|(.., left)| left),
             kept: record.slot(kept).map(|i| i.release.clone()),
             reports_waiting: record.outbox.len(),
             bad_images: record.bad.clone(),

@@ -23,7 +23,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 type Failed = Box<dyn std::error::Error>;
 
-/// What one tool made of one pair.
+/// Result of one tool on one pair.
 struct Row {
     tool: &'static str,
     bytes: u64,

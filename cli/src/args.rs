@@ -469,7 +469,7 @@ pub(crate) enum KeysCommand {
         /// Also create the roles of a product; may be repeated.
         #[arg(long)]
         product: Vec<String>,
-        /// Which algorithms the keys are for.
+        /// Algorithms that the keys are for.
         #[arg(long, default_value = "hybrid")]
         profile: Profile,
     },
@@ -483,7 +483,7 @@ pub(crate) enum KeysCommand {
         dir: KeysDir,
         #[command(flatten)]
         new: NewKeys,
-        /// Which algorithms the keys are for.
+        /// Algorithms that the keys are for.
         #[arg(long, default_value = "hybrid")]
         profile: Profile,
         #[command(flatten)]
@@ -666,7 +666,7 @@ pub(crate) enum ReleaseCommand {
         product: String,
         /// The release.
         release: String,
-        /// Why.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -876,7 +876,7 @@ pub(crate) struct StartArgs {
     pub(crate) watch: bool,
 }
 
-/// How a rollout goes on and when it stops.
+/// Pace and stopping rules of a rollout.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace and gate")]
 pub(crate) struct PolicyArgs {
@@ -965,7 +965,7 @@ pub(crate) struct EditArgs {
 pub(crate) struct OrderArgs {
     /// The rollout's id.
     pub(crate) id: String,
-    /// Why: others will want to know.
+    /// Reason, shown to others.
     #[arg(long)]
     pub(crate) reason: String,
     /// Only show what it would do.
@@ -977,7 +977,7 @@ pub(crate) struct OrderArgs {
 pub(crate) struct RollbackArgs {
     /// Id of a rollout, or PRODUCT@RELEASE for every rollout of a release.
     pub(crate) what: String,
-    /// Why: others will want to know.
+    /// Reason, shown to others.
     #[arg(long)]
     pub(crate) reason: String,
     /// Roll back only these devices, for example model=x2,region=EU; the rollout is halted for all.
@@ -1010,7 +1010,7 @@ pub(crate) enum IncidentCommand {
         /// Extension.
         #[arg(long, value_parser = duration)]
         by: Duration,
-        /// Why: others will want to know.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -1021,7 +1021,7 @@ pub(crate) enum IncidentCommand {
         /// Unfreeze.
         #[arg(long)]
         off: bool,
-        /// Why: others will want to know.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -1055,7 +1055,7 @@ pub(crate) enum HoldCommand {
     Lift {
         /// Its id.
         id: String,
-        /// Why: others will want to know.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -1157,7 +1157,7 @@ pub(crate) enum DeviceCommand {
     Revoke {
         /// Its id or name.
         device: String,
-        /// Why.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -1166,7 +1166,7 @@ pub(crate) enum DeviceCommand {
     Isolate {
         /// Its id or name.
         device: String,
-        /// Why.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -1174,7 +1174,7 @@ pub(crate) enum DeviceCommand {
     NewKey {
         /// Its id or name.
         device: String,
-        /// Why.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -1182,7 +1182,7 @@ pub(crate) enum DeviceCommand {
     Readmit {
         /// Its id or name.
         device: String,
-        /// Why.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },
@@ -1192,7 +1192,7 @@ pub(crate) enum DeviceCommand {
         device: String,
         /// The release.
         release: String,
-        /// Why.
+        /// Reason, shown to others.
         #[arg(long)]
         reason: String,
     },

@@ -59,7 +59,7 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> 
         .join("\n")
 }
 
-/// Whether to use colors and progress bars: on a terminal, unless plain text is asked for.
+/// Returns whether to use colors and progress bars: on a terminal, unless plain text is asked for.
 pub(crate) fn fancy() -> bool {
     std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none()

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their input, and the seeds that they start from.
+//! Bodies of the fuzz targets, and the seeds that they start from.
 //!
 //! Each module is one target: `run` takes libFuzzer's bytes and panics when a promise is broken,
 //! `seeds` gives inputs that get far, by name. The first byte of an input says what the rest is.

@@ -18,28 +18,28 @@ const HOSTILE: u8 = 0x80;
 /// The device has seen the repository before; otherwise it joins now.
 const SEEN: u8 = 0x40;
 
-/// Where the bytes turn up. New ones go to the end: the seeds name them by number.
+/// Place in which the bytes turn up. New ones go to the end: the seeds name them by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// The device's first root.
     FirstRoot,
-    /// What a device kept, damaged since.
+    /// Kept by a device, damaged since.
     KeptTimestamp,
     KeptSnapshot,
     KeptTargets,
     KeptRole,
-    /// What a server answers; the online keys are stolen and vouch for it.
+    /// Answered by a server; the online keys are stolen and vouch for it.
     Root,
     Timestamp,
     Snapshot,
     Targets,
     Role,
-    /// What somebody uploads.
+    /// Uploaded by somebody.
     UploadFirstRoot,
     UploadRoot,
     UploadTargets,
     UploadRole,
-    /// What a tool reads to edit or to sign it.
+    /// Read by a tool to edit or to sign it.
     EditRoot,
     EditTargets,
     EditRole,
@@ -53,7 +53,7 @@ use Place::{
     UploadRole, UploadRoot, UploadTargets,
 };
 
-/// In the order of the enum.
+/// All variants in the order of the enum.
 const PLACES: [Place; 19] = [
     FirstRoot,
     KeptTimestamp,
@@ -77,7 +77,7 @@ const PLACES: [Place; 19] = [
 ];
 
 impl Place {
-    /// Whose key signs what belongs here.
+    /// Holder of the key that signs this kind of file.
     fn key(self) -> u8 {
         match self {
             FirstRoot | Root | UploadFirstRoot | UploadRoot | EditRoot | Draft => keys::ROOT,
@@ -208,7 +208,7 @@ fn answer(place: Place, bytes: &[u8], seen: bool, hostile: bool) -> bool {
     taken
 }
 
-/// What an agent does with a complete refresh.
+/// Runs an agent's complete refresh.
 fn decide(refresh: Refresh) {
     let Ok(trusted) = refresh.finish() else {
         return;
@@ -264,7 +264,7 @@ fn accept(mut repository: Repository, role: &str, bytes: &[u8]) -> bool {
     true
 }
 
-/// What an editor reads it writes back with the same meaning.
+/// An editor writes back what it read, with the same meaning.
 fn edit(place: Place, bytes: &[u8]) {
     let write = |body| sign(body, &[]).expect("it can be written").to_bytes();
     match place {

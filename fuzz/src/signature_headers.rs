@@ -42,7 +42,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
-/// What is accepted is, to the last byte, what the device would have sent.
+/// An accepted request is, to the last byte, the one that the device would have sent.
 fn received(mut rest: &[u8]) -> Option<()> {
     let rest = &mut rest;
     let (method, authority, path, query) = (text(rest)?, text(rest)?, text(rest)?, text(rest)?);
@@ -72,7 +72,7 @@ fn received(mut rest: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// What the device signs is accepted, and nothing else.
+/// The device's signature is accepted, and nothing else.
 fn damaged(mut rest: &[u8]) -> Option<()> {
     let rest = &mut rest;
     let [which, low, high, bit] = take(rest)?;

@@ -20,7 +20,7 @@ pub(crate) const NONCE: &str = "00112233";
 /// The counter that the device sent.
 pub(crate) const COUNTER: u64 = 7;
 
-/// Whose key signs what.
+/// Holders of the keys.
 pub(crate) mod keys {
     pub(crate) const ROOT: u8 = 1;
     pub(crate) const TARGETS: u8 = 2;
@@ -38,9 +38,9 @@ pub(crate) static WORLD: LazyLock<World> = LazyLock::new(World::new);
 
 /// Everything that was ever signed.
 pub(crate) struct World {
-    /// What the server has accepted.
+    /// Files that the server has accepted.
     pub(crate) repository: Repository,
-    /// What it serves, by file name.
+    /// Files that it serves, by name.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// The next versions, signed but not served, by role.
     pub(crate) next: BTreeMap<&'static str, Vec<u8>>,
@@ -48,7 +48,7 @@ pub(crate) struct World {
     pub(crate) holders: Vec<Vec<u8>>,
     /// Good assignments.
     pub(crate) assignments: Vec<Vec<u8>>,
-    /// What a device keeps that has seen the repository.
+    /// Files kept by a device that has seen the repository.
     pub(crate) kept: TrustedFiles,
     pub(crate) floors: Floors,
     pub(crate) trusted: Trusted,
@@ -110,17 +110,17 @@ impl World {
         }
     }
 
-    /// Whether a file says something that one of the keys has signed.
+    /// Returns whether a file says something that one of the keys has signed.
     pub(crate) fn was_signed(&self, bytes: &[u8]) -> bool {
         body(bytes).is_some_and(|body| self.bodies.contains(&body))
     }
 
-    /// What a device has that joins now.
+    /// Files of a device that joins now.
     pub(crate) fn first(&self) -> TrustedFiles {
         first(&self.files)
     }
 
-    /// What a thief of the online keys serves to make a device look at these bytes as a role.
+    /// Files that a thief of the online keys serves to make a device read these bytes as a role.
     pub(crate) fn serve(&self, role: &str, bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
         let mut files = self.files.clone();
         let version = signed_version(bytes).unwrap_or(2);
@@ -160,7 +160,7 @@ pub(crate) fn key(n: u8) -> SecretKey {
     SecretKey::from_seed([n; 32])
 }
 
-/// What the signatures of a file cover.
+/// The signed part of a file.
 pub(crate) fn body(bytes: &[u8]) -> Option<Value> {
     let mut document: Value = serde_json::from_slice(bytes).ok()?;
     Some(document.get_mut("signed")?.take())
@@ -315,7 +315,7 @@ fn assignment(release: &str, action: Action) -> Vec<u8> {
             nonce: NONCE.into(),
             action,
             deployment: DeploymentId::from_random([4; 16]),
-            window_s: 60,
+            rollback_window_s: 60,
             again: false,
             switch_within_s: None,
             payloads: vec![Payload {

@@ -219,7 +219,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Whether the store answers.
+    /// Returns whether the store answers.
     pub async fn is_ready(&self) -> bool {
         let probe = self.prefix.clone().join("readiness-probe");
         matches!(

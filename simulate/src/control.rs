@@ -33,7 +33,7 @@ pub(crate) struct Rollout {
     salt: Ring,
     pub(crate) waves: Vec<(Wave, WaveProgress)>,
     pub(crate) policy: Policy,
-    pub(crate) window_s: u32,
+    pub(crate) rollback_window_s: u32,
     pub(crate) max_attempts: u32,
     pub(crate) timeout: u64,
     pub(crate) progress: Progress,
@@ -160,7 +160,7 @@ impl Control {
             tallies: vec![Tally::default(); waves.len()],
             waves,
             policy,
-            window_s: u32::try_from(spec.rollback_window).unwrap_or(u32::MAX),
+            rollback_window_s: u32::try_from(spec.rollback_window).unwrap_or(u32::MAX),
             max_attempts: if naive { u32::MAX } else { spec.max_attempts },
             timeout: spec.timeout,
             progress: Progress::default(),
@@ -197,7 +197,7 @@ impl Control {
                     })
                     .collect(),
                 max_attempts: r.max_attempts,
-                window_s: r.window_s,
+                rollback_window_s: r.rollback_window_s,
                 windows: r.policy.windows.clone(),
                 ramp: RAMP,
                 deadline: r.policy.deadline,
@@ -216,8 +216,8 @@ impl Control {
     }
 
     /// Number of further devices that a rollout may expose.
-    pub(crate) fn room(&self, id: RolloutId) -> u64 {
-        self.rollout(id).map_or(0, |r| r.progress.room())
+    pub(crate) fn permits(&self, id: RolloutId) -> u64 {
+        self.rollout(id).map_or(0, |r| r.progress.permits())
     }
 
     /// Returns a rollout as the planner sees it.
@@ -246,7 +246,7 @@ impl Control {
             by_hand: r.policy.by_hand,
             released: 0,
             reach: self.poll * 2,
-            rollback_window: Duration::from_secs(u64::from(r.window_s)),
+            rollback_window: Duration::from_secs(u64::from(r.rollback_window_s)),
             deadline: r.policy.deadline,
         }
     }

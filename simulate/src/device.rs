@@ -123,7 +123,7 @@ pub(crate) struct Device {
     pub(crate) switch_by: Option<u64>,
     pub(crate) offered_at: u64,
     pub(crate) stopped_at: Option<u64>,
-    pub(crate) stood_still: u64,
+    pub(crate) downtime: u64,
     pub(crate) bytes: u64,
     pub(crate) was_on_goal: bool,
     /// Number of times it reached the goal: more than one is a flip.
@@ -170,7 +170,7 @@ impl Device {
             switch_by: None,
             offered_at: 0,
             stopped_at: None,
-            stood_still: 0,
+            downtime: 0,
             bytes: 0,
             was_on_goal: false,
             arrivals: 0,

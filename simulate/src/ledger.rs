@@ -26,7 +26,7 @@ impl Control {
             let was = Outcome::of(previous, rollout.max_attempts);
             (Some(was), previous.again(offer.leg.clone(), now))
         } else {
-            if rollout.progress.room() == 0 {
+            if rollout.progress.permits() == 0 {
                 return None;
             }
             rollout.progress.exposed += 1;

@@ -57,10 +57,10 @@ impl<'a> World<'a> {
     fn answer(&mut self, index: usize, now: Timestamp) -> Option<Timestamp> {
         let spec = self.group(index);
         let control = &self.control;
-        let room = |id| control.room(id);
+        let permits = |id| control.permits(id);
         let device = &self.devices[index];
         let facts = device.facts(spec, self.now);
-        let decision = decide(&control.plan, &facts, now, &room, &mut ());
+        let decision = decide(&control.plan, &facts, now, &permits, &mut ());
         match decision.verdict {
             Verdict::Nothing => {}
             Verdict::Offer(offer) => {
@@ -71,14 +71,20 @@ impl<'a> World<'a> {
                 let device = &mut self.devices[index];
                 if let Some(id) = self.control.offer(device, &offer, now, self.now) {
                     self.dirty = true;
-                    let job = self.job(index, id, Action::Install, &offer.leg, offer.window_s);
+                    let job = self.job(
+                        index,
+                        id,
+                        Action::Install,
+                        &offer.leg,
+                        offer.rollback_window_s,
+                    );
                     self.assign(index, job, offer.switch_within_s);
                 }
             }
             Verdict::Repeat {
                 deployment,
                 leg,
-                window_s,
+                rollback_window_s,
                 switch_within_s,
                 ..
             } => {
@@ -89,7 +95,7 @@ impl<'a> World<'a> {
                         id == deployment && state != DeploymentState::Deferred
                     });
                 if !knows {
-                    let job = self.job(index, deployment, Action::Install, &leg, window_s);
+                    let job = self.job(index, deployment, Action::Install, &leg, rollback_window_s);
                     self.assign(index, job, switch_within_s);
                 }
             }
@@ -152,7 +158,7 @@ impl<'a> World<'a> {
         deployment: DeploymentId,
         action: Action,
         to: &Version,
-        window_s: u32,
+        rollback_window_s: u32,
     ) -> Option<Job> {
         let spec = self.scenario.release.iter().find(|r| r.version == *to)?;
         let own = image(&self.scenario.release, to)?;
@@ -177,7 +183,7 @@ impl<'a> World<'a> {
                 image: own,
                 health: None,
             },
-            window_s,
+            rollback_window_s,
             again: false,
             switch_within_s: None,
             payloads: vec![payload],
@@ -302,7 +308,7 @@ impl<'a> World<'a> {
             }
             Busy::Window => {
                 let window = match &device.record.phase {
-                    Phase::Probation { job, .. } => job.window_s,
+                    Phase::Probation { job, .. } => job.rollback_window_s,
                     _ => 0,
                 };
                 self.feed(index, fsm::Event::WindowPassed(window));
@@ -317,7 +323,7 @@ impl<'a> World<'a> {
     fn runs_again(&mut self, index: usize) {
         let device = &mut self.devices[index];
         if let Some(since) = device.stopped_at.take() {
-            device.stood_still += self.now - since;
+            device.downtime += self.now - since;
         }
     }
 
@@ -365,7 +371,7 @@ impl<'a> World<'a> {
         }
         device.was_on_goal = goal;
         let window = match &device.record.phase {
-            Phase::Probation { job, .. } => Some(job.window_s),
+            Phase::Probation { job, .. } => Some(job.rollback_window_s),
             _ => None,
         };
         if let Some(window) = window {

@@ -66,7 +66,7 @@ pub struct Outcome {
     /// Number of check-ins.
     pub check_ins: u64,
     /// Mean downtime per device, in seconds.
-    pub stood_still: u64,
+    pub downtime: u64,
     /// Number of bytes that the links carried.
     pub bytes: u64,
     /// Devices that reached the goal more than once.
@@ -110,11 +110,11 @@ pub(crate) fn collect(
         .flat_map(|r| r.tallies.iter().copied())
         .sum();
     // A device that is still down at the end counts as down until the end.
-    let stood_still: u64 = devices
+    let downtime: u64 = devices
         .iter()
         .map(|d| {
             let open = d.stopped_at.map_or(0, |since| scenario.duration - since);
-            d.stood_still + open
+            d.downtime + open
         })
         .sum();
     Outcome {
@@ -136,7 +136,7 @@ pub(crate) fn collect(
         last_back: measured.last_back,
         peak: measured.peak,
         check_ins: measured.check_ins,
-        stood_still: stood_still / (devices.len() as u64).max(1),
+        downtime: downtime / (devices.len() as u64).max(1),
         bytes: devices.iter().map(|d| d.bytes).sum(),
         flips: devices.iter().filter(|d| d.arrivals > 1).count() as u64,
         offers_after_halt: measured.offers_after_halt,
@@ -178,7 +178,7 @@ impl Outcome {
 
     fn figures(&self) -> Vec<(String, String)> {
         let share = self.share_on_goal();
-        let still = self.stood_still * 10 / 60;
+        let still = self.downtime * 10 / 60;
         let mut list = vec![
             (
                 "on the new release".into(),

@@ -49,7 +49,7 @@ fn a_plant_is_through_in_48_hours_and_the_naive_way_is_not() {
         "{}",
         outcome.share_on_goal()
     );
-    assert!(outcome.stood_still <= 252, "{} s", outcome.stood_still);
+    assert!(outcome.downtime <= 252, "{} s", outcome.downtime);
     let naive = outcome.naive.unwrap();
     assert!(
         (6_000..6_600).contains(&naive.share_on_goal()),

@@ -71,7 +71,7 @@ fn fill(cluster: &Cluster) {
         "fifty rollouts of 24 waves",
         &format!(
             "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp,
-                 min_failures, min_success_bp, soak_s, on_breach, pace_start, window_s, max_attempts, timeout_s,
+                 min_failures, min_success_bp, soak_s, on_breach, pace_start, rollback_window_s, max_attempts, timeout_s,
                  created_at, created_by, started_at)
              SELECT 'rol_' || lpad(to_hex(n), 32, '0'), 'app', '1.' || n || '.0', 'running',
                  '{{\"code\":\"wave_in_flight\",\"detail\":\"\"}}', 1, 1, (n * 184467440737095516), 200, 2, 9000, 600, 'halt',

@@ -48,14 +48,14 @@ async fn a_bundle_is_applied_without_a_server_and_its_result_is_carried_back() {
     let dir = server.dir.path();
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let device = Device::enrol(dir, "press", &server.url, &token, "NA", installed);
+    let device = Device::enroll(dir, "press", &server.url, &token, "NA", installed);
     let (id, first) = bundle(&server, "1.1.0", "first").await;
     // Nobody listens there: everything the agent needs is in the folder.
     let config = device.state.join("agent.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace(&server.url, "http://127.0.0.1:9")).unwrap();
     let (ok, said) = apply(&device, &first);
-    assert!(ok && said.contains("runs 1.1.0"), "{said}");
+    assert!(ok && said.contains("running 1.1.0"), "{said}");
     assert_eq!(device.installed().as_deref(), Some("1.1.0"));
     let reports = device.state.join("reports.json").display().to_string();
     server.cli(&["bundle", "import", &reports]);
@@ -89,8 +89,8 @@ async fn what_was_changed_on_the_way_is_refused_and_leaves_the_machine_as_it_is(
     let dir = server.dir.path();
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let device = Device::enrol(dir, "press", &server.url, &token, "NA", installed);
-    let other = Device::enrol(dir, "other", &server.url, &token, "EU", installed);
+    let device = Device::enroll(dir, "press", &server.url, &token, "NA", installed);
+    let other = Device::enroll(dir, "other", &server.url, &token, "EU", installed);
     let (_, folder) = bundle(&server, "1.1.0", "stick").await;
     let (ok, said) = apply(&other, &folder);
     assert!(!ok && said.contains("none for this device"), "{said}");
@@ -133,7 +133,7 @@ async fn what_was_changed_on_the_way_is_refused_and_leaves_the_machine_as_it_is(
         "{refused} refused, {went_on} not"
     );
     let (ok, said) = apply(&device, &folder);
-    assert!(ok && said.contains("runs 1.1.0"), "{said}");
+    assert!(ok && said.contains("running 1.1.0"), "{said}");
 }
 
 fn copy(from: &Path, to: &Path) {

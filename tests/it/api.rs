@@ -172,7 +172,7 @@ async fn a_dry_run_changes_nothing_and_a_stale_edit_is_refused_but_a_halt_never_
     let path = format!("/api/v1/rollouts/{id}");
     // A device that never answers, so that the wave has one to wait for.
     let token = server.join_token();
-    Device::enrol(server.dir.path(), "silent", &server.url, &token, "NA", None);
+    Device::enroll(server.dir.path(), "silent", &server.url, &token, "NA", None);
     let tried = server
         .post(&format!("{path}/start"), json!({ "dry_run": true }))
         .await;

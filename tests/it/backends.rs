@@ -60,7 +60,7 @@ async fn an_executable_moves_by_delta_over_a_dropping_link_and_comes_back_from_a
     let proxy = Proxy::start(&server.url, Mode::CutAfter(30_000)).await;
     let mut device = Device::blank(dir, "press");
     let path = live.display().to_string();
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &proxy.url,
         &server.join_token(),
         "NA",
@@ -177,7 +177,7 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
     let mut device = Device::blank(dir, "plc");
     let (a, b) = (machine.path("slot-a"), machine.path("slot-b"));
     let (boot, reboot) = (machine.path("boot"), machine.path("reboot"));
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &proxy.url,
         &server.join_token(),
         "NA",
@@ -231,7 +231,7 @@ async fn images_are_started_by_the_boot_loader_and_one_that_does_not_start_is_le
     // A version rolled back after it was confirmed: the boot loader stays with the version before
     // it, in later boots as well.
     let id = server
-        .roll_out("1.3.0", &["NA"], json!({ "window_s": 600 }))
+        .roll_out("1.3.0", &["NA"], json!({ "rollback_window_s": 600 }))
         .await;
     eventually("1.3.0 in its window", async || {
         if device.ended().is_some() {
@@ -310,7 +310,7 @@ async fn debian_packages_are_installed_and_brought_back_by_the_documented_hook()
     let proxy = Proxy::start(&server.url, Mode::CutAfter(50_000)).await;
     let mut device = Device::blank(dir, "press");
     let command = wrapper.display().to_string();
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &proxy.url,
         &server.join_token(),
         "NA",
@@ -340,14 +340,14 @@ async fn what_a_machine_cannot_install_is_refused_before_it_is_fetched_and_the_s
     server.publish_raw(&program(dir, "1.1.0", true), "1.1.0", "true");
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
     device.run();
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     let id = device.id();
     eventually("the refusal is shown", async || {
         let why = server.get(&format!("/api/v1/devices/{id}/why")).await;
         why.to_string()
-            .contains("is not installed here")
+            .contains("cannot be installed here")
             .then_some(())
     })
     .await;

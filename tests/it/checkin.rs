@@ -10,6 +10,7 @@ use tidegate_tests::{Device, Server, eventually};
 
 fn request(device: &serde_json::Value) -> CheckIn {
     CheckIn {
+        format: tidegate_protocol::Format::CURRENT,
         nonce: "ab".repeat(32),
         counter: 0,
         wait: 0,
@@ -56,7 +57,7 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let trees = server.publish(&[("1.0.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let device = Device::enrol(
+    let device = Device::enroll(
         server.dir.path(),
         "one",
         &server.url,
@@ -81,6 +82,15 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     })
     .await;
     let request = request(&row);
+    // An agent of before names no format; it is told what to do rather than misread.
+    let mut of_before = serde_json::to_value(&request).unwrap();
+    of_before.as_object_mut().unwrap().remove("format");
+    let of_before = serde_json::from_value(of_before).unwrap();
+    let refused = app.check_in(id, &of_before).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("the agent uses format 1 and this server uses format 2: install a newer"),
+        "{refused}"
+    );
     let before = app.statements_run();
     for _ in 0..1_000 {
         // Answered at once: a request that is not held takes no timer.

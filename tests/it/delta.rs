@@ -75,10 +75,10 @@ fn an_apply_goes_on_and_what_is_wrong_is_said() {
     }
     let (code, _, err) = delta(dir.path(), &["apply", "new", "d", "made"]);
     assert_eq!(code, 1);
-    assert!(err.contains("not what this delta starts from"), "{err}");
+    assert!(err.contains("is not the base of this delta"), "{err}");
     let (code, _, err) = delta(dir.path(), &["apply", "old", "new", "made"]);
     assert_eq!(code, 1);
-    assert!(err.contains("no delta file"), "{err}");
+    assert!(err.contains("not a delta file"), "{err}");
     // Too little memory is refused before anything is done.
     let (code, _, err) = delta(dir.path(), &["apply", "old", "d", "made", "--memory", "4"]);
     assert_eq!(code, 1);
@@ -141,14 +141,14 @@ fn nothing_but_plain_files_is_read_or_replaced() {
     std::os::unix::fs::symlink("victim", path("made.part")).unwrap();
     std::fs::create_dir(path("folder")).unwrap();
     let refused: [(&[&str], &str); 8] = [
-        (&["apply", "old", "d", "link"], "no plain file"),
-        (&["apply", "old", "d", "made"], "no plain file"),
-        (&["apply", "old", "d", "folder"], "no plain file"),
-        (&["apply", "/dev/zero", "d", "out"], "no plain file"),
-        (&["apply", "old", "d", "d"], "would replace it"),
-        (&["diff", "old", "new", "new"], "would replace it"),
-        (&["diff", "old", "new", "link"], "no plain file"),
-        (&["diff", "/dev/zero", "new", "out"], "no plain file"),
+        (&["apply", "old", "d", "link"], "a regular file"),
+        (&["apply", "old", "d", "made"], "a regular file"),
+        (&["apply", "old", "d", "folder"], "a regular file"),
+        (&["apply", "/dev/zero", "d", "out"], "a regular file"),
+        (&["apply", "old", "d", "d"], "would overwrite it"),
+        (&["diff", "old", "new", "new"], "would overwrite it"),
+        (&["diff", "old", "new", "link"], "a regular file"),
+        (&["diff", "/dev/zero", "new", "out"], "a regular file"),
     ];
     for (arguments, text) in refused {
         let (code, _, err) = delta(dir.path(), arguments);
@@ -173,7 +173,7 @@ fn what_is_damaged_or_needs_more_is_told_with_what_to_do() {
         (&flipped[..], "fetch it again"),
         (&whole[..whole.len() - 5], "damaged or incomplete"),
         (&longer[..], "damaged or incomplete"),
-        (&whole[..40], "it ends before its manifest"),
+        (&whole[..40], "it ends inside its manifest"),
     ] {
         std::fs::write(dir.path().join("bad"), bad).unwrap();
         let (code, _, err) = delta(dir.path(), &["apply", "old", "bad", "made"]);

@@ -29,7 +29,7 @@ async fn a_healthy_machine_has_nothing_bad_and_each_finding_says_where_its_fix_i
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
     let token = server.join_token();
-    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
     // Before it runs: leftovers are cleaned up, and it is reported as not running.
     std::fs::create_dir(device.state.join("download")).unwrap();
     std::fs::write(device.state.join("slots/b/made"), "rubbish").unwrap();
@@ -58,7 +58,7 @@ async fn a_healthy_machine_has_nothing_bad_and_each_finding_says_where_its_fix_i
         found(&findings, "slots")["value"]
             .as_str()
             .unwrap()
-            .contains("slot a runs")
+            .contains("slot a is in use")
     );
     #[cfg(target_os = "linux")]
     assert!(
@@ -75,7 +75,7 @@ async fn a_machine_that_is_cut_off_looks_into_it_and_tells_when_it_is_back() {
     server.publish(&[("1.0.0", true)]);
     let dir = server.dir.path();
     let token = server.join_token();
-    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", None);
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", None);
     device.run();
     eventually("it has checked in", async || {
         device.status()["agent"]["heard_s"].is_u64().then_some(())
@@ -111,7 +111,7 @@ async fn an_address_that_refuses_is_left_for_the_next_one() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let mut replica = server.replica();
     let mut device = Device::blank(server.dir.path(), "one");
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &replica.url,
         &server.join_token(),
         "NA",
@@ -123,7 +123,7 @@ async fn an_address_that_refuses_is_left_for_the_next_one() {
     device.run();
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     device.settles_on("1.1.0").await;
-    assert!(device.log().contains("turns to"), "{}", device.log());
+    assert!(device.log().contains("switching to"), "{}", device.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +133,7 @@ async fn a_person_at_the_machine_pauses_asks_at_once_and_goes_back() {
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
     let token = server.join_token();
-    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
     device.run();
     let ask = |words: &[&str]| {
         let output = Command::new(binary("tidegate-agent"))
@@ -153,7 +153,7 @@ async fn a_person_at_the_machine_pauses_asks_at_once_and_goes_back() {
     assert!(!ok && said.contains("no rollback window"), "{said}");
     assert!(ask(&["pause", "--for", "8h"]).0);
     let id = server
-        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 600 }))
         .await;
     eventually("the server hears that a person paused it", async || {
         let deployment = server.deployments(&id).await.pop()?;
@@ -196,7 +196,7 @@ async fn a_member_of_the_group_is_told_how_the_device_stands() {
     let program = dir.join("agent");
     std::fs::copy(binary("tidegate-agent"), &program).unwrap();
     let token = server.join_token();
-    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
     std::fs::write(device.state.join("agent.conf"), "group = 54321\n").unwrap();
     device.run();
     let status = |group: &str| {

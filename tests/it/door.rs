@@ -203,7 +203,7 @@ async fn a_memory_that_cannot_be_read_anew_fails_no_write_and_is_made_good() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let (joins, installed) = (server.join_token(), Some((trees[0].as_path(), "1.0.0")));
     let dir = server.dir.path();
-    let device = Device::enrol(dir, "one", &server.url, &joins, "NA", installed);
+    let device = Device::enroll(dir, "one", &server.url, &joins, "NA", installed);
     let path = format!("/api/v1/devices/{}", device.id());
     // Reloading a device reads its quarantine; writing an operator's order does not.
     cluster

@@ -102,7 +102,7 @@ async fn a_first_publish_that_failed_is_mended_by_repeating_it() {
     ]);
     // Its channels are delegated, and a device can join and be served.
     let (token, installed) = (server.join_token(), Some((tree.as_path(), "1.0.0")));
-    Device::enrol(
+    Device::enroll(
         server.dir.path(),
         "one",
         &server.url,
@@ -203,7 +203,7 @@ async fn what_a_check_says_reaches_people_whole_and_moves_no_cursor() {
     server.publish_tree(&tree, "1.1.0", &[]);
     let (token, installed) = (server.join_token(), Some((trees[0].as_path(), "1.0.0")));
     let dir = server.dir.path();
-    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "halted").await;

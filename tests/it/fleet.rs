@@ -11,7 +11,7 @@ fn fleet(server: &Server, url: &str, tree: &std::path::Path, per_region: usize) 
             let name = format!("{region}-{number}");
             let installed = Some((tree, "1.0.0"));
             let mut device =
-                Device::enrol(server.dir.path(), &name, url, &token, region, installed);
+                Device::enroll(server.dir.path(), &name, url, &token, region, installed);
             device.run();
             devices.push(device);
         }
@@ -28,7 +28,7 @@ async fn a_rollout_goes_region_by_region_in_order() {
         .roll_out(
             "1.1.0",
             &["NA", "EU", "APAC"],
-            json!({ "pace_start": 2, "window_s": 1 }),
+            json!({ "pace_start": 2, "rollback_window_s": 1 }),
         )
         .await;
     let rollout = server.rollout_is(&id, "completed").await;
@@ -76,7 +76,7 @@ async fn a_bad_release_is_halted_in_the_first_wave_and_everyone_returns() {
         .roll_out(
             "1.1.0",
             &["NA", "EU", "APAC"],
-            json!({ "pace_start": 2, "window_s": 60, "on_breach": "halt_and_roll_back" }),
+            json!({ "pace_start": 2, "rollback_window_s": 60, "on_breach": "halt_and_roll_back" }),
         )
         .await;
     let rollout = server.rollout_is(&id, "rolled_back").await;
@@ -98,7 +98,7 @@ async fn nothing_is_lost_when_the_server_is_killed_in_the_middle() {
         .roll_out(
             "1.1.0",
             &["NA", "EU", "APAC"],
-            json!({ "pace_start": 1, "window_s": 1 }),
+            json!({ "pace_start": 1, "rollback_window_s": 1 }),
         )
         .await;
     for kill_at in 1..=3 {
@@ -128,11 +128,11 @@ async fn killed_at_every_step(healthy: bool, end: &str) {
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
     let mut devices: Vec<Device> = (0..140)
-        .map(|n| Device::enrol(dir, &format!("d{n}"), &server.url, &token, "NA", installed))
+        .map(|n| Device::enroll(dir, &format!("d{n}"), &server.url, &token, "NA", installed))
         .collect();
     // A gate that lets everything through: the devices are under test.
     let open = json!({
-        "window_s": 2, "max_failure_bp": 10_000, "min_success_bp": 0, "min_failures": 1_000,
+        "rollback_window_s": 2, "max_failure_bp": 10_000, "min_success_bp": 0, "min_failures": 1_000,
     });
     let id = server.roll_out("1.1.0", &["NA"], open).await;
     for (point, device) in devices.iter_mut().enumerate() {
@@ -210,7 +210,7 @@ async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
         let url = &urls[usize::from(region == "NA")];
         let name = format!("{region}-{number}");
         let installed = Some((trees[0].as_path(), "1.0.0"));
-        let mut device = Device::enrol(first.dir.path(), &name, url, &token, region, installed);
+        let mut device = Device::enroll(first.dir.path(), &name, url, &token, region, installed);
         device.run();
         devices.push(device);
     }
@@ -218,7 +218,7 @@ async fn two_replicas_on_postgresql_share_a_rollout_and_either_may_be_killed() {
         .roll_out(
             "1.1.0",
             &["NA", "EU", "APAC"],
-            json!({ "pace_start": 1, "window_s": 1 }),
+            json!({ "pace_start": 1, "rollback_window_s": 1 }),
         )
         .await;
     eventually("progress", async || {
@@ -260,13 +260,13 @@ async fn no_replica_offers_anything_after_a_halt_was_acknowledged() {
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = first.dir.path();
     let mut devices: Vec<Device> = (0..12)
-        .map(|n| Device::enrol(dir, &format!("d{n}"), &second.url, &token, "NA", installed))
+        .map(|n| Device::enroll(dir, &format!("d{n}"), &second.url, &token, "NA", installed))
         .collect();
     let id = first
         .roll_out(
             "1.1.0",
             &["NA"],
-            json!({ "pace_start": 2, "window_s": 600 }),
+            json!({ "pace_start": 2, "rollback_window_s": 600 }),
         )
         .await;
     devices.iter_mut().for_each(Device::run);

@@ -12,7 +12,7 @@ async fn scene() -> (Server, Proxy, Device) {
     let proxy = Proxy::start(&server.url, Mode::Pass).await;
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let device = Device::enrol(
+    let device = Device::enroll(
         server.dir.path(),
         "victim",
         &proxy.url,
@@ -92,11 +92,14 @@ async fn a_tampered_chunk_of_every_payload_changes_nothing_on_the_device() {
 async fn a_tampered_assignment_is_refused() {
     let (server, proxy, mut device) = scene().await;
     // The window is part of the signed content; inside a JSON string quotes are escaped.
-    let (from, to) = (br#"\"window_s\":600"#, br#"\"window_s\":601"#);
+    let (from, to) = (
+        br#"\"rollback_window_s\":600"#,
+        br#"\"rollback_window_s\":601"#,
+    );
     proxy.set(Mode::Replace(from.to_vec(), to.to_vec()));
     device.run();
     server
-        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 600 }))
         .await;
     eventually("the refusal is logged", async || {
         device.log().contains("threshold not met").then_some(())
@@ -135,7 +138,7 @@ async fn an_image_that_the_database_names_and_nobody_signed_is_refused() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         server.dir.path(),
         "victim",
         &server.url,
@@ -187,8 +190,8 @@ async fn a_wrong_used_up_or_foreign_join_token_is_refused() {
         .cli(&["device", "join-token", "--product", "app"])
         .trim()
         .to_owned();
-    let enrol = |name: &str, token: &str| {
-        Device::blank(dir, name).try_enrol(&server.url, token, "NA", None, &[])
+    let enroll = |name: &str, token: &str| {
+        Device::blank(dir, name).try_enroll(&server.url, token, "NA", None, &[])
     };
     let mut wrong = token.clone();
     // The first digit of the secret.
@@ -201,15 +204,15 @@ async fn a_wrong_used_up_or_foreign_join_token_is_refused() {
             "0"
         },
     );
-    let (ok, text) = enrol("wrong", &wrong);
+    let (ok, text) = enroll("wrong", &wrong);
     assert!(!ok && text.contains("token_refused"), "{text}");
     // A root other than the pinned one: this is not the server that made the token.
     let other = Server::start().await;
     other.publish(&[("1.0.0", true)]);
-    let (ok, text) = Device::blank(dir, "stray").try_enrol(&other.url, &token, "NA", None, &[]);
+    let (ok, text) = Device::blank(dir, "stray").try_enroll(&other.url, &token, "NA", None, &[]);
     assert!(!ok && text.contains("token_refused"), "{text}");
-    assert!(enrol("first", &token).0);
-    let (ok, text) = enrol("second", &token);
+    assert!(enroll("first", &token).0);
+    let (ok, text) = enroll("second", &token);
     assert!(!ok && text.contains("used up"), "{text}");
 }
 
@@ -219,7 +222,7 @@ async fn a_revoked_device_is_shut_out_at_its_next_request() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         server.dir.path(),
         "stolen",
         &server.url,

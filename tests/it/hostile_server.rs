@@ -12,6 +12,7 @@ async fn session(server: &Server, device: &Device, counter: u64) -> (SecretKey, 
     let pem = std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
     let key = SecretKey::from_pem(&pem).unwrap();
     let body = serde_json::to_vec(&SessionRequest {
+        format: tidegate_protocol::Format::CURRENT,
         device: device.id().parse().unwrap(),
         counter,
     })
@@ -52,12 +53,12 @@ async fn a57_a_device_cannot_speak_for_another() {
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
-    let mut victim = Device::enrol(dir, "victim", &server.url, &token, "NA", installed);
-    let spy = Device::enrol(dir, "spy", &server.url, &token, "EU", installed);
+    let mut victim = Device::enroll(dir, "victim", &server.url, &token, "NA", installed);
+    let spy = Device::enroll(dir, "spy", &server.url, &token, "EU", installed);
     let (key, ticket) = session(&server, &spy, 1).await;
     victim.run();
     let rollout = server
-        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 600 }))
         .await;
     let deployment = eventually("the victim is in its window", async || {
         let list = server.deployments(&rollout).await;
@@ -112,7 +113,7 @@ async fn a58_of_many_who_come_at_once_with_a_token_for_one_one_joins() {
             let (url, dir, token) = (url.clone(), dir.clone(), token.clone());
             std::thread::spawn(move || {
                 let device = Device::blank(&dir, &format!("racer-{n}"));
-                device.try_enrol(&url, &token, "NA", None, &[]).0
+                device.try_enroll(&url, &token, "NA", None, &[]).0
             })
         })
         .collect();
@@ -157,9 +158,9 @@ async fn a67_no_secret_is_written_to_a_log_or_left_for_others_to_read() {
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
-    let mut device = Device::enrol(dir, "plc", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "plc", &server.url, &token, "NA", installed);
     let (ok, refused) =
-        Device::blank(dir, "other").try_enrol(&server.url, &token[..70], "NA", None, &[]);
+        Device::blank(dir, "other").try_enroll(&server.url, &token[..70], "NA", None, &[]);
     assert!(!ok);
     device.run();
     let rollout = server.roll_out("1.1.0", &["NA"], json!({})).await;
@@ -219,7 +220,7 @@ async fn a55_a_health_check_is_a_program_with_arguments_and_never_a_line_of_shel
     ]);
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device = Device::enrol(dir, "plc", &server.url, &token, "NA", None);
+    let mut device = Device::enroll(dir, "plc", &server.url, &token, "NA", None);
     device.run();
     server.roll_out("1.0.0", &["NA"], json!({})).await;
     device.settles_on("1.0.0").await;

@@ -9,7 +9,7 @@ async fn scene() -> (Server, Device) {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let device = Device::enrol(
+    let device = Device::enroll(
         server.dir.path(),
         "plc",
         &server.url,
@@ -92,7 +92,7 @@ async fn a49_a_device_put_back_from_an_image_holds_nothing_up_once_it_is_readmit
     copy(&device.state, &image);
     device.run();
     let rollout = server
-        .roll_out("1.1.0", &["NA"], json!({ "window_s": 3_600 }))
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 3_600 }))
         .await;
     eventually("the device is in its window", async || {
         let list = server.deployments(&rollout).await;
@@ -168,7 +168,7 @@ async fn a_key_change_cut_at_any_step_ends_with_one_key() {
     // The agent's first kill points are those of changing its key.
     for at in 1..=6 {
         let name = format!("plc-{at}");
-        let mut device = Device::enrol(server.dir.path(), &name, &server.url, &token, "NA", None);
+        let mut device = Device::enroll(server.dir.path(), &name, &server.url, &token, "NA", None);
         let output = std::process::Command::new(tidegate_tests::binary("tidegate-agent"))
             .args(["new-key", "--state"])
             .arg(&device.state)
@@ -297,6 +297,7 @@ async fn a60_signed_requests_cannot_be_used_twice_and_results_must_be_signed() {
         request.send().await.unwrap()
     };
     let body = serde_json::to_vec(&SessionRequest {
+        format: tidegate_protocol::Format::CURRENT,
         device: device.id().parse().unwrap(),
         counter: 1,
     })
@@ -376,7 +377,7 @@ async fn what_one_server_is_told_of_a_device_counts_on_all_of_them() {
     let token = first.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
     // The device talks to the second server, people to the first.
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         first.dir.path(),
         "plc",
         &second.url,

@@ -14,7 +14,7 @@ fn fleet(server: &Server, per_region: usize) -> (Vec<Device>, Vec<PathBuf>) {
         for number in 0..per_region {
             let name = format!("{region}-{number}");
             let dir = server.dir.path();
-            let mut device = Device::enrol(dir, &name, &server.url, &token, region, installed);
+            let mut device = Device::enroll(dir, &name, &server.url, &token, region, installed);
             device.run();
             devices.push(device);
         }
@@ -36,7 +36,7 @@ async fn one_command_takes_a_release_back_and_the_answer_is_the_sheet() {
     let server = Server::start().await;
     let (_devices, _) = fleet(&server, 2);
     server
-        .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA", "EU"], json!({ "rollback_window_s": 600 }))
         .await;
     on(&server, "1.1.0").await;
     let path = "/api/v1/products/app/releases/1.1.0/rollback";
@@ -76,7 +76,7 @@ async fn outside_the_window_devices_return_by_a_download_and_a_signed_bar_keeps_
     let server = Server::start().await;
     let (devices, trees) = fleet(&server, 1);
     let id = server
-        .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 0 }))
+        .roll_out("1.1.0", &["NA", "EU"], json!({ "rollback_window_s": 0 }))
         .await;
     server.rollout_is(&id, "completed").await;
     let path = "/api/v1/products/app/releases/1.1.0/rollback";
@@ -105,7 +105,7 @@ async fn outside_the_window_devices_return_by_a_download_and_a_signed_bar_keeps_
         "release", "promote", "app", "1.2.0", "--to", "ga", "--reason", "t",
     ]);
     let id = server
-        .roll_out("1.2.0", &["NA", "EU"], json!({ "window_s": 0 }))
+        .roll_out("1.2.0", &["NA", "EU"], json!({ "rollback_window_s": 0 }))
         .await;
     server.rollout_is(&id, "completed").await;
     let path = format!("/api/v1/rollouts/{id}/rollback");
@@ -124,7 +124,7 @@ async fn a_rollback_of_one_region_leaves_the_other_where_it_is() {
     let server = Server::start().await;
     let (devices, _) = fleet(&server, 2);
     let id = server
-        .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA", "EU"], json!({ "rollback_window_s": 600 }))
         .await;
     on(&server, "1.1.0").await;
     let text = server.cli(&[
@@ -154,7 +154,7 @@ async fn a_window_is_extended_for_the_whole_fleet() {
     let server = Server::start().await;
     let (devices, _) = fleet(&server, 1);
     let id = server
-        .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 30 }))
+        .roll_out("1.1.0", &["NA", "EU"], json!({ "rollback_window_s": 30 }))
         .await;
     on(&server, "1.1.0").await;
     server.cli(&[
@@ -168,7 +168,11 @@ async fn a_window_is_extended_for_the_whole_fleet() {
     ]);
     let left = async |above: u64| {
         eventually("windows are longer", async || {
-            let longer = |d: &Value| d["window_left_s"].as_u64().is_some_and(|s| s > above);
+            let longer = |d: &Value| {
+                d["rollback_window_left_s"]
+                    .as_u64()
+                    .is_some_and(|s| s > above)
+            };
             server.devices().await.iter().all(longer).then_some(())
         })
         .await;
@@ -198,7 +202,7 @@ async fn a_held_check_in_hears_a_rollback_at_once() {
     let server = Server::start().await;
     let (_devices, _) = fleet(&server, 3);
     let id = server
-        .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA", "EU"], json!({ "rollback_window_s": 600 }))
         .await;
     on(&server, "1.1.0").await;
     let began = Instant::now();
@@ -233,7 +237,7 @@ async fn no_replica_offers_after_a_halt_was_acknowledged() {
     for number in 0..24 {
         let url = [&first.url, &second.url][number % 2];
         let name = format!("NA-{number}");
-        devices.push(Device::enrol(
+        devices.push(Device::enroll(
             first.dir.path(),
             &name,
             url,
@@ -246,7 +250,7 @@ async fn no_replica_offers_after_a_halt_was_acknowledged() {
         .roll_out(
             "1.1.0",
             &["NA"],
-            json!({ "pace_start": 4, "window_s": 600 }),
+            json!({ "pace_start": 4, "rollback_window_s": 600 }),
         )
         .await;
     devices.iter_mut().for_each(Device::run);
@@ -300,12 +304,12 @@ async fn taking_an_older_rollout_back_leaves_those_alone_who_have_moved_on() {
     let server = Server::start().await;
     let (devices, _) = fleet(&server, 1);
     let first = server
-        .roll_out("1.1.0", &["NA", "EU"], json!({ "window_s": 0 }))
+        .roll_out("1.1.0", &["NA", "EU"], json!({ "rollback_window_s": 0 }))
         .await;
     server.rollout_is(&first, "completed").await;
     server.publish(&[("1.2.0", true)]);
     server
-        .roll_out("1.2.0", &["NA", "EU"], json!({ "window_s": 600 }))
+        .roll_out("1.2.0", &["NA", "EU"], json!({ "rollback_window_s": 600 }))
         .await;
     on(&server, "1.2.0").await;
     let path = format!("/api/v1/rollouts/{first}/rollback");

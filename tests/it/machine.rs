@@ -20,7 +20,7 @@ async fn a_battery_that_runs_low_in_the_middle_stops_the_update_until_it_is_char
     let proxy = Proxy::start(&server.url, Mode::CutAfter(20_000)).await;
     let mut device = Device::blank(dir, "plc");
     let file = battery.display().to_string();
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &proxy.url,
         &server.join_token(),
         "NA",
@@ -92,14 +92,14 @@ impl Drop for Small {
 async fn a_full_disk_and_one_that_can_only_be_read_are_told_and_leave_the_machine_as_it_is() {
     let server = Server::start().await;
     let dir = server.dir.path();
-    // Room for one version as artifact and tree, 660 KB, and not for a second one.
+    // Permits for one version as artifact and tree, 660 KB, and not for a second one.
     let Some(disk) = Small::mount(dir.join("disk"), 1_000) else {
         return;
     };
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let token = server.join_token();
-    let mut device = Device::enrol(&disk.0, "plc", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(&disk.0, "plc", &server.url, &token, "NA", installed);
     device.log_file = dir.join("plc.log");
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
@@ -116,7 +116,7 @@ async fn a_full_disk_and_one_that_can_only_be_read_are_told_and_leave_the_machin
     let name = device.id();
     eventually("the read-only disk is told", async || {
         let why = server.get(&format!("/api/v1/devices/{name}/why")).await;
-        why.to_string().contains("can only be read").then_some(())
+        why.to_string().contains("read-only").then_some(())
     })
     .await;
     assert_eq!(device.installed().as_deref(), Some("1.0.0"));
@@ -136,7 +136,7 @@ async fn a_file_that_may_not_become_so_large_is_told_and_stops_nobody() {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let token = server.join_token();
-    let mut device = Device::enrol(dir, "plc", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "plc", &server.url, &token, "NA", installed);
     // 400 blocks of 512 bytes are 200 KiB; a version is an archive of 320.
     let script = dir.join("limited");
     let agent = device.agent.display().to_string();
@@ -171,7 +171,7 @@ async fn a_version_that_failed_here_is_taken_again_when_a_person_lifts_that() {
     let cable = dir.join("cable");
     let check = format!("test -e {}", cable.display());
     let mut device = Device::blank(dir, "plc");
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &server.url,
         &server.join_token(),
         "NA",
@@ -219,7 +219,7 @@ async fn a_bad_version_that_fills_the_disk_is_left_all_the_same() {
     std::fs::set_permissions(&check, mode).unwrap();
     let mut device = Device::blank(&disk.0, "plc");
     device.log_file = dir.join("plc.log");
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &server.url,
         &server.join_token(),
         "NA",
@@ -248,7 +248,7 @@ async fn a_device_that_has_lost_the_base_of_its_deltas_takes_the_whole_image() {
     server.built("1.1.0").await;
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let token = server.join_token();
-    let mut device = Device::enrol(dir, "plc", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "plc", &server.url, &token, "NA", installed);
     std::fs::remove_file(device.state.join("slots/a/artifact")).unwrap();
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
@@ -339,7 +339,7 @@ async fn payloads_come_from_the_first_mirror_that_answers() {
     let folder = blob.parent().unwrap().parent().unwrap().to_owned();
     mirror.folder.set(folder).unwrap();
     let dir = server.dir.path();
-    let mut device = Device::enrol(dir, "plc", &server.url, &server.join_token(), "NA", None);
+    let mut device = Device::enroll(dir, "plc", &server.url, &server.join_token(), "NA", None);
     device.run();
     let id = server.roll_out("1.0.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "completed").await;
@@ -358,7 +358,7 @@ async fn a_proxy_of_the_environment_carries_everything() {
     server.publish(&[("1.0.0", true)]);
     let proxy = Proxy::start(&server.url, Mode::Pass).await;
     let dir = server.dir.path();
-    let mut device = Device::enrol(dir, "plc", &server.url, &server.join_token(), "NA", None);
+    let mut device = Device::enroll(dir, "plc", &server.url, &server.join_token(), "NA", None);
     // It passes requests on unchanged; the server accepts them with an absolute address too.
     device.run_with(&[("http_proxy", &proxy.url), ("no_proxy", "")]);
     let id = server.roll_out("1.0.0", &["NA"], json!({})).await;

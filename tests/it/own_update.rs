@@ -150,7 +150,7 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let main = Device::enrol(
+    let main = Device::enroll(
         dir,
         "plc",
         &server.url,
@@ -162,7 +162,7 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
     guard.says("READY=1").await;
     guard.says("WATCHDOG=1").await;
     let roll_out = async |version: &str| -> String {
-        let own = json!({ "product": "tidegate-agent", "window_s": 1 });
+        let own = json!({ "product": "tidegate-agent", "rollback_window_s": 1 });
         server.roll_out(version, &["NA"], own).await
     };
     let settles = async |version: &str| {
@@ -198,7 +198,7 @@ async fn the_agent_updates_itself_and_comes_back_from_one_that_ends_and_one_that
     settles("0.2.0").await;
     assert!(guard.log().contains("did not check in within 6 s"));
     // An agent rolled back within its window: the guard stays with the agent before it.
-    let own_window = json!({ "product": "tidegate-agent", "window_s": 600 });
+    let own_window = json!({ "product": "tidegate-agent", "rollback_window_s": 600 });
     let id = server.roll_out("0.5.0", &["NA"], own_window).await;
     eventually("0.5.0 in its window", async || {
         (server.deployments(&id).await.first()?["state"] == "probation").then_some(())

@@ -130,7 +130,7 @@ async fn what_an_archive_has_packed_travels_as_its_difference() {
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let (dir, url) = (server.dir.path(), &server.url);
-    let mut device = Device::enrol(dir, "plc", url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "plc", url, &token, "NA", installed);
     device.run();
     let rollout = server.roll_out("1.1.0", &["NA"], json!({})).await;
     server.rollout_is(&rollout, "completed").await;

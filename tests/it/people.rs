@@ -26,7 +26,7 @@ async fn fleet(count: usize) -> (Server, Vec<Device>) {
             let name = format!("{model}-{number}");
             let url = &server.url;
             let dir = server.dir.path();
-            let mut device = Device::enrol(dir, &name, url, token.trim(), "NA", installed);
+            let mut device = Device::enroll(dir, &name, url, token.trim(), "NA", installed);
             device.run();
             devices.push(device);
         }
@@ -137,7 +137,7 @@ async fn widening_needs_other_people_and_an_edit_voids_what_they_said() {
     let ann = token(&server, "ann", "release_manager").await;
     let bob = token(&server, "bob", "admin").await;
     let body = json!({
-        "product": "app", "release": "1.1.0", "soak_s": 0, "window_s": 0,
+        "product": "app", "release": "1.1.0", "soak_s": 0, "rollback_window_s": 0,
         "waves": [{ "name": "all", "selector": "" }],
     });
     let (_, draft) = server
@@ -327,7 +327,7 @@ async fn a_suggested_hold_and_a_resume_let_the_rest_go_on() {
         ]);
         for number in 0..count {
             let name = format!("{model}-{number}");
-            let mut device = Device::enrol(
+            let mut device = Device::enroll(
                 server.dir.path(),
                 &name,
                 &server.url,

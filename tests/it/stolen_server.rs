@@ -155,7 +155,7 @@ async fn check_in(State(thief): State<Arc<Thief>>, Json(request): Json<CheckIn>)
                 nonce: request.nonce.clone(),
                 action: order.action,
                 deployment: DeploymentId::from_random([7; 16]),
-                window_s: 0,
+                rollback_window_s: 0,
                 again: false,
                 switch_within_s: None,
                 payloads: vec![order.payload],
@@ -222,7 +222,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     server.cli(&["release", "policy", "app", "--min-release", "1.0.0"]);
     let token = server.join_token();
     let installed = Some((trees[1].as_path(), "1.0.0"));
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         server.dir.path(),
         "victim",
         &server.url,
@@ -376,7 +376,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
         (
             "a release below the floor",
             order("0.9.0", old, Action::Rollback),
-            "below the floor",
+            "the oldest release allowed",
         ),
     ] {
         let refused = thief

@@ -202,7 +202,7 @@ fn rollout(n: u8) -> Rollout {
         frozen: false,
         starts_at: None,
         excused: BTreeMap::new(),
-        window_s: 1_800,
+        rollback_window_s: 1_800,
         max_attempts: 3,
         timeout_s: 60,
         created_at: NOW,
@@ -276,7 +276,7 @@ async fn aggregates_suite(
     aggregates::done(tx, r.id, 2, 30).await.unwrap();
     let progress = aggregates::progress_of(tx, r.id).await.unwrap();
     assert_eq!(progress, aggregates::progress(tx).await.unwrap()[&r.id]);
-    assert_eq!((progress.exposed, progress.room()), (1, 0));
+    assert_eq!((progress.exposed, progress.permits()), (1, 0));
     assert_eq!((progress.done, progress.done_s), (2, 30));
     assert_eq!(progress.last_offer, Some(NOW));
 
@@ -459,11 +459,11 @@ async fn the_places_of_a_rollout_are_those_that_were_granted_last() {
                     .unwrap()
             );
             tx.commit().await.unwrap();
-            fleet.reload_rooms(&db).await.unwrap();
+            fleet.reload_permits(&db).await.unwrap();
         };
         let (plan, ()) = tokio::join!(fleet.reload_plan(&db), act);
         plan.unwrap();
-        assert_eq!(fleet.places(r.id), granted, "granted {granted}");
+        assert_eq!(fleet.permits_left(r.id), granted, "granted {granted}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Agents for other processors and systems, run here in an emulator: enroll, update by delta, fail
 //! the health check, roll back.
 //!
-//! `TIDEGATE_FOREIGN_AGENTS` names them, `platform=program` with spaces between; `.ci/targets` builds
+//! `TIDEGATE_FOREIGN_AGENTS` names them, `platform=program` with spaces between; `.ci/foreign-agents` builds
 //! them. Without it this is skipped.
 
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ async fn full_circle(platform: &str, program: &str) {
     let mut device = Device::blank(server.dir.path(), "plc");
     device.agent = PathBuf::from(program);
     let installed = server.dir.path().join("app-1.0.0");
-    let (ok, said) = device.try_enrol(
+    let (ok, said) = device.try_enroll(
         &server.url,
         &server.join_token(),
         "NA",
@@ -140,7 +140,9 @@ fn asked(device: &Device, words: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_of_other_machines_update_by_delta_fail_and_come_back() {
     let Ok(list) = std::env::var("TIDEGATE_FOREIGN_AGENTS") else {
-        println!("skipped: TIDEGATE_FOREIGN_AGENTS names no agents; .ci/targets builds them");
+        println!(
+            "skipped: TIDEGATE_FOREIGN_AGENTS names no agents; .ci/foreign-agents builds them"
+        );
         return;
     };
     for agent in list.split_whitespace() {

@@ -104,9 +104,9 @@ async fn agents_and_people_speak_tls_and_the_hybrid_group_comes_first() {
     let token = cli(&["device", "join-token", "--product", "app"]);
     let mut device = Device::blank(server.dir.path(), "plc");
     // Without the authority no certificate is trusted.
-    let (ok, text) = device.try_enrol(&server.url, token.trim(), "NA", None, &[]);
+    let (ok, text) = device.try_enroll(&server.url, token.trim(), "NA", None, &[]);
     assert!(!ok && text.contains("certificate"), "{text}");
-    let (ok, text) = device.try_enrol(&server.url, token.trim(), "NA", None, &["--ca-file", &ca]);
+    let (ok, text) = device.try_enroll(&server.url, token.trim(), "NA", None, &["--ca-file", &ca]);
     assert!(ok, "{text}");
     device.run();
     cli(&[
@@ -148,7 +148,7 @@ async fn agents_and_people_speak_tls_and_the_hybrid_group_comes_first() {
     let mut device = Device::blank(server.dir.path(), "behind-proxy");
     let token = cli(&["device", "join-token", "--product", "app"]);
     let address = format!("http://plant:secret@127.0.0.1:{}", proxy.port);
-    let (ok, text) = device.try_enrol(&server.url, token.trim(), "NA", None, &["--ca-file", &ca]);
+    let (ok, text) = device.try_enroll(&server.url, token.trim(), "NA", None, &["--ca-file", &ca]);
     assert!(ok, "{text}");
     device.run_with(&[("HTTPS_PROXY", &address), ("NO_PROXY", "")]);
     device.settles_on("1.0.0").await;

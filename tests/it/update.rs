@@ -10,7 +10,7 @@ async fn a_device_moves_to_the_next_release_by_delta() {
     server.built("1.1.0").await;
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         dir,
         "one",
         &server.url,
@@ -36,7 +36,7 @@ async fn a_device_with_nothing_installed_gets_the_whole_release() {
     let server = Server::start().await;
     server.publish(&[("1.0.0", true)]);
     let token = server.join_token();
-    let mut device = Device::enrol(server.dir.path(), "bare", &server.url, &token, "NA", None);
+    let mut device = Device::enroll(server.dir.path(), "bare", &server.url, &token, "NA", None);
     device.run();
     server.roll_out("1.0.0", &["NA"], json!({})).await;
     device.settles_on("1.0.0").await;
@@ -48,7 +48,7 @@ async fn a_failed_health_check_brings_the_device_back_and_keeps_it_from_the_rele
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", false)]);
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         dir,
         "one",
         &server.url,
@@ -97,7 +97,7 @@ async fn a_cut_download_goes_on_where_it_stopped() {
     let proxy = Proxy::start(&server.url, Mode::CutAfter(60_000)).await;
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device = Device::enrol(dir, "one", &proxy.url, &token, "NA", None);
+    let mut device = Device::enroll(dir, "one", &proxy.url, &token, "NA", None);
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     device.settles_on("1.1.0").await;
@@ -124,7 +124,7 @@ async fn a_person_rolls_back_within_the_window_without_a_download() {
     let proxy = Proxy::start(&server.url, Mode::Pass).await;
     let token = server.join_token();
     let dir = server.dir.path();
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         dir,
         "one",
         &proxy.url,
@@ -134,7 +134,7 @@ async fn a_person_rolls_back_within_the_window_without_a_download() {
     );
     device.run();
     let id = server
-        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 600 }))
         .await;
     eventually("probation", async || {
         (server.deployments(&id).await.first()?["state"] == "probation").then_some(())
@@ -168,8 +168,8 @@ async fn a_device_offline_for_two_releases_is_brought_up_over_the_stepping_stone
     server.publish(&[("1.2.0", true)]);
     let token = server.join_token();
     let installed = Some((trees[0].as_path(), "1.0.0"));
-    let mut early = Device::enrol(dir, "early", &server.url, &token, "NA", installed);
-    let mut late = Device::enrol(dir, "late", &server.url, &token, "NA", installed);
+    let mut early = Device::enroll(dir, "early", &server.url, &token, "NA", installed);
+    let mut late = Device::enroll(dir, "late", &server.url, &token, "NA", installed);
     early.run();
     for release in ["1.1.0", "1.2.0"] {
         // The silent device must not hold up the wave: it counts as offline after a while, so the
@@ -214,7 +214,7 @@ async fn an_agent_with_a_relative_state_folder_finds_its_health_check() {
         command
     };
     let adopt = trees[0].display().to_string();
-    let enrol = [
+    let enroll = [
         "enroll",
         "--server",
         &server.url,
@@ -223,7 +223,7 @@ async fn an_agent_with_a_relative_state_folder_finds_its_health_check() {
         "--region",
         "NA",
     ];
-    let enrolled = agent(&enrol)
+    let enrolled = agent(&enroll)
         .args(["--adopt", &adopt, "--release", "1.0.0"])
         .status()
         .unwrap();
@@ -259,11 +259,11 @@ async fn a_rollout_is_not_complete_before_the_last_window_has_closed_and_the_gat
     let token = server.join_token();
     let installed = Some((old.as_path(), "1.0.0"));
     let mut devices: Vec<Device> = (0..2)
-        .map(|n| Device::enrol(dir, &format!("d{n}"), &server.url, &token, "NA", installed))
+        .map(|n| Device::enroll(dir, &format!("d{n}"), &server.url, &token, "NA", installed))
         .collect();
     devices.iter_mut().for_each(Device::run);
     let id = server
-        .roll_out("1.1.0", &["NA"], json!({ "window_s": 100 }))
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 100 }))
         .await;
     eventually("the wave has passed", async || {
         let rollout = server.get(&format!("/api/v1/rollouts/{id}")).await;

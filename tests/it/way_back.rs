@@ -10,10 +10,10 @@ async fn in_window(server: &Server, url: &str) -> (Device, String) {
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
-    let mut device = Device::enrol(dir, "one", url, &server.join_token(), "NA", installed);
+    let mut device = Device::enroll(dir, "one", url, &server.join_token(), "NA", installed);
     device.run();
     let id = server
-        .roll_out("1.1.0", &["NA"], json!({ "window_s": 600 }))
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 600 }))
         .await;
     eventually("probation", async || {
         (server.deployments(&id).await.first()?["state"] == "probation").then_some(())
@@ -42,7 +42,7 @@ async fn a_damaged_kept_version_is_fetched_again_before_it_is_put_to_use() {
         let why = server
             .get(&format!("/api/v1/devices/{}/why", device.id()))
             .await;
-        let told = why.to_string().contains("kept is damaged");
+        let told = why.to_string().contains("damaged");
         let back = device.installed().as_deref() == Some("1.0.0");
         (told || back).then_some(())
     })
@@ -51,7 +51,7 @@ async fn a_damaged_kept_version_is_fetched_again_before_it_is_put_to_use() {
     assert!(std::fs::read(&artifact).unwrap() == whole);
     server.rollout_is(&id, "rolled_back").await;
     assert!(
-        device.log().contains("is fetched again"),
+        device.log().contains("fetching the previous version again"),
         "{}",
         device.log()
     );
@@ -81,7 +81,7 @@ async fn what_is_gone_of_what_runs_is_made_again_and_a_folder_in_its_place_is_pu
     let trees = server.publish(&[("1.0.0", true)]);
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
-    let mut device = Device::enrol(
+    let mut device = Device::enroll(
         dir,
         "one",
         &server.url,
@@ -135,7 +135,7 @@ async fn a_device_whose_previous_version_nobody_has_any_more_stays_and_says_so()
     let installed = Some((trees[0].as_path(), "1.0.0"));
     let dir = server.dir.path();
     let token = server.join_token();
-    let mut device = Device::enrol(dir, "one", &server.url, &token, "NA", installed);
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
     std::fs::remove_file(device.state.join("slots/a/artifact")).unwrap();
     device.run();
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;

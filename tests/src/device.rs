@@ -31,7 +31,7 @@ pub enum Exit {
 
 impl Device {
     /// Enrolls a device, with a version already installed if one is given; panics if that fails.
-    pub fn enrol(
+    pub fn enroll(
         dir: &Path,
         name: &str,
         url: &str,
@@ -46,8 +46,8 @@ impl Device {
             log_file: dir.join(name).join("agent.log"),
             child: None,
         };
-        let (ok, text) = device.try_enrol(url, token, region, installed, &[]);
-        assert!(ok, "{name} does not enrol: {text}");
+        let (ok, text) = device.try_enroll(url, token, region, installed, &[]);
+        assert!(ok, "{name} does not enroll: {text}");
         device
     }
 
@@ -63,7 +63,7 @@ impl Device {
     }
 
     /// Tries to enroll; returns whether it worked, and the output.
-    pub fn try_enrol(
+    pub fn try_enroll(
         &self,
         url: &str,
         token: &str,

@@ -306,7 +306,7 @@ impl Server {
             .collect();
         let mut body = json!({
             "product": "app", "release": release, "waves": waves,
-            "soak_s": 0, "pace_start": 0, "window_s": 0,
+            "soak_s": 0, "pace_start": 0, "rollback_window_s": 0,
         });
         for (key, value) in change.as_object().unwrap() {
             body[key] = value.clone();

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use lexopt::prelude::*;
 use tidegate_protocol::Label;
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 use crate::control::Ask;
-use crate::enrol::Request;
+use crate::enroll::Request;
 use crate::health;
 use crate::install::BackendSettings;
 use crate::install::command::is_there;
@@ -285,7 +285,7 @@ fn typed<T: std::str::FromStr<Err: std::fmt::Display>>(
 }
 
 /// Parses a command line of the owner's, split at spaces.
-fn line(name: &str, text: &str, timeout_s: u32) -> Result<Health, lexopt::Error> {
+fn line(name: &str, text: &str, timeout_s: u32) -> Result<CommandLine, lexopt::Error> {
     let command: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     let Some(program) = command.first() else {
         return Err(format!("--{name} is empty").into());
@@ -294,7 +294,7 @@ fn line(name: &str, text: &str, timeout_s: u32) -> Result<Health, lexopt::Error>
     if Path::new(program).is_absolute() && !is_there(program, Path::new("/")) {
         return Err(format!("--{name}: there is no program {program:?}").into());
     }
-    Ok(Health { command, timeout_s })
+    Ok(CommandLine { command, timeout_s })
 }
 
 fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Error> {

@@ -15,7 +15,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::control;
 use crate::doctor;
 use crate::driver::{self, Driver, DriverError, Together};
-use crate::enrol;
+use crate::enroll;
 use crate::fs;
 use crate::log;
 use crate::service;
@@ -48,11 +48,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Version) => print(&format!("tidegate-agent {}\n", crate::VERSION)),
         Ok(Command::Status { state, json }) => finish(status(&state, json)),
         Ok(Command::Enroll(request)) => finish(block_on(async {
-            let config = enrol::enrol(*request).await.map_err(|e| log::chain(&e))?;
+            let config = enroll::enroll(*request).await.map_err(|e| log::chain(&e))?;
             Ok(format!("enrolled as {} ({})\n", config.device, config.name))
         })),
         Ok(Command::Recover { state, token }) => finish(block_on(async {
-            enrol::recover(&state, &token)
+            enroll::recover(&state, &token)
                 .await
                 .map_err(|e| log::chain(&e))
         })),

@@ -45,7 +45,7 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
             "slot_on_medium": current,
             "deployment": standing.deployment,
             "state": standing.state,
-            "window_left_s": standing.window_left_s,
+            "rollback_window_left_s": standing.rollback_window_left_s,
             "kept": standing.kept,
             "reports_waiting": standing.reports_waiting,
             "bad_images": standing.bad_images,
@@ -74,7 +74,7 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
         }
         Some((id, state)) => {
             text += &format!("\nstate    {state} ({id})");
-            if let Some(left) = standing.window_left_s {
+            if let Some(left) = standing.rollback_window_left_s {
                 text += &format!(", {left} s of the rollback window left");
             }
             text += "\n";

@@ -50,9 +50,9 @@ pub(crate) struct Ways<'a> {
 /// Bytes received over the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fetched {
-    /// For this payload, across restarts of the agent.
+    /// Count for this payload, across restarts of the agent.
     pub(crate) total: u64,
-    /// In this run.
+    /// Count in this run.
     pub(crate) now: u64,
 }
 

@@ -82,7 +82,7 @@ impl MinimumRate {
     }
 
     /// Counts bytes; returns whether they arrive fast enough.
-    pub(crate) fn goes_on(&mut self, now: Instant, bytes: usize) -> bool {
+    pub(crate) fn continues(&mut self, now: Instant, bytes: usize) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
         if now.duration_since(self.since) < Self::WINDOW {
             return true;
@@ -139,12 +139,12 @@ mod tests {
         let mut rate = MinimumRate::begin(begin);
         let at = |seconds| begin + Duration::from_secs(seconds);
         for second in (0..300).step_by(29) {
-            assert!(rate.goes_on(at(second), 1));
+            assert!(rate.continues(at(second), 1));
         }
-        assert!(!rate.goes_on(at(300), 1));
+        assert!(!rate.continues(at(300), 1));
         // A slow link that carries a little is enough.
         for second in 300..1_200 {
-            assert!(rate.goes_on(at(second), 30));
+            assert!(rate.continues(at(second), 30));
         }
     }
 }

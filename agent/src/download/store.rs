@@ -178,7 +178,7 @@ impl Store {
         self.dir.join(format!("chunk.{index}"))
     }
 
-    /// Whether a chunk is complete.
+    /// Returns whether a chunk is complete.
     pub(crate) fn has(&self, index: usize) -> bool {
         matches!(self.chunks[index], State::Whole | State::Noted)
     }

@@ -39,8 +39,8 @@ impl Driver {
     }
 
     /// Records the downtime of the updated software; the next report carries it.
-    pub(super) fn runs_again(&mut self) -> Result<(), DriverError> {
-        let by_clock = self.journal().record().down_since_ms.map(|since| {
+    pub(super) fn note_running(&mut self) -> Result<(), DriverError> {
+        let by_clock = self.journal().record().down_since.map(|since| {
             let ms = platform::now().as_micros() / 1_000 - since;
             u64::try_from(ms).ok().filter(|ms| *ms <= LONGEST_MS)
         });
@@ -53,11 +53,11 @@ impl Driver {
             }
             (None, None) => return Ok(()),
         };
-        self.handle_light(Event::StoodStill { ms })
+        self.handle_light(Event::Downtime { ms })
     }
 
     /// Records when the updated software stopped, before this process ends too.
-    pub(super) fn goes_down(&mut self) -> Result<(), DriverError> {
+    pub(super) fn shut_down(&mut self) -> Result<(), DriverError> {
         let passed = self
             .stopped
             .map_or(0, |stopped| stopped.elapsed().as_millis());

@@ -33,7 +33,7 @@ impl Driver {
     ) -> Result<Event, DriverError> {
         let mut wait = Duration::from_secs(1);
         let event = loop {
-            self.gets_on();
+            self.beat();
             self.stopped.get_or_insert_with(Instant::now);
             let work = self.core.way_back(slot);
             let done = self.blocking(move || work.run()).await;
@@ -50,8 +50,8 @@ impl Driver {
                 }
                 // The rollback takes effect after the restart; until then it is still under way.
                 Ok(Activation::Restart) => {
-                    self.goes_down()?;
-                    self.gives_way().await?;
+                    self.shut_down()?;
+                    self.give_way().await?;
                     self.restart_machine().await
                 }
                 Err(NotBack::Failed(why)) => why,
@@ -67,10 +67,10 @@ impl Driver {
             };
             log::line(&format!("rollback: {why}"));
             if why.code == Reason::DiskFull {
-                self.makes_room();
+                self.make_room();
             }
             self.refused = Some(why.clone());
-            self.says_it_now().await?;
+            self.report_now().await?;
             if once {
                 return Ok(Event::NotReturned(why));
             }
@@ -79,13 +79,13 @@ impl Driver {
         };
         self.refused = None;
         self.restores = None;
-        self.runs_again()?;
+        self.note_running()?;
         Ok(event)
     }
 
     /// Rebuilds the version in use from its artifact if it is gone, removed by a person or lost by
     /// its storage. Changed files are left alone: a version may write to its own files.
-    pub(super) async fn mends_what_runs(&mut self) {
+    pub(super) async fn mend_running(&mut self) {
         let record = self.journal().record();
         let resting = matches!(record.phase, Phase::Idle | Phase::Probation { .. });
         let Some((slot, image)) = record
@@ -111,7 +111,7 @@ impl Driver {
     }
 
     /// Frees the space that a rollback does not need: the download and the reserve.
-    fn makes_room(&mut self) {
+    fn make_room(&mut self) {
         let reserve = self.state.join(journal::RESERVE);
         let freed = self.core.download.drop_all();
         for error in [freed, self.fs.remove_if_there(&reserve)]
@@ -123,7 +123,7 @@ impl Driver {
     }
 
     /// Keeps a reserve of disk space, to be freed when the disk is full.
-    pub(super) fn keeps_a_reserve(&self) {
+    pub(super) fn keep_reserve(&self) {
         const BYTES: usize = 256 << 10;
         let path = self.state.join(journal::RESERVE);
         if path.exists() {
@@ -137,7 +137,7 @@ impl Driver {
     }
 
     /// Sends pending reports and a check-in, if the server can be reached at once.
-    async fn says_it_now(&mut self) -> Result<(), DriverError> {
+    async fn report_now(&mut self) -> Result<(), DriverError> {
         let sign = async {
             self.send_reports().await?;
             self.check_in(0).await.map(drop)

@@ -52,7 +52,12 @@ impl Driver {
         let bundle: Bundle =
             serde_json::from_slice(&bytes).map_err(|e| refuse(Bundle::FILE, e.to_string()))?;
         if bundle.format != Bundle::FORMAT {
-            let what = format!("has the unsupported format {:?}", bundle.format);
+            let what = format!(
+                "has the format {:?}, and this agent reads {:?}: create the bundle again with a \
+                 control plane of this agent's version",
+                bundle.format,
+                Bundle::FORMAT
+            );
             return Err(refuse(Bundle::FILE, what));
         }
         let device = self.config.device;

@@ -31,7 +31,7 @@ pub(super) struct CutOff {
 
 impl Driver {
     /// Ends an outage: the server has answered.
-    pub(super) fn is_reached(&mut self) {
+    pub(super) fn note_reached(&mut self) {
         let cut_off = &mut self.cut_off;
         if let Some(since) = cut_off.since.take()
             && cut_off.failures >= FAILURES
@@ -46,7 +46,7 @@ impl Driver {
 
     /// Handles a failed round: moves on to the next address, makes a diagnosis if one is due, and
     /// returns the back-off before the next round.
-    pub(super) async fn is_cut_off(&mut self) -> Duration {
+    pub(super) async fn note_cut_off(&mut self) -> Duration {
         let cut_off = &mut self.cut_off;
         let since = *cut_off.since.get_or_insert_with(Instant::now);
         cut_off.failures = cut_off.failures.saturating_add(1);

@@ -1,12 +1,12 @@
 //! Identity of the device towards the server: sessions, and key rotation.
 
-use tidegate_protocol::{KeyChange, KeyChanged, SessionGranted, SessionRequest, paths};
+use tidegate_protocol::{Format, KeyChange, KeyChanged, SessionGranted, SessionRequest, paths};
 use tidegate_trust::{SecretKey, key_change};
 
 use super::{Driver, DriverError, RoundError, encode};
 use crate::client::TransportError;
 use crate::config;
-use crate::enrol::send_signed;
+use crate::enroll::send_signed;
 use crate::log;
 
 impl Driver {
@@ -22,6 +22,7 @@ impl Driver {
 
     pub(super) async fn open_session(&mut self) -> Result<String, RoundError> {
         let request = SessionRequest {
+            format: Format::CURRENT,
             device: self.config.device,
             counter: self.next_request()?,
         };

@@ -90,8 +90,8 @@ enum RoundError {
 }
 
 /// Interval between health checks in probation: a tenth of the window, 1 s to 30 s.
-fn probation_check(window_s: u32) -> Duration {
-    Duration::from_secs(u64::from((window_s / 10).clamp(1, 30)))
+fn probation_check(rollback_window_s: u32) -> Duration {
+    Duration::from_secs(u64::from((rollback_window_s / 10).clamp(1, 30)))
 }
 
 /// Upper bound on an answer, in bytes: the largest is a check-in's with an assignment in it.
@@ -256,38 +256,38 @@ impl Driver {
     async fn serve(&mut self) -> Result<(), DriverError> {
         let agenda = self.core.start()?;
         self.work_off(agenda).await?;
-        self.mends_what_runs().await;
+        self.mend_running().await;
         loop {
-            self.gets_on();
+            self.beat();
             self.obey().await?;
             self.count_window().await?;
             self.check_idle().await;
             let began = Instant::now();
             let pause = match self.round().await {
                 Ok(pause) => {
-                    self.is_reached();
-                    self.keeps_a_reserve();
-                    self.together.is_heard();
+                    self.note_reached();
+                    self.keep_reserve();
+                    self.together.note_heard();
                     jittered(pause)
                 }
                 Err(RoundError::Fatal(error)) => return Err(error),
-                Err(error) if self.was_held(&error, began.elapsed()) => {
+                Err(error) if self.note_lost_hold(&error, began.elapsed()) => {
                     jittered(Hold::after_loss())
                 }
                 Err(error) => {
                     let text = log::chain(&error);
                     log::line(&text);
                     self.control.failed(&text);
-                    jittered(self.is_cut_off().await)
+                    jittered(self.note_cut_off().await)
                 }
             };
             self.wait(pause).await?;
         }
     }
 
-    /// Whether a request was lost because the link cannot hold it for that long. Some links drop
+    /// Returns whether a request was lost because the link cannot hold it for that long. Some links drop
     /// every few seconds, and that is not an outage.
-    fn was_held(&mut self, error: &RoundError, took: Duration) -> bool {
+    fn note_lost_hold(&mut self, error: &RoundError, took: Duration) -> bool {
         let RoundError::Transport(lost @ (TransportError::Broken(_) | TransportError::Timeout)) =
             error
         else {
@@ -302,7 +302,7 @@ impl Driver {
     async fn obey(&mut self) -> Result<(), DriverError> {
         let phase = &self.journal().record().phase;
         let can = matches!(phase, Phase::Trial { .. } | Phase::Probation { .. });
-        if self.control.takes_back() && can {
+        if self.control.take_return_order() && can {
             let reason = Explained::new(Reason::RollbackOrdered, "by a person at this machine");
             self.handle(Event::Unhealthy(reason)).await?;
         }
@@ -318,10 +318,10 @@ impl Driver {
                 return Ok(());
             }
             let slice = match &self.journal().record().phase {
-                Phase::Probation { job, .. } => left.min(probation_check(job.window_s)),
+                Phase::Probation { job, .. } => left.min(probation_check(job.rollback_window_s)),
                 _ => left.min(SIGN_OF_LIFE),
             };
-            self.gets_on();
+            self.beat();
             tokio::select! {
                 () = tokio::time::sleep(slice) => {}
                 () = self.control.woken() => return Ok(()),
@@ -337,8 +337,8 @@ impl Driver {
             return Ok(());
         };
         let passed = self.counted.elapsed();
-        let left = Duration::from_secs(u64::from(job.window_s.saturating_sub(elapsed_s)));
-        if passed < probation_check(job.window_s).min(left) {
+        let left = Duration::from_secs(u64::from(job.rollback_window_s.saturating_sub(elapsed_s)));
+        if passed < probation_check(job.rollback_window_s).min(left) {
             return Ok(());
         }
         self.counted = Instant::now();
@@ -365,10 +365,10 @@ impl Driver {
     async fn work_off(&mut self, mut agenda: Agenda) -> Result<(), DriverError> {
         let mut told = |phase: &Phase| log::line(&describe(phase));
         while let Some(effect) = self.core.next(&mut agenda, &mut told)? {
-            self.says_how_busy();
+            self.report_load();
             agenda.add(self.perform(effect).await?);
         }
-        self.says_how_busy();
+        self.report_load();
         Ok(())
     }
 
@@ -393,13 +393,13 @@ impl Driver {
                 Err(reason) => Some(Event::Unhealthy(reason)),
             },
             Effect::Restart => {
-                self.goes_down()?;
-                self.gives_way().await?;
+                self.shut_down()?;
+                self.give_way().await?;
                 Some(Event::Unhealthy(self.restart_machine().await))
             }
             Effect::CheckHealth(installed) => match self.prove(&installed).await {
                 Ok(()) => {
-                    self.runs_again()?;
+                    self.note_running()?;
                     self.counted = Instant::now();
                     Some(Event::Healthy)
                 }
@@ -410,7 +410,7 @@ impl Driver {
     }
 
     /// Signals that the driver of the machine's product makes progress.
-    fn gets_on(&self) {
+    fn beat(&self) {
         if !self.is_own() {
             service::beat();
         }
@@ -425,7 +425,7 @@ impl Driver {
                 done = &mut work => return done,
                 () = tokio::time::sleep(SIGN_OF_LIFE) => {}
             }
-            self.gets_on();
+            self.beat();
             let sign = async {
                 self.send_reports().await?;
                 self.check_in(0).await.map(drop)

@@ -29,7 +29,7 @@ pub struct Together {
 }
 
 impl Together {
-    pub(super) fn is_heard(&self) {
+    pub(super) fn note_heard(&self) {
         self.heard.store(true, Ordering::Relaxed);
     }
 
@@ -45,7 +45,7 @@ impl Driver {
     }
 
     /// Tells the other driver whether this one may be stopped.
-    pub(super) fn says_how_busy(&self) {
+    pub(super) fn report_load(&self) {
         self.control.stands(&self.journal().record().phase);
         if !self.is_own() {
             let phase = &self.journal().record().phase;
@@ -56,7 +56,7 @@ impl Driver {
 
     /// Ends this process so that another version of it can start, once the machine's own update is
     /// not in the middle of something, or after [`GIVE_WAY`].
-    pub(super) async fn gives_way(&mut self) -> Result<(), DriverError> {
+    pub(super) async fn give_way(&mut self) -> Result<(), DriverError> {
         if !self.is_own() {
             return Ok(());
         }

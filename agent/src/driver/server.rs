@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentStatus, MAX_WAIT_S, Reason, ReportBatch, ReportsAccepted,
-    SESSION_SCHEME, paths,
+    CheckIn, CheckInAnswer, DeploymentStatus, Format, MAX_WAIT_S, Reason, ReportBatch,
+    ReportsAccepted, SESSION_SCHEME, paths,
 };
 use tidegate_trust::assignment::Clock;
 use tidegate_trust::verify::{Refresh, Trusted};
@@ -34,7 +34,8 @@ impl Driver {
         // In probation the request is held no longer than to the next health check.
         let (most, watched) = match &self.journal().record().phase {
             Phase::Probation { job, .. } => {
-                let left = probation_check(job.window_s).saturating_sub(self.counted.elapsed());
+                let left =
+                    probation_check(job.rollback_window_s).saturating_sub(self.counted.elapsed());
                 let left = u16::try_from(left.as_secs()).unwrap_or(MAX_WAIT_S);
                 (left.max(1), true)
             }
@@ -135,6 +136,7 @@ impl Driver {
         let record = self.journal().record();
         let running = record.running();
         let request = CheckIn {
+            format: Format::CURRENT,
             nonce: nonce.clone(),
             counter: record.counter,
             wait,
@@ -148,13 +150,13 @@ impl Driver {
             restore: self.restores,
             diagnosis: self.cut_off.diagnosis.clone(),
             battery: self.battery,
-            deployment: record
-                .status()
-                .map(|(id, state, window_left_s)| DeploymentStatus {
+            deployment: record.status().map(|(id, state, rollback_window_left_s)| {
+                DeploymentStatus {
                     id,
                     state,
-                    window_left_s,
-                }),
+                    rollback_window_left_s,
+                }
+            }),
         };
         let deadline = DEADLINE + Duration::from_secs(u64::from(wait));
         let answer: CheckInAnswer = self

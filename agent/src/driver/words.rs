@@ -17,7 +17,7 @@ pub(super) fn describe(phase: &Phase) -> String {
         Phase::Probation { job, .. } => {
             format!(
                 "healthy on {}, {} s to go back",
-                job.target.release, job.window_s
+                job.target.release, job.rollback_window_s
             )
         }
         Phase::Returning { reason, .. } => format!("rolling back: {reason}"),

@@ -62,7 +62,7 @@ impl Driver {
         // A pause may last for days, and an outage as long: log each error once.
         let mut failed = String::new();
         loop {
-            self.gets_on();
+            self.beat();
             let Some(why) = self.hindrance().await else {
                 if told.is_some() {
                     log::line("nothing holds the update up any more: continuing");
@@ -201,7 +201,7 @@ impl Driver {
     async fn listen(&mut self, deployment: DeploymentId) -> Result<(), DriverError> {
         let mut wait = Duration::from_secs(1);
         loop {
-            self.gets_on();
+            self.beat();
             let begun = Instant::now();
             let hold_s = self.hold.ask(MAX_WAIT_S);
             let answer = async {
@@ -215,7 +215,7 @@ impl Driver {
                     wait = Duration::from_secs(1);
                 }
                 Err(RoundError::Fatal(error)) => return Err(error),
-                Err(error) if self.was_held(&error, begun.elapsed()) => {}
+                Err(error) if self.note_lost_hold(&error, begun.elapsed()) => {}
                 Err(error) => {
                     log::line(&log::chain(&error));
                     wait = (wait * 2).min(MAX_BACK_OFF);

@@ -20,7 +20,7 @@ const PAUSES: [Duration; 12] = [
     Duration::from_secs(2),
 ];
 
-/// Whether an error means that another program holds the file. Always false where open files can be
+/// Returns whether an error means that another program holds the file. Always false where open files can be
 /// renamed and removed.
 pub(crate) fn is_held(error: &io::Error) -> bool {
     cfg!(windows) && says_held(error)

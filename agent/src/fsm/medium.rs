@@ -25,7 +25,7 @@ impl Medium {
         }
     }
 
-    /// Whether a boot loader or a guard has turned away from a slot that was activated.
+    /// Returns whether a boot loader or a guard has turned away from a slot that was activated.
     pub(super) fn fell_back_from(self, slot: SlotId) -> bool {
         self.falls_back && self.active != Some(slot) && self.next != Some(slot)
     }

@@ -5,7 +5,7 @@ use tidegate_protocol::{
     DeploymentId, DeploymentState, Explained, Image, Report, Sha256, Timestamp, Version,
 };
 use tidegate_trust::assignment::{Action, Payload};
-use tidegate_trust::{Floors, Health};
+use tidegate_trust::{CommandLine, Floors};
 
 /// One of the two slots for a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct Installed {
     pub format: String,
     /// Health check, as the publisher signed it; `None` for no check.
     #[serde(default)]
-    pub health: Option<Health>,
+    pub health: Option<CommandLine>,
 }
 
 fn tar() -> String {
@@ -64,7 +64,7 @@ pub struct Job {
     /// Version to run.
     pub target: Installed,
     /// Rollback window: time for which the old slot is kept after a healthy start, in seconds.
-    pub window_s: u32,
+    pub rollback_window_s: u32,
     /// Seconds from its arrival within which it must be activated, or asked for again; `None` for
     /// no limit.
     #[serde(default)]
@@ -98,7 +98,7 @@ impl Job {
             deployment: DeploymentId::from_random([0; 16]),
             action: Action::Rollback,
             target,
-            window_s: 0,
+            rollback_window_s: 0,
             switch_within_s: None,
             again: false,
             payloads,
@@ -120,22 +120,22 @@ pub enum Phase {
     Idle,
     /// Fetching chunks; the inactive slot is dirty.
     Downloading {
-        /// What for.
+        /// Update under way.
         job: Job,
     },
     /// Writing the new version into the inactive slot.
     Staging {
-        /// What for.
+        /// Update under way.
         job: Job,
     },
     /// The new version is whole in its slot and waits for the maintenance window.
     Staged {
-        /// What for.
+        /// Update under way.
         job: Job,
     },
     /// The new version runs; its health is not known yet.
     Trial {
-        /// What for.
+        /// Update under way.
         job: Job,
         /// Starts of the new version so far.
         tries: u32,
@@ -145,7 +145,7 @@ pub enum Phase {
     },
     /// Healthy; the old slot is kept.
     Probation {
-        /// What for.
+        /// Update under way.
         job: Job,
         /// Seconds of the window that have passed.
         elapsed_s: u32,
@@ -206,11 +206,11 @@ pub struct Record {
     pub requests: u64,
     /// Downtime of the updated software in the present deployment, in milliseconds.
     #[serde(default)]
-    pub stood_still_ms: Option<u64>,
+    pub downtime_ms: Option<u64>,
     /// Start of the current downtime by the machine's clock, in milliseconds since the epoch: no
     /// other clock keeps running across a reboot.
     #[serde(default)]
-    pub down_since_ms: Option<i64>,
+    pub down_since: Option<i64>,
     /// The number of the last report made.
     pub report_seq: u64,
     /// Reports that the server has not acknowledged.
@@ -239,8 +239,8 @@ impl Record {
             time_floor: Timestamp::ZERO,
             floors: Floors::default(),
             requests: 0,
-            stood_still_ms: None,
-            down_since_ms: None,
+            downtime_ms: None,
+            down_since: None,
             report_seq: 0,
             outbox: Vec::new(),
         }
@@ -285,7 +285,7 @@ impl Record {
             Phase::Probation { job, elapsed_s, .. } => Some((
                 job.deployment,
                 DeploymentState::Probation,
-                Some(job.window_s.saturating_sub(*elapsed_s)),
+                Some(job.rollback_window_s.saturating_sub(*elapsed_s)),
             )),
             Phase::Returning { deployment, .. } => {
                 Some((*deployment, DeploymentState::RollingBack, None))
@@ -320,7 +320,7 @@ impl Record {
             release: running.map(|i| i.release.clone()),
             image: running.map(|i| i.image.sha256),
             bytes_downloaded: bytes,
-            downtime_ms: self.stood_still_ms,
+            downtime_ms: self.downtime_ms,
             signature: None,
         };
         if self.outbox.len() >= MAX_OUTBOX {

@@ -47,7 +47,7 @@ pub enum Event {
     /// the epoch.
     GoesDown(i64),
     /// Downtime of the updated software.
-    StoodStill {
+    Downtime {
         /// Milliseconds, from before the switch to the first good check.
         ms: u64,
     },
@@ -109,12 +109,12 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
             Vec::new()
         }
         Event::GoesDown(since_ms) => {
-            record.down_since_ms.get_or_insert(since_ms);
+            record.down_since.get_or_insert(since_ms);
             Vec::new()
         }
-        Event::StoodStill { ms } => {
-            record.down_since_ms = None;
-            record.stood_still_ms = Some(record.stood_still_ms.unwrap_or(0).saturating_add(ms));
+        Event::Downtime { ms } => {
+            record.down_since = None;
+            record.downtime_ms = Some(record.downtime_ms.unwrap_or(0).saturating_add(ms));
             Vec::new()
         }
         Event::Healthy => healthy(&mut record),
@@ -153,7 +153,7 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     record.counter = record.counter.max(counter);
     // Only the online key vouches for the window: without a bound, a stolen one could close a
     // device to every install for 136 years.
-    job.window_s = job.window_s.min(MAX_KEPT_S);
+    job.rollback_window_s = job.rollback_window_s.min(MAX_KEPT_S);
     match (&record.phase, job.action) {
         (Phase::Idle, _) => {}
         // Rollback while the old slot is kept: no download.
@@ -169,8 +169,8 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
         // The device is busy; the server repeats what still holds.
         _ => return Vec::new(),
     }
-    record.stood_still_ms = None;
-    record.down_since_ms = None;
+    record.downtime_ms = None;
+    record.down_since = None;
     if record
         .running()
         .is_some_and(|i| i.image == job.target.image)
@@ -412,7 +412,7 @@ fn window_passed(record: &mut Record, seconds: u32) -> Vec<Effect> {
             restarts,
         } => {
             let elapsed_s = elapsed_s.saturating_add(seconds);
-            if elapsed_s < job.window_s {
+            if elapsed_s < job.rollback_window_s {
                 record.phase = Phase::Probation {
                     job,
                     elapsed_s,
@@ -438,6 +438,6 @@ pub(super) const MAX_WINDOW_S: u32 = 2 * MAX_KEPT_S;
 fn keep_previous(record: &mut Record, seconds: u32) {
     if let Phase::Probation { job, elapsed_s, .. } = &mut record.phase {
         let until = elapsed_s.saturating_add(seconds.min(MAX_KEPT_S));
-        job.window_s = job.window_s.max(until.min(MAX_WINDOW_S));
+        job.rollback_window_s = job.rollback_window_s.max(until.min(MAX_WINDOW_S));
     }
 }

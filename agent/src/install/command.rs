@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 /// Bytes kept from the start of standard output, and from the end of the whole output of a failed
 /// command: that is where the error is.
@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// A command, its arguments, folder, environment and timeout.
 #[derive(Debug, Clone)]
 pub(crate) struct Call<'a> {
-    pub(crate) line: &'a Health,
+    pub(crate) line: &'a CommandLine,
     /// Arguments appended to those of the line.
     pub(crate) arguments: &'a [&'a str],
     pub(crate) folder: &'a Path,
@@ -38,7 +38,7 @@ pub(crate) enum Ended {
     Late(String),
 }
 
-/// Whether a program of this name can be started from a folder: below it, by its absolute path, or
+/// Returns whether a program of this name can be started from a folder: below it, by its absolute path, or
 /// from PATH.
 pub(crate) fn is_there(program: &str, folder: &Path) -> bool {
     if program.is_empty() {
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     fn run(script: &str, timeout_s: u32) -> Ended {
-        let line = Health {
+        let line = CommandLine {
             command: vec!["sh".into(), "-c".into(), script.into()],
             timeout_s,
         };

@@ -47,13 +47,13 @@ impl Executable {
         self.live.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Whether the live file has a slot's bytes. The medium is compared, not a note: a file that
+    /// Returns whether the live file has a slot's bytes. The medium is compared, not a note: a file that
     /// was replaced by hand is not ours, and becomes `.prev` at the next switch.
     fn is_live(&self, slot: SlotId) -> io::Result<bool> {
         self.holds(&self.live, slot)
     }
 
-    /// Whether a file has a slot's bytes.
+    /// Returns whether a file has a slot's bytes.
     fn holds(&self, file: &Path, slot: SlotId) -> io::Result<bool> {
         let open = |path: &Path| match self.fs.open(path, Open::Read) {
             Ok(file) => Ok(Some(file)),

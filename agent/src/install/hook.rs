@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_protocol::Image;
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 use super::artifact::image_of;
 use super::command::{Call, Ended};
@@ -29,7 +29,7 @@ pub trait Verbs: Send + Sync {
 #[derive(Debug, Clone)]
 pub(super) struct CommandVerbs {
     /// Command line and timeout of a verb.
-    pub(super) line: Health,
+    pub(super) line: CommandLine,
     /// Working directory.
     pub(super) folder: PathBuf,
 }
@@ -220,7 +220,7 @@ mod tests {
 
     fn verbs(script: &str) -> CommandVerbs {
         CommandVerbs {
-            line: Health {
+            line: CommandLine {
                 command: vec!["sh".into(), "-c".into(), script.into(), "hook".into()],
                 timeout_s: 2,
             },

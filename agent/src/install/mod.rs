@@ -78,7 +78,7 @@ pub trait Backend: Send + Sync {
     fn confirm(&self, _slot: SlotId) -> Result<(), SlotError> {
         Ok(())
     }
-    /// Whether there is anything in the place of a slot's version. Not whether it is whole: that
+    /// Returns whether there is anything in the place of a slot's version. Not whether it is whole: that
     /// takes reading all of it.
     fn is_there(&self, _slot: SlotId) -> bool {
         true
@@ -148,7 +148,7 @@ pub enum SlotError {
 }
 
 impl SlotError {
-    /// Whether the contents of a slot are damaged or were changed; false for a full or read-only
+    /// Returns whether the contents of a slot are damaged or were changed; false for a full or read-only
     /// disk, a file held by another program, or a command that fails.
     pub(crate) fn is_damage(&self) -> bool {
         let held = match self {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 use super::hook::CommandVerbs;
 use super::{Backend, Directory, Executable, Hook, Image, Own, SlotError};
@@ -29,14 +29,14 @@ pub enum BackendSettings {
         /// File or block device of slot b.
         b: PathBuf,
         /// Command that talks to the boot loader: `booted`, `next`, `set`, `confirm`.
-        boot: Health,
+        boot: CommandLine,
     },
     /// The agent's own program, started by `tidegate-guard`.
     Agent,
     /// A command that installs: `install`, `activate`, `current`, `confirm`, `remove`.
     Hook {
         /// The command.
-        command: Health,
+        command: CommandLine,
     },
 }
 
@@ -59,7 +59,7 @@ pub fn open(
     state: &Path,
     settings: &BackendSettings,
 ) -> Result<Arc<dyn Backend>, SlotError> {
-    let verbs = |line: &Health| CommandVerbs {
+    let verbs = |line: &CommandLine| CommandVerbs {
         line: line.clone(),
         folder: state.to_owned(),
     };
@@ -87,7 +87,7 @@ pub fn open(
     })
 }
 
-/// Whether two names lead to one file or device: names below `/dev/disk` are links.
+/// Returns whether two names lead to one file or device: names below `/dev/disk` are links.
 fn is_one_place(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     if a == b || real(a).is_some_and(|a| real(b) == Some(a)) {
@@ -120,7 +120,7 @@ mod tests {
             let settings = BackendSettings::Image {
                 a: a.clone(),
                 b: other.clone(),
-                boot: Health {
+                boot: CommandLine {
                     command: vec!["true".into()],
                     timeout_s: 1,
                 },

@@ -177,7 +177,7 @@ impl Device<'_> {
             deployment: DeploymentId::from_random([1; 16]),
             action: Action::Install,
             target: self.installed(&self.versions.new, "1.1.0"),
-            window_s: 60,
+            rollback_window_s: 60,
             again: false,
             switch_within_s: None,
             payloads: vec![payload],

@@ -227,7 +227,7 @@ static IMPOSSIBLE: LazyLock<Option<String>> = LazyLock::new(|| {
     tried.err()
 });
 
-/// Whether the power can be cut here; prints the reason if not.
+/// Returns whether the power can be cut here; prints the reason if not.
 fn possible() -> bool {
     let Some(why) = &*IMPOSSIBLE else {
         return true;

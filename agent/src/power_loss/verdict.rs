@@ -206,7 +206,7 @@ impl Device<'_> {
         }
     }
 
-    /// Whether a slot really holds these bytes.
+    /// Returns whether a slot really holds these bytes.
     pub(super) fn holds(&self, slot: SlotId, bytes: &[u8]) -> bool {
         let artifact = match self.sort {
             Sort::Image => self.root.join("images").join(slot.name()),

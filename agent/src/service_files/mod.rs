@@ -87,14 +87,14 @@ pub(crate) fn install(plan: &Plan) -> Result<String, String> {
         }
         write(&conf, &text, &mut said)?;
     }
-    let enrol_first = || {
+    let enroll_first = || {
         format!(
             "next    tidegate-agent enroll --state {} ..., then tidegate-agent install again",
             plan.state.display()
         )
     };
     let next = system::make(plan, &program, config.as_ref(), &mut said)?;
-    said.push(next.unwrap_or_else(enrol_first));
+    said.push(next.unwrap_or_else(enroll_first));
     Ok(said.join("\n") + "\n")
 }
 

@@ -184,7 +184,7 @@ fn systemctl(words: &[&str]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_trust::Health;
+    use tidegate_trust::CommandLine;
 
     use super::super::{install, uninstall};
     use super::*;
@@ -246,7 +246,7 @@ mod tests {
             unit.contains("ExecStart=\"/usr/bin/tidegate-guard\""),
             "{unit}"
         );
-        let command = Health {
+        let command = CommandLine {
             command: vec!["hook".into()],
             timeout_s: 1,
         };

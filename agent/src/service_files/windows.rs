@@ -145,7 +145,7 @@ fn stop() {
     let _ = run("net.exe", &["stop", NAME]);
 }
 
-/// Whether the service exists.
+/// Returns whether the service exists.
 fn exists() -> bool {
     control(&["query", NAME]).is_ok()
 }

@@ -191,9 +191,11 @@ async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
         .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
     if carried.format != CarriedReports::FORMAT {
         return Err(CliError::Failed(format!(
-            "{}: unsupported format {:?}",
+            "{}: has the format {:?}, and this version reads {:?}: run `tidegate-agent export` again \
+             with an agent of this version",
             file.display(),
-            carried.format
+            carried.format,
+            CarriedReports::FORMAT
         )));
     }
     let (device, count) = (carried.device, carried.reports.len());

@@ -229,7 +229,7 @@ fn describe(d: &DeviceView) -> String {
         ("state", d.state.clone().unwrap_or_else(|| "idle".into())),
         (
             "window",
-            d.window_left_s
+            d.rollback_window_left_s
                 .map_or_else(|| "-".into(), |s| format!("{s} s left")),
         ),
         ("kept from", d.quarantine.join(", ")),

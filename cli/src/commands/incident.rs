@@ -76,7 +76,7 @@ async fn keep(context: &Context, api: &Api, id: &str, body: &KeepBody) -> Result
         let rows = list.iter().map(|r| {
             [
                 r.id.clone(),
-                format!("{} s", r.window_s),
+                format!("{} s", r.rollback_window_s),
                 format!("{} s", r.extended_s),
                 if r.frozen { "frozen" } else { "-" }.into(),
                 r.tally.probation.to_string(),

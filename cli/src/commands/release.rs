@@ -11,7 +11,7 @@ use tidegate_server::http::dto::{
     ArtifactBody, ArtifactView, BlobView, EolBody, PayloadView, ProductBody, ProductView,
     PromoteBody, ReleaseBody, ReleaseView,
 };
-use tidegate_trust::{Health, ImageFacts, ImagePath, RoleName};
+use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
 
 use super::{Context, signing};
 use crate::api::Api;
@@ -288,7 +288,7 @@ async fn publish(context: &Context, api: &Api, args: PublishArgs) -> Result<(), 
         min_agent: args.min_agent.as_deref().map(parse).transpose()?,
         stepping_stone: args.stepping_stone,
         allow_rollback: !args.no_rollback,
-        health: args.health_cmd.as_ref().map(|command| Health {
+        health: args.health_cmd.as_ref().map(|command| CommandLine {
             command: command.split_whitespace().map(str::to_owned).collect(),
             timeout_s: u32::try_from(args.health_timeout.as_secs()).unwrap_or(u32::MAX),
         }),
@@ -325,7 +325,7 @@ pub(crate) struct Publication {
     pub(crate) min_agent: Option<Version>,
     pub(crate) stepping_stone: bool,
     pub(crate) allow_rollback: bool,
-    pub(crate) health: Option<Health>,
+    pub(crate) health: Option<CommandLine>,
     /// [`ImageFacts::TAR`] or [`ImageFacts::RAW`].
     pub(crate) format: &'static str,
 }

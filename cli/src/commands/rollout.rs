@@ -235,7 +235,7 @@ async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
         batch: args.batch.clone().filter(|_| args.preset.is_some()),
         policy: policy(&args.policy)?,
         unknown: std::collections::BTreeMap::new(),
-        window_s: Some(seconds(args.rollback_window)),
+        rollback_window_s: Some(seconds(args.rollback_window)),
         max_attempts: Some(args.max_attempts),
         timeout_s: Some(seconds(args.timeout)),
         dry_run: args.dry_run,

@@ -12,7 +12,7 @@ use tidegate_server::http::dto::{
     DeploymentView, DeviceView, EventView, JoinTokenBody, JoinTokenView, OrderBody, PolicyBody,
     PromoteBody, ReleaseView, RolloutBody, RolloutView, WaveBody,
 };
-use tidegate_trust::Health;
+use tidegate_trust::CommandLine;
 
 use crate::api::Api;
 use crate::args::{DemoArgs, Format};
@@ -78,7 +78,7 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
         ));
     }
 
-    let agents = enrol(args.devices, &api, &server.url, dir, &versions[0]).await?;
+    let agents = enroll(args.devices, &api, &server.url, dir, &versions[0]).await?;
     say(&format!(
         "{} devices joined in {}, each on 1.0.0",
         agents.len(),
@@ -145,7 +145,7 @@ async fn publish(api: &Api, keys: &Access, version: &str, tree: &Path) -> Result
         min_agent: None,
         stepping_stone: false,
         allow_rollback: true,
-        health: Some(Health {
+        health: Some(CommandLine {
             command: vec!["health.sh".into()],
             timeout_s: 20,
         }),
@@ -162,7 +162,7 @@ async fn publish(api: &Api, keys: &Access, version: &str, tree: &Path) -> Result
     Ok(())
 }
 
-async fn enrol(
+async fn enroll(
     devices: u32,
     api: &Api,
     url: &str,
@@ -189,7 +189,7 @@ async fn enrol(
         agents.add(&name, region);
     }
     agents
-        .enrol(url, &token.token, PRODUCT, tree, version)
+        .enroll(url, &token.token, PRODUCT, tree, version)
         .await?;
     agents.run()?;
     Ok(agents)
@@ -198,7 +198,7 @@ async fn enrol(
 async fn start(
     api: &Api,
     release: &str,
-    window_s: u32,
+    rollback_window_s: u32,
     on_breach: &str,
 ) -> Result<RolloutView, CliError> {
     let body = RolloutBody {
@@ -222,7 +222,7 @@ async fn start(
             ..PolicyBody::default()
         },
         unknown: BTreeMap::new(),
-        window_s: Some(window_s),
+        rollback_window_s: Some(rollback_window_s),
         max_attempts: None,
         timeout_s: None,
         dry_run: false,

@@ -136,7 +136,7 @@ impl Agents {
     }
 
     /// Enrolls each device, on a version that it has already installed.
-    pub(super) async fn enrol(
+    pub(super) async fn enroll(
         &self,
         url: &str,
         token: &str,
@@ -167,7 +167,7 @@ impl Agents {
                     }
                     let text = String::from_utf8_lossy(&output.stderr).into_owned();
                     Err(CliError::Failed(format!(
-                        "{} did not enrol: {text}",
+                        "{} did not enroll: {text}",
                         device.name
                     )))
                 }

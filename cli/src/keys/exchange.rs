@@ -154,7 +154,7 @@ impl Offline {
     }
 }
 
-/// Whether the server needs the file of `role` for the file of `to`: because it vouches for it, or
+/// Returns whether the server needs the file of `role` for the file of `to`: because it vouches for it, or
 /// because both are channels of one product, which are delegated together.
 fn belongs(role: &str, to: &str) -> bool {
     let product = |role: &str| role.rsplit_once('-').map(|(product, _)| product.to_owned());

@@ -105,18 +105,18 @@ pub(crate) fn make(
     Ok(holder)
 }
 
-/// Whether a holder's private keys are in this folder, or in a token that it names.
+/// Returns whether a holder's private keys are in this folder, or in a token that it names.
 pub(crate) fn is_here(dir: &Path, name: &str) -> bool {
     private_path(dir, name).exists() || token_path(dir, name).exists()
 }
 
-/// Whether a holder's private keys are written in the clear.
+/// Returns whether a holder's private keys are written in the clear.
 pub(crate) fn lies_open(dir: &Path, name: &str) -> Result<bool, CliError> {
     let text = super::read_if_there(&private_path(dir, name))?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&text).contains("BEGIN PRIVATE KEY"))
 }
 
-/// Whether others on this machine may read a holder's private keys.
+/// Returns whether others on this machine may read a holder's private keys.
 pub(crate) fn others_may_read(dir: &Path, name: &str) -> bool {
     #[cfg(unix)]
     {

@@ -152,7 +152,7 @@ impl Offline {
         Ok(offline)
     }
 
-    /// Whether a role file was validly signed under delegations that were in force here before.
+    /// Returns whether a role file was validly signed under delegations that were in force here before.
     fn was_good(&self, file: &UploadedFile) -> Result<bool, CliError> {
         let Some((newest, root)) = self.repository.root() else {
             return Ok(false);
@@ -342,7 +342,7 @@ impl Offline {
         Ok(signed)
     }
 
-    /// Whether a holder whose keys are here may sign a role.
+    /// Returns whether a holder whose keys are here may sign a role.
     pub(crate) fn may_sign(&self, role: &str) -> Result<bool, CliError> {
         let quorum = self.quorum(role)?;
         for name in holder::all_here(&self.access.dir)? {

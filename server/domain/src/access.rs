@@ -41,7 +41,7 @@ tidegate_protocol::words!(Need("need") {
 });
 
 impl Role {
-    /// Whether the role has the right.
+    /// Returns whether the role has the right.
     pub fn may(self, need: Need) -> bool {
         match need {
             Need::Read => true,

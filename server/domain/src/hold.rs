@@ -20,7 +20,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Whether it keeps a device from a release.
+    /// Returns whether it keeps a device from a release.
     pub fn blocks(&self, release: &Version, device: Facts<'_>) -> bool {
         self.release.as_ref().is_none_or(|r| r == release) && self.selector.matches(device)
     }

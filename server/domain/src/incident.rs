@@ -34,7 +34,7 @@ pub enum Standing {
     /// On the new version, rollback window over: returns to the kept slot if it still holds the old
     /// version, else by a download.
     OutsideWindow,
-    /// On its way back.
+    /// Returning.
     Returning,
     /// Back on the old version.
     Returned,
@@ -91,7 +91,7 @@ pub struct Sheet {
     pub inside_window: u64,
     /// On the release, with the old version gone.
     pub outside_window: u64,
-    /// On their way back.
+    /// Returning.
     pub returning: u64,
     /// Rolled back by order.
     pub returned: u64,

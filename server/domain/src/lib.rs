@@ -73,7 +73,7 @@ impl BasisPoints {
         u64::try_from(product.div_ceil(10_000)).unwrap_or(u64::MAX)
     }
 
-    /// Whether `part` of `whole` is more than this share.
+    /// Returns whether `part` of `whole` is more than this share.
     pub fn is_exceeded_by(self, part: u64, whole: u64) -> bool {
         u128::from(part) * 10_000 > u128::from(whole) * u128::from(self.0)
     }

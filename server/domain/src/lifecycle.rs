@@ -47,7 +47,7 @@ pub enum LifecycleRefusal {
 pub struct ReleaseStanding {
     /// Its stage.
     pub stage: Stage,
-    /// For each artifact, its platform and the channels whose offline role lists it.
+    /// Platform of each artifact and the channels whose offline role lists it.
     pub artifacts: Vec<(String, Vec<Channel>)>,
 }
 

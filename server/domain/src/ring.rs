@@ -70,7 +70,7 @@ impl Frontier {
         Self(place.0 + 1)
     }
 
-    /// Whether a place is admitted.
+    /// Returns whether a place is admitted.
     pub fn admits(self, place: Place) -> bool {
         place.0 < self.0
     }

@@ -55,7 +55,7 @@ impl Selector {
         }
     }
 
-    /// Whether it selects a device. A device without the label does not have the value, so it
+    /// Returns whether it selects a device. A device without the label does not have the value, so it
     /// fails `=` and passes `!=`.
     pub fn matches(&self, facts: Facts<'_>) -> bool {
         self.conditions.iter().all(|condition| {

@@ -121,7 +121,7 @@ pub fn order<T>(
     open.into_iter().map(|(_, _, _, what)| what).collect()
 }
 
-/// Whether a delta may still be used: a device runs its source image, or one may yet come to run it
+/// Returns whether a delta may still be used: a device runs its source image, or one may yet come to run it
 /// and the target is still offered. `living` tells whether an image belongs to a release that is
 /// neither at its end of life nor withdrawn. A device on the source is enough by itself: a target
 /// at its end of life may still be a stepping stone for it.

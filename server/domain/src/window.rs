@@ -74,7 +74,7 @@ impl Window {
         })
     }
 
-    /// Whether it is open at an instant.
+    /// Returns whether it is open at an instant.
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.since_opening(self.wall(now).0).is_some()
     }
@@ -197,7 +197,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Whether there is any window at all.
+    /// Returns whether there is any window at all.
     pub fn is_empty(&self) -> bool {
         self.general.is_none() && self.by_region.is_empty()
     }
@@ -207,7 +207,7 @@ impl Windows {
         self.by_region.get(region).or(self.general.as_ref())
     }
 
-    /// Whether the window of any of `regions` is open, or of any region at all if it is empty.
+    /// Returns whether the window of any of `regions` is open, or of any region at all if it is empty.
     pub fn any_open(&self, regions: &[Region], now: Timestamp) -> bool {
         let mut windows: Vec<Option<&Window>> = regions.iter().map(|r| self.of(r)).collect();
         if windows.is_empty() {

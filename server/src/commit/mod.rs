@@ -211,7 +211,7 @@ impl App {
         if touches.plan {
             self.fleet.reload_plan(&self.db).await?;
         } else if touches.permits {
-            self.fleet.reload_rooms(&self.db).await?;
+            self.fleet.reload_permits(&self.db).await?;
         }
         if touches.access {
             self.access.reload(&self.db).await?;

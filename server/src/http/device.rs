@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, Enrol, KeyChange, NONCE_HEADER, ProblemCode, ReportBatch,
+    CheckIn, CheckInAnswer, Enroll, KeyChange, NONCE_HEADER, ProblemCode, ReportBatch,
     ReportsAccepted, SessionRequest,
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
@@ -88,7 +88,7 @@ fn unread(error: &BytesRejection) -> Response {
 #[utoipa::path(post, path = "/device/v1/enroll", tag = "device", request_body = Object,
     responses((status = 200, description = "Id, region, channel and the pinned root", body = Object),
               (status = 401, description = "Sign with the nonce of this answer")))]
-pub(crate) async fn enrol(
+pub(crate) async fn enroll(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
@@ -103,7 +103,7 @@ pub(crate) async fn enrol(
         &uri,
         &headers,
         &body,
-        async |request: Enrol, signer| app.enrol(&request, &signer).await,
+        async |request: Enroll, signer| app.enroll(&request, &signer).await,
     )
     .await
 }

@@ -26,7 +26,7 @@ async fn look(app: &App, id: DeviceId) -> Result<DeviceView, ServiceError> {
     let plan = app.fleet.plan();
     let state = entry.lock();
     let now = app.now();
-    let places = |rollout| app.fleet.places(rollout);
+    let places = |rollout| app.fleet.permits_left(rollout);
     let reason = state.decide(&plan, &places, now, &mut ()).reason;
     let online = state.device.last_seen >= now.minus(app.settings.devices.offline_after());
     Ok(DeviceView::new(&state, &reason, online))
@@ -201,7 +201,10 @@ pub(crate) async fn create_join_token(
     }
     let valid = body.valid_s.unwrap_or(86_400);
     if !(60..=365 * 86_400).contains(&valid) {
-        return Err(ServiceError::invalid("valid_s: must be 60 to 31536000 (one minute to one year)").into());
+        return Err(ServiceError::invalid(
+            "valid_s: must be 60 to 31536000 (one minute to one year)",
+        )
+        .into());
     }
     let new = NewJoinToken {
         product: parse(&body.product)?,

@@ -94,9 +94,7 @@ pub(crate) async fn keep_previous(
 ) -> ApiResult<Json<RolloutView>> {
     let reason = needed_reason(&body.reason)?;
     if body.seconds == 0 && body.frozen.is_none() {
-        return Err(
-            ServiceError::invalid("give a number of seconds, or set frozen").into(),
-        );
+        return Err(ServiceError::invalid("give a number of seconds, or set frozen").into());
     }
     let ordered = app
         .keep_longer(&by, parse(&id)?, body.seconds, body.frozen, &reason)

@@ -126,7 +126,7 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(operators::whoami))
         .routes(routes!(operators::list, operators::create))
         .routes(routes!(operators::revoke))
-        .routes(routes!(device::enrol))
+        .routes(routes!(device::enroll))
         .routes(routes!(device::session))
         .routes(routes!(device::change_key))
         .routes(routes!(device::check_in))
@@ -170,10 +170,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     limited
         .merge(unlimited)
         .fallback(|| async {
-            ApiError(ServiceError::refuse(
-                ProblemCode::NotFound,
-                "no such path",
-            ))
+            ApiError(ServiceError::refuse(ProblemCode::NotFound, "no such path"))
         })
         .method_not_allowed_fallback(|| async {
             let text = "this path does not support this method";

@@ -156,7 +156,7 @@ fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
         version,
         waves,
         policy: policy.policy()?,
-        window_s: body.window_s.unwrap_or(1_800),
+        rollback_window_s: body.rollback_window_s.unwrap_or(1_800),
         max_attempts: body.max_attempts.unwrap_or(10),
         timeout_s: body.timeout_s.unwrap_or(86_400),
     })

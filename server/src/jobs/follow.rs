@@ -41,7 +41,7 @@ impl App {
                     Some(Topic::Release | Topic::Rollout | Topic::Trust) => {
                         touches.plan |= self.fleet.plan_lacks(event.seq);
                     }
-                    Some(Topic::Pace) => touches.permits |= self.fleet.rooms_lack(event.seq),
+                    Some(Topic::Pace) => touches.permits |= self.fleet.permits_lack(event.seq),
                     Some(Topic::Access) => touches.access = true,
                     Some(Topic::Device | Topic::Deployment) => devices.extend(event.device),
                     Some(Topic::Incident) | None => {}

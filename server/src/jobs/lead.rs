@@ -59,7 +59,10 @@ pub(super) async fn run(app: Arc<App>) {
             if now >= next_statistics {
                 next_statistics = now.plus(STATISTICS);
                 let refreshed = app.db.refresh_statistics().await;
-                super::log("refreshing the database statistics", refreshed.map_err(Into::into));
+                super::log(
+                    "refreshing the database statistics",
+                    refreshed.map_err(Into::into),
+                );
             }
             if now >= next_sign {
                 // A restart signs again, which is harmless: versions only rise.

@@ -80,7 +80,7 @@ impl App {
             by_hand: policy.by_hand,
             released: rollout.released as usize,
             reach: self.reach(),
-            rollback_window: Duration::from_secs(u64::from(rollout.window_s)),
+            rollback_window: Duration::from_secs(u64::from(rollout.rollback_window_s)),
             deadline: policy.deadline,
         }
     }

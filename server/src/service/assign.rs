@@ -18,7 +18,7 @@ pub(super) struct Task {
     pub(super) deployment: DeploymentId,
     pub(super) release: Version,
     pub(super) action: Action,
-    pub(super) window_s: u32,
+    pub(super) rollback_window_s: u32,
     pub(super) switch_within_s: Option<u32>,
 }
 
@@ -70,7 +70,7 @@ impl App {
                 nonce: request.nonce.clone(),
                 action: task.action,
                 deployment: task.deployment,
-                window_s: task.window_s,
+                rollback_window_s: task.rollback_window_s,
                 switch_within_s: task.switch_within_s,
                 again: device.lifted.contains(&task.release),
                 payloads: payloads(plan, artifact.image.sha256, request, deltas_only),

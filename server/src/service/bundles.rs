@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidegate_domain::event::Event;
 use tidegate_domain::selector::{Facts, Selector};
 use tidegate_protocol::{
-    Abilities, CheckIn, DeviceId, Encoding, Explained, ReportBatch, ReportsAccepted, RolloutId,
+    Abilities, CheckIn, DeviceId, Encoding, Explained, Format, ReportBatch, ReportsAccepted,
+    RolloutId,
 };
 use tidegate_trust::lifetime::CARRIED_MAX;
 
@@ -101,6 +102,7 @@ impl App {
         let device = &state.device;
         let now = u64::try_from(self.now().as_micros() / 1_000).unwrap_or(0);
         CheckIn {
+            format: Format::CURRENT,
             nonce: hex::encode(random::bytes::<32>()),
             counter: now.saturating_sub(1),
             wait: 0,

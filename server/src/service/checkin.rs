@@ -16,7 +16,7 @@ use super::ServiceError;
 use super::access::Operator;
 use super::assign::{self, Task};
 use super::fleet::DeviceEntry;
-use super::room::{Place, Room};
+use super::permits::{Permit, Permits};
 use crate::app::App;
 use crate::commit::group::{Write, Written};
 
@@ -25,7 +25,7 @@ struct Answered {
     answer: CheckInAnswer,
     news: bool,
     again: Option<Timestamp>,
-    room: Option<Arc<Room>>,
+    permits: Option<Arc<Permits>>,
 }
 
 impl Answered {
@@ -35,7 +35,7 @@ impl Answered {
             answer,
             news,
             again: None,
-            room: None,
+            permits: None,
         }
     }
 }
@@ -56,8 +56,11 @@ impl App {
         device: DeviceId,
         request: &CheckIn,
     ) -> Result<CheckInAnswer, ServiceError> {
+        super::session::require_format(request.format)?;
         if request.nonce.len() != 64 || !request.nonce.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(ServiceError::invalid("nonce: must be 32 bytes in hexadecimal"));
+            return Err(ServiceError::invalid(
+                "nonce: must be 32 bytes in hexadecimal",
+            ));
         }
         let entry = self
             .fleet
@@ -79,7 +82,7 @@ impl App {
                 answer,
                 news,
                 again,
-                room,
+                permits,
             } = self.answer(device, &entry, request).await?;
             // A person changed something about this device: let it check in again with fresh facts.
             if news || about_it || self.stopping.is_cancelled() {
@@ -95,8 +98,8 @@ impl App {
                 .map(|at| tokio::time::Instant::now() + at.since(self.now()))
                 .filter(|moment| *moment < deadline);
             let freed = async {
-                match &room {
-                    Some(room) => room.freed.notified().await,
+                match &permits {
+                    Some(permits) => permits.freed.notified().await,
                     None => std::future::pending().await,
                 }
             };
@@ -183,16 +186,16 @@ impl App {
         let keep = self.keep_previous(entry, request);
         for _ in 0..TRIES {
             let plan = self.fleet.plan();
-            let places = |rollout| self.fleet.places(rollout);
-            let decision = entry.lock().decide(&plan, &places, self.now(), &mut ());
+            let left = |rollout| self.fleet.permits_left(rollout);
+            let decision = entry.lock().decide(&plan, &left, self.now(), &mut ());
             reason = decision.reason.clone();
             let (mut again, rollout) = (decision.again, decision.rollout);
             let Some(task) = self.act(by, device, decision).await? else {
                 continue;
             };
             let (task, cancel) = match task {
-                Next::Nothing | Next::NoRoom => {
-                    if matches!(task, Next::NoRoom) {
+                Next::Nothing | Next::NoPermit => {
+                    if matches!(task, Next::NoPermit) {
                         reason = Reason::PaceLimit.into();
                     }
                     let waits = reason.code == Reason::PaceLimit;
@@ -200,7 +203,9 @@ impl App {
                         answer: self.plain(reason, again, keep),
                         // A longer window is sent once; a frozen one is sent again in time.
                         news: keep.is_some(),
-                        room: rollout.filter(|_| waits).and_then(|r| self.fleet.room(r)),
+                        permits: rollout
+                            .filter(|_| waits)
+                            .and_then(|r| self.fleet.permits(r)),
                         again: again.take(),
                     });
                 }
@@ -231,7 +236,7 @@ impl App {
                 answer,
                 news: true,
                 again: None,
-                room: None,
+                permits: None,
             });
         }
         Ok(Answered::nothing(self.plain(reason, None, keep)))
@@ -264,7 +269,7 @@ impl App {
     /// Time for which a device in its rollback window should keep the previous version, in seconds;
     /// `None` if that is no longer than it knows.
     fn keep_previous(&self, entry: &DeviceEntry, request: &CheckIn) -> Option<u32> {
-        let left = request.deployment?.window_left_s?;
+        let left = request.deployment?.rollback_window_left_s?;
         let plan = self.fleet.plan();
         let state = entry.lock();
         let (rollout, deployment) = state
@@ -280,7 +285,7 @@ impl App {
             return None;
         }
         let ends = deployment.updated_at.plus(Duration::from_secs(
-            u64::from(rollout.window_s) + u64::from(rollout.extended_s),
+            u64::from(rollout.rollback_window_s) + u64::from(rollout.extended_s),
         ));
         let due = u32::try_from(ends.since(self.now()).as_secs()).unwrap_or(u32::MAX);
         // The device counts in whole seconds and rounds down.
@@ -300,46 +305,46 @@ impl App {
             Verdict::Repeat {
                 deployment,
                 leg,
-                window_s,
+                rollback_window_s,
                 switch_within_s,
                 ..
             } => Some(Next::Task(Task {
                 deployment,
                 release: leg,
                 action: Action::Install,
-                window_s,
+                rollback_window_s,
                 switch_within_s,
             })),
             Verdict::Offer(offer) => {
-                let mut place = None;
+                let mut permit = None;
                 if offer.retry_of.is_none() {
-                    let room = self.fleet.room(offer.rollout);
-                    place = room.and_then(|room| room.take());
-                    if place.is_none() {
-                        return Ok(Some(Next::NoRoom));
+                    let permits = self.fleet.permits(offer.rollout);
+                    permit = permits.and_then(|permits| permits.take());
+                    if permit.is_none() {
+                        return Ok(Some(Next::NoPermit));
                     }
                 }
                 let task = Task {
                     deployment: DeploymentId::from_random([0; 16]),
                     release: offer.leg.clone(),
                     action: Action::Install,
-                    window_s: offer.window_s,
+                    rollback_window_s: offer.rollback_window_s,
                     switch_within_s: offer.switch_within_s,
                 };
                 let offer = Write::Offer(Box::new(offer));
                 let written = self.write(by, device, offer).await?;
                 // The permit is used up: the write was counted, or the permits are reloaded.
-                place.into_iter().for_each(Place::keep);
+                permit.into_iter().for_each(Permit::keep);
                 match written {
                     Written::Offered(deployment) => Some(Next::Task(Task { deployment, ..task })),
-                    Written::NoRoom => {
-                        self.fleet.reload_rooms(&self.db).await?;
-                        Some(Next::NoRoom)
+                    Written::NoPermit => {
+                        self.fleet.reload_permits(&self.db).await?;
+                        Some(Next::NoPermit)
                     }
                     Written::Outdated | Written::Acknowledged(_) | Written::Done => {
                         // Another replica was faster: catch up before deciding again.
                         self.follow_events().await?;
-                        self.fleet.reload_rooms(&self.db).await?;
+                        self.fleet.reload_permits(&self.db).await?;
                         self.fleet.reload_device(&self.db, device).await?;
                         None
                     }
@@ -379,7 +384,7 @@ impl App {
                     deployment,
                     release: to,
                     action,
-                    window_s: 0,
+                    rollback_window_s: 0,
                     switch_within_s: None,
                 }))
             }
@@ -412,7 +417,7 @@ pub(super) fn revoked() -> ServiceError {
 
 enum Next {
     Nothing,
-    NoRoom,
+    NoPermit,
     Cancel(DeploymentId),
     Task(Task),
 }

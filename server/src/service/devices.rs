@@ -8,7 +8,7 @@ use tidegate_domain::admission::Step;
 use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::ring::Ring;
 use tidegate_protocol::{
-    Battery, Channel, DeviceId, Enrol, Enrolled, Explained, JoinTokenId, Label, ProblemCode,
+    Battery, Channel, DeviceId, Enroll, Enrolled, Explained, JoinTokenId, Label, ProblemCode,
     ProductName, Region, Sha256, Version,
 };
 use tidegate_trust::http_signature::Signer;
@@ -120,7 +120,12 @@ impl App {
 
     /// Enrolls a device. A device that repeats its request (because the answer was lost) gets the
     /// id it already has, and the token is not used twice.
-    pub async fn enrol(&self, request: &Enrol, signer: &Signer) -> Result<Enrolled, ServiceError> {
+    pub async fn enroll(
+        &self,
+        request: &Enroll,
+        signer: &Signer,
+    ) -> Result<Enrolled, ServiceError> {
+        super::session::require_format(request.format)?;
         if request.public_key != signer.key.to_string() {
             return Err(ServiceError::refuse(
                 ProblemCode::Unauthenticated,
@@ -186,7 +191,7 @@ impl App {
         .await
     }
 
-    fn new_device(&self, request: &Enrol, row: &JoinRow) -> Result<Device, ServiceError> {
+    fn new_device(&self, request: &Enroll, row: &JoinRow) -> Result<Device, ServiceError> {
         let refused = |text: String| ServiceError::refuse(ProblemCode::TokenRefused, text);
         if request.product != row.product {
             return Err(refused(format!("the token is for product {}", row.product)));
@@ -374,14 +379,15 @@ impl App {
         let entry = self.device(id).await?;
         let plan = self.fleet.plan();
         let mut steps = Vec::new();
-        let places = |rollout| self.fleet.places(rollout);
+        let places = |rollout| self.fleet.permits_left(rollout);
         let state = entry.lock();
         let now = self.now();
         let mut decision = state.decide(&plan, &places, now, &mut steps);
         let heard = state.device.last_seen;
         if heard < now.minus(self.settings.devices.offline_after()) {
             // The decision alone does not explain why nothing happens on an offline device.
-            let found = format!("not heard from since {heard}: it gets its orders at its next check-in");
+            let found =
+                format!("not heard from since {heard}: it gets its orders at its next check-in");
             let detail = [decision.reason.detail.as_str(), found.as_str()];
             let said: Vec<&str> = detail.into_iter().filter(|d| !d.is_empty()).collect();
             decision.reason = Explained::new(decision.reason.code, said.join("; "));

@@ -81,7 +81,7 @@ impl ServiceError {
         }
     }
 
-    /// Whether this is a failure of the server, to be logged.
+    /// Returns whether this is a failure of the server, to be logged.
     pub fn is_internal(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Blob(_))
     }

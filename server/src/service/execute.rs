@@ -179,7 +179,7 @@ impl App {
                         product,
                         rollout: id,
                         granted: *granted,
-                        room: granted.saturating_sub(view.progress.exposed),
+                        permits: granted.saturating_sub(view.progress.exposed),
                     };
                     return Ok(Done::by(&Actor::Planner, (), [event]));
                 }

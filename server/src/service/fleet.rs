@@ -15,8 +15,8 @@ use tidegate_protocol::{
 use tokio::sync::{Notify, watch};
 
 use super::aggregate::Quiet;
+use super::permits::Permits;
 use super::plan::PlanSnapshot;
-use super::room::Room;
 use crate::store::devices::{self, Device};
 use crate::store::{Db, StoreError, aggregates, deployments, events};
 
@@ -24,7 +24,7 @@ use crate::store::{Db, StoreError, aggregates, deployments, events};
 pub struct Fleet {
     devices: RwLock<HashMap<DeviceId, Arc<DeviceEntry>>>,
     plan: ArcSwap<PlanSnapshot>,
-    rooms: ArcSwap<BTreeMap<RolloutId, Arc<Room>>>,
+    permits: ArcSwap<BTreeMap<RolloutId, Arc<Permits>>>,
     /// Devices taking an update or in their rollback window, whose silence matters.
     watched: Mutex<BTreeSet<DeviceId>>,
     reloading: tokio::sync::Mutex<()>,
@@ -33,7 +33,7 @@ pub struct Fleet {
     version: watch::Sender<u64>,
     /// Number of the newest event contained in the plan, and in the permits.
     plan_at: AtomicI64,
-    rooms_at: AtomicI64,
+    permits_at: AtomicI64,
 }
 
 /// Number of devices that can be reloaded at the same time.
@@ -166,25 +166,25 @@ impl Fleet {
                 )
             })
             .collect();
-        let rooms = plan
+        let permits = plan
             .progress
             .iter()
             .map(|(id, progress)| {
-                let room = Room::default();
-                room.set(progress.room());
-                (*id, Arc::new(room))
+                let permits = Permits::default();
+                permits.set(progress.permits());
+                (*id, Arc::new(permits))
             })
             .collect();
         Ok(Self {
             devices: RwLock::new(devices),
             plan: ArcSwap::from_pointee(plan),
-            rooms: ArcSwap::from_pointee(rooms),
+            permits: ArcSwap::from_pointee(permits),
             watched: Mutex::new(watched),
             reloading_devices: [const { tokio::sync::Mutex::const_new(()) }; RELOADS],
             reloading: tokio::sync::Mutex::default(),
             version: watch::Sender::new(0),
             plan_at: AtomicI64::new(head),
-            rooms_at: AtomicI64::new(head),
+            permits_at: AtomicI64::new(head),
         })
     }
 
@@ -213,61 +213,61 @@ impl Fleet {
         let head = events::head(&mut tx).await?;
         let plan = PlanSnapshot::load(&mut tx).await?;
         drop(tx);
-        self.set_rooms(&plan.progress);
+        self.set_permits(&plan.progress);
         self.plan.store(Arc::new(plan));
         self.plan_at.store(head, Ordering::Relaxed);
-        self.rooms_at.store(head, Ordering::Relaxed);
+        self.permits_at.store(head, Ordering::Relaxed);
         self.version.send_modify(|version| *version += 1);
         Ok(())
     }
 
     /// Reloads the permits only: grants come often.
-    pub async fn reload_rooms(&self, db: &Db) -> Result<(), StoreError> {
+    pub async fn reload_permits(&self, db: &Db) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
         let mut tx = db.read().await?;
         let head = events::head(&mut tx).await?;
         let progress = aggregates::progress(&mut tx).await?;
         drop(tx);
-        self.set_rooms(&progress);
-        self.rooms_at.store(head, Ordering::Relaxed);
+        self.set_permits(&progress);
+        self.permits_at.store(head, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Whether the plan was loaded before this event was written.
+    /// Returns whether the plan was loaded before this event was written.
     pub fn plan_lacks(&self, seq: i64) -> bool {
         self.plan_at.load(Ordering::Relaxed) < seq
     }
 
-    /// Whether the permits were loaded before this event was written.
-    pub fn rooms_lack(&self, seq: i64) -> bool {
-        self.rooms_at.load(Ordering::Relaxed) < seq
+    /// Returns whether the permits were loaded before this event was written.
+    pub fn permits_lack(&self, seq: i64) -> bool {
+        self.permits_at.load(Ordering::Relaxed) < seq
     }
 
-    fn set_rooms(&self, progress: &BTreeMap<RolloutId, Progress>) {
-        let rooms = self.rooms.load();
-        if progress.keys().any(|id| !rooms.contains_key(id)) {
-            let mut grown = BTreeMap::clone(&rooms);
+    fn set_permits(&self, progress: &BTreeMap<RolloutId, Progress>) {
+        let permits = self.permits.load();
+        if progress.keys().any(|id| !permits.contains_key(id)) {
+            let mut grown = BTreeMap::clone(&permits);
             for id in progress.keys() {
                 grown.entry(*id).or_default();
             }
-            self.rooms.store(Arc::new(grown));
+            self.permits.store(Arc::new(grown));
         }
-        let rooms = self.rooms.load();
+        let permits = self.permits.load();
         for (id, progress) in progress {
-            if let Some(room) = rooms.get(id) {
-                room.set(progress.room());
+            if let Some(found) = permits.get(id) {
+                found.set(progress.permits());
             }
         }
     }
 
     /// Permits of a rollout.
-    pub fn room(&self, rollout: RolloutId) -> Option<Arc<Room>> {
-        self.rooms.load().get(&rollout).cloned()
+    pub fn permits(&self, rollout: RolloutId) -> Option<Arc<Permits>> {
+        self.permits.load().get(&rollout).cloned()
     }
 
     /// Number of permits left in a rollout.
-    pub fn places(&self, rollout: RolloutId) -> u64 {
-        self.rooms
+    pub fn permits_left(&self, rollout: RolloutId) -> u64 {
+        self.permits
             .load()
             .get(&rollout)
             .map_or(0, |room| room.left())
@@ -300,7 +300,7 @@ impl Fleet {
             .len()
     }
 
-    /// Whether there is no device.
+    /// Returns whether there is no device.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

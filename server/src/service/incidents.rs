@@ -296,7 +296,7 @@ impl App {
             .iter()
             .filter(|(id, _)| incident.rollouts.contains(id))
             .map(|(id, (r, _))| {
-                let seconds = u64::from(r.window_s) + u64::from(r.extended_s);
+                let seconds = u64::from(r.rollback_window_s) + u64::from(r.extended_s);
                 (*id, Duration::from_secs(seconds))
             })
             .collect();
@@ -431,7 +431,7 @@ fn opened_event(incident: &Incident) -> Event {
     }
 }
 
-/// Whether the rollout no longer offers anything, so that single devices can be sent back without
+/// Returns whether the rollout no longer offers anything, so that single devices can be sent back without
 /// halting it.
 fn selective(rollout: &Rollout, order: RolloutEvent) -> bool {
     order == RolloutEvent::Halt

@@ -194,7 +194,7 @@ pub(super) fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan 
             })
             .collect(),
         max_attempts: rollout.max_attempts,
-        window_s: rollout.window_s,
+        rollback_window_s: rollout.rollback_window_s,
         windows: rollout.policy.windows.clone(),
         ramp: RAMP,
         deadline: rollout.policy.deadline,

@@ -71,7 +71,9 @@ pub fn find(name: &str) -> Result<Preset, ServiceError> {
     all.into_iter()
         .find(|(n, _)| *n == name)
         .map(|(_, preset)| preset)
-        .ok_or_else(|| ServiceError::invalid(format!("there is no preset {name:?}; available: {names}")))
+        .ok_or_else(|| {
+            ServiceError::invalid(format!("there is no preset {name:?}; available: {names}"))
+        })
 }
 
 impl Preset {

@@ -24,7 +24,7 @@ impl App {
         let write = Write::Reports(batch.reports);
         match self.writer.write(actor, device, write).await? {
             Written::Acknowledged(acknowledged) => Ok(ReportsAccepted { acknowledged }),
-            Written::Offered(_) | Written::NoRoom | Written::Outdated | Written::Done => {
+            Written::Offered(_) | Written::NoPermit | Written::Outdated | Written::Done => {
                 Err(ServiceError::invalid("the reports were not accepted"))
             }
         }

@@ -107,8 +107,15 @@ impl App {
         for rollout in due {
             let by = Operator::planner();
             let order = RolloutEvent::Start;
-            self.order_rollout(&by, rollout.id, order, "scheduled start reached", None, false)
-                .await?;
+            self.order_rollout(
+                &by,
+                rollout.id,
+                order,
+                "scheduled start reached",
+                None,
+                false,
+            )
+            .await?;
         }
         Ok(())
     }

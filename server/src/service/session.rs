@@ -8,7 +8,7 @@ use sha2::Sha256;
 use tidegate_domain::event::Event;
 use tidegate_domain::requests::Numbered;
 use tidegate_protocol::{
-    DeviceId, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest, Timestamp,
+    DeviceId, Format, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest, Timestamp,
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer, verify_request};
 use tidegate_trust::{PublicKey, key_change};
@@ -97,6 +97,13 @@ impl TicketKey {
     }
 }
 
+/// Refuses a device whose messages this server would misread.
+pub(super) fn require_format(format: Format) -> Result<(), ServiceError> {
+    format
+        .check("the agent", "this server")
+        .map_err(|e| ServiceError::refuse(ProblemCode::FormatUnsupported, e.to_string()))
+}
+
 impl App {
     /// Issues a nonce for a signed request.
     pub fn fresh_nonce(&self) -> String {
@@ -132,6 +139,7 @@ impl App {
         request: &SessionRequest,
         signer: &Signer,
     ) -> Result<SessionGranted, ServiceError> {
+        require_format(request.format)?;
         let device = request.device;
         self.known_signer(device, &signer.key).await?;
         self.check_number(device, request.counter, signer).await?;
@@ -192,9 +200,7 @@ impl App {
         match found {
             Some(Numbered::New | Numbered::Forked) => Ok(()),
             Some(Numbered::Repeated) => refuse("this request was already used; sign a new one"),
-            Some(Numbered::Late) => {
-                refuse("a newer request has already arrived; sign a new one")
-            }
+            Some(Numbered::Late) => refuse("a newer request has already arrived; sign a new one"),
             None => refuse("this device is revoked or isolated"),
         }
     }

@@ -289,14 +289,14 @@ async fn store(
     Ok(facts)
 }
 
-/// Whether a signed file carries a signature of this key.
+/// Returns whether a signed file carries a signature of this key.
 fn is_signed_by(body: &[u8], key: &SecretKey) -> bool {
     Signed::from_bytes("director.json", body)
         .and_then(|signed| signed.valid_signers(&[key.public().into()]))
         .is_ok_and(|signers| !signers.is_empty())
 }
 
-/// Whether a signed file is valid beyond a time. RFC 3339 in UTC with whole seconds, as we write
+/// Returns whether a signed file is valid beyond a time. RFC 3339 in UTC with whole seconds, as we write
 /// it, sorts chronologically.
 fn expires_after(body: &[u8], at: Timestamp) -> bool {
     serde_json::from_slice::<serde_json::Value>(body)

@@ -4,7 +4,7 @@ use tidegate_domain::rollout::Pace;
 
 use crate::store::policy::Policy;
 
-/// Whether the new policy allows more than the old one. A change that cannot be compared counts as
+/// Returns whether the new policy allows more than the old one. A change that cannot be compared counts as
 /// widening.
 pub(super) fn widens(old: &Policy, new: &Policy) -> bool {
     let (a, b) = (&old.gate, &new.gate);

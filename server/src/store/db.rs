@@ -185,7 +185,7 @@ impl Db {
         Ok(())
     }
 
-    /// Whether several processes may share it.
+    /// Returns whether several processes may share it.
     pub fn is_shared(&self) -> bool {
         matches!(self.engine, Engine::Postgres(_))
     }
@@ -440,7 +440,7 @@ impl Row {
 }
 
 impl Db {
-    /// Whether the database answers.
+    /// Returns whether the database answers.
     pub async fn is_ready(&self) -> bool {
         match &self.engine {
             Engine::Sqlite(pool) => pool.acquire().await.is_ok(),

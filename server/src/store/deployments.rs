@@ -64,7 +64,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Whether the device is busy with it: a succeeded one may be ordered back, but is not busy.
+    /// Returns whether the device is busy with it: a succeeded one may be ordered back, but is not busy.
     fn is_active(&self) -> bool {
         !self.facts.state.is_final()
     }

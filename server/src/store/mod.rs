@@ -83,7 +83,7 @@ impl StoreError {
         move |source| Self::Database { operation, source }
     }
 
-    /// Whether a unique constraint refused a row: someone else was faster.
+    /// Returns whether a unique constraint refused a row: someone else was faster.
     pub fn is_duplicate(&self) -> bool {
         matches!(self, Self::Database { source: sqlx::Error::Database(e), .. } if e.is_unique_violation())
     }

@@ -145,7 +145,7 @@ pub async fn products(tx: &mut Tx) -> Result<Vec<(ProductName, Timestamp)>, Stor
     .await
 }
 
-/// Whether a product exists.
+/// Returns whether a product exists.
 pub async fn product_exists(tx: &mut Tx, name: &ProductName) -> Result<bool, StoreError> {
     let found = tx
         .optional("read a product", PRODUCT, args![name.as_str()], |row| {

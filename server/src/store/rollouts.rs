@@ -13,7 +13,7 @@ use super::policy::{MAX_SILENT_BP, Policy, SILENT_AFTER};
 use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
-    INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, window_s, max_attempts, timeout_s, created_at, created_by, policy)
+    INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, rollback_window_s, max_attempts, timeout_s, created_at, created_by, policy)
               VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
     INSERT_WAVE = "INSERT INTO wave (rollout_id, idx, name, selector, size, state, frontier, quota)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -77,7 +77,7 @@ pub struct Rollout {
     /// Numbers of failed and silent devices, by wave, that a person has accepted.
     pub excused: BTreeMap<u32, (u64, u64)>,
     /// The rollback window after a healthy start, in seconds.
-    pub window_s: u32,
+    pub rollback_window_s: u32,
     /// Maximum number of attempts per device.
     pub max_attempts: u32,
     /// Seconds that a device may be silent before its deployment times out.
@@ -141,7 +141,7 @@ pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[WaveRow]) -> Result
             i64::try_from(gate.soak.as_secs()).unwrap_or(i64::MAX),
             gate.on_breach.as_str(),
             0i64,
-            i64::from(rollout.window_s),
+            i64::from(rollout.rollback_window_s),
             i64::from(rollout.max_attempts),
             i64::from(rollout.timeout_s),
             rollout.created_at.as_micros(),
@@ -421,7 +421,7 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
         frozen: row.get::<i64>("frozen")? == 1,
         starts_at: row.time_opt("starts_at")?,
         excused: json("excused", &excused)?,
-        window_s: row.unsigned("window_s")?,
+        rollback_window_s: row.unsigned("rollback_window_s")?,
         max_attempts: row.unsigned("max_attempts")?,
         timeout_s: row.unsigned("timeout_s")?,
         created_at: row.time("created_at")?,

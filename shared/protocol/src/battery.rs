@@ -35,7 +35,7 @@ impl Battery {
     /// Charge in percent below which a device running on battery takes no update.
     pub const LOW_PERCENT: u8 = 20;
 
-    /// Whether an update should wait for a charge: on battery, with a known charge below
+    /// Returns whether an update should wait for a charge: on battery, with a known charge below
     /// [`Battery::LOW_PERCENT`].
     pub fn is_low(&self) -> bool {
         self.power == Power::Battery && self.percent.is_some_and(|p| p < Self::LOW_PERCENT)

@@ -24,7 +24,7 @@ pub struct Bundle {
 
 impl Bundle {
     /// The format that this version writes and reads.
-    pub const FORMAT: &str = "tidegate-bundle-1";
+    pub const FORMAT: &str = "tidegate-bundle-2";
     /// Name of this file in the bundle's folder.
     pub const FILE: &str = "bundle.json";
     /// Size limit in bytes for a file of the bundle, which is read whole: an order, with room to
@@ -51,5 +51,5 @@ pub struct CarriedReports {
 
 impl CarriedReports {
     /// The format that this version writes and reads.
-    pub const FORMAT: &str = "tidegate-reports-1";
+    pub const FORMAT: &str = "tidegate-reports-2";
 }

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Diagnosis, Explained, Platform,
-    ProductName, Region, Sha256, Timestamp, Version,
+    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Diagnosis, Explained, Format,
+    Platform, ProductName, Region, Sha256, Timestamp, Version,
 };
 
 /// A new device's request to join the fleet. The request is signed by the device's key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Enrol {
+pub struct Enroll {
+    /// Format of the device's messages.
+    #[serde(default = "Format::unnamed")]
+    pub format: Format,
     /// The join token as text.
     pub token: String,
     /// The device's Ed25519 public key, 32 bytes in hexadecimal.
@@ -39,7 +42,7 @@ pub struct Enrol {
     pub image: Option<Sha256>,
 }
 
-/// Answer to [`Enrol`].
+/// Answer to [`Enroll`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Enrolled {
     /// Id assigned to the device.
@@ -55,7 +58,10 @@ pub struct Enrolled {
 /// A device's request for a session, signed by its key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionRequest {
-    /// Which device.
+    /// Format of the device's messages.
+    #[serde(default = "Format::unnamed")]
+    pub format: Format,
+    /// Id of the device.
     pub device: DeviceId,
     /// Counter, one higher than in any signed request before. A counter that was already used means
     /// a replayed request, or a second machine with this identity.
@@ -65,7 +71,7 @@ pub struct SessionRequest {
 /// A device's request to replace its key, signed by the current one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeyChange {
-    /// Which device.
+    /// Id of the device.
     pub device: DeviceId,
     /// Counter, one higher than in any signed request before.
     pub counter: u64,
@@ -100,7 +106,7 @@ pub struct DeploymentStatus {
     pub state: DeploymentState,
     /// Remaining rollback window in seconds, during probation.
     #[serde(default)]
-    pub window_left_s: Option<u32>,
+    pub rollback_window_left_s: Option<u32>,
 }
 
 /// Payload capabilities of a device. For a value that is missing, a server assumes the least.
@@ -138,6 +144,9 @@ pub struct Payload {
 /// A device's check-in: facts up, orders down.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CheckIn {
+    /// Format of the device's messages.
+    #[serde(default = "Format::unnamed")]
+    pub format: Format,
     /// 32 fresh random bytes in hexadecimal; a signed assignment must repeat them.
     pub nonce: String,
     /// The highest assignment counter accepted so far.

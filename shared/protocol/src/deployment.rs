@@ -51,7 +51,7 @@ crate::words!(DeploymentState("deployment state") {
 });
 
 impl DeploymentState {
-    /// Whether the deployment is over: nothing more is expected of the device in this rollout.
+    /// Returns whether the deployment is over: nothing more is expected of the device in this rollout.
     pub fn is_final(self) -> bool {
         match self {
             Self::Offered
@@ -70,7 +70,7 @@ impl DeploymentState {
         }
     }
 
-    /// Whether the device runs, or is about to run, the new version: past the point where a
+    /// Returns whether the device runs, or is about to run, the new version: past the point where a
     /// cancel would still be enough.
     pub fn has_switched(self) -> bool {
         matches!(

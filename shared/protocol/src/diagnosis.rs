@@ -30,7 +30,7 @@ crate::words!(Verdict("verdict") {
 pub struct Finding {
     /// Name of the check: an anchor in `docs/doctor.md`.
     pub check: String,
-    /// What was found.
+    /// Finding.
     pub value: String,
     /// Value that is expected.
     pub threshold: String,
@@ -72,7 +72,7 @@ pub struct Diagnosis {
     pub time: Timestamp,
     /// Time for which the server had been unreachable by then, in seconds.
     pub cut_off_s: u64,
-    /// What was found.
+    /// Finding.
     pub findings: Vec<Finding>,
 }
 

@@ -27,7 +27,7 @@ crate::words!(Encoding("encoding") {
 });
 
 impl Encoding {
-    /// Whether decoding needs the old image.
+    /// Returns whether decoding needs the old image.
     pub fn is_delta(self) -> bool {
         matches!(self, Self::Bsdiff | Self::Quick | Self::Dense)
     }

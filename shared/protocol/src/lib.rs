@@ -15,6 +15,7 @@ mod deployment;
 mod diagnosis;
 mod digest;
 mod encoding;
+mod format;
 mod id;
 mod image;
 mod name;
@@ -30,13 +31,14 @@ pub use battery::{Battery, Power};
 pub use bundle::{Bundle, CarriedReports};
 pub use chain::error_chain;
 pub use checkin::{
-    Abilities, CheckIn, CheckInAnswer, DeploymentStatus, Enrol, Enrolled, KeyChange, KeyChanged,
+    Abilities, CheckIn, CheckInAnswer, DeploymentStatus, Enroll, Enrolled, KeyChange, KeyChanged,
     Payload, SessionGranted, SessionRequest,
 };
 pub use deployment::DeploymentState;
 pub use diagnosis::{Diagnosis, Finding, Verdict};
 pub use digest::{ParseDigestError, Sha256};
 pub use encoding::Encoding;
+pub use format::{Format, UnsupportedFormat};
 pub use id::{
     ChangeId, DeploymentId, DeviceId, HoldId, IncidentId, JobId, JoinTokenId, ParseIdError,
     RolloutId, TokenId,
@@ -54,7 +56,7 @@ pub use version::{ParseVersionError, Version};
 /// Paths of the device API, relative to the server's base address.
 pub mod paths {
     /// POST: a new device's request to join, signed by its key.
-    pub const ENROL: &str = "/device/v1/enroll";
+    pub const ENROLL: &str = "/device/v1/enroll";
     /// POST: a signed request for a session ticket.
     pub const SESSION: &str = "/device/v1/session";
     /// POST: a signed announcement of the device's next key.

@@ -156,7 +156,7 @@ crate::words!(Reason("reason") {
 });
 
 impl Reason {
-    /// Whether the same device may retry the same release on its own.
+    /// Returns whether the same device may retry the same release on its own.
     pub fn retryable(self) -> bool {
         matches!(
             self,
@@ -194,9 +194,31 @@ impl Reason {
         }
     }
 
-    /// Whether a device reports it for a failed attempt; these are the reasons that a gate counts.
+    /// Returns whether a device reports it for a failed attempt; these are the reasons that a gate counts.
     pub fn is_failure(self) -> bool {
-        self >= Self::DownloadFailed
+        // By name, not by the order of the list: a reason that is added in the middle is no failure
+        // until somebody says so here.
+        matches!(
+            self,
+            Self::DownloadFailed
+                | Self::ChunkCorrupt
+                | Self::DeltaFailed
+                | Self::ImageMismatch
+                | Self::ArchiveRefused
+                | Self::DiskFull
+                | Self::ReadOnly
+                | Self::StorageError
+                | Self::HookFailed
+                | Self::MetadataRefused
+                | Self::MetadataExpired
+                | Self::AssignmentRefused
+                | Self::HealthFailed
+                | Self::HealthTimeout
+                | Self::RestartFailed
+                | Self::CrashedInTrial
+                | Self::NoPreviousSlot
+                | Self::PreviousDamaged
+        )
     }
 
     /// One plain sentence for a person.

@@ -91,7 +91,7 @@ pub enum Channel {
 words!(Channel("channel") { Alpha = "alpha", Beta = "beta", Stable = "stable" });
 
 impl Channel {
-    /// Whether a device on this channel takes releases of `stage`.
+    /// Returns whether a device on this channel takes releases of `stage`.
     pub fn takes(self, stage: Stage) -> bool {
         match stage {
             Stage::Alpha => self == Channel::Alpha,

@@ -33,7 +33,7 @@ fn escape(text: &str, lines: bool) -> String {
     out
 }
 
-/// Whether a character is an invisible format character: direction marks and overrides, zero-width
+/// Returns whether a character is an invisible format character: direction marks and overrides, zero-width
 /// characters, separators, tags (Unicode's category Cf and the separators Zl and Zp, as far as they
 /// change how other text looks).
 fn is_invisible(c: char) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tidegate_protocol::{DeploymentId, DeviceId, Image, Platform, Timestamp, Version};
+use tidegate_protocol::{DeploymentId, DeviceId, Format, Image, Platform, Timestamp, Version};
 
 pub use tidegate_protocol::Payload;
 
@@ -41,7 +41,7 @@ pub struct Terms {
     /// Deployment it belongs to.
     pub deployment: DeploymentId,
     /// Time for which the previous slot is kept after a healthy start, in seconds.
-    pub window_s: u32,
+    pub rollback_window_s: u32,
     /// Seconds from now within which the device must switch or ask again, because its maintenance
     /// window closes. A device measures it with its own monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ pub struct Draft {
     pub counter: u64,
     /// The server's clock.
     pub time: Timestamp,
-    /// Where the image is listed.
+    /// Place where the image is listed.
     pub path: ImagePath,
     /// The image.
     pub image: Image,
@@ -101,6 +101,7 @@ impl Draft {
     ) -> Result<Signed, TrustError> {
         let mut terms = serde_json::to_value(&self.terms)
             .map_err(|e| TrustError::field(FILE, e.to_string()))?;
+        terms["format"] = json!(Format::CURRENT);
         terms["time"] = json!(self.time.to_string());
         if carried {
             terms["carried"] = json!(true);
@@ -189,7 +190,7 @@ impl Clock {
 pub struct Accepted {
     /// Counter of the assignment, to be stored before acting on it.
     pub counter: u64,
-    /// Where the image is listed.
+    /// Place where the image is listed.
     pub path: ImagePath,
     /// Facts about the image, signed by the offline keys.
     pub facts: ImageFacts,
@@ -236,9 +237,15 @@ fn verify_as(
     // 4. Signed by the director that the fresh offline targets name.
     trusted.verify_director(&document)?;
     let signed = document.into_signed();
+    let said = |name| signed.extra.get("x-assignment").and_then(|v| v.get(name));
+    // Before the terms are read: those of another format have other fields.
+    let format = said("format").map_or(Ok(Format::unnamed()), Format::deserialize);
+    format
+        .map_err(|e| TrustError::field(FILE, format!("format: {e}")))?
+        .check("the control plane", "this agent")
+        .map_err(|e| TrustError::field(FILE, e.to_string()))?;
     let terms: Terms = role::extra(FILE, &signed.extra, "x-assignment")?
         .ok_or_else(|| TrustError::field(FILE, "x-assignment is missing"))?;
-    let said = |name| signed.extra.get("x-assignment").and_then(|v| v.get(name));
     if said("carried").and_then(Value::as_bool).unwrap_or(false) != carried {
         let text = if carried {
             "it is the answer to a device's own request and cannot be carried offline"

@@ -8,7 +8,7 @@ pub enum TrustError {
     /// The verification core refused a file (signatures, versions, pins, expiry).
     #[error("{file}: {source}")]
     Metadata {
-        /// Which file.
+        /// Name of the file.
         file: String,
         /// Error of the core.
         #[source]
@@ -17,7 +17,7 @@ pub enum TrustError {
     /// A file is larger than allowed.
     #[error("{file} has {length} bytes, more than the {limit} allowed")]
     TooLarge {
-        /// Which file.
+        /// Name of the file.
         file: String,
         /// Its length in bytes.
         length: usize,
@@ -36,7 +36,7 @@ pub enum TrustError {
     /// A field is missing or of the wrong form.
     #[error("{file}: {what}")]
     Field {
-        /// Which file.
+        /// Name of the file.
         file: String,
         /// Description of the problem.
         what: String,
@@ -46,7 +46,7 @@ pub enum TrustError {
         "{file} is version {got}, older than version {floor} that this device has already seen"
     )]
     BelowVersionFloor {
-        /// Which file.
+        /// Name of the file.
         file: String,
         /// Its version.
         got: u64,
@@ -88,7 +88,7 @@ pub enum TrustError {
     /// The installed release is older than the image's minimum source.
     #[error("{image} can only be installed over {needed} or newer")]
     BelowMinimumSource {
-        /// What was assigned.
+        /// Assigned image.
         image: Version,
         /// The oldest release that it can replace.
         needed: Version,
@@ -96,7 +96,7 @@ pub enum TrustError {
     /// A release that must not be skipped lies in between.
     #[error("{image} may not be installed before {stone}, which is a stepping stone")]
     SkipsSteppingStone {
-        /// What was assigned.
+        /// Assigned image.
         image: Version,
         /// Release that has to come first.
         stone: Version,
@@ -104,7 +104,7 @@ pub enum TrustError {
     /// Needs a newer agent.
     #[error("{image} needs agent {needed} or newer")]
     AgentTooOld {
-        /// What was assigned.
+        /// Assigned image.
         image: Version,
         /// The oldest agent that can install it.
         needed: Version,
@@ -112,7 +112,7 @@ pub enum TrustError {
     /// Below the floor that this device or the policy sets.
     #[error("{image} is older than {floor}, the oldest release allowed")]
     BelowFloor {
-        /// What was assigned.
+        /// Assigned image.
         image: Version,
         /// The oldest release allowed.
         floor: Version,
@@ -123,7 +123,7 @@ pub enum TrustError {
     /// Older than the installed release, without being a rollback.
     #[error("{image} is older than the installed {installed} and no rollback was ordered")]
     Downgrade {
-        /// What was assigned.
+        /// Assigned image.
         image: Version,
         /// Release that is installed.
         installed: Version,
@@ -152,7 +152,7 @@ impl TrustError {
         }
     }
 
-    /// Whether only signatures are missing.
+    /// Returns whether only signatures are missing.
     pub fn lacks_signatures(&self) -> bool {
         matches!(
             self,
@@ -163,7 +163,7 @@ impl TrustError {
         )
     }
 
-    /// Whether the refusal is about the assignment, not the repository.
+    /// Returns whether the refusal is about the assignment, not the repository.
     fn is_about_assignment(&self) -> bool {
         match self {
             Self::Metadata { file, .. }

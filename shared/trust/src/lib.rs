@@ -39,7 +39,7 @@ pub use online::{FileFacts, signed_version, snapshot_body, timestamp_body};
 pub use quorum::{Holder, Quorum, signed_by};
 pub use report::{key_change, sign_report, verify_report};
 pub use repository::{Repository, UploadedFile};
-pub use role::{Health, ImageFacts, ImagePath, Policy, ProductRole, RoleName};
+pub use role::{CommandLine, ImageFacts, ImagePath, Policy, ProductRole, RoleName};
 pub use role_key::{KeyKind, RoleKey, RoleSigner};
 pub use top::{DIRECTOR, Delegation, RootRole, TOP_ROLES, TopTargets};
 

@@ -54,7 +54,7 @@ impl Holder {
         }
     }
 
-    /// Whether it signs with both algorithms.
+    /// Returns whether it signs with both algorithms.
     pub fn is_hybrid(&self) -> bool {
         self.keys.len() > 1
     }
@@ -419,7 +419,7 @@ mod tests {
         let mut twin = person(1);
         twin.name = "somebody-else".into();
         let error = quorum.add("root", twin).unwrap_err().to_string();
-        assert!(error.contains("person-1's already"), "{error}");
+        assert!(error.contains("already belongs to person-1"), "{error}");
         // Half of a pair is enough.
         let half = Holder::machine("half", secrets(1).0.role_key());
         assert!(quorum.add("root", half).is_err());

@@ -205,7 +205,7 @@ impl Repository {
         self.roles.get(name).map(|(_, role)| role)
     }
 
-    /// Whether `targets` delegates a role.
+    /// Returns whether `targets` delegates a role.
     pub fn delegates(&self, name: &RoleName) -> bool {
         self.targets
             .as_ref()

@@ -96,7 +96,7 @@ impl FromStr for ImagePath {
 /// Health check of an installed image, as the publisher defines it. Signed offline, because it is a
 /// command that devices run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
+pub struct CommandLine {
     /// Program and arguments; the program is looked up below the slot.
     pub command: Vec<String>,
     /// Timeout in seconds.
@@ -128,7 +128,7 @@ pub struct ImageFacts {
     pub allow_rollback: bool,
     /// Its health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<Health>,
+    pub health: Option<CommandLine>,
 }
 
 fn no_image() -> Image {

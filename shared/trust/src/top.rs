@@ -59,9 +59,9 @@ impl Delegation {
 pub struct TopTargets {
     /// Its version.
     pub version: u64,
-    /// When it was signed.
+    /// Time of signing.
     pub issued: Timestamp,
-    /// When it ends.
+    /// Time of expiry.
     pub expires: Timestamp,
     /// Delegated roles, in order.
     pub delegations: Vec<Delegation>,
@@ -156,9 +156,9 @@ impl TopTargets {
 pub struct RootRole {
     /// Its version.
     pub version: u64,
-    /// When it was signed.
+    /// Time of signing.
     pub issued: Timestamp,
-    /// When it ends.
+    /// Time of expiry.
     pub expires: Timestamp,
     /// Offline quorum that signs roots.
     pub root: Quorum,

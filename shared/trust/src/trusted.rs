@@ -58,7 +58,7 @@ impl Trusted {
             .map_err(refuse(crate::assignment::FILE))
     }
 
-    /// Whether the role's delegation allows it to speak for a path.
+    /// Returns whether the role's delegation allows it to speak for a path.
     pub(crate) fn role_may_speak_for(&self, path: &str) -> Result<bool, TrustError> {
         let name = self.role.name.to_string();
         let (_, role) = crate::repository::delegation(self.targets()?, &name).ok_or_else(|| {

@@ -139,7 +139,7 @@ fn a_refresh_and_the_check_of_the_largest_hybrid_role_stay_under_four_megabytes(
             nonce: "00".into(),
             action: Action::Install,
             deployment: DeploymentId::from_random([4; 16]),
-            window_s: 60,
+            rollback_window_s: 60,
             again: false,
             switch_within_s: None,
             payloads: vec![Payload {

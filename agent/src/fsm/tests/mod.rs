@@ -32,7 +32,7 @@ fn device() -> Record {
     }
 }
 
-fn job(record: &Record, n: u8, action: Action, window_s: u32) -> Box<Job> {
+fn job(record: &Record, n: u8, action: Action, rollback_window_s: u32) -> Box<Job> {
     let payload = Payload {
         manifest: image(n).sha256,
         manifest_length: 1,
@@ -43,7 +43,7 @@ fn job(record: &Record, n: u8, action: Action, window_s: u32) -> Box<Job> {
         deployment: DeploymentId::from_random([n; 16]),
         action,
         target: installed(n),
-        window_s,
+        rollback_window_s,
         again: false,
         switch_within_s: None,
         payloads: vec![payload, payload],
@@ -145,7 +145,7 @@ fn what_waits_for_its_window_can_be_called_off() {
 #[test]
 fn a_window_is_extended_and_never_shortened() {
     let window = |record: &Record| match &record.phase {
-        Phase::Probation { job, .. } => job.window_s,
+        Phase::Probation { job, .. } => job.rollback_window_s,
         other => panic!("{other:?}"),
     };
     let (record, _) = play(

@@ -331,7 +331,7 @@ impl World {
             nonce: nonce.into(),
             action,
             deployment: deployment.id,
-            window_s: if action == Action::Install { 60 } else { 0 },
+            rollback_window_s: if action == Action::Install { 60 } else { 0 },
             again: false,
             switch_within_s: None,
             payloads: self.versions.payloads(running, to),

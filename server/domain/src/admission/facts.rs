@@ -49,7 +49,7 @@ pub struct SignedPolicy {
 }
 
 impl SignedPolicy {
-    /// Whether a release may be installed under it.
+    /// Returns whether a release may be installed under it.
     pub fn allows(&self, release: &Version) -> bool {
         self.min_release.as_ref().is_none_or(|min| release >= min) && !self.eol.contains(release)
     }
@@ -102,7 +102,7 @@ pub struct RolloutPlan {
     /// Maximum number of attempts per device.
     pub max_attempts: u32,
     /// The rollback window after a healthy start, in seconds.
-    pub window_s: u32,
+    pub rollback_window_s: u32,
     /// Windows in which devices may be updated.
     pub windows: Windows,
     /// Time over which devices are spread when their window opens.

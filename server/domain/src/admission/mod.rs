@@ -25,12 +25,12 @@ use ongoing::decide_ongoing;
 use retry::attempts_refusal;
 
 /// Decides how a device is answered. Costs no more than a look at each rollout of its product.
-/// `room` returns how many more devices a rollout may expose now.
+/// `permits` returns how many more devices a rollout may expose now.
 pub fn decide(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
     now: Timestamp,
-    room: &impl Fn(RolloutId) -> u64,
+    permits: &impl Fn(RolloutId) -> u64,
     trace: &mut impl Trace,
 ) -> Decision {
     if !device.active {
@@ -59,7 +59,7 @@ pub fn decide(
     // The reason shown is that of the rollout in which the device got furthest.
     let mut best: Option<(usize, NotNow, RolloutId)> = None;
     for rollout in &plan.rollouts {
-        match consider(plan, rollout, device, now, room, trace) {
+        match consider(plan, rollout, device, now, permits, trace) {
             Ok(offer) => {
                 let detail = format!("{} by rollout {}", offer.leg, offer.rollout);
                 return Decision {
@@ -104,7 +104,7 @@ fn consider<T: Trace>(
     rollout: &RolloutPlan,
     device: &DeviceFacts<'_>,
     now: Timestamp,
-    room: &impl Fn(RolloutId) -> u64,
+    permits: &impl Fn(RolloutId) -> u64,
     trace: &mut T,
 ) -> Result<Offer, (usize, NotNow)> {
     let id = Some(rollout.id);
@@ -250,16 +250,20 @@ fn consider<T: Trace>(
         &|| "enough, on mains, or waited long enough".into(),
     )?;
 
-    // A device that retries is exposed already and takes no more room.
-    let places = room(rollout.id);
-    let refusal = (places == 0 && previous.is_none()).then(|| Reason::PaceLimit.into());
-    check("pace", always(refusal), &|| format!("room for {places}"))?;
+    // A device that retries is exposed already and takes no more permits.
+    let left = permits(rollout.id);
+    let refusal = (left == 0 && previous.is_none()).then(|| Reason::PaceLimit.into());
+    check("pace", always(refusal), &|| format!("{left} permits left"))?;
 
     Ok(Offer {
         rollout: rollout.id,
         generation: rollout.generation,
         wave: admitted.map_or(0, |(index, _)| *index),
-        window_s: if leg == *goal { rollout.window_s } else { 0 },
+        rollback_window_s: if leg == *goal {
+            rollout.rollback_window_s
+        } else {
+            0
+        },
         switch_within_s: moment::switch_within(rollout, device, now),
         leg,
         retry_of: previous.map(|p| p.id),

@@ -121,7 +121,7 @@ pub(super) fn metered_out(rollout: &RolloutPlan, device: &DeviceFacts<'_>) -> Op
 }
 
 impl RolloutPlan {
-    /// Whether a device may fetch full payloads, not only deltas.
+    /// Returns whether a device may fetch full payloads, not only deltas.
     pub fn whole_for(&self, device: &DeviceFacts<'_>) -> bool {
         !device.metered || self.metered == Metered::Allow
     }

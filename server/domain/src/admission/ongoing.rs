@@ -166,8 +166,8 @@ fn go_on(
         verdict: Verdict::Repeat {
             rollout: rollout.id,
             deployment: deployment.id,
-            window_s: if leg == rollout.goal {
-                rollout.window_s
+            rollback_window_s: if leg == rollout.goal {
+                rollout.rollback_window_s
             } else {
                 0
             },

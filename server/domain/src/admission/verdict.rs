@@ -16,7 +16,7 @@ pub enum Verdict {
         /// The release of the present leg.
         leg: Version,
         /// The rollback window, in seconds.
-        window_s: u32,
+        rollback_window_s: u32,
         /// Seconds within which the device must switch, or ask again.
         switch_within_s: Option<u32>,
     },
@@ -62,7 +62,7 @@ pub struct Offer {
     /// The release of the first leg.
     pub leg: Version,
     /// Rollback window of this leg, in seconds; 0 for every leg before the last.
-    pub window_s: u32,
+    pub rollback_window_s: u32,
     /// Seconds within which the device must switch, or ask again: its maintenance window closes.
     pub switch_within_s: Option<u32>,
     /// The deployment being retried, if any.

@@ -147,7 +147,7 @@ impl DeploymentFacts {
         }
     }
 
-    /// Whether a failed attempt is retried automatically: the reason allows it, and neither that
+    /// Returns whether a failed attempt is retried automatically: the reason allows it, and neither that
     /// reason's retry budget nor the rollout's is used up.
     pub fn may_repeat(&self, max_attempts: u32) -> bool {
         let Some(reason) = &self.reason else {
@@ -159,7 +159,7 @@ impl DeploymentFacts {
             && spent < reason.code.retry_budget()
     }
 
-    /// Whether it was ordered back and cannot go back.
+    /// Returns whether it was ordered back and cannot go back.
     pub fn is_stuck(&self) -> bool {
         self.state == State::Failed
             && self.reason.as_ref().is_some_and(|r| {
@@ -167,7 +167,7 @@ impl DeploymentFacts {
             })
     }
 
-    /// Whether the device rolled back on its own judgement, not by order.
+    /// Returns whether the device rolled back on its own judgement, not by order.
     pub fn came_back_by_itself(&self) -> bool {
         self.reason.as_ref().is_some_and(|r| r.code.is_failure())
     }

@@ -176,9 +176,9 @@ events! {
     WindowsKept = "windows_kept" in Rollout touches(plan)
         { product: ProductName, rollout: RolloutId, seconds: u32, frozen: Option<bool> }
         said { reason: String };
-    /// More devices may be exposed: `granted` of them since the start, `room` more from now on.
+    /// More devices may be exposed: `granted` of them since the start, `permits` more from now on.
     Granted = "granted" in Pace touches(permits)
-        { product: ProductName, rollout: RolloutId, granted: u64, room: u64 } said {};
+        { product: ProductName, rollout: RolloutId, granted: u64, permits: u64 } said {};
 
     // Incidents.
 

@@ -164,10 +164,10 @@ impl fmt::Display for Event {
             } => {
                 write!(f, "rollback windows extended by {seconds} s: {reason}")
             }
-            Self::Granted { room, .. } if *room > UNLIMITED => {
+            Self::Granted { permits, .. } if *permits > UNLIMITED => {
                 f.write_str("devices may be exposed without a limit")
             }
-            Self::Granted { room, .. } => write!(f, "{room} more devices may be exposed"),
+            Self::Granted { permits, .. } => write!(f, "{permits} more devices may be exposed"),
             Self::IncidentOpened {
                 incident,
                 release,

@@ -127,7 +127,7 @@ fn a_sentence_says_what_the_fields_say() {
                 plan: "abc".into(),
                 reason: "for Monday".into(),
             },
-            "start asked for: 2 other people must approve plan abc: for Monday".into(),
+            "start requested: 2 other people must approve plan abc: for Monday".into(),
         ),
     ];
     for (event, sentence) in cases {

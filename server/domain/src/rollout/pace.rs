@@ -84,7 +84,7 @@ pub struct Progress {
 
 impl Progress {
     /// Devices that may be exposed now.
-    pub fn room(&self) -> u64 {
+    pub fn permits(&self) -> u64 {
         self.granted.saturating_sub(self.exposed)
     }
 
@@ -109,7 +109,7 @@ impl Progress {
                     .min(60_000)
             });
             let tokens = rate.max(1).saturating_mul(since) / 60_000;
-            let full = self.room().saturating_add(tokens).min(rate.max(1));
+            let full = self.permits().saturating_add(tokens).min(rate.max(1));
             if full < room {
                 room = full;
                 let rest = since - (tokens * 60_000).div_ceil(rate.max(1)).min(since);
@@ -187,7 +187,7 @@ mod tests {
                 progress.granted_at = Some(at);
             }
             prop_assert_eq!(progress.regrant(allowed, Limits::default(), now), None);
-            prop_assert!(progress.room() <= allowed);
+            prop_assert!(progress.permits() <= allowed);
         }
     }
 }

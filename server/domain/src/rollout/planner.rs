@@ -366,7 +366,7 @@ fn plan_wave(rollout: &RolloutView, index: usize, now: Timestamp) -> Plan {
     let regions: Vec<_> = wave.selector.pinned_region().into_iter().collect();
     let left = quota - tally.exposed();
     if left > 0 {
-        if rollout.progress.room() == 0 {
+        if rollout.progress.permits() == 0 {
             return Plan::wait(limited);
         }
         // Devices that may come and have not for a while are out of reach. A window that was

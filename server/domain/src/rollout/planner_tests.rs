@@ -324,10 +324,10 @@ fn world(
             w.progress.state == WaveState::Running && w.tally.exposed() < w.progress.quota
         });
         if let Some(i) = open
-            && r.progress.room() > 0
+            && r.progress.permits() > 0
         {
             let left = r.waves[i].progress.quota - r.waves[i].tally.exposed();
-            let count = r.progress.room().min(left);
+            let count = r.progress.permits().min(left);
             expose(&mut r, i, count, now);
             continue;
         }

@@ -141,13 +141,13 @@ impl RolloutState {
         Ok(next)
     }
 
-    /// Whether devices may be offered its release: those of its waves while it runs, late ones
+    /// Returns whether devices may be offered its release: those of its waves while it runs, late ones
     /// after it is complete.
     pub fn offers(self) -> bool {
         matches!(self, Self::Running | Self::Completed)
     }
 
-    /// Whether deployments under way that have not switched are cancelled.
+    /// Returns whether deployments under way that have not switched are cancelled.
     pub fn calls_off(self) -> bool {
         matches!(
             self,
@@ -155,12 +155,12 @@ impl RolloutState {
         )
     }
 
-    /// Whether nothing more happens by itself.
+    /// Returns whether nothing more happens by itself.
     pub fn is_final(self) -> bool {
         matches!(self, Self::RolledBack | Self::Completed | Self::Cancelled)
     }
 
-    /// Whether entering this state withdraws the permission to offer: the generation must rise.
+    /// Returns whether entering this state withdraws the permission to offer: the generation must rise.
     pub fn fences_offers(self) -> bool {
         !matches!(self, Self::Running | Self::Completed)
     }

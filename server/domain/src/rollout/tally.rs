@@ -23,7 +23,7 @@ pub enum Outcome {
     Silent,
     /// Not heard from in time and took nothing yet: says nothing about the release.
     Unreached,
-    /// On its way back.
+    /// Returning.
     Returning,
     /// Rolled back by order.
     Returned,
@@ -68,7 +68,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it tells how the release does on the device.
+    /// Returns whether it tells how the release does on the device.
     pub fn is_known(self) -> bool {
         matches!(
             self,

@@ -44,7 +44,7 @@ pub(crate) enum Written {
     /// The offer is committed.
     Offered(DeploymentId),
     /// The rollout may expose no more devices for now.
-    NoRoom,
+    NoPermit,
     /// Another write came first, or the rollout has changed: decide again.
     Outdated,
     /// Reports up to this number are committed.

@@ -72,7 +72,7 @@ impl Batch<'_> {
             }
             if !aggregates::expose(tx, offer.rollout, now).await? {
                 deployments::undo_offer(tx, deployment.facts.id).await?;
-                return Ok(Written::NoRoom);
+                return Ok(Written::NoPermit);
             }
             self.gathered.count(None, &deployment, now);
             deployment.facts.id

@@ -79,7 +79,7 @@ pub struct DeviceView {
     /// State of its current deployment; absent if it has none.
     pub state: Option<String>,
     /// Seconds left of the rollback window, during probation.
-    pub window_left_s: Option<u32>,
+    pub rollback_window_left_s: Option<u32>,
     /// Quarantined releases.
     pub quarantine: Vec<String>,
     /// Reason for what it is told now.
@@ -114,7 +114,7 @@ impl DeviceView {
             enrolled_at: time(device.enrolled_at),
             last_seen: time(device.last_seen),
             state: open.map(|d| d.state.to_string()),
-            window_left_s: state.status.and_then(|s| s.window_left_s),
+            rollback_window_left_s: state.status.and_then(|s| s.rollback_window_left_s),
             quarantine: state.quarantine.iter().map(ToString::to_string).collect(),
             reason: reason.into(),
         }

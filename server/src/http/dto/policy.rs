@@ -130,8 +130,7 @@ impl PolicyBody {
             .silent_after_s
             .map_or(SILENT_AFTER, Duration::from_secs);
         if silent_after < Duration::from_mins(2) {
-            let text =
-                "silent_after_s: at least 120, or every device would count as silent between two check-ins";
+            let text = "silent_after_s: at least 120, or every device would count as silent between two check-ins";
             return Err(bad(text));
         }
         let word = |text: &Option<String>, default: &str| text.clone().unwrap_or(default.into());

@@ -57,7 +57,7 @@ pub struct RolloutBody {
     #[schema(ignore)]
     pub unknown: BTreeMap<String, serde_json::Value>,
     /// Rollback window after a healthy start, in seconds; 1,800 by default.
-    pub window_s: Option<u32>,
+    pub rollback_window_s: Option<u32>,
     /// Maximum number of attempts per device, whatever the reasons; 10 by default. Each reason also
     /// has a budget of its own.
     pub max_attempts: Option<u32>,
@@ -159,7 +159,7 @@ pub struct RolloutView {
     /// Counts of all waves together.
     pub tally: TallyView,
     /// Number of further devices that may be exposed now.
-    pub room: u64,
+    pub permits: u64,
     /// Forecast of when it finishes if it continues as it does now.
     pub forecast: ForecastView,
     /// Preview of its effect; only in answers to `dry_run`.
@@ -171,7 +171,7 @@ pub struct RolloutView {
     /// Rules by which it proceeds and stops.
     pub policy: PolicyBody,
     /// Rollback window, in seconds.
-    pub window_s: u32,
+    pub rollback_window_s: u32,
     /// Extension of the rollback window, in seconds.
     pub extended_s: u32,
     /// Whether previous versions are kept until unfrozen.
@@ -228,12 +228,12 @@ impl RolloutView {
             revision: rollout.revision,
             waves,
             tally: view.tally().into(),
-            room: view.progress.room(),
+            permits: view.progress.permits(),
             forecast: forecast.into(),
             preview: preview.map(PreviewView::from),
             asked: asked.map(AskedView::from),
             policy: (&rollout.policy).into(),
-            window_s: rollout.window_s,
+            rollback_window_s: rollout.rollback_window_s,
             extended_s: rollout.extended_s,
             frozen: rollout.frozen,
             max_attempts: rollout.max_attempts,

@@ -29,7 +29,7 @@ pub struct NewRollout {
     /// Rules by which it proceeds and stops.
     pub policy: Policy,
     /// The rollback window after a healthy start, in seconds.
-    pub window_s: u32,
+    pub rollback_window_s: u32,
     /// Maximum number of attempts per device.
     pub max_attempts: u32,
     /// Time a device may be silent before its deployment times out, in seconds.
@@ -65,7 +65,7 @@ impl App {
             frozen: false,
             starts_at: None,
             excused: BTreeMap::new(),
-            window_s: new.window_s,
+            rollback_window_s: new.rollback_window_s,
             max_attempts: new.max_attempts,
             timeout_s: new.timeout_s,
             created_at: now,
@@ -170,8 +170,8 @@ fn check(new: &NewRollout) -> Result<(), ServiceError> {
     if new.max_attempts == 0 || new.max_attempts > 100 {
         return Err(ServiceError::invalid("max_attempts: 1 to 100"));
     }
-    if new.window_s > 30 * 86_400 {
-        return Err(ServiceError::invalid("window_s: at most 30 days"));
+    if new.rollback_window_s > 30 * 86_400 {
+        return Err(ServiceError::invalid("rollback_window_s: at most 30 days"));
     }
     if new.timeout_s < 60 {
         return Err(ServiceError::invalid("timeout_s: at least 60"));

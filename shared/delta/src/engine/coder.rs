@@ -111,7 +111,7 @@ impl<'a> Decoder<'a> {
         self.value = (self.value << 8) | u32::from(byte);
     }
 
-    /// Whether more was read past the end than any encoder would have left out.
+    /// Returns whether more was read past the end than any encoder would have left out.
     pub(crate) fn overrun(&self) -> bool {
         self.at > self.input.len().saturating_add(4 + 8)
     }

@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         self.bytes
     }
 
-    /// Whether everything was read.
+    /// Returns whether everything was read.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -67,9 +67,11 @@ impl<'a> Assembler<'a> {
         new_length: u64,
         max_memory: u64,
     ) -> Result<Self, ApplyError> {
-        if old_length > u64::from(u32::MAX) || new_length > u64::from(u32::MAX) {
+        // The maker makes none: its suffix array counts in signed 32-bit numbers.
+        const TOO_LONG: u64 = 1 << 31;
+        if old_length >= TOO_LONG || new_length >= TOO_LONG {
             return Err(malformed(
-                "images of 4 GiB and more are not supported by this encoding",
+                "images of 2 GiB and more are not supported by this encoding",
             ));
         }
         Ok(Self {

@@ -85,7 +85,7 @@ impl<'a> Looks<'a> {
         }
     }
 
-    /// Whether a match of `least` bytes that begins at `at` is possible.
+    /// Returns whether a match of `least` bytes that begins at `at` is possible.
     #[inline]
     pub(super) fn may_match(&mut self, text: &[u8], at: usize, least: usize) -> bool {
         if least < self.grams.length + GRAM_STEP - 1 {
@@ -109,7 +109,7 @@ const KEY_BITS: usize = 20;
 pub(super) struct Index<'a> {
     text: &'a [u8],
     suffixes: Vec<i32>,
-    /// For each key: where its suffixes begin.
+    /// First suffix of each key.
     starts: Vec<u32>,
 }
 

@@ -201,7 +201,7 @@ pub(crate) fn draft(release: &str) -> Draft {
             nonce: NONCE.into(),
             action: Action::Install,
             deployment: DeploymentId::from_random([4; 16]),
-            window_s: 60,
+            rollback_window_s: 60,
             again: false,
             switch_within_s: None,
             payloads: vec![Payload {

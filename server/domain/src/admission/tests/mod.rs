@@ -70,7 +70,7 @@ fn rollout(n: u8, goal: &str) -> RolloutPlan {
             })
             .collect(),
         max_attempts: 3,
-        window_s: 600,
+        rollback_window_s: 600,
         windows: Windows::default(),
         ramp: Duration::from_mins(10),
         deadline: None,
@@ -192,7 +192,7 @@ fn a_device_of_an_open_wave_is_offered_the_goal() {
         panic!("{decision:?}")
     };
     assert_eq!(
-        (offer.leg, offer.generation, offer.window_s),
+        (offer.leg, offer.generation, offer.rollback_window_s),
         (v("1.1.0"), 3, 600)
     );
 }
@@ -381,7 +381,7 @@ fn a_late_device_goes_over_the_stepping_stone_leg_by_leg() {
         panic!("{decision:?}")
     };
     assert_eq!(
-        (offer.rollout, offer.leg, offer.window_s),
+        (offer.rollout, offer.leg, offer.rollback_window_s),
         (p.rollouts[0].id, v("1.1.0"), 0)
     );
     device.release = Some(v("1.1.0"));
@@ -389,7 +389,7 @@ fn a_late_device_goes_over_the_stepping_stone_leg_by_leg() {
     let Verdict::Offer(offer) = decision.verdict else {
         panic!("{decision:?}")
     };
-    assert_eq!((offer.leg, offer.window_s), (v("1.2.0"), 600));
+    assert_eq!((offer.leg, offer.rollback_window_s), (v("1.2.0"), 600));
 }
 
 #[test]

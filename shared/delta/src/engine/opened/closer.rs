@@ -65,7 +65,7 @@ impl<'a> Closer<'a> {
         part.map_or(self.tail, |part| u64::from(part.place.gap))
     }
 
-    /// Whether the part continues the stream of the one before it.
+    /// Returns whether the part continues the stream of the one before it.
     fn continues(&self, part: usize) -> bool {
         self.parts.get(part).is_some_and(|part| part.continues)
     }

@@ -26,7 +26,7 @@ pub(super) fn page_distance(word: u32) -> i64 {
     sign(((word >> 3) & 0x1F_FFFC) | ((word >> 29) & 3), 21)
 }
 
-/// Whether an AArch64 instruction may be a reference, judged by its highest byte.
+/// Returns whether an AArch64 instruction may be a reference, judged by its highest byte.
 #[inline]
 pub(super) fn refers(top: u8) -> bool {
     const TABLE: [bool; 256] = {

@@ -112,7 +112,7 @@ fn sign(value: u32, bits: u32) -> i64 {
     i64::from((value << (32 - bits)) as i32 >> (32 - bits))
 }
 
-/// Whether a reference could begin at `bytes[at]`: a cheap check that spares most of the search.
+/// Returns whether a reference could begin at `bytes[at]`: a cheap check that spares most of the search.
 #[inline]
 pub(crate) fn may_begin(bytes: &[u8], at: usize, inside: u32, kind: Kind) -> bool {
     match kind {

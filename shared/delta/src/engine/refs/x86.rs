@@ -21,7 +21,7 @@ fn immediate(opcode: u8, two: bool, modrm: u8, wide_prefix: bool) -> u8 {
     }
 }
 
-/// Whether a one-byte opcode takes a ModRM byte, as far as compilers use them.
+/// Returns whether a one-byte opcode takes a ModRM byte, as far as compilers use them.
 fn has_modrm(opcode: u8) -> bool {
     matches!(opcode,
         0x00..=0x03 | 0x08..=0x0B | 0x10..=0x13 | 0x18..=0x1B | 0x20..=0x23 | 0x28..=0x2B

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_protocol::{
-    Channel, Enrol, Enrolled, Image, NONCE_HEADER, Platform, ProductName, Region, Timestamp,
-    Version, paths,
+    Channel, Enroll, Enrolled, Format, Image, NONCE_HEADER, Platform, ProductName, Region,
+    Timestamp, Version, paths,
 };
 use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tidegate_trust::verify::TrustedFiles;
-use tidegate_trust::{Health, ImageFacts, JoinToken, RootRole, SecretKey};
+use tidegate_trust::{CommandLine, ImageFacts, JoinToken, RootRole, SecretKey};
 
 use crate::client::{Answer, Client, TransportError};
 use crate::config::{self, Config, ConfigError};
@@ -41,19 +41,19 @@ pub(crate) struct Request {
     pub labels: BTreeMap<String, String>,
     pub adopt: Option<(PathBuf, Version)>,
     pub ca_file: Option<PathBuf>,
-    pub health: Option<Health>,
-    pub restart: Option<Health>,
+    pub health: Option<CommandLine>,
+    pub restart: Option<CommandLine>,
     pub(crate) power: PowerSettings,
     pub(crate) metered: Metered,
     pub(crate) clock_trusted: bool,
     pub(crate) health_every_s: u32,
     pub(crate) backend: BackendSettings,
-    pub(crate) reboot: Option<Health>,
+    pub(crate) reboot: Option<CommandLine>,
 }
 
 /// Reason why a device could not enroll.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum EnrolError {
+pub(crate) enum EnrollError {
     #[error("{0}")]
     Token(#[from] tidegate_trust::JoinTokenError),
     #[error("asking the server failed")]
@@ -86,12 +86,12 @@ pub(crate) enum EnrolError {
 
 /// Enrolls this device. Interrupted at any step, it can be run again: the key is kept, the server
 /// recognizes it, and the token is used up only once.
-pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
+pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
     let token: JoinToken = request.token.parse()?;
     std::fs::create_dir_all(&request.state)?;
     let _lock = config::lock(&request.state)?;
     if let Ok(known) = Config::load(&request.state) {
-        return Err(EnrolError::Enrolled(
+        return Err(EnrollError::Enrolled(
             request.state,
             known.device.to_string(),
         ));
@@ -104,7 +104,8 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
         floor: Timestamp::ZERO,
         trusted: request.clock_trusted,
     };
-    let body = Enrol {
+    let body = Enroll {
+        format: Format::CURRENT,
         token: token.to_string(),
         public_key: key.public().to_string(),
         name: request.name.clone(),
@@ -120,7 +121,7 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
     let mut answer = None;
     for server in std::iter::once(&request.server).chain(&request.also) {
         let mut client = Client::new(server, request.ca_file.as_deref(), clock)?;
-        let sent = send_signed(&mut client, &key, paths::ENROL, body.clone()).await;
+        let sent = send_signed(&mut client, &key, paths::ENROLL, body.clone()).await;
         let reached = sent.is_ok();
         answer = Some(sent.and_then(Answer::ok));
         if reached {
@@ -169,7 +170,7 @@ pub(crate) async fn enrol(request: Request) -> Result<Config, EnrolError> {
 
 /// Fetches the root of trust that a join token pins, for a device that has lost its own. The
 /// version floors stay in the journal; the token is not used up.
-pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolError> {
+pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrollError> {
     let token: JoinToken = token.parse()?;
     let config = Config::load(state)?;
     let _lock = config::lock(state)?;
@@ -184,7 +185,8 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
         trusted: config.clock_trusted,
     };
     let mut client = Client::new(&config.server, config.ca_file.as_deref(), clock)?;
-    let body = Enrol {
+    let body = Enroll {
+        format: Format::CURRENT,
         token: token.to_string(),
         public_key: key.public().to_string(),
         name: config.name,
@@ -197,7 +199,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
         image: None,
     };
     let body = serde_json::to_vec(&body).map_err(|e| TransportError::Malformed(e.to_string()))?;
-    let answer = send_signed(&mut client, &key, paths::ENROL, body)
+    let answer = send_signed(&mut client, &key, paths::ENROLL, body)
         .await?
         .ok()?;
     let enrolled: Enrolled =
@@ -208,10 +210,10 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrolEr
 }
 
 /// Checks the root against the token's pin: nothing else from the server is trusted before.
-fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrolError> {
+fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrollError> {
     let root = root.into_bytes();
     if tidegate_delta::sha256(&root) != token.root {
-        return Err(EnrolError::WrongRoot);
+        return Err(EnrollError::WrongRoot);
     }
     RootRole::check(&root)?;
     Ok(TrustedFiles {
@@ -220,12 +222,12 @@ fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrolErr
     })
 }
 
-fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrolError> {
+fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrollError> {
     let backend = install::open(fs.clone(), &request.state, &request.backend)?;
     let mut journal = Journal::open(fs.clone(), &request.state)?;
     let Some((from, release)) = &request.adopt else {
         if matches!(request.backend, BackendSettings::Image { .. }) {
-            return Err(EnrolError::NothingRuns);
+            return Err(EnrollError::NothingRuns);
         }
         if journal.record().running().is_none() {
             journal.write(Record::new())?;

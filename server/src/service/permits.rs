@@ -13,24 +13,24 @@ const WAKE: u64 = 1_024;
 /// this keeps devices that would be refused from asking it. It may be too high, but never too low
 /// for long: nobody would ask, and nothing would correct it.
 #[derive(Default)]
-pub struct Room {
+pub struct Permits {
     left: AtomicU64,
     /// Notifies held check-ins that wait for a permit.
     pub freed: Notify,
 }
 
-impl Room {
+impl Permits {
     /// Number of permits left.
     pub fn left(&self) -> u64 {
         self.left.load(Ordering::Relaxed)
     }
 
     /// Takes a permit, if there is one. It is returned unless it is kept.
-    pub fn take(self: &Arc<Self>) -> Option<Place> {
+    pub fn take(self: &Arc<Self>) -> Option<Permit> {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
             .ok()?;
-        Some(Place(Some(Arc::clone(self))))
+        Some(Permit(Some(Arc::clone(self))))
     }
 
     /// Sets the number of permits and wakes as many check-ins that wait for one.
@@ -47,19 +47,19 @@ impl Room {
 /// hangs up; the next check-in may take it. Nobody is woken for it: with the database down, that
 /// would make every device ask in turn.
 #[must_use]
-pub struct Place(Option<Arc<Room>>);
+pub struct Permit(Option<Arc<Permits>>);
 
-impl Place {
+impl Permit {
     /// Uses up the permit: the database has counted it, or the permits are reloaded after this.
     pub fn keep(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(room) = &self.0 {
-            room.left.fetch_add(1, Ordering::Relaxed);
+        if let Some(permits) = &self.0 {
+            permits.left.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -70,14 +70,14 @@ mod tests {
 
     #[test]
     fn a_place_that_is_not_kept_is_free_again() {
-        let room = Arc::new(Room::default());
-        assert!(room.take().is_none());
-        room.set(2);
-        let first = room.take().unwrap();
-        let second = room.take().unwrap();
-        assert!(room.take().is_none());
+        let permits = Arc::new(Permits::default());
+        assert!(permits.take().is_none());
+        permits.set(2);
+        let first = permits.take().unwrap();
+        let second = permits.take().unwrap();
+        assert!(permits.take().is_none());
         drop(first);
         second.keep();
-        assert_eq!(room.left(), 1);
+        assert_eq!(permits.left(), 1);
     }
 }
