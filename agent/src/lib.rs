@@ -1,12 +1,4 @@
-//! The agent: one small process on each machine.
-//!
-//! ```text
-//! driver  --event-->  fsm::step  --(new record, effects)-->  journal first, then the effects
-//! ```
-//!
-//! The state machine ([`fsm`]) is pure; the driver performs its effects, journal first. Killed
-//! between any two system calls, the agent trusts the medium, reads the journal and goes on.
-//! Everything below the transport is synchronous and knows no tokio.
+#![doc = include_str!("../README.md")]
 
 pub mod client;
 pub mod config;

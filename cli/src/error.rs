@@ -2,7 +2,7 @@
 
 use tidegate_protocol::{Problem, ProblemCode};
 
-/// Exit codes, documented in `docs/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
+/// Exit codes, documented in `docs/reference/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
 /// 4 not allowed, 5 precondition not met, 6 time ran out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {

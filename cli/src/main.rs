@@ -1,4 +1,4 @@
-//! The `tidegate` binary: the server, the command line for people, and the demo.
+#![doc = include_str!("../README.md")]
 
 mod api;
 mod args;

@@ -227,7 +227,7 @@ pub fn seeds() -> Vec<Seed> {
     seeds
 }
 
-/// A layout as docs/delta-format.md has it.
+/// A layout as docs/reference/delta-format.md has it.
 fn layout(old: usize, new: usize) -> Vec<u8> {
     let mut out = Vec::new();
     for length in [old, new] {

@@ -1,15 +1,4 @@
-//! `tidegate-guard`: starts the agent that a pointer names, and turns the pointer back when a new
-//! agent does not prove itself. It is never updated.
-//!
-//! ```text
-//! DIR/current          symbolic link (or a small file) to slots/a or slots/b
-//! DIR/slots/?/tree/tidegate-agent
-//! DIR/confirmed        the slot whose agent has checked in
-//! DIR/starts           slot and number of starts of one that has not
-//! ```
-//!
-//! An agent that is not confirmed gets three starts, each with a deadline. Then the confirmed one
-//! is started again, and tells the server.
+#![doc = include_str!("../README.md")]
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

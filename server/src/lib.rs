@@ -1,9 +1,4 @@
-//! The control plane: `http/` -> `service/` -> `store/`, with `jobs/` beside it.
-//!
-//! A handler parses the request, calls one service and builds the response; a service decides
-//! through `tidegate-domain` and acts in one transaction; all SQL is in the store. Device facts and
-//! the fleet plan live in memory ([`service::fleet`]), so that a check-in with nothing new costs no
-//! statement; the database is authoritative, and replicas follow its events.
+#![doc = include_str!("../README.md")]
 
 pub mod blob;
 pub mod clock;

@@ -1,21 +1,4 @@
-//! A fleet in simulated time: the real planner, the real decisions and the real agent's state
-//! machine over devices that are models.
-//!
-//! Real: [`tidegate_domain`]'s planner, gate, admission, paths, windows and deployments; the
-//! agent's state machine; the format of a rollout's rules, as the API reads them. Models: links,
-//! batteries, how long things take, what breaks. There is no database, no socket and no clock; the
-//! same scenario and seed give the same lines on every machine.
-//!
-//! | module | holds |
-//! | --- | --- |
-//! | [`scenario`] | the scenario file format |
-//! | `chance` | seeded randomness |
-//! | `device` | one device: its agent, its link, its battery |
-//! | `control` | the control plane without a database |
-//! | `ledger` | the records it keeps |
-//! | `round` | the actions of one device |
-//! | `world` | simulated time and its events |
-//! | `sheet` | the timeline and the table |
+#![doc = include_str!("../README.md")]
 
 mod chance;
 mod control;

@@ -253,11 +253,11 @@ fn nobody_reads_the_sentence_of_an_event() {
 
 #[test]
 fn the_reasons_page_explains_every_reason() {
-    let page = std::fs::read_to_string(root().join("docs/reasons.md")).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/reference/reasons.md")).unwrap();
     for reason in tidegate_protocol::Reason::ALL {
         assert!(
             page.contains(&format!("### {reason}\n")),
-            "docs/reasons.md lacks {reason}"
+            "docs/reference/reasons.md lacks {reason}"
         );
     }
 }
@@ -265,7 +265,7 @@ fn the_reasons_page_explains_every_reason() {
 #[test]
 fn each_attack_in_the_security_model_has_its_test() {
     let root = root();
-    let page = std::fs::read_to_string(root.join("docs/security-model.md")).unwrap();
+    let page = std::fs::read_to_string(root.join("docs/explain/security-model.md")).unwrap();
     let mut files = Vec::new();
     for dir in ["agent", "cli", "server", "shared", "tests"] {
         sources(&root.join(dir), &mut files);

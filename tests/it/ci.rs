@@ -112,7 +112,7 @@ fn one_bit_of_any_input_makes_a_skipped_step_run() {
             "{step}: a new file"
         );
         std::fs::remove_file(new).unwrap();
-        for other in ["README.md", "docs/cli.md", "server/src/lib.rs"] {
+        for other in ["README.md", "docs/reference/cli.md", "server/src/lib.rs"] {
             let after = with_one_bit_turned(&root.join(other), || sum(root, step, "rustc 1", &[]));
             assert_eq!(before, after, "{step}: {other} is no input of it");
         }

@@ -46,8 +46,11 @@ async fn a_healthy_machine_has_nothing_bad_and_each_finding_says_where_its_fix_i
     .await;
     let (well, findings) = doctor(&device);
     assert!(well, "{findings:#?}");
-    let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/doctor.md")).unwrap();
+    let text = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/reference/doctor.md"
+    ))
+    .unwrap();
     for finding in &findings {
         let key = finding["key"].as_str().unwrap();
         let anchor = key.strip_prefix("doctor#").unwrap();

@@ -149,15 +149,18 @@ impl Drop for Nginx {
     }
 }
 
-/// Builds the configuration of `docs/version-gate.md` with the addresses of this test.
+/// Builds the configuration of `docs/reference/version-gate.md` with the addresses of this test.
 fn configuration(dir: &Path, gate: &str, business: &str, listen: u16) -> String {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/version-gate.md");
-    let page = std::fs::read_to_string(page).expect("docs/version-gate.md can be read");
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/reference/version-gate.md"
+    );
+    let page = std::fs::read_to_string(page).expect("docs/reference/version-gate.md can be read");
     let server = page
         .split("```nginx\n")
         .nth(1)
         .and_then(|rest| rest.split("```").next())
-        .expect("docs/version-gate.md shows a configuration");
+        .expect("docs/reference/version-gate.md shows a configuration");
     let server = server
         .replace("http://tidegate.internal:8420", gate)
         .replace("http://trading.internal:9000", business)

@@ -1,4 +1,4 @@
-//! Attacks on the server and on its neighbours: those of A54 to A67 in `docs/security-model.md`
+//! Attacks on the server and on its neighbours: those of A54 to A67 in `docs/explain/security-model.md`
 //! that are not tested beside the code they attack.
 
 use serde_json::json;

@@ -451,7 +451,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     device.settles_on("1.1.0").await;
 }
 
-/// Rotates the online keys as docs/recovery.md says: the thief signed versions that the server has
+/// Rotates the online keys as docs/how-to/recovery.md says: the thief signed versions that the server has
 /// not reached, and with new keys devices forget what the old ones signed.
 fn recover_online_keys(server: &Server) {
     server.cli(&["keys", "online", "--rotate", "the server was stolen"]);

@@ -1,8 +1,4 @@
-//! The harness of the end-to-end tests: real server and agent processes, real files, real HTTP
-//! on loopback and on free ports.
-//!
-//! Nothing here sleeps to wait: [`eventually`] polls a condition on the ticks of an interval, with
-//! a time limit. Every process started is killed on drop.
+#![doc = include_str!("../README.md")]
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,

@@ -1,7 +1,7 @@
 //! The diagnosis that a support engineer would make, made by the machine itself.
 //!
 //! Each finding has a value, the expected value, a verdict, and the key of its fix in
-//! `docs/doctor.md`. What is safe to repair is repaired: leftovers of an interrupted staging, a
+//! `docs/reference/doctor.md`. What is safe to repair is repaired: leftovers of an interrupted staging, a
 //! damaged copy whose other copy is intact. Nothing that runs is ever touched.
 
 mod certificate;

@@ -1,4 +1,4 @@
-//! Attacks on the transport, A27 to A31 of `docs/security-model.md`: whatever answers, reads are
+//! Attacks on the transport, A27 to A31 of `docs/explain/security-model.md`: whatever answers, reads are
 //! bounded in bytes and time, and nothing leads elsewhere.
 
 use std::time::Duration;

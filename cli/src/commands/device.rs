@@ -49,7 +49,7 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
                 });
                 let chain = table(["ROLLOUT", "CHECK", "", "FOUND"], rows.collect());
                 format!(
-                    "{}\nsee docs/{}\n\n{chain}",
+                    "{}\nsee docs/reference/{}\n\n{chain}",
                     why.reason.text,
                     why.reason.knowledge_key.replace('#', ".md#")
                 )
@@ -131,7 +131,7 @@ async fn check_root(api: &Api, access: &Access, token: &str) -> Result<(), CliEr
         "the server pins a different root of trust than your keys folder: devices would \
          trust somebody else's keys. The token is withheld"
             .into(),
-        "see docs/recovery.md: the server may be stolen. If the folder belongs to another server, \
+        "see docs/reference/how-to/recovery.md: the server may be stolen. If the folder belongs to another server, \
          pass an empty one with --keys"
             .into(),
     ))

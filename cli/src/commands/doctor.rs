@@ -71,7 +71,8 @@ pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError
         );
     }
     for problem in &trust.problems {
-        let next = "restore the database; tidegate keys push from a good folder; docs/recovery.md";
+        let next =
+            "restore the database; tidegate keys push from a good folder; docs/how-to/recovery.md";
         add(Level::Critical, "stored files", problem.clone(), next);
     }
     for (role, expires) in &trust.expires {
@@ -200,7 +201,7 @@ fn folder(
             Level::Critical,
             "root of trust",
             "the server's root differs from this folder's".into(),
-            "tidegate keys push, unless somebody has put another root there: docs/recovery.md",
+            "tidegate keys push, unless somebody has put another root there: docs/how-to/recovery.md",
         );
     }
     for role in ["root", "targets"] {

@@ -1,26 +1,4 @@
-//! Every decision of the control plane, as pure functions of a snapshot and `now`.
-//!
-//! No clock, no I/O, no rows, no JSON, no randomness: `clippy.toml` of this crate bans them.
-//! A decision returns what to do *and why nothing more happens*.
-//!
-//! | module | decides |
-//! | --- | --- |
-//! | [`lifecycle`] | whether a release may take a stage |
-//! | [`ring`] | which devices a wave has admitted, as one number |
-//! | [`selector`] | which devices a wave concerns |
-//! | [`rollout`] | states, waves, gate and pace of a rollout, and its planner |
-//! | [`deployment`] | which states one device may report next |
-//! | [`path`] | which releases a device installs on the way to a goal |
-//! | [`window`] | when a region's devices may be updated |
-//! | [`hold`] | which devices are kept from which releases |
-//! | [`admission`] | how a device's check-in is answered |
-//! | [`requests`] | whether a signed request is new, late, or somebody else's |
-//! | [`incident`] | who is exposed to a bad release, who is back, who cannot go back |
-//! | [`approval`] | who may approve what |
-//! | [`access`] | which role may do what |
-//! | [`event`] | nothing: the vocabulary of changes and their actors |
-//! | [`transport`] | which payload a device should fetch |
-//! | [`version_gate`] | whether a client of some version may still connect |
+#![doc = include_str!("../README.md")]
 
 pub mod access;
 pub mod admission;

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::service::ServiceError;
 
 /// Stores an uploaded blob. Not in the OpenAPI list of JSON routes, but documented in
-/// `docs/api.md`.
+/// `docs/reference/api.md`.
 pub(crate) async fn put(
     State(app): State<Arc<App>>,
     _by: Releaser,

@@ -278,7 +278,10 @@ mod tests {
     /// The document is committed, so that a change of the API shows in review.
     #[test]
     fn the_committed_openapi_document_is_current() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/reference/openapi.json"
+        );
         let now = super::openapi().to_pretty_json().unwrap() + "\n";
         if std::env::var_os("TIDEGATE_BLESS").is_some() {
             std::fs::write(path, &now).unwrap();
@@ -286,7 +289,7 @@ mod tests {
         let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             committed == now,
-            "docs/openapi.json is stale: run TIDEGATE_BLESS=1 cargo test -p tidegate-server openapi"
+            "docs/reference/openapi.json is stale: run TIDEGATE_BLESS=1 cargo test --workspace --lib openapi"
         );
     }
 }

@@ -1,18 +1,4 @@
-//! Deltas: make them, describe them, apply them as a stream.
-//!
-//! An *artifact* is the bytes of one release for one platform. A *payload* is one way to
-//! transport those bytes: as they are, compressed, or as a delta from another artifact. Every
-//! payload is one immutable blob, cut into chunks, and a [`Manifest`] that gives the length and
-//! the SHA-256 of each chunk and of the result.
-//!
-//! ```text
-//! make:   old + new  --diff-->  payload blob + Manifest
-//! apply:  Manifest + chunks (each verified before it is decoded) + old  -->  new, hashed on the way
-//! ```
-//!
-//! Everything that arrives is hostile until verified: reads are bounded, arithmetic is checked,
-//! output stops at the promised length, memory is fixed by [`Limits`] before anything is allocated.
-//! The crate is useful on its own; it does no network I/O.
+#![doc = include_str!("../README.md")]
 
 pub mod archive;
 pub mod container;

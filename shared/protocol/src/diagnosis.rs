@@ -28,7 +28,7 @@ crate::words!(Verdict("verdict") {
 /// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Name of the check: an anchor in `docs/doctor.md`.
+    /// Name of the check: an anchor in `docs/reference/doctor.md`.
     pub check: String,
     /// Finding.
     pub value: String,

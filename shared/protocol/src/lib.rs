@@ -1,11 +1,4 @@
-//! Types shared by both sides of Tidegate.
-//!
-//! Typed ids, versions, digests, stages, channels, reasons, and the messages of the device
-//! API. This crate does no I/O, reads no clock and draws no random numbers: ids are made from
-//! bytes that the caller supplies.
-//!
-//! Parsing is strict everywhere: a value of one of these types is valid, and every constructor
-//! can refuse.
+#![doc = include_str!("../README.md")]
 
 mod battery;
 mod bundle;

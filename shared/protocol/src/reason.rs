@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The closed set of reasons shared by agent and server. Each states whether a retry can help, and
-/// has a key in the knowledge base (`docs/reasons.md`).
+/// has a key in the knowledge base (`docs/reference/reasons.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(
@@ -295,7 +295,7 @@ impl Reason {
         }
     }
 
-    /// Key of the article that explains the reason: an anchor in `docs/reasons.md`.
+    /// Key of the article that explains the reason: an anchor in `docs/reference/reasons.md`.
     pub fn knowledge_key(self) -> String {
         format!("reasons#{}", self.as_str())
     }

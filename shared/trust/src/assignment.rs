@@ -198,7 +198,7 @@ pub struct Accepted {
     pub terms: Terms,
 }
 
-/// Checks an assignment. Step numbers are those of `docs/security-model.md`.
+/// Checks an assignment. Step numbers are those of `docs/explain/security-model.md`.
 pub fn verify(
     trusted: &Trusted,
     bytes: &[u8],

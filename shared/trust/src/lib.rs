@@ -1,12 +1,4 @@
-//! Trust: keys, signed metadata, and the verifier with its numbered checks.
-//!
-//! One TUF repository and one assignment. People's offline keys sign `root`, `targets` and one
-//! role per product and channel, which lists every image that may ever run. The server's online
-//! keys sign `snapshot`, `timestamp` and, per device, an *assignment*: one of those images, and
-//! what to do with it. The agent checks everything in the order of [`verify`] and
-//! [`assignment`], and fails closed.
-//!
-//! No I/O, no clock, no randomness: files, `now` and seeds are arguments.
+#![doc = include_str!("../README.md")]
 
 pub mod assignment;
 pub mod http_signature;

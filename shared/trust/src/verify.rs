@@ -1,7 +1,7 @@
 //! The agent's refresh of signed metadata, without I/O.
 //!
 //! Ask [`Refresh::request`] which file is wanted, fetch it and pass it to [`Refresh::answer`],
-//! until nothing more is wanted. Steps are numbered as in `docs/security-model.md`:
+//! until nothing more is wanted. Steps are numbered as in `docs/explain/security-model.md`:
 //! 3a root chain, 3b timestamp, 3c snapshot, 3d targets, 3e the device's product-channel role.
 
 use sigstore_tuf::{Error, TrustedMetadataSet};

@@ -1,6 +1,4 @@
-//! Applies a delta file with the applier alone, as agents have it: `tidegate-apply OLD DELTA NEW`.
-//! The maker of deltas is not linked in, so that it shows on any processor what an agent there
-//! would make.
+#![doc = include_str!("../README.md")]
 
 use std::error::Error;
 use std::fs::File;

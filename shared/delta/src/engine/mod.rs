@@ -7,7 +7,7 @@
 //!          they hold do not foretell                             (dense, quick)
 //! ```
 //!
-//! docs/delta-format.md gives the bytes.
+//! docs/reference/delta-format.md gives the bytes.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,

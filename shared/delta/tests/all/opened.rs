@@ -184,7 +184,7 @@ fn an_apply_that_was_cut_goes_on_behind_any_byte() {
     }
 }
 
-/// Required size of the file for a recipe, computed here as docs/delta-format.md describes it.
+/// Required size of the file for a recipe, computed here as docs/reference/delta-format.md describes it.
 fn scratch(recipe: &[u8], old: &[u8], new: &[u8]) -> Option<u64> {
     let mut rest = recipe;
     let mut number = || -> Option<i128> {

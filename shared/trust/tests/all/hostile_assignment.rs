@@ -1,4 +1,4 @@
-//! Attacks on assignments, A32 to A38 of `docs/security-model.md`, by a present or former holder of
+//! Attacks on assignments, A32 to A38 of `docs/explain/security-model.md`, by a present or former holder of
 //! the director's key.
 
 use serde_json::json;

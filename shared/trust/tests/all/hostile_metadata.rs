@@ -1,4 +1,4 @@
-//! Attacks on signed metadata, A1 to A26 of `docs/security-model.md`. Unless stated otherwise, the
+//! Attacks on signed metadata, A1 to A26 of `docs/explain/security-model.md`. Unless stated otherwise, the
 //! attacker holds the server and its online keys.
 
 use serde_json::{Value, json};

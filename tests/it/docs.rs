@@ -1,0 +1,123 @@
+//! The documentation: links lead somewhere, lines fit a terminal, and each alert and each problem
+//! code has its runbook.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use tidegate_protocol::ProblemCode;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// All pages: those of `docs`, of the root, and the README of each crate.
+fn pages() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if path.is_dir() && !["target", ".git", "corpus"].contains(&name.as_str()) {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root(), &mut found);
+    assert!(found.len() > 60, "{} pages", found.len());
+    found
+}
+
+/// Name of a page from the root.
+fn name(page: &Path) -> String {
+    page.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// Anchor of a heading, as web views of a repository make it.
+fn anchor(heading: &str) -> String {
+    heading
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter_map(|c| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn every_link_leads_to_a_page_and_a_heading_that_are_there() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|t| t.split(')').next()) {
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let there = match file {
+                "" => page.clone(),
+                file => page.parent().unwrap().join(file),
+            };
+            let has_heading = heading.is_empty()
+                || std::fs::read_to_string(&there).is_ok_and(|text| {
+                    text.lines()
+                        .filter_map(|line| line.strip_prefix('#'))
+                        .any(|line| anchor(line.trim_start_matches('#')) == heading)
+                });
+            if !there.exists() || !has_heading {
+                broken.push(format!("{}: {link}", name(&page)));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn lines_of_prose_are_shorter_than_120_characters() {
+    let mut long = Vec::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            // A row of a table cannot be broken.
+            if line.chars().count() >= 120 && !line.starts_with('|') {
+                long.push(format!("{}:{}", name(&page), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn each_alert_and_each_problem_code_has_its_runbook_and_no_other_has() {
+    let folder = root().join("docs/runbooks");
+    let rules = std::fs::read_to_string(root().join("docs/prometheus/alerts.yml")).unwrap();
+    let after = |word: &'static str| {
+        rules
+            .lines()
+            .filter_map(move |line| line.trim_start().strip_prefix(word))
+    };
+    let mut wanted: BTreeSet<String> = after("runbook: docs/runbooks/").map(Into::into).collect();
+    assert_eq!(wanted.len(), after("- alert: ").count(), "{wanted:?}");
+    wanted.extend(
+        ProblemCode::ALL
+            .iter()
+            .map(|code| format!("problem-{code}.md")),
+    );
+    let index = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    for page in &wanted {
+        assert!(index.contains(page), "the index lacks {page}");
+    }
+    wanted.insert("README.md".into());
+    let there = std::fs::read_dir(folder).unwrap().flatten();
+    let there: BTreeSet<String> = there
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(there, wanted);
+}
