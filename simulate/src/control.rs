@@ -8,6 +8,7 @@ use tidegate_domain::admission::{
     not_concerned,
 };
 use tidegate_domain::ring::{Frontier, Place, Ring};
+use tidegate_domain::rollout::policy::Policy;
 use tidegate_domain::rollout::{
     Action, Lag, Plan, Population, Progress, RolloutEvent, RolloutState, RolloutView, Stratum,
     Tally, Wave, WaveProgress, WaveSize, WaveState, WaveView, check, plan,
@@ -15,7 +16,6 @@ use tidegate_domain::rollout::{
 use tidegate_protocol::{
     Explained, Image, Reason, Region, RolloutId, Sha256, Stage, Timestamp, Version,
 };
-use tidegate_server::store::policy::Policy;
 
 use crate::device::Device;
 use crate::scenario::{Group, RolloutSpec, Scenario, ScenarioError};

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
+use tidegate_api::{PolicyBody, WaveBody, preset};
 use tidegate_domain::rollout::Wave;
 use tidegate_domain::selector::Selector;
 use tidegate_protocol::{Platform, Region, Timestamp, Version};
-use tidegate_server::http::dto::{PolicyBody, WaveBody};
-use tidegate_server::service::presets;
 
 /// Error that prevents a scenario from running.
 #[derive(Debug, thiserror::Error)]
@@ -334,7 +333,7 @@ impl RolloutSpec {
                 .collect::<Result<_, ScenarioError>>()?;
             return Ok((waves, PolicyBody::default()));
         };
-        let preset = presets::find(name).map_err(wrong)?;
+        let preset = preset::find(name).map_err(wrong)?;
         let batch = self
             .batch
             .as_deref()
@@ -350,7 +349,7 @@ impl RolloutSpec {
 pub(crate) fn policy(
     body: &PolicyBody,
     preset: PolicyBody,
-) -> Result<tidegate_server::store::policy::Policy, ScenarioError> {
+) -> Result<tidegate_domain::rollout::policy::Policy, ScenarioError> {
     body.clone().or(preset).policy().map_err(wrong)
 }
 

@@ -51,10 +51,12 @@ fn dependencies_point_one_way() {
         ("tidegate-trust", &["tidegate-protocol"]),
         ("tidegate-delta", &["tidegate-protocol"]),
         ("tidegate-domain", &["tidegate-protocol"]),
+        ("tidegate-api", &["tidegate-protocol", "tidegate-domain"]),
         (
             "tidegate-server",
             &[
                 "tidegate-protocol",
+                "tidegate-api",
                 "tidegate-trust",
                 "tidegate-delta",
                 "tidegate-domain",
@@ -69,8 +71,8 @@ fn dependencies_point_one_way() {
             &[
                 "tidegate-protocol",
                 "tidegate-trust",
+                "tidegate-api",
                 "tidegate-domain",
-                "tidegate-server",
                 "tidegate-agent",
             ],
         ),
@@ -81,6 +83,23 @@ fn dependencies_point_one_way() {
         for to in have {
             assert!(may.contains(&to.as_str()), "{from} must not depend on {to}");
         }
+    }
+}
+
+/// The simulator is built without a server: nobody who plans a rollout waits for one to compile.
+#[test]
+fn the_simulator_knows_no_server() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--package=tidegate-simulate", "--edges=normal"])
+        .args(["--prefix=none", "--locked", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+    assert!(tree.contains("tidegate-domain "), "{tree}");
+    for name in ["tidegate-server ", "axum ", "sqlx "] {
+        let found = tree.lines().find(|line| line.starts_with(name));
+        assert!(found.is_none(), "{found:?}");
     }
 }
 
@@ -97,6 +116,10 @@ fn each_room_is_free_of_what_does_not_belong_in_it() {
         ),
         (
             "tidegate-delta",
+            &["tokio", "sqlx", "axum", "reqwest", "rand"],
+        ),
+        (
+            "tidegate-api",
             &["tokio", "sqlx", "axum", "reqwest", "rand"],
         ),
         (

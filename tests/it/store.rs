@@ -8,6 +8,7 @@ use tidegate_domain::admission::{DeploymentFacts, Metered};
 use tidegate_domain::event::{Actor, Event, Topic};
 use tidegate_domain::hold::Hold;
 use tidegate_domain::ring::{Frontier, Ring};
+use tidegate_domain::rollout::policy::Policy;
 use tidegate_domain::rollout::{
     Gate, Limits, OnBreach, Outcome, Pace, RolloutEvent, RolloutState, Stratum, Wave, WaveProgress,
     WaveState,
@@ -26,7 +27,6 @@ use tidegate_server::store::devices::{self, Device};
 use tidegate_server::store::events;
 use tidegate_server::store::holds::{self, HoldRow};
 use tidegate_server::store::incidents::{self, Incident};
-use tidegate_server::store::policy::Policy;
 use tidegate_server::store::products::ProductSettings;
 use tidegate_server::store::rollouts::{self, Rollout, WaveRow};
 use tidegate_server::store::{Db, Tx, all_statements, jobs, operators, products};

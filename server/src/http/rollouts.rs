@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tidegate_api::preset;
 use tidegate_domain::rollout::{RolloutEvent, Wave};
 use tidegate_protocol::{DeploymentState, Region, RolloutId, Timestamp};
 
@@ -19,12 +20,12 @@ use super::extract::{Body, Params, Reader, Releaser, Responder, Segments, parse,
 use super::page::{PageParams, respond};
 use super::widen::widen;
 use crate::app::App;
+use crate::service::ServiceError;
 use crate::service::access::Operator;
 use crate::service::incidents::ReturnOf;
 use crate::service::rollouts::create::NewRollout;
-use crate::service::{ServiceError, presets};
 use crate::store::changes::ChangeKind;
-use crate::store::policy::SILENT_AFTER;
+use tidegate_domain::rollout::policy::SILENT_AFTER;
 
 /// Lists rollouts, newest first.
 #[utoipa::path(get, path = "/api/v1/rollouts", tag = "rollouts", security(("token" = ["read"])),
@@ -130,7 +131,7 @@ fn new_rollout(app: &App, body: &RolloutBody) -> Result<NewRollout, ApiError> {
         if !waves.is_empty() {
             return Err(ServiceError::invalid("give either waves or a preset, not both").into());
         }
-        let preset = presets::find(name)?;
+        let preset = preset::find(name)?;
         let regions = body
             .regions
             .iter()

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use tidegate_api::preset;
 use tidegate_protocol::RolloutId;
 
 use super::dto::{ApproveBody, EditBody, OrderBody, PolicyBody, PresetView, RolloutView};
@@ -15,21 +16,18 @@ use super::rollouts::{if_match, no_unknown, view};
 use crate::app::App;
 use crate::service::access::Operator;
 use crate::service::approvals::Wish;
-use crate::service::presets;
 use crate::store::changes::ChangeKind;
-use crate::store::policy::Policy;
+use tidegate_domain::rollout::policy::Policy;
 
 /// Lists the presets, each with a sentence of intent.
 #[utoipa::path(get, path = "/api/v1/presets", tag = "rollouts", security(("token" = ["read"])),
     responses((status = 200, description = "The presets", body = [PresetView])))]
 pub(crate) async fn list_presets(_by: Reader) -> ApiResult<Json<Vec<PresetView>>> {
-    let list = presets::all()?
-        .into_iter()
-        .map(|(name, preset)| PresetView {
-            name: name.into(),
-            intent: preset.intent,
-            policy: preset.policy,
-        });
+    let list = preset::all()?.into_iter().map(|(name, preset)| PresetView {
+        name: name.into(),
+        intent: preset.intent,
+        policy: preset.policy,
+    });
     Ok(Json(list.collect()))
 }
 

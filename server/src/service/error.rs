@@ -49,6 +49,12 @@ impl From<BlobError> for ServiceError {
     }
 }
 
+impl From<tidegate_api::Invalid> for ServiceError {
+    fn from(invalid: tidegate_api::Invalid) -> Self {
+        Self::invalid(invalid)
+    }
+}
+
 impl ServiceError {
     /// Builds a refusal.
     pub fn refuse(code: ProblemCode, detail: impl Into<String>) -> Self {

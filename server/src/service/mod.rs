@@ -20,7 +20,6 @@ mod lists;
 pub mod permits;
 pub mod plan;
 pub mod population;
-pub mod presets;
 pub mod releases;
 pub mod reports;
 pub mod rollouts;

@@ -2,7 +2,7 @@
 
 use tidegate_domain::rollout::Pace;
 
-use crate::store::policy::Policy;
+use tidegate_domain::rollout::policy::Policy;
 
 /// Returns whether the new policy allows more than the old one. A change that cannot be compared counts as
 /// widening.
@@ -38,7 +38,7 @@ pub(super) fn widens(old: &Policy, new: &Policy) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::dto::PolicyBody;
+    use tidegate_api::PolicyBody;
 
     fn policy(text: &str) -> Policy {
         let body: PolicyBody = toml::from_str(text).unwrap();

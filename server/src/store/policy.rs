@@ -7,32 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::BasisPoints;
 use tidegate_domain::admission::Metered;
+use tidegate_domain::rollout::policy::{BATTERY_WAIT, Policy};
 use tidegate_domain::rollout::{Gate, Limits, Pace};
 use tidegate_domain::window::{Window, Windows};
 use tidegate_protocol::{Region, Timestamp};
 
 use super::{StoreError, json};
-
-/// Settings of a rollout beyond its waves.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
-    /// Pace at which it exposes devices.
-    pub pace: Pace,
-    /// Caps on the pace.
-    pub limits: Limits,
-    /// Windows in which devices may be updated.
-    pub windows: Windows,
-    /// Time by which it should be finished.
-    pub deadline: Option<Timestamp>,
-    /// Longest time a device may wait for its battery to charge.
-    pub battery_wait: Duration,
-    /// Policy for metered links.
-    pub metered: Metered,
-    /// Its limits on failure.
-    pub gate: Gate,
-    /// Whether a person must release each wave after the first.
-    pub by_hand: bool,
-}
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -60,129 +40,120 @@ struct Row {
     by_hand: bool,
 }
 
-/// Default for the longest time a device may wait for its battery to charge.
-pub const BATTERY_WAIT: Duration = Duration::from_hours(24);
-/// Default time after which a device counts as silent: three check-ins of the usual minute, and a
-/// held one. Where devices check in less often it is longer.
-pub const SILENT_AFTER: Duration = Duration::from_mins(4);
-/// Default for the maximum share of silent devices, in basis points.
-pub const MAX_SILENT_BP: u32 = 1_000;
+/// Encodes the policy for its column.
+pub fn to_column(policy: &Policy) -> Result<String, StoreError> {
+    let (pace, start, factor, every) = match policy.pace {
+        Pace::Evidence { start } => ("evidence", start, 0, Duration::ZERO),
+        Pace::Exponential {
+            start,
+            factor,
+            every,
+        } => ("exponential", start, factor, every),
+        Pace::AtOnce => ("at_once", 0, 0, Duration::ZERO),
+    };
+    let row = Row {
+        pace: pace.into(),
+        pace_start: start,
+        pace_factor: factor,
+        pace_every_s: every.as_secs(),
+        max_in_flight: policy.limits.max_in_flight,
+        per_minute: policy.limits.per_minute,
+        window: policy.windows.general.as_ref().map(ToString::to_string),
+        region_windows: policy
+            .windows
+            .by_region
+            .iter()
+            .map(|(r, w)| (r.to_string(), w.to_string()))
+            .collect(),
+        deadline: policy.deadline.map(Timestamp::as_micros),
+        battery_wait_s: Some(policy.battery_wait.as_secs()),
+        metered: Some(policy.metered.to_string()),
+        max_failure_bp: Some(policy.gate.max_failure.get()),
+        min_failures: Some(policy.gate.min_failures),
+        min_success_bp: Some(policy.gate.min_success.get()),
+        soak_s: Some(policy.gate.soak.as_secs()),
+        on_breach: Some(policy.gate.on_breach.to_string()),
+        min_sample: Some(policy.gate.min_sample),
+        max_silent_bp: Some(policy.gate.max_silent.get()),
+        silent_after_s: Some(policy.gate.silent_after.as_secs()),
+        compare: policy.gate.compare,
+        by_hand: policy.by_hand,
+    };
+    super::to_json("policy", &row)
+}
 
-impl Policy {
-    /// Encodes the policy for its column.
-    pub fn to_column(&self) -> Result<String, StoreError> {
-        let (pace, start, factor, every) = match self.pace {
-            Pace::Evidence { start } => ("evidence", start, 0, Duration::ZERO),
-            Pace::Exponential {
-                start,
-                factor,
-                every,
-            } => ("exponential", start, factor, every),
-            Pace::AtOnce => ("at_once", 0, 0, Duration::ZERO),
-        };
-        let row = Row {
-            pace: pace.into(),
-            pace_start: start,
-            pace_factor: factor,
-            pace_every_s: every.as_secs(),
-            max_in_flight: self.limits.max_in_flight,
-            per_minute: self.limits.per_minute,
-            window: self.windows.general.as_ref().map(ToString::to_string),
-            region_windows: self
-                .windows
-                .by_region
-                .iter()
-                .map(|(r, w)| (r.to_string(), w.to_string()))
-                .collect(),
-            deadline: self.deadline.map(Timestamp::as_micros),
-            battery_wait_s: Some(self.battery_wait.as_secs()),
-            metered: Some(self.metered.to_string()),
-            max_failure_bp: Some(self.gate.max_failure.get()),
-            min_failures: Some(self.gate.min_failures),
-            min_success_bp: Some(self.gate.min_success.get()),
-            soak_s: Some(self.gate.soak.as_secs()),
-            on_breach: Some(self.gate.on_breach.to_string()),
-            min_sample: Some(self.gate.min_sample),
-            max_silent_bp: Some(self.gate.max_silent.get()),
-            silent_after_s: Some(self.gate.silent_after.as_secs()),
-            compare: self.gate.compare,
-            by_hand: self.by_hand,
-        };
-        super::to_json("policy", &row)
-    }
-
-    /// Decodes the policy from its column. `start` and `gate` are the columns of rollouts made
-    /// before policies existed; they apply where the text says nothing.
-    pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Self, StoreError> {
-        let row: Row = json("policy", text)?;
-        let bad = |what: String| StoreError::BadRow {
-            column: "policy",
-            what,
-        };
-        let share = |points: Option<u32>, old| {
-            points.map_or(Ok(old), |p| {
-                BasisPoints::new(p).map_err(|e| bad(e.to_string()))
-            })
-        };
-        let window = |text: &String| text.parse::<Window>().map_err(|e| bad(e.to_string()));
-        let mut by_region = BTreeMap::new();
-        for (region, text) in &row.region_windows {
-            let region: Region = region.parse().map_err(|_| bad(region.clone()))?;
-            by_region.insert(region, window(text)?);
-        }
-        Ok(Self {
-            pace: match row.pace.as_str() {
-                "evidence" => Pace::Evidence {
-                    start: row.pace_start,
-                },
-                "exponential" => Pace::Exponential {
-                    start: row.pace_start,
-                    factor: row.pace_factor,
-                    every: Duration::from_secs(row.pace_every_s),
-                },
-                "at_once" => Pace::AtOnce,
-                _ if start == 0 => Pace::AtOnce,
-                _ => Pace::Evidence { start },
-            },
-            limits: Limits {
-                max_in_flight: row.max_in_flight,
-                per_minute: row.per_minute,
-            },
-            windows: Windows {
-                general: row.window.as_ref().map(window).transpose()?,
-                by_region,
-            },
-            deadline: row.deadline.map(Timestamp::from_micros),
-            battery_wait: row.battery_wait_s.map_or(BATTERY_WAIT, Duration::from_secs),
-            metered: row
-                .metered
-                .map_or(Ok(Metered::DeltasOnly), |m| m.parse())
-                .map_err(|e| bad(e.to_string()))?,
-            gate: Gate {
-                max_failure: share(row.max_failure_bp, gate.max_failure)?,
-                min_failures: row.min_failures.unwrap_or(gate.min_failures),
-                min_success: share(row.min_success_bp, gate.min_success)?,
-                min_sample: row.min_sample.unwrap_or(gate.min_sample),
-                max_silent: share(row.max_silent_bp, gate.max_silent)?,
-                silent_after: row
-                    .silent_after_s
-                    .map_or(gate.silent_after, Duration::from_secs),
-                compare: row.compare,
-                soak: row.soak_s.map_or(gate.soak, Duration::from_secs),
-                on_breach: row
-                    .on_breach
-                    .map_or(Ok(gate.on_breach), |word| word.parse())
-                    .map_err(|e| bad(e.to_string()))?,
-            },
-            by_hand: row.by_hand,
+/// Decodes the policy from its column. `start` and `gate` are the columns of rollouts made
+/// before policies existed; they apply where the text says nothing.
+pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Policy, StoreError> {
+    let row: Row = json("policy", text)?;
+    let bad = |what: String| StoreError::BadRow {
+        column: "policy",
+        what,
+    };
+    let share = |points: Option<u32>, old| {
+        points.map_or(Ok(old), |p| {
+            BasisPoints::new(p).map_err(|e| bad(e.to_string()))
         })
+    };
+    let window = |text: &String| text.parse::<Window>().map_err(|e| bad(e.to_string()));
+    let mut by_region = BTreeMap::new();
+    for (region, text) in &row.region_windows {
+        let region: Region = region.parse().map_err(|_| bad(region.clone()))?;
+        by_region.insert(region, window(text)?);
     }
+    Ok(Policy {
+        pace: match row.pace.as_str() {
+            "evidence" => Pace::Evidence {
+                start: row.pace_start,
+            },
+            "exponential" => Pace::Exponential {
+                start: row.pace_start,
+                factor: row.pace_factor,
+                every: Duration::from_secs(row.pace_every_s),
+            },
+            "at_once" => Pace::AtOnce,
+            _ if start == 0 => Pace::AtOnce,
+            _ => Pace::Evidence { start },
+        },
+        limits: Limits {
+            max_in_flight: row.max_in_flight,
+            per_minute: row.per_minute,
+        },
+        windows: Windows {
+            general: row.window.as_ref().map(window).transpose()?,
+            by_region,
+        },
+        deadline: row.deadline.map(Timestamp::from_micros),
+        battery_wait: row.battery_wait_s.map_or(BATTERY_WAIT, Duration::from_secs),
+        metered: row
+            .metered
+            .map_or(Ok(Metered::DeltasOnly), |m| m.parse())
+            .map_err(|e| bad(e.to_string()))?,
+        gate: Gate {
+            max_failure: share(row.max_failure_bp, gate.max_failure)?,
+            min_failures: row.min_failures.unwrap_or(gate.min_failures),
+            min_success: share(row.min_success_bp, gate.min_success)?,
+            min_sample: row.min_sample.unwrap_or(gate.min_sample),
+            max_silent: share(row.max_silent_bp, gate.max_silent)?,
+            silent_after: row
+                .silent_after_s
+                .map_or(gate.silent_after, Duration::from_secs),
+            compare: row.compare,
+            soak: row.soak_s.map_or(gate.soak, Duration::from_secs),
+            on_breach: row
+                .on_breach
+                .map_or(Ok(gate.on_breach), |word| word.parse())
+                .map_err(|e| bad(e.to_string()))?,
+        },
+        by_hand: row.by_hand,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tidegate_domain::rollout::OnBreach;
+    use tidegate_domain::rollout::policy::{MAX_SILENT_BP, SILENT_AFTER};
 
     fn gate() -> Gate {
         Gate {
@@ -200,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_policy_survives_its_column_and_an_empty_one_has_the_old_columns() {
-        let mut policy = Policy::from_column("{}", 8, &gate()).unwrap();
+        let mut policy = from_column("{}", 8, &gate()).unwrap();
         assert_eq!(policy.pace, Pace::Evidence { start: 8 });
         assert_eq!(policy.gate, gate());
         assert_eq!(policy.battery_wait, BATTERY_WAIT);
@@ -220,9 +191,9 @@ mod tests {
         policy.gate.compare = true;
         policy.gate.on_breach = OnBreach::HaltAndRollBack;
         assert_eq!(
-            Policy::from_column(&policy.to_column().unwrap(), 0, &gate()).unwrap(),
+            from_column(&to_column(&policy).unwrap(), 0, &gate()).unwrap(),
             policy
         );
-        assert!(Policy::from_column(r#"{"window":"never"}"#, 0, &gate()).is_err());
+        assert!(from_column(r#"{"window":"never"}"#, 0, &gate()).is_err());
     }
 }

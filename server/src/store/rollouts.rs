@@ -9,8 +9,9 @@ use tidegate_domain::rollout::{Gate, RolloutState, Wave, WaveProgress, WaveState
 use tidegate_protocol::{Explained, ProductName, RolloutId, Timestamp, Version};
 
 use super::db::{Row, args};
-use super::policy::{MAX_SILENT_BP, Policy, SILENT_AFTER};
+use super::policy;
 use super::{StoreError, Tx, json, statements, to_json};
+use tidegate_domain::rollout::policy::{MAX_SILENT_BP, Policy, SILENT_AFTER};
 
 statements! {
     INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, rollback_window_s, max_attempts, timeout_s, created_at, created_by, policy)
@@ -146,7 +147,7 @@ pub async fn insert(tx: &mut Tx, rollout: &Rollout, waves: &[WaveRow]) -> Result
             i64::from(rollout.timeout_s),
             rollout.created_at.as_micros(),
             rollout.created_by.as_str(),
-            rollout.policy.to_column()?,
+            policy::to_column(&rollout.policy)?,
         ],
     )
     .await?;
@@ -348,7 +349,7 @@ pub async fn set_policy(
     let args = args![
         rollout.id.to_string(),
         rollout.revision,
-        policy.to_column()?
+        policy::to_column(policy)?
     ];
     Ok(tx.run("edit a rollout", SET_POLICY, args).await? == 1)
 }
@@ -415,7 +416,7 @@ fn read(row: &Row) -> Result<Rollout, StoreError> {
         generation: row.get("generation")?,
         revision: row.get("revision")?,
         salt: Ring::from_random(row.unsigned("salt")?),
-        policy: Policy::from_column(&policy, start, &gate)?,
+        policy: policy::from_column(&policy, start, &gate)?,
         released: row.unsigned("released")?,
         extended_s: row.unsigned("extended_s")?,
         frozen: row.get::<i64>("frozen")? == 1,

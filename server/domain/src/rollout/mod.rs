@@ -8,6 +8,7 @@
 //! | `lag` | counts of a while ago |
 //! | `gate` | whether the outcomes let the rollout go on |
 //! | `pace` | how many devices may be in flight |
+//! | [`policy`] | its settings beyond its waves |
 //! | `planner` | the next actions, and the reason there are no more |
 //! | `checker` | invariants of every plan |
 //! | `forecast` | the expected finish |
@@ -21,6 +22,7 @@ mod gate;
 mod lag;
 mod pace;
 mod planner;
+pub mod policy;
 mod state;
 mod tally;
 mod wave;

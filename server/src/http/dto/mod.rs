@@ -3,7 +3,6 @@
 mod devices;
 mod incidents;
 mod operators;
-mod policy;
 mod previews;
 mod releases;
 mod rollouts;
@@ -14,22 +13,17 @@ pub use crate::service::releases::PayloadView;
 pub use devices::*;
 pub use incidents::*;
 pub use operators::*;
-pub use policy::*;
 pub use previews::*;
 pub use releases::*;
 pub use rollouts::*;
+pub use tidegate_api::{PolicyBody, WaveBody};
 pub use trust::*;
 
-use serde::{Deserialize, Serialize};
-use tidegate_protocol::{Explained, Timestamp};
-use utoipa::ToSchema;
+pub(crate) use tidegate_api::{instant, time};
 
-/// Formats a time as RFC 3339 in UTC, with microseconds.
-pub(crate) fn time(at: Timestamp) -> String {
-    let whole = at.to_string();
-    let micros = at.as_micros().rem_euclid(1_000_000);
-    format!("{}.{micros:06}Z", whole.trim_end_matches('Z'))
-}
+use serde::{Deserialize, Serialize};
+use tidegate_protocol::Explained;
+use utoipa::ToSchema;
 
 /// A reason: its code, a sentence, and a knowledge article.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

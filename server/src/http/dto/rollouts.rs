@@ -6,28 +6,10 @@ use serde::{Deserialize, Serialize};
 use tidegate_domain::rollout::{Outcome, Tally};
 use utoipa::ToSchema;
 
-use super::{AskedView, ForecastView, PolicyBody, PreviewView, ReasonView, time};
+use super::{AskedView, ForecastView, PolicyBody, PreviewView, ReasonView, WaveBody, time};
 use crate::service::rollouts::{Ordered, RolloutStanding};
 use crate::store::deployments::Deployment;
 use crate::store::events::StoredEvent;
-
-/// Wave of a new rollout.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct WaveBody {
-    /// Name for people.
-    #[schema(min_length = 1, max_length = 60)]
-    pub name: String,
-    /// Selector: conditions like `region=EU,canary=true`; empty for all devices.
-    #[serde(default)]
-    pub selector: String,
-    /// Number of devices beyond those of earlier waves: `all`, `20%` or `5000`.
-    #[serde(default = "all")]
-    pub size: String,
-}
-
-fn all() -> String {
-    "all".into()
-}
 
 /// Request to create a rollout.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

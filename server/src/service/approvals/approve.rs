@@ -15,8 +15,9 @@ use crate::service::rollouts::order::{Given, until_current};
 use crate::service::rollouts::{Ordered, read};
 use crate::store::Tx;
 use crate::store::changes::{self, Change, ChangeKind, ChangeState};
-use crate::store::policy::Policy;
+use crate::store::policy;
 use crate::store::rollouts::{self, Rollout};
+use tidegate_domain::rollout::policy::Policy;
 
 /// Change applied at once, or approved.
 pub(super) struct Carried<'a> {
@@ -161,7 +162,7 @@ impl App {
             Event::RolloutEdited {
                 product,
                 rollout: id,
-                policy: policy.to_column()?,
+                policy: policy::to_column(policy)?,
                 change,
                 reason,
             }

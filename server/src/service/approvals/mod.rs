@@ -22,9 +22,10 @@ use crate::service::rollouts::order::until_current;
 use crate::service::rollouts::{Ordered, read, same_revision};
 use crate::service::widening::widens;
 use crate::store::changes::{self, Change, ChangeKind, ChangeState};
-use crate::store::policy::Policy;
+use crate::store::policy;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 use crate::store::{Tx, products, to_json};
+use tidegate_domain::rollout::policy::Policy;
 
 /// Change that waits for approvals.
 #[derive(Debug, Clone)]
@@ -90,7 +91,7 @@ fn plan_hash(
                 ]
             })
             .collect(),
-        policy: policy.to_column()?,
+        policy: policy::to_column(policy)?,
         rollback_window_s: rollout.rollback_window_s,
         max_attempts: rollout.max_attempts,
         timeout_s: rollout.timeout_s,
@@ -244,7 +245,7 @@ impl App {
             body: wish
                 .policy
                 .as_ref()
-                .map_or(Ok(String::new()), Policy::to_column)?,
+                .map_or(Ok(String::new()), policy::to_column)?,
             plan: plan_hash(&rollout, &waves, wish.kind, after)?,
             asked_by: by.name.clone(),
             asked_at: now,
@@ -306,7 +307,7 @@ fn proposed(rollout: &Rollout, change: &Change) -> Result<Policy, ServiceError> 
     if change.body.is_empty() {
         return Ok(rollout.policy.clone());
     }
-    Ok(Policy::from_column(&change.body, 0, &rollout.policy.gate)?)
+    Ok(policy::from_column(&change.body, 0, &rollout.policy.gate)?)
 }
 
 /// Names of the plan's authors: who created the rollout, and everyone who edited it.

@@ -13,9 +13,9 @@ use crate::commit::Done;
 use crate::random;
 use crate::service::ServiceError;
 use crate::service::access::Operator;
-use crate::store::policy::Policy;
 use crate::store::rollouts::{self, Rollout, WaveRow};
 use crate::store::{Tx, operators, products};
+use tidegate_domain::rollout::policy::Policy;
 
 /// Rollout to create.
 #[derive(Debug, Clone)]

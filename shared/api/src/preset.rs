@@ -7,23 +7,16 @@ use tidegate_domain::rollout::{Wave, WaveSize};
 use tidegate_domain::selector::Selector;
 use tidegate_protocol::Region;
 
-use super::ServiceError;
-use crate::http::dto::PolicyBody;
+use crate::{Invalid, PolicyBody};
 
 const FILES: [(&str, &str); 4] = [
-    ("canary-20", include_str!("../../presets/canary-20.toml")),
+    ("canary-20", include_str!("../presets/canary-20.toml")),
     (
         "regional-batches",
-        include_str!("../../presets/regional-batches.toml"),
+        include_str!("../presets/regional-batches.toml"),
     ),
-    (
-        "exponential",
-        include_str!("../../presets/exponential.toml"),
-    ),
-    (
-        "all-at-once",
-        include_str!("../../presets/all-at-once.toml"),
-    ),
+    ("exponential", include_str!("../presets/exponential.toml")),
+    ("all-at-once", include_str!("../presets/all-at-once.toml")),
 ];
 
 /// A preset.
@@ -56,24 +49,22 @@ enum Each {
 }
 
 /// Returns all presets with their names.
-pub fn all() -> Result<Vec<(&'static str, Preset)>, ServiceError> {
+pub fn all() -> Result<Vec<(&'static str, Preset)>, Invalid> {
     FILES
         .iter()
-        .map(|(name, text)| Ok((*name, toml::from_str(text).map_err(ServiceError::invalid)?)))
+        .map(|(name, text)| Ok((*name, toml::from_str(text).map_err(Invalid::new)?)))
         .collect()
 }
 
 /// Returns a preset by name.
-pub fn find(name: &str) -> Result<Preset, ServiceError> {
+pub fn find(name: &str) -> Result<Preset, Invalid> {
     let all = all()?;
     let names: Vec<&str> = all.iter().map(|(n, _)| *n).collect();
     let names = names.join(", ");
     all.into_iter()
         .find(|(n, _)| *n == name)
         .map(|(_, preset)| preset)
-        .ok_or_else(|| {
-            ServiceError::invalid(format!("there is no preset {name:?}; available: {names}"))
-        })
+        .ok_or_else(|| Invalid::new(format!("there is no preset {name:?}; available: {names}")))
 }
 
 impl Preset {
@@ -84,19 +75,19 @@ impl Preset {
         regions: &[Region],
         batch: WaveSize,
         devices: &BTreeMap<Region, u64>,
-    ) -> Result<Vec<Wave>, ServiceError> {
+    ) -> Result<Vec<Wave>, Invalid> {
         let mut waves = Vec::new();
         for wave in &self.wave {
-            let base: Selector = wave.selector.parse().map_err(ServiceError::invalid)?;
+            let base: Selector = wave.selector.parse().map_err(Invalid::new)?;
             match wave.each {
                 None => waves.push(Wave {
                     name: wave.name.clone(),
                     selector: base,
-                    size: wave.size.parse().map_err(ServiceError::invalid)?,
+                    size: wave.size.parse().map_err(Invalid::new)?,
                 }),
                 Some(Each::Region) if regions.is_empty() => {
                     let text = "this preset needs a list of regions, in order";
-                    return Err(ServiceError::invalid(text));
+                    return Err(Invalid::new(text));
                 }
                 Some(Each::Region) => {
                     for region in regions {
@@ -115,12 +106,12 @@ fn of_region(
     region: &Region,
     batch: WaveSize,
     devices: u64,
-) -> Result<Vec<Wave>, ServiceError> {
+) -> Result<Vec<Wave>, Invalid> {
     let batched = wave.size == "batch";
     let size: WaveSize = if batched {
         batch
     } else {
-        wave.size.parse().map_err(ServiceError::invalid)?
+        wave.size.parse().map_err(Invalid::new)?
     };
     let pieces = match size {
         WaveSize::Count(count) if batched => devices.div_ceil(count.max(1)),

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidegate_domain::BasisPoints;
+use tidegate_domain::rollout::policy::{BATTERY_WAIT, MAX_SILENT_BP, Policy, SILENT_AFTER};
 use tidegate_domain::rollout::{Gate, Limits, OnBreach, Pace};
 use tidegate_domain::window::Windows;
 use tidegate_protocol::{Region, Timestamp};
 use utoipa::ToSchema;
 
-use super::time;
-use crate::service::ServiceError;
-use crate::store::policy::{BATTERY_WAIT, MAX_SILENT_BP, Policy, SILENT_AFTER};
+use crate::{Invalid, time};
 
 /// Rules by which a rollout proceeds and stops. A rule left out stays as it is, or has its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -120,11 +119,11 @@ impl PolicyBody {
     }
 
     /// Converts to a policy, with defaults for what is left out.
-    pub fn policy(&self) -> Result<Policy, ServiceError> {
-        fn bad(what: impl std::fmt::Display) -> ServiceError {
-            ServiceError::invalid(what)
+    pub fn policy(&self) -> Result<Policy, Invalid> {
+        fn bad(what: impl std::fmt::Display) -> Invalid {
+            Invalid::new(what)
         }
-        let share = |points: u32| BasisPoints::new(points).map_err(ServiceError::invalid);
+        let share = |points: u32| BasisPoints::new(points).map_err(Invalid::new);
         let max_failure = self.max_failure_bp.unwrap_or(200);
         let silent_after = self
             .silent_after_s
@@ -194,8 +193,8 @@ impl PolicyBody {
         })
     }
 
-    fn windows(&self) -> Result<Windows, ServiceError> {
-        let window = |text: &str| text.parse().map_err(ServiceError::invalid);
+    fn windows(&self) -> Result<Windows, Invalid> {
+        let window = |text: &str| text.parse().map_err(Invalid::new);
         let general = match self.window.as_deref() {
             None | Some("") => None,
             Some(text) => Some(window(text)?),
@@ -206,20 +205,20 @@ impl PolicyBody {
             .iter()
             .filter(|(_, text)| !text.is_empty())
         {
-            let region: Region = region.parse().map_err(ServiceError::invalid)?;
+            let region: Region = region.parse().map_err(Invalid::new)?;
             by_region.insert(region, window(text)?);
         }
         Ok(Windows { general, by_region })
     }
 }
 
-/// Parses a point in time as people write it.
-pub(crate) fn instant(what: &str, text: &str) -> Result<Timestamp, ServiceError> {
+/// Parses a point in time as people write it, RFC 3339; `what` names the field in the refusal.
+pub fn instant(what: &str, text: &str) -> Result<Timestamp, Invalid> {
     text.parse::<jiff::Timestamp>()
         .map(|t| Timestamp::from_micros(t.as_microsecond()))
         .map_err(|_| {
             let text = format!("{what} {text:?}: not a time like 2026-12-01T18:00:00Z");
-            ServiceError::invalid(text)
+            Invalid::new(text)
         })
 }
 
