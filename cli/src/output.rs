@@ -36,7 +36,7 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// Prints a text of one or more lines on standard error, like [`line`].
+/// Prints a text of one or more lines on standard error, like [`line()`].
 pub(crate) fn complain(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr().lock(), "{}", plain_lines(text));

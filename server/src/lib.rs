@@ -14,5 +14,6 @@ mod descriptors;
 mod jobs;
 mod metrics;
 mod random;
+mod start;
 
-pub use app::{Running, StartError, create_private, start};
+pub use start::{Running, StartError, create_private, start};

@@ -18,6 +18,7 @@ mod gate;
 mod hostile;
 mod hostile_server;
 mod identity;
+mod imports;
 mod incident;
 mod keys;
 mod machine;

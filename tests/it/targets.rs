@@ -111,7 +111,7 @@ async fn as_a_service(server: &Server, device: &mut Device) {
     assert!(said.contains("removed the service"), "{said}");
     eventually("it has stopped", async || {
         let text = asked(device, "status");
-        text.contains("does not run").then_some(())
+        text.contains("not running").then_some(())
     })
     .await;
 }

@@ -2,8 +2,8 @@
 
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
 
+use super::event::{Effect, take_phase};
 use super::record::{Job, Phase, Record, SlotId};
-use super::step::{Effect, take_phase};
 
 /// Slot to return to: the other one, if it holds a whole version.
 pub(super) fn return_slot(record: &Record, job: &Job) -> Option<SlotId> {

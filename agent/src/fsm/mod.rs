@@ -12,14 +12,17 @@
 //! makes the record durable *before* it performs any of them: intent before act.
 
 mod back;
+mod event;
 mod medium;
+mod payload;
 mod record;
 mod start;
 mod step;
 
+pub use event::{Effect, Event};
 pub use medium::{Activation, Medium};
 pub use record::{Installed, Job, Phase, Record, Restarts, SlotId};
-pub use step::{Effect, Event, step};
+pub use step::step;
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,10 @@
 use tidegate_protocol::{Explained, Reason};
 
 use super::back::{go_back, return_slot};
+use super::event::{Effect, take_phase};
 use super::medium::{Activation, Medium};
+use super::payload::next_payload;
 use super::record::{Job, Phase, Record, Restarts};
-use super::step::{Effect, next_payload, take_phase};
 
 /// Starts of a new version before it is given up. A machine may lose power once in a trial
 /// through no fault of the version; three times is the version's fault.

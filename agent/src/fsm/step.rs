@@ -4,85 +4,10 @@ use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reaso
 use tidegate_trust::assignment::Action;
 
 use super::back::{go_back, not_returned, returned};
-use super::medium::{Activation, Medium};
-use super::record::{Installed, Job, Phase, Record, Restarts, SlotId};
+use super::event::{Effect, Event, take_phase};
+use super::payload::{fetch, next_payload};
+use super::record::{Job, Phase, Record, Restarts, SlotId};
 use super::start::{started, switched, try_it};
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The agent starts.
-    Started {
-        /// State of the slots on the medium.
-        medium: Medium,
-        /// Identifier of this start, most often the machine's boot id; empty if unknown.
-        start: String,
-    },
-    /// A verified assignment, with its counter.
-    Assigned(Box<Job>, u64),
-    /// The server called a deployment off.
-    CalledOff(DeploymentId),
-    /// All chunks are fetched and verified.
-    Downloaded {
-        /// Bytes fetched for it in all.
-        bytes: u64,
-    },
-    /// The download was given up.
-    DownloadFailed(Explained),
-    /// The new version is whole in its slot, verified and durable.
-    Staged,
-    /// The same, but the time within which it may be activated is over.
-    StagedTooLate,
-    /// The previous version must be kept for at least this many seconds from now.
-    KeepPrevious(u32),
-    /// The new version could not be staged.
-    StageFailed(Explained),
-    /// The switch is made.
-    Switched(Activation),
-    /// The update waits for something on this machine: battery charge, or its owner.
-    Waits(Explained),
-    /// The update goes on.
-    GoesOn,
-    /// The machine or the agent is about to restart: start of the downtime, in milliseconds since
-    /// the epoch.
-    GoesDown(i64),
-    /// Downtime of the updated software.
-    Downtime {
-        /// Milliseconds, from before the switch to the first good check.
-        ms: u64,
-    },
-    /// The health check passed.
-    Healthy,
-    /// The health check failed, or the restart did.
-    Unhealthy(Explained),
-    /// This many more seconds of the rollback window have passed.
-    WindowPassed(u32),
-    /// The old slot is in use again.
-    Returned,
-    /// The version to roll back to is damaged, and no source has it any more.
-    NotReturned(Explained),
-    /// The server has reports up to this number.
-    Acknowledged(u64),
-}
-
-/// An action for the driver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Fetch the job's present payload.
-    Download(Box<Job>),
-    /// Stage the new version from what was fetched, or verify the one that was kept.
-    Stage(Box<Job>),
-    /// Activate a slot and restart what runs from it, then send [`Event::Switched`].
-    Switch(SlotId),
-    /// Restart the machine, or the agent: the activated version runs after that.
-    Restart,
-    /// Check the health of the version in use.
-    CheckHealth(Installed),
-    /// Roll back: activate the slot, then send [`Event::Returned`].
-    Return(Option<SlotId>),
-    /// Discard what was fetched.
-    DropDownload,
-}
 
 /// Returns the new record and its effects. The record must be durable before any of them.
 pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
@@ -128,10 +53,6 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
         }
     };
     (record, effects)
-}
-
-pub(super) fn take_phase(record: &mut Record) -> Phase {
-    std::mem::replace(&mut record.phase, Phase::Idle)
 }
 
 /// Reports that a deployment waits, or goes on.
@@ -209,14 +130,6 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
         return vec![Effect::Stage(Box::new(job))];
     }
     fetch(record, job, None)
-}
-
-/// Starts fetching a job's version into its slot.
-fn fetch(record: &mut Record, job: Job, why: Option<Explained>) -> Vec<Effect> {
-    record.set_slot(job.slot, None);
-    record.report(job.deployment, State::Downloading, why, 0);
-    record.phase = Phase::Downloading { job: job.clone() };
-    vec![Effect::DropDownload, Effect::Download(Box::new(job))]
 }
 
 fn ordered_back(record: &mut Record, order: &Job) -> Vec<Effect> {
@@ -327,40 +240,6 @@ fn stage_failed(record: &mut Record, reason: Explained) -> Vec<Effect> {
             Vec::new()
         }
     }
-}
-
-/// Tries the next payload, each one once: after a delta that is damaged or does not apply, the full
-/// image.
-pub(super) fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Effect> {
-    if job.kept {
-        // The kept version has changed: it is fetched like any other.
-        job.kept = false;
-        job.cuts = 0;
-        return fetch(record, job, Some(reason));
-    }
-    if job.payload + 1 < job.payloads.len() && is_payloads_fault(reason.code) {
-        job.payload += 1;
-        job.cuts = 0;
-        // Falling back from a delta costs the full image: people should know why.
-        record.report(job.deployment, State::Downloading, Some(reason), job.bytes);
-        record.phase = Phase::Downloading { job: job.clone() };
-        return vec![Effect::DropDownload, Effect::Download(Box::new(job))];
-    }
-    give_up(record, &job, reason)
-}
-
-fn is_payloads_fault(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::DeltaFailed | Reason::ChunkCorrupt | Reason::ImageMismatch
-    )
-}
-
-/// Gives up before the switch: the version in use was never touched.
-fn give_up(record: &mut Record, job: &Job, reason: Explained) -> Vec<Effect> {
-    record.phase = Phase::Idle;
-    record.report(job.deployment, State::Failed, Some(reason), job.bytes);
-    vec![Effect::DropDownload]
 }
 
 fn healthy(record: &mut Record) -> Vec<Effect> {

@@ -2,6 +2,23 @@
 
 use tidegate_protocol::{Abilities, Encoding, Sha256};
 
+/// Payloads that a rollout may fetch over links that cost by the byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metered {
+    /// Anything.
+    Allow,
+    /// Deltas only.
+    DeltasOnly,
+    /// Nothing.
+    Never,
+}
+
+tidegate_protocol::words!(Metered("metered policy") {
+    Allow = "allow",
+    DeltasOnly = "deltas_only",
+    Never = "never",
+});
+
 /// One way to fetch an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {

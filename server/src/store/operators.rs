@@ -4,7 +4,7 @@ use tidegate_protocol::{Sha256, Timestamp, TokenId};
 
 use super::db::{Row, args};
 use super::{StoreError, Tx, statements};
-use crate::service::access::Role;
+use tidegate_domain::access::Role;
 
 statements! {
     INSERT_TOKEN = "INSERT INTO operator_token (id, name, role, secret_sha256, created_at, expires_at)

@@ -7,7 +7,8 @@
 use std::io::Write;
 
 use crate::ApplyError;
-use crate::apply::{Output, ReadAt};
+use crate::output::Output;
+use crate::source::ReadAt;
 
 /// Number of bytes of the old image read at once.
 const WINDOW: usize = 64 << 10;

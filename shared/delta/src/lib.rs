@@ -6,19 +6,25 @@ pub mod container;
 mod apply;
 mod bspatch;
 mod engine;
+mod error;
 mod limits;
 mod make;
 #[cfg(feature = "make")]
 mod maker;
 mod manifest;
+mod output;
+mod source;
 
-pub use apply::{Applier, ApplyError, Kept, ReadAt};
+pub use apply::Applier;
 pub use engine::sample::decode_sample;
+pub use error::ApplyError;
 pub use limits::Limits;
 pub use make::{ChunkWriter, MakeError, make_bsdiff, make_full, make_raw};
 #[cfg(feature = "make")]
 pub use maker::{DeltaOptions, make_delta};
 pub use manifest::{Chunk, Encoding, FORMAT, Manifest, ManifestError, OPENED_FORMAT};
+pub use output::Kept;
+pub use source::ReadAt;
 
 use sha2::Digest as _;
 pub use tidegate_protocol::Image;

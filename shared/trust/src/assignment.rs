@@ -10,7 +10,7 @@ use tidegate_protocol::{DeploymentId, DeviceId, Format, Image, Platform, Timesta
 pub use tidegate_protocol::Payload;
 
 use crate::role::{self, ImagePath};
-use crate::verify::Trusted;
+use crate::trusted::Trusted;
 use crate::{
     ImageFacts, SPEC_VERSION, SecretKey, Signed, TrustError, from_jiff, lifetime, quorum, sign,
     size_limit,
@@ -235,7 +235,7 @@ fn verify_as(
     }
     let document = quorum::parse_targets(FILE, bytes)?;
     // 4. Signed by the director that the fresh offline targets name.
-    trusted.verify_director(&document)?;
+    trusted.verify_director(FILE, &document)?;
     let signed = document.into_signed();
     let said = |name| signed.extra.get("x-assignment").and_then(|v| v.get(name));
     // Before the terms are read: those of another format have other fields.

@@ -4,7 +4,6 @@ use sigstore_tuf::metadata::{Metadata, Targets};
 use sigstore_tuf::{Error, TrustedMetadataSet};
 use tidegate_protocol::Timestamp;
 
-use crate::verify::refuse;
 use crate::{DIRECTOR, ProductRole, RoleName, TrustError, expiry_check, role, top};
 
 /// Verified metadata that a device trusts after a complete refresh.
@@ -48,14 +47,18 @@ impl Trusted {
     }
 
     /// 4. Checks the director's signatures on an assignment against the fresh offline targets.
-    pub(crate) fn verify_director(&self, document: &Metadata<Targets>) -> Result<(), TrustError> {
+    pub(crate) fn verify_director(
+        &self,
+        file: &str,
+        document: &Metadata<Targets>,
+    ) -> Result<(), TrustError> {
         let (keys, role) =
             crate::repository::delegation(self.targets()?, DIRECTOR).ok_or_else(|| {
                 TrustError::field("targets.json", "it does not delegate the director role")
             })?;
         document
             .verify_threshold(keys, &role.role_keys(), DIRECTOR)
-            .map_err(refuse(crate::assignment::FILE))
+            .map_err(refuse(file))
     }
 
     /// Returns whether the role's delegation allows it to speak for a path.
@@ -108,4 +111,10 @@ impl Trusted {
         }
         Ok(())
     }
+}
+
+/// Names the file that the verification core refused.
+pub(crate) fn refuse(file: &str) -> impl FnOnce(Error) -> TrustError {
+    let file = file.to_owned();
+    move |source| TrustError::Metadata { file, source }
 }

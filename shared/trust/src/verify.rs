@@ -8,6 +8,7 @@ use sigstore_tuf::{Error, TrustedMetadataSet};
 use tidegate_protocol::{Sha256, Timestamp};
 
 pub use crate::trusted::Trusted;
+use crate::trusted::refuse;
 use crate::{
     Floors, RoleName, TrustError, expiry_check, provider, quorum, size_limit, strict, top,
 };
@@ -383,9 +384,4 @@ impl Refresh {
             .ok_or_else(|| TrustError::Missing("a product-channel role".into()))?;
         Trusted::new(self.into_set()?, &role)
     }
-}
-
-pub(crate) fn refuse(file: &str) -> impl FnOnce(Error) -> TrustError {
-    let file = file.to_owned();
-    move |source| TrustError::Metadata { file, source }
 }

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate_protocol::{
-    Battery, Channel, DeploymentId, DeploymentState, Explained, Image, Platform, ProductName,
-    Reason, Region, RolloutId, Sha256, Stage, Timestamp, Version,
+    Battery, Channel, Image, Platform, ProductName, Region, RolloutId, Sha256, Stage, Timestamp,
+    Version,
 };
 
+use crate::client::GatePolicy;
+use crate::deployment::DeploymentFacts;
 use crate::hold::Hold;
 use crate::ring::{Frontier, Ring};
 use crate::rollout::{RolloutState, WaveState};
 use crate::selector::{self, Selector};
-use crate::version_gate::GatePolicy;
+use crate::transport::Metered;
 use crate::window::Windows;
 
 /// Input of all decisions about a fleet. Immutable; replaced as a whole.
@@ -115,23 +117,6 @@ pub struct RolloutPlan {
     pub metered: Metered,
 }
 
-/// Payloads that a rollout may fetch over links that cost by the byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Metered {
-    /// Anything.
-    Allow,
-    /// Deltas only.
-    DeltasOnly,
-    /// Nothing.
-    Never,
-}
-
-tidegate_protocol::words!(Metered("metered policy") {
-    Allow = "allow",
-    DeltasOnly = "deltas_only",
-    Never = "never",
-});
-
 /// A wave as admission sees it.
 #[derive(Debug, Clone)]
 pub struct WavePlan {
@@ -143,32 +128,6 @@ pub struct WavePlan {
     pub frontier: Frontier,
     /// Current state.
     pub state: WaveState,
-}
-
-/// A deployment as admission sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeploymentFacts {
-    /// Its id.
-    pub id: DeploymentId,
-    /// Index of the wave that admitted the device.
-    pub wave: u32,
-    /// Current state.
-    pub state: DeploymentState,
-    /// Release the device ran before the rollout; `None` if it ran none.
-    pub from: Option<Version>,
-    /// The release of the present leg.
-    pub leg: Version,
-    /// Reason for that state.
-    pub reason: Option<Explained>,
-    /// Number of attempts begun.
-    pub attempts: u32,
-    /// Whether the device has begun to install in this attempt: from then on silence says
-    /// something about the release.
-    pub took: bool,
-    /// Number of failures, by reason.
-    pub failures: BTreeMap<Reason, u32>,
-    /// Time of the last state change.
-    pub updated_at: Timestamp,
 }
 
 /// A device as admission sees it.

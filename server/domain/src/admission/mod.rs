@@ -10,12 +10,15 @@ mod verdict;
 
 pub use concern::{Candidate, not_concerned};
 pub use facts::{
-    ArtifactPlan, DeploymentFacts, DeviceFacts, FleetPlan, Metered, ProductPlan, ReleasePlan,
-    RolloutPlan, SignedPolicy, WavePlan,
+    ArtifactPlan, DeviceFacts, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan, SignedPolicy,
+    WavePlan,
 };
 pub use paths::{way_back, way_to};
 pub use retry::back_off;
 pub use verdict::{Decision, Offer, Step, Trace, Verdict};
+
+pub use crate::deployment::DeploymentFacts;
+pub use crate::transport::Metered;
 
 use tidegate_protocol::{Explained, Reason, RolloutId, Stage, Timestamp};
 

@@ -2,9 +2,10 @@
 
 use tidegate_protocol::{DeploymentState, Explained, Reason, Timestamp};
 
-use super::facts::{DeploymentFacts, DeviceFacts, ProductPlan, RolloutPlan};
+use super::facts::{DeviceFacts, ProductPlan, RolloutPlan};
 use super::verdict::{Decision, Trace, Verdict};
 use super::{moment, not_now, nothing, way_back, way_to};
+use crate::deployment::DeploymentFacts;
 use crate::rollout::RolloutState;
 
 /// Decides on the deployments that a device is already in. They come before new ones, and orders

@@ -5,9 +5,37 @@
 
 pub mod report;
 
-use tidegate_protocol::{DeploymentState as State, Explained, Reason, Timestamp};
+use std::collections::BTreeMap;
 
-use crate::admission::DeploymentFacts;
+use tidegate_protocol::{
+    DeploymentId, DeploymentState as State, Explained, Reason, Timestamp, Version,
+};
+
+/// A deployment, as decisions see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentFacts {
+    /// Its id.
+    pub id: DeploymentId,
+    /// Index of the wave that admitted the device.
+    pub wave: u32,
+    /// Current state.
+    pub state: State,
+    /// Release the device ran before the rollout; `None` if it ran none.
+    pub from: Option<Version>,
+    /// The release of the present leg.
+    pub leg: Version,
+    /// Reason for that state.
+    pub reason: Option<Explained>,
+    /// Number of attempts begun.
+    pub attempts: u32,
+    /// Whether the device has begun to install in this attempt: from then on silence says
+    /// something about the release.
+    pub took: bool,
+    /// Number of failures, by reason.
+    pub failures: BTreeMap<Reason, u32>,
+    /// Time of the last state change.
+    pub updated_at: Timestamp,
+}
 
 /// Event that moves a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

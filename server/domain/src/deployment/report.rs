@@ -2,8 +2,7 @@
 
 use tidegate_protocol::{DeploymentState as State, Explained, Timestamp, Version};
 
-use super::DeploymentEvent;
-use crate::admission::DeploymentFacts;
+use super::{DeploymentEvent, DeploymentFacts};
 
 /// A device's report.
 #[derive(Debug, Clone)]

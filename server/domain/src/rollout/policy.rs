@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_protocol::Timestamp;
 
 use super::{Gate, Limits, Pace};
-use crate::admission::Metered;
+use crate::transport::Metered;
 use crate::window::Windows;
 
 /// Settings of a rollout beyond its waves.

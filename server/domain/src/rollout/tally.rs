@@ -2,7 +2,7 @@
 
 use tidegate_protocol::DeploymentState;
 
-use crate::admission::DeploymentFacts;
+use crate::deployment::DeploymentFacts;
 
 /// Outcome a deployment counts as. Stored beside it, so that a fleet is counted by adding up, not
 /// by reading rows.

@@ -21,7 +21,8 @@ use super::layout_wire;
 use super::numbers::{Modelled, Reader};
 use super::quick::{Feed, Quick, STREAMS};
 use super::window::OldUnreadable;
-use crate::apply::{ApplyError, ReadAt};
+use crate::error::ApplyError;
+use crate::source::ReadAt;
 
 /// Consumes a payload as it arrives and makes the image.
 pub(crate) struct Assembler<'a> {

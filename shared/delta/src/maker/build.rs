@@ -1,15 +1,16 @@
 //! Makes a payload from two images: analyses, masks, matches, and codes the frames on all cores.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::analyse::{self, Executable};
+use super::analyse;
 use super::frames::{Job, code_covers, compress};
 use super::index::Index;
 use super::mask;
 use super::matcher::{self, Choice, Choices};
 use super::open::{self, Opened};
+use super::options::DeltaOptions;
 use super::pair::{self, Paired};
+use super::shape::Executable;
 use crate::engine::covers::{Cover, CoverMap};
 use crate::engine::dense::Size;
 use crate::engine::head::{Coding, Head, LAYOUT_UNIT, MAX_CODED, MAX_LAYOUT};
@@ -20,53 +21,6 @@ use crate::engine::quick::WINDOW_LOG;
 use crate::{
     ChunkWriter, Encoding, FORMAT, Image, Limits, MakeError, Manifest, OPENED_FORMAT, sha256,
 };
-
-/// Options for making a delta.
-#[derive(Clone, Copy)]
-pub struct DeltaOptions<'a> {
-    /// [`Encoding::Quick`] or [`Encoding::Dense`].
-    pub encoding: Encoding,
-    /// Maximum memory for applying, in bytes: from 130 MiB on, `dense` uses large tables.
-    pub memory: u64,
-    /// Length of a chunk in bytes, at most [`Limits::DELTA_CHUNK`]. A device verifies a chunk
-    /// before decoding it, and fetches it again if it was interrupted.
-    pub chunk: u32,
-    /// Maximum cost of decoding a frame, in bits coded, which is the most that an interrupted apply
-    /// loses. The default is some seconds of a slow core; small frames make large payloads.
-    pub frame: u64,
-    /// Maximum size in bytes of either image with its packed streams unpacked; larger ones are
-    /// compared as they are. The memory to make a delta grows with it.
-    pub unpacked: u64,
-    /// Number of threads that code frames, at least 1.
-    pub threads: usize,
-    /// Flag that is set from elsewhere to cancel.
-    pub cancel: Option<&'a AtomicBool>,
-    /// Callback for progress: the number of bytes of the new image that are done.
-    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
-}
-
-impl DeltaOptions<'_> {
-    /// Creates options for a controller: 16 MiB.
-    pub fn new(encoding: Encoding) -> Self {
-        Self {
-            encoding,
-            memory: Limits::MEMORY,
-            chunk: Limits::DELTA_CHUNK,
-            frame: FRAME,
-            unpacked: i32::MAX as u64,
-            threads: 1,
-            cancel: None,
-            progress: None,
-        }
-    }
-
-    pub(super) fn stop(&self) -> Result<(), MakeError> {
-        if self.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
-            return Err(MakeError::Cancelled);
-        }
-        Ok(())
-    }
-}
 
 /// Text: a copy must save more than describing it costs, and words are cheap to spell.
 const TEXT: Choice = choice(64, 24, 32);
@@ -92,8 +46,6 @@ const PLAIN: Choice = choice(10, 6, 10);
 
 /// Memory in bytes from which on `dense` uses its large tables.
 const LARGE: u64 = 130 << 20;
-/// See [`DeltaOptions::frame`].
-const FRAME: u64 = 48 << 20;
 /// Maximum memory for the layout, in bytes: more is better spent on copies.
 const MAX_LAYOUT_MEMORY: u64 = 2 << 20;
 /// Memory limit of `quick` in bytes, whatever is allowed: it is for devices that have little.

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use super::containers::{Member, Piece};
+use super::member::{Member, Piece};
 
 /// Alignment at which file systems are looked for: partitions begin at multiples of it.
 const GRAIN: usize = 4096;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use object::{Object as _, ObjectSection as _};
 
-use super::analyse::{Executable, Part, Shape};
+use super::shape::{Executable, Part, Shape};
 use crate::engine::layout::{Kind, Segment};
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -139,7 +139,7 @@ pub(crate) fn arm64_kernel(bytes: &[u8], start: u32, out: &mut Executable) -> bo
         .step_by(4)
         .filter(|&at| bytes[at..].starts_with(BTF))
         .filter_map(|at| {
-            let (from, to) = super::analyse::btf_types(&bytes[at..])?;
+            let (from, to) = super::shape::btf_types(&bytes[at..])?;
             Some((at + from as usize, at + to as usize))
         })
         .collect();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::build::DeltaOptions;
+use super::options::DeltaOptions;
 use crate::MakeError;
 use crate::engine::coder::Encoder;
 use crate::engine::control;

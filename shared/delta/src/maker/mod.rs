@@ -3,7 +3,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    reason = "images are below 4 GiB here, which is checked first"
+    reason = "images are below 2 GiB here, which is checked first"
 )]
 
 mod analyse;
@@ -15,7 +15,11 @@ mod frames;
 mod index;
 mod mask;
 mod matcher;
+mod member;
 mod open;
+mod options;
 mod pair;
+mod shape;
 
-pub use build::{DeltaOptions, make_delta};
+pub use build::make_delta;
+pub use options::DeltaOptions;

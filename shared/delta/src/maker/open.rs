@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use flate2::bufread::DeflateDecoder;
 use preflate_rs::{PreflateConfig, PreflateStreamProcessor};
 
-use super::analyse::{Executable, Part as Section, analyse};
-use super::build::DeltaOptions;
+use super::analyse::analyse;
+use super::options::DeltaOptions;
+use super::shape::{Executable, Part as Section};
 use crate::engine::opened::recipe::{MAX_PART, MAX_RECIPE, MAX_STREAMS, Part, Recipe, Stream};
 use crate::{MakeError, sha256};
 use tidegate_protocol::Sha256;

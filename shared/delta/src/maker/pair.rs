@@ -1,6 +1,6 @@
 //! Pairs the executables of both images, for the layout that the applier gets.
 
-use super::analyse::{Executable, Shape};
+use super::shape::{Executable, Shape};
 use crate::engine::layout::{Field, Kind, Record, Region, Segment, Space};
 
 /// Layout of the executables of both images, and each image's own regions for masking.

@@ -8,8 +8,9 @@ use preflate_rs::RecreateStreamProcessor;
 
 use super::malformed;
 use super::recipe::{Part, Recipe};
-use crate::apply::{ApplyError, ReadAt as _};
 use crate::engine::payload::Sink;
+use crate::error::ApplyError;
+use crate::source::ReadAt as _;
 
 /// Number of pass-through bytes that are read at once.
 const PIECE: usize = 32 << 10;

@@ -27,7 +27,8 @@ use flate2::bufread::DeflateDecoder;
 use super::head::MAX_CODED;
 use super::payload::{Assembler, Sink};
 use super::window::OldUnreadable;
-use crate::apply::{ApplyError, ReadAt};
+use crate::error::ApplyError;
+use crate::source::ReadAt;
 use closer::{Closer, Closing};
 use recipe::{MAX_RECIPE, Recipe, Stream};
 

@@ -1,0 +1,216 @@
+//! The composition: opens the stores, loads the fleet, starts the jobs and listens; and stops them
+//! in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tidegate_protocol::error_chain;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::blob::Blobs;
+use crate::commit::{self, Applied, group};
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::service::ServiceError;
+use crate::service::access::Access;
+use crate::service::fleet::Fleet;
+use crate::store::{Db, StoreError, events};
+use crate::tls::{TlsError, TlsListener};
+use crate::{descriptors, http, jobs, random};
+
+/// Reason a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A component failed.
+    #[error("{0}")]
+    Service(String),
+    /// The address cannot be bound.
+    #[error(
+        "cannot listen on {0}: {1}; is another server running there? choose another with --listen"
+    )]
+    Listen(SocketAddr, std::io::Error),
+    /// TLS cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The data folder cannot be written.
+    #[error("cannot write {0}: {1}")]
+    Data(String, std::io::Error),
+}
+
+impl From<ServiceError> for StartError {
+    fn from(error: ServiceError) -> Self {
+        Self::Service(error_chain(&error))
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Service(error_chain(&error))
+    }
+}
+
+/// A running server.
+pub struct Running {
+    /// Address it listens on.
+    pub address: SocketAddr,
+    /// Address of the metrics endpoint; `None` if it is not served.
+    pub metrics_address: Option<SocketAddr>,
+    /// Token of the first administrator; `None` if it was created at an earlier start.
+    pub first_token: Option<String>,
+    app: Arc<App>,
+    tasks: TaskTracker,
+    writing: tokio::task::JoinHandle<()>,
+}
+
+/// Grace period for requests in progress when the server stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Starts a server: opens its stores, loads the fleet and listens.
+pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    // The S3 client and PostgreSQL over TLS share one provider. An error means it is already
+    // installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    descriptors::raise();
+    create_private(&settings.data)
+        .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
+    let db = Db::open(&settings.database).await?;
+    let blobs = Blobs::open(&settings.blobs).map_err(ServiceError::from)?;
+    let now = settings.clock.now();
+    let token_file = settings.data.join("admin.token");
+    // Written before it is committed: a token that nobody could read would lock everybody out.
+    let origin = format!("server-{}", hex::encode(random::bytes::<6>()));
+    let keep = |secret: &str| write_secret(&token_file, secret);
+    let first_token = commit::first_token(&db, &origin, now, keep).await?;
+    commit::first_secrets(&db, now).await?;
+    let access = Access::default();
+    access.reload(&db).await?;
+    // Read the cursor first: events committed while the fleet loads are read twice, never missed.
+    let cursor = events::head(&mut db.read().await?).await?;
+    let fleet = Fleet::load(&db).await?;
+    let (writer, queue) = group::channel();
+    let listener = listen(settings.listen).await?;
+    let metrics_listener = match settings.metrics_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let address = listener
+        .local_addr()
+        .map_err(|e| StartError::Listen(settings.listen, e))?;
+    let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+    let app = Arc::new(App {
+        origin,
+        applied: Applied::default(),
+        settings,
+        db,
+        blobs,
+        fleet,
+        access,
+        writer,
+        metrics: Metrics::default(),
+        stopping: CancellationToken::new(),
+        cursor: Mutex::new(cursor),
+        heartbeats_read: Mutex::new(now),
+        watch: Mutex::default(),
+        requests: AtomicUsize::new(0),
+        planner: Notify::new(),
+        builder: Notify::new(),
+    });
+    let tasks = TaskTracker::new();
+    let writing = tokio::spawn(group::run(app.clone(), queue));
+    jobs::spawn(&app, &tasks);
+    let router = http::router(app.clone());
+    match &app.settings.tls {
+        None => tasks.spawn(serve(listener, router, app.stopping.clone())),
+        Some(tls) => {
+            let listener = TlsListener::start(listener, tls.clone(), app.stopping.clone())?;
+            tasks.spawn(serve(listener, router, app.stopping.clone()))
+        }
+    };
+    if let Some(listener) = metrics_listener {
+        tasks.spawn(serve(
+            listener,
+            http::metrics_router(app.clone()),
+            app.stopping.clone(),
+        ));
+    }
+    tracing::info!(%address, devices = app.fleet.len(), origin = app.origin, "server runs");
+    Ok(Running {
+        address,
+        metrics_address,
+        first_token,
+        app,
+        tasks,
+        writing,
+    })
+}
+
+impl Running {
+    /// Shared state, for tests that look inside.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Stops the server: takes no new requests, answers held ones and flushes pending writes.
+    pub async fn stop(self) {
+        self.app.stopping.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(DRAIN, self.tasks.wait()).await;
+        // Stop the writing task last: requests may use it until here.
+        self.writing.abort();
+        let _ = self.app.flush_heartbeats().await;
+        self.app.db.close().await;
+        tracing::info!("server stopped");
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| StartError::Listen(address, e))
+}
+
+async fn serve<L>(listener: L, router: axum::Router, stopping: CancellationToken)
+where
+    L: axum::serve::Listener<Addr: std::fmt::Debug>,
+{
+    // Not the router itself: it would be copied for each connection, at 53 KB.
+    let result = axum::serve(listener, router.into_make_service())
+        .with_graceful_shutdown(stopping.cancelled_owned())
+        .await;
+    if let Err(error) = result {
+        tracing::error!(%error, "the HTTP listener failed");
+    }
+}
+
+/// Creates the data folder, accessible to its owner only: it holds the online keys.
+pub fn create_private(path: &std::path::Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        builder.mode(0o700);
+    }
+    builder.create(path)
+}
+
+/// Writes a secret to a file that only its owner can read.
+fn write_secret(path: &std::path::Path, secret: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()
+}
