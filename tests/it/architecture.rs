@@ -161,21 +161,64 @@ fn length(text: &str) -> usize {
         .count()
 }
 
+/// Files that are longer than they should be, with their lines: they may only shrink.
+const LONG: &[(&str, usize)] = &[
+    ("agent/src/cli/args.rs", 403),
+    ("agent/src/client.rs", 459),
+    ("agent/src/control.rs", 420),
+    ("agent/src/download/mod.rs", 454),
+    ("agent/src/driver/mod.rs", 451),
+    ("agent/src/power_loss/model/world.rs", 474),
+    ("cli/src/commands/delta.rs", 432),
+    ("cli/src/commands/release.rs", 472),
+    ("cli/src/commands/rollout.rs", 472),
+    ("cli/src/keys/mod.rs", 456),
+    ("server/domain/src/rollout/planner.rs", 448),
+    ("server/domain/src/rollout/planner_tests.rs", 451),
+    ("server/src/http/rollouts.rs", 412),
+    ("server/src/service/checkin.rs", 423),
+    ("server/src/service/devices.rs", 416),
+    ("server/src/service/fleet.rs", 428),
+    ("server/src/service/incidents.rs", 473),
+    ("server/src/service/releases.rs", 449),
+    ("server/src/store/db.rs", 453),
+    ("server/src/store/devices.rs", 458),
+    ("server/src/store/products.rs", 458),
+    ("server/src/store/rollouts.rs", 434),
+    ("shared/delta/src/engine/model.rs", 419),
+    ("shared/trust/src/assignment.rs", 468),
+    ("shared/trust/src/repository.rs", 430),
+    ("simulate/src/control.rs", 412),
+    ("simulate/src/round.rs", 426),
+    ("simulate/src/world.rs", 421),
+];
+
 #[test]
 fn every_file_can_be_read_in_one_sitting() {
+    const MOST: usize = 400;
     let mut files = Vec::new();
     sources(&root(), &mut files);
     assert!(files.len() > 80);
-    // A plain list without logic: the command tree.
-    let lists = ["cli/src/args.rs"];
+    let mut found = Vec::new();
     for file in files {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
-        if name.contains("tests/") || lists.contains(&name.as_str()) {
+        if name.contains("tests/") {
             continue;
         }
         let lines = length(&std::fs::read_to_string(&file).unwrap());
-        assert!(lines <= 480, "{name} has {lines} lines: split it");
+        let known = LONG.iter().find(|(long, _)| *long == name).map(|(_, n)| *n);
+        let most = known.unwrap_or(MOST);
+        assert!(lines <= most, "{name} has {lines} lines: split it");
+        if known.is_some() {
+            assert!(lines > MOST, "{name} is short now: take it from the list");
+            found.push(name);
+        }
     }
+    assert_eq!(
+        found.len(),
+        LONG.len(),
+        "a file on the list is gone: {found:?}"
+    );
 }
 
 #[test]

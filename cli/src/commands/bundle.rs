@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::Subcommand;
 use tidegate_delta::{Limits, Manifest};
 use tidegate_protocol::{
     Bundle, CarriedReports, DeviceId, Payload, ReportBatch, ReportsAccepted, Sha256, paths,
@@ -11,9 +12,33 @@ use tidegate_server::http::dto::{BundleBody, BundleView};
 
 use super::Context;
 use crate::api::Api;
-use crate::args::BundleCommand;
 use crate::error::CliError;
 use crate::output::line;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Write a folder with signed orders, metadata and payloads for the devices of a rollout, to be
+    /// carried to them.
+    Create {
+        /// The rollout.
+        rollout: String,
+        /// Select some of its devices, for example `region=plant-7`.
+        #[arg(long, default_value = "")]
+        select: String,
+        /// Validity in days, 1 to 60.
+        #[arg(long, default_value_t = 30)]
+        days: u16,
+        /// The folder to write.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Import reports that were carried back.
+    Import {
+        /// Files written by `tidegate-agent apply` or `export`.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
 
 /// Runs a `bundle` command.
 pub(crate) async fn run(context: &Context, command: BundleCommand) -> Result<(), CliError> {

@@ -5,17 +5,54 @@
 
 use std::fmt::Write as _;
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Channel, ProductName};
 use tidegate_trust::{Delegation, Quorum, RoleName};
 
 use super::Context;
-use crate::args::CeremonyArgs;
+use crate::args::{KeysDir, NewKeys};
 use crate::error::CliError;
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::holder::{self, Profile};
 use crate::keys::{Access, Offline, Outcome, now, write_private};
 use crate::output::line;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct CeremonyArgs {
+    #[command(flatten)]
+    pub(crate) dir: KeysDir,
+    #[command(flatten)]
+    pub(crate) new: NewKeys,
+    /// A holder of root and targets; repeat for each one, usually three.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) holder: Vec<String>,
+    /// Number of them who must sign; more than half by default (2 of 3).
+    #[arg(long, value_name = "PEOPLE")]
+    pub(crate) threshold: Option<u32>,
+    /// A product whose channels are delegated right away; may be repeated.
+    #[arg(long)]
+    pub(crate) product: Vec<String>,
+    /// A holder of the stable channels; defaults to the holders of root.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) release_holder: Vec<String>,
+    /// Number of them who must sign for stable; 2 by default.
+    #[arg(long, value_name = "PEOPLE")]
+    pub(crate) stable_threshold: Option<u32>,
+    /// Holder who alone signs the alpha and beta channels; defaults to the first release holder.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) canary_holder: Option<String>,
+    /// Create the missing holders' keys on this machine.
+    #[arg(long)]
+    pub(crate) here: bool,
+    /// The server's public keys from `keys online --export`, for a machine without a network.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) online: Option<PathBuf>,
+    /// Algorithms of new keys.
+    #[arg(long, default_value = "hybrid")]
+    pub(crate) profile: Profile,
+}
 
 /// Decisions made at the beginning, stored in `ceremony.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

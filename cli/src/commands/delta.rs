@@ -1,5 +1,9 @@
 //! `delta`: make, apply and inspect deltas of files, without a server.
 
+mod args;
+
+pub(crate) use args::DeltaCommand;
+
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +18,6 @@ use tidegate_delta::{
 use tidegate_protocol::error_chain;
 
 use super::Context;
-use crate::args::DeltaCommand;
 use crate::error::CliError;
 use crate::output::{bytes, bytes_bar, show};
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use clap::Subcommand;
 use tidegate_protocol::{DeviceId, Label};
 
 use tidegate_server::http::dto::{
@@ -11,10 +12,100 @@ use tidegate_trust::JoinToken;
 
 use super::Context;
 use crate::api::Api;
-use crate::args::DeviceCommand;
+use crate::args::{KeysDir, duration};
 use crate::error::CliError;
 use crate::keys::{Access, Offline};
 use crate::output::{show, table};
+use std::time::Duration;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List devices.
+    List {
+        /// Only of this product.
+        #[arg(long)]
+        product: Option<String>,
+        /// Only in this region.
+        #[arg(long)]
+        region: Option<String>,
+    },
+    /// Show one device.
+    Show {
+        /// Its id or name.
+        device: String,
+    },
+    /// Explain a device's state: the whole chain of its decision.
+    Why {
+        /// Its id or name.
+        device: String,
+    },
+    /// Create a join token for devices to enroll with; it is shown once.
+    JoinToken {
+        /// Product of the devices that join.
+        #[arg(long)]
+        product: String,
+        /// Their region, if the token should fix it.
+        #[arg(long)]
+        region: Option<String>,
+        /// Their channel, if the token should fix it.
+        #[arg(long)]
+        channel: Option<String>,
+        /// A label to give them, KEY=VALUE; may be repeated.
+        #[arg(long)]
+        label: Vec<String>,
+        /// Number of devices that may join.
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// Validity of the token.
+        #[arg(long, default_value = "1d", value_parser = duration)]
+        valid: Duration,
+        #[command(flatten)]
+        dir: KeysDir,
+    },
+    /// Revoke a device from its next request on.
+    Revoke {
+        /// Its id or name.
+        device: String,
+        /// Reason, shown to others.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Isolate a device whose identity is in doubt: it gets nothing but the way back, until it is
+    /// readmitted.
+    Isolate {
+        /// Its id or name.
+        device: String,
+        /// Reason, shown to others.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Ask a device to make a new key at its next check-in.
+    NewKey {
+        /// Its id or name.
+        device: String,
+        /// Reason, shown to others.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Readmit a revoked or isolated device.
+    Readmit {
+        /// Its id or name.
+        device: String,
+        /// Reason, shown to others.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Allow a device to install a release again that it rolled back from.
+    LiftQuarantine {
+        /// Its id or name.
+        device: String,
+        /// The release.
+        release: String,
+        /// Reason, shown to others.
+        #[arg(long)]
+        reason: String,
+    },
+}
 
 /// Runs a `device` command.
 pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(), CliError> {

@@ -1,5 +1,9 @@
 //! `incident`, `hold` and `product`.
 
+mod args;
+
+pub(crate) use args::{HoldCommand, IncidentCommand, ProductCommand};
+
 use std::time::Duration;
 use tidegate_delta::Limits;
 
@@ -10,7 +14,7 @@ use tidegate_server::http::dto::{
 
 use super::Context;
 use crate::api::Api;
-use crate::args::{Format, HoldCommand, IncidentCommand, ProductCommand};
+use crate::args::Format;
 use crate::error::CliError;
 use crate::output::{line, show, table};
 

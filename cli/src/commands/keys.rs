@@ -1,5 +1,9 @@
 //! `keys`: the offline keys and what they sign.
 
+mod args;
+
+pub(crate) use args::{KeysCommand, TokenArgs};
+
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +14,6 @@ use tidegate_trust::{Holder, Signed};
 use super::Context;
 use super::ceremony;
 use super::keys_show::{describe, describe_file, read_draft, show_folder};
-use crate::args::{KeysCommand, TokenArgs};
 use crate::error::CliError;
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::token::TokenPlace;

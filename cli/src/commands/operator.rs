@@ -2,15 +2,49 @@
 
 use std::path::Path;
 
+use clap::{Args, Subcommand};
 use serde_json::json;
 use tidegate_server::http::dto::{TokenBody, TokenView, WhoamiView};
 
 use super::Context;
 use crate::api::Api;
-use crate::args::{LoginArgs, TokenCommand};
+use crate::args::duration;
 use crate::error::CliError;
 use crate::output::{line, show, table};
 use crate::profile::Profile;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// Address of the control plane.
+    pub(crate) server: String,
+    /// File with the token, for example tidegate-data/admin.token.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Create a token; its secret is shown once.
+    Create {
+        /// Name of its owner.
+        name: String,
+        /// Role: viewer, responder, release_manager or admin.
+        #[arg(long)]
+        role: String,
+        /// Validity; unlimited by default.
+        #[arg(long, value_parser = duration)]
+        valid: Option<Duration>,
+    },
+    /// List the tokens that are not revoked.
+    List,
+    /// Revoke a token.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
 
 /// Saves a server and a token, once the server has accepted the token.
 pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(), CliError> {

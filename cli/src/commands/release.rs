@@ -1,5 +1,9 @@
 //! `release`.
 
+mod args;
+
+pub(crate) use args::{ArtifactFormat, PublishArgs, ReleaseCommand};
+
 use std::io::{Seek as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +19,6 @@ use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
 
 use super::{Context, signing};
 use crate::api::Api;
-use crate::args::{ArtifactFormat, PublishArgs, ReleaseCommand};
 use crate::error::CliError;
 use crate::keys::{Access, Offline, Outcome};
 use crate::output::{bytes, bytes_bar, line, show, table};

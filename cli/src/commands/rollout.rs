@@ -1,5 +1,9 @@
 //! `rollout` and `rollback`.
 
+mod args;
+
+pub(crate) use args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
+
 use tidegate_server::http::dto::{
     ApproveBody, DeploymentView, EditBody, EventView, IncidentView, OrderBody, PresetView,
     PreviewView, RollbackBody, RolloutBody, RolloutView, WaveBody, WhyRolloutView,
@@ -9,7 +13,6 @@ use super::Context;
 use super::rules::{later, policy};
 use super::watch::{self, Until};
 use crate::api::Api;
-use crate::args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
 use crate::error::CliError;
 use crate::output::{complain, show, table};
 

@@ -1,9 +1,82 @@
 //! Rules of a rollout, built from options.
 
+use clap::Args;
 use tidegate_server::http::dto::PolicyBody;
 
-use crate::args::PolicyArgs;
+use crate::args::duration;
 use crate::error::CliError;
+use std::time::Duration;
+
+/// Pace and stopping rules of a rollout.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pace and gate")]
+pub(crate) struct PolicyArgs {
+    /// Percent of finished devices that may fail; 2 by default.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) max_failure: Option<String>,
+    /// Minimum number of failures before anything is concluded; 2 by default.
+    #[arg(long, value_name = "N")]
+    pub(crate) min_failures: Option<u64>,
+    /// Percent of finished devices that must be healthy when a wave ends; 90 by default, less
+    /// where --max-failure allows more.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) min_success: Option<String>,
+    /// Minimum number of finished devices before a wave may pass; 1 by default.
+    #[arg(long, value_name = "N")]
+    pub(crate) min_sample: Option<u64>,
+    /// Percent of devices that may be silent after the update; 10 by default, 100 to switch the
+    /// test off.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) max_silent: Option<String>,
+    /// Time without contact after the update until a device counts as silent; three usual check-ins
+    /// by default, at least 4m.
+    #[arg(long, value_parser = duration)]
+    pub(crate) silent_after: Option<Duration>,
+    /// Also compare devices on the new release with those on the old one, to find slow leaks.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) compare: Option<bool>,
+    /// Soak time of each wave; 10m by default.
+    #[arg(long, value_parser = duration)]
+    pub(crate) soak: Option<Duration>,
+    /// Action on a breach: halt, or halt_and_roll_back.
+    #[arg(long)]
+    pub(crate) on_breach: Option<String>,
+    /// Pace: evidence (in flight at most the start or twice the healthy devices so far),
+    /// exponential, or at_once.
+    #[arg(long)]
+    pub(crate) pace: Option<String>,
+    /// Devices in flight at first; 8 by default. 0: all at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) pace_start: Option<u64>,
+    /// Exponential: growth factor per step, in percent; 200 by default.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) pace_factor: Option<u32>,
+    /// Exponential: interval between steps; 30m by default.
+    #[arg(long, value_parser = duration)]
+    pub(crate) pace_every: Option<Duration>,
+    /// Maximum number of devices in flight; 0 for no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_in_flight: Option<u64>,
+    /// Maximum number of devices exposed per minute; 0 for no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) per_minute: Option<u64>,
+    /// Maintenance window: "Mon-Fri 18:00-06:00 America/New_York", or REGION="..." for one region;
+    /// may be repeated. Empty for none: always open.
+    #[arg(long, value_name = "WINDOW")]
+    pub(crate) window: Vec<String>,
+    /// Deadline: 2026-12-03T18:00:00Z, or 48h from now; empty for none.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) deadline: Option<String>,
+    /// Longest time a device may wait for its battery to charge; 1d by default.
+    #[arg(long, value_parser = duration)]
+    pub(crate) battery_wait: Option<Duration>,
+    /// Policy for metered links: allow, deltas_only, never.
+    #[arg(long)]
+    pub(crate) metered: Option<String>,
+    /// Make each wave after the first wait for `rollout advance`.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) by_hand: Option<bool>,
+}
 
 /// Builds the rules that the options name; the rest is left to the server.
 pub(super) fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {

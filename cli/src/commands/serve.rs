@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use tidegate_server::clock::Clock;
 use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
 use tidegate_server::store::Db;
@@ -14,8 +15,118 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::api::Api;
-use crate::args::{DatabaseArgs, HealthcheckArgs, LogFormat, ServeArgs};
+use crate::args::duration;
 use crate::error::CliError;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseArgs {
+    /// `sqlite:PATH` or `postgres://...`; defaults to SQLite in the data folder.
+    #[arg(
+        long,
+        env = "TIDEGATE_DATABASE",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub(crate) database: Option<String>,
+    /// Folder for the database, the blobs and the first token.
+    #[arg(
+        long,
+        env = "TIDEGATE_DATA",
+        default_value = "tidegate-data",
+        value_name = "DIR"
+    )]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    /// Address to listen on for people and devices.
+    #[arg(long, env = "TIDEGATE_LISTEN", default_value = "127.0.0.1:8420")]
+    pub(crate) listen: SocketAddr,
+    /// Serve TLS with this certificate chain (PEM); renewed files are picked up automatically.
+    #[arg(
+        long,
+        env = "TIDEGATE_TLS_CERT",
+        value_name = "PEM",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(
+        long,
+        env = "TIDEGATE_TLS_KEY",
+        value_name = "PEM",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Also accept clients that only support TLS 1.2.
+    #[arg(long, env = "TIDEGATE_TLS12")]
+    pub(crate) tls12: bool,
+    /// Address to listen on for Prometheus (/metrics); off by default.
+    #[arg(long, env = "TIDEGATE_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Blob store: a folder, or s3://bucket/prefix (credentials from the AWS environment
+    /// variables).
+    #[arg(long, env = "TIDEGATE_BLOBS", value_name = "PLACE")]
+    pub(crate) blobs: Option<String>,
+    /// Interval between check-ins of a device.
+    #[arg(long, env = "TIDEGATE_POLL", default_value = "60s", value_parser = duration)]
+    pub(crate) poll: Duration,
+    /// Mirror from which devices may fetch payloads, an address with or without a folder; may be
+    /// repeated, best first. Blobs are under /blobs/ there, as here.
+    #[arg(
+        long = "mirror",
+        env = "TIDEGATE_MIRRORS",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub(crate) mirrors: Vec<String>,
+    /// Largest artifact that may be uploaded, in MiB.
+    #[arg(long, default_value_t = 8_192, value_name = "MIB")]
+    pub(crate) max_upload: u64,
+    /// Maximum number of concurrent requests, held check-ins included; beyond it the answer is 429.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub(crate) max_requests: usize,
+    /// Time over which held check-ins are answered when the plan changes and many are held.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub(crate) wake_ramp: Duration,
+    /// Maximum memory of one delta build, in MiB; larger images get no delta, and archives with
+    /// larger members are compared while packed.
+    #[arg(long, default_value_t = 2_048, value_name = "MIB")]
+    pub(crate) delta_memory: u64,
+    /// Number of threads of a delta build; the other cores are left to serve devices.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) delta_threads: u16,
+    /// Log format: text or JSON. RUST_LOG selects what is logged.
+    #[arg(long, env = "TIDEGATE_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Exit when standard input is closed, for a parent process that may die.
+    #[arg(long, hide = true)]
+    pub(crate) exit_with_stdin: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArgs {
+    /// The server to ask; defaults to the one that listens on this machine, as `serve` would with
+    /// the same environment.
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    /// Address that the server listens on.
+    #[arg(long, env = "TIDEGATE_LISTEN", default_value = "127.0.0.1:8420")]
+    pub(crate) listen: SocketAddr,
+    /// Certificate with which the server serves TLS, if it does.
+    #[arg(long, env = "TIDEGATE_TLS_CERT", value_name = "PEM")]
+    pub(crate) tls_cert: Option<PathBuf>,
+}
 
 fn database(args: &DatabaseArgs) -> Result<String, CliError> {
     tidegate_server::create_private(&args.data)

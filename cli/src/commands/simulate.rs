@@ -1,10 +1,22 @@
 //! `simulate`.
 
+use clap::Args;
 use tidegate_simulate::{BUILT_IN, Scenario, built_in, run as simulate};
 
-use crate::args::SimulateArgs;
 use crate::error::CliError;
 use crate::output::line;
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// A scenario file, or the name of a built-in one; lists the built-in ones if missing.
+    pub(crate) scenario: Option<String>,
+    /// Seed to use instead of the scenario's.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Print a built-in scenario instead of running it, as a start for your own.
+    #[arg(long)]
+    pub(crate) print: bool,
+}
 
 /// Runs a scenario, prints one, or lists the built-in ones.
 pub(crate) fn run(args: &SimulateArgs) -> Result<(), CliError> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use tidegate_protocol::{Platform, ProductName, Stage, Version};
 use tidegate_server::http::dto::{
     DeploymentView, DeviceView, EventView, JoinTokenBody, JoinTokenView, OrderBody, PolicyBody,
@@ -15,7 +16,7 @@ use tidegate_server::http::dto::{
 use tidegate_trust::CommandLine;
 
 use crate::api::Api;
-use crate::args::{DemoArgs, Format};
+use crate::args::Format;
 use crate::commands::release::{Publication, publish_release, sign_for};
 use crate::commands::watch::{self, Until};
 use crate::error::CliError;
@@ -24,6 +25,20 @@ use crate::keys::secret::Unlock;
 use crate::keys::{Access, Offline};
 use crate::output::{line, table};
 use process::{Agents, Server};
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Number of devices, spread over three regions.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(3..=200))]
+    pub(crate) devices: u32,
+    /// Your own files or folders instead of the made-up application: the old one, the new one, and
+    /// optionally the one after it.
+    #[arg(long, num_args = 2..=3, value_names = ["OLD", "NEW", "NEXT"])]
+    pub(crate) payload: Option<Vec<PathBuf>>,
+    /// Exit when done; the exit code is 0 only if every device ended where it should.
+    #[arg(long)]
+    pub(crate) exit: bool,
+}
 
 const REGIONS: [&str; 3] = ["NA", "EU", "APAC"];
 const PRODUCT: &str = "terminal";
