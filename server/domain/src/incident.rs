@@ -18,7 +18,7 @@ pub struct Exposed<'a> {
     pub rollback_window: Duration,
     /// Whether it still runs the release that the deployment installed.
     pub runs_it: bool,
-    /// Whether there is a way back once the old version is no longer kept.
+    /// Whether what people signed lets it be ordered back.
     pub way_back: Result<(), Reason>,
 }
 
@@ -60,7 +60,7 @@ pub fn standing(device: &Exposed<'_>) -> Standing {
         S::Offered | S::Deferred | S::Downloading => Standing::BeforeSwitch,
         S::Installing | S::Verifying => Standing::Switching,
         S::TimedOut if deployment.took => Standing::Switching,
-        S::Probation if deployment.from.is_some() => Standing::InsideWindow,
+        S::Probation if deployment.from.is_some() => or_stuck(Standing::InsideWindow),
         S::Probation => Standing::CannotReturn(Reason::NoPreviousSlot),
         S::Succeeded if !device.runs_it => Standing::MovedOn,
         S::Succeeded => or_stuck(Standing::OutsideWindow),
@@ -208,16 +208,19 @@ mod tests {
         let late = deployment(DeploymentState::Succeeded);
         let mut stuck = deployment(DeploymentState::Failed);
         stuck.reason = Some(Explained::from(Reason::RollbackNotAllowed));
+        let kept = deployment(DeploymentState::Probation);
         let mut sheet = Sheet::default();
         sheet.add(&exposed(&bare));
-        sheet.add(&Exposed {
-            way_back: Err(Reason::RollbackNotAllowed),
-            ..exposed(&late)
-        });
+        for deployment in [&late, &kept] {
+            sheet.add(&Exposed {
+                way_back: Err(Reason::RollbackNotAllowed),
+                ..exposed(deployment)
+            });
+        }
         sheet.add(&exposed(&stuck));
         assert_eq!(
             sheet.cannot_return,
-            BTreeMap::from([(Reason::NoPreviousSlot, 1), (Reason::RollbackNotAllowed, 2)])
+            BTreeMap::from([(Reason::NoPreviousSlot, 1), (Reason::RollbackNotAllowed, 3)])
         );
     }
 

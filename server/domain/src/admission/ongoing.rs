@@ -103,14 +103,10 @@ fn return_order(
     if deployment.from.is_some() && device.release == deployment.from.as_ref() {
         return nothing(Reason::RolloutRollingBack);
     }
-    // While the old version is kept, the way back needs no signed permission.
-    let kept = matches!(
-        deployment.state,
-        DeploymentState::Verifying | DeploymentState::Probation
-    );
+    // Kept or not: the device checks an order to return against what people signed, and an order
+    // that it refuses would look like one that is under way. Going back by itself needs no order.
     let refusal = match &deployment.from {
         None => Some(Explained::from(Reason::NoPreviousSlot)),
-        Some(_) if kept => None,
         Some(from) => way_back(plan, device, from).err(),
     };
     match (&deployment.from, refusal) {

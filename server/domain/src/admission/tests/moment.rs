@@ -196,7 +196,7 @@ fn a_stepping_stone_at_its_end_of_life_still_carries_and_a_signed_bar_does_not()
 }
 
 #[test]
-fn who_cannot_go_back_is_told_so_and_who_keeps_the_old_version_always_can() {
+fn who_cannot_be_ordered_back_is_told_so_even_with_the_old_version_kept() {
     let mut p = plan();
     p.rollouts[0].state = RolloutState::RollingBack;
     for artifact in p
@@ -213,13 +213,26 @@ fn who_cannot_go_back_is_told_so_and_who_keeps_the_old_version_always_can() {
         device.release = Some(v("1.1.0"));
         device.ask(p)
     };
+    // The device would refuse the order: people signed that this release is not gone back from.
+    for state in [DeploymentState::Probation, DeploymentState::Succeeded] {
+        let decision = ask(state, &p);
+        assert!(matches!(decision.verdict, Verdict::Stuck { .. }), "{state}");
+        assert_eq!(code(&decision), Reason::RollbackNotAllowed);
+    }
+    let mut allowed = p.clone();
+    for artifact in allowed
+        .releases
+        .get_mut(&v("1.1.0"))
+        .unwrap()
+        .artifacts
+        .values_mut()
+    {
+        artifact.allow_rollback = true;
+    }
     assert!(matches!(
-        ask(DeploymentState::Probation, &p).verdict,
+        ask(DeploymentState::Probation, &allowed).verdict,
         Verdict::Return { .. }
     ));
-    let decision = ask(DeploymentState::Succeeded, &p);
-    assert!(matches!(decision.verdict, Verdict::Stuck { .. }));
-    assert_eq!(code(&decision), Reason::RollbackNotAllowed);
     // Ordered back one by one, with the rollout merely halted.
     p.rollouts[0].state = RolloutState::Halted;
     assert!(matches!(
