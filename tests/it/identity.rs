@@ -152,7 +152,7 @@ async fn a_device_changes_its_key_when_asked_and_the_old_one_is_worth_nothing() 
     eventually("the old key is refused", async || {
         thief
             .log()
-            .contains("no device of this id has this key")
+            .contains("no device with this id has this key")
             .then_some(())
     })
     .await;
