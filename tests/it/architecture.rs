@@ -1,17 +1,12 @@
 //! Rules of the architecture: dependencies between crates, and file lengths.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
+use crate::tree::{files, name, root};
 
 /// Normal dependencies of each workspace crate, by name.
 fn edges() -> BTreeMap<String, BTreeSet<String>> {
@@ -142,16 +137,9 @@ fn each_room_is_free_of_what_does_not_belong_in_it() {
     }
 }
 
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap().flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        if path.is_dir() && name != "target" && name != ".git" {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
+/// Rust files below a folder of the root.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    files(folder, &["rs"])
 }
 
 /// Number of lines above the tests of a file.
@@ -196,12 +184,11 @@ const LONG: &[(&str, usize)] = &[
 #[test]
 fn every_file_can_be_read_in_one_sitting() {
     const MOST: usize = 400;
-    let mut files = Vec::new();
-    sources(&root(), &mut files);
+    let files = sources("");
     assert!(files.len() > 80);
     let mut found = Vec::new();
     for file in files {
-        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        let name = name(&file);
         if name.contains("tests/") {
             continue;
         }
@@ -223,8 +210,7 @@ fn every_file_can_be_read_in_one_sitting() {
 
 #[test]
 fn sql_is_written_in_the_store_alone() {
-    let mut files = Vec::new();
-    sources(&root().join("server/src"), &mut files);
+    let files = sources("server/src");
     for file in files {
         let name = file.display().to_string();
         if name.contains("/store/") {
@@ -239,11 +225,10 @@ fn sql_is_written_in_the_store_alone() {
 
 /// Finds the server's source files that contain one of `words`, outside of `places`.
 fn who_says(words: &[&str], places: &[&str]) -> Vec<String> {
-    let mut files = Vec::new();
-    sources(&root().join("server/src"), &mut files);
+    let files = sources("server/src");
     let mut found = Vec::new();
     for file in files {
-        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        let name = name(&file);
         if places.iter().any(|place| name.starts_with(place)) {
             continue;
         }
@@ -296,10 +281,7 @@ fn what_is_written_without_an_event_is_on_the_list() {
 
 #[test]
 fn nobody_reads_the_sentence_of_an_event() {
-    let mut files = Vec::new();
-    for dir in ["server/src", "cli/src", "tests/it"] {
-        sources(&root().join(dir), &mut files);
-    }
+    let files = ["server/src", "cli/src", "tests/it"].map(sources).concat();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let name = file.display();
@@ -332,10 +314,9 @@ fn the_reasons_page_explains_every_reason() {
 fn each_attack_in_the_security_model_has_its_test() {
     let root = root();
     let page = std::fs::read_to_string(root.join("docs/explain/security-model.md")).unwrap();
-    let mut files = Vec::new();
-    for dir in ["agent", "cli", "server", "shared", "tests"] {
-        sources(&root.join(dir), &mut files);
-    }
+    let files = ["agent", "cli", "server", "shared", "tests"]
+        .map(sources)
+        .concat();
     let code: String = files
         .iter()
         .map(|file| std::fs::read_to_string(file).unwrap())

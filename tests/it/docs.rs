@@ -2,39 +2,17 @@
 //! code has its runbook.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tidegate_protocol::ProblemCode;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
+use crate::tree::{files, name, root};
 
 /// All pages: those of `docs`, of the root, and the README of each crate.
 fn pages() -> Vec<PathBuf> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if path.is_dir() && !["target", ".git", "corpus"].contains(&name.as_str()) {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|e| e == "md") {
-                found.push(path);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&root(), &mut found);
+    let found = files("", &["md"]);
     assert!(found.len() > 60, "{} pages", found.len());
     found
-}
-
-/// Name of a page from the root.
-fn name(page: &Path) -> String {
-    page.strip_prefix(root()).unwrap().display().to_string()
 }
 
 /// Anchor of a heading, as web views of a repository make it.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::tree::root;
+
 /// Folders whose modules have no cycle, and the modules of each that one circle may still hold.
 const FOLDERS: [(&str, &[&str]); 9] = [
     ("shared/protocol/src", &[]),
@@ -136,7 +138,6 @@ fn walk(folder: &Path, module: &[String], all: &mut Vec<(Vec<String>, String)>) 
 
 /// Imports between the modules of one folder: `base` is its path from the crate's root.
 fn graph(folder: &str) -> Graph {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let base: Vec<String> = folder
         .split_once("src")
         .map(|(_, inner)| inner.split('/').filter(|s| !s.is_empty()))
@@ -144,7 +145,7 @@ fn graph(folder: &str) -> Graph {
         .map(Into::into)
         .collect();
     let mut all = Vec::new();
-    walk(&root.join(folder), &base, &mut all);
+    walk(&root().join(folder), &base, &mut all);
     let below = |path: &[String]| {
         path.strip_prefix(&base[..])
             .and_then(|p| p.first().cloned())

@@ -30,6 +30,7 @@ mod store;
 mod targets;
 mod third_party;
 mod tls;
+mod tree;
 mod update;
 mod way_back;
 mod words;

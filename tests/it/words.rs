@@ -1,39 +1,7 @@
 //! Words: the names that the tree does not use any more, and the openings that a doc comment does
 //! not have. The list is the table "Words that are not used" of `docs/concepts.md`.
 
-use std::path::{Path, PathBuf};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
-
-/// All text files of the tree.
-fn files() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    walk(&root(), &mut found);
-    found
-}
-
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if path.is_dir() {
-            // The corpus is made of bytes, and the last two are not the tree.
-            if !["corpus", "target", ".git"].contains(&name.as_str()) {
-                walk(&path, found);
-            }
-        } else if ["rs", "sql", "md", "json", "yml", "toml"]
-            .iter()
-            .any(|kind| path.extension().is_some_and(|e| e == *kind))
-        {
-            found.push(path);
-        }
-    }
-}
+use crate::tree::{files, name, root};
 
 /// Words of a text: letters, digits and underscores.
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -59,8 +27,8 @@ fn words_that_are_not_used_are_used_nowhere() {
     let banned = first_column(&page, HEADING);
     assert!(banned.len() >= 10, "{banned:?}");
     let mut said = Vec::new();
-    for file in files() {
-        let name = file.strip_prefix(root()).unwrap().display().to_string();
+    for file in files("", &["rs", "sql", "md", "json", "yml", "toml"]) {
+        let name = name(&file);
         // The page that bans them, and what was said before there was the ban.
         if ["docs/concepts.md", "CHANGELOG.md"].contains(&name.as_str()) {
             continue;
@@ -84,10 +52,7 @@ fn a_doc_comment_opens_with_a_noun_or_a_verb() {
         "What", "Where", "Who", "Whom", "Whose", "How", "When", "Which", "Why", "Of", "That",
     ];
     let mut found = Vec::new();
-    for file in files() {
-        if file.extension().is_none_or(|e| e != "rs") {
-            continue;
-        }
+    for file in files("", &["rs"]) {
         let text = std::fs::read_to_string(&file).unwrap();
         let mut before = "";
         for (number, line) in text.lines().enumerate() {
@@ -99,7 +64,7 @@ fn a_doc_comment_opens_with_a_noun_or_a_verb() {
             if let Some(said) = said.filter(|_| opens)
                 && words(said).next().is_some_and(|w| OPENINGS.contains(&w))
             {
-                found.push(format!("{}:{}: {line}", file.display(), number + 1));
+                found.push(format!("{}:{}: {line}", name(&file), number + 1));
             }
             before = line;
         }
