@@ -1,0 +1,281 @@
+//! `release publish`: packs, uploads and signs.
+
+use std::io::{Seek as _, Write};
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt as _;
+use tidegate_delta::Hasher;
+use tidegate_delta::archive::pack;
+use tidegate_protocol::{Channel, Image, Platform, ProductName, Stage, Version};
+use tidegate_server::http::dto::{
+    ArtifactBody, ArtifactView, BlobView, ProductBody, ProductView, ReleaseBody, ReleaseView,
+};
+use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
+
+use super::{ArtifactFormat, PublishArgs};
+use crate::api::Api;
+use crate::commands::Context;
+use crate::error::CliError;
+use crate::keys::{Access, Offline, Outcome};
+use crate::output::{bytes, bytes_bar, line, show};
+
+pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+    text: &str,
+) -> Result<T, CliError> {
+    text.parse()
+        .map_err(|e: T::Err| CliError::Failed(e.to_string()))
+}
+
+/// Writer that hashes the bytes it passes on and advances the bar.
+struct Counting<W> {
+    inner: W,
+    hasher: Hasher,
+    bar: indicatif::ProgressBar,
+}
+
+impl<W: Write> Write for Counting<W> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(buf)?;
+        self.hasher.update(&buf[..written]);
+        self.bar.inc(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Packs into a temporary file; returns it with its hash and length.
+fn pack_artifact(path: &Path, format: &str) -> Result<(std::fs::File, Image), CliError> {
+    let file = tempfile::tempfile()?;
+    let bar = bytes_bar(0, "packing");
+    let writer = std::io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
+    let counting = Counting {
+        inner: writer,
+        hasher: Hasher::new(),
+        bar: bar.clone(),
+    };
+    let mut counting = if format == ImageFacts::RAW {
+        copy_raw(path, counting)?
+    } else {
+        pack(path, counting).map_err(|e| CliError::failed("packing", &e))?
+    };
+    counting.flush()?;
+    bar.finish_and_clear();
+    Ok((file, counting.hasher.finish()))
+}
+
+/// Copies a file as it is.
+fn copy_raw<W: Write>(path: &Path, mut out: W) -> Result<W, CliError> {
+    let meta = std::fs::metadata(path)
+        .map_err(|e| CliError::failed(&format!("{}", path.display()), &e))?;
+    if !meta.is_file() || meta.len() == 0 {
+        let what = "--format raw takes a single non-empty file";
+        return Err(CliError::Failed(format!("{}: {what}", path.display())));
+    }
+    std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
+    Ok(out)
+}
+
+pub(super) async fn publish(
+    context: &Context,
+    api: &Api,
+    args: PublishArgs,
+) -> Result<(), CliError> {
+    let spec = Publication {
+        path: args.path,
+        product: parse(&args.product)?,
+        release: parse(&args.release)?,
+        platform: match &args.platform {
+            Some(platform) => parse(platform)?,
+            None => parse(&tidegate_agent::platform::platform())?,
+        },
+        notes: args.notes,
+        format: match args.format {
+            ArtifactFormat::Tar => ImageFacts::TAR,
+            ArtifactFormat::Raw => ImageFacts::RAW,
+        },
+        min_from: args.min_from.as_deref().map(parse).transpose()?,
+        min_agent: args.min_agent.as_deref().map(parse).transpose()?,
+        stepping_stone: args.stepping_stone,
+        allow_rollback: !args.no_rollback,
+        health: args.health_cmd.as_ref().map(|command| CommandLine {
+            command: command.split_whitespace().map(str::to_owned).collect(),
+            timeout_s: u32::try_from(args.health_timeout.as_secs()).unwrap_or(u32::MAX),
+        }),
+    };
+    let published = publish_release(api, &args.dir.access(), &spec).await?;
+    if let Outcome::Waiting { .. } = published.signatures {
+        line(&format!(
+            "{}\n  next, by another holder: tidegate release sign {}",
+            published
+                .signatures
+                .describe(&format!("{}-alpha", spec.product)),
+            spec.product
+        ));
+    }
+    show(context.format, &published.artifact, |a| {
+        let (product, release) = (&spec.product, &spec.release);
+        format!(
+            "{product} {release} for {} is published: {}, sha256 {}\n  next: tidegate release promote {product} {release} --to alpha",
+            a.platform,
+            bytes(a.length),
+            &a.sha256[..16],
+        )
+    })
+}
+
+/// A release for one platform, to be published.
+pub(crate) struct Publication {
+    pub(crate) path: PathBuf,
+    pub(crate) product: ProductName,
+    pub(crate) release: Version,
+    pub(crate) platform: Platform,
+    pub(crate) notes: String,
+    pub(crate) min_from: Option<Version>,
+    pub(crate) min_agent: Option<Version>,
+    pub(crate) stepping_stone: bool,
+    pub(crate) allow_rollback: bool,
+    pub(crate) health: Option<CommandLine>,
+    /// [`ImageFacts::TAR`] or [`ImageFacts::RAW`].
+    pub(crate) format: &'static str,
+}
+
+/// A release that was published.
+pub(crate) struct Published {
+    pub(crate) artifact: ArtifactView,
+    pub(crate) signatures: Outcome,
+}
+
+/// Packs, signs, uploads. Idempotent: it may be run again whichever step it was interrupted at.
+pub(crate) async fn publish_release(
+    api: &Api,
+    access: &Access,
+    spec: &Publication,
+) -> Result<Published, CliError> {
+    let Publication {
+        product,
+        release,
+        platform,
+        ..
+    } = spec;
+    let mut offline = Offline::open(access)?;
+    offline.pull(api).await?;
+    let (path, format) = (spec.path.clone(), spec.format);
+    let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path, format))
+        .await
+        .map_err(|e| CliError::failed("packing", &e))??;
+    // Signed before it is uploaded: what the server gets is what was hashed here.
+    let mut changed = offline.add_product(product)?;
+    let role = RoleName::new(product.clone(), Channel::Alpha);
+    let listed = ImagePath {
+        role: role.clone(),
+        release: release.clone(),
+        platform: platform.clone(),
+    };
+    let facts = ImageFacts {
+        image,
+        release: release.clone(),
+        hw: vec![platform.clone()],
+        format: spec.format.into(),
+        min_from: spec.min_from.clone(),
+        min_agent: spec.min_agent.clone(),
+        stepping_stone: spec.stepping_stone,
+        allow_rollback: spec.allow_rollback,
+        health: spec.health.clone(),
+    };
+    let signatures = offline
+        .list_image(&listed, &facts)?
+        .unwrap_or(Outcome::Complete);
+    // Pushed even if it was listed before: that may not have reached the server.
+    if !changed.contains(&role.to_string()) {
+        changed.push(role.to_string());
+    }
+    let _: ProductView = api
+        .post(
+            "/api/v1/products",
+            &ProductBody {
+                name: product.to_string(),
+            },
+        )
+        .await?;
+    let releases = format!("/api/v1/products/{product}/releases");
+    let body = ReleaseBody {
+        version: release.to_string(),
+        notes: spec.notes.clone(),
+    };
+    let _: ReleaseView = api.post(&releases, &body).await?;
+    upload(api, file, image).await?;
+    offline.push(api, &changed).await?;
+    let body = ArtifactBody {
+        platform: platform.to_string(),
+        sha256: image.sha256.to_string(),
+    };
+    let artifact = api
+        .post(&format!("{releases}/{release}/artifacts"), &body)
+        .await?;
+    Ok(Published {
+        artifact,
+        signatures,
+    })
+}
+
+async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), CliError> {
+    file.rewind()?;
+    let bar = bytes_bar(image.length, "uploading");
+    let progress = bar.clone();
+    let stream =
+        tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 20)
+            .inspect_ok(move |piece| progress.inc(piece.len() as u64));
+    let path = format!("/api/v1/blobs/{}", image.sha256);
+    let _: BlobView = api
+        .upload(&path, image.length, reqwest::Body::wrap_stream(stream))
+        .await?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Signs a release for every channel that takes stage `to`. Returns a line for each channel that
+/// still waits for other people.
+pub(crate) async fn sign_for(
+    api: &Api,
+    access: &Access,
+    product: &ProductName,
+    release: &Version,
+    to: Stage,
+) -> Result<Vec<String>, CliError> {
+    let mut waiting = Vec::new();
+    if to.channels().is_empty() {
+        return Ok(waiting);
+    }
+    let mut offline = Offline::open(access)?;
+    offline.pull(api).await?;
+    offline.pull_drafts(api).await?;
+    // Signs what the publisher signed, never what the server says.
+    let images = offline.images(&RoleName::new(product.clone(), Channel::Alpha), release);
+    if images.is_empty() {
+        return Err(CliError::Hinted(
+            format!("{product} {release} is not signed in {product}-alpha"),
+            "publish it first: tidegate release publish".into(),
+        ));
+    }
+    let mut changed = Vec::new();
+    for channel in to.channels() {
+        let role = RoleName::new(product.clone(), *channel);
+        for (path, facts) in &images {
+            let path = ImagePath {
+                role: role.clone(),
+                ..path.clone()
+            };
+            offline.list_image(&path, facts)?;
+        }
+        if let outcome @ Outcome::Waiting { .. } = offline.standing(&role.to_string())? {
+            waiting.push(outcome.describe(&role.to_string()));
+        }
+        changed.push(role.to_string());
+    }
+    // Includes what was signed before: that may not have reached the server.
+    offline.push(api, &changed).await?;
+    Ok(waiting)
+}
