@@ -47,8 +47,13 @@ pub enum BlobError {
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Whether the probe was written when the store was opened, as it is in a folder: where it is
+    /// gone, so are the blobs, as with a mount that was lost and left an empty folder.
+    probed: bool,
 }
 
+/// Name of the object that readiness asks for.
+const PROBE: &str = "readiness-probe";
 /// Size of the parts of a multipart upload: at least 5 MiB for S3; an upload takes the memory of a
 /// few parts.
 const PART: usize = 8 << 20;
@@ -68,6 +73,8 @@ impl Blobs {
                 Ok(Self {
                     store: Arc::new(store),
                     prefix: Path::default(),
+                    // A folder that can only be read serves what it has.
+                    probed: std::fs::write(folder.join(PROBE), "").is_ok(),
                 })
             }
             BlobSettings::S3 { bucket, prefix } => {
@@ -77,6 +84,7 @@ impl Blobs {
                 Ok(Self {
                     store: Arc::new(store),
                     prefix: Path::from(prefix.as_str()),
+                    probed: false,
                 })
             }
         }
@@ -221,11 +229,12 @@ impl Blobs {
 
     /// Returns whether the store answers.
     pub async fn is_ready(&self) -> bool {
-        let probe = self.prefix.clone().join("readiness-probe");
-        matches!(
-            self.store.head(&probe).await,
-            Ok(_) | Err(object_store::Error::NotFound { .. })
-        )
+        let probe = self.prefix.clone().join(PROBE);
+        match self.store.head(&probe).await {
+            Ok(_) => true,
+            Err(object_store::Error::NotFound { .. }) => !self.probed,
+            Err(_) => false,
+        }
     }
 }
 

@@ -276,18 +276,31 @@ async fn blobs_are_served_in_ranges_and_refused_under_a_wrong_name() {
     assert!(whole.bytes().await.unwrap() == bytes);
     let outside = get(&sha256, "bytes=400000-", &tag).await.unwrap();
     assert_eq!(outside.status().as_u16(), 416);
+    assert_eq!(outside.headers()["content-range"], "bytes */400000");
+    assert!(!outside.headers().contains_key("cache-control"));
+    let problem: serde_json::Value = outside.json().await.unwrap();
+    assert_eq!(problem["code"], "range_not_satisfiable", "{problem}");
 }
 
 #[tokio::test]
 async fn health_readiness_and_the_document_are_served() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await["status"], "ok");
-    assert_eq!(server.get("/readyz").await["database"], true);
+    let ready = server.get("/readyz").await;
+    assert_eq!((&ready["database"], &ready["blobs"]), (&true.into(), &true.into()));
     assert_eq!(
         server.get("/api/v1/openapi.json").await["info"]["title"],
         "Tidegate"
     );
     server.cli(&["healthcheck", "--url", &server.url]);
+    // A mount that is lost leaves its folder behind, empty.
+    let blobs = server.dir.path().join("data/blobs");
+    std::fs::remove_dir_all(&blobs).unwrap();
+    std::fs::create_dir(&blobs).unwrap();
+    let answer = reqwest::get(format!("{}/readyz", server.url)).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 503);
+    let ready: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(ready["blobs"], false);
 }
 
 #[tokio::test]

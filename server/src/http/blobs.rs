@@ -12,7 +12,7 @@ use futures::TryStreamExt as _;
 use tidegate_protocol::{ProblemCode, Sha256};
 
 use super::dto::BlobView;
-use super::error::ApiResult;
+use super::error::{ApiError, ApiResult};
 use super::extract::{Releaser, Segments, parse};
 use crate::app::App;
 use crate::service::ServiceError;
@@ -107,12 +107,13 @@ pub(crate) async fn get(
         None | Some(Wanted::Everything) => None,
         Some(Wanted::Part(range)) => Some(range),
         Some(Wanted::Nothing) => {
-            put_header(
-                &mut answer,
-                header::CONTENT_RANGE,
-                &format!("bytes */{length}"),
-            );
-            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, answer).into_response());
+            // Not cached like the blob: another range of it can be served.
+            let text = format!("the blob has {length} bytes, and the range begins behind them");
+            let refusal = ServiceError::refuse(ProblemCode::RangeNotSatisfiable, text);
+            let mut refusal = ApiError(refusal).into_response();
+            let range = format!("bytes */{length}");
+            put_header(refusal.headers_mut(), header::CONTENT_RANGE, &range);
+            return Ok(refusal);
         }
     };
     let status = if range.is_some() {
