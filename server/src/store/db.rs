@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgPoolOptions, PgRow};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
 
-use super::StoreError;
 use super::migrations::{Dialect, migrator};
 use super::private::make_private;
+use super::{StoreError, pool};
 
 /// The database: SQLite in a file, or PostgreSQL.
 #[derive(Clone)]
@@ -139,17 +137,10 @@ impl Db {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
-            let pool = SqlitePoolOptions::new()
-                .max_connections(4)
-                .connect_with(options)
-                .await;
+            let pool = pool::sqlite(options).await;
             Engine::Sqlite(pool.map_err(StoreError::op("open the database"))?)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let pool = PgPoolOptions::new()
-                .max_connections(12)
-                .acquire_timeout(Duration::from_secs(10))
-                .connect(url)
-                .await;
+            let pool = pool::postgres(url).await;
             Engine::Postgres(pool.map_err(StoreError::op("connect to the database"))?)
         } else {
             return Err(StoreError::Url);
@@ -442,8 +433,9 @@ impl Row {
 impl Db {
     /// Returns whether the database answers.
     pub async fn is_ready(&self) -> bool {
+        // A transaction, as every request begins one: a connection alone says nothing.
         match &self.engine {
-            Engine::Sqlite(pool) => pool.acquire().await.is_ok(),
+            Engine::Sqlite(_) => self.read().await.is_ok(),
             Engine::Postgres(pool) => match pool.acquire().await {
                 Ok(mut connection) => sqlx::Connection::ping(&mut *connection).await.is_ok(),
                 Err(_) => false,

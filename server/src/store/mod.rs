@@ -20,6 +20,7 @@ pub mod jobs;
 mod migrations;
 pub mod operators;
 pub mod policy;
+mod pool;
 mod private;
 pub mod products;
 pub mod rollouts;
