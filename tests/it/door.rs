@@ -187,6 +187,14 @@ async fn an_incident_opens_and_closes_with_an_event() {
     .await;
     let opened = find(&list, "incident_opened");
     assert_eq!(opened["topic"], "incident");
+    // One change with the order: no crash leaves a release on its way back without an incident.
+    let moved = list
+        .iter()
+        .find(|e| e["kind"] == "rollout_moved" && e["body"]["to"] == "rolling_back")
+        .unwrap();
+    assert_eq!(opened["at"], moved["at"]);
+    let seq = |event: &serde_json::Value| event["seq"].as_i64().unwrap();
+    assert_eq!(seq(opened), seq(moved) + 1);
     assert_eq!(opened["body"]["incident"], sheet["id"]);
     assert_eq!(opened["body"]["rollouts"], json!([id]));
     assert_eq!(opened["said"]["reason"], "orders are lost");

@@ -1,5 +1,6 @@
 //! Incidents: one order rolls back a release; the answer is the blast-radius sheet.
 
+mod open;
 mod sheet;
 
 use tidegate_domain::deployment::DeploymentEvent;
@@ -11,6 +12,7 @@ use tidegate_protocol::{
     Explained, IncidentId, ProblemCode, ProductName, Reason, RolloutId, Version, error_chain,
 };
 
+use self::open::{open_one, opened_event};
 pub use self::sheet::{Worst, standing_word};
 use super::ServiceError;
 use super::access::Operator;
@@ -117,8 +119,20 @@ impl App {
                 ));
             }
         }
+        let mut incident = Incident {
+            id: IncidentId::from_random(random::bytes()),
+            product: first.product.clone(),
+            version: first.version.clone(),
+            selector: selector.clone(),
+            rollouts: concerned.iter().map(|r| r.id).collect(),
+            reason: reason.to_owned(),
+            opened_at: self.now(),
+            opened_by: by.name.clone(),
+            closed_at: None,
+        };
         let (mut ordered, mut failed) = (Vec::new(), Vec::new());
-        // Orders first: each is one short transaction, and nothing else may delay them.
+        // Each order is one short transaction, and the first one opens the incident as well: after a
+        // crash no release is on its way back without somebody who looks after it.
         for rollout in &concerned {
             let result = if selective(rollout, order) {
                 Ok(Ordered {
@@ -126,7 +140,7 @@ impl App {
                     dry_run,
                 })
             } else {
-                self.order_rollout(by, rollout.id, order, reason, None, dry_run)
+                self.order_for_incident(by, rollout.id, order, &incident, dry_run)
                     .await
             };
             match result {
@@ -141,33 +155,12 @@ impl App {
                 }
             }
         }
-        let mut incident = Incident {
-            id: IncidentId::from_random(random::bytes()),
-            product: first.product.clone(),
-            version: first.version.clone(),
-            selector: selector.clone(),
-            rollouts: concerned.iter().map(|r| r.id).collect(),
-            reason: reason.to_owned(),
-            opened_at: self.now(),
-            opened_by: by.name.clone(),
-            closed_at: None,
-        };
         if !dry_run {
             let opened = incident.clone();
             incident = self
-                .change_or_leave(async |tx| {
-                    let mut open = None;
-                    for rollout in &opened.rollouts {
-                        open = open.or(incidents::open_of(tx, *rollout)
-                            .await?
-                            .filter(|open| open.selector == opened.selector));
-                    }
-                    if let Some(open) = open {
-                        return Ok(Done::Leave(open));
-                    }
-                    incidents::insert(tx, &opened).await?;
-                    let event = opened_event(&opened);
-                    Ok(Done::by(&by.actor, opened, [event]))
+                .change_or_leave(async |tx| match open_one(tx, &opened).await? {
+                    Some(open) => Ok(Done::Leave(open)),
+                    None => Ok(Done::by(&by.actor, opened.clone(), [opened_event(&opened)])),
                 })
                 .await?;
             if order == RolloutEvent::Halt {
@@ -336,18 +329,6 @@ impl App {
             Ok((Ordered::done(standing), vec![kept]))
         })
         .await
-    }
-}
-
-fn opened_event(incident: &Incident) -> Event {
-    Event::IncidentOpened {
-        incident: incident.id,
-        product: incident.product.clone(),
-        rollout: incident.rollouts.first().copied(),
-        release: incident.version.clone(),
-        selector: incident.selector.to_string(),
-        rollouts: incident.rollouts.clone(),
-        reason: incident.reason.clone(),
     }
 }
 
