@@ -252,6 +252,26 @@ async fn a_policy_is_signed_and_a_slip_of_the_finger_is_refused() {
 }
 
 #[tokio::test]
+async fn a_promotion_that_the_server_refuses_signs_nothing() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let tree = application(server.dir.path(), "1.1.0", true);
+    let tree = tree.display().to_string();
+    let what = ["--product", "app", "--release", "1.1.0"];
+    server.cli(&[&["release", "publish", &tree][..], &what].concat());
+    let stable = server.dir.path().join("keys/metadata/app-stable.json");
+    let before = std::fs::read(&stable).unwrap();
+    let promote = ["release", "promote", "app", "1.1.0", "--to", "ga"];
+    // It skips stages, and later it is withdrawn.
+    let (code, _, error) = server.cli_raw(&promote);
+    assert_eq!(code, 5, "{error}");
+    server.cli(&["release", "withdraw", "app", "1.1.0", "--reason", "x"]);
+    let (code, _, error) = server.cli_raw(&[&promote[..], &["--reason", "y"]].concat());
+    assert_eq!(code, 5, "{error}");
+    assert!(std::fs::read(&stable).unwrap() == before, "it was signed");
+}
+
+#[tokio::test]
 async fn a_file_that_somebody_changed_by_hand_is_never_signed_again() {
     let server = Server::start().await;
     server.publish(&[("1.0.0", true)]);

@@ -6,7 +6,7 @@ mod publish;
 pub(crate) use args::{ArtifactFormat, PublishArgs, ReleaseCommand};
 pub(crate) use publish::{Publication, publish_release, sign_for};
 
-use tidegate_protocol::Stage;
+use tidegate_protocol::{ProblemCode, Stage};
 use tidegate_server::http::dto::{EolBody, PayloadView, ProductView, PromoteBody, ReleaseView};
 
 use self::publish::{parse, publish};
@@ -27,12 +27,21 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             dry_run,
             dir,
         } => {
-            let body = PromoteBody {
+            let path = format!("/api/v1/products/{product}/releases/{release}/promote");
+            let mut body = PromoteBody {
                 to: to.clone(),
                 reason,
                 dry_run,
             };
             if !dry_run {
+                // Asked first: a release that the server refuses must not get the signatures that a
+                // stolen server could use. That they are missing is no refusal yet.
+                body.dry_run = true;
+                match api.post::<ReleaseView>(&path, &body).await {
+                    Err(CliError::Problem(problem)) if problem.code == ProblemCode::Conflict => {}
+                    other => drop(other?),
+                }
+                body.dry_run = false;
                 let waiting = sign_for(
                     &api,
                     &dir.access(),
@@ -50,7 +59,6 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                     return Ok(());
                 }
             }
-            let path = format!("/api/v1/products/{product}/releases/{release}/promote");
             let release: ReleaseView = api.post(&path, &body).await?;
             show(context.format, &release, |r| {
                 let would = if dry_run { "would be" } else { "is" };

@@ -76,6 +76,10 @@ impl ServiceError {
         match self {
             Self::Refused(code, detail) => Problem::new(*code, detail),
             Self::Trust(error) => Problem::new(ProblemCode::MetadataRefused, error_chain(error)),
+            // Something else is missing first: the stage itself allows it.
+            Self::Lifecycle(error @ LifecycleRefusal::NotSigned { .. }) => {
+                Problem::new(ProblemCode::Conflict, error.to_string())
+            }
             Self::Lifecycle(error) => {
                 Problem::new(ProblemCode::IllegalTransition, error.to_string())
             }
