@@ -287,7 +287,10 @@ async fn health_readiness_and_the_document_are_served() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await["status"], "ok");
     let ready = server.get("/readyz").await;
-    assert_eq!((&ready["database"], &ready["blobs"]), (&true.into(), &true.into()));
+    assert_eq!(
+        (&ready["database"], &ready["blobs"]),
+        (&true.into(), &true.into())
+    );
     assert_eq!(
         server.get("/api/v1/openapi.json").await["info"]["title"],
         "Tidegate"
@@ -297,7 +300,9 @@ async fn health_readiness_and_the_document_are_served() {
     let blobs = server.dir.path().join("data/blobs");
     std::fs::remove_dir_all(&blobs).unwrap();
     std::fs::create_dir(&blobs).unwrap();
-    let answer = reqwest::get(format!("{}/readyz", server.url)).await.unwrap();
+    let answer = reqwest::get(format!("{}/readyz", server.url))
+        .await
+        .unwrap();
     assert_eq!(answer.status().as_u16(), 503);
     let ready: serde_json::Value = answer.json().await.unwrap();
     assert_eq!(ready["blobs"], false);
