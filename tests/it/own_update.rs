@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 
 use serde_json::json;
 use tidegate_tests::{Device, Server, binary, eventually};
@@ -23,8 +24,8 @@ fn agent_release(dir: &Path, version: &str, becomes: &str) -> PathBuf {
 struct Guard {
     child: Child,
     log: PathBuf,
-    /// Socket on which a service manager would be notified.
-    manager: UnixDatagram,
+    /// Messages that a service manager would have received.
+    told: Receiver<String>,
 }
 
 impl Guard {
@@ -33,7 +34,17 @@ impl Guard {
         let file = std::fs::File::create(&log).unwrap();
         let socket = dir.join("notify");
         let manager = UnixDatagram::bind(&socket).unwrap();
-        manager.set_nonblocking(true).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        // All the time, as systemd does: with a full queue the agent would wait for its reader.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 256];
+            while let Ok(length) = manager.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if tell.send(text).is_err() {
+                    return;
+                }
+            }
+        });
         // As systemd starts a service: signs of life are expected from its own process id.
         let child = Command::new("sh")
             .args(["-c", "export WATCHDOG_PID=$$; exec \"$0\" \"$@\""])
@@ -52,23 +63,16 @@ impl Guard {
             .stderr(file)
             .spawn()
             .unwrap();
-        Self {
-            child,
-            log,
-            manager,
-        }
+        Self { child, log, told }
     }
 
     /// Waits until the service manager has received a message.
     async fn says(&self, wanted: &str) {
         eventually(&format!("the service says {wanted}"), async || {
-            let mut buffer = [0; 256];
-            while let Ok(length) = self.manager.recv(&mut buffer) {
-                if String::from_utf8_lossy(&buffer[..length]).contains(wanted) {
-                    return Some(());
-                }
-            }
-            None
+            self.told
+                .try_iter()
+                .any(|text| text.contains(wanted))
+                .then_some(())
         })
         .await;
     }
