@@ -31,12 +31,20 @@ pub(crate) async fn keep_alive() {
     #[cfg(target_os = "linux")]
     {
         use sd_notify::{NotifyState, notify, watchdog_enabled};
-        // No effect where no service manager listens.
-        let _ = notify(&[NotifyState::Ready]);
+        // In a thread of its own: sending waits while the manager does not read, and the event loop
+        // must not. What does not fit is dropped; the next sign of life follows soon.
+        let (tell, told) = std::sync::mpsc::sync_channel(2);
+        std::thread::spawn(move || {
+            for state in told {
+                // No effect where no service manager listens.
+                let _ = notify(&[state]);
+            }
+        });
+        let _ = tell.try_send(NotifyState::Ready);
         if let Some(within) = watchdog_enabled() {
             loop {
                 if is_alive(seconds(), BEAT.load(Ordering::Relaxed)) {
-                    let _ = notify(&[NotifyState::Watchdog]);
+                    let _ = tell.try_send(NotifyState::Watchdog);
                 }
                 tokio::time::sleep(within / 3).await;
             }
