@@ -91,12 +91,13 @@ impl Driver {
             cut_off_s: since.elapsed().as_secs(),
             findings,
         };
-        log::line(&format!("a look into it: {}", diagnosis.summary()));
         if let Ok(text) = serde_json::to_vec_pretty(&diagnosis) {
             let path = self.state.join("diagnosis.json");
             // Only for people: the agent does not read it.
             let _ = self.fs.replace(&path, &text, Mode::Plain);
         }
+        // After the file: whoever reads this line finds what it speaks of.
+        log::line(&format!("a look into it: {}", diagnosis.summary()));
         // Good findings are of no interest to the server.
         let wrong = |finding: &tidegate_protocol::Finding| {
             finding.verdict >= Verdict::Notice || finding.repaired.is_some()
