@@ -6,9 +6,9 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tidegate_api::Page;
 use tidegate_delta::Hasher;
 use tidegate_protocol::{Problem, Sha256};
-use tidegate_server::http::dto::Page;
 
 use crate::error::CliError;
 

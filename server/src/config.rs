@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::clock::Clock;
+use tidegate_core::settings;
+
 use crate::tls::TlsSettings;
+
+pub use tidegate_core::blob::BlobSettings;
+pub use tidegate_core::clock::Clock;
+pub use tidegate_core::settings::{DeviceSettings, JobSettings};
 
 /// Settings of a server.
 #[derive(Clone)]
@@ -35,79 +39,14 @@ pub struct Settings {
     pub clock: Clock,
 }
 
-/// Location of the blobs.
-#[derive(Debug, Clone)]
-pub enum BlobSettings {
-    /// A folder.
-    Folder(PathBuf),
-    /// An S3 bucket; credentials come from the usual AWS environment variables.
-    S3 {
-        /// The bucket.
-        bucket: String,
-        /// A prefix for every key, without slashes at its ends; may be empty.
-        prefix: String,
-    },
-}
-
-/// Settings for devices.
-#[derive(Debug, Clone)]
-pub struct DeviceSettings {
-    /// Interval between a device's check-ins, before jitter.
-    pub poll: Duration,
-    /// Lifetime of a session ticket.
-    pub session: Duration,
-    /// Time over which held check-ins are answered when the plan changes and many are held.
-    pub wake_ramp: Duration,
-    /// Mirrors from which devices may fetch payloads, best first: `https://host[/folder]`.
-    pub mirrors: Vec<String>,
-    /// Number of poll intervals without contact after which a device is offline.
-    pub offline_after_polls: u32,
-}
-
-impl DeviceSettings {
-    /// Time without contact after which a device counts as offline. A held check-in counts as
-    /// contact, so the longest hold is added.
-    pub fn offline_after(&self) -> Duration {
-        self.poll * self.offline_after_polls
-            + Duration::from_secs(u64::from(tidegate_protocol::MAX_WAIT_S))
-    }
-}
-
-/// Settings for background work.
-#[derive(Debug, Clone)]
-pub struct JobSettings {
-    /// Interval between planner runs when nothing wakes it.
-    pub tick: Duration,
-    /// Interval between writes of heartbeats.
-    pub flush: Duration,
-    /// Time that a leader may be silent before another replica takes over.
-    pub lease: Duration,
-    /// Maximum memory of one delta build, in bytes; images that need more get no delta.
-    pub delta_memory: u64,
-    /// Threads of a delta build.
-    pub delta_threads: usize,
-}
-
-impl Default for DeviceSettings {
-    fn default() -> Self {
-        Self {
-            poll: Duration::from_mins(1),
-            mirrors: Vec::new(),
-            session: Duration::from_hours(1),
-            wake_ramp: Duration::from_secs(1),
-            offline_after_polls: 3,
-        }
-    }
-}
-
-impl Default for JobSettings {
-    fn default() -> Self {
-        Self {
-            tick: Duration::from_secs(1),
-            flush: Duration::from_secs(5),
-            lease: Duration::from_secs(10),
-            delta_memory: 2 << 30,
-            delta_threads: 1,
+impl Settings {
+    /// Settings of what the server does, without its listeners and stores.
+    pub(crate) fn core(&self) -> settings::Settings {
+        settings::Settings {
+            devices: self.devices.clone(),
+            jobs: self.jobs.clone(),
+            max_upload: self.max_upload,
+            clock: self.clock.clone(),
         }
     }
 }
@@ -124,21 +63,5 @@ impl std::fmt::Debug for Settings {
             .field("devices", &self.devices)
             .field("jobs", &self.jobs)
             .finish_non_exhaustive()
-    }
-}
-
-impl BlobSettings {
-    /// Parses a folder's path or `s3://bucket/prefix`.
-    pub fn parse(text: &str) -> Self {
-        match text.strip_prefix("s3://") {
-            None => Self::Folder(PathBuf::from(text)),
-            Some(rest) => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                Self::S3 {
-                    bucket: bucket.to_owned(),
-                    prefix: prefix.trim_matches('/').to_owned(),
-                }
-            }
-        }
     }
 }

@@ -3,26 +3,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use tidegate_core::{App, CoreError, Opened, open, run_writer};
 use tidegate_protocol::error_chain;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::App;
-use crate::blob::Blobs;
-use crate::commit::{self, Applied, group};
 use crate::config::Settings;
-use crate::metrics::Metrics;
-use crate::service::ServiceError;
-use crate::service::access::Access;
-use crate::service::fleet::Fleet;
-use crate::store::{Db, StoreError, events};
 use crate::tls::{TlsError, TlsListener};
-use crate::{descriptors, http, jobs, random};
+use crate::{descriptors, health, router};
 
 /// Reason a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +34,8 @@ pub enum StartError {
     Data(String, std::io::Error),
 }
 
-impl From<ServiceError> for StartError {
-    fn from(error: ServiceError) -> Self {
-        Self::Service(error_chain(&error))
-    }
-}
-
-impl From<StoreError> for StartError {
-    fn from(error: StoreError) -> Self {
+impl From<CoreError> for StartError {
+    fn from(error: CoreError) -> Self {
         Self::Service(error_chain(&error))
     }
 }
@@ -79,21 +64,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     descriptors::raise();
     create_private(&settings.data)
         .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
-    let db = Db::open(&settings.database).await?;
-    let blobs = Blobs::open(&settings.blobs).map_err(ServiceError::from)?;
-    let now = settings.clock.now();
-    let token_file = settings.data.join("admin.token");
-    // Written before it is committed: a token that nobody could read would lock everybody out.
-    let origin = format!("server-{}", hex::encode(random::bytes::<6>()));
-    let keep = |secret: &str| write_secret(&token_file, secret);
-    let first_token = commit::first_token(&db, &origin, now, keep).await?;
-    commit::first_secrets(&db, now).await?;
-    let access = Access::default();
-    access.reload(&db).await?;
-    // Read the cursor first: events committed while the fleet loads are read twice, never missed.
-    let cursor = events::head(&mut db.read().await?).await?;
-    let fleet = Fleet::load(&db).await?;
-    let (writer, queue) = group::channel();
+    // Before anything is made: where the address is taken, the first start leaves nothing behind,
+    // and the next one prints the first token.
     let listener = listen(settings.listen).await?;
     let metrics_listener = match settings.metrics_listen {
         Some(address) => Some(listen(address).await?),
@@ -103,43 +75,32 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .local_addr()
         .map_err(|e| StartError::Listen(settings.listen, e))?;
     let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
-    let app = Arc::new(App {
-        origin,
-        applied: Applied::default(),
-        settings,
-        db,
-        blobs,
-        fleet,
-        access,
-        writer,
-        metrics: Metrics::default(),
-        stopping: CancellationToken::new(),
-        cursor: Mutex::new(cursor),
-        heartbeats_read: Mutex::new(now),
-        watch: Mutex::default(),
-        requests: AtomicUsize::new(0),
-        planner: Notify::new(),
-        builder: Notify::new(),
-    });
+    let token_file = settings.data.join("admin.token");
+    let keep = |secret: &str| write_secret(&token_file, secret);
+    let Opened {
+        app,
+        queue,
+        first_token,
+    } = open(settings.core(), &settings.database, &settings.blobs, keep).await?;
     let tasks = TaskTracker::new();
-    let writing = tokio::spawn(group::run(app.clone(), queue));
-    jobs::spawn(&app, &tasks);
-    let router = http::router(app.clone());
-    match &app.settings.tls {
-        None => tasks.spawn(serve(listener, router, app.stopping.clone())),
+    let writing = tokio::spawn(run_writer(app.clone(), queue));
+    tidegate_jobs::spawn(&app, &tasks);
+    let router = router::router(app.clone(), settings.max_requests);
+    match &settings.tls {
+        None => tasks.spawn(serve(listener, router, app.stopping().clone())),
         Some(tls) => {
-            let listener = TlsListener::start(listener, tls.clone(), app.stopping.clone())?;
-            tasks.spawn(serve(listener, router, app.stopping.clone()))
+            let listener = TlsListener::start(listener, tls.clone(), app.stopping().clone())?;
+            tasks.spawn(serve(listener, router, app.stopping().clone()))
         }
     };
     if let Some(listener) = metrics_listener {
         tasks.spawn(serve(
             listener,
-            http::metrics_router(app.clone()),
-            app.stopping.clone(),
+            health::router(app.clone()),
+            app.stopping().clone(),
         ));
     }
-    tracing::info!(%address, devices = app.fleet.len(), origin = app.origin, "server runs");
+    tracing::info!(%address, devices = app.devices_known(), origin = app.origin(), "server runs");
     Ok(Running {
         address,
         metrics_address,
@@ -158,13 +119,13 @@ impl Running {
 
     /// Stops the server: takes no new requests, answers held ones and flushes pending writes.
     pub async fn stop(self) {
-        self.app.stopping.cancel();
+        self.app.stopping().cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(DRAIN, self.tasks.wait()).await;
         // Stop the writing task last: requests may use it until here.
         self.writing.abort();
         let _ = self.app.flush_heartbeats().await;
-        self.app.db.close().await;
+        self.app.close().await;
         tracing::info!("server stopped");
     }
 }

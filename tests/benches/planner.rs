@@ -7,10 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use tidegate_core::memory::watch::Watch;
 use tidegate_domain::rollout::plan;
 use tidegate_protocol::Timestamp;
 use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
-use tidegate_server::service::execute::Watch;
 use tidegate_tests::Cluster;
 
 const DEVICES: u32 = 1_000_000;
@@ -33,7 +33,7 @@ fn settings(url: &str, dir: &std::path::Path) -> Settings {
         },
         max_upload: 1 << 20,
         max_requests: 100,
-        clock: tidegate_server::clock::Clock::default(),
+        clock: tidegate_server::config::Clock::default(),
     }
 }
 
@@ -108,7 +108,7 @@ async fn main() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    tidegate_server::store::Db::open(&cluster.url())
+    tidegate_store::Db::open(&cluster.url())
         .await
         .unwrap()
         .close()

@@ -1,7 +1,7 @@
 //! The API: roles, problems, pages, idempotency, dry runs, ranges, uploads.
 
 use serde_json::{Value, json};
-use tidegate_server::http::openapi;
+use tidegate_server::openapi;
 use tidegate_tests::{Device, Server};
 
 /// Walks every route of the OpenAPI document as every role, and as nobody.

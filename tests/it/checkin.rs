@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tidegate_protocol::{CheckIn, Timestamp};
-use tidegate_server::clock::Clock;
+use tidegate_server::config::Clock;
 use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
 use tidegate_tests::{Device, Server, eventually};
 

@@ -10,12 +10,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use tidegate_core::memory::secrets::{OnlineKeys, Secrets};
 use tidegate_delta::{Manifest, sha256};
 use tidegate_protocol::{
     CheckIn, DeploymentId, DeviceId, Explained, Image, Report, ReportBatch, Timestamp,
 };
-use tidegate_server::service::secrets::{OnlineKeys, Secrets};
-use tidegate_server::store::Db;
+use tidegate_store::Db;
 use tidegate_tests::{Device, Server, eventually};
 use tidegate_trust::assignment::{Action, Draft, Payload, Terms};
 use tidegate_trust::{

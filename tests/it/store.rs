@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tidegate_store::quarantine;
+use tidegate_store::waves;
 
+use tidegate_core::memory::fleet::Fleet;
+use tidegate_core::memory::secrets::Secrets;
 use tidegate_domain::BasisPoints;
 use tidegate_domain::admission::{DeploymentFacts, Metered};
 use tidegate_domain::event::{Actor, Event, Topic};
@@ -18,18 +22,17 @@ use tidegate_protocol::{
     Battery, ChangeId, Channel, DeploymentId, DeploymentState, DeviceId, Explained, HoldId,
     IncidentId, JobId, Power, Reason, RolloutId, Sha256, Stage, Timestamp, TokenId,
 };
-use tidegate_server::service::fleet::Fleet;
-use tidegate_server::service::secrets::Secrets;
-use tidegate_server::store::aggregates::{self, Tallies};
-use tidegate_server::store::changes::{self, Change, ChangeKind, ChangeState};
-use tidegate_server::store::deployments::{self, Deployment};
-use tidegate_server::store::devices::{self, Device};
-use tidegate_server::store::events;
-use tidegate_server::store::holds::{self, HoldRow};
-use tidegate_server::store::incidents::{self, Incident};
-use tidegate_server::store::products::ProductSettings;
-use tidegate_server::store::rollouts::{self, Rollout, WaveRow};
-use tidegate_server::store::{Db, Tx, all_statements, jobs, operators, products};
+use tidegate_store::aggregates::{self, Tallies};
+use tidegate_store::changes::{self, Change, ChangeKind, ChangeState};
+use tidegate_store::deployments::{self, Deployment};
+use tidegate_store::devices::{self, Device};
+use tidegate_store::events;
+use tidegate_store::holds::{self, HoldRow};
+use tidegate_store::incidents::{self, Incident};
+use tidegate_store::products::ProductSettings;
+use tidegate_store::rollouts::{self, Rollout};
+use tidegate_store::waves::WaveRow;
+use tidegate_store::{Db, Tx, all_statements, jobs, operators, products};
 use tidegate_tests::Cluster;
 
 const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_123_456);
@@ -534,17 +537,17 @@ async fn suite(db: &Db) {
         (read.last_seen, read.battery),
         (heard.last_seen, heard.battery)
     );
-    devices::quarantine(&mut tx, one.id, &version, "health_failed", NOW)
+    quarantine::quarantine(&mut tx, one.id, &version, "health_failed", NOW)
         .await
         .unwrap();
-    devices::quarantine(&mut tx, one.id, &version, "again", NOW)
+    quarantine::quarantine(&mut tx, one.id, &version, "again", NOW)
         .await
         .unwrap();
     assert_eq!(
-        devices::quarantined(&mut tx, one.id).await.unwrap(),
+        quarantine::quarantined(&mut tx, one.id).await.unwrap(),
         std::slice::from_ref(&version)
     );
-    assert!(devices::lift(&mut tx, one.id, &version).await.unwrap());
+    assert!(quarantine::lift(&mut tx, one.id, &version).await.unwrap());
 
     let r = rollout(5);
     let wave = Wave {
@@ -567,13 +570,13 @@ async fn suite(db: &Db) {
         started_at: Some(NOW),
         ..row.progress
     };
-    rollouts::set_wave(&mut tx, r.id, 0, &row.progress)
+    waves::set_wave(&mut tx, r.id, 0, &row.progress)
         .await
         .unwrap();
-    assert_eq!(rollouts::waves(&mut tx, r.id).await.unwrap(), [row.clone()]);
+    assert_eq!(waves::waves(&mut tx, r.id).await.unwrap(), [row.clone()]);
     // A frontier only rises.
     row.progress.frontier = Frontier::from_stored(5);
-    let fallen = rollouts::set_wave(&mut tx, r.id, 0, &row.progress).await;
+    let fallen = waves::set_wave(&mut tx, r.id, 0, &row.progress).await;
     assert!(fallen.is_err());
     tx.commit().await.unwrap();
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use tidegate_api::{BundleBody, BundleView};
 use tidegate_delta::{Limits, Manifest};
 use tidegate_protocol::{
     Bundle, CarriedReports, DeviceId, Payload, ReportBatch, ReportsAccepted, Sha256, paths,
 };
-use tidegate_server::http::dto::{BundleBody, BundleView};
 
 use super::Context;
 use crate::api::Api;

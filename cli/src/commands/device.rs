@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use clap::Subcommand;
 use tidegate_protocol::{DeviceId, Label};
 
-use tidegate_server::http::dto::{
-    DeviceView, JoinTokenBody, JoinTokenView, LiftBody, ReasonBody, WhyView,
-};
+use tidegate_api::{DeviceView, JoinTokenBody, JoinTokenView, LiftBody, ReasonBody, WhyView};
 use tidegate_trust::JoinToken;
 
 use super::Context;

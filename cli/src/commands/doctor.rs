@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tidegate_api::{DeviceView, DraftView, TrustView};
 use tidegate_protocol::Timestamp;
-use tidegate_server::http::dto::{DeviceView, DraftView, TrustView};
 
 use super::Context;
 use crate::args::KeysDir;

@@ -7,7 +7,7 @@ pub(crate) use args::{HoldCommand, IncidentCommand, ProductCommand};
 use std::time::Duration;
 use tidegate_delta::Limits;
 
-use tidegate_server::http::dto::{
+use tidegate_api::{
     HoldBody, HoldView, IncidentSummary, IncidentView, KeepBody, OrderBody, RolloutView,
     SettingsBody,
 };

@@ -7,8 +7,8 @@ pub(crate) use args::{KeysCommand, TokenArgs};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use tidegate_api::{ReasonBody, TrustView};
 use tidegate_protocol::ProductName;
-use tidegate_server::http::dto::{ReasonBody, TrustView};
 use tidegate_trust::{Holder, Signed};
 
 use super::Context;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tidegate_server::http::dto::{TokenBody, TokenView, WhoamiView};
+use tidegate_api::{TokenBody, TokenView, WhoamiView};
 
 use super::Context;
 use crate::api::Api;

@@ -6,8 +6,8 @@ mod publish;
 pub(crate) use args::{ArtifactFormat, PublishArgs, ReleaseCommand};
 pub(crate) use publish::{Publication, publish_release, sign_for};
 
+use tidegate_api::{EolBody, PayloadView, ProductView, PromoteBody, ReleaseView};
 use tidegate_protocol::{ProblemCode, Stage};
-use tidegate_server::http::dto::{EolBody, PayloadView, ProductView, PromoteBody, ReleaseView};
 
 use self::publish::{parse, publish};
 use super::{Context, signing};

@@ -7,7 +7,7 @@ mod text;
 pub(crate) use args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
 pub(crate) use text::describe;
 
-use tidegate_server::http::dto::{
+use tidegate_api::{
     ApproveBody, DeploymentView, EditBody, EventView, IncidentView, OrderBody, PresetView,
     RollbackBody, RolloutView, WhyRolloutView,
 };

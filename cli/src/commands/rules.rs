@@ -1,7 +1,7 @@
 //! Rules of a rollout, built from options.
 
 use clap::Args;
-use tidegate_server::http::dto::PolicyBody;
+use tidegate_api::PolicyBody;
 
 use crate::args::duration;
 use crate::error::CliError;

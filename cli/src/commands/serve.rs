@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use tidegate_server::clock::Clock;
+use tidegate_server::config::Clock;
 use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
-use tidegate_server::store::Db;
 use tidegate_server::tls::TlsSettings;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -248,10 +247,9 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
 
 /// Brings the schema up to date, then exits.
 pub(crate) async fn migrate(args: DatabaseArgs) -> Result<(), CliError> {
-    let db = Db::open(&database(&args)?)
+    tidegate_server::migrate(&database(&args)?)
         .await
         .map_err(|e| CliError::failed("the database", &e))?;
-    db.close().await;
     crate::output::line("the schema is up to date");
     Ok(())
 }

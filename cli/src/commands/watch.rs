@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tidegate_api::{EventView, Page, RolloutView};
 use tidegate_protocol::plain;
-use tidegate_server::http::dto::{EventView, Page, RolloutView};
 
 use crate::api::Api;
 use crate::args::Format;
@@ -115,7 +115,7 @@ async fn look(
 
 /// Cursor after an event, in the API's own form.
 fn cursor_after(seq: i64) -> String {
-    tidegate_server::http::cursor(&seq.to_string())
+    tidegate_api::cursor(&seq.to_string())
 }
 
 /// Fails with exit code 3 unless the rollout completed.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tidegate_protocol::{Platform, ProductName, Stage, Version};
-use tidegate_server::http::dto::{
+use tidegate_api::{
     DeploymentView, DeviceView, EventView, JoinTokenBody, JoinTokenView, OrderBody, PolicyBody,
     PromoteBody, ReleaseView, RolloutBody, RolloutView, WaveBody,
 };
+use tidegate_protocol::{Platform, ProductName, Stage, Version};
 use tidegate_trust::CommandLine;
 
 use crate::api::Api;

@@ -27,7 +27,7 @@ impl Offline {
         profile: Profile,
         api: &Api,
     ) -> Result<Self, CliError> {
-        let server: tidegate_server::http::dto::TrustView = api.get("/api/v1/trust").await?;
+        let server: tidegate_api::TrustView = api.get("/api/v1/trust").await?;
         let mut offline = Self::open_any(access)?;
         if offline.repository().root().is_none() {
             if let Some(root) = server.root_sha256 {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_server::http::dto::{DraftBody, DraftView, MetadataBody, MetadataFileBody, TrustView};
+use tidegate_api::{DraftBody, DraftView, MetadataBody, MetadataFileBody, TrustView};
 use tidegate_trust::{PublicKey, Signed, signed_version};
 
 use super::{Offline, read_if_there, trust};

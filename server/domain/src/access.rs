@@ -63,4 +63,13 @@ mod tests {
             assert_eq!(rights, index + 1, "{role}");
         }
     }
+
+    #[test]
+    fn a_responder_may_stop_and_nothing_more() {
+        assert!(Role::Responder.may(Need::Respond));
+        assert!(!Role::Responder.may(Need::Release));
+        assert!(!Role::Viewer.may(Need::Respond));
+        assert!(Role::ReleaseManager.may(Need::Respond));
+        assert!(!Role::ReleaseManager.may(Need::Administer));
+    }
 }

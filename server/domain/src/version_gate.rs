@@ -11,8 +11,10 @@ pub use crate::client::{GatePolicy, Tls, TlsError};
 /// A client that wants to connect.
 #[derive(Debug, Clone)]
 pub struct Client<'a> {
-    /// The version it runs.
-    pub version: &'a Version,
+    /// The version it runs; `None` if it named none that can be read.
+    pub version: Option<&'a Version>,
+    /// The version as it was named.
+    pub named: &'a str,
     /// The TLS version it speaks; `None` if the caller does not know.
     pub tls: Option<Tls>,
     /// Its capabilities; `None` if the caller does not know.
@@ -38,32 +40,29 @@ pub struct TurnedAway {
 }
 
 /// Decides whether a client may connect. A version that was never published is held only to the
-/// minimum version: tomorrow's build must not be locked out by today's server.
+/// minimum version: tomorrow's build must not be locked out by today's server. A client without a
+/// readable version counts as older than all others, and never connects.
 pub fn admit(
     plan: &ProductPlan,
     policy: &GatePolicy,
     client: &Client<'_>,
     now: Timestamp,
 ) -> Result<Welcome, TurnedAway> {
-    let release = plan.releases.get(client.version);
-    let min = policy
-        .min_version
-        .as_ref()
-        .filter(|min| client.version < *min);
+    let none = Version::new(0, 0, 0);
+    let runs = client.version.unwrap_or(&none);
+    let release = plan.releases.get(runs);
+    let min = policy.min_version.as_ref().filter(|min| runs < *min);
     let refusal = if release.is_some_and(|r| r.stage == Stage::Withdrawn) {
-        Some(Explained::new(
-            Reason::ReleaseWithdrawn,
-            client.version.to_string(),
-        ))
+        Some(Explained::new(Reason::ReleaseWithdrawn, runs.to_string()))
     } else if let Some(min) = min {
-        let text = format!("{} is older than {min}", client.version);
+        let text = format!("{runs} is older than {min}");
         Some(Explained::new(Reason::ClientTooOld, text))
     } else if let Some(release) = release
         && (release.stage == Stage::Eol && release.eol.is_none()
             || release.eol.as_ref().is_some_and(|(at, _)| *at <= now))
     {
         let notice = release.eol.as_ref().map_or("", |(_, notice)| notice);
-        let text = format!("{} {notice}", client.version);
+        let text = format!("{runs} {notice}");
         Some(Explained::new(Reason::ReleaseEol, text.trim_end()))
     } else if let (Some(min), Some(tls)) = (policy.min_tls, client.tls)
         && tls < min
@@ -79,6 +78,10 @@ pub fn admit(
             .find(|c| !have.contains(c.as_str()))
     {
         Some(Explained::new(Reason::ClientLacksCapability, lacks))
+    } else if client.version.is_none() {
+        let named: String = client.named.chars().take(40).collect();
+        let text = format!("{named:?} is not a version");
+        Some(Explained::new(Reason::ClientTooOld, text))
     } else {
         None
     };
@@ -99,11 +102,11 @@ pub fn admit(
                 && r.eol.as_ref().is_none_or(|(at, _)| *at > now)
         })
         .map(|(version, _)| version.clone())
-        .filter(|version| version != client.version);
+        .filter(|version| version != runs);
     let first = go_to.as_ref().and_then(|goal| {
         plan.releases
             .iter()
-            .filter(|(version, _)| *version > client.version && *version < goal)
+            .filter(|(version, _)| *version > runs && *version < goal)
             .find(|(_, r)| r.artifacts.values().any(|a| a.stepping_stone))
             .map(|(version, _)| version.clone())
     });
@@ -161,11 +164,26 @@ mod tests {
     fn ask(plan: &ProductPlan, policy: &GatePolicy, version: &str) -> Result<Welcome, TurnedAway> {
         let version = v(version);
         let client = Client {
-            version: &version,
+            version: Some(&version),
+            named: "",
             tls: None,
             capabilities: None,
         };
         admit(plan, policy, &client, NOW)
+    }
+
+    #[test]
+    fn who_names_no_version_never_connects_and_is_told_where_to_go() {
+        let client = Client {
+            version: None,
+            named: "three",
+            tls: None,
+            capabilities: None,
+        };
+        let away = admit(&plan(), &GatePolicy::default(), &client, NOW).unwrap_err();
+        assert_eq!(away.reason.code, Reason::ClientTooOld);
+        assert!(away.reason.detail.contains("\"three\" is not a version"));
+        assert_eq!(away.go_to, Some(v("3.0.0")));
     }
 
     #[test]
@@ -222,7 +240,8 @@ mod tests {
         let version = v("3.0.0");
         let ask = |tls: Option<&str>, capabilities: Option<&[&'static str]>| {
             let client = Client {
-                version: &version,
+                version: Some(&version),
+                named: "",
                 tls: tls.map(|t| t.parse().unwrap()),
                 capabilities: capabilities.map(|c| c.iter().copied().collect()),
             };

@@ -1,14 +1,39 @@
 #![doc = include_str!("../README.md")]
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use tidegate_protocol::Timestamp;
 
+mod bundle;
+mod device;
+mod event;
+mod gate;
+mod incident;
+mod operator;
+mod page;
 mod policy;
 pub mod preset;
+mod preview;
+mod reason;
+mod release;
+mod rollout;
+mod trust;
 mod wave;
 
+pub use bundle::*;
+pub use device::*;
+pub use event::*;
+pub use gate::*;
+pub use incident::*;
+pub use operator::*;
+pub use page::*;
 pub use policy::{PolicyBody, instant};
+pub use preview::*;
+pub use reason::*;
+pub use release::*;
+pub use rollout::*;
+pub use trust::*;
 pub use wave::WaveBody;
 
 /// Value of a request that is not valid, and why.
@@ -33,4 +58,15 @@ pub fn time(at: Timestamp) -> String {
     let whole = at.to_string();
     let micros = at.as_micros().rem_euclid(1_000_000);
     format!("{}.{micros:06}Z", whole.trim_end_matches('Z'))
+}
+
+/// Refuses fields that a request should not have, so that nobody believes to have set them.
+fn no_unknown(unknown: &BTreeMap<String, serde_json::Value>) -> Result<(), Invalid> {
+    match unknown.keys().next() {
+        None => Ok(()),
+        Some(name) => {
+            let name: String = name.chars().take(60).collect();
+            Err(Invalid::new(format!("unknown field {name:?}")))
+        }
+    }
 }

@@ -326,4 +326,54 @@ mod tests {
             ..PolicyBody::default()
         });
     }
+
+    fn policy(text: &str) -> Policy {
+        let body: PolicyBody = toml::from_str(text).unwrap();
+        body.policy().unwrap()
+    }
+
+    #[test]
+    fn what_lets_more_happen_widens_and_what_lets_less_happen_does_not() {
+        let base = "max_in_flight = 50\nper_minute = 100\nwindow = \"daily 20:00-04:00 UTC\"\nby_hand = true\ncompare = true";
+        let changed = |line: &str| {
+            let key = line.split(' ').next().unwrap();
+            let rest: Vec<&str> = base.lines().filter(|l| !l.starts_with(key)).collect();
+            policy(&format!("{}\n{line}", rest.join("\n")))
+        };
+        let old = policy(base);
+        assert!(!old.is_widened_by(&old));
+        for wider in [
+            "max_in_flight = 51",
+            "max_in_flight = 0",
+            "per_minute = 101",
+            "max_failure_bp = 201",
+            "min_failures = 3",
+            "min_success_bp = 8000",
+            "max_silent_bp = 2000",
+            "silent_after_s = 9000",
+            "soak_s = 1",
+            "pace_start = 9",
+            "pace = \"at_once\"",
+            "window = \"\"",
+            "by_hand = false",
+            "compare = false",
+            "battery_wait_s = 1",
+            "metered = \"allow\"",
+        ] {
+            assert!(old.is_widened_by(&changed(wider)), "{wider}");
+        }
+        for narrower in [
+            "max_in_flight = 49",
+            "per_minute = 1",
+            "max_failure_bp = 100",
+            "soak_s = 9000",
+            "pace_start = 1",
+            "min_sample = 50",
+            "metered = \"never\"",
+            "deadline = \"2030-01-01T00:00:00Z\"",
+            "on_breach = \"halt_and_roll_back\"",
+        ] {
+            assert!(!old.is_widened_by(&changed(narrower)), "{narrower}");
+        }
+    }
 }

@@ -4,12 +4,12 @@ use std::io::{Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt as _;
+use tidegate_api::{
+    ArtifactBody, ArtifactView, BlobView, ProductBody, ProductView, ReleaseBody, ReleaseView,
+};
 use tidegate_delta::Hasher;
 use tidegate_delta::archive::pack;
 use tidegate_protocol::{Channel, Image, Platform, ProductName, Stage, Version};
-use tidegate_server::http::dto::{
-    ArtifactBody, ArtifactView, BlobView, ProductBody, ProductView, ReleaseBody, ReleaseView,
-};
 use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
 
 use super::{ArtifactFormat, PublishArgs};

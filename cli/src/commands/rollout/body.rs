@@ -1,6 +1,6 @@
 //! The rollout that `rollout start` asks for.
 
-use tidegate_server::http::dto::{RolloutBody, RolloutView, WaveBody};
+use tidegate_api::{RolloutBody, RolloutView, WaveBody};
 
 use super::StartArgs;
 use crate::api::Api;

@@ -1,6 +1,6 @@
 //! Rollouts as people read them.
 
-use tidegate_server::http::dto::{PreviewView, RolloutView, WhyRolloutView};
+use tidegate_api::{PreviewView, RolloutView, WhyRolloutView};
 
 use crate::output::table;
 

@@ -1,0 +1,191 @@
+//! Sessions of devices: a signed request opens one, a ticket identifies it.
+
+use tidegate_domain::event::Event;
+use tidegate_domain::requests::Numbered;
+use tidegate_protocol::{
+    DeviceId, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest,
+};
+use tidegate_store::devices;
+use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer, verify_request};
+use tidegate_trust::{PublicKey, key_change};
+
+use crate::CoreError;
+use crate::app::App;
+use crate::device::{require_format, revoked};
+
+impl App {
+    /// Issues a nonce for a signed request.
+    pub fn fresh_nonce(&self) -> String {
+        self.fleet.plan().trust.secrets.tickets.nonce(self.now())
+    }
+
+    /// Verifies the signature and the nonce of a request; returns the signer.
+    pub fn verify_signed(
+        &self,
+        headers: Option<&SignatureHeaders>,
+        request: &RequestFacts<'_>,
+    ) -> Result<Signer, CoreError> {
+        let needed = |text: &str| CoreError::refuse(ProblemCode::NonceRequired, text);
+        let headers = headers.ok_or_else(|| needed("the request is not signed"))?;
+        let signer = verify_request(headers, request)
+            .map_err(|e| CoreError::refuse(ProblemCode::Unauthenticated, e.to_string()))?;
+        if !self
+            .fleet
+            .plan()
+            .trust
+            .secrets
+            .tickets
+            .nonce_is_fresh(&signer.nonce, self.now())
+        {
+            return Err(needed("the nonce is unknown or expired"));
+        }
+        Ok(signer)
+    }
+
+    /// Opens a session for the device whose key signed.
+    pub async fn grant_session(
+        &self,
+        request: &SessionRequest,
+        signer: &Signer,
+    ) -> Result<SessionGranted, CoreError> {
+        require_format(request.format)?;
+        let device = request.device;
+        self.known_signer(device, &signer.key).await?;
+        self.check_number(device, request.counter, signer).await?;
+        let session = self.settings.devices.session;
+        let expires = self.now().plus(session);
+        Ok(SessionGranted {
+            ticket: self.fleet.plan().trust.secrets.tickets.ticket(
+                device,
+                &signer.key.to_string(),
+                expires,
+            ),
+            expires_in_s: u32::try_from(session.as_secs()).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Checks that a device has this key and may take part.
+    async fn known_signer(&self, device: DeviceId, key: &PublicKey) -> Result<(), CoreError> {
+        let unknown = || {
+            CoreError::refuse(
+                ProblemCode::Unauthenticated,
+                "no device with this id has this key; enroll again",
+            )
+        };
+        let key = key.to_string();
+        let is_known = || {
+            let entry = self.fleet.device(device)?;
+            let known = entry.lock().device.public_key == key;
+            known.then_some(entry)
+        };
+        if is_known().is_none() {
+            // It may have just joined, or changed its key, through another replica.
+            self.fleet.reload_device(&self.db, device).await?;
+        }
+        let entry = is_known().ok_or_else(unknown)?;
+        let state = entry.lock();
+        if !state.device.active {
+            return Err(revoked());
+        }
+        Ok(())
+    }
+
+    /// Checks the number of a signed request. A repeated request is refused, and so is one older
+    /// than the newest. A number already used by a different request means that two machines share
+    /// one identity, or that one was restored to an older state: the device is isolated until a
+    /// person has looked.
+    async fn check_number(
+        &self,
+        device: DeviceId,
+        number: u64,
+        signer: &Signer,
+    ) -> Result<(), CoreError> {
+        let (found, isolated) = self.take_number(device, number, &signer.nonce).await?;
+        if isolated {
+            self.metrics.clones.inc();
+            tracing::warn!(%device, number, "a request number was used twice; the device is isolated");
+        }
+        let refuse = |text: &str| Err(CoreError::refuse(ProblemCode::Unauthenticated, text));
+        match found {
+            Some(Numbered::New | Numbered::Forked) => Ok(()),
+            Some(Numbered::Repeated) => refuse("this request was already used; sign a new one"),
+            Some(Numbered::Late) => refuse("a newer request has already arrived; sign a new one"),
+            None => refuse("this device is revoked or isolated"),
+        }
+    }
+
+    /// Changes the key of a device. The request is signed by the current key; or, if its answer was
+    /// lost, by the new one.
+    pub async fn change_device_key(
+        &self,
+        change: &KeyChange,
+        signer: &Signer,
+    ) -> Result<KeyChanged, CoreError> {
+        let device = change.device;
+        self.known_signer(device, &signer.key).await?;
+        let new: PublicKey = change.public_key.parse().map_err(CoreError::invalid)?;
+        let done = KeyChanged {
+            public_key: new.to_string(),
+        };
+        if signer.key == new {
+            return Ok(done);
+        }
+        let proof = hex::decode(&change.proof).unwrap_or_default();
+        let statement = key_change(device, change.counter, &signer.key, &new);
+        new.verify(&statement, &proof).map_err(|_| {
+            CoreError::refuse(
+                ProblemCode::Unauthenticated,
+                "the change is not signed by the new key",
+            )
+        })?;
+        self.check_number(device, change.counter, signer).await?;
+        let actor = self.device_actor(device);
+        self.change(&actor, async |tx| {
+            let old = signer.key.to_string();
+            if devices::by_key(tx, &done.public_key).await?.is_some()
+                || !devices::set_key(tx, device, &old, &done.public_key).await?
+            {
+                return Err(CoreError::refuse(
+                    ProblemCode::Conflict,
+                    "the key belongs to another device, or has just been changed",
+                ));
+            }
+            Ok(((), vec![Event::KeyChanged { device }]))
+        })
+        .await?;
+        Ok(done)
+    }
+
+    /// Returns the device that a ticket belongs to. Revocation takes effect here, at the next
+    /// request.
+    pub fn authenticate_device(&self, ticket: &str) -> Result<DeviceId, CoreError> {
+        let refused = || {
+            CoreError::refuse(
+                ProblemCode::Unauthenticated,
+                "the session has expired; open a new one",
+            )
+        };
+        let mut parts = ticket.splitn(3, '.');
+        let (Some(id), Some(until), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(refused());
+        };
+        let device: DeviceId = id.parse().map_err(|_| refused())?;
+        let expires: i64 = until.parse().map_err(|_| refused())?;
+        let entry = self.fleet.device(device).ok_or_else(refused)?;
+        let state = entry.lock();
+        let plan = self.fleet.plan();
+        if !plan
+            .trust
+            .secrets
+            .tickets
+            .check("session", &[id, &state.device.public_key, until], tag)
+            || expires <= self.now().as_secs()
+        {
+            return Err(refused());
+        }
+        if !state.device.active {
+            return Err(revoked());
+        }
+        Ok(device)
+    }
+}

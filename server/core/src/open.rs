@@ -1,0 +1,79 @@
+//! Opening of a server's state: the stores, the first secrets, and everything into memory.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tidegate_store::{Db, events};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::blob::{BlobSettings, Blobs};
+use crate::memory::access::Access;
+use crate::memory::applied::Applied;
+use crate::memory::fleet::Fleet;
+use crate::metrics::Metrics;
+use crate::queue::{self, Queue};
+use crate::settings::Settings;
+use crate::{CoreError, commit, random};
+
+/// Opened state of a server.
+pub struct Opened {
+    /// The state.
+    pub app: Arc<App>,
+    /// Queue for [`crate::run_writer`].
+    pub queue: Queue,
+    /// Token of the first administrator; `None` if it was created at an earlier start.
+    pub first_token: Option<String>,
+}
+
+/// Opens the stores and loads the fleet. `keep` stores the first administrator's token before it is
+/// committed: a token that nobody could read would lock everybody out.
+pub async fn open(
+    settings: Settings,
+    database: &str,
+    blobs: &BlobSettings,
+    keep: impl FnOnce(&str) -> std::io::Result<()>,
+) -> Result<Opened, CoreError> {
+    let db = Db::open(database).await?;
+    let blobs = Blobs::open(blobs)?;
+    let now = settings.clock.now();
+    let origin = format!("server-{}", hex::encode(random::bytes::<6>()));
+    let first_token = commit::first_token(&db, &origin, now, keep).await?;
+    commit::first_secrets(&db, now).await?;
+    let access = Access::default();
+    access.reload(&db).await?;
+    // Read the cursor first: events committed while the fleet loads are read twice, never missed.
+    let cursor = events::head(&mut db.read().await?).await?;
+    let fleet = Fleet::load(&db).await?;
+    let (writer, queue) = queue::channel();
+    let app = Arc::new(App {
+        origin,
+        applied: Applied::default(),
+        settings,
+        db,
+        blobs,
+        fleet,
+        access,
+        writer,
+        metrics: Metrics::default(),
+        stopping: CancellationToken::new(),
+        cursor: Mutex::new(cursor),
+        heartbeats_read: Mutex::new(now),
+        watch: Mutex::default(),
+        requests: AtomicUsize::new(0),
+        planner: Notify::new(),
+        builder: Notify::new(),
+    });
+    Ok(Opened {
+        app,
+        queue,
+        first_token,
+    })
+}
+
+/// Brings the schema of a database up to date.
+pub async fn migrate(database: &str) -> Result<(), CoreError> {
+    Db::open(database).await?.close().await;
+    Ok(())
+}

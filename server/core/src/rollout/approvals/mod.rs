@@ -1,0 +1,351 @@
+//! Widening a rollout: starting it, releasing its next wave, resuming it after a halt, raising
+//! limits. Each may need the approval of other people, bound to the plan that they saw. Narrowing
+//! never does.
+
+mod approve;
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tidegate_api::EditBody;
+use tidegate_domain::approval::Request;
+use tidegate_domain::event::Event;
+use tidegate_domain::rollout::policy::Policy;
+use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveState};
+use tidegate_protocol::{ChangeId, Explained, ProblemCode, Reason, RolloutId};
+use tidegate_store::changes::{self, Change, ChangeKind, ChangeState};
+use tidegate_store::rollouts::{self, Rollout};
+use tidegate_store::waves::WaveRow;
+use tidegate_store::{Tx, policy, products, to_json};
+
+use self::approve::Carried;
+use crate::app::App;
+use crate::commit::Done;
+use crate::memory::access::Operator;
+use crate::rollout::order::until_current;
+use crate::rollout::{Ordered, read, same_revision};
+use crate::{CoreError, random};
+
+/// Change that waits for approvals.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The change asked for.
+    pub change: Change,
+    /// Number of people who must approve.
+    pub needed: u32,
+    /// Number of approvals still missing.
+    pub missing: u32,
+    /// Names of those who have approved.
+    pub given_by: BTreeSet<String>,
+}
+
+/// Requested change that widens a rollout.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Kind of change.
+    pub kind: ChangeKind,
+    /// The new rules, for an edit.
+    pub policy: Option<Policy>,
+    /// The reason.
+    pub reason: String,
+    /// Revision that the caller saw; `None` if it does not matter to them.
+    pub revision: Option<i64>,
+    /// Only preview the result.
+    pub dry_run: bool,
+}
+
+/// Content of a plan: people approve its hash.
+#[derive(Serialize)]
+struct PlanText<'a> {
+    rollout: String,
+    product: &'a str,
+    release: String,
+    waves: Vec<[String; 3]>,
+    policy: String,
+    rollback_window_s: u32,
+    max_attempts: u32,
+    timeout_s: u32,
+    asked: &'static str,
+    wave: u32,
+}
+
+/// Returns the hash of the plan that a change leads to.
+fn plan_hash(
+    rollout: &Rollout,
+    waves: &[WaveRow],
+    kind: ChangeKind,
+    policy: &Policy,
+) -> Result<String, CoreError> {
+    let text = PlanText {
+        rollout: rollout.id.to_string(),
+        product: rollout.product.as_str(),
+        release: rollout.version.to_string(),
+        waves: waves
+            .iter()
+            .map(|w| {
+                [
+                    w.wave.name.clone(),
+                    w.wave.selector.to_string(),
+                    w.wave.size.to_string(),
+                ]
+            })
+            .collect(),
+        policy: policy::to_column(policy)?,
+        rollback_window_s: rollout.rollback_window_s,
+        max_attempts: rollout.max_attempts,
+        timeout_s: rollout.timeout_s,
+        asked: kind.as_str(),
+        wave: rollout.released,
+    };
+    // Propagate the error: an empty text would give every plan the same hash, and an approval of
+    // one would be good for all.
+    let text = to_json("plan", &text)?;
+    Ok(tidegate_delta::sha256(text.as_bytes()).to_string())
+}
+
+impl App {
+    /// Number of other people who must approve a change that widens a rollout of this product.
+    async fn needed(&self, tx: &mut Tx, rollout: &Rollout) -> Result<u32, CoreError> {
+        let settings = products::all_settings(tx).await?;
+        let found = settings.into_iter().find(|(p, _)| *p == rollout.product);
+        Ok(found.map_or(0, |(_, settings)| settings.approvals))
+    }
+
+    /// Returns the change that waits for approvals, if there is one.
+    pub(crate) async fn asked(
+        &self,
+        tx: &mut Tx,
+        rollout: &Rollout,
+        waves: &[WaveRow],
+    ) -> Result<Option<Waiting>, CoreError> {
+        let Some(change) = changes::waiting(tx, rollout.id).await? else {
+            return Ok(None);
+        };
+        let plan = asked_plan(rollout, waves, &change)?;
+        let given_by = changes::approvals(tx, change.id, &plan).await?;
+        let authors = authors(tx, rollout).await?;
+        let needed = self.needed(tx, rollout).await?;
+        Ok(Some(waiting(change, plan, &authors, given_by, needed)))
+    }
+
+    /// Rules that an edit of a rollout leads to.
+    pub async fn edited_policy(&self, id: RolloutId, edit: EditBody) -> Result<Policy, CoreError> {
+        let (rollout, _) = read(&mut self.db.read().await?, id).await?;
+        Ok(edit.edited(&rollout.policy)?)
+    }
+
+    /// Requests a change that widens a rollout: applied at once if nobody needs to approve.
+    pub async fn widen(
+        &self,
+        by: &Operator,
+        id: RolloutId,
+        wish: Wish,
+    ) -> Result<Ordered, CoreError> {
+        if wish.dry_run {
+            return self.try_to_widen(id, wish).await;
+        }
+        until_current!(self, tx => self.widen_in(tx, by, id, &wish))
+    }
+
+    /// Previews a widening change.
+    async fn try_to_widen(&self, id: RolloutId, wish: Wish) -> Result<Ordered, CoreError> {
+        let mut tx = self.db.read().await?;
+        let (rollout, waves) = read(&mut tx, id).await?;
+        same_revision(&rollout, wish.revision)?;
+        check(&rollout, &waves, wish.kind)?;
+        let needed = self.needed_for(&mut tx, &rollout, &wish).await?;
+        let event = match wish.kind {
+            ChangeKind::Start if needed > 0 => RolloutEvent::AskApproval,
+            ChangeKind::Start => RolloutEvent::Start,
+            ChangeKind::Resume if needed == 0 => RolloutEvent::Resume,
+            ChangeKind::Advance | ChangeKind::Edit | ChangeKind::Resume => RolloutEvent::Edit,
+        };
+        let would = Rollout {
+            state: rollout.state.apply(event)?,
+            policy: wish.policy.unwrap_or_else(|| rollout.policy.clone()),
+            ..rollout
+        };
+        let mut standing = self.standing(&mut tx, would, waves).await?;
+        drop(tx);
+        let plan = self.fleet.plan();
+        standing.preview = Some(self.preview(&plan, &standing.rollout, &standing.waves));
+        Ok(Ordered {
+            standing,
+            dry_run: true,
+        })
+    }
+
+    /// Number of other people who must approve this request.
+    async fn needed_for(
+        &self,
+        tx: &mut Tx,
+        rollout: &Rollout,
+        wish: &Wish,
+    ) -> Result<u32, CoreError> {
+        let started = !matches!(
+            rollout.state,
+            RolloutState::Draft | RolloutState::AwaitingApproval | RolloutState::Scheduled
+        );
+        let widening = match (wish.kind, &wish.policy) {
+            // A rollout that has not started has its plan approved with its start.
+            (ChangeKind::Edit, Some(after)) => started && rollout.policy.is_widened_by(after),
+            (ChangeKind::Edit, None) => false,
+            (ChangeKind::Start | ChangeKind::Advance | ChangeKind::Resume, _) => true,
+        };
+        if widening {
+            self.needed(tx, rollout).await
+        } else {
+            Ok(0)
+        }
+    }
+
+    async fn widen_in(
+        &self,
+        tx: &mut Tx,
+        by: &Operator,
+        id: RolloutId,
+        wish: &Wish,
+    ) -> Result<Option<Done<Ordered>>, CoreError> {
+        let (rollout, waves) = read(tx, id).await?;
+        same_revision(&rollout, wish.revision)?;
+        check(&rollout, &waves, wish.kind)?;
+        if wish.kind == ChangeKind::Resume && rollout.state == RolloutState::Running {
+            // Already running: nothing is asked for, and a change asked for by somebody else stays.
+            let standing = self.standing(tx, rollout, waves).await?;
+            return Ok(Some(Done::Leave(Ordered::done(standing))));
+        }
+        let needed = self.needed_for(tx, &rollout, wish).await?;
+        if needed == 0 {
+            let carried = Carried {
+                by,
+                kind: wish.kind,
+                policy: wish.policy.as_ref(),
+                author: &by.name,
+                reason: &wish.reason,
+                change: None,
+            };
+            return self.carry_out(tx, id, &carried).await;
+        }
+        let now = self.now();
+        let after = wish.policy.as_ref().unwrap_or(&rollout.policy);
+        let change = Change {
+            id: ChangeId::from_random(random::bytes()),
+            rollout: id,
+            kind: wish.kind,
+            body: wish
+                .policy
+                .as_ref()
+                .map_or(Ok(String::new()), policy::to_column)?,
+            plan: plan_hash(&rollout, &waves, wish.kind, after)?,
+            asked_by: by.name.clone(),
+            asked_at: now,
+            state: ChangeState::Waiting,
+        };
+        changes::insert(tx, &change).await?;
+        if wish.kind == ChangeKind::Start {
+            let state = rollout.state.apply(RolloutEvent::AskApproval)?;
+            let why = Explained::new(
+                Reason::ApprovalNeeded,
+                format!("by {needed} other people, requested by {}", by.name),
+            );
+            if !rollouts::set_state(tx, &rollout, state, &why, now).await? {
+                return Ok(None);
+            }
+        }
+        let asked = Event::ApprovalAsked {
+            product: rollout.product.clone(),
+            rollout: id,
+            change: change.id,
+            asked: wish.kind,
+            needed,
+            plan: change.plan,
+            reason: wish.reason.clone(),
+        };
+        let ordered = Ordered::done(self.standing_in(tx, id).await?);
+        Ok(Some(Done::by(&by.actor, ordered, [asked])))
+    }
+}
+
+/// Refuses an impossible change before anybody is asked to approve it.
+fn check(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind) -> Result<(), CoreError> {
+    let event = match kind {
+        ChangeKind::Start => RolloutEvent::Start,
+        ChangeKind::Resume => RolloutEvent::Resume,
+        ChangeKind::Edit => RolloutEvent::Edit,
+        ChangeKind::Advance => {
+            let waits = rollout.policy.by_hand
+                && !rollout.state.is_final()
+                && waves.iter().enumerate().any(|(i, w)| {
+                    w.progress.state == WaveState::Pending && i > rollout.released as usize
+                });
+            return if waits {
+                Ok(())
+            } else {
+                Err(CoreError::refuse(
+                    ProblemCode::Conflict,
+                    "no wave of this rollout is waiting for a person to release it",
+                ))
+            };
+        }
+    };
+    rollout.state.apply(event)?;
+    Ok(())
+}
+
+/// Returns the policy that a change leads to.
+fn proposed(rollout: &Rollout, change: &Change) -> Result<Policy, CoreError> {
+    if change.body.is_empty() {
+        return Ok(rollout.policy.clone());
+    }
+    Ok(policy::from_column(&change.body, 0, &rollout.policy.gate)?)
+}
+
+/// Hash of the plan that a change leads to now. Approvals are bound to it: those of another one do
+/// not count.
+pub(crate) fn asked_plan(
+    rollout: &Rollout,
+    waves: &[WaveRow],
+    change: &Change,
+) -> Result<String, CoreError> {
+    let policy = proposed(rollout, change)?;
+    plan_hash(rollout, waves, change.kind, &policy)
+}
+
+/// Counts the approvals that a change still waits for.
+pub(crate) fn waiting(
+    change: Change,
+    plan: String,
+    authors: &BTreeSet<String>,
+    given_by: BTreeSet<String>,
+    needed: u32,
+) -> Waiting {
+    let request = Request {
+        needed,
+        asked_by: &change.asked_by,
+        authors,
+        given_by: &given_by,
+        plan: &plan,
+    };
+    let missing = request.missing();
+    Waiting {
+        change: Change { plan, ..change },
+        needed,
+        missing,
+        given_by,
+    }
+}
+
+/// Names of the plan's authors: who created the rollout, and everyone who edited it.
+pub(crate) fn authors_of(rollout: &Rollout, changes: &[Change]) -> BTreeSet<String> {
+    let edits = changes
+        .iter()
+        .filter(|c| c.kind == ChangeKind::Edit && c.state == ChangeState::Applied);
+    std::iter::once(rollout.created_by.clone())
+        .chain(edits.map(|change| change.asked_by.clone()))
+        .collect()
+}
+
+async fn authors(tx: &mut Tx, rollout: &Rollout) -> Result<BTreeSet<String>, CoreError> {
+    let changes = changes::of_rollout(tx, rollout.id).await?;
+    Ok(authors_of(rollout, &changes))
+}

@@ -1,0 +1,205 @@
+//! Devices, as operators see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tidegate_api::{
+    DeviceView, EventView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView,
+};
+use tidegate_core::App;
+use tidegate_core::device::NewJoinToken;
+use tidegate_protocol::DeviceId;
+use tidegate_web::{
+    Administrator, ApiResult, Body, PageParams, Params, Reader, Releaser, Responder, Segments,
+    needed_reason, parse, parse_opt, respond,
+};
+
+use crate::views::View;
+
+/// Lists devices in order of id.
+#[utoipa::path(get, path = "/api/v1/devices", tag = "devices", security(("token" = ["read"])),
+    params(PageParams),
+    responses((status = 200, description = "A page of devices", body = Page<DeviceView>)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+    Params(page): Params<PageParams>,
+) -> ApiResult<Response> {
+    let limit = page.limit()?;
+    let after = page.position()?;
+    let (product, region) = (
+        page.product.unwrap_or_default(),
+        page.region.unwrap_or_default(),
+    );
+    let mut items = Vec::new();
+    for id in app.device_ids(&after, &product, &region, limit).await? {
+        items.push(DeviceView::view(app.device_standing(id).await?));
+    }
+    Ok(respond("/api/v1/devices", items, limit, |d| d.id.clone()))
+}
+
+/// Returns one device.
+#[utoipa::path(get, path = "/api/v1/devices/{id}", tag = "devices", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The device")),
+    responses((status = 200, description = "The device", body = DeviceView)))]
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+    Segments(id): Segments<String>,
+) -> ApiResult<Json<DeviceView>> {
+    Ok(Json(DeviceView::view(
+        app.device_standing(parse(&id)?).await?,
+    )))
+}
+
+/// Explains why a device is told what it is told: the whole chain of the decision.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/why", tag = "devices", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The device")),
+    responses((status = 200, description = "The chain", body = WhyView)))]
+pub(crate) async fn why(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+    Segments(id): Segments<String>,
+) -> ApiResult<Json<WhyView>> {
+    Ok(Json(WhyView::view(app.why_device(parse(&id)?).await?)))
+}
+
+/// Lists the events of a device, oldest first; the cursor of the last page continues from there.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/events", tag = "devices",
+    security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The device"), PageParams),
+    responses((status = 200, description = "A page of events", body = Page<EventView>)))]
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    _by: Reader,
+    Segments(id): Segments<String>,
+    Params(page): Params<PageParams>,
+) -> ApiResult<Response> {
+    let (device, limit): (DeviceId, i64) = (parse(&id)?, page.limit()?);
+    let rows = app.device_events(device, page.number()?, limit).await?;
+    let items: Vec<EventView> = rows.into_iter().map(EventView::view).collect();
+    let path = format!("/api/v1/devices/{device}/events");
+    Ok(respond(&path, items, limit, |e| e.seq.to_string()))
+}
+
+/// Revokes a device, effective with its next request.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/revoke", tag = "devices",
+    security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn revoke(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.set_device_active(&by, id, false, &needed_reason(&body.reason)?)
+        .await?;
+    Ok(Json(DeviceView::view(app.device_standing(id).await?)))
+}
+
+/// Isolates a device: it may only roll back until it is readmitted.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/isolate", tag = "devices",
+    security(("token" = ["respond"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn isolate(
+    State(app): State<Arc<App>>,
+    Responder(by): Responder,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.isolate_device(&by, id, &needed_reason(&body.reason)?)
+        .await?;
+    Ok(Json(DeviceView::view(app.device_standing(id).await?)))
+}
+
+/// Asks a device to generate a new key; it does so at its next check-in.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/new-key", tag = "devices",
+    security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn new_key(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.want_new_key(&by, id, &needed_reason(&body.reason)?)
+        .await?;
+    Ok(Json(DeviceView::view(app.device_standing(id).await?)))
+}
+
+/// Readmits a revoked or isolated device. The numbering of its signed requests starts over.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/readmit", tag = "devices",
+    security(("token" = ["administer"])), params(("id" = String, Path, description = "The device")),
+    request_body = ReasonBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn readmit(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Segments(id): Segments<String>,
+    Body(body): Body<ReasonBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.set_device_active(&by, id, true, &needed_reason(&body.reason)?)
+        .await?;
+    Ok(Json(DeviceView::view(app.device_standing(id).await?)))
+}
+
+/// Lifts the quarantine of a release on a device that rolled back from it.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/lift-quarantine", tag = "devices",
+    security(("token" = ["release"])), params(("id" = String, Path, description = "The device")),
+    request_body = LiftBody,
+    responses((status = 200, description = "The device after it", body = DeviceView)))]
+pub(crate) async fn lift_quarantine(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(id): Segments<String>,
+    Body(body): Body<LiftBody>,
+) -> ApiResult<Json<DeviceView>> {
+    let id = parse(&id)?;
+    app.lift_quarantine(
+        &by,
+        id,
+        &parse(&body.version)?,
+        &needed_reason(&body.reason)?,
+    )
+    .await?;
+    Ok(Json(DeviceView::view(app.device_standing(id).await?)))
+}
+
+/// Creates a join token for enrolling devices; it is shown once.
+#[utoipa::path(post, path = "/api/v1/join-tokens", tag = "devices",
+    security(("token" = ["administer"])), request_body = JoinTokenBody,
+    responses((status = 201, description = "The token", body = JoinTokenView)))]
+pub(crate) async fn create_join_token(
+    State(app): State<Arc<App>>,
+    Administrator(by): Administrator,
+    Body(body): Body<JoinTokenBody>,
+) -> ApiResult<Response> {
+    let valid = body.valid_s.unwrap_or(86_400);
+    let new = NewJoinToken {
+        product: parse(&body.product)?,
+        region: parse_opt(body.region.as_deref())?,
+        channel: parse_opt(body.channel.as_deref())?,
+        labels: body.labels,
+        uses: body.uses.unwrap_or(1).max(1),
+        valid: Duration::from_secs(valid),
+    };
+    let token = app.create_join_token(&by, new).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(JoinTokenView {
+            token: token.to_string(),
+        }),
+    )
+        .into_response())
+}

@@ -1,0 +1,174 @@
+//! Device API, spoken by agents. Messages are the types of `tidegate-protocol`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tidegate_core::{App, CoreError};
+use tidegate_protocol::{
+    CheckIn, CheckInAnswer, Enroll, KeyChange, NONCE_HEADER, ProblemCode, ReportBatch,
+    ReportsAccepted, SessionRequest,
+};
+use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
+use tidegate_web::{ApiError, ApiResult, Body, Session};
+
+/// Verifies a signed request and parses its body. A refusal carries a fresh nonce.
+async fn signed<T, F>(
+    app: &App,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+    then: impl AsyncFnOnce(T, Signer) -> Result<F, CoreError>,
+) -> Response
+where
+    T: for<'de> Deserialize<'de>,
+    F: serde::Serialize,
+{
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned)
+    };
+    let signature = match (
+        text("content-digest"),
+        text("signature-input"),
+        text("signature"),
+    ) {
+        (Some(content_digest), Some(signature_input), Some(signature)) => Some(SignatureHeaders {
+            content_digest,
+            signature_input,
+            signature,
+        }),
+        _ => None,
+    };
+    let authority = text(header::HOST.as_str()).unwrap_or_default();
+    let facts = RequestFacts {
+        method: "POST",
+        authority: &authority,
+        path: uri.path(),
+        query: uri.query().unwrap_or_default(),
+        body,
+    };
+    let answer = async {
+        let signer = app.verify_signed(signature.as_ref(), &facts)?;
+        let value: T = serde_json::from_slice(body).map_err(CoreError::invalid)?;
+        then(value, signer).await
+    }
+    .await;
+    let mut response = match answer {
+        Ok(value) => return Json(value).into_response(),
+        Err(error) => ApiError(error).into_response(),
+    };
+    if let Ok(nonce) = HeaderValue::from_str(&app.fresh_nonce()) {
+        response.headers_mut().insert(NONCE_HEADER, nonce);
+    }
+    response
+}
+
+/// Response to a body that is too large or was cut off.
+fn unread(error: &BytesRejection) -> Response {
+    ApiError(CoreError::refuse(ProblemCode::TooLarge, error.body_text())).into_response()
+}
+
+/// Enrolls a device. The request is signed (RFC 9421) by the key that it announces, with a nonce
+/// from the `tidegate-nonce` header of the 401 that an unsigned request gets.
+#[utoipa::path(post, path = "/device/v1/enroll", tag = "device", request_body = Object,
+    responses((status = 200, description = "Id, region, channel and the pinned root", body = Object),
+              (status = 401, description = "Sign with the nonce of this answer")))]
+pub(crate) async fn enroll(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&error),
+    };
+    signed(
+        &app,
+        &uri,
+        &headers,
+        &body,
+        async |request: Enroll, signer| app.enroll(&request, &signer).await,
+    )
+    .await
+}
+
+/// Opens a session. The request is signed like an enrollment.
+#[utoipa::path(post, path = "/device/v1/session", tag = "device", request_body = Object,
+    responses((status = 200, description = "A ticket", body = Object),
+              (status = 401, description = "Sign with the nonce of this answer")))]
+pub(crate) async fn session(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&error),
+    };
+    signed(
+        &app,
+        &uri,
+        &headers,
+        &body,
+        async |request: SessionRequest, signer| app.grant_session(&request, &signer).await,
+    )
+    .await
+}
+
+/// Changes the key of a device. The request is signed by the current key like an enrollment; the
+/// new key signs the change.
+#[utoipa::path(post, path = "/device/v1/key", tag = "device", request_body = Object,
+    responses((status = 200, description = "The new key", body = Object),
+              (status = 401, description = "Sign with the nonce of this answer")))]
+pub(crate) async fn change_key(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&error),
+    };
+    signed(
+        &app,
+        &uri,
+        &headers,
+        &body,
+        async |request: KeyChange, signer| app.change_device_key(&request, &signer).await,
+    )
+    .await
+}
+
+/// Takes the device's facts and returns its orders; held for up to `wait` seconds while there is
+/// nothing new.
+#[utoipa::path(post, path = "/device/v1/checkin", tag = "device", request_body = Object,
+    responses((status = 200, description = "What to do", body = Object)))]
+pub(crate) async fn check_in(
+    State(app): State<Arc<App>>,
+    Session(device): Session,
+    Body(request): Body<CheckIn>,
+) -> ApiResult<Json<CheckInAnswer>> {
+    Ok(Json(app.check_in(device, &request).await?))
+}
+
+/// Takes reports of what happened on the device; acknowledged after their commit.
+#[utoipa::path(post, path = "/device/v1/reports", tag = "device", request_body = Object,
+    responses((status = 200, description = "The highest number held", body = Object)))]
+pub(crate) async fn reports(
+    State(app): State<Arc<App>>,
+    Session(device): Session,
+    Body(batch): Body<ReportBatch>,
+) -> ApiResult<Json<ReportsAccepted>> {
+    Ok(Json(app.take_reports(device, batch).await?))
+}

@@ -1,0 +1,150 @@
+//! Extractors for the caller and the contents of a request. Their refusals are problem documents
+//! like all others.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use tidegate_core::memory::access::{Need, Operator};
+use tidegate_core::{App, CoreError};
+use tidegate_protocol::{DeviceId, ProblemCode, SESSION_SCHEME};
+
+use crate::ApiError;
+
+fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError> {
+    let bearer = parts
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    let operator = app.authenticate(bearer).ok_or_else(|| {
+        CoreError::refuse(
+            ProblemCode::Unauthenticated,
+            "send a valid operator token: Authorization: Bearer tgo_...",
+        )
+    })?;
+    if !operator.role.may(need) {
+        let text = format!(
+            "this requires the right to {need}; your token has the role {}",
+            operator.role
+        );
+        return Err(CoreError::refuse(ProblemCode::Forbidden, text).into());
+    }
+    Ok(operator)
+}
+
+macro_rules! operators {
+    ($($(#[$doc:meta])* $name:ident => $need:ident;)*) => {$(
+        $(#[$doc])*
+        pub struct $name(pub Operator);
+
+        impl FromRequestParts<Arc<App>> for $name {
+            type Rejection = ApiError;
+            async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+                authorize(parts, app, Need::$need).map($name)
+            }
+        }
+    )*};
+}
+
+operators! {
+    /// Operator with the right to read.
+    Reader => Read;
+    /// Operator with the right to respond: stop and roll back.
+    Responder => Respond;
+    /// Operator with the right to release: publish and roll out.
+    Releaser => Release;
+    /// Operator with the right to administer: manage tokens and devices.
+    Administrator => Administer;
+}
+
+/// Device with a session.
+pub struct Session(pub DeviceId);
+
+impl FromRequestParts<Arc<App>> for Session {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let ticket = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.strip_prefix(SESSION_SCHEME))
+            .unwrap_or_default();
+        Ok(Self(app.authenticate_device(ticket.trim())?))
+    }
+}
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        use axum::extract::rejection::{BytesRejection, JsonRejection};
+        match axum::Json::<T>::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value)),
+            Err(JsonRejection::BytesRejection(BytesRejection::FailedToBufferBody(error))) => {
+                Err(CoreError::refuse(ProblemCode::TooLarge, error.body_text()).into())
+            }
+            Err(error) => Err(CoreError::invalid(error.body_text()).into()),
+        }
+    }
+}
+
+/// Query parameters.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(CoreError::invalid(error.body_text()).into()),
+        }
+    }
+}
+
+/// Path segments as text: the handler parses them into types that can refuse.
+pub struct Segments<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(error) => Err(CoreError::invalid(error.body_text()).into()),
+        }
+    }
+}
+
+/// Parses a value sent as text.
+pub fn parse<T>(text: &str) -> Result<T, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|e| CoreError::invalid(e).into())
+}
+
+/// Parses a value that may be absent.
+pub fn parse_opt<T>(text: Option<&str>) -> Result<Option<T>, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.filter(|t| !t.is_empty()).map(parse).transpose()
+}
+
+/// Checks the reason of an order that needs one; a long one is cut.
+pub fn needed_reason(text: &str) -> Result<String, ApiError> {
+    let reason: String = text.trim().chars().take(300).collect();
+    if reason.is_empty() {
+        return Err(CoreError::invalid("give a reason: others will want to know").into());
+    }
+    Ok(reason)
+}

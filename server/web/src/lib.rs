@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod extract;
+mod page;
+
+pub use error::{ApiError, ApiResult};
+pub use extract::{
+    Administrator, Body, Params, Reader, Releaser, Responder, Segments, Session, needed_reason,
+    parse, parse_opt,
+};
+pub use page::{PageParams, respond};
