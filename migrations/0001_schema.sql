@@ -146,18 +146,12 @@ CREATE INDEX device_by_unhealthy ON device (product, unhealthy_at) WHERE unhealt
 CREATE TABLE rollout (
     id TEXT NOT NULL PRIMARY KEY,
     product TEXT NOT NULL,
-    version TEXT NOT NULL,
+    release TEXT NOT NULL,
     state TEXT NOT NULL,
     reason TEXT NOT NULL,
     generation BIGINT NOT NULL,
     revision BIGINT NOT NULL,
     salt BIGINT NOT NULL,
-    max_failure_bp BIGINT NOT NULL,
-    min_failures BIGINT NOT NULL,
-    min_success_bp BIGINT NOT NULL,
-    soak_s BIGINT NOT NULL,
-    on_breach TEXT NOT NULL,
-    pace_start BIGINT NOT NULL,
     rollback_window_s BIGINT NOT NULL,
     max_attempts BIGINT NOT NULL,
     timeout_s BIGINT NOT NULL,
@@ -166,14 +160,14 @@ CREATE TABLE rollout (
     started_at BIGINT,
     halted_at BIGINT,
     ended_at BIGINT,
-    policy TEXT NOT NULL DEFAULT '{}',
+    policy TEXT NOT NULL,
     released BIGINT NOT NULL DEFAULT 0,
     extended_s BIGINT NOT NULL DEFAULT 0,
     frozen BIGINT NOT NULL DEFAULT 0,
     starts_at BIGINT,
     -- Failed and silent devices by wave that a person has seen and let pass.
     excused TEXT NOT NULL DEFAULT '{}',
-    FOREIGN KEY (product, version) REFERENCES release (product, version)
+    FOREIGN KEY (product, release) REFERENCES release (product, version)
 );
 CREATE INDEX rollout_by_time ON rollout (created_at, id);
 
@@ -345,7 +339,7 @@ CREATE TABLE hold (
 CREATE TABLE incident (
     id TEXT NOT NULL PRIMARY KEY,
     product TEXT NOT NULL REFERENCES product (name),
-    version TEXT NOT NULL,
+    release TEXT NOT NULL,
     selector TEXT NOT NULL,
     rollouts TEXT NOT NULL,
     reason TEXT NOT NULL,

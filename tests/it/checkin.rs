@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tidegate_protocol::{CheckIn, Timestamp};
-use tidegate_server::config::Clock;
-use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
+use tidegate_server::config::{BlobSettings, Clock, DeviceSettings, JobSettings, Settings};
 use tidegate_tests::{Device, Server, eventually};
 
 fn request(device: &serde_json::Value) -> CheckIn {
@@ -101,6 +100,60 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let during = app.statements_run() - before;
     // The follower looks for events once a second, however long a thousand check-ins take here.
     assert!(during <= 250, "{during} statements for 1,000 check-ins");
+    drop(app);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_rollouts_costs_as_many_statements_with_twelve_rollouts_as_with_one() {
+    let mut server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    server.kill();
+    let running = tidegate_server::start(settings(&server.dir.path().join("data"), 1_000))
+        .await
+        .unwrap();
+    let app = running.app().clone();
+    let by = app.authenticate(&server.token).unwrap();
+    let body = |index: u64| tidegate_api::RolloutBody {
+        product: "app".into(),
+        release: "1.0.0".into(),
+        waves: vec![tidegate_api::WaveBody {
+            name: format!("wave {index}"),
+            selector: String::new(),
+            size: "all".into(),
+        }],
+        preset: None,
+        regions: Vec::new(),
+        batch: None,
+        policy: tidegate_api::PolicyBody::default(),
+        unknown: std::collections::BTreeMap::new(),
+        rollback_window_s: None,
+        max_attempts: None,
+        timeout_s: None,
+        dry_run: false,
+    };
+    let mut counts = Vec::new();
+    for rollouts in [1, 12] {
+        for index in counts.len() as u64..rollouts {
+            app.create_rollout(&by, &body(index), None).await.unwrap();
+        }
+        let newest = (Timestamp::from_micros(i64::MAX), "");
+        let mut page = Vec::new();
+        let mut fewest = u64::MAX;
+        // Other tasks of the server run statements too, once a second.
+        for _ in 0..10 {
+            let before = app.statements_run();
+            page = app.rollouts(newest, "", 200).await.unwrap();
+            fewest = fewest.min(app.statements_run() - before);
+        }
+        counts.push(fewest);
+        assert_eq!(page.len() as u64, rollouts);
+        assert!(page.iter().all(|s| s.waves.len() == 1));
+        // Each is the same as when it is asked for alone.
+        let one = app.rollout(page[0].rollout.id).await.unwrap();
+        assert_eq!(format!("{one:?}"), format!("{:?}", page[0]));
+    }
+    assert_eq!(counts[0], counts[1], "{counts:?}");
     drop(app);
     running.stop().await;
 }

@@ -193,7 +193,7 @@ fn rollout(n: u8) -> Rollout {
     Rollout {
         id: RolloutId::from_random([n; 16]),
         product: "app".parse().unwrap(),
-        version: "1.1.0".parse().unwrap(),
+        release: "1.1.0".parse().unwrap(),
         state: RolloutState::Running,
         reason: Explained::new(Reason::WaveInFlight, "ünïcode"),
         generation: 1,
@@ -313,11 +313,11 @@ async fn aggregates_suite(
 
     // Devices along the ring, in its order, from a position on.
     let last = (1 << 63) - 1;
-    let walk = devices::along_ring(tx, &r.product, None, (0, last), &r.version, 10).await;
+    let walk = devices::along_ring(tx, &r.product, None, (0, last), &r.release, 10).await;
     assert_eq!(walk.unwrap().len(), 2);
     let region = "NA".parse().unwrap();
     let walk =
-        devices::along_ring(tx, &r.product, Some(&region), (0, last - 1), &r.version, 10).await;
+        devices::along_ring(tx, &r.product, Some(&region), (0, last - 1), &r.release, 10).await;
     assert!(walk.unwrap().is_empty());
 }
 
@@ -348,7 +348,7 @@ async fn people_suite(tx: &mut Tx, r: &Rollout) {
     let incident = Incident {
         id: IncidentId::from_random([2; 16]),
         product: r.product.clone(),
-        version: r.version.clone(),
+        release: r.release.clone(),
         selector: "region=NA".parse().unwrap(),
         rollouts: vec![RolloutId::from_random([8; 16]), r.id],
         reason: "bad".into(),
@@ -425,7 +425,7 @@ async fn people_suite(tx: &mut Tx, r: &Rollout) {
     );
     let all = products::all_settings(tx).await.unwrap();
     assert_eq!(all, [(r.product.clone(), settings)]);
-    products::set_eol(tx, &r.product, &r.version, NOW, "call us")
+    products::set_eol(tx, &r.product, &r.release, NOW, "call us")
         .await
         .unwrap();
     let due = products::due_eol(tx, NOW).await.unwrap();

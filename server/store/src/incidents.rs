@@ -7,7 +7,7 @@ use super::row::{Row, args};
 use super::{StoreError, Tx, statements};
 
 statements! {
-    INSERT = "INSERT INTO incident (id, product, version, selector, rollouts, reason, opened_at, opened_by)
+    INSERT = "INSERT INTO incident (id, product, release, selector, rollouts, reason, opened_at, opened_by)
               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     ONE = "SELECT * FROM incident WHERE id = $1";
     PAGE = "SELECT * FROM incident WHERE opened_at < $1 OR (opened_at = $1 AND id < $2)
@@ -26,7 +26,7 @@ pub struct Incident {
     /// Product of the release.
     pub product: ProductName,
     /// The release that caused it.
-    pub version: Version,
+    pub release: Version,
     /// Devices to send back; all of them if empty.
     pub selector: Selector,
     /// Rollouts that installed the release.
@@ -47,7 +47,7 @@ pub async fn insert(tx: &mut Tx, incident: &Incident) -> Result<(), StoreError> 
     let args = args![
         incident.id.to_string(),
         incident.product.as_str(),
-        incident.version.to_string(),
+        incident.release.to_string(),
         incident.selector.to_string(),
         rollouts.join(","),
         incident.reason.as_str(),
@@ -111,7 +111,7 @@ fn read(row: &Row) -> Result<Incident, StoreError> {
     Ok(Incident {
         id: row.parse("id")?,
         product: row.parse("product")?,
-        version: row.parse("version")?,
+        release: row.parse("release")?,
         selector: row.parse("selector")?,
         rollouts,
         reason: row.get("reason")?,

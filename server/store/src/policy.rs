@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidegate_domain::BasisPoints;
-use tidegate_domain::admission::Metered;
-use tidegate_domain::rollout::policy::{BATTERY_WAIT, Policy};
+use tidegate_domain::rollout::policy::Policy;
 use tidegate_domain::rollout::{Gate, Limits, Pace};
 use tidegate_domain::window::{Window, Windows};
 use tidegate_protocol::{Region, Timestamp};
 
 use super::{StoreError, json};
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Row {
     pace: String,
     pace_start: u64,
@@ -26,16 +24,16 @@ struct Row {
     window: Option<String>,
     region_windows: BTreeMap<String, String>,
     deadline: Option<i64>,
-    battery_wait_s: Option<u64>,
-    metered: Option<String>,
-    max_failure_bp: Option<u32>,
-    min_failures: Option<u64>,
-    min_success_bp: Option<u32>,
-    soak_s: Option<u64>,
-    on_breach: Option<String>,
-    min_sample: Option<u64>,
-    max_silent_bp: Option<u32>,
-    silent_after_s: Option<u64>,
+    battery_wait_s: u64,
+    metered: String,
+    max_failure_bp: u32,
+    min_failures: u64,
+    min_success_bp: u32,
+    soak_s: u64,
+    on_breach: String,
+    min_sample: u64,
+    max_silent_bp: u32,
+    silent_after_s: u64,
     compare: bool,
     by_hand: bool,
 }
@@ -66,35 +64,30 @@ pub fn to_column(policy: &Policy) -> Result<String, StoreError> {
             .map(|(r, w)| (r.to_string(), w.to_string()))
             .collect(),
         deadline: policy.deadline.map(Timestamp::as_micros),
-        battery_wait_s: Some(policy.battery_wait.as_secs()),
-        metered: Some(policy.metered.to_string()),
-        max_failure_bp: Some(policy.gate.max_failure.get()),
-        min_failures: Some(policy.gate.min_failures),
-        min_success_bp: Some(policy.gate.min_success.get()),
-        soak_s: Some(policy.gate.soak.as_secs()),
-        on_breach: Some(policy.gate.on_breach.to_string()),
-        min_sample: Some(policy.gate.min_sample),
-        max_silent_bp: Some(policy.gate.max_silent.get()),
-        silent_after_s: Some(policy.gate.silent_after.as_secs()),
+        battery_wait_s: policy.battery_wait.as_secs(),
+        metered: policy.metered.to_string(),
+        max_failure_bp: policy.gate.max_failure.get(),
+        min_failures: policy.gate.min_failures,
+        min_success_bp: policy.gate.min_success.get(),
+        soak_s: policy.gate.soak.as_secs(),
+        on_breach: policy.gate.on_breach.to_string(),
+        min_sample: policy.gate.min_sample,
+        max_silent_bp: policy.gate.max_silent.get(),
+        silent_after_s: policy.gate.silent_after.as_secs(),
         compare: policy.gate.compare,
         by_hand: policy.by_hand,
     };
     super::to_json("policy", &row)
 }
 
-/// Decodes the policy from its column. `start` and `gate` are the columns of rollouts made
-/// before policies existed; they apply where the text says nothing.
-pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Policy, StoreError> {
+/// Decodes the policy from its column.
+pub fn from_column(text: &str) -> Result<Policy, StoreError> {
     let row: Row = json("policy", text)?;
     let bad = |what: String| StoreError::BadRow {
         column: "policy",
         what,
     };
-    let share = |points: Option<u32>, old| {
-        points.map_or(Ok(old), |p| {
-            BasisPoints::new(p).map_err(|e| bad(e.to_string()))
-        })
-    };
+    let share = |points| BasisPoints::new(points).map_err(|e| bad(e.to_string()));
     let window = |text: &String| text.parse::<Window>().map_err(|e| bad(e.to_string()));
     let mut by_region = BTreeMap::new();
     for (region, text) in &row.region_windows {
@@ -112,8 +105,7 @@ pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Policy, StoreE
                 every: Duration::from_secs(row.pace_every_s),
             },
             "at_once" => Pace::AtOnce,
-            _ if start == 0 => Pace::AtOnce,
-            _ => Pace::Evidence { start },
+            other => return Err(bad(format!("the pace {other:?}"))),
         },
         limits: Limits {
             max_in_flight: row.max_in_flight,
@@ -124,26 +116,18 @@ pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Policy, StoreE
             by_region,
         },
         deadline: row.deadline.map(Timestamp::from_micros),
-        battery_wait: row.battery_wait_s.map_or(BATTERY_WAIT, Duration::from_secs),
-        metered: row
-            .metered
-            .map_or(Ok(Metered::DeltasOnly), |m| m.parse())
-            .map_err(|e| bad(e.to_string()))?,
+        battery_wait: Duration::from_secs(row.battery_wait_s),
+        metered: row.metered.parse().map_err(|e| bad(format!("{e}")))?,
         gate: Gate {
-            max_failure: share(row.max_failure_bp, gate.max_failure)?,
-            min_failures: row.min_failures.unwrap_or(gate.min_failures),
-            min_success: share(row.min_success_bp, gate.min_success)?,
-            min_sample: row.min_sample.unwrap_or(gate.min_sample),
-            max_silent: share(row.max_silent_bp, gate.max_silent)?,
-            silent_after: row
-                .silent_after_s
-                .map_or(gate.silent_after, Duration::from_secs),
+            max_failure: share(row.max_failure_bp)?,
+            min_failures: row.min_failures,
+            min_success: share(row.min_success_bp)?,
+            min_sample: row.min_sample,
+            max_silent: share(row.max_silent_bp)?,
+            silent_after: Duration::from_secs(row.silent_after_s),
             compare: row.compare,
-            soak: row.soak_s.map_or(gate.soak, Duration::from_secs),
-            on_breach: row
-                .on_breach
-                .map_or(Ok(gate.on_breach), |word| word.parse())
-                .map_err(|e| bad(e.to_string()))?,
+            soak: Duration::from_secs(row.soak_s),
+            on_breach: row.on_breach.parse().map_err(|e| bad(format!("{e}")))?,
         },
         by_hand: row.by_hand,
     })
@@ -152,48 +136,56 @@ pub fn from_column(text: &str, start: u64, gate: &Gate) -> Result<Policy, StoreE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_domain::admission::Metered;
     use tidegate_domain::rollout::OnBreach;
-    use tidegate_domain::rollout::policy::{MAX_SILENT_BP, SILENT_AFTER};
-
-    fn gate() -> Gate {
-        Gate {
-            max_failure: BasisPoints::new(200).unwrap(),
-            min_failures: 2,
-            min_success: BasisPoints::new(9_000).unwrap(),
-            min_sample: 1,
-            max_silent: BasisPoints::new(MAX_SILENT_BP).unwrap(),
-            silent_after: SILENT_AFTER,
-            compare: false,
-            soak: Duration::from_mins(10),
-            on_breach: OnBreach::Halt,
-        }
-    }
+    use tidegate_domain::rollout::policy::{BATTERY_WAIT, MAX_SILENT_BP, SILENT_AFTER};
 
     #[test]
-    fn a_policy_survives_its_column_and_an_empty_one_has_the_old_columns() {
-        let mut policy = from_column("{}", 8, &gate()).unwrap();
-        assert_eq!(policy.pace, Pace::Evidence { start: 8 });
-        assert_eq!(policy.gate, gate());
-        assert_eq!(policy.battery_wait, BATTERY_WAIT);
-        policy.pace = Pace::Exponential {
-            start: 3,
-            factor: 150,
-            every: Duration::from_mins(5),
+    fn a_policy_survives_its_column() {
+        let mut policy = Policy {
+            pace: Pace::Exponential {
+                start: 3,
+                factor: 150,
+                every: Duration::from_mins(5),
+            },
+            limits: Limits {
+                max_in_flight: None,
+                per_minute: Some(100),
+            },
+            windows: Windows {
+                general: Some("daily 20:00-04:00 UTC".parse().unwrap()),
+                by_region: BTreeMap::new(),
+            },
+            deadline: Some(Timestamp::from_secs(7)),
+            battery_wait: BATTERY_WAIT,
+            metered: Metered::DeltasOnly,
+            gate: Gate {
+                max_failure: BasisPoints::new(200).unwrap(),
+                min_failures: 2,
+                min_success: BasisPoints::new(9_000).unwrap(),
+                min_sample: 1,
+                max_silent: BasisPoints::new(MAX_SILENT_BP).unwrap(),
+                silent_after: SILENT_AFTER,
+                compare: true,
+                soak: Duration::from_mins(10),
+                on_breach: OnBreach::HaltAndRollBack,
+            },
+            by_hand: false,
         };
-        policy.limits.per_minute = Some(100);
-        policy.windows.general = Some("daily 20:00-04:00 UTC".parse().unwrap());
         let region = "NA".parse().unwrap();
         policy.windows.by_region.insert(
             region,
             "Mon-Fri 18:00-06:00 America/New_York".parse().unwrap(),
         );
-        policy.deadline = Some(Timestamp::from_secs(7));
-        policy.gate.compare = true;
-        policy.gate.on_breach = OnBreach::HaltAndRollBack;
-        assert_eq!(
-            from_column(&to_column(&policy).unwrap(), 0, &gate()).unwrap(),
-            policy
-        );
-        assert!(from_column(r#"{"window":"never"}"#, 0, &gate()).is_err());
+        let column = to_column(&policy).unwrap();
+        assert_eq!(from_column(&column).unwrap(), policy);
+        for bad in [
+            "{}".to_owned(),
+            column.replace("Mon-Sun", "never"),
+            column.replace("exponential", "fast"),
+            column.replace("\"max_failure_bp\":200", "\"max_failure_bp\":10001"),
+        ] {
+            assert!(from_column(&bad).is_err(), "{bad}");
+        }
     }
 }

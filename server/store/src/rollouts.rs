@@ -1,12 +1,10 @@
 //! Rollouts and their waves.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use tidegate_domain::BasisPoints;
 use tidegate_domain::ring::Ring;
-use tidegate_domain::rollout::policy::{MAX_SILENT_BP, Policy, SILENT_AFTER};
-use tidegate_domain::rollout::{Gate, RolloutState};
+use tidegate_domain::rollout::RolloutState;
+use tidegate_domain::rollout::policy::Policy;
 use tidegate_protocol::{Explained, ProductName, RolloutId, Timestamp, Version};
 
 use super::policy;
@@ -14,8 +12,9 @@ use super::row::{Row, args};
 use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
-    INSERT = "INSERT INTO rollout (id, product, version, state, reason, generation, revision, salt, max_failure_bp, min_failures, min_success_bp, soak_s, on_breach, pace_start, rollback_window_s, max_attempts, timeout_s, created_at, created_by, policy)
-              VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    INSERT = "INSERT INTO rollout (id, product, release, state, reason, generation, revision, salt, rollback_window_s, max_attempts, timeout_s,
+                                   created_at, created_by, policy)
+              VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12)";
     ONE = "SELECT * FROM rollout WHERE id = $1";
     // Live rollouts, completed ones that still update late devices, and others that still have
     // an active deployment.
@@ -23,7 +22,7 @@ statements! {
                WHERE state IN ('running', 'paused', 'halted', 'rolling_back', 'completed', 'awaiting_approval', 'scheduled')
                   OR EXISTS (SELECT 1 FROM deployment d WHERE d.rollout_id = r.id AND d.active = 1)
                ORDER BY created_at DESC, id";
-    OF_RELEASE = "SELECT * FROM rollout WHERE product = $1 AND version = $2 ORDER BY created_at, id";
+    OF_RELEASE = "SELECT * FROM rollout WHERE product = $1 AND release = $2 ORDER BY created_at, id";
     MOVE = "UPDATE rollout SET state = $3, reason = $4, generation = generation + $5, revision = revision + 1,
                    started_at = COALESCE(started_at, $6), halted_at = $7, ended_at = $8
             WHERE id = $1 AND revision = $2";
@@ -46,7 +45,7 @@ pub struct Rollout {
     /// The product it belongs to.
     pub product: ProductName,
     /// The release that it installs.
-    pub version: Version,
+    pub release: Version,
     /// Current state.
     pub state: RolloutState,
     /// Reason for that state.
@@ -93,23 +92,16 @@ pub async fn insert(
     rollout: &Rollout,
     waves: &[super::waves::WaveRow],
 ) -> Result<(), StoreError> {
-    let gate = &rollout.policy.gate;
     tx.run_one(
         "store a rollout",
         INSERT,
         args![
             rollout.id.to_string(),
             rollout.product.as_str(),
-            rollout.version.to_string(),
+            rollout.release.to_string(),
             rollout.state.as_str(),
             reason_column(&rollout.reason)?,
             i64::try_from(rollout.salt.get()).unwrap_or(i64::MAX),
-            i64::from(gate.max_failure.get()),
-            i64::try_from(gate.min_failures).unwrap_or(i64::MAX),
-            i64::from(gate.min_success.get()),
-            i64::try_from(gate.soak.as_secs()).unwrap_or(i64::MAX),
-            gate.on_breach.as_str(),
-            0i64,
             i64::from(rollout.rollback_window_s),
             i64::from(rollout.max_attempts),
             i64::from(rollout.timeout_s),
@@ -273,38 +265,19 @@ pub async fn fence(tx: &mut Tx, id: RolloutId) -> Result<Option<(RolloutState, i
 }
 
 pub(crate) fn read(row: &Row) -> Result<Rollout, StoreError> {
-    let share = |column: &'static str| {
-        let points: u32 = row.unsigned(column)?;
-        BasisPoints::new(points).map_err(|e| StoreError::BadRow {
-            column,
-            what: e.to_string(),
-        })
-    };
     let reason: String = row.get("reason")?;
-    let start: u64 = row.unsigned("pace_start")?;
     let policy: String = row.get("policy")?;
     let excused: String = row.get("excused")?;
-    let gate = Gate {
-        max_failure: share("max_failure_bp")?,
-        min_failures: row.unsigned("min_failures")?,
-        min_success: share("min_success_bp")?,
-        min_sample: 1,
-        max_silent: BasisPoints::new(MAX_SILENT_BP).unwrap_or(BasisPoints::ALL),
-        silent_after: SILENT_AFTER,
-        compare: false,
-        soak: Duration::from_secs(row.unsigned("soak_s")?),
-        on_breach: row.parse("on_breach")?,
-    };
     Ok(Rollout {
         id: row.parse("id")?,
         product: row.parse("product")?,
-        version: row.parse("version")?,
+        release: row.parse("release")?,
         state: row.parse("state")?,
         reason: json("reason", &reason)?,
         generation: row.get("generation")?,
         revision: row.get("revision")?,
         salt: Ring::from_random(row.unsigned("salt")?),
-        policy: policy::from_column(&policy, start, &gate)?,
+        policy: policy::from_column(&policy)?,
         released: row.unsigned("released")?,
         extended_s: row.unsigned("extended_s")?,
         frozen: row.get::<i64>("frozen")? == 1,

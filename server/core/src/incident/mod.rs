@@ -103,7 +103,7 @@ impl App {
             let would = Incident {
                 id: IncidentId::from_random([0; 16]),
                 product: first.product.clone(),
-                version: first.version.clone(),
+                release: first.release.clone(),
                 selector: selector.clone(),
                 rollouts: concerned.iter().map(|r| r.id).collect(),
                 reason: String::new(),
@@ -123,7 +123,7 @@ impl App {
         let mut incident = Incident {
             id: IncidentId::from_random(random::bytes()),
             product: first.product.clone(),
-            version: first.version.clone(),
+            release: first.release.clone(),
             selector: selector.clone(),
             rollouts: concerned.iter().map(|r| r.id).collect(),
             reason: reason.to_owned(),
@@ -225,7 +225,7 @@ impl App {
         let incident = Incident {
             id: IncidentId::from_random(random::bytes()),
             product: rollout.product.clone(),
-            version: rollout.version.clone(),
+            release: rollout.release.clone(),
             selector: Selector::default(),
             rollouts: vec![rollout.id],
             reason: reason.to_owned(),

@@ -78,7 +78,7 @@ pub(crate) fn opened_event(incident: &Incident) -> Event {
         incident: incident.id,
         product: incident.product.clone(),
         rollout: incident.rollouts.first().copied(),
-        release: incident.version.clone(),
+        release: incident.release.clone(),
         selector: incident.selector.to_string(),
         rollouts: incident.rollouts.clone(),
         reason: incident.reason.clone(),

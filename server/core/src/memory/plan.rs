@@ -182,7 +182,7 @@ fn add_artifact(
 pub(crate) fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan {
     RolloutPlan {
         id: rollout.id,
-        goal: rollout.version.clone(),
+        goal: rollout.release.clone(),
         state: rollout.state,
         generation: rollout.generation,
         salt: rollout.salt,

@@ -41,7 +41,7 @@ impl App {
         let rollout = Rollout {
             id: RolloutId::from_random(random::bytes()),
             product: new.product,
-            version: new.release,
+            release: new.release,
             state: RolloutState::Draft,
             reason: Reason::RolloutNotStarted.into(),
             generation: 1,
@@ -91,7 +91,7 @@ impl App {
                 let made = Event::RolloutMade {
                     product: rollout.product.clone(),
                     rollout: rollout.id,
-                    release: rollout.version.clone(),
+                    release: rollout.release.clone(),
                     waves: u32::try_from(rows.len()).unwrap_or(u32::MAX),
                 };
                 Ok(Done::by(&by.actor, None, [made]))
@@ -134,7 +134,7 @@ async fn made_before(
 
 /// Refuses a rollout of a release that is in no channel.
 async fn may_be_rolled_out(tx: &mut Tx, rollout: &Rollout) -> Result<(), CoreError> {
-    let (product, version) = (&rollout.product, &rollout.version);
+    let (product, version) = (&rollout.product, &rollout.release);
     let release = products::release(tx, product, version)
         .await?
         .ok_or_else(|| CoreError::not_found(format!("release {version} of {product}")))?;

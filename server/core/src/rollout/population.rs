@@ -75,7 +75,7 @@ impl App {
                         &rollout.product,
                         region.as_ref(),
                         stretch,
-                        &rollout.version,
+                        &rollout.release,
                         PAGE,
                     )
                     .await?;
@@ -148,7 +148,7 @@ impl Walk {
             .any(|w| w.wave.selector.matches(facts) && w.progress.frontier.admits(place));
         // A device taken by an earlier wave may already run the release, and still counts towards
         // the total.
-        if !taken && not_concerned(product, &rollout.version, candidate).is_some() {
+        if !taken && not_concerned(product, &rollout.release, candidate).is_some() {
             return;
         }
         self.selected += 1;

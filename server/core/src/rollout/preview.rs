@@ -119,7 +119,7 @@ impl Counting<'_> {
         if selected.is_empty() {
             return;
         }
-        let goal = &self.rollout.version;
+        let goal = &self.rollout.release;
         let candidate = Candidate {
             active: facts.active,
             platform: facts.platform,

@@ -79,7 +79,7 @@ fn plan_hash(
     let text = PlanText {
         rollout: rollout.id.to_string(),
         product: rollout.product.as_str(),
-        release: rollout.version.to_string(),
+        release: rollout.release.to_string(),
         waves: waves
             .iter()
             .map(|w| {
@@ -297,7 +297,7 @@ fn proposed(rollout: &Rollout, change: &Change) -> Result<Policy, CoreError> {
     if change.body.is_empty() {
         return Ok(rollout.policy.clone());
     }
-    Ok(policy::from_column(&change.body, 0, &rollout.policy.gate)?)
+    Ok(policy::from_column(&change.body)?)
 }
 
 /// Hash of the plan that a change leads to now. Approvals are bound to it: those of another one do

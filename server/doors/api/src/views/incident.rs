@@ -54,7 +54,7 @@ impl View<Incident> for IncidentSummary {
         Self {
             id: i.id.to_string(),
             product: i.product.to_string(),
-            release: i.version.to_string(),
+            release: i.release.to_string(),
             selector: i.selector.to_string(),
             rollouts: i.rollouts.iter().map(ToString::to_string).collect(),
             reason: i.reason,

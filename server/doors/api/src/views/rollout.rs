@@ -36,7 +36,7 @@ pub(crate) fn rollout_view(standing: RolloutStanding, dry_run: bool) -> RolloutV
     RolloutView {
         id: rollout.id.to_string(),
         product: rollout.product.to_string(),
-        release: rollout.version.to_string(),
+        release: rollout.release.to_string(),
         state: rollout.state.to_string(),
         reason: (&waiting).into(),
         revision: rollout.revision,
