@@ -78,7 +78,7 @@ async fn a57_a_device_cannot_speak_for_another() {
             downtime_ms: None,
             signature: None,
         };
-        sign_report(&key, device.id().parse().unwrap(), report)
+        sign_report(&key, device.id().parse().unwrap(), report).unwrap()
     };
     let send = async |report: Report, ticket: &str| {
         reqwest::Client::new()

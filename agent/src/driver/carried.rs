@@ -107,19 +107,20 @@ pub fn export(state: &Path, to: &Path) -> Result<usize, CarriedError> {
     let fs = fs::system();
     let key = config::identity(&*fs, state).map_err(DriverError::from)?;
     let journal = Journal::open_enrolled(fs.clone(), state).map_err(DriverError::from)?;
-    let reports: Vec<_> = journal
+    let unwritten = |what: String| CarriedError::Unreadable(to.to_owned(), what);
+    let reports = journal
         .record()
         .outbox
         .iter()
         .map(|report| sign_report(&key, config.device, report.clone()))
-        .collect();
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| unwritten(e.to_string()))?;
     let count = reports.len();
     let carried = CarriedReports {
         format: CarriedReports::FORMAT.into(),
         device: config.device,
         reports,
     };
-    let unwritten = |what: String| CarriedError::Unreadable(to.to_owned(), what);
     let text = serde_json::to_vec_pretty(&carried).map_err(|e| unwritten(e.to_string()))?;
     fs.replace(to, &text, fs::Mode::Plain)
         .map_err(|e| unwritten(e.to_string()))?;

@@ -104,7 +104,7 @@ impl Driver {
             let reports = reports
                 .into_iter()
                 .map(|report| sign_report(&self.key, self.config.device, report))
-                .collect();
+                .collect::<Result<_, _>>()?;
             let body = encode(&ReportBatch { reports })?;
             let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
             let before = self.journal().record().outbox.len();

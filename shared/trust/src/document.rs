@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{RoleKey, RoleSigner, TrustError, size_limit, strict};
+use crate::{RoleKey, RoleSigner, TrustError, canonical, size_limit, strict};
 
 /// One signature of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,15 @@ impl Signed {
 
     /// The bytes to publish.
     pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+        // Texts and a value that was read or built: this cannot fail, unlike a general serializer.
+        let signatures: Vec<Value> = self
+            .signatures
+            .iter()
+            .map(|s| json!({ "keyid": s.keyid, "sig": s.sig }))
+            .collect();
+        json!({ "signatures": signatures, "signed": self.signed })
+            .to_string()
+            .into_bytes()
     }
 
     /// The part that the signatures cover.
@@ -55,12 +63,7 @@ impl Signed {
     }
 
     fn canonical(&self) -> Result<Vec<u8>, TrustError> {
-        sigstore_tuf::canonical_json::to_canonical_bytes(&self.signed).map_err(|source| {
-            TrustError::Metadata {
-                file: "document".into(),
-                source,
-            }
-        })
+        canonical::to_bytes("document", &self.signed)
     }
 
     /// Adds a signature, or replaces the one that the key made before.
@@ -130,7 +133,6 @@ pub fn sign(body: Value, signers: &[&dyn RoleSigner]) -> Result<Signed, TrustErr
 mod tests {
     use super::*;
     use crate::SecretKey;
-    use serde_json::json;
 
     fn key(n: u8) -> SecretKey {
         SecretKey::from_seed([n; 32])

@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod http_signature;
 pub mod verify;
 
+mod canonical;
 mod document;
 mod error;
 mod floors;

@@ -5,43 +5,53 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{
-    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _,
-};
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _};
 use ml_dsa::{EncodedSignature, EncodedVerifyingKey, MlDsa65, Signature, SigningKey, VerifyingKey};
 
 use crate::KeyError;
 
+/// DER before the encoded form of a public key: a sequence of the algorithm (OID
+/// 2.16.840.1.101.3.4.3.18, RFC 9881) and a bit string of 1,952 bytes.
+const SPKI: [u8; 22] = [
+    0x30, 0x82, 0x07, 0xb2, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03,
+    0x12, 0x03, 0x82, 0x07, 0xa1, 0x00,
+];
+/// Characters in a line of PEM.
+const PEM_WIDTH: usize = 64;
+
 /// A public key in its encoded form, 1,952 bytes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct MlDsaPublic(Vec<u8>);
+pub struct MlDsaPublic(Box<EncodedVerifyingKey<MlDsa65>>);
 
 impl MlDsaPublic {
     /// Reads PEM SPKI.
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
         VerifyingKey::<MlDsa65>::from_public_key_pem(pem.trim())
-            .map(|key| Self(key.encode().to_vec()))
+            .map(|key| Self(Box::new(key.encode())))
             .map_err(|_| KeyError::MlDsaPublic)
     }
 
     /// Reads the encoded form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
         EncodedVerifyingKey::<MlDsa65>::try_from(bytes)
-            .map(|_| Self(bytes.to_vec()))
+            .map(|key| Self(Box::new(key)))
             .map_err(|_| KeyError::MlDsaPublic)
     }
 
     /// Writes PEM SPKI, as metadata lists it.
     pub fn to_pem(&self) -> String {
-        self.key()
-            .and_then(|key| key.to_public_key_pem(LineEnding::LF).ok())
-            .unwrap_or_default()
-    }
-
-    fn key(&self) -> Option<VerifyingKey<MlDsa65>> {
-        let encoded = EncodedVerifyingKey::<MlDsa65>::try_from(self.0.as_slice()).ok()?;
-        Some(VerifyingKey::decode(&encoded))
+        let text = BASE64.encode([&SPKI[..], &self.0].concat());
+        let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+        // The base64 alphabet is ASCII: every index is the end of a character.
+        for line in (0..text.len()).step_by(PEM_WIDTH) {
+            pem.push_str(&text[line..text.len().min(line + PEM_WIDTH)]);
+            pem.push('\n');
+        }
+        pem.push_str("-----END PUBLIC KEY-----\n");
+        pem
     }
 
     /// Checks a signature over bytes that already have their prefix.
@@ -50,7 +60,7 @@ impl MlDsaPublic {
             .ok()
             .and_then(|encoded| Signature::<MlDsa65>::decode(&encoded))
             .ok_or(KeyError::Signature)?;
-        let key = self.key().ok_or(KeyError::MlDsaPublic)?;
+        let key = VerifyingKey::<MlDsa65>::decode(&self.0);
         if key.verify_with_context(message, &[], &signature) {
             Ok(())
         } else {
@@ -93,7 +103,7 @@ impl MlDsaSecret {
     /// The public half.
     pub fn public(&self) -> MlDsaPublic {
         let key = self.0.expanded_key().verifying_key();
-        MlDsaPublic(key.encode().to_vec())
+        MlDsaPublic(Box::new(key.encode()))
     }
 
     /// Signs bytes that already have their prefix. Deterministic, so that a machine with poor
@@ -110,5 +120,20 @@ impl MlDsaSecret {
 impl fmt::Debug for MlDsaSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MlDsaSecret")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::pkcs8::EncodePublicKey as _;
+
+    #[test]
+    fn a_public_key_is_written_as_the_library_writes_it() {
+        let public = MlDsaSecret::from_seed([7; 32]).public();
+        let theirs = VerifyingKey::<MlDsa65>::decode(&public.0)
+            .to_public_key_pem(LineEnding::LF)
+            .unwrap();
+        assert_eq!(public.to_pem(), theirs);
     }
 }

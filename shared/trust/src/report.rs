@@ -2,29 +2,31 @@
 
 use tidegate_protocol::{DeviceId, Report};
 
-use crate::{KeyError, PublicKey, SecretKey};
+use crate::{KeyError, PublicKey, SecretKey, TrustError, canonical};
 
 /// Bytes under a report's signature: a line that states what it is and the device, then the
 /// report's canonical JSON without the signature.
-fn statement(device: DeviceId, report: &Report) -> Vec<u8> {
+fn statement(device: DeviceId, report: &Report) -> Result<Vec<u8>, TrustError> {
     let unsigned = Report {
         signature: None,
         ..report.clone()
     };
-    let value = serde_json::to_value(&unsigned).unwrap_or_default();
-    let canonical = sigstore_tuf::canonical_json::to_canonical_bytes(&value).unwrap_or_default();
     let mut bytes = format!("tidegate-report-v1 {device}\n").into_bytes();
-    bytes.extend_from_slice(&canonical);
-    bytes
+    bytes.extend(canonical::to_bytes("report", &unsigned)?);
+    Ok(bytes)
 }
 
 /// Signs a report.
-pub fn sign_report(key: &SecretKey, device: DeviceId, report: Report) -> Report {
-    let signature = Some(hex::encode(key.sign(&statement(device, &report))));
-    Report {
+pub fn sign_report(
+    key: &SecretKey,
+    device: DeviceId,
+    report: Report,
+) -> Result<Report, TrustError> {
+    let signature = Some(hex::encode(key.sign(&statement(device, &report)?)));
+    Ok(Report {
         signature,
         ..report
-    }
+    })
 }
 
 /// Checks a report's signature.
@@ -34,7 +36,9 @@ pub fn verify_report(key: &PublicKey, device: DeviceId, report: &Report) -> Resu
         .as_deref()
         .and_then(|text| hex::decode(text).ok())
         .ok_or(KeyError::Signature)?;
-    key.verify(&statement(device, report), &signature)
+    // Nobody can have signed what has no canonical form.
+    let statement = statement(device, report).map_err(|_| KeyError::Signature)?;
+    key.verify(&statement, &signature)
 }
 
 /// Bytes that a device's new key signs, so that nobody announces a key that belongs to another.
@@ -62,7 +66,7 @@ mod tests {
             downtime_ms: None,
             signature: None,
         };
-        let signed = sign_report(&key, device, report.clone());
+        let signed = sign_report(&key, device, report.clone()).unwrap();
         verify_report(&key.public(), device, &signed).unwrap();
         assert!(verify_report(&key.public(), device, &report).is_err());
         let other = SecretKey::from_seed([4; 32]).public();

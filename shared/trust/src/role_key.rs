@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
 use crate::ml_dsa::{MlDsaPublic, MlDsaSecret};
-use crate::{KeyError, PublicKey, SecretKey};
+use crate::{KeyError, PublicKey, SecretKey, key};
 
 /// The kind of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,9 +67,10 @@ impl RoleKey {
 
     /// The key id: SHA-256 of the canonical form of [`RoleKey::to_tuf`].
     pub fn key_id(&self) -> String {
-        let canonical =
-            sigstore_tuf::canonical_json::to_canonical_bytes(&self.to_tuf()).unwrap_or_default();
-        hex::encode(<sha2::Sha256 as sha2::Digest>::digest(canonical))
+        match self {
+            Self::Ed25519(key) => key.key_id(),
+            Self::MlDsa65(key) => key::key_id("ml-dsa", "ml-dsa-65/1", &key.to_pem()),
+        }
     }
 
     /// Checks a signature over the canonical form of a document.
@@ -142,6 +143,19 @@ mod tests {
         assert_eq!(key.verify(b"a", &signature[1..]), Err(KeyError::Signature));
         signature[100] ^= 1;
         assert_eq!(key.verify(b"a", &signature), Err(KeyError::Signature));
+    }
+
+    #[test]
+    fn the_id_of_each_kind_is_the_digest_of_its_canonical_form() {
+        let keys = [
+            SecretKey::from_seed([7; 32]).role_key(),
+            MlDsaSecret::from_seed([7; 32]).role_key(),
+        ];
+        for key in keys {
+            let canonical = crate::canonical::to_bytes("key", &key.to_tuf()).unwrap();
+            let digest = <sha2::Sha256 as sha2::Digest>::digest(canonical);
+            assert_eq!(key.key_id(), hex::encode(digest));
+        }
     }
 
     #[test]
