@@ -56,7 +56,7 @@ fn manifest(bytes: &[u8]) {
     let Ok(manifest) = Manifest::from_bytes(bytes, sha256(bytes), &LIMITS) else {
         return;
     };
-    let written = manifest.to_bytes();
+    let written = manifest.to_bytes().expect("it can be written");
     let read = Manifest::from_bytes(&written, sha256(&written), &LIMITS);
     assert_eq!(read.as_ref(), Ok(&manifest), "it survives being written");
     assert_eq!(
@@ -194,7 +194,7 @@ pub fn seeds() -> Vec<Seed> {
             manifest.window_log = manifest.window_log.min(LIMITS.max_window_log);
             (
                 format!("manifest-{name}"),
-                [vec![0], manifest.to_bytes()].concat(),
+                [vec![0], manifest.to_bytes().expect("it can be written")].concat(),
             )
         })
         .collect();

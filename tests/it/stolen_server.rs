@@ -409,7 +409,7 @@ async fn whoever_holds_the_server_and_its_keys_cannot_make_a_device_run_a_byte_o
     let mut payload = Vec::new();
     let honest = tidegate_delta::make_full(&mut bytes.as_slice(), &mut payload, 10 << 20).unwrap();
     // Every chunk matches the manifest, but the result is not the signed image.
-    let manifest = Manifest { to: next, ..honest }.to_bytes();
+    let manifest = Manifest { to: next, ..honest }.to_bytes().unwrap();
     {
         let mut loot = thief.loot.lock().unwrap();
         loot.files.clone_from(&files);

@@ -62,7 +62,7 @@ impl Versions {
             older: make(3_266_489_917),
             old,
             new,
-            manifest_bytes: manifest.to_bytes(),
+            manifest_bytes: manifest.to_bytes().unwrap(),
             manifest,
             payload,
         }

@@ -49,6 +49,12 @@ impl From<BlobError> for CoreError {
     }
 }
 
+impl From<tidegate_delta::ManifestError> for CoreError {
+    fn from(error: tidegate_delta::ManifestError) -> Self {
+        Self::invalid(error)
+    }
+}
+
 impl From<tidegate_api::Invalid> for CoreError {
     fn from(invalid: tidegate_api::Invalid) -> Self {
         Self::invalid(invalid)

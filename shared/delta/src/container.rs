@@ -32,7 +32,7 @@ pub enum ContainerError {
 
 /// Writes everything before the payload.
 pub fn write_head(manifest: &Manifest, mut out: impl Write) -> Result<(), ContainerError> {
-    let bytes = manifest.to_bytes();
+    let bytes = manifest.to_bytes()?;
     let length = u32::try_from(bytes.len()).map_err(|_| ManifestError::TooLarge(bytes.len()))?;
     out.write_all(MAGIC)?;
     out.write_all(&length.to_le_bytes())?;

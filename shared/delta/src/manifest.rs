@@ -66,6 +66,9 @@ pub enum ManifestError {
     /// Its bytes do not have the promised digest.
     #[error("the manifest does not have the expected SHA-256")]
     WrongDigest,
+    /// It has no form as JSON.
+    #[error("the manifest cannot be written: {0}")]
+    Unwritable(String),
     /// Not valid JSON of the expected shape.
     #[error("the manifest cannot be read: {0}")]
     Malformed(String),
@@ -82,8 +85,8 @@ pub enum ManifestError {
 
 impl Manifest {
     /// Returns the exact bytes that are stored and hashed.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
+        serde_json::to_vec(self).map_err(|e| ManifestError::Unwritable(e.to_string()))
     }
 
     /// Reads a manifest that must have the given digest, and checks it against the limits.
@@ -181,14 +184,14 @@ mod tests {
     #[test]
     fn a_manifest_survives_being_written_and_read() {
         let manifest = sample();
-        let bytes = manifest.to_bytes();
+        let bytes = manifest.to_bytes().unwrap();
         let read = Manifest::from_bytes(&bytes, sha256(&bytes), &Limits::default()).unwrap();
         assert_eq!(read, manifest);
     }
 
     #[test]
     fn one_changed_byte_is_refused_before_it_is_parsed() {
-        let bytes = sample().to_bytes();
+        let bytes = sample().to_bytes().unwrap();
         let digest = sha256(&bytes);
         let mut bad = bytes;
         bad[0] = b' ';

@@ -81,8 +81,8 @@ impl Versions {
     pub(super) fn payloads(&self, from: usize, to: usize) -> Vec<Payload> {
         [&self.deltas[&(from, to)], &self.full[to]]
             .map(|(manifest, payload)| Payload {
-                manifest: tidegate_delta::sha256(&manifest.to_bytes()),
-                manifest_length: manifest.to_bytes().len() as u64,
+                manifest: tidegate_delta::sha256(&manifest.to_bytes().unwrap()),
+                manifest_length: manifest.to_bytes().unwrap().len() as u64,
                 from: manifest.from.map(|image| image.sha256),
                 bytes: payload.len() as u64,
             })
@@ -93,7 +93,7 @@ impl Versions {
         self.full
             .iter()
             .chain(self.deltas.values())
-            .find(|(m, _)| tidegate_delta::sha256(&m.to_bytes()) == payload.manifest)
+            .find(|(m, _)| tidegate_delta::sha256(&m.to_bytes().unwrap()) == payload.manifest)
             .unwrap()
     }
 }

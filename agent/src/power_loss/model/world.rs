@@ -228,7 +228,7 @@ impl World {
         let (manifest, bytes) = self.versions.behind(&payload);
         if core.download.kept_manifest(&payload).is_none() {
             core.download
-                .keep_manifest(&payload, &manifest.to_bytes())
+                .keep_manifest(&payload, &manifest.to_bytes().unwrap())
                 .map_err(|e| e.to_string())?;
         }
         let mut store = core.download.store(manifest).map_err(|e| e.to_string())?;

@@ -49,7 +49,7 @@ impl App {
             to: manifest.to.sha256,
             from: manifest.from.map(|f| f.sha256),
             encoding: manifest.encoding,
-            manifest: self.blobs.put_bytes(manifest.to_bytes()).await?,
+            manifest: self.blobs.put_bytes(manifest.to_bytes()?).await?,
             bytes: manifest.payload.length,
             memory: manifest.memory,
             work: manifest.work,

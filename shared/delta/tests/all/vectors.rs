@@ -244,7 +244,11 @@ fn bless(name: &str, old: &[u8], new: &[u8]) {
     let mut payload = Vec::new();
     let manifest = make_delta(old, new, &mut payload, &options).unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
-    std::fs::write(format!("{folder}/{name}.json"), manifest.to_bytes()).unwrap();
+    std::fs::write(
+        format!("{folder}/{name}.json"),
+        manifest.to_bytes().unwrap(),
+    )
+    .unwrap();
     std::fs::write(format!("{folder}/{name}.payload"), payload).unwrap();
 }
 
