@@ -222,22 +222,40 @@ pub fn instant(what: &str, text: &str) -> Result<Timestamp, Invalid> {
         })
 }
 
+/// Rules that say a pace in words, and nothing else.
+pub(crate) fn pace_words(pace: Pace) -> PolicyBody {
+    let (pace, pace_start, pace_factor, pace_every_s) = match pace {
+        Pace::Evidence { start } => ("evidence", Some(start), None, None),
+        Pace::Exponential {
+            start,
+            factor,
+            every,
+        } => (
+            "exponential",
+            Some(start),
+            Some(factor),
+            Some(every.as_secs()),
+        ),
+        // Without a start: a caller who sets another pace over it gets that one's default.
+        Pace::AtOnce => ("at_once", None, None, None),
+    };
+    PolicyBody {
+        pace: Some(pace.into()),
+        pace_start,
+        pace_factor,
+        pace_every_s,
+        ..PolicyBody::default()
+    }
+}
+
 impl From<&Policy> for PolicyBody {
     fn from(policy: &Policy) -> Self {
         let gate = &policy.gate;
-        let (pace, start, factor, every) = match policy.pace {
-            Pace::Evidence { start } => ("evidence", Some(start), None, None),
-            Pace::Exponential {
-                start,
-                factor,
-                every,
-            } => (
-                "exponential",
-                Some(start),
-                Some(factor),
-                Some(every.as_secs()),
-            ),
-            Pace::AtOnce => ("at_once", Some(0), None, None),
+        let pace = pace_words(policy.pace);
+        // A rollout at once shows a start of 0, which says the same.
+        let start = match policy.pace {
+            Pace::AtOnce => Some(0),
+            _ => pace.pace_start,
         };
         Self {
             max_failure_bp: Some(gate.max_failure.get()),
@@ -249,10 +267,7 @@ impl From<&Policy> for PolicyBody {
             compare: Some(gate.compare),
             soak_s: Some(gate.soak.as_secs()),
             on_breach: Some(gate.on_breach.to_string()),
-            pace: Some(pace.into()),
             pace_start: start,
-            pace_factor: factor,
-            pace_every_s: every,
             max_in_flight: policy.limits.max_in_flight,
             per_minute: policy.limits.per_minute,
             window: policy.windows.general.as_ref().map(ToString::to_string),
@@ -266,6 +281,7 @@ impl From<&Policy> for PolicyBody {
             battery_wait_s: Some(policy.battery_wait.as_secs()),
             metered: Some(policy.metered.to_string()),
             by_hand: Some(policy.by_hand),
+            ..pace
         }
     }
 }

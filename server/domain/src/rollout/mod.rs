@@ -9,6 +9,7 @@
 //! | `gate` | whether the outcomes let the rollout go on |
 //! | `pace` | how many devices may be in flight |
 //! | [`policy`] | its settings beyond its waves |
+//! | [`preset`] | named ways to roll out |
 //! | `planner` | the next actions, and the reason there are no more |
 //! | `checker` | invariants of every plan |
 //! | `forecast` | the expected finish |
@@ -23,6 +24,7 @@ mod lag;
 mod pace;
 mod planner;
 pub mod policy;
+pub mod preset;
 mod state;
 mod tally;
 mod wave;

@@ -23,7 +23,7 @@ use crate::views::View;
 #[utoipa::path(get, path = "/api/v1/presets", tag = "rollouts", security(("token" = ["read"])),
     responses((status = 200, description = "The presets", body = [PresetView])))]
 pub(crate) async fn list_presets(_by: Reader) -> ApiResult<Json<Vec<PresetView>>> {
-    let list = preset::all()?.into_iter().map(|(name, preset)| PresetView {
+    let list = preset::all().into_iter().map(|(name, preset)| PresetView {
         name: name.into(),
         intent: preset.intent,
         policy: preset.policy,
