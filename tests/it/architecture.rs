@@ -211,8 +211,6 @@ const LONG: &[(&str, usize)] = &[
     ("server/domain/src/rollout/planner.rs", 448),
     ("server/domain/src/rollout/planner_tests.rs", 451),
     ("shared/delta/src/engine/model.rs", 419),
-    ("shared/trust/src/assignment.rs", 468),
-    ("shared/trust/src/repository.rs", 430),
     ("simulate/src/control.rs", 412),
     ("simulate/src/round.rs", 426),
     ("simulate/src/world.rs", 421),
