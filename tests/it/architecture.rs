@@ -208,9 +208,6 @@ const LONG: &[(&str, usize)] = &[
     ("agent/src/power_loss/model/world.rs", 474),
     ("cli/src/commands/delta.rs", 432),
     ("cli/src/keys/mod.rs", 456),
-    ("simulate/src/control.rs", 412),
-    ("simulate/src/round.rs", 426),
-    ("simulate/src/world.rs", 421),
 ];
 
 #[test]

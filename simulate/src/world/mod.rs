@@ -1,14 +1,14 @@
 //! Simulated time and its events: a calendar with one page per second.
 
-use tidegate_domain::deployment::DeploymentEvent;
-use tidegate_domain::hold::Hold;
-use tidegate_domain::rollout::{RolloutEvent, RolloutState, Stratum, find_cluster, forecast};
-use tidegate_domain::selector::Selector;
-use tidegate_protocol::{DeploymentState, Explained, HoldId, Reason, Timestamp};
+mod event;
+mod look;
+
+use tidegate_domain::rollout::{RolloutState, forecast};
+use tidegate_protocol::Timestamp;
 
 use crate::control::{Control, image};
 use crate::device::Device;
-use crate::scenario::{Group, Scenario, ScenarioError, What};
+use crate::scenario::{Group, Scenario, ScenarioError};
 use crate::sheet::{self, Line, Outcome};
 
 /// Intervals between planner runs in seconds: while nothing changes, and after a change.
@@ -245,176 +245,6 @@ impl<'a> World<'a> {
             if concerned {
                 let hears = self.now + 1 + self.devices[device].chance.below(HEARS_WITHIN);
                 self.plan_check_in(device, hears);
-            }
-        }
-    }
-
-    fn befall(&mut self, event: &crate::scenario::Event) -> Result<(), ScenarioError> {
-        let order = match event.what {
-            What::Pause => RolloutEvent::Pause,
-            What::Resume => RolloutEvent::Resume,
-            What::Halt => RolloutEvent::Halt,
-            What::Rollback => RolloutEvent::RollBack,
-            What::LeaderLost => {
-                self.say(format!(
-                    "the leader is lost; another one takes over after {} s",
-                    event.lasts
-                ));
-                self.leader_back = self.now + event.lasts;
-                return Ok(());
-            }
-            What::ClockBack => {
-                self.say(format!("the clock goes back by {} s", event.lasts));
-                self.behind += event.lasts;
-                return Ok(());
-            }
-            What::Hold => {
-                self.hold(event.rollout, event.selector.clone());
-                return Ok(());
-            }
-            What::HoldSuggested => {
-                let samples = self.control.samples(event.rollout, &self.scenario.devices);
-                let limit = self.control.rollouts[event.rollout].policy.gate.max_failure;
-                let Some(cluster) = find_cluster(&samples, limit) else {
-                    self.say("no hold is suggested");
-                    return Ok(());
-                };
-                self.say(format!(
-                    "{} of {} with {} failed, {} of {} others: held",
-                    cluster.failed,
-                    cluster.finished,
-                    cluster.selector,
-                    cluster.others_failed,
-                    cluster.others_finished
-                ));
-                self.hold(event.rollout, cluster.selector);
-                RolloutEvent::Resume
-            }
-        };
-        if event.what == What::Rollback && event.selector != Selector::default() {
-            self.return_selected(event.rollout, &event.selector);
-            return Ok(());
-        }
-        let was = self.control.rollouts[event.rollout].state;
-        self.control.order(event.rollout, order)?;
-        let rollout = &self.control.rollouts[event.rollout];
-        let text = format!(
-            "{}: a person orders {order}: {was} -> {}",
-            rollout.goal, rollout.state
-        );
-        self.say(text);
-        self.changed(event.rollout);
-        self.dirty = true;
-        Ok(())
-    }
-
-    /// Rolls back the selected devices of a halted rollout, one by one.
-    fn return_selected(&mut self, rollout: usize, selector: &Selector) {
-        let (id, goal) = {
-            let rollout = &self.control.rollouts[rollout];
-            (rollout.id, rollout.goal.clone())
-        };
-        self.say(format!(
-            "{goal}: a person orders a rollback of the devices with {selector}"
-        ));
-        let now = self.at();
-        for index in 0..self.devices.len() {
-            let spec = self.group(index);
-            let selected = selector.matches(self.devices[index].facts(spec, self.now).selectable());
-            let device = &mut self.devices[index];
-            let Some(deployment) = device.deployments.get(&id).map(|d| d.id) else {
-                continue;
-            };
-            let order = DeploymentEvent::ReturnOrdered;
-            let why = Some(Explained::from(Reason::RollbackOrdered));
-            if selected
-                && self
-                    .control
-                    .happen(device, deployment, order, why, now, self.now)
-            {
-                let hears = self.now + 1 + self.devices[index].chance.below(HEARS_WITHIN);
-                self.plan_check_in(index, hears);
-            }
-        }
-        self.dirty = true;
-    }
-
-    fn hold(&mut self, rollout: usize, selector: Selector) {
-        let number = u8::try_from(self.control.plan.holds.len()).unwrap_or(u8::MAX);
-        self.control.plan.holds.push(Hold {
-            id: HoldId::from_random([number; 16]),
-            release: Some(self.control.rollouts[rollout].goal.clone()),
-            selector,
-            reason: "held in the scenario".into(),
-            link: String::new(),
-        });
-    }
-
-    /// Counts silent devices, gives up those not heard from for too long, and compares old and new.
-    fn look(&mut self) {
-        let now = self.at();
-        for index in 0..self.control.rollouts.len() {
-            let rollout = &mut self.control.rollouts[index];
-            let (id, timeout) = (rollout.id, rollout.timeout);
-            let silent_after = rollout.policy.gate.silent_after.as_secs();
-            for tally in &mut rollout.tallies {
-                tally.quiet_taking = 0;
-                tally.quiet_probation = 0;
-            }
-            if self.naive {
-                continue;
-            }
-            let mut given_up = Vec::new();
-            for (number, device) in self.devices.iter().enumerate() {
-                let Some(deployment) = device.deployments.get(&id) else {
-                    continue;
-                };
-                let unheard = self.now.saturating_sub(device.last_seen);
-                if unheard <= silent_after {
-                    continue;
-                }
-                let tally = &mut rollout.tallies[deployment.wave as usize];
-                match deployment.state {
-                    DeploymentState::Installing | DeploymentState::Verifying => {
-                        tally.quiet_taking += 1;
-                    }
-                    DeploymentState::Probation => tally.quiet_probation += 1,
-                    _ => {}
-                }
-                if unheard > timeout && !deployment.state.is_final() {
-                    given_up.push((number, deployment.id));
-                }
-            }
-            for (number, deployment) in given_up {
-                let device = &mut self.devices[number];
-                let reason = Some(Explained::from(Reason::TimedOut));
-                let event = DeploymentEvent::TimedOut;
-                self.control
-                    .happen(device, deployment, event, reason, now, self.now);
-            }
-            let (bad_new, bad_old) = self.turned_bad.get(index).copied().unwrap_or_default();
-            if bad_new + bad_old > 0 {
-                let rollout = &mut self.control.rollouts[index];
-                let exposed: u64 = rollout
-                    .tallies
-                    .iter()
-                    .map(tidegate_domain::rollout::Tally::exposed)
-                    .sum();
-                let healthy: u64 = rollout
-                    .tallies
-                    .iter()
-                    .map(tidegate_domain::rollout::Tally::healthy)
-                    .sum();
-                rollout.strata.push(Stratum {
-                    risk_new: healthy.max(bad_new),
-                    risk_old: (self.devices.len() as u64)
-                        .saturating_sub(exposed)
-                        .max(bad_old),
-                    bad_new,
-                    bad_old,
-                });
-                self.turned_bad[index] = (0, 0);
-                self.dirty = true;
             }
         }
     }
