@@ -206,8 +206,6 @@ const LONG: &[(&str, usize)] = &[
     ("agent/src/download/mod.rs", 454),
     ("agent/src/driver/mod.rs", 451),
     ("agent/src/power_loss/model/world.rs", 474),
-    ("cli/src/commands/delta.rs", 432),
-    ("cli/src/keys/mod.rs", 456),
 ];
 
 #[test]
