@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod error;
 mod keys;
+mod options;
 mod output;
 mod profile;
 

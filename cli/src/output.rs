@@ -3,13 +3,20 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tidegate_protocol::{plain, plain_lines};
 
-use crate::args::Format;
 use crate::error::CliError;
+
+/// Form of results on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
 
 /// Prints a result as JSON, or in the form for people.
 pub(crate) fn show<T: Serialize>(

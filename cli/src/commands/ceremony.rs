@@ -11,11 +11,11 @@ use tidegate_protocol::{Channel, ProductName};
 use tidegate_trust::{Delegation, Quorum, RoleName};
 
 use super::Context;
-use crate::args::{KeysDir, NewKeys};
 use crate::error::CliError;
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::holder::{self, Profile};
 use crate::keys::{Access, Offline, Outcome, now, write_private};
+use crate::options::{KeysDir, NewKeys};
 use crate::output::line;
 use std::path::PathBuf;
 

@@ -10,9 +10,9 @@ use tidegate_trust::JoinToken;
 
 use super::Context;
 use crate::api::Api;
-use crate::args::{KeysDir, duration};
 use crate::error::CliError;
 use crate::keys::{Access, Offline};
+use crate::options::{KeysDir, duration};
 use crate::output::{show, table};
 use std::time::Duration;
 

@@ -7,9 +7,9 @@ use tidegate_api::{DeviceView, DraftView, TrustView};
 use tidegate_protocol::Timestamp;
 
 use super::Context;
-use crate::args::KeysDir;
 use crate::error::CliError;
 use crate::keys::{Offline, holder, now};
+use crate::options::KeysDir;
 use crate::output::{show, table};
 
 const DAY: u64 = 86_400;

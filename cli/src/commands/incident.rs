@@ -14,9 +14,8 @@ use tidegate_api::{
 
 use super::Context;
 use crate::api::Api;
-use crate::args::Format;
 use crate::error::CliError;
-use crate::output::{line, show, table};
+use crate::output::{Format, line, show, table};
 
 /// Runs an `incident` command.
 pub(crate) async fn run(context: &Context, command: IncidentCommand) -> Result<(), CliError> {

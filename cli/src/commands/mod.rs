@@ -11,6 +11,7 @@ mod keys_show;
 pub(crate) mod operator;
 pub(crate) mod release;
 pub(crate) mod rollout;
+mod rollout_show;
 mod rules;
 pub(crate) mod serve;
 pub(crate) mod signing;
@@ -20,8 +21,9 @@ pub(crate) mod watch;
 use std::path::PathBuf;
 
 use crate::api::Api;
-use crate::args::{Format, Global};
 use crate::error::CliError;
+use crate::options::Global;
+use crate::output::Format;
 use crate::profile::Profile;
 
 /// Common context of commands: server, token, output format.

@@ -8,8 +8,8 @@ use tidegate_api::{TokenBody, TokenView, WhoamiView};
 
 use super::Context;
 use crate::api::Api;
-use crate::args::duration;
 use crate::error::CliError;
+use crate::options::duration;
 use crate::output::{line, show, table};
 use crate::profile::Profile;
 use std::path::PathBuf;

@@ -2,10 +2,8 @@
 
 mod args;
 mod body;
-mod text;
 
 pub(crate) use args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
-pub(crate) use text::describe;
 
 use tidegate_api::{
     ApproveBody, DeploymentView, EditBody, EventView, IncidentView, OrderBody, PresetView,
@@ -13,8 +11,8 @@ use tidegate_api::{
 };
 
 use self::body::body;
-use self::text::explain;
 use super::Context;
+use super::rollout_show::{describe, explain};
 use super::rules::{later, policy};
 use super::watch::{self, Until};
 use crate::api::Api;

@@ -3,8 +3,8 @@
 use clap::Args;
 use tidegate_api::PolicyBody;
 
-use crate::args::duration;
 use crate::error::CliError;
+use crate::options::duration;
 use std::time::Duration;
 
 /// Pace and stopping rules of a rollout.
@@ -137,7 +137,7 @@ pub(super) fn later(text: &str) -> Result<String, CliError> {
 
 /// Turns a length of time from now into a time; any other text is returned unchanged.
 fn deadline(text: &str) -> String {
-    let from_now = crate::args::duration(text)
+    let from_now = crate::options::duration(text)
         .ok()
         .and_then(|length| jiff::Timestamp::now().checked_add(length).ok());
     from_now.map_or_else(|| text.to_owned(), |at| at.to_string())

@@ -14,8 +14,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::api::Api;
-use crate::args::duration;
 use crate::error::CliError;
+use crate::options::duration;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]

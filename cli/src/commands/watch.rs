@@ -7,9 +7,8 @@ use tidegate_api::{EventView, Page, RolloutView};
 use tidegate_protocol::plain;
 
 use crate::api::Api;
-use crate::args::Format;
 use crate::error::CliError;
-use crate::output::{fancy, line};
+use crate::output::{Format, fancy, line};
 
 /// Condition on which following stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +226,7 @@ impl Screen {
             bar.finish();
         }
         if self.bars.is_some() || self.format == Format::Table {
-            line(&super::rollout::describe(rollout));
+            line(&super::rollout_show::describe(rollout));
         }
     }
 }

@@ -16,14 +16,13 @@ use tidegate_protocol::{Platform, ProductName, Stage, Version};
 use tidegate_trust::CommandLine;
 
 use crate::api::Api;
-use crate::args::Format;
 use crate::commands::release::{Publication, publish_release, sign_for};
 use crate::commands::watch::{self, Until};
 use crate::error::CliError;
 use crate::keys::holder::Profile;
 use crate::keys::secret::Unlock;
 use crate::keys::{Access, Offline};
-use crate::output::{line, table};
+use crate::output::{Format, line, table};
 use process::{Agents, Server};
 
 #[derive(Debug, Args)]

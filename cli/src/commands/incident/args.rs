@@ -1,6 +1,6 @@
 //! Arguments of `tidegate incident`, `tidegate hold` and `tidegate product`.
 
-use crate::args::duration;
+use crate::options::duration;
 use clap::Subcommand;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Arguments of `tidegate keys`.
 
-use crate::args::{KeysDir, NewKeys};
 use crate::commands::ceremony::CeremonyArgs;
 use crate::keys::holder::Profile;
+use crate::options::{KeysDir, NewKeys};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! Arguments of `tidegate release`.
 
-use crate::args::{KeysDir, duration};
+use crate::options::{KeysDir, duration};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Arguments of `tidegate rollout` and `tidegate rollback`.
 
-use crate::args::duration;
 use crate::commands::rules::PolicyArgs;
+use crate::options::duration;
 use clap::{Args, Subcommand};
 use std::time::Duration;
 

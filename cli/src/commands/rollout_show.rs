@@ -5,7 +5,7 @@ use tidegate_api::{PreviewView, RolloutView, WhyRolloutView};
 use crate::output::table;
 
 /// Formats a rollout for people.
-pub(crate) fn describe(r: &RolloutView) -> String {
+pub(super) fn describe(r: &RolloutView) -> String {
     let dry = if r.dry_run {
         " (only shown, nothing is changed)"
     } else {
