@@ -14,7 +14,9 @@ use crate::commands::rollout::{RollbackArgs, RolloutCommand};
 use crate::commands::serve::{DatabaseArgs, HealthcheckArgs, ServeArgs};
 use crate::commands::simulate::SimulateArgs;
 use crate::demo::DemoArgs;
+use crate::error::CliError;
 use crate::options::{Global, KeysDir};
+use crate::output;
 
 /// Moves a fleet from one release to the next, safely, and back within minutes.
 #[derive(Debug, Parser)]
@@ -90,13 +92,11 @@ pub(crate) enum Command {
 }
 
 /// Writes a completion script to standard output.
-pub(crate) fn completions(shell: Shell) {
-    clap_complete::generate(
-        shell,
-        &mut Cli::command(),
-        "tidegate",
-        &mut std::io::stdout(),
-    );
+pub(crate) fn completions(shell: Shell) -> Result<(), CliError> {
+    // By way of memory: the generator panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
+    output::write(&script)
 }
 
 #[cfg(test)]

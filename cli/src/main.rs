@@ -10,18 +10,24 @@ mod options;
 mod output;
 mod profile;
 
+use std::io::Write as _;
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
 use args::{Cli, Command};
 use error::CliError;
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     // The agent is part of this binary for the demo; it has a runtime and options of its own.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "agent") {
-        return std::process::ExitCode::from(tidegate_agent::main(arguments) as u8);
+        return ExitCode::from(tidegate_agent::main(arguments) as u8);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return say(&answer),
+    };
     // One TLS provider for the process; an error means that it is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -31,20 +37,33 @@ fn main() -> std::process::ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             output::complain(&format!("error: cannot start: {error}"));
-            return std::process::ExitCode::from(1);
+            return ExitCode::from(1);
         }
     };
     let result = runtime.block_on(run(cli));
     // A delta build in progress must not hold up the exit.
     runtime.shutdown_background();
     match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format!("error: {error}"));
             if let Some(next) = error.next_step() {
                 output::complain(&format!("  next: {next}"));
             }
-            std::process::ExitCode::from(error.exit_code())
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Prints a usage error, or the help that was asked for.
+fn say(answer: &clap::Error) -> ExitCode {
+    let printed = answer.print().and_then(|()| std::io::stdout().flush());
+    match (answer.use_stderr(), output::written(printed)) {
+        (true, _) => ExitCode::from(2),
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (false, Err(error)) => {
+            output::complain(&format!("error: {error}"));
+            ExitCode::from(1)
         }
     }
 }
@@ -80,9 +99,6 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 .await
                 .map_err(|e| CliError::Failed(e.to_string()))?
         }
-        Command::Completions { shell } => {
-            args::completions(shell);
-            Ok(())
-        }
+        Command::Completions { shell } => args::completions(shell),
     }
 }

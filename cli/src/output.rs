@@ -1,6 +1,6 @@
 //! Results on standard output, progress on standard error.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -30,22 +30,34 @@ pub(crate) fn show<T: Serialize>(
         }
         Format::Table => people(value),
     };
-    line(&text);
-    Ok(())
+    line(&text)
 }
 
 /// Prints a text of one or more lines on standard output. Escape sequences in it, which always come
-/// from somebody else, are shown and not obeyed. A closed pipe (`| head`) is the reader's choice
-/// and no error.
-pub(crate) fn line(text: &str) {
-    use std::io::Write as _;
-    let text = plain_lines(text.trim_end());
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+/// from somebody else, are shown and not obeyed.
+pub(crate) fn line(text: &str) -> Result<(), CliError> {
+    write(format!("{}\n", plain_lines(text.trim_end())).as_bytes())
+}
+
+/// Writes bytes to standard output as they are.
+pub(crate) fn write(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Result of writing to standard output: a closed pipe (`| head`) is the reader's choice and no
+/// error, a full disk is one.
+pub(crate) fn written(result: std::io::Result<()>) -> Result<(), CliError> {
+    match result {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(CliError::Failed(format!(
+            "standard output cannot be written: {e}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a text of one or more lines on standard error, like [`line()`].
 pub(crate) fn complain(text: &str) {
-    use std::io::Write as _;
     let _ = writeln!(std::io::stderr().lock(), "{}", plain_lines(text));
 }
 

@@ -62,6 +62,45 @@ fn completions_are_written_for_common_shells() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn output_to_a_full_device_is_an_error() {
+    let home = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["simulate"][..],
+        &["completions", "bash"],
+        &["--help"],
+        &["rollout", "--help"],
+        &["--version"],
+    ] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(arguments)
+            .env("HOME", home.path())
+            .stdout(full)
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        assert!(text.contains("standard output"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["completions", "bash"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn keys_are_not_invented_where_a_folder_holds_none() {
     let output = tidegate(&["keys", "show", "--keys", "/nonexistent"]);

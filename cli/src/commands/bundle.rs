@@ -84,7 +84,7 @@ async fn create(
     for order in view.orders {
         let Some(assignment) = order.assignment else {
             let why = order.reason.map(|reason| reason.text).unwrap_or_default();
-            line(&format!("skipped {}: {why}", order.name));
+            line(&format!("skipped {}: {why}", order.name))?;
             continue;
         };
         let device: DeviceId = order
@@ -121,8 +121,7 @@ async fn create(
         "{count} devices, {bytes} bytes of payloads, valid for {days} days, in {}\n\
          next: on each device, tidegate-agent apply FOLDER",
         out.display()
-    ));
-    Ok(())
+    ))
 }
 
 /// Writes a file durably: the stick may be pulled out right after.
@@ -231,6 +230,5 @@ async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
         let path = format!("/api/v1/devices/{device}/reports");
         let _: ReportsAccepted = api.post(&path, &batch).await?;
     }
-    line(&format!("imported {count} reports of {device}"));
-    Ok(())
+    line(&format!("imported {count} reports of {device}"))
 }

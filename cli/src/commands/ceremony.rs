@@ -112,7 +112,7 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
             );
         }
         text += "then run this again (--here creates them on this machine)";
-        line(&text);
+        line(&text)?;
         return Ok(());
     }
     // 2. The server's keys.
@@ -133,7 +133,7 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
                 let text = format!("{role}: signed here by {}", signed.join(", "));
                 log(&access, &text)?;
             }
-            line(&outcome.describe(role));
+            line(&outcome.describe(role))?;
             if let Outcome::Waiting { .. } = outcome {
                 line(&format!(
                     "  carry {} to the others: `tidegate keys sign FILE` there, `tidegate keys merge FILE` \
@@ -143,7 +143,7 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
                         .join("drafts")
                         .join(format!("{role}.json"))
                         .display()
-                ));
+                ))?;
                 return Ok(());
             }
         }
@@ -310,9 +310,9 @@ fn finish(access: &Access, offline: &Offline, plan: &Plan) -> Result<(), CliErro
         "the ceremony is complete. SHA-256 of root v{version}: {hash}\n  everybody should write it down; \
          the transcript is {}\n  next: `tidegate keys push` on a machine that reaches the server",
         self::transcript(access).display()
-    ));
+    ))?;
     if plan.products.is_empty() {
-        line("  then `tidegate keys add PRODUCT-stable HOLDER ...` for each product and channel");
+        line("  then `tidegate keys add PRODUCT-stable HOLDER ...` for each product and channel")?;
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result
             s.silent
         );
         if now != said && context.format == Format::Table {
-            line(&now);
+            line(&now)?;
             said = now;
         }
         if left == 0 {
@@ -253,8 +253,7 @@ pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), 
             };
             api.post_empty(&format!("/api/v1/holds/{id}/lift"), &body)
                 .await?;
-            line(&format!("{id} is lifted"));
-            Ok(())
+            line(&format!("{id} is lifted"))
         }
     }
 }

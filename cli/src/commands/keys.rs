@@ -46,8 +46,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
                  another way",
                 holder.fingerprint(),
                 file.display()
-            ));
-            Ok(())
+            ))
         }
         KeysCommand::Add { role, holders, dir } => {
             let mut offline = Offline::open_any(&dir.access())?;
@@ -112,7 +111,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
                 let outcome = offline.merge(&role, &draft, "")?;
                 let text = outcome.describe(&role);
                 ceremony::note(&dir.access(), &format!("merged {}: {text}", path.display()))?;
-                line(&text);
+                line(&text)?;
             }
             Ok(())
         }
@@ -121,8 +120,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
             let next = offline.next_body(&role)?;
             confirm(&role, &Signed::unsigned(next), yes)?;
             let outcome = offline.renew(&role)?;
-            line(&outcome.describe(&role));
-            Ok(())
+            line(&outcome.describe(&role))
         }
         KeysCommand::Drop { role, dir } => {
             // The folder is not opened, so that even an unreadable draft can be dropped.
@@ -131,21 +129,16 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
                 format!("deleted the draft of {role}")
             } else {
                 format!("there is no draft of {role}")
-            });
-            Ok(())
+            })
         }
         KeysCommand::Push { dir } => {
             let offline = Offline::open_any(&dir.access())?;
             offline.push_all(&context.api()?).await?;
-            line("the server now has everything in this folder");
-            Ok(())
+            line("the server now has everything in this folder")
         }
         KeysCommand::Fetch { dir, root } => fetch(context, &dir.access(), root.as_deref()).await,
         KeysCommand::Show { dir, file } => match file {
-            Some(path) => {
-                line(&describe_file(&path)?);
-                Ok(())
-            }
+            Some(path) => line(&describe_file(&path)?),
             None => show_folder(context, &dir.access()),
         },
     }
@@ -171,8 +164,7 @@ async fn init(
          server, and a copy of it somewhere safe.\n  One person holds every key here, which is \
          good for trying out: `tidegate keys ceremony` makes keys for several people.",
         access.dir.display()
-    ));
-    Ok(())
+    ))
 }
 
 fn place(token: TokenArgs, name: &str) -> Result<TokenPlace, CliError> {
@@ -206,8 +198,7 @@ fn edit(
     line(&format!(
         "{role} is changed in the draft of {file}; earlier signatures of the draft are void. \
          Next: `tidegate keys sign`, by each holder of {file}"
-    ));
-    Ok(())
+    ))
 }
 
 async fn online(
@@ -227,15 +218,14 @@ async fn online(
         line(&format!(
             "the server's public keys are in {}",
             path.display()
-        ));
+        ))?;
         return Ok(());
     }
     Offline::open_any(access)?.edit_online(&keys)?;
     line(
         "the drafts of root and targets name the server's keys. Next: `tidegate keys sign` by their \
          holders, then `keys push`",
-    );
-    Ok(())
+    )
 }
 
 /// Signs drafts: those of the folder, or files that others sent.
@@ -254,7 +244,7 @@ fn sign(access: &Access, files: &[PathBuf], yes: bool) -> Result<(), CliError> {
             offline.sign_with_own(&role, &mut draft)?;
             let purpose = offline.purpose(&role);
             let outcome = offline.settle(&role, &draft, &purpose)?;
-            line(&outcome.describe(&role));
+            line(&outcome.describe(&role))?;
         }
         return Ok(());
     }
@@ -278,7 +268,7 @@ fn sign(access: &Access, files: &[PathBuf], yes: bool) -> Result<(), CliError> {
             "{} has signed {}; send it back",
             signed.join(", "),
             path.display()
-        ));
+        ))?;
     }
     Ok(())
 }
@@ -306,7 +296,7 @@ fn confirm(role: &str, draft: &Signed, yes: bool) -> Result<(), CliError> {
 
 /// Shows a text and asks whether to sign what it describes.
 pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
-    line(text);
+    line(text)?;
     if yes {
         return Ok(());
     }

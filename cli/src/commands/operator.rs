@@ -66,8 +66,7 @@ pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(),
         who.name,
         who.role,
         path.display()
-    ));
-    Ok(())
+    ))
 }
 
 /// Prints who the token belongs to.

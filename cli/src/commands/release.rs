@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                         "{}\n  next, by another holder: tidegate release sign {product} {release}\n  \
                          then: tidegate release promote {product} {release} --to {to}",
                         waiting.join("\n")
-                    ));
+                    ))?;
                     return Ok(());
                 }
             }

@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::api::Api;
 use crate::error::CliError;
 use crate::options::duration;
+use crate::output::{fancy, line};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -202,7 +203,7 @@ fn start_log(format: LogFormat) {
         .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(crate::output::fancy());
+        .with_ansi(fancy());
     let log = match format {
         LogFormat::Text => log.compact().boxed(),
         LogFormat::Json => log.json().boxed(),
@@ -225,15 +226,16 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
     let running = tidegate_server::start(settings)
         .await
         .map_err(|e| CliError::failed("the server failed to start", &e))?;
-    crate::output::line(&format!(
+    // A server whose output goes to a full disk serves all the same.
+    let _ = line(&format!(
         "tidegate listens on {scheme}://{}",
         running.address
     ));
     if let Some(metrics) = running.metrics_address {
-        crate::output::line(&format!("metrics on http://{metrics}/metrics"));
+        let _ = line(&format!("metrics on http://{metrics}/metrics"));
     }
     if running.first_token.is_some() {
-        crate::output::line(&format!(
+        let _ = line(&format!(
             "first start: an administrator's token is in {}\n  next: tidegate login {scheme}://{} --token-file {}",
             token_file.display(),
             running.address,
@@ -250,8 +252,7 @@ pub(crate) async fn migrate(args: DatabaseArgs) -> Result<(), CliError> {
     tidegate_server::migrate(&database(&args)?)
         .await
         .map_err(|e| CliError::failed("the database", &e))?;
-    crate::output::line("the schema is up to date");
-    Ok(())
+    line("the schema is up to date")
 }
 
 /// Asks a server whether it is ready.

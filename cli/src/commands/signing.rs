@@ -51,7 +51,7 @@ pub(crate) async fn sign(
         let purpose = offline.purpose(&role);
         let outcome = offline.settle(&role, &draft, &purpose)?;
         offline.push(api, std::slice::from_ref(&role)).await?;
-        line(&outcome.describe(&role));
+        line(&outcome.describe(&role))?;
         signed += 1;
     }
     if signed == 0 {
@@ -131,7 +131,7 @@ pub(crate) async fn policy(
         }
         let name = RoleName::new(product.clone(), *channel);
         if !offline.may_sign(&name.to_string())? {
-            line(&format!("skipped {name}: no key here may sign it"));
+            line(&format!("skipped {name}: no key here may sign it"))?;
             continue;
         }
         let next = offline.next_role(&name)?;
@@ -151,11 +151,11 @@ pub(crate) async fn policy(
                 policy.notice = Some(notice.clone()).filter(|n| !n.is_empty());
             }
         })?;
-        line(&outcome.describe(&name.to_string()));
+        line(&outcome.describe(&name.to_string()))?;
         if let Outcome::Waiting { .. } = outcome {
             line(&format!(
                 "  next, by another holder: tidegate release sign {product}"
-            ));
+            ))?;
         }
         changed.push(name.to_string());
     }

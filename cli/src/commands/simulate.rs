@@ -24,7 +24,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), CliError> {
     let Some(name) = &args.scenario else {
         for (name, text) in BUILT_IN {
             let scenario = Scenario::parse(text).map_err(|e| failed(&e))?;
-            line(&format!("{name:20} {}", scenario.intent));
+            line(&format!("{name:20} {}", scenario.intent))?;
         }
         return Ok(());
     };
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), CliError> {
         })?,
     };
     if args.print {
-        line(text.trim_end());
+        line(text.trim_end())?;
         return Ok(());
     }
     let mut scenario = Scenario::parse(&text).map_err(|e| failed(&e))?;
@@ -46,6 +46,5 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), CliError> {
         scenario.seed = seed;
     }
     let outcome = simulate(&scenario).map_err(|e| failed(&e))?;
-    line(outcome.to_string().trim_end());
-    Ok(())
+    line(outcome.to_string().trim_end())
 }

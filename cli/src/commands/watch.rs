@@ -65,9 +65,9 @@ pub(crate) async fn follow(
             }
             Err(error) => return Err(error),
         };
-        screen.paint(&rollout);
+        screen.paint(&rollout)?;
         if until.reached(&rollout) {
-            screen.finish(&rollout);
+            screen.finish(&rollout)?;
             return Ok(rollout);
         }
         if timeout.is_some_and(|t| began.elapsed() >= t) {
@@ -105,7 +105,9 @@ async fn look(
         if let Some(last) = page.items.last() {
             *cursor = Some(cursor_after(last.seq));
         }
-        page.items.iter().for_each(|event| screen.event(event));
+        for event in &page.items {
+            screen.event(event)?;
+        }
         if page.next_cursor.is_none() {
             return api.get(&format!("/api/v1/rollouts/{id}")).await;
         }
@@ -148,37 +150,33 @@ impl Screen {
         }
     }
 
-    fn event(&self, event: &EventView) {
+    fn event(&self, event: &EventView) -> Result<(), CliError> {
         match (&self.bars, self.format) {
             (Some(bars), _) if event.topic == "rollout" => {
                 let _ = bars.println(format!("{} {}", &event.at[11..19], plain(&event.text)));
+                Ok(())
             }
-            (Some(_), _) => {}
+            (Some(_), _) => Ok(()),
             (None, Format::Json) => {
-                // An event that was read from JSON can be written as JSON.
-                if let Ok(text) = serde_json::to_string(event) {
-                    line(&text);
-                }
+                line(&serde_json::to_string(event).map_err(|e| CliError::failed("JSON", &e))?)
             }
-            (None, Format::Table) => {
-                line(&format!(
-                    "{} {}: {}",
-                    &event.at[11..19],
-                    plain(&event.actor),
-                    plain(&event.text)
-                ));
-            }
+            (None, Format::Table) => line(&format!(
+                "{} {}: {}",
+                &event.at[11..19],
+                plain(&event.actor),
+                plain(&event.text)
+            )),
         }
     }
 
-    fn paint(&mut self, rollout: &RolloutView) {
+    fn paint(&mut self, rollout: &RolloutView) -> Result<(), CliError> {
         let Some(bars) = &self.bars else {
             // Prints why it does no more, once for each reason.
             if self.format == Format::Table && self.said != rollout.reason.text {
                 self.said.clone_from(&rollout.reason.text);
-                line(&format!("         {}: {}", rollout.state, self.said));
+                line(&format!("         {}: {}", rollout.state, self.said))?;
             }
-            return;
+            return Ok(());
         };
         if self.waves.is_empty() {
             let head = bars.add(ProgressBar::new_spinner());
@@ -219,14 +217,16 @@ impl Screen {
             }
             bar.set_message(text);
         }
+        Ok(())
     }
 
-    fn finish(&self, rollout: &RolloutView) {
+    fn finish(&self, rollout: &RolloutView) -> Result<(), CliError> {
         for bar in self.waves.iter().chain(&self.head) {
             bar.finish();
         }
         if self.bars.is_some() || self.format == Format::Table {
-            line(&super::rollout_show::describe(rollout));
+            line(&super::rollout_show::describe(rollout))?;
         }
+        Ok(())
     }
 }

@@ -53,9 +53,9 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), CliError> {
     let result = tokio::select! {
         result = play(&args, folder.path()) => result,
         () = tidegate_agent::asked_to_stop(false) => {
-            line("stopped; everything is cleaned up");
+            let said = line("stopped; everything is cleaned up");
             // With --exit somebody waits for a verdict, and there is none.
-            if args.exit { Err(CliError::Interrupted) } else { Ok(()) }
+            if args.exit { Err(CliError::Interrupted) } else { said }
         }
     };
     // The processes ended with `play`; now remove what they wrote.
@@ -73,7 +73,7 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
     let server = Server::start(&dir.join("server")).await?;
     let token = std::fs::read_to_string(dir.join("server/admin.token"))?;
     let api = Api::new(&server.url, token.trim())?;
-    say(&format!("the control plane serves {}", server.url));
+    say(&format!("the control plane serves {}", server.url))?;
 
     let keys = Access {
         dir: dir.join("keys"),
@@ -84,12 +84,12 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
         holder: None,
     };
     Offline::init(&keys, Profile::Hybrid, &api).await?;
-    say("created offline keys; the server has only the public halves");
+    say("created offline keys; the server has only the public halves")?;
     for (version, tree) in &versions {
         publish(&api, &keys, version, tree).await?;
         say(&format!(
             "{PRODUCT} {version} is signed, published and generally available"
-        ));
+        ))?;
     }
 
     let agents = enroll(args.devices, &api, &server.url, dir, &versions[0]).await?;
@@ -97,9 +97,9 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
         "{} devices joined in {}, each on 1.0.0",
         agents.len(),
         REGIONS.join(", ")
-    ));
+    ))?;
 
-    say("rollout of 1.1.0, NA -> EU -> APAC");
+    say("rollout of 1.1.0, NA -> EU -> APAC")?;
     let good = start(&api, "1.1.0", 2, "halt").await?;
     let good = follow(&api, &good.id, Until::Settled).await?;
     if good.state != "completed" {
@@ -109,27 +109,27 @@ async fn play(args: &DemoArgs, dir: &Path) -> Result<(), CliError> {
         )));
     }
     wait_for(&api, args.devices, "1.1.0").await?;
-    say("every device runs 1.1.0");
+    say("every device runs 1.1.0")?;
 
-    say("rollout of 1.2.0, whose health check fails on purpose");
+    say("rollout of 1.2.0, whose health check fails on purpose")?;
     let bad = start(&api, "1.2.0", 120, "halt_and_roll_back").await?;
     let bad = follow(&api, &bad.id, Until::Returned).await?;
     wait_for(&api, args.devices, "1.1.0").await?;
-    say("every device runs 1.1.0 again");
+    say("every device runs 1.1.0 again")?;
 
     let sheet = Sheet::collect(&api, &bad, args.devices).await?;
-    line("");
-    line(&sheet.render());
-    line("");
-    line(&format!("API: {}/api/v1/openapi.json", server.url));
+    line("")?;
+    line(&sheet.render())?;
+    line("")?;
+    line(&format!("API: {}/api/v1/openapi.json", server.url))?;
     sheet.check()?;
     if !args.exit {
-        line("the fleet keeps running; look around in another terminal, Ctrl-C stops it:");
+        line("the fleet keeps running; look around in another terminal, Ctrl-C stops it:")?;
         line(&format!(
             "  tidegate --server {} --token $(cat {}) device list",
             server.url,
             dir.join("server/admin.token").display()
-        ));
+        ))?;
         std::future::pending::<()>().await;
     }
     agents.stop().await;

@@ -113,7 +113,7 @@ pub(super) async fn publish(
                 .signatures
                 .describe(&format!("{}-alpha", spec.product)),
             spec.product
-        ));
+        ))?;
     }
     show(context.format, &published.artifact, |a| {
         let (product, release) = (&spec.product, &spec.release);
