@@ -1,5 +1,8 @@
 //! Errors of the command line: message, next step, exit code.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use tidegate_protocol::{Problem, ProblemCode};
 
 /// Exit codes, documented in `docs/reference/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
@@ -9,6 +12,9 @@ pub(crate) enum CliError {
     /// Something failed.
     #[error("{0}")]
     Failed(String),
+    /// The value of an argument is not valid.
+    #[error("{0}")]
+    Usage(String),
     /// Something failed, with a hint at what to do next.
     #[error("{0}")]
     Hinted(String, String),
@@ -74,7 +80,11 @@ impl CliError {
                 ProblemCode::Unavailable | ProblemCode::Overloaded => Some("try again shortly".into()),
                 _ => None,
             },
-            Self::Failed(_) | Self::RolloutFailed(_) | Self::Timeout(_) | Self::Interrupted => None,
+            Self::Failed(_)
+            | Self::Usage(_)
+            | Self::RolloutFailed(_)
+            | Self::Timeout(_)
+            | Self::Interrupted => None,
         }
     }
 
@@ -82,6 +92,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Hinted(..) | Self::Unreachable { .. } => 1,
+            Self::Usage(_) => 2,
             Self::RolloutFailed(_) => 3,
             Self::Timeout(_) => 6,
             Self::Interrupted => 130,
@@ -94,6 +105,12 @@ impl CliError {
             },
         }
     }
+}
+
+/// Parses the value of an argument.
+pub(crate) fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, CliError> {
+    text.parse()
+        .map_err(|e: T::Err| CliError::Usage(e.to_string()))
 }
 
 impl From<std::io::Error> for CliError {
@@ -112,6 +129,7 @@ mod tests {
         assert_eq!(problem(ProblemCode::Forbidden), 4);
         assert_eq!(problem(ProblemCode::IllegalTransition), 5);
         assert_eq!(problem(ProblemCode::NotFound), 1);
+        assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
         assert_eq!(CliError::RolloutFailed(String::new()).exit_code(), 3);
         assert_eq!(CliError::Timeout(String::new()).exit_code(), 6);
     }

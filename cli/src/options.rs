@@ -96,6 +96,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "that is too long".to_owned())
 }
 
+/// Parses a length of time above zero, as [`duration`] does.
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be at least 1s".into()),
+        length => Ok(length),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +116,8 @@ mod tests {
         for bad in ["", "m", "1w", "-1s", "1.5h", "99999999999999999999d"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        assert!(some_time("0m").is_err());
+        assert_eq!(some_time("1s"), Ok(Duration::from_secs(1)));
     }
 }

@@ -33,8 +33,40 @@ fn a_usage_error_exits_with_2() {
         &["nonsense"][..],
         &["rollout", "halt", "x"],
         &["demo", "--devices", "0"],
+        &["serve", "--max-requests", "0"],
+        &["serve", "--poll", "0s"],
+        &["device", "join-token", "--product", "x", "--uses", "0"],
+        &["device", "join-token", "--product", "x", "--valid", "0s"],
+        &["token", "create", "x", "--role", "viewer", "--valid", "0s"],
+        &[
+            "release",
+            "publish",
+            "x",
+            "--product",
+            "x",
+            "--release",
+            "1.0.0",
+            "--health-cmd",
+            " ",
+        ],
     ] {
         assert_eq!(tidegate(bad).status.code(), Some(2), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_value_that_the_commands_read_themselves_exits_with_2_too() {
+    for (bad, word) in [
+        (&["--max-failure", "two"][..], "--max-failure two"),
+        (&["--at", "yesterday"], "--at yesterday"),
+        (&["--regions", "NA,NA"], "NA twice"),
+        (&["--wave", "region"], "region"),
+    ] {
+        let start = ["rollout", "start", "--product", "x", "--release", "1.0.0"];
+        let output = tidegate(&[&start[..], bad].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{bad:?}: {text}");
+        assert!(text.contains(word), "{bad:?}: {text}");
     }
 }
 

@@ -11,7 +11,7 @@ use tidegate_protocol::{Channel, ProductName};
 use tidegate_trust::{Delegation, Quorum, RoleName};
 
 use super::Context;
-use crate::error::CliError;
+use crate::error::{CliError, parse};
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::holder::{self, Profile};
 use crate::keys::{Access, Offline, Outcome, now, write_private};
@@ -184,9 +184,7 @@ fn plan(access: &Access, args: &CeremonyArgs) -> Result<Plan, CliError> {
         .or_else(|| release_holders.first().cloned())
         .unwrap_or_default();
     for product in &args.product {
-        product
-            .parse::<ProductName>()
-            .map_err(|e| CliError::Failed(e.to_string()))?;
+        parse::<ProductName>(product)?;
     }
     let plan = Plan {
         holders,

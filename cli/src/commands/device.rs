@@ -10,9 +10,9 @@ use tidegate_trust::JoinToken;
 
 use super::Context;
 use crate::api::Api;
-use crate::error::CliError;
+use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline};
-use crate::options::{KeysDir, duration};
+use crate::options::{KeysDir, some_time};
 use crate::output::{show, table};
 use std::time::Duration;
 
@@ -52,10 +52,10 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         label: Vec<String>,
         /// Number of devices that may join.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
         /// Validity of the token.
-        #[arg(long, default_value = "1d", value_parser = duration)]
+        #[arg(long, default_value = "1d", value_parser = some_time)]
         valid: Duration,
         #[command(flatten)]
         dir: KeysDir,
@@ -155,9 +155,7 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
         } => {
             let mut labels = BTreeMap::new();
             for text in label {
-                let label: Label = text
-                    .parse()
-                    .map_err(|e: tidegate_protocol::NameError| CliError::Failed(e.to_string()))?;
+                let label: Label = parse(&text)?;
                 labels.insert(label.key, label.value);
             }
             let body = JoinTokenBody {

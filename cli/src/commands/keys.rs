@@ -14,7 +14,7 @@ use tidegate_trust::{Holder, Signed};
 use super::Context;
 use super::ceremony;
 use super::keys_show::{describe, describe_file, read_draft, show_folder};
-use crate::error::CliError;
+use crate::error::{CliError, parse};
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::token::TokenPlace;
 use crate::keys::{Access, Offline, holder};
@@ -153,9 +153,7 @@ async fn init(
     let api = context.api()?;
     let mut offline = Offline::init(access, profile, &api).await?;
     for name in products {
-        let name: ProductName = name
-            .parse()
-            .map_err(|e: tidegate_protocol::NameError| CliError::Failed(e.to_string()))?;
+        let name: ProductName = parse(&name)?;
         let changed = offline.add_product(&name)?;
         offline.push(&api, &changed).await?;
     }
@@ -323,7 +321,7 @@ async fn fetch(context: &Context, access: &Access, root: Option<&str>) -> Result
     if let Some(root) = root
         && root.parse::<tidegate_protocol::Sha256>().is_err()
     {
-        return Err(CliError::Failed(
+        return Err(CliError::Usage(
             "--root takes the 64 hex digits from the ceremony's transcript".into(),
         ));
     }

@@ -9,7 +9,7 @@ use tidegate_api::{TokenBody, TokenView, WhoamiView};
 use super::Context;
 use crate::api::Api;
 use crate::error::CliError;
-use crate::options::duration;
+use crate::options::some_time;
 use crate::output::{line, show, table};
 use crate::profile::Profile;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub(crate) enum TokenCommand {
         #[arg(long)]
         role: String,
         /// Validity; unlimited by default.
-        #[arg(long, value_parser = duration)]
+        #[arg(long, value_parser = some_time)]
         valid: Option<Duration>,
     },
     /// List the tokens that are not revoked.

@@ -9,9 +9,9 @@ pub(crate) use publish::{Publication, publish_release, sign_for};
 use tidegate_api::{EolBody, PayloadView, ProductView, PromoteBody, ReleaseView};
 use tidegate_protocol::{ProblemCode, Stage};
 
-use self::publish::{parse, publish};
+use self::publish::publish;
 use super::{Context, signing};
-use crate::error::CliError;
+use crate::error::{CliError, parse};
 use crate::output::{bytes, line, show, table};
 
 /// Runs a `release` command.

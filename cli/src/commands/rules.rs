@@ -114,7 +114,7 @@ pub(super) fn policy(args: &PolicyArgs) -> Result<PolicyBody, CliError> {
                 body.region_windows.insert(region.into(), window.into());
             }
             None if body.window.is_some() => {
-                return Err(CliError::Failed(
+                return Err(CliError::Usage(
                     "--window: give at most one general window, and one per region as REGION=\"...\"".into(),
                 ));
             }
@@ -129,7 +129,7 @@ pub(super) fn later(text: &str) -> Result<String, CliError> {
     let text = deadline(text);
     match text.parse::<jiff::Timestamp>() {
         Ok(at) if at > jiff::Timestamp::now() => Ok(text),
-        _ => Err(CliError::Failed(format!(
+        _ => Err(CliError::Usage(format!(
             "--at {text}: expected a future time, like 2026-12-01T18:00:00Z or 4h"
         ))),
     }
@@ -146,7 +146,7 @@ fn deadline(text: &str) -> String {
 /// Parses a percentage with up to two decimals into basis points.
 fn basis_points(option: &str, text: &str) -> Result<u32, CliError> {
     let bad = || {
-        CliError::Failed(format!(
+        CliError::Usage(format!(
             "{option} {text}: expected a percentage like 2 or 0.5"
         ))
     };

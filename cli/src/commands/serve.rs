@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use tidegate_server::config::Clock;
 use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
@@ -15,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::api::Api;
 use crate::error::CliError;
-use crate::options::duration;
+use crate::options::{duration, some_time};
 use crate::output::{fancy, line};
 use std::path::PathBuf;
 
@@ -73,7 +74,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "TIDEGATE_BLOBS", value_name = "PLACE")]
     pub(crate) blobs: Option<String>,
     /// Interval between check-ins of a device.
-    #[arg(long, env = "TIDEGATE_POLL", default_value = "60s", value_parser = duration)]
+    #[arg(long, env = "TIDEGATE_POLL", default_value = "60s", value_parser = some_time)]
     pub(crate) poll: Duration,
     /// Mirror from which devices may fetch payloads, an address with or without a folder; may be
     /// repeated, best first. Blobs are under /blobs/ there, as here.
@@ -88,7 +89,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = 8_192, value_name = "MIB")]
     pub(crate) max_upload: u64,
     /// Maximum number of concurrent requests, held check-ins included; beyond it the answer is 429.
-    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) max_requests: usize,
     /// Time over which held check-ins are answered when the plan changes and many are held.
     #[arg(long, default_value = "1s", value_parser = duration)]
@@ -158,7 +159,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
         },
         data: data.clone(),
         devices: DeviceSettings {
-            poll: args.poll.max(Duration::from_secs(1)),
+            poll: args.poll,
             wake_ramp: args.wake_ramp,
             mirrors: mirrors(&args.mirrors)?,
             ..DeviceSettings::default()
@@ -187,7 +188,7 @@ fn mirrors(texts: &[String]) -> Result<Vec<String>, CliError> {
                 Some(rest) if !rest.is_empty() && !rest.contains(['?', '#', '@', ' ']) => {
                     Ok(text.to_owned())
                 }
-                _ => Err(CliError::Failed(format!(
+                _ => Err(CliError::Usage(format!(
                     "--mirror {text}: expected http(s)://host[:port][/folder]"
                 ))),
             }

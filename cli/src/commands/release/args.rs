@@ -1,6 +1,6 @@
 //! Arguments of `tidegate release`.
 
-use crate::options::{KeysDir, duration};
+use crate::options::{KeysDir, some_time};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -144,10 +144,10 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_enum, default_value = "tar")]
     pub(crate) format: ArtifactFormat,
     /// Signed health check that devices run in the unpacked folder (split at spaces).
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = command)]
     pub(crate) health_cmd: Option<String>,
     /// Timeout of the health check.
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = some_time)]
     pub(crate) health_timeout: Duration,
     #[command(flatten)]
     pub(crate) dir: KeysDir,
@@ -158,4 +158,12 @@ pub(crate) struct PublishArgs {
 pub(crate) enum ArtifactFormat {
     Tar,
     Raw,
+}
+
+/// Takes a command that names a program at least.
+fn command(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("names no program; leave the option out for no health check".into());
+    }
+    Ok(text.to_owned())
 }

@@ -15,16 +15,9 @@ use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
 use super::{ArtifactFormat, PublishArgs};
 use crate::api::Api;
 use crate::commands::Context;
-use crate::error::CliError;
+use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline, Outcome};
 use crate::output::{bytes, bytes_bar, line, show};
-
-pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
-    text: &str,
-) -> Result<T, CliError> {
-    text.parse()
-        .map_err(|e: T::Err| CliError::Failed(e.to_string()))
-}
 
 /// Writer that hashes the bytes it passes on and advances the bar.
 struct Counting<W> {

@@ -5,7 +5,7 @@ use tidegate_api::{RolloutBody, RolloutView, WaveBody};
 use super::StartArgs;
 use crate::api::Api;
 use crate::commands::rules::policy;
-use crate::error::CliError;
+use crate::error::{CliError, parse};
 
 pub(super) async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, CliError> {
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
@@ -47,7 +47,7 @@ fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
     if !args.regions.is_empty() {
         let mut seen = std::collections::BTreeSet::new();
         if let Some(twice) = args.regions.iter().find(|region| !seen.insert(*region)) {
-            return Err(CliError::Failed(format!("--regions names {twice} twice")));
+            return Err(CliError::Usage(format!("--regions names {twice} twice")));
         }
         return Ok(args
             .regions
@@ -67,9 +67,7 @@ fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
         .map(|text| {
             let (selector, size) = text.rsplit_once('@').unwrap_or((text, "all"));
             // Refused here, before anything is created, with the rule and an example.
-            selector
-                .parse::<tidegate_domain::selector::Selector>()
-                .map_err(|e| CliError::Failed(e.to_string()))?;
+            parse::<tidegate_domain::selector::Selector>(selector)?;
             let name = text.chars().take(60).collect();
             Ok(WaveBody {
                 name,
@@ -94,9 +92,7 @@ fn batches(
     counted: &RolloutView,
 ) -> Result<Vec<WaveBody>, CliError> {
     use tidegate_domain::rollout::WaveSize;
-    let parsed: WaveSize = size
-        .parse()
-        .map_err(|e: tidegate_domain::rollout::WaveSizeError| CliError::Failed(e.to_string()))?;
+    let parsed: WaveSize = parse(size)?;
     let mut waves = Vec::new();
     for region in regions {
         let devices = counted
