@@ -185,12 +185,12 @@ async fn take_metadata(api: &Api, folder: &Path) -> Result<(), CliError> {
         }
     }
     let timestamp = needed("timestamp.json", fetch("timestamp.json").await?)?;
-    let version = versions(&timestamp)
+    let version = versions("timestamp.json", &timestamp)?
         .remove("snapshot.json")
         .ok_or_else(|| CliError::Failed("the timestamp names no snapshot".into()))?;
     let name = format!("{version}.snapshot.json");
     let snapshot = needed(&name, fetch(&name).await?)?;
-    for (file, version) in versions(&snapshot) {
+    for (file, version) in versions(&name, &snapshot)? {
         let name = format!("{version}.{file}");
         needed(&name, fetch(&name).await?)?;
     }
@@ -199,14 +199,19 @@ async fn take_metadata(api: &Api, folder: &Path) -> Result<(), CliError> {
 
 /// Reads the versions that signed metadata names. Nothing is trusted here: the devices verify all
 /// of it.
-fn versions(bytes: &[u8]) -> BTreeMap<String, u64> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let meta = value["signed"]["meta"].as_object();
-    meta.into_iter()
-        .flatten()
+fn versions(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, u64>, CliError> {
+    let unread = |what: &str| CliError::Failed(format!("the server's {file}: {what}"));
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|e| unread(&e.to_string()))?;
+    // A bundle that lacks them would be refused in the plant, where nobody can fetch them.
+    let meta = value["signed"]["meta"]
+        .as_object()
+        .ok_or_else(|| unread("it names no files"))?;
+    Ok(meta
+        .iter()
         .filter(|(name, _)| !name.contains(['/', '\\']))
         .filter_map(|(name, facts)| Some((name.clone(), facts["version"].as_u64()?)))
-        .collect()
+        .collect())
 }
 
 async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
@@ -231,4 +236,19 @@ async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
         let _: ReportsAccepted = api.post(&path, &batch).await?;
     }
     line(&format!("imported {count} reports of {device}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_that_names_no_files_is_an_error_and_not_an_empty_bundle() {
+        let good = br#"{"signed":{"meta":{"a.json":{"version":3},"../b.json":{"version":1}}}}"#;
+        let named = versions("snapshot.json", good).unwrap();
+        assert_eq!(named, BTreeMap::from([("a.json".to_owned(), 3)]));
+        for bad in [&b""[..], b"{}", br#"{"signed":{"meta":[]}}"#] {
+            assert!(versions("snapshot.json", bad).is_err());
+        }
+    }
 }
