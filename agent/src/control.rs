@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tidegate_machine::fsm::Phase;
 use tidegate_protocol::{Explained, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
+use crate::fs::journal;
 use crate::fs::{Fs, Mode};
-use crate::fsm::Phase;
-use crate::journal::Journal;
 use crate::log;
 use crate::platform;
 use crate::standing::Standing;
@@ -248,7 +248,7 @@ impl Control {
     }
 
     fn standing(&self) -> Option<Standing> {
-        let journal = Journal::open_enrolled(self.fs.clone(), &self.folder).ok()?;
+        let journal = journal::open_enrolled(self.fs.clone(), &self.folder).ok()?;
         Some(Standing::of(journal.record(), None))
     }
 

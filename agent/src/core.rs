@@ -1,17 +1,17 @@
-//! Core of the agent: the journal, the slots and the state machine between them. No network, no
-//! clock, no tokio: its driver can stop it between any two operations.
+//! Core of the agent: the machine's journal and agenda with the slots and the download folder.
+//! No network, no clock, no tokio: its driver can stop it between any two operations.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use tidegate_machine::Agenda;
+use tidegate_machine::fsm::{Activation, Effect, Event, Job, Phase, SlotId};
 use tidegate_protocol::{Explained, Image, Reason};
 
 use crate::download::Download;
 use crate::fs::Fs;
-use crate::fsm::{Activation, Effect, Event, Job, Phase, SlotId, step};
+use crate::fs::journal::{self, Journal, JournalError};
 use crate::install::{Backend, Order, SlotError};
-use crate::journal::{Journal, JournalError};
 use crate::log;
 
 /// The state of one device on its medium.
@@ -23,26 +23,6 @@ pub(crate) struct Core {
     pub(crate) start: String,
 }
 
-/// Events not processed yet, and effects still to be performed.
-#[derive(Default)]
-pub(crate) struct Agenda {
-    events: VecDeque<Event>,
-    effects: VecDeque<Effect>,
-}
-
-impl Agenda {
-    pub(crate) fn of(event: Event) -> Self {
-        Self {
-            events: VecDeque::from([event]),
-            effects: VecDeque::new(),
-        }
-    }
-
-    pub(crate) fn add(&mut self, event: Option<Event>) {
-        self.events.extend(event);
-    }
-}
-
 impl Core {
     pub(crate) fn open(
         fs: Arc<dyn Fs>,
@@ -50,7 +30,7 @@ impl Core {
         backend: Arc<dyn Backend>,
     ) -> Result<Self, JournalError> {
         Ok(Self {
-            journal: Journal::open_enrolled(fs.clone(), state)?,
+            journal: journal::open_enrolled(fs.clone(), state)?,
             start: backend.start(),
             backend,
             download: Download::new(fs, state),
@@ -72,18 +52,7 @@ impl Core {
         agenda: &mut Agenda,
         told: &mut dyn FnMut(&Phase),
     ) -> Result<Option<Effect>, JournalError> {
-        while let Some(event) = agenda.events.pop_front() {
-            let before = std::mem::discriminant(&self.journal.record().phase);
-            let (record, wanted) = step(self.journal.record().clone(), event);
-            self.journal.write(record)?;
-            if std::mem::discriminant(&self.journal.record().phase) != before {
-                // Effects of the old phase are obsolete.
-                agenda.effects.clear();
-                told(&self.journal.record().phase);
-            }
-            agenda.effects.extend(wanted);
-        }
-        Ok(agenda.effects.pop_front())
+        agenda.next(&mut self.journal, told)
     }
 
     /// Returns the work of staging a job's version in its slot: it takes long and needs no journal.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_machine::fsm::{Installed, Record, SlotId};
 use tidegate_protocol::{
     Channel, Enroll, Enrolled, Format, Image, NONCE_HEADER, Platform, ProductName, Region,
     Timestamp, Version, paths,
@@ -16,10 +17,9 @@ use tidegate_trust::{CommandLine, ImageFacts, JoinToken, RootRole, SecretKey};
 use crate::client::{Answer, Client, TransportError};
 use crate::config::{self, Config, ConfigError};
 use crate::control::ControlSettings;
+use crate::fs::journal::{self, JournalError};
 use crate::fs::{self, Fs};
-use crate::fsm::{Installed, Record, SlotId};
 use crate::install::{self, BackendSettings, SlotError};
-use crate::journal::{Journal, JournalError};
 use crate::platform;
 use crate::power::{Metered, PowerSettings};
 use crate::tls::TlsClock;
@@ -134,7 +134,7 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
     let files = pinned_root(enrolled.root, &token)?;
     TrustStore::open(fs.clone(), &request.state)?.save(&TrustedFiles::default(), &files)?;
     // No metadata was seen yet: the floors in the token stand in for it.
-    let mut journal = Journal::open(fs.clone(), &request.state)?;
+    let mut journal = journal::open(fs.clone(), &request.state)?;
     let mut record = journal.record().clone();
     record.floors = token.backstop.floors(enrolled.channel);
     // People vouched for this time by signing the root.
@@ -181,7 +181,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrollE
     }
     let key = config::identity(&*fs, state)?;
     let clock = TlsClock {
-        floor: Journal::open_enrolled(fs, state)?.record().time_floor,
+        floor: journal::open_enrolled(fs, state)?.record().time_floor,
         trusted: config.clock_trusted,
     };
     let mut client = Client::new(&config.server, config.ca_file.as_deref(), clock)?;
@@ -224,7 +224,7 @@ fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrollEr
 
 fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrollError> {
     let backend = install::open(fs.clone(), &request.state, &request.backend)?;
-    let mut journal = Journal::open(fs.clone(), &request.state)?;
+    let mut journal = journal::open(fs.clone(), &request.state)?;
     let Some((from, release)) = &request.adopt else {
         if matches!(request.backend, BackendSettings::Image { .. }) {
             return Err(EnrollError::NothingRuns);

@@ -5,10 +5,8 @@ pub mod config;
 pub mod download;
 pub mod driver;
 pub mod fs;
-pub mod fsm;
 pub mod health;
 pub mod install;
-pub mod journal;
 pub mod platform;
 pub mod tls;
 pub mod trust_store;
@@ -20,7 +18,6 @@ mod core;
 mod doctor;
 mod enroll;
 mod log;
-mod orders;
 pub mod power;
 #[cfg(test)]
 mod power_loss;

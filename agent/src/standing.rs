@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{DeploymentId, DeploymentState, Sha256, Version};
 
-use crate::fsm::{Record, SlotId};
+use tidegate_machine::fsm::{Record, SlotId};
 
 /// Summary of a device's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

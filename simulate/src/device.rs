@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_agent::fsm::{Installed, Record, SlotId};
 use tidegate_domain::admission::{DeploymentFacts, DeviceFacts};
 use tidegate_domain::ring::Ring;
+use tidegate_machine::fsm::{Installed, Record, SlotId};
 use tidegate_protocol::{Battery, Channel, Image, Power, RolloutId, Sha256, Timestamp, Version};
 
 use crate::chance::Chance;

@@ -96,8 +96,17 @@ fn dependencies_point_one_way() {
             ],
         ),
         (
-            "tidegate-agent",
+            "tidegate-machine",
             &["tidegate-protocol", "tidegate-trust", "tidegate-delta"],
+        ),
+        (
+            "tidegate-agent",
+            &[
+                "tidegate-protocol",
+                "tidegate-trust",
+                "tidegate-delta",
+                "tidegate-machine",
+            ],
         ),
         (
             "tidegate-simulate",
@@ -106,7 +115,7 @@ fn dependencies_point_one_way() {
                 "tidegate-trust",
                 "tidegate-api",
                 "tidegate-domain",
-                "tidegate-agent",
+                "tidegate-machine",
             ],
         ),
     ];
@@ -123,9 +132,10 @@ fn dependencies_point_one_way() {
     }
 }
 
-/// The simulator is built without a server: nobody who plans a rollout waits for one to compile.
+/// The simulator is built without a server and an agent: nobody who plans a rollout waits for them to
+/// compile.
 #[test]
-fn the_simulator_knows_no_server() {
+fn the_simulator_knows_no_server_and_no_network() {
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--package=tidegate-simulate", "--edges=normal"])
         .args(["--prefix=none", "--locked", "--offline"])
@@ -134,7 +144,15 @@ fn the_simulator_knows_no_server() {
         .unwrap();
     let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
     assert!(tree.contains("tidegate-domain "), "{tree}");
-    for name in ["tidegate-server ", "axum ", "sqlx "] {
+    for name in [
+        "tidegate-server ",
+        "tidegate-agent ",
+        "axum ",
+        "sqlx ",
+        "tokio ",
+        "hyper ",
+        "rustls ",
+    ] {
         let found = tree.lines().find(|line| line.starts_with(name));
         assert!(found.is_none(), "{found:?}");
     }
@@ -162,6 +180,12 @@ fn each_room_is_free_of_what_does_not_belong_in_it() {
         (
             "tidegate-domain",
             &["tokio", "sqlx", "axum", "serde", "serde_json", "rand"],
+        ),
+        (
+            "tidegate-machine",
+            &[
+                "tokio", "hyper", "rustls", "rustix", "rand", "sqlx", "axum", "reqwest", "jiff",
+            ],
         ),
         (
             "tidegate-agent",

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
+use tidegate_machine::fsm::SlotId;
 use tidegate_protocol::plain;
 
 use crate::config::Config;
 use crate::control::{self, Ask, Live};
 use crate::fs;
-use crate::fsm::SlotId;
+use crate::fs::journal;
 use crate::install;
-use crate::journal::Journal;
 use crate::log;
 use crate::standing::Standing;
 
@@ -23,7 +23,7 @@ pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
     // A running agent knows more; without one the files are all there is.
     let reply = control::ask(&config.control.place(state), Ask::Status).ok();
     let (live, told) = reply.map_or((None, None), |r| (Some(r.live), r.standing));
-    let (standing, current) = match (Journal::open_enrolled(fs::system(), state), told) {
+    let (standing, current) = match (journal::open_enrolled(fs::system(), state), told) {
         (Ok(journal), _) => {
             let current = medium(&config, state);
             (Standing::of(journal.record(), current), current)

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use tidegate_machine::fsm::{Phase, Record, SlotId};
 use tidegate_protocol::{Finding, Power, Verdict};
 
 use super::{bad, bad_unless, notice_unless};
 use crate::config::{self, Config};
 use crate::control::{self, Ask};
 use crate::fs;
-use crate::fsm::{Phase, Record};
 use crate::install;
 use crate::platform;
 use crate::trust_store::TrustStore;
@@ -148,7 +148,7 @@ impl Machine<'_> {
             );
         };
         let resting = matches!(record.phase, Phase::Idle | Phase::Probation { .. });
-        let name = |slot: Option<crate::fsm::SlotId>| slot.map_or("none", |slot| slot.name());
+        let name = |slot: Option<SlotId>| slot.map_or("none", |slot| slot.name());
         let value = format!(
             "slot {} is in use, the journal says {}",
             name(medium.active),

@@ -17,7 +17,7 @@ use tidegate_protocol::{Finding, Verdict};
 
 use crate::config::{self, Config, ConfigError};
 use crate::fs;
-use crate::journal::Journal;
+use crate::fs::journal::{self, Journal};
 use crate::log;
 use crate::tls::TlsClock;
 
@@ -53,7 +53,7 @@ async fn all(state: &Path, own: bool) -> Vec<Finding> {
     // A running agent holds the lock: then nobody else repairs anything in its folder.
     let lock = if own { None } else { Some(config::lock(state)) };
     let runs = own || matches!(lock, Some(Err(ConfigError::Busy(_))));
-    let journal = Journal::open_enrolled(fs::system(), state);
+    let journal = journal::open_enrolled(fs::system(), state);
     let record = journal.as_ref().ok().map(Journal::record).cloned();
     let looked = tokio::task::spawn_blocking({
         let (state, config, record) = (state.to_owned(), config.clone(), record.clone());

@@ -321,7 +321,7 @@ impl crate::install::Payload for Chunks {
 
 /// Reason to report for a storage error.
 pub(crate) fn storage(error: &io::Error) -> Explained {
-    Explained::new(crate::install::io_reason(error), error.to_string())
+    Explained::new(crate::fs::io_reason(error), error.to_string())
 }
 
 /// Reason to report for a chunk that arrived damaged too often.

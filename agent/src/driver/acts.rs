@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tidegate_machine::fsm::{Activation, Event, Installed, Phase, SlotId};
 use tidegate_protocol::{Explained, Reason};
 
 use super::{Driver, DriverError, REBOOT};
-use crate::fsm::{Activation, Event, Installed, Phase, SlotId};
 use crate::health::{self, Surroundings};
 use crate::log;
 use crate::platform;

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use tidegate_machine::fsm::{Activation, Event, Installed, Job, Phase, SlotId};
 use tidegate_protocol::{Explained, Payload, Reason};
 
 use super::{Driver, DriverError, LAST_WORDS, MAX_BACK_OFF, RoundError};
 use crate::core::NotBack;
 use crate::download::Ways;
-use crate::fsm::{Activation, Event, Installed, Job, Phase, SlotId};
-use crate::journal;
+use crate::fs::journal;
 use crate::log;
 use crate::platform;
 

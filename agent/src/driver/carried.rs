@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tidegate_machine::fsm::Phase;
 use tidegate_protocol::{Bundle, CarriedReports, DeploymentState};
 use tidegate_trust::sign_report;
 
 use super::{Driver, DriverError, RoundError};
 use crate::config::{self, Config};
 use crate::fs;
-use crate::fsm::Phase;
-use crate::journal::Journal;
+use crate::fs::journal;
 use crate::log;
 
 /// Interval between checks of the rollback window.
@@ -106,7 +106,7 @@ pub fn export(state: &Path, to: &Path) -> Result<usize, CarriedError> {
     let config = Config::load(state).map_err(DriverError::from)?;
     let fs = fs::system();
     let key = config::identity(&*fs, state).map_err(DriverError::from)?;
-    let journal = Journal::open_enrolled(fs.clone(), state).map_err(DriverError::from)?;
+    let journal = journal::open_enrolled(fs.clone(), state).map_err(DriverError::from)?;
     let unwritten = |what: String| CarriedError::Unreadable(to.to_owned(), what);
     let reports = journal
         .record()

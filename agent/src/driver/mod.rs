@@ -18,17 +18,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidegate_machine::Agenda;
+use tidegate_machine::fsm::{Effect, Event, Phase};
 use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason, Sha256};
 use tidegate_trust::{SecretKey, TrustError};
 
 use crate::client::{Client, TransportError};
 use crate::config::{self, Config, ConfigError};
 use crate::control::{Control, ControlSettings};
-use crate::core::{Agenda, Core};
+use crate::core::Core;
+use crate::fs::journal::{Journal, JournalError};
 use crate::fs::{self, Fs};
-use crate::fsm::{Effect, Event, Phase};
 use crate::install::{self, SlotError};
-use crate::journal::{Journal, JournalError};
 use crate::log;
 use crate::service;
 use crate::tls::TlsClock;
@@ -67,7 +68,7 @@ impl DriverError {
     fn explained(&self) -> Option<Explained> {
         match self {
             Self::Journal(JournalError::Io { source, .. }) => {
-                Some(Explained::new(install::io_reason(source), log::chain(self)))
+                Some(Explained::new(fs::io_reason(source), log::chain(self)))
             }
             Self::Slots(error) => Some(error.explained()),
             Self::Journal(_) | Self::Config(_) | Self::Trust(_) => {

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tidegate_machine::fsm::Phase;
 use tidegate_protocol::{Explained, Reason};
 
 use super::{Driver, DriverError};
-use crate::fsm::Phase;
 use crate::install::BackendSettings;
 use crate::log;
 

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hyper::Method;
+use tidegate_machine::fsm::{Event, Phase, step};
+use tidegate_machine::orders::{self, Asked, NotTaken};
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentStatus, Format, MAX_WAIT_S, Reason, ReportBatch,
     ReportsAccepted, SESSION_SCHEME, paths,
@@ -14,8 +16,6 @@ use tidegate_trust::{RoleName, sign_report};
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
 use crate::client::TransportError;
 use crate::config;
-use crate::fsm::{Event, Phase, step};
-use crate::orders::{Asked, NotTaken};
 use crate::platform;
 
 /// Longest interval between two check-ins that is obeyed. The answer is not signed: without a
@@ -275,8 +275,10 @@ impl Driver {
             nonce,
             clock: self.clock(),
             agent: agent.as_ref(),
+            formats: self.core.backend.formats(),
         };
-        let checked = self.core.check(&trusted, text.as_bytes(), &asked);
+        let journal = &mut self.core.journal;
+        let checked = orders::check(journal, &trusted, text.as_bytes(), &asked);
         let (job, counter) = checked.map_err(|error| match error {
             NotTaken::Trust(error) => RoundError::Trust(error),
             NotTaken::Journal(error) => DriverError::from(error).into(),

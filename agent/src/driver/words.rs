@@ -1,6 +1,6 @@
 //! Log messages for phases.
 
-use crate::fsm::Phase;
+use tidegate_machine::fsm::Phase;
 
 pub(super) fn describe(phase: &Phase) -> String {
     match phase {

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
 
+use tidegate_machine::fsm::{Event, Job};
 use tidegate_trust::assignment::Action;
 
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, jittered};
 use crate::client::Client;
 use crate::control::Control;
 use crate::download::{Fetched, Ways};
-use crate::fsm::{Event, Job};
 use crate::log;
 use crate::power::PowerSettings;
 use crate::tls::TlsClock;

@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use tidegate_delta::archive::{self, Tree};
 use tidegate_delta::{ApplyError, ReadAt};
+use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::{Image, Reason};
 
 use super::artifact::{Hashing, Workshop, image_of};
-use super::{Backend, Order, SlotError, at, io_reason};
-use crate::fs::{Appending, Compared, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt};
-use crate::fsm::{Activation, Medium, SlotId};
+use super::{Backend, Order, SlotError, at};
+use crate::fs::{Appending, Compared, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt, io_reason};
 
 /// Two folders below the agent's, and a pointer to one of them.
 #[derive(Clone)]

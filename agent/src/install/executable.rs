@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_delta::ReadAt;
+use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::{Image, Reason};
 
 use super::artifact::{copy_file, image_of};
 use super::directory::Slots;
 use super::{Backend, Order, SlotError, at};
-use crate::fs::{Fs, FsFile, Mode, Open};
-use crate::fsm::{Activation, Medium, SlotId};
+use crate::fs::{Fs, FsFile, Mode, Open, io_reason};
 
 /// One executable at a fixed path.
 pub struct Executable {
@@ -91,7 +91,7 @@ impl Executable {
         match self.copy(&self.slots.artifact(slot), &new) {
             // No space for a copy: the previous file is one, most often of just this version.
             Err(error)
-                if super::io_reason(&error) == Reason::DiskFull
+                if io_reason(&error) == Reason::DiskFull
                     && self.holds(&previous, slot).unwrap_or(false) =>
             {
                 self.fs.remove_if_there(&new)?;

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::Image;
 use tidegate_trust::CommandLine;
 
@@ -17,7 +18,6 @@ use super::directory::Slots;
 use super::image::BootSwitch;
 use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, Mode};
-use crate::fsm::{Activation, Medium, SlotId};
 
 /// Verbs that a hook answers.
 pub trait Verbs: Send + Sync {

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_delta::{ApplyError, ReadAt};
+use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::Image as Bytes;
 
 use super::artifact::{Workshop, image_of};
 use super::hook::activation;
 use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, FsFile, Mode, Open};
-use crate::fsm::{Activation, Medium, SlotId};
 
 /// Bytes that are written last.
 const HEADER: u64 = 128 << 10;

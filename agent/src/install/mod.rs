@@ -23,7 +23,9 @@ use tidegate_delta::archive::ArchiveError;
 use tidegate_delta::{ApplyError, Manifest};
 use tidegate_protocol::{Explained, Image as Bytes, Reason};
 
-use crate::fsm::{Activation, Medium, SlotId};
+use tidegate_machine::fsm::{Activation, Medium, SlotId};
+
+use crate::fs::io_reason;
 
 pub use directory::Directory;
 pub use executable::Executable;
@@ -182,19 +184,6 @@ impl SlotError {
             Self::Settings(_) => Reason::StorageError,
         };
         Explained::new(code, crate::log::chain(self))
-    }
-}
-
-/// Maps an I/O error to a reason. Those that can be fixed remotely have their own: a full disk, a
-/// read-only one.
-pub(crate) fn io_reason(error: &io::Error) -> Reason {
-    match error.kind() {
-        // `FileTooLarge`: for its file system, or for what this process may write.
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Reason::DiskFull
-        }
-        io::ErrorKind::ReadOnlyFilesystem => Reason::ReadOnly,
-        _ => Reason::StorageError,
     }
 }
 

@@ -7,11 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::Image;
 
 use super::{Backend, Directory, Order, SlotError, at};
 use crate::fs::{Fs, Mode};
-use crate::fsm::{Activation, Medium, SlotId};
 
 /// The agent itself.
 pub struct Own {

@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_machine::fsm::SlotId;
+
 use crate::fs::{Fs, Mode};
-use crate::fsm::SlotId;
 use crate::install::{SlotError, Verbs};
 
 /// Boot attempts that the boot loader gives a slot on trial. With fewer than there may be power

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate_delta::archive;
+use tidegate_machine::Agenda;
+use tidegate_machine::fsm::{Activation, Effect, Event, Installed, Job, Phase, Record, SlotId};
 use tidegate_protocol::{DeploymentId, DeploymentState, Explained, Reason, Report};
 use tidegate_trust::assignment::{Action, Payload};
 
 use super::boot::{Boot, env_of};
 use super::versions::{Versions, image_of};
-use crate::core::{Agenda, Core, NotBack};
+use crate::core::{Core, NotBack};
+use crate::fs::journal;
 use crate::fs::{Fs, Mode};
-use crate::fsm::{Activation, Effect, Event, Installed, Job, Phase, Record, SlotId};
 use crate::install::{Backend, Directory, Executable, Hook, Image as ImageSlots, SlotError};
-use crate::journal::Journal;
 
 /// The backends, each of which passes the same suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl Device<'_> {
             a: Some(self.installed(&self.versions.old, "1.0.0")),
             ..Record::new()
         };
-        let mut journal = Journal::open(fs.clone(), &self.state()).unwrap();
+        let mut journal = journal::open(fs.clone(), &self.state()).unwrap();
         journal.write(record).unwrap();
         backend.activate(Some(SlotId::A)).unwrap();
     }

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use tidegate_machine::fsm::{Phase, SlotId};
 use tidegate_protocol::DeploymentState;
 
 use super::boot::env_of;
 use super::device::{Device, Fate, HEADER, Heard, Sort, Stopped};
 use super::versions::Versions;
+use crate::fs::journal;
 use crate::fs::{Kind, Open};
-use crate::fsm::{Phase, SlotId};
-use crate::journal::Journal;
 
 impl Device<'_> {
     /// Checks what must hold after a cut, before any recovery. `writes` is the number of durable
@@ -18,7 +18,7 @@ impl Device<'_> {
         let runs = self.version_in_use()?;
         self.notes_are_true()?;
         self.looks_are_true()?;
-        let journal = Journal::open_enrolled(self.fs.clone(), &self.state())
+        let journal = journal::open_enrolled(self.fs.clone(), &self.state())
             .map_err(|e| format!("journal: {e}"))?;
         if journal.writes() < writes {
             let found = journal.writes();

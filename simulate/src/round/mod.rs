@@ -2,7 +2,7 @@
 
 mod operation;
 
-use tidegate_agent::fsm::{self, Job, Phase, step};
+use tidegate_machine::fsm::{self, Job, Phase, step};
 use tidegate_domain::admission::{Verdict, decide};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::rollout::RolloutState;

@@ -1,6 +1,6 @@
 //! Operations of a device's agent: they take time, and may fail.
 
-use tidegate_agent::fsm::{self, Effect, Phase};
+use tidegate_machine::fsm::{self, Effect, Phase};
 use tidegate_protocol::{Explained, Reason, Version};
 use tidegate_trust::assignment::Action;
 

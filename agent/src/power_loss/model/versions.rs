@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_delta::{DeltaOptions, Encoding, Manifest, make_delta, make_full};
 use tidegate_protocol::{Image, Payload};
 
-use crate::fsm::Installed;
+use tidegate_machine::fsm::Installed;
 
 use super::VERSIONS;
 pub(super) use crate::power_loss::versions::image_of;

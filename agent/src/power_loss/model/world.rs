@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate_domain::deployment::{DeploymentEvent, apply};
+use tidegate_machine::Agenda;
+use tidegate_machine::fsm::{Activation, Effect, Event, Job, Phase, Record, SlotId};
+use tidegate_machine::orders::{self, Asked, NotTaken};
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Reason, Timestamp};
 use tidegate_trust::TrustError;
 use tidegate_trust::assignment::{Action, Clock, Terms};
 
-use crate::core::{Agenda, Core, NotBack};
+use crate::core::{Core, NotBack};
+use crate::fs::journal;
 use crate::fs::sim::Sim;
 use crate::fs::{Crashing, Fs, Mode};
-use crate::fsm::{Activation, Effect, Event, Job, Phase, Record, SlotId};
 use crate::install::{Backend, Executable};
-use crate::journal::Journal;
-use crate::orders::{Asked, NotTaken};
 
 use super::orders::{Orders, SIGNED};
 use super::server::{Deployment, Server};
@@ -66,7 +67,7 @@ impl World {
             a: Some(versions.installed(0)),
             ..Record::new()
         };
-        let mut journal = Journal::open(fs, &state_dir()).unwrap();
+        let mut journal = journal::open(fs, &state_dir()).unwrap();
         journal.write(record).unwrap();
         Self {
             sim: Sim::from_medium(&sim.medium()),
@@ -250,7 +251,7 @@ impl World {
     fn record(&self) -> Record {
         match &self.core {
             Some(core) => core.journal.record().clone(),
-            None => Journal::open_enrolled(Arc::new(self.sim.clone()), &state_dir())
+            None => journal::open_enrolled(Arc::new(self.sim.clone()), &state_dir())
                 .unwrap()
                 .record()
                 .clone(),
@@ -342,16 +343,17 @@ impl World {
             floor: record.time_floor,
             strict: false,
         };
+        let orders = self.orders.clone();
+        let core = self.core.as_mut()?;
         let asked = Asked {
-            device: self.orders.device,
-            platform: &self.orders.platform,
+            device: orders.device,
+            platform: &orders.platform,
             nonce: Some(nonce),
             clock,
             agent: None,
+            formats: core.backend.formats(),
         };
-        let orders = self.orders.clone();
-        let core = self.core.as_mut()?;
-        match core.check(&orders.trusted, &signed, &asked) {
+        match orders::check(&mut core.journal, &orders.trusted, &signed, &asked) {
             Ok((job, counter)) => {
                 if self.ahead.abs() > 3_600 {
                     COUNTS.misled.fetch_add(1, Ordering::Relaxed);

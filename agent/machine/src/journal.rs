@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Format, Reason, UnsupportedFormat};
 
-use crate::fs::{Fs, Mode, Open};
+use crate::fs::{Fs, Mode, Open, io_reason};
 use crate::fsm::Record;
 
 /// Reason why the journal cannot be used.
@@ -66,8 +66,11 @@ struct Head {
 pub struct Journal {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
+    /// Minimum size of a record in bytes.
+    room: usize,
     write: u64,
     record: Record,
+    damaged: bool,
 }
 
 /// Request numbers skipped when one copy is lost.
@@ -77,17 +80,18 @@ const MAX_BYTES: u64 = 1 << 20;
 
 impl Journal {
     /// Opens the journal of an enrolled device. A lost one is an error: a new one would forget the
-    /// floors.
-    pub fn open_enrolled(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, JournalError> {
-        let journal = Self::open(fs, dir)?;
+    /// floors. `room` is as in [`Journal::open`].
+    pub fn open_enrolled(fs: Arc<dyn Fs>, dir: &Path, room: usize) -> Result<Self, JournalError> {
+        let journal = Self::open(fs, dir, room)?;
         if journal.write == 0 {
             return Err(JournalError::Gone(dir.to_owned()));
         }
         Ok(journal)
     }
 
-    /// Opens the journal of a state directory, or begins one if there is none.
-    pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, JournalError> {
+    /// Opens the journal of a state directory, or begins one if there is none. A record shorter
+    /// than `room` bytes is padded to it, so that a later one fits over it on a full disk.
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path, room: usize) -> Result<Self, JournalError> {
         let mut newest: Option<Numbered> = None;
         let (mut damaged, mut copies, mut failed) = (0, 0, None);
         for name in NAMES {
@@ -112,9 +116,6 @@ impl Journal {
             Some(Numbered {
                 write, mut record, ..
             }) => {
-                if damaged > 0 || failed.is_some() {
-                    crate::log::line("one copy of the journal is damaged; the other one is used");
-                }
                 if copies == 1 && write > 1 {
                     // The lost copy may have used up numbers, and none may be used twice.
                     record.requests = record.requests.saturating_add(SKIPPED);
@@ -122,8 +123,10 @@ impl Journal {
                 Ok(Self {
                     fs,
                     dir: dir.to_owned(),
+                    room,
                     write,
                     record,
+                    damaged: damaged > 0 || failed.is_some(),
                 })
             }
             None => match failed {
@@ -132,8 +135,10 @@ impl Journal {
                 None => Ok(Self {
                     fs,
                     dir: dir.to_owned(),
+                    room,
                     write: 0,
                     record: Record::new(),
+                    damaged: false,
                 }),
             },
         }
@@ -142,6 +147,11 @@ impl Journal {
     /// Number of writes so far.
     pub fn writes(&self) -> u64 {
         self.write
+    }
+
+    /// Returns whether one copy could not be read when it was opened, and the other one is used.
+    pub fn has_damaged_copy(&self) -> bool {
+        self.damaged
     }
 
     /// The record.
@@ -160,7 +170,7 @@ impl Journal {
             record,
         };
         let mut json = serde_json::to_vec(&numbered).map_err(JournalError::Encode)?;
-        json.resize(json.len().max(ROOM), b' ');
+        json.resize(json.len().max(self.room), b' ');
         let mut bytes = tidegate_delta::sha256(&json).to_string().into_bytes();
         bytes.push(b'\n');
         bytes.extend(json);
@@ -177,7 +187,7 @@ impl Journal {
     /// Writes on a full disk, where a rollback must still be recorded: over the older copy, which
     /// takes no new space while the newest one stays whole, or else into the space of the reserve.
     fn write_without_room(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
-        if crate::install::io_reason(&full) != Reason::DiskFull {
+        if io_reason(&full) != Reason::DiskFull {
             return Err(full);
         }
         let over = || {
@@ -199,12 +209,7 @@ impl Journal {
 }
 
 /// File whose space the journal takes on a full disk; the driver makes it while there is space.
-pub(crate) const RESERVE: &str = "reserve";
-
-/// Minimum size of a record in bytes, so that a later one fits over it: during a rollback the
-/// reason of a failure, up to 2,200 characters, is in it three times. Smaller in tests, which keep
-/// simulated media by the thousand.
-const ROOM: usize = if cfg!(test) { 1 << 10 } else { 16 << 10 };
+pub const RESERVE: &str = "reserve";
 
 const NAMES: [&str; 2] = ["journal.a", "journal.b"];
 
@@ -241,10 +246,12 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::fs::Real;
+    use crate::folders::Folders;
+
+    const ROOM: usize = 1 << 10;
 
     fn open(dir: &Path) -> Result<Journal, JournalError> {
-        Journal::open(Arc::new(Real), dir)
+        Journal::open(Arc::new(Folders), dir, ROOM)
     }
 
     fn record(counter: u64) -> Record {
@@ -331,7 +338,7 @@ mod tests {
     fn a_journal_of_which_nothing_is_left_stops_the_agent() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
-            Journal::open_enrolled(Arc::new(Real), dir.path()),
+            Journal::open_enrolled(Arc::new(Folders), dir.path(), ROOM),
             Err(JournalError::Gone(_))
         ));
         open(dir.path()).unwrap().write(record(1)).unwrap();

@@ -93,7 +93,7 @@ pub struct Job {
 
 impl Job {
     /// Returns a job that restores the version of a slot, outside of a deployment.
-    pub(crate) fn anew(target: Installed, slot: SlotId, payloads: Vec<Payload>) -> Self {
+    pub fn anew(target: Installed, slot: SlotId, payloads: Vec<Payload>) -> Self {
         Self {
             deployment: DeploymentId::from_random([0; 16]),
             action: Action::Rollback,
