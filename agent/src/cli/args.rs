@@ -7,14 +7,14 @@ use lexopt::prelude::*;
 use tidegate_protocol::Label;
 use tidegate_trust::CommandLine;
 
-use crate::control::Ask;
-use crate::enroll::Request;
-use crate::health;
+use super::service_files::{Plan, default_state};
+use crate::host::command::is_there;
+use crate::host::health;
+use crate::host::platform;
+use crate::host::power::PowerSettings;
 use crate::install::BackendSettings;
-use crate::install::command::is_there;
-use crate::platform;
-use crate::power::PowerSettings;
-use crate::service_files::{Plan, default_state};
+use crate::people::control::Ask;
+use crate::people::enroll::Request;
 
 /// A command with its arguments.
 pub(super) enum Command {

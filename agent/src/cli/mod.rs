@@ -3,6 +3,7 @@
 mod args;
 mod help;
 mod man;
+mod service_files;
 mod status;
 
 use std::ffi::OsString;
@@ -11,18 +12,18 @@ use std::sync::Arc;
 
 use tidegate_protocol::Verdict;
 
-use crate::config::{self, Config, ConfigError};
-use crate::control;
-use crate::doctor;
 use crate::driver::{self, Driver, DriverError, Together};
-use crate::enroll;
 use crate::fs;
+use crate::host::service;
+use crate::host::stop::{asked_to_stop, outlives_large_files};
 use crate::log;
-use crate::service;
-use crate::service_files::{self, Plan};
-use crate::stop::{asked_to_stop, outlives_large_files};
+use crate::people::config::{self, Config, ConfigError};
+use crate::people::control;
+use crate::people::doctor;
+use crate::people::enroll;
 use args::{Command, parse};
 use help::HELP;
+use service_files::Plan;
 use status::status;
 
 /// Exit code of the process.
@@ -92,7 +93,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 #[cfg(windows)]
-use crate::service_files::serve;
+use service_files::serve;
 
 #[cfg(not(windows))]
 fn serve(_: &std::path::Path, _: Option<&std::path::Path>) -> Result<String, String> {

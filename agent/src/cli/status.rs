@@ -5,13 +5,13 @@ use std::path::Path;
 use tidegate_machine::fsm::SlotId;
 use tidegate_protocol::plain;
 
-use crate::config::Config;
-use crate::control::{self, Ask, Live};
 use crate::fs;
 use crate::fs::journal;
 use crate::install;
 use crate::log;
-use crate::standing::Standing;
+use crate::people::config::Config;
+use crate::people::control::{self, Ask, Live};
+use crate::people::standing::Standing;
 
 pub(super) fn status(state: &Path, json: bool) -> Result<String, String> {
     // Unreadable settings are reported but do not hide the rest.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidegate_delta::Limits;
 use tidegate_protocol::{Abilities, Encoding};
 
-use crate::platform;
+use crate::host::platform;
 
 /// Smallest download from which the link speed is estimated, in bytes.
 const ENOUGH: u64 = 256 << 10;

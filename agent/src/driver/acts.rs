@@ -6,9 +6,9 @@ use tidegate_machine::fsm::{Activation, Event, Installed, Phase, SlotId};
 use tidegate_protocol::{Explained, Reason};
 
 use super::{Driver, DriverError, REBOOT};
-use crate::health::{self, Surroundings};
+use crate::host::health::{self, Surroundings};
+use crate::host::platform;
 use crate::log;
-use crate::platform;
 
 /// Longest plausible restart, in milliseconds: above it the clock was set in between.
 const LONGEST_MS: u64 = 86_400_000;

@@ -6,11 +6,11 @@ use tidegate_machine::fsm::{Activation, Event, Installed, Job, Phase, SlotId};
 use tidegate_protocol::{Explained, Payload, Reason};
 
 use super::{Driver, DriverError, LAST_WORDS, MAX_BACK_OFF, RoundError};
-use crate::core::NotBack;
-use crate::download::Ways;
+use crate::driver::core::NotBack;
 use crate::fs::journal;
+use crate::host::platform;
 use crate::log;
-use crate::platform;
+use crate::net::download::Ways;
 
 /// Outcome of fetching a damaged version again.
 enum Restored {

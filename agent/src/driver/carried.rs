@@ -8,10 +8,10 @@ use tidegate_protocol::{Bundle, CarriedReports, DeploymentState};
 use tidegate_trust::sign_report;
 
 use super::{Driver, DriverError, RoundError};
-use crate::config::{self, Config};
 use crate::fs;
 use crate::fs::journal;
 use crate::log;
+use crate::people::config::{self, Config};
 
 /// Interval between checks of the rollback window.
 const LOOK: Duration = Duration::from_secs(1);

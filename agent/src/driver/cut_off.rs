@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use tidegate_protocol::{Diagnosis, Verdict};
 
 use super::Driver;
-use crate::client::Client;
-use crate::doctor;
 use crate::fs::Mode;
+use crate::host::platform;
 use crate::log;
-use crate::platform;
-use crate::tls::TlsClock;
+use crate::net::client::Client;
+use crate::net::tls::TlsClock;
+use crate::people::doctor;
 
 /// Failed rounds before a diagnosis is made.
 const FAILURES: u32 = 3;

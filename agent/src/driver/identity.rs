@@ -4,10 +4,10 @@ use tidegate_protocol::{Format, KeyChange, KeyChanged, SessionGranted, SessionRe
 use tidegate_trust::{SecretKey, key_change};
 
 use super::{Driver, DriverError, RoundError, encode};
-use crate::client::TransportError;
-use crate::config;
-use crate::enroll::send_signed;
 use crate::log;
+use crate::net::client::TransportError;
+use crate::people::config;
+use crate::people::enroll::send_signed;
 
 impl Driver {
     /// Returns the number of the next signed request. It is used up before it is sent: two machines

@@ -14,9 +14,9 @@ use tidegate_trust::verify::{Refresh, Trusted};
 use tidegate_trust::{RoleName, sign_report};
 
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
-use crate::client::TransportError;
-use crate::config;
-use crate::platform;
+use crate::host::platform;
+use crate::net::client::TransportError;
+use crate::people::config;
 
 /// Longest interval between two check-ins that is obeyed. The answer is not signed: without a
 /// bound, one answer from a stolen server would silence a fleet for 136 years.

@@ -9,12 +9,12 @@ use tidegate_machine::fsm::{Event, Job};
 use tidegate_trust::assignment::Action;
 
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, jittered};
-use crate::client::Client;
-use crate::control::Control;
-use crate::download::{Fetched, Ways};
+use crate::host::power::PowerSettings;
 use crate::log;
-use crate::power::PowerSettings;
-use crate::tls::TlsClock;
+use crate::net::client::Client;
+use crate::net::download::{Fetched, Ways};
+use crate::net::tls::TlsClock;
+use crate::people::control::Control;
 
 /// Interval between power readings while an update waits for power or depends on it.
 const LOOK: Duration = Duration::from_secs(10);

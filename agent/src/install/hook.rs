@@ -13,11 +13,11 @@ use tidegate_protocol::Image;
 use tidegate_trust::CommandLine;
 
 use super::artifact::image_of;
-use super::command::{Call, Ended};
 use super::directory::Slots;
 use super::image::BootSwitch;
 use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, Mode};
+use crate::host::command::{Call, Ended};
 
 /// Verbs that a hook answers.
 pub trait Verbs: Send + Sync {

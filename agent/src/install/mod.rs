@@ -8,7 +8,6 @@
 //! the machine itself.
 
 mod artifact;
-pub(crate) mod command;
 mod directory;
 mod executable;
 mod hook;
@@ -92,7 +91,7 @@ pub trait Backend: Send + Sync {
     /// Identifier of this start of the updated software: the machine's boot id, or this process's
     /// own where the agent itself is updated. Empty if unknown.
     fn start(&self) -> String {
-        crate::platform::boot_id()
+        crate::host::platform::boot_id()
     }
     /// Working directory of commands for a slot.
     fn folder(&self, slot: SlotId) -> PathBuf;

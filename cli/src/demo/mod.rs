@@ -145,7 +145,7 @@ async fn publish(api: &Api, keys: &Access, version: &str, tree: &Path) -> Result
     let release: Version = version
         .parse()
         .map_err(|e| failed(&e as &tidegate_protocol::ParseVersionError))?;
-    let platform: Platform = tidegate_agent::platform::platform()
+    let platform: Platform = tidegate_agent::host::platform::platform()
         .parse()
         .map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
     let spec = Publication {

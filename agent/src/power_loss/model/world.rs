@@ -13,7 +13,7 @@ use tidegate_protocol::{DeploymentId, DeploymentState as State, Reason, Timestam
 use tidegate_trust::TrustError;
 use tidegate_trust::assignment::{Action, Clock, Terms};
 
-use crate::core::{Core, NotBack};
+use crate::driver::core::{Core, NotBack};
 use crate::fs::journal;
 use crate::fs::sim::Sim;
 use crate::fs::{Crashing, Fs, Mode};

@@ -82,7 +82,7 @@ pub(super) async fn publish(
         release: parse(&args.release)?,
         platform: match &args.platform {
             Some(platform) => parse(platform)?,
-            None => parse(&tidegate_agent::platform::platform())?,
+            None => parse(&tidegate_agent::host::platform::platform())?,
         },
         notes: args.notes,
         format: match args.format {

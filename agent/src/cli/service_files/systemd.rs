@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Plan, run, write};
-use crate::config::Config;
 use crate::install::BackendSettings;
+use crate::people::config::Config;
 
 /// Default state directory of an installed agent.
 pub(crate) fn default_state() -> PathBuf {
@@ -169,7 +169,7 @@ pub(super) fn remove(plan: &Plan, said: &mut Vec<String>) -> Result<(), String> 
 }
 
 fn give_to_group(folder: &Path, group: &str) -> Result<(), String> {
-    let id = crate::platform::group_id(group).map_err(|e| e.to_string())?;
+    let id = crate::host::platform::group_id(group).map_err(|e| e.to_string())?;
     std::os::unix::fs::chown(folder, None, Some(id))
         .map_err(|e| format!("{}: {e}", folder.display()))
 }
@@ -188,7 +188,7 @@ mod tests {
 
     use super::super::{install, uninstall};
     use super::*;
-    use crate::settings;
+    use crate::people::settings;
 
     fn plan(root: &Path) -> Plan {
         Plan {

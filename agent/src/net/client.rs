@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::address::Address;
-use crate::download::MinimumRate;
-use crate::proxy::{self, Proxy};
-use crate::tls::{TlsClock, connector};
+use crate::net::address::Address;
+use crate::net::proxy::{self, Proxy};
+use crate::net::rate::MinimumRate;
+use crate::net::tls::{TlsClock, connector};
 
 /// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(15);

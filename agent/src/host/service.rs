@@ -75,7 +75,7 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
-                "service::tests::a_child_that_speaks",
+                "host::service::tests::a_child_that_speaks",
                 "--exact",
                 "--ignored",
             ])

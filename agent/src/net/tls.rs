@@ -19,7 +19,7 @@ use rustls::{
 use tidegate_protocol::Timestamp;
 use tokio_rustls::TlsConnector;
 
-use crate::client::TransportError;
+use crate::net::client::TransportError;
 
 /// Knowledge of the time when a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

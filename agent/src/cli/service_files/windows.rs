@@ -12,8 +12,8 @@ use std::time::Duration;
 use windows_services::Service;
 
 use super::{Plan, run};
-use crate::config::Config;
-use crate::supervise::{LogFile, supervise};
+use crate::host::supervise::{LogFile, supervise};
+use crate::people::config::Config;
 
 /// Name of the service.
 const NAME: &str = "tidegate-agent";

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Channel, DeviceId, Platform, ProductName};
 use tidegate_trust::{CommandLine, SecretKey};
 
-use crate::control::ControlSettings;
-use crate::download::RateLimit;
 use crate::fs::{Fs, Mode};
+use crate::host::power::{Metered, PowerSettings};
 use crate::install::BackendSettings;
-use crate::power::{Metered, PowerSettings};
-use crate::settings;
+use crate::net::rate::RateLimit;
+use crate::people::control::ControlSettings;
+use crate::people::settings;
 
 /// `agent.json` of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,12 +6,12 @@ use tidegate_machine::fsm::{Phase, Record, SlotId};
 use tidegate_protocol::{Finding, Power, Verdict};
 
 use super::{bad, bad_unless, notice_unless};
-use crate::config::{self, Config};
-use crate::control::{self, Ask};
 use crate::fs;
+use crate::host::platform;
 use crate::install;
-use crate::platform;
-use crate::trust_store::TrustStore;
+use crate::people::config::{self, Config};
+use crate::people::control::{self, Ask};
+use crate::trust::TrustStore;
 
 /// Minimum free space where no installed version gives an estimate, in bytes.
 const SPACE: u64 = 64 << 20;

@@ -14,16 +14,16 @@ use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tidegate_trust::verify::TrustedFiles;
 use tidegate_trust::{CommandLine, ImageFacts, JoinToken, RootRole, SecretKey};
 
-use crate::client::{Answer, Client, TransportError};
-use crate::config::{self, Config, ConfigError};
-use crate::control::ControlSettings;
 use crate::fs::journal::{self, JournalError};
 use crate::fs::{self, Fs};
+use crate::host::platform;
+use crate::host::power::{Metered, PowerSettings};
 use crate::install::{self, BackendSettings, SlotError};
-use crate::platform;
-use crate::power::{Metered, PowerSettings};
-use crate::tls::TlsClock;
-use crate::trust_store::{TrustStore, TrustStoreError};
+use crate::net::client::{Answer, Client, TransportError};
+use crate::net::tls::TlsClock;
+use crate::people::config::{self, Config, ConfigError};
+use crate::people::control::ControlSettings;
+use crate::trust::{TrustStore, TrustStoreError};
 
 /// Parameters of an enrollment.
 #[derive(Debug, Clone)]

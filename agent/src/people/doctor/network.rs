@@ -10,12 +10,12 @@ use tidegate_protocol::{Finding, Verdict, paths};
 use tokio::net::TcpStream;
 
 use super::{bad_unless, certificate, notice_unless};
-use crate::address::Address;
-use crate::client::{Client, Line};
-use crate::config::Config;
-use crate::platform;
-use crate::proxy::{self, Proxy};
-use crate::tls::{self, TlsClock};
+use crate::host::platform;
+use crate::net::address::Address;
+use crate::net::client::{Client, Line};
+use crate::net::proxy::{self, Proxy};
+use crate::net::tls::{self, TlsClock};
+use crate::people::config::Config;
 
 /// Timeout of one step.
 const STEP: Duration = Duration::from_secs(10);

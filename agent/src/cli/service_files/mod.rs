@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
-use crate::settings;
+use crate::people::config::Config;
+use crate::people::settings;
 
 #[cfg(not(windows))]
 mod systemd;
@@ -73,7 +73,7 @@ pub(crate) fn install(plan: &Plan) -> Result<String, String> {
     // before.
     let config = match Config::load(&folder) {
         Ok(config) => Some(config),
-        Err(crate::config::ConfigError::NotEnrolled(_)) => None,
+        Err(crate::people::config::ConfigError::NotEnrolled(_)) => None,
         Err(error) => return Err(crate::log::chain(&error)),
     };
     let conf = folder.join(settings::FILE);

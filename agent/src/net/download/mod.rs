@@ -2,7 +2,6 @@
 //! counts, from the mirrors that the server names and from the server itself.
 
 mod carried;
-mod rate;
 mod store;
 
 use std::cell::RefCell;
@@ -18,11 +17,10 @@ use tidegate_delta::{Limits, Manifest};
 use tidegate_protocol::{Explained, Reason, paths};
 use tidegate_trust::assignment::Payload;
 
-use crate::client::{Client, Taken, TransportError};
 use crate::fs::{Fs, Mode};
-use crate::platform;
-pub use rate::RateLimit;
-pub(crate) use rate::{MinimumRate, Pacer, limit_at};
+use crate::host::platform;
+use crate::net::client::{Client, Taken, TransportError};
+use crate::net::rate::{Pacer, RateLimit, limit_at};
 pub(crate) use store::{Chunks, Store};
 use store::{damaged, storage};
 
@@ -424,7 +422,7 @@ async fn manifest_bytes(sources: &mut [Client], payload: &Payload) -> Result<Vec
                     Duration::from_mins(1),
                 )
                 .await
-                .and_then(crate::client::Answer::ok);
+                .and_then(crate::net::client::Answer::ok);
             match answer {
                 // A mirror may serve anything under that name.
                 Ok(body) if tidegate_delta::sha256(&body) == payload.manifest => {

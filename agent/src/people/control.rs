@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 
 use crate::fs::journal;
 use crate::fs::{Fs, Mode};
+use crate::host::platform;
 use crate::log;
-use crate::platform;
-use crate::standing::Standing;
+use crate::people::standing::Standing;
 
 /// Longest pause, in seconds: a machine that was paused and forgotten gets updates again.
 pub(crate) const MAX_PAUSE_S: u64 = 7 * 86_400;
@@ -347,7 +347,7 @@ mod door {
     use tokio::net::{UnixListener, UnixStream};
 
     use super::PATIENCE;
-    use crate::platform;
+    use crate::host::platform;
 
     /// Binds under a random name and renames it once its mode and group are set.
     pub(super) fn open(at: &Path, group: Option<&str>) -> io::Result<UnixListener> {

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use tidegate_protocol::{Finding, Verdict};
 
-use crate::config::{self, Config, ConfigError};
 use crate::fs;
 use crate::fs::journal::{self, Journal};
 use crate::log;
-use crate::tls::TlsClock;
+use crate::net::tls::TlsClock;
+use crate::people::config::{self, Config, ConfigError};
 
 /// Deadline of the whole examination.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tidegate_trust::CommandLine;
 
-use crate::config::{Config, ConfigError};
-use crate::download::RateLimit;
-use crate::health;
+use crate::host::health;
+use crate::net::rate::RateLimit;
+use crate::people::config::{Config, ConfigError};
 
 /// Name of the settings file.
 pub(crate) const FILE: &str = "agent.conf";

@@ -8,11 +8,11 @@ use tidegate_machine::Agenda;
 use tidegate_machine::fsm::{Activation, Effect, Event, Job, Phase, SlotId};
 use tidegate_protocol::{Explained, Image, Reason};
 
-use crate::download::Download;
 use crate::fs::Fs;
 use crate::fs::journal::{self, Journal, JournalError};
 use crate::install::{Backend, Order, SlotError};
 use crate::log;
+use crate::net::download::Download;
 
 /// The state of one device on its medium.
 pub(crate) struct Core {

@@ -1,0 +1,10 @@
+//! The machine: facts about it, its power, its commands, and its service manager.
+
+pub(crate) mod command;
+pub mod health;
+pub mod platform;
+pub mod power;
+pub(crate) mod service;
+pub(crate) mod stop;
+#[cfg(any(windows, test))]
+pub(crate) mod supervise;

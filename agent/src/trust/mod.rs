@@ -1,0 +1,5 @@
+//! Trust: the signed files that the device keeps.
+
+mod store;
+
+pub use store::{TrustStore, TrustStoreError};
