@@ -5,9 +5,9 @@ use tidegate_trust::{SecretKey, key_change};
 
 use super::{Driver, DriverError, RoundError, encode};
 use crate::log;
-use crate::net::client::TransportError;
+use crate::net::TransportError;
+use crate::net::signed::send_signed;
 use crate::people::config;
-use crate::people::enroll::send_signed;
 
 impl Driver {
     /// Returns the number of the next signed request. It is used up before it is sent: two machines

@@ -15,7 +15,7 @@ use tidegate_trust::{RoleName, sign_report};
 
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
 use crate::host::platform;
-use crate::net::client::TransportError;
+use crate::net::TransportError;
 use crate::people::config;
 
 /// Longest interval between two check-ins that is obeyed. The answer is not signed: without a

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidegate_protocol::{Explained, Reason};
 use tidegate_trust::CommandLine;
 
-use crate::host::command::{Call, Ended};
+use super::command::{Call, Ended};
 
 /// Interval between attempts of a probe that does not hold yet.
 const AGAIN: Duration = Duration::from_millis(250);

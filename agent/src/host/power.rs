@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Battery, Power};
 use tidegate_trust::CommandLine;
 
-use crate::host::command::{Call, Ended};
-use crate::host::platform::read_small;
+use super::command::{Call, Ended};
+use super::platform::read_small;
 
 /// Sources of a machine's battery state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

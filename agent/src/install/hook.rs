@@ -13,8 +13,8 @@ use tidegate_protocol::Image;
 use tidegate_trust::CommandLine;
 
 use super::artifact::image_of;
+use super::boot::{BootSwitch, activation};
 use super::directory::Slots;
-use super::image::BootSwitch;
 use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, Mode};
 use crate::host::command::{Call, Ended};
@@ -75,31 +75,6 @@ fn slot_of(verb: &str, said: &str) -> Result<Option<SlotId>, SlotError> {
             verb: verb.to_owned(),
             what: format!("it printed {other:?}, expected a, b or none"),
         }),
-    }
-}
-
-/// Step needed for an activated slot to run; an error if neither this nor the next start takes it.
-pub(super) fn activation(
-    verb: &str,
-    slot: SlotId,
-    active: Option<SlotId>,
-    next: Option<SlotId>,
-) -> Result<Activation, SlotError> {
-    let name = |slot: Option<SlotId>| slot.map_or("none", SlotId::name);
-    if active == Some(slot) {
-        Ok(Activation::Live)
-    } else if next == Some(slot) {
-        Ok(Activation::Restart)
-    } else {
-        Err(SlotError::Hook {
-            verb: verb.to_owned(),
-            what: format!(
-                "slot {} was activated, but it reports {} now and {} next",
-                slot.name(),
-                name(active),
-                name(next)
-            ),
-        })
     }
 }
 

@@ -12,25 +12,12 @@ use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::Image as Bytes;
 
 use super::artifact::{Workshop, image_of};
-use super::hook::activation;
+use super::boot::{BootSwitch, activation};
 use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, FsFile, Mode, Open};
 
 /// Bytes that are written last.
 const HEADER: u64 = 128 << 10;
-
-/// The boot loader, or what stands in for it. All calls are idempotent.
-pub trait BootSwitch: Send + Sync {
-    /// The slot that runs.
-    fn booted(&self) -> Result<Option<SlotId>, SlotError>;
-    /// The slot that the next boot takes.
-    fn next(&self) -> Result<Option<SlotId>, SlotError>;
-    /// Makes the next boot take a slot, on trial: the boot loader goes back by itself if the slot
-    /// does not start and is not confirmed.
-    fn set(&self, slot: SlotId) -> Result<(), SlotError>;
-    /// Makes a slot permanent.
-    fn confirm(&self, slot: SlotId) -> Result<(), SlotError>;
-}
 
 /// Raw images in two places.
 pub struct Image<B> {

@@ -8,6 +8,7 @@
 //! the machine itself.
 
 mod artifact;
+mod boot;
 mod directory;
 mod executable;
 mod hook;
@@ -26,10 +27,11 @@ use tidegate_machine::fsm::{Activation, Medium, SlotId};
 
 use crate::fs::io_reason;
 
+pub use boot::BootSwitch;
 pub use directory::Directory;
 pub use executable::Executable;
 pub use hook::{Hook, Verbs};
-pub use image::{BootSwitch, Image};
+pub use image::Image;
 pub use own::Own;
 pub use setup::{BackendSettings, open};
 

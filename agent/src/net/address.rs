@@ -1,6 +1,6 @@
 //! Addresses of control planes and mirrors.
 
-use crate::net::client::TransportError;
+use super::error::TransportError;
 
 /// Address of a control plane or a mirror.
 #[derive(Debug, Clone)]

@@ -14,49 +14,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::net::address::Address;
-use crate::net::proxy::{self, Proxy};
-use crate::net::rate::MinimumRate;
-use crate::net::tls::{TlsClock, connector};
+use super::address::Address;
+use super::error::{TransportError, refused};
+use super::proxy::{self, Proxy};
+use super::rate::MinimumRate;
+use super::tls::{TlsClock, connector};
 
 /// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(15);
 /// Timeout for the next bytes from the peer.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// Reason why a request failed.
-#[derive(Debug, thiserror::Error)]
-pub enum TransportError {
-    /// The address is not usable.
-    #[error("invalid server address: {0} (expected http://host:port or https://host:port)")]
-    Address(String),
-    /// A certificate file cannot be used.
-    #[error("certificate authority {0}: {1}")]
-    Authority(String, String),
-    /// The connection could not be made.
-    #[error("cannot connect to {0}: {1}")]
-    Connect(String, String),
-    /// The connection broke.
-    #[error("the connection broke: {0}")]
-    Broken(String),
-    /// No answer came in time.
-    #[error("no answer in time")]
-    Timeout,
-    /// The answer exceeds its limit, in bytes.
-    #[error("the answer is larger than {0} bytes")]
-    TooLarge(usize),
-    /// The server answered with an unexpected status.
-    #[error("the server answered {status}: {text}")]
-    Status {
-        /// The HTTP status.
-        status: u16,
-        /// Problem code and detail, or the body truncated to 200 characters.
-        text: String,
-    },
-    /// The answer cannot be understood.
-    #[error("the answer cannot be read: {0}")]
-    Malformed(String),
-}
 
 /// A complete response.
 #[derive(Debug)]
@@ -76,18 +43,6 @@ impl Answer {
             return Ok(self.body);
         }
         Err(refused(self.status, &self.body))
-    }
-}
-
-fn refused(status: StatusCode, body: &[u8]) -> TransportError {
-    // A problem document explains itself; any other body is shown as is, truncated.
-    let text = serde_json::from_slice::<tidegate_protocol::Problem>(body).map_or_else(
-        |_| String::from_utf8_lossy(body).chars().take(200).collect(),
-        |problem| format!("{}: {}", problem.code, problem.detail),
-    );
-    TransportError::Status {
-        status: status.as_u16(),
-        text,
     }
 }
 

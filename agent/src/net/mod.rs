@@ -3,6 +3,10 @@
 pub(crate) mod address;
 pub mod client;
 pub mod download;
+mod error;
 pub(crate) mod proxy;
 pub(crate) mod rate;
+pub(crate) mod signed;
 pub mod tls;
+
+pub use error::TransportError;

@@ -19,7 +19,7 @@ use rustls::{
 use tidegate_protocol::Timestamp;
 use tokio_rustls::TlsConnector;
 
-use crate::net::client::TransportError;
+use super::error::TransportError;
 
 /// Knowledge of the time when a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Channel, DeviceId, Platform, ProductName};
 use tidegate_trust::{CommandLine, SecretKey};
 
+use super::control::ControlSettings;
 use crate::fs::{Fs, Mode};
 use crate::host::power::{Metered, PowerSettings};
 use crate::install::BackendSettings;
 use crate::net::rate::RateLimit;
-use crate::people::control::ControlSettings;
-use crate::people::settings;
 
 /// `agent.json` of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,13 +129,6 @@ impl Config {
     pub fn endpoints(&self) -> impl Iterator<Item = &str> {
         let also = self.also.iter().map(String::as_str);
         std::iter::once(self.server.as_str()).chain(also)
-    }
-
-    /// Loads `agent.json` and applies `agent.conf` on top.
-    pub fn load(state: &Path) -> Result<Self, ConfigError> {
-        let mut config = Self::as_enrolled(state)?;
-        settings::overlay(state, &mut config)?;
-        Ok(config)
     }
 
     /// Loads `agent.json` as enrollment wrote it, without `agent.conf`.

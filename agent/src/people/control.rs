@@ -15,11 +15,11 @@ use tidegate_protocol::{Explained, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
+use super::standing::Standing;
 use crate::fs::journal;
 use crate::fs::{Fs, Mode};
 use crate::host::platform;
 use crate::log;
-use crate::people::standing::Standing;
 
 /// Longest pause, in seconds: a machine that was paused and forgotten gets updates again.
 pub(crate) const MAX_PAUSE_S: u64 = 7 * 86_400;

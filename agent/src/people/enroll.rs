@@ -3,26 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidegate_machine::fsm::{Installed, Record, SlotId};
 use tidegate_protocol::{
-    Channel, Enroll, Enrolled, Format, Image, NONCE_HEADER, Platform, ProductName, Region,
-    Timestamp, Version, paths,
+    Channel, Enroll, Enrolled, Format, Image, Platform, ProductName, Region, Timestamp, Version,
+    paths,
 };
-use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tidegate_trust::verify::TrustedFiles;
-use tidegate_trust::{CommandLine, ImageFacts, JoinToken, RootRole, SecretKey};
+use tidegate_trust::{CommandLine, ImageFacts, JoinToken, RootRole};
 
+use super::config::{self, Config, ConfigError};
+use super::control::ControlSettings;
 use crate::fs::journal::{self, JournalError};
 use crate::fs::{self, Fs};
-use crate::host::platform;
 use crate::host::power::{Metered, PowerSettings};
 use crate::install::{self, BackendSettings, SlotError};
-use crate::net::client::{Answer, Client, TransportError};
+use crate::net::TransportError;
+use crate::net::client::{Answer, Client};
+use crate::net::signed::send_signed;
 use crate::net::tls::TlsClock;
-use crate::people::config::{self, Config, ConfigError};
-use crate::people::control::ControlSettings;
 use crate::trust::{TrustStore, TrustStoreError};
 
 /// Parameters of an enrollment.
@@ -256,45 +255,4 @@ fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrollErr
     // Nothing to wait for: the version runs already.
     backend.activate(Some(slot))?;
     Ok(Some(image))
-}
-
-/// Sends a request signed by the device: the first try fetches a nonce, the second is signed with
-/// it.
-pub(crate) async fn send_signed(
-    client: &mut Client,
-    key: &SecretKey,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<Answer, TransportError> {
-    const LIMIT: usize = 256 << 10;
-    const DEADLINE: Duration = Duration::from_secs(30);
-    let post = hyper::Method::POST;
-    let first = client
-        .send(post.clone(), path, &[], body.clone(), LIMIT, DEADLINE)
-        .await?;
-    let Some(nonce) = first
-        .headers
-        .get(NONCE_HEADER)
-        .and_then(|v| v.to_str().ok())
-    else {
-        return Ok(first);
-    };
-    let authority = client.authority().to_owned();
-    let facts = RequestFacts {
-        method: "POST",
-        authority: &authority,
-        path,
-        query: "",
-        body: &body,
-    };
-    let signed = sign_request(key, &facts, platform::now().as_secs(), nonce);
-    let headers = [
-        ("content-type", "application/json"),
-        ("content-digest", signed.content_digest.as_str()),
-        ("signature-input", signed.signature_input.as_str()),
-        ("signature", signed.signature.as_str()),
-    ];
-    client
-        .send(post, path, &headers, body.clone(), LIMIT, DEADLINE)
-        .await
 }

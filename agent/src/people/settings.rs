@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tidegate_trust::CommandLine;
 
+use super::config::{Config, ConfigError};
 use crate::host::health;
 use crate::net::rate::RateLimit;
-use crate::people::config::{Config, ConfigError};
 
 /// Name of the settings file.
 pub(crate) const FILE: &str = "agent.conf";
@@ -52,8 +52,17 @@ pub(crate) const TEMPLATE: &str = "\
 #socket = /run/tidegate-agent/control.sock
 ";
 
+impl Config {
+    /// Loads `agent.json` and applies `agent.conf` on top.
+    pub fn load(state: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::as_enrolled(state)?;
+        overlay(state, &mut config)?;
+        Ok(config)
+    }
+}
+
 /// Applies the settings file of a state directory, if there is one, to a configuration.
-pub(crate) fn overlay(state: &Path, config: &mut Config) -> Result<(), ConfigError> {
+fn overlay(state: &Path, config: &mut Config) -> Result<(), ConfigError> {
     use std::io::Read as _;
     let path = state.join(FILE);
     let mut text = String::new();

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use hyper::Method;
-use tidegate_agent::net::client::{Client, Taken, TransportError};
+use tidegate_agent::net::TransportError;
+use tidegate_agent::net::client::{Client, Taken};
 use tidegate_agent::net::tls::TlsClock;
 use tidegate_protocol::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

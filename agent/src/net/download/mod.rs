@@ -19,7 +19,8 @@ use tidegate_trust::assignment::Payload;
 
 use crate::fs::{Fs, Mode};
 use crate::host::platform;
-use crate::net::client::{Client, Taken, TransportError};
+use crate::net::client::{Client, Taken};
+use crate::net::error::TransportError;
 use crate::net::rate::{Pacer, RateLimit, limit_at};
 pub(crate) use store::{Chunks, Store};
 use store::{damaged, storage};
