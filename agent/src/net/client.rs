@@ -5,23 +5,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::SendRequest;
 use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
 use super::error::{TransportError, refused};
+use super::line::{self, CONNECT, Connection, Line, handshake};
 use super::proxy::{self, Proxy};
 use super::rate::MinimumRate;
 use super::tls::{TlsClock, connector};
 
-/// Timeout for connecting.
-const CONNECT: Duration = Duration::from_secs(15);
 /// Timeout for the next bytes from the peer.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -59,7 +53,7 @@ pub struct Client {
     address: Address,
     proxy: Option<Proxy>,
     tls: Option<TlsConnector>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Connection>,
     /// Reason why this client never connects; `None` for a usable one.
     unfit: Option<String>,
 }
@@ -353,62 +347,11 @@ impl Client {
         format!("{base}{path}")
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, TransportError> {
-        let Address {
-            host,
-            port,
-            authority,
-            ..
-        } = &self.address;
-        let refuse = |e: String| TransportError::Connect(authority.clone(), e);
+    async fn connect(&self) -> Result<Connection, TransportError> {
         if let Some(why) = &self.unfit {
-            return Err(refuse(why.clone()));
+            let authority = self.address.authority.clone();
+            return Err(TransportError::Connect(authority, why.clone()));
         }
-        let connecting = async {
-            let (to, at) = match &self.proxy {
-                Some(proxy) => (proxy.host.as_str(), proxy.port),
-                None => (host.as_str(), *port),
-            };
-            let mut stream = TcpStream::connect((to, at))
-                .await
-                .map_err(|e| refuse(e.to_string()))?;
-            if let (Some(proxy), Some(_)) = (&self.proxy, &self.tls) {
-                proxy::tunnel(&mut stream, proxy, host, *port)
-                    .await
-                    .map_err(refuse)?;
-            }
-            let _ = stream.set_nodelay(true);
-            let line: Box<dyn Line> = match &self.tls {
-                None => Box::new(stream),
-                Some(tls) => {
-                    let name =
-                        ServerName::try_from(host.clone()).map_err(|e| refuse(e.to_string()))?;
-                    let stream = tls.connect(name, stream).await;
-                    Box::new(stream.map_err(|e| refuse(e.to_string()))?)
-                }
-            };
-            handshake(line).await
-        };
-        tokio::time::timeout(CONNECT, connecting)
-            .await
-            .map_err(|_| refuse("no answer in time".into()))?
+        line::connect(&self.address, self.proxy.as_ref(), self.tls.as_ref()).await
     }
-}
-
-/// A connection, encrypted or not: a single type, so that HTTP is compiled in once.
-pub(crate) trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
-
-async fn handshake(line: Box<dyn Line>) -> Result<SendRequest<Full<Bytes>>, TransportError> {
-    let (sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(64 << 10)
-        .handshake(TokioIo::new(line))
-        .await
-        .map_err(|e| TransportError::Broken(crate::log::chain(&e)))?;
-    tokio::spawn(async move {
-        // The request that waits for an answer gets the error.
-        let _ = connection.await;
-    });
-    Ok(sender)
 }

@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub mod client;
 pub mod download;
 mod error;
+pub(crate) mod line;
 pub(crate) mod proxy;
 pub(crate) mod rate;
 pub(crate) mod signed;
