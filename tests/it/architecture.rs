@@ -226,7 +226,6 @@ fn length(text: &str) -> usize {
 const LONG: &[(&str, usize)] = &[
     ("agent/src/cli/args.rs", 403),
     ("agent/src/people/control.rs", 420),
-    ("agent/src/net/download/mod.rs", 454),
     ("agent/src/driver/mod.rs", 451),
     ("agent/src/power_loss/model/world.rs", 474),
 ];
