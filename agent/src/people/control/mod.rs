@@ -4,7 +4,14 @@
 //! Access is up to the file system: mode 0660, or 0600 without a group. On Windows it is a named
 //! pipe, which administrators and the service's own user may write to.
 
-use std::io::{self, Read as _, Write as _};
+#[cfg(windows)]
+mod pipe;
+#[cfg(unix)]
+mod socket;
+mod talk;
+mod words;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,75 +19,17 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tidegate_machine::fsm::Phase;
 use tidegate_protocol::{Explained, Reason};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 use super::standing::Standing;
-use crate::fs::journal;
-use crate::fs::{Fs, Mode};
+use crate::fs::{Fs, Mode, journal};
 use crate::host::platform;
 use crate::log;
+pub(crate) use talk::{ask, serve};
+pub(crate) use words::{Ask, Live, MAX_PAUSE_S, Reply};
 
-/// Longest pause, in seconds: a machine that was paused and forgotten gets updates again.
-pub(crate) const MAX_PAUSE_S: u64 = 7 * 86_400;
-/// Upper bound on the length of a line, in bytes.
-const LINE: u64 = 64 << 10;
 /// Deadline of one request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Upper bound on concurrent requests.
-const AT_ONCE: usize = 8;
-
-/// A request from a person at the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
-pub(crate) enum Ask {
-    /// Report the status.
-    Status,
-    /// Ask the server now.
-    CheckNow,
-    /// Start no update for this long; a rollback stays possible.
-    Pause {
-        /// Length of the pause in seconds, at most [`MAX_PAUSE_S`].
-        seconds: u64,
-    },
-    /// End a pause.
-    Resume,
-    /// Roll back to the previous version, within its rollback window.
-    Rollback,
-}
-
-/// The answer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Reply {
-    /// Whether the request was carried out or accepted.
-    pub(crate) ok: bool,
-    /// Message for the person who asked.
-    pub(crate) text: String,
-    /// State of the running agent.
-    pub(crate) live: Live,
-    /// State of the device, for users who may not read its journal; only with [`Ask::Status`].
-    #[serde(default)]
-    pub(crate) standing: Option<Standing>,
-}
-
-/// State that only a running agent knows.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Live {
-    /// Process id of the agent.
-    pub(crate) pid: u32,
-    /// Seconds since the server last answered; `None` before its first answer.
-    pub(crate) heard_s: Option<u64>,
-    /// Reason in the server's last answer, such as why there is nothing to do.
-    pub(crate) said: Option<String>,
-    /// Error of the last request to the server; `None` if it was answered.
-    pub(crate) error: Option<String>,
-    /// Condition that the update under way waits for.
-    pub(crate) waits: Option<String>,
-    /// Seconds left of the pause.
-    pub(crate) paused_s: Option<u64>,
-    /// Whether [`Ask::Rollback`] is possible now.
-    pub(crate) can_return: bool,
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -251,38 +200,6 @@ impl Control {
         let journal = journal::open_enrolled(self.fs.clone(), &self.folder).ok()?;
         Some(Standing::of(journal.record(), None))
     }
-
-    async fn talk(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        // Read one line only: the client keeps its side open until it has the answer.
-        while stream.read(&mut byte).await? == 1 && byte[0] != b'\n' {
-            line.push(byte[0]);
-            if line.len() as u64 > LINE {
-                return Err(io::Error::other("line too long"));
-            }
-        }
-        let reply = match serde_json::from_slice(&line) {
-            Ok(ask) => self.answer(ask),
-            Err(error) => Reply {
-                ok: false,
-                text: format!("invalid request: {error}"),
-                live: self.live(),
-                standing: None,
-            },
-        };
-        let mut text = serde_json::to_vec(&reply)?;
-        text.push(b'\n');
-        stream.write_all(&text).await?;
-        stream.shutdown().await
-    }
-
-    async fn talk_briefly(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let talked = tokio::time::timeout(PATIENCE, self.talk(stream)).await;
-        if let Ok(Err(error)) = talked {
-            log::line(&format!("local control: {error}"));
-        }
-    }
 }
 
 /// Settings of local control.
@@ -304,122 +221,10 @@ impl ControlSettings {
     }
 }
 
-/// Serves the socket for as long as it is polled; returns only on an error.
-pub(crate) async fn serve(
-    control: Arc<Control>,
-    at: &Path,
-    group: Option<&str>,
-) -> io::Result<std::convert::Infallible> {
-    let permits = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
-    let mut door = door::open(at, group)?;
-    loop {
-        let permit = permits
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
-        let stream = door::next(&mut door, at).await?;
-        let control = control.clone();
-        tokio::spawn(async move {
-            control.talk_briefly(stream).await;
-            drop(permit);
-        });
-    }
-}
-
-/// Sends a request to a running agent.
-pub(crate) fn ask(at: &Path, ask: Ask) -> io::Result<Reply> {
-    let mut stream = door::knock(at)?;
-    let mut line = serde_json::to_vec(&ask)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut text = Vec::new();
-    stream.take(LINE).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
-}
-
-#[cfg(unix)]
-mod door {
-    use std::io;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
-
-    use tokio::net::{UnixListener, UnixStream};
-
-    use super::PATIENCE;
-    use crate::host::platform;
-
-    /// Binds under a random name and renames it once its mode and group are set.
-    pub(super) fn open(at: &Path, group: Option<&str>) -> io::Result<UnixListener> {
-        let name = format!(".c{:x}", rand::random::<u32>());
-        let hidden = at.with_file_name(name);
-        let listener = UnixListener::bind(&hidden)?;
-        let ready = || {
-            let mode = if group.is_some() { 0o660 } else { 0o600 };
-            std::fs::set_permissions(&hidden, PermissionsExt::from_mode(mode))?;
-            if let Some(group) = group {
-                let id = platform::group_id(group)?;
-                std::os::unix::fs::chown(&hidden, None, Some(id))?;
-            }
-            std::fs::rename(&hidden, at)
-        };
-        ready().inspect_err(|_| {
-            let _ = std::fs::remove_file(&hidden);
-        })?;
-        Ok(listener)
-    }
-
-    pub(super) async fn next(door: &mut UnixListener, _: &Path) -> io::Result<UnixStream> {
-        door.accept().await.map(|(stream, _)| stream)
-    }
-
-    pub(super) fn knock(at: &Path) -> io::Result<std::os::unix::net::UnixStream> {
-        let stream = std::os::unix::net::UnixStream::connect(at)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(stream)
-    }
-}
-
-#[cfg(windows)]
-mod door {
-    use std::fs::File;
-    use std::io;
-    use std::path::Path;
-
-    use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
-
-    /// Derives a name from the path: pipes do not live in folders.
-    fn name(at: &Path) -> String {
-        let id = tidegate_delta::sha256(at.to_string_lossy().to_lowercase().as_bytes());
-        format!(r"\\.\pipe\tidegate-agent-{id}")
-    }
-
-    fn make(at: &Path, first: bool) -> io::Result<NamedPipeServer> {
-        ServerOptions::new()
-            .first_pipe_instance(first)
-            .reject_remote_clients(true)
-            .create(name(at))
-    }
-
-    /// The default rights of a pipe let administrators and its owner write, everybody else read.
-    pub(super) fn open(at: &Path, _: Option<&str>) -> io::Result<NamedPipeServer> {
-        make(at, true)
-    }
-
-    pub(super) async fn next(door: &mut NamedPipeServer, at: &Path) -> io::Result<NamedPipeServer> {
-        door.connect().await?;
-        Ok(std::mem::replace(door, make(at, false)?))
-    }
-
-    pub(super) fn knock(at: &Path) -> io::Result<File> {
-        File::options().read(true).write(true).open(name(at))
-    }
-}
-
 #[cfg(unix)]
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
