@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tidegate_machine::fsm::{Activation, Event, Installed, Job, Phase, SlotId};
 use tidegate_protocol::{Explained, Payload, Reason};
 
+use super::core::NotBack;
 use super::{Driver, DriverError, LAST_WORDS, MAX_BACK_OFF, RoundError};
-use crate::driver::core::NotBack;
 use crate::fs::journal;
 use crate::host::platform;
 use crate::log;

@@ -7,90 +7,42 @@ mod back;
 mod carried;
 pub(crate) mod core;
 mod cut_off;
+mod error;
 mod hold;
 mod identity;
+mod open;
 mod own;
 mod server;
 mod words;
 mod work;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_machine::Agenda;
 use tidegate_machine::fsm::{Effect, Event, Phase};
 use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason, Sha256};
-use tidegate_trust::{SecretKey, TrustError};
+use tidegate_trust::SecretKey;
 
-use crate::driver::core::Core;
-use crate::fs::journal::{Journal, JournalError};
-use crate::fs::{self, Fs};
+use self::core::Core;
+use crate::fs::Fs;
+use crate::fs::journal::Journal;
 use crate::host::service;
-use crate::install::{self, SlotError};
 use crate::log;
 use crate::net::TransportError;
 use crate::net::client::Client;
-use crate::net::tls::TlsClock;
-use crate::people::config::{self, Config, ConfigError};
+use crate::people::config::Config;
 use crate::people::control::{Control, ControlSettings};
-use crate::trust::{TrustStore, TrustStoreError};
+use crate::trust::TrustStore;
 pub use carried::{CarriedError, export};
 use cut_off::CutOff;
+pub use error::DriverError;
+use error::RoundError;
 use hold::Hold;
 pub use own::Together;
 use words::describe;
-
-/// Errors that stop the agent. All others are reported and retried.
-#[derive(Debug, thiserror::Error)]
-pub enum DriverError {
-    /// The configuration cannot be used.
-    #[error("the configuration cannot be used")]
-    Config(#[from] ConfigError),
-    /// The journal cannot be used: without it nothing may be done.
-    #[error("the journal cannot be used")]
-    Journal(#[from] JournalError),
-    /// The slots cannot be used.
-    #[error("the slots cannot be used")]
-    Slots(#[from] SlotError),
-    /// The signed files cannot be read or written.
-    #[error("the signed files cannot be read or written")]
-    Trust(#[from] TrustStoreError),
-    /// The server's address or certificates cannot be used.
-    #[error("the server cannot be addressed")]
-    Transport(#[from] TransportError),
-    /// Another version of the agent must run: the guard starts it when this process ends.
-    #[error("another version of the agent takes over")]
-    TakesOver,
-}
-
-impl DriverError {
-    /// Reason to tell the server; `None` if nothing is wrong with the machine.
-    fn explained(&self) -> Option<Explained> {
-        match self {
-            Self::Journal(JournalError::Io { source, .. }) => {
-                Some(Explained::new(fs::io_reason(source), log::chain(self)))
-            }
-            Self::Slots(error) => Some(error.explained()),
-            Self::Journal(_) | Self::Config(_) | Self::Trust(_) => {
-                Some(Explained::new(Reason::StorageError, log::chain(self)))
-            }
-            Self::Transport(_) | Self::TakesOver => None,
-        }
-    }
-}
-
-/// Reason why a round with the server failed.
-#[derive(Debug, thiserror::Error)]
-enum RoundError {
-    #[error("asking the server failed")]
-    Transport(#[from] TransportError),
-    #[error("signed metadata was refused")]
-    Trust(#[from] TrustError),
-    #[error(transparent)]
-    Fatal(#[from] DriverError),
-}
 
 /// Interval between health checks in probation: a tenth of the window, 1 s to 30 s.
 fn probation_check(rollback_window_s: u32) -> Duration {
@@ -160,82 +112,6 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Opens a state directory. During a trial, probation or rollback, changed settings and
-    /// whatever only the server needs may be broken: a rollback needs none of it, and a version
-    /// that breaks it must still be left.
-    pub fn open(state: &Path, together: Arc<Together>) -> Result<Self, DriverError> {
-        let (config, mut broken) = match Config::load(state) {
-            Ok(config) => (config, None),
-            Err(error) => match Config::as_enrolled(state) {
-                Ok(config) => (config, Some(DriverError::from(error))),
-                Err(_) => return Err(error.into()),
-            },
-        };
-        let lock = config::lock(state)?;
-        let fs = fs::system();
-        let backend = install::open(fs.clone(), state, &config.backend)?;
-        let core = Core::open(fs.clone(), state, backend)?;
-        let clock = TlsClock {
-            floor: core.journal.record().time_floor,
-            trusted: config.clock_trusted,
-        };
-        let mut without = |error: DriverError| {
-            broken.get_or_insert(error);
-        };
-        // Without a root nothing can be trusted: say so now, not at the first order.
-        let trust = TrustStore::open(fs.clone(), state)?;
-        let _ = trust.load().map_err(|e| without(e.into()));
-        let key = config::identity(&*fs, state).unwrap_or_else(|error| {
-            without(error.into());
-            SecretKey::from_seed(rand::random())
-        });
-        let client = Client::new(&config.server, config.ca_file.as_deref(), clock)
-            .map_err(|e| without(e.into()))
-            .ok();
-        let client = match (broken, &core.journal.record().phase) {
-            (None, _) => client,
-            (
-                Some(error),
-                Phase::Trial { .. } | Phase::Probation { .. } | Phase::Returning { .. },
-            ) => {
-                let why = log::chain(&error);
-                log::line(&format!("{why}; a rollback is still possible"));
-                Some(Client::unfit(why))
-            }
-            (Some(error), _) => return Err(error),
-        };
-        let client = client.unwrap_or_else(|| Client::unfit("no server is configured".into()));
-        Ok(Self {
-            key,
-            core,
-            trust,
-            client,
-            state: state.to_owned(),
-            fs,
-            config,
-            ticket: None,
-            counted: Instant::now(),
-            switch_by: None,
-            healthy: None,
-            stopped: None,
-            isolated: false,
-            abilities: abilities::known(state),
-            mirrors: Vec::new(),
-            battery: Battery::default(),
-            metered: (false, None),
-            refused: None,
-            restores: None,
-            spoken: false,
-            hold: Hold::default(),
-            asked_s: 0,
-            bundle: None,
-            cut_off: CutOff::default(),
-            control: Arc::new(Control::open(fs::system(), state)),
-            together,
-            _lock: lock,
-        })
-    }
-
     /// Returns local control with the path of its socket and its group.
     pub(crate) fn control(&self) -> (Arc<Control>, PathBuf, Option<String>) {
         let ControlSettings { group, .. } = &self.config.control;
