@@ -1,20 +1,19 @@
 //! Command-line arguments.
 
+mod enroll;
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lexopt::prelude::*;
 use tidegate_protocol::Label;
-use tidegate_trust::CommandLine;
 
 use super::service_files::{Plan, default_state};
-use crate::host::command::is_there;
-use crate::host::health;
-use crate::host::platform;
-use crate::host::power::PowerSettings;
-use crate::install::BackendSettings;
 use crate::people::control::Ask;
 use crate::people::enroll::Request;
+use enroll::request;
+use values::{Span, absolute, typed};
 
 /// A command with its arguments.
 pub(super) enum Command {
@@ -244,160 +243,4 @@ fn usual_state() -> PathBuf {
     } else {
         here
     }
-}
-
-/// Makes a path absolute: commands run in other folders, where a relative one would lead elsewhere.
-fn absolute(path: PathBuf) -> PathBuf {
-    std::path::absolute(&path).unwrap_or(path)
-}
-
-/// A duration as people write it, in seconds: `90`, `90s`, `30m`, `8h`, `2d`.
-struct Span(u64);
-
-impl std::str::FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || "expected a duration like 90s, 30m, 8h or 2d".to_owned();
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let seconds = match &text[digits.len()..] {
-            "" | "s" => 1,
-            "m" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            _ => return Err(refuse()),
-        };
-        let number: u64 = digits.parse().map_err(|_| refuse())?;
-        number.checked_mul(seconds).map(Self).ok_or_else(refuse)
-    }
-}
-
-/// Parses the value of an option; the error names the option.
-fn typed<T: std::str::FromStr<Err: std::fmt::Display>>(
-    name: &str,
-    text: Option<String>,
-) -> Result<Option<T>, lexopt::Error> {
-    text.map(|text| {
-        text.parse::<T>()
-            .map_err(|e| lexopt::Error::from(format!("--{name} {text}: {e}")))
-    })
-    .transpose()
-}
-
-/// Parses a command line of the owner's, split at spaces.
-fn line(name: &str, text: &str, timeout_s: u32) -> Result<CommandLine, lexopt::Error> {
-    let command: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-    let Some(program) = command.first() else {
-        return Err(format!("--{name} is empty").into());
-    };
-    // A program inside a version does not exist yet; an absolute path must exist already.
-    if Path::new(program).is_absolute() && !is_there(program, Path::new("/")) {
-        return Err(format!("--{name}: there is no program {program:?}").into());
-    }
-    Ok(CommandLine { command, timeout_s })
-}
-
-fn request(mut options: Options, state: PathBuf) -> Result<Request, lexopt::Error> {
-    let mut value = |name: &str| options.values.remove(name);
-    let needed = |name: &str, value: Option<String>| {
-        value.ok_or_else(|| lexopt::Error::from(format!("enroll needs --{name}")))
-    };
-    let token = value("token").or_else(|| std::env::var("TIDEGATE_JOIN_TOKEN").ok());
-    let timeout_s: u32 = typed("health-timeout", value("health-timeout"))?.unwrap_or(30);
-    let health = value("health-cmd")
-        .map(|text| line("health-cmd", &text, timeout_s))
-        .transpose()?;
-    if let Some(health) = &health {
-        health::look_at(&health.command).map_err(|e| format!("--health-cmd: {e}"))?;
-    }
-    let restart = value("restart-cmd")
-        .map(|text| line("restart-cmd", &text, timeout_s))
-        .transpose()?;
-    let adopt = match (value("adopt"), typed("release", value("release"))?) {
-        (Some(folder), Some(release)) => Some((PathBuf::from(folder), release)),
-        (None, None) => None,
-        _ => return Err("--adopt and --release go together".into()),
-    };
-    let hook_timeout_s: u32 = typed("hook-timeout", value("hook-timeout"))?.unwrap_or(600);
-    let hook = |name: &str, text: String| {
-        let hook = line(name, &text, hook_timeout_s)?;
-        let program = hook.command.first().map_or("", String::as_str);
-        // Hooks run in the agent's folder, which is still empty.
-        if !is_there(program, &state) {
-            let text = format!(
-                "--{name}: program {program:?} not found: name one in PATH, or give its absolute path"
-            );
-            return Err(lexopt::Error::from(text));
-        }
-        Ok(hook)
-    };
-    let kind = value("backend").unwrap_or_else(|| "directory".into());
-    let backend = match kind.as_str() {
-        "directory" => BackendSettings::Directory,
-        "executable" => BackendSettings::Executable {
-            path: absolute(needed("path", value("path"))?.into()),
-        },
-        "image" => BackendSettings::Image {
-            a: absolute(needed("slot-a", value("slot-a"))?.into()),
-            b: absolute(needed("slot-b", value("slot-b"))?.into()),
-            boot: hook("boot-cmd", needed("boot-cmd", value("boot-cmd"))?)?,
-        },
-        "hook" => BackendSettings::Hook {
-            command: hook("hook-cmd", needed("hook-cmd", value("hook-cmd"))?)?,
-        },
-        "agent" => BackendSettings::Agent,
-        other => {
-            let text = format!(
-                "unknown backend {other:?}: expected directory, executable, image, hook or agent"
-            );
-            return Err(text.into());
-        }
-    };
-    for (name, of) in [
-        ("path", "executable"),
-        ("slot-a", "image"),
-        ("slot-b", "image"),
-        ("boot-cmd", "image"),
-        ("hook-cmd", "hook"),
-    ] {
-        if value(name).is_some() {
-            let text = format!("--{name} needs --backend {of}, but the backend is {kind}");
-            return Err(text.into());
-        }
-    }
-    let reboot = value("reboot-cmd")
-        .map(|text| hook("reboot-cmd", text))
-        .transpose()?;
-    let server = needed("server", value("server"))?;
-    let product = needed("product", value("product"))?;
-    Ok(Request {
-        server: server.trim_end_matches('/').to_owned(),
-        also: options.also,
-        token: needed("token", token)?,
-        product: typed("product", Some(product))?.ok_or("--product")?,
-        platform: typed(
-            "platform",
-            Some(value("platform").unwrap_or_else(platform::platform)),
-        )?
-        .ok_or_else(|| lexopt::Error::from("--platform"))?,
-        name: value("name").unwrap_or_else(platform::host_name),
-        region: typed("region", value("region"))?,
-        channel: typed("channel", value("channel"))?,
-        adopt,
-        ca_file: value("ca-file").map(|file| absolute(file.into())),
-        health,
-        restart,
-        power: PowerSettings {
-            file: value("battery-file").map(|file| absolute(file.into())),
-            ups: value("ups"),
-            supplies: None,
-        },
-        health_every_s: typed("health-every", value("health-every"))?.unwrap_or(300),
-        metered: typed("metered", value("metered"))?.unwrap_or_default(),
-        clock_trusted: options.flags.contains("clock-trusted"),
-        labels: options.labels,
-        backend,
-        reboot,
-        state,
-    })
 }
