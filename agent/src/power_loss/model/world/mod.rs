@@ -1,28 +1,27 @@
 //! The device of the model, and everything around it.
 
+mod contact;
+mod effects;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tidegate_domain::deployment::{DeploymentEvent, apply};
 use tidegate_machine::Agenda;
-use tidegate_machine::fsm::{Activation, Effect, Event, Job, Phase, Record, SlotId};
-use tidegate_machine::orders::{self, Asked, NotTaken};
-use tidegate_protocol::{DeploymentId, DeploymentState as State, Reason, Timestamp};
-use tidegate_trust::TrustError;
-use tidegate_trust::assignment::{Action, Clock, Terms};
+use tidegate_machine::fsm::{Event, Phase, Record, SlotId};
+use tidegate_protocol::{DeploymentState as State, Reason, Timestamp};
 
-use crate::driver::core::{Core, NotBack};
+use crate::driver::core::Core;
 use crate::fs::journal;
 use crate::fs::sim::Sim;
 use crate::fs::{Crashing, Fs, Mode};
 use crate::install::{Backend, Executable};
 
 use super::orders::{Orders, SIGNED};
-use super::server::{Deployment, Server};
+use super::server::Server;
 use super::versions::Versions;
-use super::{COUNTS, Happening, VERSIONS};
+use super::{COUNTS, Happening};
 
 /// The device and everything around it.
 pub(super) struct World {
@@ -146,108 +145,6 @@ impl World {
         }
     }
 
-    fn perform(&mut self, effect: Effect) -> Result<Option<Event>, String> {
-        let versions = self.versions.clone();
-        let core = self.core.as_ref().unwrap();
-        Ok(match effect {
-            Effect::DropDownload => {
-                core.download.drop_all().map_err(|e| e.to_string())?;
-                None
-            }
-            Effect::Download(job) => {
-                self.download(&job)?;
-                Some(Event::Downloaded { bytes: 1 })
-            }
-            Effect::Stage(job) => match core.staging(*job.clone()).run() {
-                Ok(()) => {
-                    if !job.kept {
-                        self.rotten = None;
-                    }
-                    Some(Event::Staged)
-                }
-                Err(why) if why.code == Reason::StorageError => return Err(why.to_string()),
-                // A power cut, too, looks like damage to a reader.
-                Err(why) if self.cut.load(Ordering::Relaxed) == 0 => return Err(why.to_string()),
-                Err(why) => {
-                    assert!(job.kept && self.rotten.is_some(), "{why}");
-                    Some(Event::StageFailed(why))
-                }
-            },
-            Effect::Switch(slot) => {
-                let activated = core.backend.activate(Some(slot));
-                Some(Event::Switched(activated.map_err(|e| e.to_string())?))
-            }
-            Effect::Return(slot) => loop {
-                match self.core.as_ref().unwrap().way_back(slot).run() {
-                    Ok(Activation::Live) => break Some(Event::Returned),
-                    Ok(Activation::Restart) => unreachable!("an executable needs none"),
-                    Err(NotBack::Failed(why)) => return Err(why.to_string()),
-                    Err(NotBack::Damaged(why)) => {
-                        if self.cut.load(Ordering::Relaxed) == 0 {
-                            return Err(why.to_string());
-                        }
-                        match self.rotten {
-                            None => panic!("nothing is damaged, and yet {why}"),
-                            Some(false) => {
-                                COUNTS.stayed.fetch_add(1, Ordering::Relaxed);
-                                break Some(Event::NotReturned(why));
-                            }
-                            Some(true) => {
-                                self.restore(slot.unwrap())?;
-                                COUNTS.restored.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                    }
-                }
-            },
-            Effect::Restart => unreachable!("an executable needs none"),
-            Effect::CheckHealth(installed) => {
-                Some(if versions.healthy[versions.which(installed.image)] {
-                    Event::Healthy
-                } else {
-                    Event::Unhealthy(Reason::HealthFailed.into())
-                })
-            }
-        })
-    }
-
-    fn restore(&mut self, slot: SlotId) -> Result<(), String> {
-        let core = self.core.as_ref().unwrap();
-        let wanted = core.journal.record().slot(slot).unwrap().clone();
-        let to = self.versions.which(wanted.image);
-        let job = Job::anew(wanted, slot, self.versions.payloads(to, to)[1..].to_vec());
-        self.download(&job)?;
-        let staging = self.core.as_ref().unwrap().staging(job);
-        staging.run().map_err(|why| why.to_string())?;
-        self.rotten = None;
-        Ok(())
-    }
-
-    fn download(&self, job: &Job) -> Result<(), String> {
-        let core = self.core.as_ref().unwrap();
-        let payload = job.payloads[job.payload];
-        let (manifest, bytes) = self.versions.behind(&payload);
-        if core.download.kept_manifest(&payload).is_none() {
-            core.download
-                .keep_manifest(&payload, &manifest.to_bytes().unwrap())
-                .map_err(|e| e.to_string())?;
-        }
-        let mut store = core.download.store(manifest).map_err(|e| e.to_string())?;
-        for (index, chunk) in manifest.chunks.iter().enumerate() {
-            let begin = usize::try_from(manifest.offset(index)).unwrap();
-            let whole = &bytes[begin..begin + chunk.length as usize];
-            while !store.has(index) {
-                let from = usize::try_from(store.begun(index)).unwrap();
-                let piece = &whole[from..whole.len().min(from + 120)];
-                store
-                    .append(manifest, index, piece)
-                    .map_err(|e| e.to_string())?;
-            }
-            store.sync().map_err(|e| e.to_string())?;
-        }
-        store.sync().map_err(|e| e.to_string())
-    }
-
     fn record(&self) -> Record {
         match &self.core {
             Some(core) => core.journal.record().clone(),
@@ -268,106 +165,6 @@ impl World {
             .iter()
             .position(same)
             .expect("one whole version is in use")
-    }
-
-    fn contact(&mut self, answer: bool, acknowledged: bool) {
-        self.now = self.now.plus(Duration::from_mins(5));
-        if self.core.is_none() {
-            self.live(None);
-        }
-        let record = self.record();
-        for report in &record.outbox {
-            self.server.hear(report, &self.versions);
-        }
-        if let Some(last) = record.outbox.last().filter(|_| acknowledged) {
-            self.live(Some(Event::Acknowledged(last.seq)));
-        }
-        let record = self.record();
-        if record.outbox.is_empty()
-            && let Some(installed) = record.running()
-        {
-            self.server.runs = self.versions.which(installed.image);
-        }
-        self.offer();
-        let event = self.decides(&record);
-        if answer && event.is_some() {
-            self.live(event);
-        }
-    }
-
-    /// Starts a deployment when the device checks in, from the version that it says it runs.
-    fn offer(&mut self) {
-        let server = &mut self.server;
-        if server.open().is_some() {
-            return;
-        }
-        let newer = server.wanted.take().map(|step| server.runs + step);
-        if let Some(target) = newer.filter(|target| *target < VERSIONS) {
-            let number = u8::try_from(server.deployments.len()).unwrap();
-            server.deployments.push(Deployment {
-                id: DeploymentId::from_random([number + 1; 16]),
-                state: State::Offered,
-                target,
-                from: server.runs,
-            });
-        }
-    }
-
-    /// Returns what the server tells a device with this record.
-    fn decides(&mut self, record: &Record) -> Option<Event> {
-        let deployment = self.server.deployments.last()?;
-        let (action, to) = match deployment.state {
-            State::Cancelled | State::Superseded => {
-                let busy = record.status().is_some_and(|(id, ..)| id == deployment.id);
-                return busy.then_some(Event::CalledOff(deployment.id));
-            }
-            State::Offered | State::Deferred => (Action::Install, deployment.target),
-            State::RollingBack => (Action::Rollback, deployment.from),
-            _ => return None,
-        };
-        let running = self.versions.which(record.running()?.image);
-        let nonce = "00112233";
-        let terms = Terms {
-            device: self.orders.device,
-            nonce: nonce.into(),
-            action,
-            deployment: deployment.id,
-            rollback_window_s: if action == Action::Install { 60 } else { 0 },
-            again: false,
-            switch_within_s: None,
-            payloads: self.versions.payloads(running, to),
-        };
-        let signed = self.orders.assign(to, record.counter + 1, self.now, terms);
-        let clock = Clock {
-            shows: Timestamp::from_secs(self.now.as_secs() + self.ahead),
-            floor: record.time_floor,
-            strict: false,
-        };
-        let orders = self.orders.clone();
-        let core = self.core.as_mut()?;
-        let asked = Asked {
-            device: orders.device,
-            platform: &orders.platform,
-            nonce: Some(nonce),
-            clock,
-            agent: None,
-            formats: core.backend.formats(),
-        };
-        match orders::check(&mut core.journal, &orders.trusted, &signed, &asked) {
-            Ok((job, counter)) => {
-                if self.ahead.abs() > 3_600 {
-                    COUNTS.misled.fetch_add(1, Ordering::Relaxed);
-                }
-                Some(Event::Assigned(Box::new(job), counter))
-            }
-            Err(NotTaken::Trust(TrustError::AlreadyInstalled(_))) => None,
-            Err(NotTaken::Trust(error)) => panic!("an honest order is refused: {error}"),
-            // The power failed.
-            Err(NotTaken::Journal(_)) => {
-                self.lose_power();
-                None
-            }
-        }
     }
 
     pub(super) fn happen(&mut self, happening: &Happening) {
