@@ -5,8 +5,7 @@ use std::path::Path;
 use tidegate_machine::fsm::SlotId;
 use tidegate_protocol::plain;
 
-use crate::fs;
-use crate::fs::journal;
+use crate::fs::{self, journal};
 use crate::install;
 use crate::log;
 use crate::people::config::Config;

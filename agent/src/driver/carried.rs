@@ -8,8 +8,7 @@ use tidegate_protocol::{Bundle, CarriedReports, DeploymentState};
 use tidegate_trust::sign_report;
 
 use super::{Driver, DriverError, RoundError};
-use crate::fs;
-use crate::fs::journal;
+use crate::fs::{self, journal};
 use crate::log;
 use crate::people::config::{self, Config};
 

@@ -21,9 +21,8 @@ use std::path::PathBuf;
 
 use tidegate_delta::archive::ArchiveError;
 use tidegate_delta::{ApplyError, Manifest};
-use tidegate_protocol::{Explained, Image as Bytes, Reason};
-
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
+use tidegate_protocol::{Explained, Image as Bytes, Reason};
 
 use crate::fs::io_reason;
 

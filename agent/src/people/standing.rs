@@ -1,9 +1,8 @@
 //! State of a device for people, from its journal.
 
 use serde::{Deserialize, Serialize};
-use tidegate_protocol::{DeploymentId, DeploymentState, Sha256, Version};
-
 use tidegate_machine::fsm::{Record, SlotId};
+use tidegate_protocol::{DeploymentId, DeploymentState, Sha256, Version};
 
 /// Summary of a device's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

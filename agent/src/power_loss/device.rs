@@ -13,8 +13,7 @@ use tidegate_trust::assignment::{Action, Payload};
 use super::boot::{Boot, env_of};
 use super::versions::{Versions, image_of};
 use crate::driver::core::{Core, NotBack};
-use crate::fs::journal;
-use crate::fs::{Fs, Mode};
+use crate::fs::{Fs, Mode, journal};
 use crate::install::{Backend, Directory, Executable, Hook, Image as ImageSlots, SlotError};
 
 /// The backends, each of which passes the same suite.

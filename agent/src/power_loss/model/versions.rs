@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use tidegate_delta::{DeltaOptions, Encoding, Manifest, make_delta, make_full};
-use tidegate_protocol::{Image, Payload};
-
 use tidegate_machine::fsm::Installed;
+use tidegate_protocol::{Image, Payload};
 
 use super::VERSIONS;
 pub(super) use crate::power_loss::versions::image_of;
