@@ -5,6 +5,12 @@ use std::collections::VecDeque;
 use crate::fsm::{Effect, Event, Phase, step};
 use crate::journal::{Journal, JournalError};
 
+/// Processes an event that has no effects.
+pub fn note(journal: &mut Journal, event: Event) -> Result<(), JournalError> {
+    let (record, _) = step(journal.draft(), event);
+    journal.write(record)
+}
+
 /// Events not processed yet, and effects still to be performed.
 #[derive(Default)]
 pub struct Agenda {
@@ -35,7 +41,7 @@ impl Agenda {
     ) -> Result<Option<Effect>, JournalError> {
         while let Some(event) = self.events.pop_front() {
             let before = std::mem::discriminant(&journal.record().phase);
-            let (record, wanted) = step(journal.record().clone(), event);
+            let (record, wanted) = step(journal.draft(), event);
             journal.write(record)?;
             if std::mem::discriminant(&journal.record().phase) != before {
                 // Effects of the old phase are obsolete.

@@ -159,6 +159,11 @@ impl Journal {
         &self.record
     }
 
+    /// Returns a copy of the record, to be changed and written.
+    pub fn draft(&self) -> Record {
+        self.record.clone()
+    }
+
     /// Makes a new record durable. An unchanged one is not written.
     pub fn write(&mut self, record: Record) -> Result<(), JournalError> {
         if record == self.record && self.write > 0 {

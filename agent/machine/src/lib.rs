@@ -8,4 +8,4 @@ pub mod fsm;
 pub mod journal;
 pub mod orders;
 
-pub use agenda::Agenda;
+pub use agenda::{Agenda, note};

@@ -85,7 +85,7 @@ pub fn check(
         min_release: trusted.role().policy.min_release.clone(),
     };
     if time_floor > record.time_floor {
-        let mut record = record.clone();
+        let mut record = journal.draft();
         record.time_floor = time_floor;
         journal.write(record)?;
     }

@@ -13,7 +13,7 @@ impl Driver {
     /// Returns the number of the next signed request. It is used up before it is sent: two machines
     /// with one identity are detected by the numbers that both of them use.
     fn next_request(&mut self) -> Result<u64, DriverError> {
-        let mut record = self.journal().record().clone();
+        let mut record = self.journal().draft();
         record.requests += 1;
         let number = record.requests;
         self.core.journal.write(record)?;

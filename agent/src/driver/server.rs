@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use tidegate_machine::fsm::{Event, Phase, step};
+use tidegate_machine::fsm::{Event, Phase};
 use tidegate_machine::orders::{self, Asked, NotTaken};
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentStatus, Format, MAX_WAIT_S, Reason, ReportBatch,
@@ -122,8 +122,7 @@ impl Driver {
 
     /// Processes an event that has no effects.
     pub(super) fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
-        let (record, _) = step(self.journal().record().clone(), event);
-        Ok(self.core.journal.write(record)?)
+        Ok(tidegate_machine::note(&mut self.core.journal, event)?)
     }
 
     pub(super) async fn check_in(
@@ -253,7 +252,7 @@ impl Driver {
         self.trust
             .save(&kept, refresh.files())
             .map_err(DriverError::from)?;
-        let mut record = self.journal().record().clone();
+        let mut record = self.journal().draft();
         record.floors = refresh.floors().clone();
         self.core.journal.write(record).map_err(DriverError::from)?;
         result?;

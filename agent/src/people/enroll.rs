@@ -134,7 +134,7 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
     TrustStore::open(fs.clone(), &request.state)?.save(&TrustedFiles::default(), &files)?;
     // No metadata was seen yet: the floors in the token stand in for it.
     let mut journal = journal::open(fs.clone(), &request.state)?;
-    let mut record = journal.record().clone();
+    let mut record = journal.draft();
     record.floors = token.backstop.floors(enrolled.channel);
     // People vouched for this time by signing the root.
     let issued = RootRole::from_bytes(&files.root).map(|root| root.issued);

@@ -54,9 +54,10 @@ async fn all(state: &Path, own: bool) -> Vec<Finding> {
     let lock = if own { None } else { Some(config::lock(state)) };
     let runs = own || matches!(lock, Some(Err(ConfigError::Busy(_))));
     let journal = journal::open_enrolled(fs::system(), state);
-    let record = journal.as_ref().ok().map(Journal::record).cloned();
+    let record = journal.as_ref().ok().map(Journal::draft);
+    let floor = record.as_ref().map(|record| record.time_floor);
     let looked = tokio::task::spawn_blocking({
-        let (state, config, record) = (state.to_owned(), config.clone(), record.clone());
+        let (state, config) = (state.to_owned(), config.clone());
         let damage = journal.err().map(|error| log::chain(&error));
         move || {
             let at = machine::Machine {
@@ -72,7 +73,7 @@ async fn all(state: &Path, own: bool) -> Vec<Finding> {
     });
     findings.extend(looked.await.unwrap_or_default());
     let clock = TlsClock {
-        floor: record.map(|record| record.time_floor).unwrap_or_default(),
+        floor: floor.unwrap_or_default(),
         trusted: config.clock_trusted,
     };
     for server in config.endpoints() {
