@@ -127,7 +127,7 @@ impl Control {
             .iter()
             .find(|(_, d)| d.id == report.deployment)
             .and_then(|(id, _)| self.rollout(*id))
-            .map(|r| r.goal.clone());
+            .map(|r| r.release.clone());
         let leg_done = report.state == DeploymentState::Succeeded
             && report.release.is_some()
             && report.release != goal;

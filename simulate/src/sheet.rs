@@ -84,7 +84,7 @@ pub(crate) fn collect(
     measured: Measured,
 ) -> Outcome {
     let mut regions: BTreeMap<String, Region> = BTreeMap::new();
-    let goal = control.rollouts.last().map(|r| r.goal.clone());
+    let goal = control.rollouts.last().map(|r| r.release.clone());
     let last = control.rollouts.last().map(|r| r.id);
     for device in devices {
         let spec = &scenario.devices[usize::from(device.group)];
@@ -124,7 +124,7 @@ pub(crate) fn collect(
         states: control
             .rollouts
             .iter()
-            .map(|r| format!("{} {}: {}", r.goal, r.state, r.reason))
+            .map(|r| format!("{} {}: {}", r.release, r.state, r.reason))
             .collect(),
         exposed: exposed.exposed(),
         first_failure: control

@@ -128,9 +128,9 @@ impl Control {
                 platform: facts.platform,
                 channel: facts.channel,
                 release: facts.release,
-                quarantined: device.quarantine.contains(&r.goal),
+                quarantined: device.quarantine.contains(&r.release),
             };
-            if !taken && not_concerned(&self.plan, &r.goal, candidate).is_some() {
+            if !taken && not_concerned(&self.plan, &r.release, candidate).is_some() {
                 continue;
             }
             selected += 1;

@@ -24,7 +24,7 @@ const RAMP: Duration = Duration::from_mins(10);
 #[derive(Debug, Clone)]
 pub(crate) struct Rollout {
     pub(crate) id: RolloutId,
-    pub(crate) goal: Version,
+    pub(crate) release: Version,
     pub(crate) state: RolloutState,
     pub(crate) reason: Explained,
     salt: Ring,
@@ -150,7 +150,7 @@ impl Control {
             .collect();
         self.rollouts.push(Rollout {
             id: RolloutId::from_random([u8::try_from(number).unwrap_or(u8::MAX) + 1; 16]),
-            goal: spec.release.clone(),
+            release: spec.release.clone(),
             state: RolloutState::Running,
             reason: Reason::WaveInFlight.into(),
             salt: Ring::from_random(scenario.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
@@ -179,7 +179,7 @@ impl Control {
             .iter()
             .map(|r| RolloutPlan {
                 id: r.id,
-                goal: r.goal.clone(),
+                release: r.release.clone(),
                 state: r.state,
                 generation: 1,
                 salt: r.salt,
@@ -203,7 +203,7 @@ impl Control {
             })
             .collect();
         plans.sort_by(|a, b| {
-            (a.state.is_final().cmp(&b.state.is_final())).then_with(|| b.goal.cmp(&a.goal))
+            (a.state.is_final().cmp(&b.state.is_final())).then_with(|| b.release.cmp(&a.release))
         });
         self.plan.rollouts = plans;
     }

@@ -2,10 +2,10 @@
 
 mod operation;
 
-use tidegate_machine::fsm::{self, Job, Phase, step};
 use tidegate_domain::admission::{Verdict, decide};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::rollout::RolloutState;
+use tidegate_machine::fsm::{self, Job, Phase, step};
 use tidegate_protocol::{DeploymentId, DeploymentState, Timestamp, Version};
 use tidegate_trust::assignment::{Action, Payload};
 

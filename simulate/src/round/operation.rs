@@ -159,7 +159,7 @@ impl<'a> World<'a> {
             .control
             .rollouts
             .iter()
-            .any(|r| Some(&r.goal) == release.as_ref());
+            .any(|r| Some(&r.release) == release.as_ref());
         if goal && !device.was_on_goal {
             device.arrivals += 1;
         }
@@ -210,7 +210,7 @@ impl<'a> World<'a> {
         }
         self.turned_bad.resize(self.control.rollouts.len(), (0, 0));
         for (number, rollout) in self.control.rollouts.iter().enumerate() {
-            if Some(&rollout.goal) == runs {
+            if Some(&rollout.release) == runs {
                 self.turned_bad[number].0 += 1;
             } else if !device.deployments.contains_key(&rollout.id) {
                 self.turned_bad[number].1 += 1;

@@ -61,7 +61,7 @@ impl World<'_> {
         let rollout = &self.control.rollouts[event.rollout];
         let text = format!(
             "{}: a person orders {order}: {was} -> {}",
-            rollout.goal, rollout.state
+            rollout.release, rollout.state
         );
         self.say(text);
         self.changed(event.rollout);
@@ -73,7 +73,7 @@ impl World<'_> {
     fn return_selected(&mut self, rollout: usize, selector: &Selector) {
         let (id, goal) = {
             let rollout = &self.control.rollouts[rollout];
-            (rollout.id, rollout.goal.clone())
+            (rollout.id, rollout.release.clone())
         };
         self.say(format!(
             "{goal}: a person orders a rollback of the devices with {selector}"
@@ -104,7 +104,7 @@ impl World<'_> {
         let number = u8::try_from(self.control.plan.holds.len()).unwrap_or(u8::MAX);
         self.control.plan.holds.push(Hold {
             id: HoldId::from_random([number; 16]),
-            release: Some(self.control.rollouts[rollout].goal.clone()),
+            release: Some(self.control.rollouts[rollout].release.clone()),
             selector,
             reason: "held in the scenario".into(),
             link: String::new(),

@@ -207,7 +207,7 @@ impl<'a> World<'a> {
             let said = self
                 .control
                 .tick(index, &self.devices, &self.scenario.devices, now)?;
-            let goal = self.control.rollouts[index].goal.clone();
+            let goal = self.control.rollouts[index].release.clone();
             let acted = !said.is_empty();
             for text in said {
                 self.say(format!("{goal}: {text}"));

@@ -85,7 +85,7 @@ impl PlanSnapshot {
                 let finished = |r: &RolloutPlan| r.state.is_final();
                 finished(a)
                     .cmp(&finished(b))
-                    .then_with(|| b.goal.cmp(&a.goal))
+                    .then_with(|| b.release.cmp(&a.release))
             });
         }
         Ok(Self {
@@ -182,7 +182,7 @@ fn add_artifact(
 pub(crate) fn rollout_plan(rollout: &Rollout, waves: &[WaveRow]) -> RolloutPlan {
     RolloutPlan {
         id: rollout.id,
-        goal: rollout.release.clone(),
+        release: rollout.release.clone(),
         state: rollout.state,
         generation: rollout.generation,
         salt: rollout.salt,

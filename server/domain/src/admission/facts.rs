@@ -92,7 +92,7 @@ pub struct RolloutPlan {
     /// Its id.
     pub id: RolloutId,
     /// The release that it installs.
-    pub goal: Version,
+    pub release: Version,
     /// Current state.
     pub state: RolloutState,
     /// Generation that an offer must name; a halt raises it.

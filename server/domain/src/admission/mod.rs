@@ -111,7 +111,7 @@ fn consider<T: Trace>(
     trace: &mut T,
 ) -> Result<Offer, (usize, NotNow)> {
     let id = Some(rollout.id);
-    let goal = &rollout.goal;
+    let goal = &rollout.release;
     let mut depth = 0;
     let mut check = |name: &'static str, refusal: Option<NotNow>, found: &dyn Fn() -> String| {
         depth += 1;

@@ -26,7 +26,7 @@ pub(super) fn decide_ongoing(
         // Timed out after it had begun to install: it may have switched without reporting it.
         let unheard = state == DeploymentState::TimedOut
             && deployment.took
-            && device.release == Some(&rollout.goal);
+            && device.release == Some(&rollout.release);
         let open = !state.is_final() || (back && (state == DeploymentState::Succeeded || unheard));
         if !open {
             continue;
@@ -73,7 +73,7 @@ pub(super) fn decide_ongoing(
             trace.step(Some(rollout.id), "rollback", false, standing);
             return Some(return_order(plan, rollout, deployment, device));
         }
-        let held = !switched && moment::held(plan, device, &rollout.goal).is_some();
+        let held = !switched && moment::held(plan, device, &rollout.release).is_some();
         if (rollout.state.calls_off() && !switched) || held {
             trace.step(Some(rollout.id), "called off", false, standing);
             let (rollout, deployment) = (rollout.id, deployment.id);
@@ -156,14 +156,14 @@ fn go_on(
         return not_now(refusal);
     }
     // The next leg follows from the running release: an earlier leg may be done.
-    let path = way_to(plan, device, &rollout.goal, rollout.whole_for(device));
+    let path = way_to(plan, device, &rollout.release, rollout.whole_for(device));
     let next = path.ok().and_then(|p| p.legs.into_iter().next());
     let leg = next.unwrap_or_else(|| deployment.leg.clone());
     Decision {
         verdict: Verdict::Repeat {
             rollout: rollout.id,
             deployment: deployment.id,
-            rollback_window_s: if leg == rollout.goal {
+            rollback_window_s: if leg == rollout.release {
                 rollout.rollback_window_s
             } else {
                 0

@@ -11,8 +11,8 @@ pub struct Told<'a> {
     pub state: State,
     /// The release that it runs.
     pub runs: Option<&'a Version>,
-    /// Goal of the rollout; `None` if the rollout is no longer known.
-    pub goal: Option<&'a Version>,
+    /// Release of the rollout; `None` if the rollout is no longer known.
+    pub release: Option<&'a Version>,
     /// The reason, if there is one.
     pub reason: Option<Explained>,
 }
@@ -32,7 +32,8 @@ pub struct Heard {
 /// something that is over. That is not an error, and the report is acknowledged.
 pub fn hear(was: &DeploymentFacts, told: &Told<'_>, now: Timestamp) -> Option<Heard> {
     // Healthy on a release other than the goal: one leg of the path is done, the next one follows.
-    let leg_done = told.state == State::Succeeded && told.runs.is_some() && told.runs != told.goal;
+    let leg_done =
+        told.state == State::Succeeded && told.runs.is_some() && told.runs != told.release;
     let event = if leg_done {
         DeploymentEvent::LegDone
     } else {
@@ -189,7 +190,7 @@ mod tests {
             let told = Told {
                 state: said,
                 runs,
-                goal,
+                release: goal,
                 reason: Some(Reason::HealthFailed.into()),
             };
             let heard = hear(&facts(was), &told, NOW);

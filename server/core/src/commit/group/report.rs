@@ -58,7 +58,7 @@ impl Batch<'_> {
             &Told {
                 state: report.state,
                 runs: release,
-                goal: rollout.as_ref().map(|r| &r.release),
+                release: rollout.as_ref().map(|r| &r.release),
                 reason: reason.clone(),
             },
             self.now,

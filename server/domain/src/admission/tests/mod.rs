@@ -48,7 +48,7 @@ fn release(n: u8) -> ReleasePlan {
 fn rollout(n: u8, goal: &str) -> RolloutPlan {
     RolloutPlan {
         id: RolloutId::from_random([n; 16]),
-        goal: v(goal),
+        release: v(goal),
         state: RolloutState::Running,
         generation: 3,
         salt: Ring::from_random(u64::from(n)),
