@@ -44,6 +44,9 @@ pub enum JournalError {
          that version again, or enroll this device anew in an empty state directory"
     )]
     Format(PathBuf, #[source] UnsupportedFormat),
+    /// The record has more bytes than a reader takes.
+    #[error("the record has {0} bytes, more than a journal may have")]
+    TooLarge(usize),
     /// The record cannot be serialized.
     #[error("the record cannot be written")]
     Encode(#[source] serde_json::Error),
@@ -75,8 +78,9 @@ pub struct Journal {
 
 /// Request numbers skipped when one copy is lost.
 const SKIPPED: u64 = 16;
-/// Upper bound on a journal file, in bytes; an ordinary record has a few KB.
-const MAX_BYTES: u64 = 1 << 20;
+/// Upper bound on a journal file, in bytes. An ordinary record has a few KB; one with a full outbox
+/// of the longest reasons, all of it escaped, has under 1 MiB.
+const MAX_BYTES: u64 = 4 << 20;
 
 impl Journal {
     /// Opens the journal of an enrolled device. A lost one is an error: a new one would forget the
@@ -179,6 +183,10 @@ impl Journal {
         let mut bytes = tidegate_delta::sha256(&json).to_string().into_bytes();
         bytes.push(b'\n');
         bytes.extend(json);
+        // One that is cut when it is read would count as damaged.
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(JournalError::TooLarge(bytes.len()));
+        }
         let path = self.dir.join(NAMES[usize::from(numbered.write % 2 == 1)]);
         self.fs
             .replace(&path, &bytes, Mode::Private)
@@ -279,6 +287,22 @@ mod tests {
         let bytes = fs::read(&newest).unwrap();
         fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
         assert_eq!(open(dir.path()).unwrap().record().counter, 4);
+    }
+
+    #[test]
+    fn a_record_that_no_reader_would_take_is_refused_and_the_one_before_it_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(Arc::new(Folders), dir.path(), ROOM).unwrap();
+        journal.write(record(1)).unwrap();
+        // As large as a reader takes, and one byte larger.
+        let most = usize::try_from(MAX_BYTES).unwrap() - 65;
+        journal.room = most;
+        journal.write(record(2)).unwrap();
+        assert_eq!(open(dir.path()).unwrap().record().counter, 2);
+        journal.room = most + 1;
+        let refused = journal.write(record(3)).unwrap_err();
+        assert!(matches!(refused, JournalError::TooLarge(_)), "{refused}");
+        assert_eq!(open(dir.path()).unwrap().record().counter, 2);
     }
 
     #[test]

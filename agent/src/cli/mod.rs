@@ -186,7 +186,7 @@ async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<S
     outlives_large_files();
     let together = Arc::new(Together::default());
     let mut driver = Driver::open(&state, together.clone()).map_err(|e| log::chain(&e))?;
-    together.is_watched();
+    together.note_watched();
     // The agent's own updates are secondary: a failure there must not stop the machine's.
     let own = own.and_then(|own| {
         Driver::open(&own, together)

@@ -104,7 +104,7 @@ impl Driver {
 pub fn export(state: &Path, to: &Path) -> Result<usize, CarriedError> {
     let config = Config::load(state).map_err(DriverError::from)?;
     let fs = fs::system();
-    let key = config::identity(&*fs, state).map_err(DriverError::from)?;
+    let key = config::identity(state).map_err(DriverError::from)?;
     let journal = journal::open_enrolled(fs.clone(), state).map_err(DriverError::from)?;
     let unwritten = |what: String| CarriedError::Unreadable(to.to_owned(), what);
     let reports = journal

@@ -48,7 +48,7 @@ impl Driver {
         // Without a root nothing can be trusted: say so now, not at the first order.
         let trust = TrustStore::open(fs.clone(), state)?;
         let _ = trust.load().map_err(|e| without(e.into()));
-        let key = config::identity(&*fs, state).unwrap_or_else(|error| {
+        let key = config::identity(state).unwrap_or_else(|error| {
             without(error.into());
             SecretKey::from_seed(rand::random())
         });

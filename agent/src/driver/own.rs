@@ -34,7 +34,7 @@ impl Together {
     }
 
     /// Notes that the machine's product has a driver here: a new agent has to serve it.
-    pub(crate) fn is_watched(&self) {
+    pub(crate) fn note_watched(&self) {
         self.watched.store(true, Ordering::Relaxed);
     }
 }

@@ -190,7 +190,7 @@ impl Driver {
                         self.abilities.link = link;
                     }
                     Event::Downloaded {
-                        bytes: job.bytes + fetched.total,
+                        bytes: job.bytes.saturating_add(fetched.total),
                     }
                 }
             });

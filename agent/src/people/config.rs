@@ -104,6 +104,13 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// The device's key is gone.
+    #[error(
+        "{path} is gone, and the server knows this device by it alone: bring it back from a copy, or \
+         enroll this device anew in an empty state directory",
+        path = .0.display()
+    )]
+    NoIdentity(PathBuf),
     /// Another agent holds the lock of the state directory.
     #[error("another agent uses {0}")]
     Busy(PathBuf),
@@ -159,26 +166,41 @@ impl Config {
 }
 
 /// Returns the device's key, generated on first use. It never leaves the device.
-pub fn identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
+pub fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
+    let path = state.join(IDENTITY);
+    // Never a new key in its place: the server would not know it, and nobody would see why.
+    read_key(&path)?.ok_or(ConfigError::NoIdentity(path))
+}
+
+/// Returns the device's key for enrolling it, generated if there is none yet.
+pub(crate) fn new_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
     read_or_make(fs, &state.join(IDENTITY))
 }
 
-fn read_or_make(fs: &dyn Fs, path: &Path) -> Result<SecretKey, ConfigError> {
-    let malformed = |e: tidegate_trust::KeyError| ConfigError::Malformed {
+fn malformed(path: &Path) -> impl FnOnce(tidegate_trust::KeyError) -> ConfigError + '_ {
+    move |e| ConfigError::Malformed {
         path: path.to_owned(),
         what: e.to_string(),
-    };
+    }
+}
+
+fn read_key(path: &Path) -> Result<Option<SecretKey>, ConfigError> {
     match std::fs::read_to_string(path) {
-        Ok(pem) => SecretKey::from_pem(&pem).map_err(malformed),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let key = SecretKey::from_seed(rand::random());
-            let pem = key.to_pem().map_err(malformed)?;
-            fs.replace(path, pem.as_bytes(), Mode::Private)
-                .map_err(io_at(path))?;
-            Ok(key)
-        }
+        Ok(pem) => SecretKey::from_pem(&pem).map(Some).map_err(malformed(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(io_at(path)(e)),
     }
+}
+
+fn read_or_make(fs: &dyn Fs, path: &Path) -> Result<SecretKey, ConfigError> {
+    if let Some(key) = read_key(path)? {
+        return Ok(key);
+    }
+    let key = SecretKey::from_seed(rand::random());
+    let pem = key.to_pem().map_err(malformed(path))?;
+    fs.replace(path, pem.as_bytes(), Mode::Private)
+        .map_err(io_at(path))?;
+    Ok(key)
 }
 
 /// Returns the key that will replace the identity, generated if there is none yet.
@@ -215,5 +237,21 @@ pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(ConfigError::Busy(state.to_owned())),
         Err(fs::TryLockError::Error(e)) => Err(io_at(&path)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_gone_is_an_error_and_no_new_one_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = identity(dir.path()).unwrap_err();
+        assert!(matches!(gone, ConfigError::NoIdentity(_)), "{gone}");
+        assert!(!dir.path().join(IDENTITY).exists());
+        let system = crate::fs::system();
+        let made = new_identity(&*system, dir.path()).unwrap();
+        assert_eq!(identity(dir.path()).unwrap().public(), made.public());
     }
 }

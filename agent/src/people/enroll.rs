@@ -96,7 +96,7 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
         ));
     }
     let fs = fs::system();
-    let key = config::identity(&*fs, &request.state)?;
+    let key = config::new_identity(&*fs, &request.state)?;
     let adopted = adopt(&fs, &request)?;
     // No signed time is known yet.
     let clock = TlsClock {
@@ -178,7 +178,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrollE
     if store.load().is_ok() {
         return Ok("the root of trust is intact; nothing was changed\n".into());
     }
-    let key = config::identity(&*fs, state)?;
+    let key = config::identity(state)?;
     let clock = TlsClock {
         floor: journal::open_enrolled(fs, state)?.record().time_floor,
         trusted: config.clock_trusted,

@@ -66,12 +66,11 @@ impl Machine<'_> {
 
     fn identity(&self) -> Finding {
         let path = self.state.join("identity.pem");
-        // Checked first, because `identity` makes a missing key, and the server would not know it.
         if !path.is_file() {
             let value = format!("{} is not there", path.display());
             return Finding::new("identity", value, "the device's own key", Verdict::Bad);
         }
-        if let Err(error) = config::identity(&*fs::system(), self.state) {
+        if let Err(error) = config::identity(self.state) {
             return bad("identity", &error);
         }
         #[cfg(unix)]

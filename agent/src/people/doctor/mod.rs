@@ -19,7 +19,7 @@ use crate::fs;
 use crate::fs::journal::{self, Journal};
 use crate::log;
 use crate::net::tls::TlsClock;
-use crate::people::config::{self, Config, ConfigError};
+use crate::people::config::{self, Config};
 
 /// Deadline of the whole examination.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -50,9 +50,10 @@ async fn all(state: &Path, own: bool) -> Vec<Finding> {
         "readable",
         Verdict::Good,
     )];
-    // A running agent holds the lock: then nobody else repairs anything in its folder.
+    // A running agent holds the lock: then nobody else repairs anything in its folder. A lock that
+    // cannot be asked for may be held as well.
     let lock = if own { None } else { Some(config::lock(state)) };
-    let runs = own || matches!(lock, Some(Err(ConfigError::Busy(_))));
+    let runs = own || !matches!(lock, Some(Ok(_)));
     let journal = journal::open_enrolled(fs::system(), state);
     let record = journal.as_ref().ok().map(Journal::draft);
     let floor = record.as_ref().map(|record| record.time_floor);
