@@ -12,6 +12,23 @@ use tidegate_protocol::{Problem, Sha256};
 
 use crate::error::CliError;
 
+/// Adds the parameters that are given to a path.
+pub(crate) fn with_query(
+    path: &str,
+    pairs: &[(&str, Option<String>)],
+) -> Result<String, CliError> {
+    let given = pairs
+        .iter()
+        .filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    // The address is not used: only what its query is written like.
+    let url = reqwest::Url::parse_with_params("http://server/", given)
+        .map_err(|e| CliError::failed("the address", &e))?;
+    Ok(match url.query() {
+        None | Some("") => path.to_owned(),
+        Some(query) => format!("{path}?{query}"),
+    })
+}
+
 /// TLS configuration that trusts no certificate.
 fn without_authorities() -> rustls::ClientConfig {
     rustls::ClientConfig::builder()

@@ -69,7 +69,7 @@ fn say(answer: &clap::Error) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), CliError> {
-    let context = commands::Context::new(&cli.global);
+    let context = commands::Context::new(cli.global.clone());
     match cli.command {
         Command::Serve(args) => commands::serve::serve(args).await,
         Command::Migrate(args) => commands::serve::migrate(args).await,

@@ -9,7 +9,7 @@ use crate::keys::Access;
 use crate::keys::secret::Unlock;
 use crate::output::Format;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Address of the control plane; defaults to the one saved by `tidegate login`.
     #[arg(long, global = true, env = "TIDEGATE_SERVER", value_name = "URL")]

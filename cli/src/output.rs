@@ -100,6 +100,16 @@ pub(crate) fn bytes_bar(total: u64, what: &str) -> ProgressBar {
     bar
 }
 
+/// First characters of a hash: enough to tell two apart by eye.
+pub(crate) fn start(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
+}
+
+/// Time of day of a time that the server sent.
+pub(crate) fn clock(at: &str) -> &str {
+    at.get(11..19).unwrap_or(at)
+}
+
 /// Formats a byte count for people.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()

@@ -1,6 +1,6 @@
 //! Profile that `tidegate login` saves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use etcetera::{BaseStrategy as _, choose_base_strategy};
 use serde::{Deserialize, Serialize};
@@ -16,18 +16,33 @@ pub(crate) struct Profile {
     pub(crate) ca_file: Option<PathBuf>,
 }
 
+fn unreadable(path: &Path, error: &dyn std::error::Error) -> CliError {
+    CliError::Hinted(
+        format!("the profile {} cannot be read: {error}", path.display()),
+        "log in again: tidegate login URL; or delete the file".into(),
+    )
+}
+
 fn path() -> Option<PathBuf> {
     let strategy = choose_base_strategy().ok()?;
     Some(strategy.config_dir().join("tidegate").join("profile.toml"))
 }
 
 impl Profile {
-    /// Loads the profile; empty if there is none or it cannot be read.
-    pub(crate) fn load() -> Self {
-        path()
-            .and_then(|path| std::fs::read_to_string(path).ok())
-            .and_then(|text| toml::from_str(&text).ok())
-            .unwrap_or_default()
+    /// Loads the profile; empty if there is none. One that cannot be read is an error: without it
+    /// a command would go to another server than the one that was logged in to.
+    pub(crate) fn load() -> Result<Self, CliError> {
+        let Some(path) = path() else {
+            return Ok(Self::default());
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(unreadable(&path, &error)),
+        };
+        toml::from_str(&text).map_err(|error| unreadable(&path, &error))
     }
 
     /// Saves the profile, readable by its owner only; returns the file's path.

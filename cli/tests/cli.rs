@@ -140,3 +140,32 @@ fn keys_are_not_invented_where_a_folder_holds_none() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("tidegate keys init"), "{text}");
 }
+
+#[test]
+fn a_damaged_profile_is_an_error_and_sends_nobody_to_another_server() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(".config/tidegate");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("profile.toml"), "server = \"http://plant").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["rollout", "list"])
+        .env("HOME", home.path())
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("TIDEGATE_SERVER")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("profile.toml cannot be read"), "{said}");
+    assert!(said.contains("tidegate login"), "{said}");
+}
+
+#[test]
+fn a_size_whose_bytes_cannot_be_counted_is_a_usage_error() {
+    for option in ["--max-upload", "--delta-memory"] {
+        for bad in ["0", "17592186044416"] {
+            let output = tidegate(&["serve", option, bad]);
+            assert_eq!(output.status.code(), Some(2), "{option} {bad}");
+        }
+    }
+}

@@ -330,9 +330,14 @@ pub(crate) fn note(access: &Access, text: &str) -> Result<(), CliError> {
 /// Adds a line to the transcript, which is created if needed.
 fn log(access: &Access, text: &str) -> Result<(), CliError> {
     let path = transcript(access);
-    let mut transcript = std::fs::read_to_string(&path).unwrap_or_else(|_| {
-        "# Key ceremony\n\nEach line is written when its step is done.\n\n".to_owned()
-    });
+    let mut transcript = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            "# Key ceremony\n\nEach line is written when its step is done.\n\n".to_owned()
+        }
+        // Never a new one in its place: it is the record of who did what.
+        Err(error) => return Err(CliError::Failed(format!("{}: {error}", path.display()))),
+    };
     let _ = writeln!(transcript, "- {} {text}", now());
     write_private(&path, transcript.as_bytes())
 }

@@ -9,7 +9,7 @@ use tidegate_api::{DeviceView, JoinTokenBody, JoinTokenView, LiftBody, ReasonBod
 use tidegate_trust::JoinToken;
 
 use super::Context;
-use crate::api::Api;
+use crate::api::{Api, with_query};
 use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline};
 use crate::options::{KeysDir, some_time};
@@ -110,10 +110,8 @@ pub(crate) async fn run(context: &Context, command: DeviceCommand) -> Result<(),
     let api = context.api()?;
     match command {
         DeviceCommand::List { product, region } => {
-            let mut query = Vec::new();
-            query.extend(product.map(|p| format!("product={p}")));
-            query.extend(region.map(|r| format!("region={r}")));
-            let path = format!("/api/v1/devices?{}", query.join("&"));
+            let pairs = [("product", product), ("region", region)];
+            let path = with_query("/api/v1/devices", &pairs)?;
             let list: Vec<DeviceView> = api.all(&path).await?;
             show(context.format, &list, |list| {
                 table(HEAD, list.iter().map(row).collect())
@@ -218,7 +216,7 @@ async fn check_root(api: &Api, access: &Access, token: &str) -> Result<(), CliEr
         "the server pins a different root of trust than your keys folder: devices would \
          trust somebody else's keys. The token is withheld"
             .into(),
-        "see docs/reference/how-to/recovery.md: the server may be stolen. If the folder belongs to another server, \
+        "see docs/how-to/recovery.md: the server may be stolen. If the folder belongs to another server, \
          pass an empty one with --keys"
             .into(),
     ))
@@ -243,22 +241,25 @@ async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> {
     if text.parse::<DeviceId>().is_ok() {
         return api.get(&format!("/api/v1/devices/{text}")).await;
     }
-    let mut named: Vec<DeviceView> = api
+    let named: Vec<DeviceView> = api
         .all::<DeviceView>("/api/v1/devices")
         .await?
         .into_iter()
         .filter(|d| d.name == text)
         .collect();
-    match (named.pop(), named.len()) {
-        (Some(device), 0) => Ok(device),
-        (Some(_), more) => Err(CliError::Hinted(
-            format!("{} devices have the name {text}", more + 1),
-            "use its id; ".into(),
-        )),
-        (None, _) => Err(CliError::Hinted(
+    match <[DeviceView; 1]>::try_from(named) {
+        Ok([device]) => Ok(device),
+        Err(none) if none.is_empty() => Err(CliError::Hinted(
             format!("no such device: {text}"),
             "tidegate device list shows them".into(),
         )),
+        Err(several) => {
+            let ids: Vec<&str> = several.iter().map(|d| d.id.as_str()).collect();
+            Err(CliError::Hinted(
+                format!("{} devices have the name {text}", several.len()),
+                format!("use an id: {}", ids.join(", ")),
+            ))
+        }
     }
 }
 

@@ -28,30 +28,30 @@ use crate::profile::Profile;
 
 /// Common context of commands: server, token, output format.
 pub(crate) struct Context {
-    server: String,
-    token: String,
-    ca_file: Option<PathBuf>,
+    global: Global,
     pub(crate) format: Format,
 }
 
 impl Context {
-    /// Builds the context from options, the environment and the saved profile, in this order.
-    pub(crate) fn new(global: &Global) -> Self {
-        let profile = Profile::load();
-        let server = global.server.clone().or(profile.server.clone());
-        // A saved token goes only to the server that it was saved for.
-        let same = profile.server == server;
-        let token = global.token.clone().or(profile.token.filter(|_| same));
-        Self {
-            server: server.unwrap_or_else(|| "http://127.0.0.1:8420".into()),
-            token: token.unwrap_or_default(),
-            ca_file: global.ca_file.clone().or(profile.ca_file),
-            format: global.output,
-        }
+    /// Keeps the options that all commands share.
+    pub(crate) fn new(global: Global) -> Self {
+        let format = global.output;
+        Self { global, format }
     }
 
-    /// Creates an API client.
+    /// Creates an API client from options, the environment and the saved profile, in this order.
     pub(crate) fn api(&self) -> Result<Api, CliError> {
-        Api::with_authority(&self.server, &self.token, self.ca_file.as_deref())
+        let profile = Profile::load()?;
+        let server = self.global.server.as_ref().or(profile.server.as_ref());
+        // A saved token goes only to the server that it was saved for.
+        let same = profile.server.as_ref() == server;
+        let saved = profile.token.as_ref().filter(|_| same);
+        let token = self.global.token.as_ref().or(saved);
+        let ca_file = self.global.ca_file.as_ref().or(profile.ca_file.as_ref());
+        Api::with_authority(
+            server.map_or("http://127.0.0.1:8420", String::as_str),
+            token.map_or("", String::as_str),
+            ca_file.map(PathBuf::as_path),
+        )
     }
 }

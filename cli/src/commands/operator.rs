@@ -71,9 +71,10 @@ pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(),
 
 /// Prints who the token belongs to.
 pub(crate) async fn whoami(context: &Context) -> Result<(), CliError> {
-    let who: WhoamiView = context.api()?.get("/api/v1/whoami").await?;
+    let api = context.api()?;
+    let who: WhoamiView = api.get("/api/v1/whoami").await?;
     show(context.format, &who, |w| {
-        format!("{} ({}) at {}", w.name, w.role, context.server)
+        format!("{} ({}) at {}", w.name, w.role, api.server())
     })
 }
 

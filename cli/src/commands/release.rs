@@ -12,7 +12,7 @@ use tidegate_protocol::{ProblemCode, Stage};
 use self::publish::publish;
 use super::{Context, signing};
 use crate::error::{CliError, parse};
-use crate::output::{bytes, line, show, table};
+use crate::output::{bytes, line, show, start, table};
 
 /// Runs a `release` command.
 pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<(), CliError> {
@@ -165,7 +165,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                     [
                         a.platform.clone(),
                         bytes(a.length),
-                        a.sha256[..16].to_owned(),
+                        start(&a.sha256).to_owned(),
                     ]
                 });
                 let reason = r

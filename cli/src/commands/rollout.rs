@@ -15,7 +15,7 @@ use super::Context;
 use super::rollout_show::{describe, explain};
 use super::rules::{later, policy};
 use super::watch::{self, Until};
-use crate::api::Api;
+use crate::api::{Api, with_query};
 use crate::error::CliError;
 use crate::output::{complain, show, table};
 
@@ -25,8 +25,8 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
     match command {
         RolloutCommand::Start(args) => start(context, &api, *args).await,
         RolloutCommand::List { product } => {
-            let query = product.map(|p| format!("?product={p}")).unwrap_or_default();
-            let list: Vec<RolloutView> = api.all(&format!("/api/v1/rollouts{query}")).await?;
+            let path = with_query("/api/v1/rollouts", &[("product", product)])?;
+            let list: Vec<RolloutView> = api.all(&path).await?;
             show(context.format, &list, |list| {
                 let rows = list.iter().map(|r| {
                     [

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use tidegate_server::config::Clock;
-use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
+use tidegate_server::config::{BlobSettings, Clock, DeviceSettings, JobSettings, Settings};
 use tidegate_server::tls::TlsSettings;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -86,7 +85,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) mirrors: Vec<String>,
     /// Largest artifact that may be uploaded, in MiB.
-    #[arg(long, default_value_t = 8_192, value_name = "MIB")]
+    #[arg(long, default_value_t = 8_192, value_name = "MIB", value_parser = mebibytes())]
     pub(crate) max_upload: u64,
     /// Maximum number of concurrent requests, held check-ins included; beyond it the answer is 429.
     #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
@@ -96,7 +95,7 @@ pub(crate) struct ServeArgs {
     pub(crate) wake_ramp: Duration,
     /// Maximum memory of one delta build, in MiB; larger images get no delta, and archives with
     /// larger members are compared while packed.
-    #[arg(long, default_value_t = 2_048, value_name = "MIB")]
+    #[arg(long, default_value_t = 2_048, value_name = "MIB", value_parser = mebibytes())]
     pub(crate) delta_memory: u64,
     /// Number of threads of a delta build; the other cores are left to serve devices.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -173,6 +172,11 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
         max_requests: args.max_requests,
         clock: Clock::System,
     })
+}
+
+/// Parses a number of MiB whose bytes can be counted.
+fn mebibytes() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::<u64>::new().range(1..=u64::MAX >> 20)
 }
 
 /// Checks the addresses of mirrors and strips trailing slashes.

@@ -8,7 +8,7 @@ use tidegate_protocol::plain;
 
 use crate::api::Api;
 use crate::error::CliError;
-use crate::output::{Format, fancy, line};
+use crate::output::{Format, clock, fancy, line};
 
 /// Condition on which following stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Screen {
     fn event(&self, event: &EventView) -> Result<(), CliError> {
         match (&self.bars, self.format) {
             (Some(bars), _) if event.topic == "rollout" => {
-                let _ = bars.println(format!("{} {}", &event.at[11..19], plain(&event.text)));
+                let _ = bars.println(format!("{} {}", clock(&event.at), plain(&event.text)));
                 Ok(())
             }
             (Some(_), _) => Ok(()),
@@ -162,7 +162,7 @@ impl Screen {
             }
             (None, Format::Table) => line(&format!(
                 "{} {}: {}",
-                &event.at[11..19],
+                clock(&event.at),
                 plain(&event.actor),
                 plain(&event.text)
             )),

@@ -17,7 +17,7 @@ use crate::api::Api;
 use crate::commands::Context;
 use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline, Outcome};
-use crate::output::{bytes, bytes_bar, line, show};
+use crate::output::{bytes, bytes_bar, line, show, start};
 
 /// Writer that hashes the bytes it passes on and advances the bar.
 struct Counting<W> {
@@ -114,7 +114,7 @@ pub(super) async fn publish(
             "{product} {release} for {} is published: {}, sha256 {}\n  next: tidegate release promote {product} {release} --to alpha",
             a.platform,
             bytes(a.length),
-            &a.sha256[..16],
+            start(&a.sha256),
         )
     })
 }
