@@ -62,6 +62,16 @@ macro_rules! bind {
     }};
 }
 
+/// Address of a database as people may see it: without the user and the password, and without
+/// parameters, which may hold one as well.
+fn without_password(url: &str) -> String {
+    let address = url.split(['?', '#']).next().unwrap_or_default();
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => address.to_owned(),
+    }
+}
+
 impl Db {
     /// Opens `sqlite:PATH` or `postgres://...` and brings its schema up to date.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
@@ -72,9 +82,13 @@ impl Db {
 
     async fn connect(url: &str) -> Result<Self, StoreError> {
         let engine = if let Some(path) = url.strip_prefix("sqlite:") {
-            let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))
-                .map_err(StoreError::op("open the database"))?;
-            make_private(options.get_filename())?;
+            let failed = |source| StoreError::Open {
+                what: path.to_owned(),
+                source,
+            };
+            let options =
+                SqliteConnectOptions::from_str(&format!("sqlite:{path}")).map_err(failed)?;
+            make_private(options.get_filename()).map_err(|e| failed(sqlx::Error::Io(e)))?;
             let options = options
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
@@ -82,10 +96,13 @@ impl Db {
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
             let pool = pool::sqlite(options).await;
-            Engine::Sqlite(pool.map_err(StoreError::op("open the database"))?)
+            Engine::Sqlite(pool.map_err(failed)?)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = pool::postgres(url).await;
-            Engine::Postgres(pool.map_err(StoreError::op("connect to the database"))?)
+            Engine::Postgres(pool.map_err(|source| StoreError::Open {
+                what: without_password(url),
+                source,
+            })?)
         } else {
             return Err(StoreError::Url);
         };
@@ -325,5 +342,25 @@ impl Db {
                 Err(_) => false,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_is_named_and_its_password_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nowhere/tidegate.db");
+        let url = format!("sqlite:{}", path.display());
+        let error = Db::open(&url).await.err().unwrap().to_string();
+        assert_eq!(
+            error,
+            format!("cannot open the database {}", path.display())
+        );
+        let url = "postgres://tide:s3cr%40t@127.0.0.1:5432/fleet?password=other";
+        assert_eq!(without_password(url), "postgres://127.0.0.1:5432/fleet");
+        assert_eq!(without_password("postgres:///fleet"), "postgres:///fleet");
     }
 }

@@ -32,6 +32,15 @@ pub use db::{Db, Listener, Tx};
 /// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The database cannot be opened.
+    #[error("cannot open the database {what}")]
+    Open {
+        /// File, or address without its password.
+        what: String,
+        /// The engine's error.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The engine returned an error.
     #[error("could not {operation}")]
     Database {
