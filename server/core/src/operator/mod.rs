@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate_domain::event::Event;
-use tidegate_protocol::TokenId;
+use tidegate_protocol::{ProblemCode, TokenId};
 use tidegate_store::operators::{self, OperatorToken};
 
 use crate::CoreError;
@@ -27,6 +27,9 @@ impl App {
         if name.is_empty() || name.len() > 60 {
             return Err(CoreError::invalid("a token's name has 1 to 60 characters"));
         }
+        if valid.is_some_and(|valid| valid.is_zero()) {
+            return Err(CoreError::invalid("valid_s: at least 1"));
+        }
         let now = self.now();
         let (token, secret) = fresh(name, role, now, valid);
         self.change(&by.actor, async |tx| {
@@ -42,9 +45,23 @@ impl App {
         Ok((token, secret))
     }
 
-    /// Revokes a token. Takes effect at once on this replica, on others with the event.
+    /// Revokes a token. Takes effect at once on this replica, on others with the event. The last
+    /// administrator stays: nobody could make another.
     pub async fn revoke_token(&self, by: &Operator, id: TokenId) -> Result<(), CoreError> {
+        let now = self.now();
         self.change(&by.actor, async |tx| {
+            let tokens = operators::tokens(tx).await?;
+            let administers = |token: &OperatorToken| {
+                token.role == Role::Admin && token.expires_at.is_none_or(|at| at > now)
+            };
+            if tokens.iter().any(|t| t.id == id && administers(t))
+                && !tokens.iter().any(|t| t.id != id && administers(t))
+            {
+                return Err(CoreError::refuse(
+                    ProblemCode::Conflict,
+                    "this is the last administrator's token: create another one first",
+                ));
+            }
             if !operators::revoke(tx, id).await? {
                 return Err(CoreError::not_found(format!("token {id}")));
             }
