@@ -15,6 +15,8 @@ const TIMEOUTS: Duration = Duration::from_secs(10);
 /// Interval between signatures of `snapshot` and `timestamp`: hourly, as a `timestamp` is valid for
 /// a day.
 const SIGN: Duration = Duration::from_hours(1);
+/// Interval between attempts after one has failed.
+const SIGN_AGAIN: Duration = Duration::from_mins(1);
 /// Interval between refreshes of SQLite's statistics.
 const STATISTICS: Duration = Duration::from_mins(5);
 /// Time an idempotency key is kept.
@@ -72,8 +74,9 @@ async fn run(app: Arc<App>) {
             }
             if now >= next_sign {
                 // A restart signs again, which is harmless: versions only rise.
-                next_sign = now.plus(SIGN);
-                log("re-signing the metadata", app.sign_again().await);
+                let signed = app.sign_again().await;
+                next_sign = now.plus(if signed.is_ok() { SIGN } else { SIGN_AGAIN });
+                log("re-signing the metadata", signed);
                 log("collecting deltas", app.collect_deltas().await);
             }
         }
