@@ -29,6 +29,9 @@ const MAX_BODY: usize = 2 << 20;
 /// Timeout of a request: longer than the longest held check-in.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Number of requests above the limit that are left to people.
+const RESERVE: usize = 1_000;
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -70,9 +73,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// Router of the main address.
-pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Router {
+pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Result<Router, serde_json::Error> {
     let (api, doc) = api().split_for_parts();
-    let doc: Arc<str> = doc.to_json().unwrap_or_default().into();
+    let doc: Arc<str> = doc.to_json()?.into();
     let limited = api
         .route_layer(from_fn(to_the_end))
         .merge(gate::unnamed())
@@ -95,7 +98,7 @@ pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Router {
         ));
     // No timeout here: uploads and downloads take as long as they need.
     let unlimited = device::downloads().merge(people::uploads());
-    limited
+    Ok(limited
         .merge(unlimited)
         .fallback(|| async { ApiError(CoreError::refuse(ProblemCode::NotFound, "no such path")) })
         .method_not_allowed_fallback(|| async {
@@ -109,7 +112,12 @@ pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Router {
             },
         ))
         .layer(from_fn_with_state((app.clone(), max_requests), observe))
-        .with_state(app)
+        .with_state(app))
+}
+
+/// Returns whether a path is called by people or by what watches the server, not by devices.
+fn is_for_people(path: &str) -> bool {
+    path.starts_with("/api/v1/") || path == "/healthz" || path == "/readyz"
 }
 
 /// Counts a request while it is in progress, even if its client hangs up.
@@ -170,7 +178,13 @@ async fn observe(
     let span = tracing::info_span!("request", id);
     let began = Instant::now();
     let under_way = UnderWay::begin(&app);
-    let mut response = if under_way.count > max_requests {
+    // A halt must get through a fleet that fills the server.
+    let most = if is_for_people(request.uri().path()) {
+        max_requests.saturating_add(RESERVE)
+    } else {
+        max_requests
+    };
+    let mut response = if under_way.count > most {
         let text = "too many requests in progress; try again later";
         ApiError(CoreError::refuse(ProblemCode::Overloaded, text)).into_response()
     } else {

@@ -85,7 +85,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let tasks = TaskTracker::new();
     let writing = tokio::spawn(run_writer(app.clone(), queue));
     tidegate_jobs::spawn(&app, &tasks);
-    let router = router::router(app.clone(), settings.max_requests);
+    let router = router::router(app.clone(), settings.max_requests)
+        .map_err(|e| StartError::Service(format!("the API's document: {e}")))?;
     match &settings.tls {
         None => tasks.spawn(serve(listener, router, app.stopping().clone())),
         Some(tls) => {
