@@ -13,10 +13,7 @@ use tidegate_protocol::{Problem, Sha256};
 use crate::error::CliError;
 
 /// Adds the parameters that are given to a path.
-pub(crate) fn with_query(
-    path: &str,
-    pairs: &[(&str, Option<String>)],
-) -> Result<String, CliError> {
+pub(crate) fn with_query(path: &str, pairs: &[(&str, Option<String>)]) -> Result<String, CliError> {
     let given = pairs
         .iter()
         .filter_map(|(name, value)| Some((*name, value.as_deref()?)));

@@ -231,6 +231,88 @@ async fn lists_are_read_page_by_page() {
 }
 
 #[tokio::test]
+async fn the_link_to_the_next_page_keeps_the_filters() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let token = server.join_token();
+    let dir = server.dir.path();
+    for (name, region) in [
+        ("a", "EU"),
+        ("b", "NA"),
+        ("c", "EU"),
+        ("d", "NA"),
+        ("e", "EU"),
+    ] {
+        Device::enroll(dir, name, &server.url, &token, region, None);
+    }
+    let client = reqwest::Client::new();
+    let mut next = Some("/api/v1/devices?product=app&region=EU&limit=1".to_owned());
+    let mut regions = Vec::new();
+    while let Some(path) = next {
+        let answer = client
+            .get(format!("{}{path}", server.url))
+            .bearer_auth(&server.token)
+            .send()
+            .await
+            .unwrap();
+        let link = answer.headers().get("link").map(|v| v.to_str().unwrap());
+        next = link.map(|link| link[1..link.find('>').unwrap()].to_owned());
+        let page: Value = answer.json().await.unwrap();
+        let items = page["items"].as_array().unwrap();
+        regions.extend(
+            items
+                .iter()
+                .map(|d| d["region"].as_str().unwrap().to_owned()),
+        );
+    }
+    assert_eq!(regions, ["EU"; 3]);
+    for filter in ["product=No%20Name", "region=%3Cx%3E", "state=done"] {
+        let path = format!(
+            "/api/v1/rollouts/rol_{}/deployments?{filter}",
+            "0".repeat(32)
+        );
+        let path = if filter.starts_with("state") {
+            path
+        } else {
+            format!("/api/v1/devices?{filter}")
+        };
+        let (status, problem) = server.call("GET", &path, None, &server.token).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (400, &json!("invalid_request")),
+            "{filter}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_last_administrator_stays() {
+    let server = Server::start().await;
+    let tokens = server.get("/api/v1/tokens").await;
+    let first = tokens[0]["id"].as_str().unwrap().to_owned();
+    let revoke = async |id: &str, token: &str| {
+        let path = format!("/api/v1/tokens/{id}");
+        server.call("DELETE", &path, None, token).await
+    };
+    let (status, problem) = revoke(&first, &server.token).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("conflict")));
+    // One that runs out at once would not help.
+    let body = json!({ "name": "x", "role": "admin", "valid_s": 0 });
+    let refused = server.call("POST", "/api/v1/tokens", Some(body), &server.token);
+    assert_eq!(refused.await.0, 400);
+    let second = server
+        .post(
+            "/api/v1/tokens",
+            json!({ "name": "second", "role": "admin" }),
+        )
+        .await;
+    assert_eq!(revoke(&first, &server.token).await.0, 204);
+    let second = second["secret"].as_str().unwrap();
+    let (_, tokens) = server.call("GET", "/api/v1/tokens", None, second).await;
+    assert_eq!(tokens.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn blobs_are_served_in_ranges_and_refused_under_a_wrong_name() {
     let server = Server::start().await;
     let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_be_bytes).collect();

@@ -32,7 +32,10 @@ impl Offline {
         if offline.repository().root().is_none() {
             if let Some(root) = server.root_sha256 {
                 return Err(CliError::Hinted(
-                    format!("the server already trusts a root (sha256 {})", crate::output::start(&root)),
+                    format!(
+                        "the server already trusts a root (sha256 {})",
+                        crate::output::start(&root)
+                    ),
                     "use the folder of its keys with --keys; a new root would strand its devices"
                         .into(),
                 ));

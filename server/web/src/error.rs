@@ -24,7 +24,10 @@ impl IntoResponse for ApiError {
         let problem = self.0.problem();
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let body = serde_json::to_vec(&problem).unwrap_or_else(|error| {
+            tracing::error!(%error, "a problem document could not be written");
+            br#"{"title":"internal server error","code":"internal"}"#.to_vec()
+        });
         let mut response = (
             status,
             [(header::CONTENT_TYPE, "application/problem+json")],

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -78,6 +80,16 @@ impl FromRequestParts<Arc<App>> for Session {
     }
 }
 
+/// Refusal of a body that is too large, or was cut off.
+pub fn unread(error: &BytesRejection) -> ApiError {
+    let code = if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        ProblemCode::TooLarge
+    } else {
+        ProblemCode::InvalidRequest
+    };
+    CoreError::refuse(code, error.body_text()).into()
+}
+
 /// A JSON body.
 pub struct Body<T>(pub T);
 
@@ -85,12 +97,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        use axum::extract::rejection::{BytesRejection, JsonRejection};
+        use axum::extract::rejection::JsonRejection;
         match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
-            Err(JsonRejection::BytesRejection(BytesRejection::FailedToBufferBody(error))) => {
-                Err(CoreError::refuse(ProblemCode::TooLarge, error.body_text()).into())
-            }
+            Err(JsonRejection::BytesRejection(error)) => Err(unread(&error)),
             Err(error) => Err(CoreError::invalid(error.body_text()).into()),
         }
     }

@@ -7,6 +7,6 @@ mod page;
 pub use error::{ApiError, ApiResult};
 pub use extract::{
     Administrator, Body, Params, Reader, Releaser, Responder, Segments, Session, needed_reason,
-    parse, parse_opt,
+    parse, parse_opt, unread,
 };
-pub use page::{PageParams, respond};
+pub use page::PageParams;

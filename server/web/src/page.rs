@@ -6,9 +6,11 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tidegate_api::{Page, cursor};
 use tidegate_core::CoreError;
+use tidegate_protocol::{DeploymentState, ProductName, Region, Timestamp};
 use utoipa::IntoParams;
 
-use crate::ApiError;
+use crate::extract::parse;
+use crate::{ApiError, ApiResult};
 
 /// Maximum number of items in a page.
 const MAX: u32 = 200;
@@ -59,24 +61,72 @@ impl PageParams {
         tidegate_api::position(cursor)
             .ok_or_else(|| CoreError::invalid("cursor: not valid; start without a cursor").into())
     }
+
+    /// Position of the cursor in a list by time, newest first: items before this time, or at it
+    /// with a smaller id.
+    pub fn before(&self) -> Result<(Timestamp, String), ApiError> {
+        match self.position()?.split_once('/') {
+            Some((at, id)) => Ok((Timestamp::from_micros(parse(at)?), id.to_owned())),
+            None => Ok((Timestamp::from_micros(i64::MAX), String::new())),
+        }
+    }
+
+    /// Product of the items; empty for all.
+    pub fn product(&self) -> Result<&str, ApiError> {
+        word::<ProductName>(self.product.as_deref())
+    }
+
+    /// Region of the items; empty for all.
+    pub fn region(&self) -> Result<&str, ApiError> {
+        word::<Region>(self.region.as_deref())
+    }
+
+    /// State of the items; empty for all.
+    pub fn state(&self) -> Result<&str, ApiError> {
+        word::<DeploymentState>(self.state.as_deref())
+    }
+
+    /// Builds the response for a page, from its items with their positions. A full page may be
+    /// followed by another one, of the same filters.
+    pub fn respond<T: Serialize>(
+        &self,
+        path: &str,
+        items: Vec<(String, T)>,
+    ) -> ApiResult<Response> {
+        let limit = self.limit()?;
+        let full = i64::try_from(items.len()).is_ok_and(|count| count >= limit);
+        let last = items.last().filter(|_| full);
+        let next_cursor = last.map(|(position, _)| cursor(position));
+        let mut headers = HeaderMap::new();
+        if let Some(cursor) = &next_cursor {
+            let mut next = format!("{path}?cursor={cursor}&limit={limit}");
+            // Words of closed alphabets, as their parsers have checked: nothing to escape.
+            for (name, value) in [
+                ("product", self.product()?),
+                ("region", self.region()?),
+                ("state", self.state()?),
+            ] {
+                if !value.is_empty() {
+                    next.push_str(&format!("&{name}={value}"));
+                }
+            }
+            if let Ok(link) = HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")) {
+                headers.insert(header::LINK, link);
+            }
+        }
+        let items = items.into_iter().map(|(_, item)| item).collect();
+        Ok((headers, Json(Page { items, next_cursor })).into_response())
+    }
 }
 
-/// Builds the response for a page. A full page may be followed by another one.
-pub fn respond<T: Serialize>(
-    path: &str,
-    items: Vec<T>,
-    limit: i64,
-    position: impl Fn(&T) -> String,
-) -> Response {
-    let full = i64::try_from(items.len()).is_ok_and(|count| count >= limit);
-    let next_cursor = items.last().filter(|_| full).map(|i| cursor(&position(i)));
-    let mut headers = HeaderMap::new();
-    if let Some(cursor) = &next_cursor
-        && let Ok(link) = HeaderValue::from_str(&format!(
-            "<{path}?cursor={cursor}&limit={limit}>; rel=\"next\""
-        ))
-    {
-        headers.insert(header::LINK, link);
+/// Checks a word that may be absent or empty.
+fn word<T>(text: Option<&str>) -> Result<&str, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let text = text.unwrap_or_default();
+    if !text.is_empty() {
+        parse::<T>(text)?;
     }
-    (headers, Json(Page { items, next_cursor })).into_response()
+    Ok(text)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_domain::admission::{Candidate, ProductPlan, not_concerned, way_to};
+use tidegate_domain::admission::{Candidate, DeviceFacts, ProductPlan, not_concerned, way_to};
 use tidegate_domain::hold;
 use tidegate_domain::ring::Place;
 use tidegate_protocol::{Platform, ProductName, Reason, Region, Version};
@@ -81,13 +81,7 @@ impl App {
         for entry in self.fleet.devices() {
             let state = entry.lock();
             let facts = state.facts();
-            let candidate = Candidate {
-                active: facts.active,
-                platform: facts.platform,
-                channel: facts.channel,
-                release: facts.release,
-                quarantined: facts.quarantine.contains(goal),
-            };
+            let candidate = candidate(&facts, goal);
             if state.device.product == *product
                 && not_concerned(product_plan, goal, candidate).is_none()
             {
@@ -95,6 +89,17 @@ impl App {
             }
         }
         counts
+    }
+}
+
+/// Facts of a device that decide whether a release applies to it.
+fn candidate<'a>(facts: &DeviceFacts<'a>, release: &Version) -> Candidate<'a> {
+    Candidate {
+        active: facts.active,
+        platform: facts.platform,
+        channel: facts.channel,
+        release: facts.release,
+        quarantined: facts.quarantine.contains(release),
     }
 }
 
@@ -120,13 +125,7 @@ impl Counting<'_> {
             return;
         }
         let goal = &self.rollout.release;
-        let candidate = Candidate {
-            active: facts.active,
-            platform: facts.platform,
-            channel: facts.channel,
-            release: facts.release,
-            quarantined: facts.quarantine.contains(goal),
-        };
+        let candidate = candidate(&facts, goal);
         let blocked = not_concerned(self.product, goal, candidate)
             .or_else(|| hold::find(&self.product.holds, goal, selectable).map(|_| Reason::Held));
         if let Some(reason) = blocked {

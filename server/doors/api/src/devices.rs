@@ -15,7 +15,7 @@ use tidegate_core::device::NewJoinToken;
 use tidegate_protocol::DeviceId;
 use tidegate_web::{
     Administrator, ApiResult, Body, PageParams, Params, Reader, Releaser, Responder, Segments,
-    needed_reason, parse, parse_opt, respond,
+    needed_reason, parse, parse_opt,
 };
 
 use crate::views::View;
@@ -29,17 +29,16 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    let limit = page.limit()?;
-    let after = page.position()?;
-    let (product, region) = (
-        page.product.unwrap_or_default(),
-        page.region.unwrap_or_default(),
-    );
-    let mut items = Vec::new();
-    for id in app.device_ids(&after, &product, &region, limit).await? {
-        items.push(DeviceView::view(app.device_standing(id).await?));
+    let (after, limit) = (page.position()?, page.limit()?);
+    let ids = app
+        .device_ids(&after, page.product()?, page.region()?, limit)
+        .await?;
+    let mut items = Vec::with_capacity(ids.len());
+    for id in ids {
+        let standing = app.device_standing(id).await?;
+        items.push((id.to_string(), DeviceView::view(standing)));
     }
-    Ok(respond("/api/v1/devices", items, limit, |d| d.id.clone()))
+    page.respond("/api/v1/devices", items)
 }
 
 /// Returns one device.
@@ -79,11 +78,15 @@ pub(crate) async fn events(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    let (device, limit): (DeviceId, i64) = (parse(&id)?, page.limit()?);
-    let rows = app.device_events(device, page.number()?, limit).await?;
-    let items: Vec<EventView> = rows.into_iter().map(EventView::view).collect();
-    let path = format!("/api/v1/devices/{device}/events");
-    Ok(respond(&path, items, limit, |e| e.seq.to_string()))
+    let device: DeviceId = parse(&id)?;
+    let rows = app
+        .device_events(device, page.number()?, page.limit()?)
+        .await?;
+    let items = rows
+        .into_iter()
+        .map(|row| (row.seq.to_string(), EventView::view(row)))
+        .collect();
+    page.respond(&format!("/api/v1/devices/{device}/events"), items)
 }
 
 /// Revokes a device, effective with its next request.

@@ -14,10 +14,9 @@ use tidegate_core::incident::ReturnOf;
 use tidegate_core::incident::holds::NewHold;
 use tidegate_core::memory::access::Operator;
 use tidegate_core::{App, CoreError};
-use tidegate_protocol::Timestamp;
 use tidegate_web::{
     ApiResult, Body, PageParams, Params, Reader, Releaser, Responder, Segments, needed_reason,
-    parse, parse_opt, respond,
+    parse, parse_opt,
 };
 
 use crate::views::{View, hold_view};
@@ -46,27 +45,16 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    let limit = page.limit()?;
-    let position = page.position()?;
-    let (before, id) = match position.split_once('/') {
-        Some((at, id)) => (Timestamp::from_micros(parse(at)?), id.to_owned()),
-        None => (Timestamp::from_micros(i64::MAX), String::new()),
-    };
-    let rows = app.incidents((before, &id), limit).await?;
-    let positions: std::collections::BTreeMap<String, String> = rows
-        .iter()
-        .map(|i| {
-            let id = i.id.to_string();
-            (id.clone(), format!("{}/{id}", i.opened_at.as_micros()))
+    let (before, id) = page.before()?;
+    let rows = app.incidents((before, &id), page.limit()?).await?;
+    let items = rows
+        .into_iter()
+        .map(|row| {
+            let position = format!("{}/{}", row.opened_at.as_micros(), row.id);
+            (position, IncidentSummary::view(row))
         })
         .collect();
-    let items = rows.into_iter().map(IncidentSummary::view).collect();
-    Ok(respond(
-        "/api/v1/incidents",
-        items,
-        limit,
-        |i: &IncidentSummary| positions.get(&i.id).cloned().unwrap_or_default(),
-    ))
+    page.respond("/api/v1/incidents", items)
 }
 
 /// Returns an incident: the blast-radius sheet and the progress of the rollback.
@@ -111,17 +99,14 @@ pub(crate) async fn list_holds(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    let limit = page.limit()?;
-    let after = page.position()?;
-    let product = page.product.unwrap_or_default();
-    let rows = app.holds(&after, &product, limit).await?;
+    let rows = app
+        .holds(&page.position()?, page.product()?, page.limit()?)
+        .await?;
     let items = rows
         .into_iter()
-        .map(|row| hold_view(row, None, false))
+        .map(|row| (row.hold.id.to_string(), hold_view(row, None, false)))
         .collect();
-    Ok(respond("/api/v1/holds", items, limit, |h: &HoldView| {
-        h.id.clone()
-    }))
+    page.respond("/api/v1/holds", items)
 }
 
 /// Holds a release back from devices, while the rollout continues for the rest.

@@ -1,6 +1,5 @@
 //! Rollouts.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -16,10 +15,10 @@ use tidegate_core::memory::access::Operator;
 use tidegate_core::rows::ChangeKind;
 use tidegate_core::{App, CoreError};
 use tidegate_domain::rollout::RolloutEvent;
-use tidegate_protocol::{DeploymentState, RolloutId, Timestamp};
+use tidegate_protocol::RolloutId;
 use tidegate_web::{
     ApiResult, Body, PageParams, Params, Reader, Releaser, Responder, Segments, needed_reason,
-    parse, parse_opt, respond,
+    parse,
 };
 
 use super::revision::{if_match, view};
@@ -35,34 +34,19 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    let limit = page.limit()?;
-    let position = page.position()?;
-    let (before, id) = match position.split_once('/') {
-        Some((at, id)) => (Timestamp::from_micros(parse(at)?), id.to_owned()),
-        None => (Timestamp::from_micros(i64::MAX), String::new()),
-    };
-    let product = page.product.unwrap_or_default();
-    let standings = app.rollouts((before, &id), &product, limit).await?;
-    let positions: BTreeMap<String, String> = standings
-        .iter()
-        .map(|s| {
-            let id = s.rollout.id.to_string();
-            (
-                id.clone(),
-                format!("{}/{id}", s.rollout.created_at.as_micros()),
-            )
-        })
-        .collect();
+    let (before, id) = page.before()?;
+    let standings = app
+        .rollouts((before, &id), page.product()?, page.limit()?)
+        .await?;
     let items = standings
         .into_iter()
-        .map(|standing| rollout_view(standing, false))
+        .map(|standing| {
+            let rollout = &standing.rollout;
+            let position = format!("{}/{}", rollout.created_at.as_micros(), rollout.id);
+            (position, rollout_view(standing, false))
+        })
         .collect();
-    Ok(respond(
-        "/api/v1/rollouts",
-        items,
-        limit,
-        |v: &RolloutView| positions.get(&v.id).cloned().unwrap_or_default(),
-    ))
+    page.respond("/api/v1/rollouts", items)
 }
 
 /// Creates a draft rollout, or previews it (`dry_run`). With an `Idempotency-Key`, repeating the
@@ -278,13 +262,15 @@ pub(crate) async fn deployments(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
-    let (after, state) = (page.position()?, page.state.unwrap_or_default());
-    let _: Option<DeploymentState> = parse_opt(Some(&state))?;
-    let rows = app.deployments(rollout, &after, &state, limit).await?;
-    let items: Vec<DeploymentView> = rows.into_iter().map(DeploymentView::view).collect();
-    let path = format!("/api/v1/rollouts/{rollout}/deployments");
-    Ok(respond(&path, items, limit, |d| d.id.clone()))
+    let rollout: RolloutId = parse(&id)?;
+    let rows = app
+        .deployments(rollout, &page.position()?, page.state()?, page.limit()?)
+        .await?;
+    let items = rows
+        .into_iter()
+        .map(|row| (row.facts.id.to_string(), DeploymentView::view(row)))
+        .collect();
+    page.respond(&format!("/api/v1/rollouts/{rollout}/deployments"), items)
 }
 
 /// Lists the events of a rollout, oldest first; the cursor of the last page continues from there.
@@ -297,9 +283,13 @@ pub(crate) async fn events(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    let (rollout, limit): (RolloutId, i64) = (parse(&id)?, page.limit()?);
-    let rows = app.rollout_events(rollout, page.number()?, limit).await?;
-    let items: Vec<EventView> = rows.into_iter().map(EventView::view).collect();
-    let path = format!("/api/v1/rollouts/{rollout}/events");
-    Ok(respond(&path, items, limit, |e| e.seq.to_string()))
+    let rollout: RolloutId = parse(&id)?;
+    let rows = app
+        .rollout_events(rollout, page.number()?, page.limit()?)
+        .await?;
+    let items = rows
+        .into_iter()
+        .map(|row| (row.seq.to_string(), EventView::view(row)))
+        .collect();
+    page.respond(&format!("/api/v1/rollouts/{rollout}/events"), items)
 }

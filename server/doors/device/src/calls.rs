@@ -11,11 +11,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tidegate_core::{App, CoreError};
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, Enroll, KeyChange, NONCE_HEADER, ProblemCode, ReportBatch,
-    ReportsAccepted, SessionRequest,
+    CheckIn, CheckInAnswer, Enroll, KeyChange, NONCE_HEADER, ReportBatch, ReportsAccepted,
+    SessionRequest,
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
-use tidegate_web::{ApiError, ApiResult, Body, Session};
+use tidegate_web::{ApiError, ApiResult, Body, Session, unread};
 
 /// Verifies a signed request and parses its body. A refusal carries a fresh nonce.
 async fn signed<T, F>(
@@ -71,11 +71,6 @@ where
     response
 }
 
-/// Response to a body that is too large or was cut off.
-fn unread(error: &BytesRejection) -> Response {
-    ApiError(CoreError::refuse(ProblemCode::TooLarge, error.body_text())).into_response()
-}
-
 /// Enrolls a device. The request is signed (RFC 9421) by the key that it announces, with a nonce
 /// from the `tidegate-nonce` header of the 401 that an unsigned request gets.
 #[utoipa::path(post, path = "/device/v1/enroll", tag = "device", request_body = Object,
@@ -89,7 +84,7 @@ pub(crate) async fn enroll(
 ) -> Response {
     let body = match body {
         Ok(body) => body,
-        Err(error) => return unread(&error),
+        Err(error) => return unread(&error).into_response(),
     };
     signed(
         &app,
@@ -113,7 +108,7 @@ pub(crate) async fn session(
 ) -> Response {
     let body = match body {
         Ok(body) => body,
-        Err(error) => return unread(&error),
+        Err(error) => return unread(&error).into_response(),
     };
     signed(
         &app,
@@ -138,7 +133,7 @@ pub(crate) async fn change_key(
 ) -> Response {
     let body = match body {
         Ok(body) => body,
-        Err(error) => return unread(&error),
+        Err(error) => return unread(&error).into_response(),
     };
     signed(
         &app,
