@@ -286,6 +286,34 @@ async fn the_link_to_the_next_page_keeps_the_filters() {
 }
 
 #[tokio::test]
+async fn edits_at_the_same_time_all_count() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let waves = json!([{ "name": "all" }]);
+    let body = json!({ "product": "app", "release": "1.0.0", "waves": waves });
+    let draft = server.post("/api/v1/rollouts", body).await;
+    let path = format!("/api/v1/rollouts/{}", draft["id"].as_str().unwrap());
+    let edits = [
+        ("max_in_flight", json!(7)),
+        ("per_minute", json!(11)),
+        ("soak_s", json!(13)),
+        ("min_sample", json!(17)),
+        ("metered", json!("never")),
+    ];
+    let sent = edits.iter().map(|(name, value)| {
+        let edit = json!({ *name: value });
+        server.call("PATCH", &path, Some(edit), &server.token)
+    });
+    for (status, answer) in futures::future::join_all(sent).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+    let policy = &server.get(&path).await["policy"];
+    for (name, value) in edits {
+        assert_eq!(policy[name], value, "{policy}");
+    }
+}
+
+#[tokio::test]
 async fn the_last_administrator_stays() {
     let server = Server::start().await;
     let tokens = server.get("/api/v1/tokens").await;

@@ -123,7 +123,7 @@ pub(crate) async fn start(
         let ordered = app.schedule_rollout(&by, id, at, body.dry_run).await?;
         return Ok(view(RolloutView::view(ordered)));
     }
-    widen(&app, &by, id, ChangeKind::Start, None, &headers, &body).await
+    widen(&app, &by, id, ChangeKind::Start, &headers, &body).await
 }
 
 /// Explains the state of a rollout: what it waits for, which devices it does not apply to, what
@@ -177,16 +177,7 @@ pub(crate) async fn resume(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     needed_reason(&body.reason)?;
-    widen(
-        &app,
-        &by,
-        parse(&id)?,
-        ChangeKind::Resume,
-        None,
-        &headers,
-        &body,
-    )
-    .await
+    widen(&app, &by, parse(&id)?, ChangeKind::Resume, &headers, &body).await
 }
 
 /// Halts a rollout at once; devices that have not switched are called off. Never asks for a

@@ -12,7 +12,6 @@ use tidegate_core::App;
 use tidegate_core::memory::access::Operator;
 use tidegate_core::rollout::approvals::Wish;
 use tidegate_core::rows::ChangeKind;
-use tidegate_domain::rollout::policy::Policy;
 use tidegate_protocol::RolloutId;
 use tidegate_web::{ApiResult, Body, Reader, Releaser, Segments, parse};
 
@@ -38,13 +37,12 @@ pub(super) async fn widen(
     by: &Operator,
     id: RolloutId,
     kind: ChangeKind,
-    policy: Option<Policy>,
     headers: &HeaderMap,
     body: &OrderBody,
 ) -> ApiResult<Response> {
     let wish = Wish {
         kind,
-        policy,
+        edit: None,
         reason: body.reason.trim().to_owned(),
         revision: if_match(headers)?,
         dry_run: body.dry_run,
@@ -64,16 +62,7 @@ pub(crate) async fn advance(
     headers: HeaderMap,
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
-    widen(
-        &app,
-        &by,
-        parse(&id)?,
-        ChangeKind::Advance,
-        None,
-        &headers,
-        &body,
-    )
-    .await
+    widen(&app, &by, parse(&id)?, ChangeKind::Advance, &headers, &body).await
 }
 
 /// Changes the rules of a rollout; rules left out stay as they are. A widening edit may need
@@ -88,23 +77,15 @@ pub(crate) async fn edit(
     headers: HeaderMap,
     Body(body): Body<EditBody>,
 ) -> ApiResult<Response> {
-    let id: RolloutId = parse(&id)?;
-    let order = OrderBody {
-        reason: body.reason.clone(),
+    let wish = Wish {
+        kind: ChangeKind::Edit,
+        reason: body.reason.trim().to_owned(),
+        revision: if_match(&headers)?,
         dry_run: body.dry_run,
-        at: None,
+        edit: Some(body),
     };
-    let policy = app.edited_policy(id, body).await?;
-    widen(
-        &app,
-        &by,
-        id,
-        ChangeKind::Edit,
-        Some(policy),
-        &headers,
-        &order,
-    )
-    .await
+    let ordered = app.widen(&by, parse(&id)?, wish).await?;
+    Ok(view(RolloutView::view(ordered)))
 }
 
 /// Approves a change that waits for approvals. Nobody may approve their own, whatever their role.

@@ -44,14 +44,23 @@ pub struct Waiting {
 pub struct Wish {
     /// Kind of change.
     pub kind: ChangeKind,
-    /// The new rules, for an edit.
-    pub policy: Option<Policy>,
+    /// The rules to change, for an edit. They are applied to those that the transaction reads, so
+    /// that two edits at once both count.
+    pub edit: Option<EditBody>,
     /// The reason.
     pub reason: String,
     /// Revision that the caller saw; `None` if it does not matter to them.
     pub revision: Option<i64>,
     /// Only preview the result.
     pub dry_run: bool,
+}
+
+impl Wish {
+    /// Rules that an edit leads to; `None` for other kinds.
+    fn policy(&self, rollout: &Rollout) -> Result<Option<Policy>, CoreError> {
+        let edit = self.edit.clone();
+        Ok(edit.map(|e| e.edited(&rollout.policy)).transpose()?)
+    }
 }
 
 /// Content of a plan: people approve its hash.
@@ -128,12 +137,6 @@ impl App {
         Ok(Some(waiting(change, plan, &authors, given_by, needed)))
     }
 
-    /// Rules that an edit of a rollout leads to.
-    pub async fn edited_policy(&self, id: RolloutId, edit: EditBody) -> Result<Policy, CoreError> {
-        let (rollout, _) = read(&mut self.db.read().await?, id).await?;
-        Ok(edit.edited(&rollout.policy)?)
-    }
-
     /// Requests a change that widens a rollout: applied at once if nobody needs to approve.
     pub async fn widen(
         &self,
@@ -153,7 +156,10 @@ impl App {
         let (rollout, waves) = read(&mut tx, id).await?;
         same_revision(&rollout, wish.revision)?;
         check(&rollout, &waves, wish.kind)?;
-        let needed = self.needed_for(&mut tx, &rollout, &wish).await?;
+        let after = wish.policy(&rollout)?;
+        let needed = self
+            .needed_for(&mut tx, &rollout, wish.kind, after.as_ref())
+            .await?;
         let event = match wish.kind {
             ChangeKind::Start if needed > 0 => RolloutEvent::AskApproval,
             ChangeKind::Start => RolloutEvent::Start,
@@ -162,7 +168,7 @@ impl App {
         };
         let would = Rollout {
             state: rollout.state.apply(event)?,
-            policy: wish.policy.unwrap_or_else(|| rollout.policy.clone()),
+            policy: after.unwrap_or_else(|| rollout.policy.clone()),
             ..rollout
         };
         let mut standing = self.standing(&mut tx, would, waves).await?;
@@ -180,13 +186,14 @@ impl App {
         &self,
         tx: &mut Tx,
         rollout: &Rollout,
-        wish: &Wish,
+        kind: ChangeKind,
+        after: Option<&Policy>,
     ) -> Result<u32, CoreError> {
         let started = !matches!(
             rollout.state,
             RolloutState::Draft | RolloutState::AwaitingApproval | RolloutState::Scheduled
         );
-        let widening = match (wish.kind, &wish.policy) {
+        let widening = match (kind, after) {
             // A rollout that has not started has its plan approved with its start.
             (ChangeKind::Edit, Some(after)) => started && rollout.policy.is_widened_by(after),
             (ChangeKind::Edit, None) => false,
@@ -214,12 +221,15 @@ impl App {
             let standing = self.standing(tx, rollout, waves).await?;
             return Ok(Some(Done::Leave(Ordered::done(standing))));
         }
-        let needed = self.needed_for(tx, &rollout, wish).await?;
+        let policy = wish.policy(&rollout)?;
+        let needed = self
+            .needed_for(tx, &rollout, wish.kind, policy.as_ref())
+            .await?;
         if needed == 0 {
             let carried = Carried {
                 by,
                 kind: wish.kind,
-                policy: wish.policy.as_ref(),
+                policy: policy.as_ref(),
                 author: &by.name,
                 reason: &wish.reason,
                 change: None,
@@ -227,13 +237,12 @@ impl App {
             return self.carry_out(tx, id, &carried).await;
         }
         let now = self.now();
-        let after = wish.policy.as_ref().unwrap_or(&rollout.policy);
+        let after = policy.as_ref().unwrap_or(&rollout.policy);
         let change = Change {
             id: ChangeId::from_random(random::bytes()),
             rollout: id,
             kind: wish.kind,
-            body: wish
-                .policy
+            body: policy
                 .as_ref()
                 .map_or(Ok(String::new()), policy::to_column)?,
             plan: plan_hash(&rollout, &waves, wish.kind, after)?,
