@@ -1,4 +1,4 @@
-//! Errors of the services.
+//! Errors of the use cases.
 
 use tidegate_domain::lifecycle::LifecycleRefusal;
 use tidegate_domain::rollout::RolloutRefusal;
@@ -8,7 +8,7 @@ use tidegate_trust::TrustError;
 
 use crate::blob::BlobError;
 
-/// Reason a service refused or failed.
+/// Reason a use case refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
     /// A refusal with a stable code and a text for the caller.

@@ -22,16 +22,16 @@ mod open;
 mod queue;
 mod random;
 
-/// Random bytes for names of requests and temporary files.
-pub use random::bytes as random_bytes;
-
 pub use app::App;
 pub use commit::group::run as run_writer;
 pub use error::CoreError;
 pub use follow::Notices;
 pub use open::{Opened, migrate, open};
 pub use queue::Queue;
+/// Random bytes for names of requests and temporary files.
+pub use random::bytes as random_bytes;
 pub use settings::Settings;
+
 /// Rows that use cases return as they are stored.
 pub mod rows {
     pub use tidegate_store::artifacts::{Artifact, Payload};

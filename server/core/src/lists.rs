@@ -1,15 +1,13 @@
 //! Lookups: stored rows, page by page.
 
 use tidegate_protocol::{DeviceId, ProductName, RolloutId, Timestamp, Version};
-use tidegate_store::artifacts;
-use tidegate_store::artifacts::Artifact;
+use tidegate_store::artifacts::{self, Artifact};
 use tidegate_store::deployments::{self, Deployment};
-use tidegate_store::devices;
 use tidegate_store::holds::{self, HoldRow};
 use tidegate_store::incidents::{self, Incident};
 use tidegate_store::operators::{self, OperatorToken};
 use tidegate_store::products::{self, ProductSettings, Release};
-use tidegate_store::rollouts;
+use tidegate_store::{devices, rollouts};
 
 use crate::CoreError;
 use crate::app::App;

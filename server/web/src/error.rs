@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use tidegate_core::CoreError;
 use tidegate_protocol::{ProblemCode, error_chain};
 
-/// Refusal or failure of a service, to be sent as a response.
+/// Refusal or failure of a use case, to be sent as a response.
 #[derive(Debug)]
 pub struct ApiError(pub CoreError);
 

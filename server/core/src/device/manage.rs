@@ -5,8 +5,7 @@ use std::sync::Arc;
 use tidegate_domain::admission::Step;
 use tidegate_domain::event::{Actor, Event};
 use tidegate_protocol::{DeviceId, Explained, Version};
-use tidegate_store::quarantine;
-use tidegate_store::{StoreError, Tx, devices};
+use tidegate_store::{StoreError, Tx, devices, quarantine};
 
 use crate::CoreError;
 use crate::app::App;

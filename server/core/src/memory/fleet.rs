@@ -10,8 +10,7 @@ use arc_swap::ArcSwap;
 use tidegate_domain::rollout::{Outcome, Progress};
 use tidegate_protocol::{DeviceId, RolloutId, Timestamp};
 use tidegate_store::devices::{self, Device};
-use tidegate_store::quarantine;
-use tidegate_store::{Db, StoreError, aggregates, deployments, events};
+use tidegate_store::{Db, StoreError, aggregates, deployments, events, quarantine};
 use tokio::sync::watch;
 
 use crate::memory::device::{DeviceEntry, DeviceState, merge_heartbeat, new_state, watched_as};

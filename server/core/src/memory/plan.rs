@@ -9,12 +9,10 @@ use tidegate_domain::admission::{
 use tidegate_domain::rollout::Progress;
 use tidegate_domain::version_gate::GatePolicy;
 use tidegate_protocol::{Channel, ProductName, RolloutId, Sha256, Version};
-use tidegate_store::artifacts;
-use tidegate_store::artifacts::{Artifact, Payload};
+use tidegate_store::artifacts::{self, Artifact, Payload};
 use tidegate_store::products::{self, ProductSettings, Release};
 use tidegate_store::rollouts::{self, Rollout};
-use tidegate_store::waves;
-use tidegate_store::waves::WaveRow;
+use tidegate_store::waves::{self, WaveRow};
 use tidegate_store::{StoreError, Tx, aggregates, holds};
 use tidegate_trust::{ImagePath, RoleName};
 

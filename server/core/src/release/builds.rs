@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_delta::Manifest;
 use tidegate_domain::event::{Actor, Event};
 use tidegate_protocol::{Encoding, Image, JobId, Sha256};
-use tidegate_store::artifacts;
-use tidegate_store::artifacts::{Artifact, Payload};
+use tidegate_store::artifacts::{self, Artifact, Payload};
 use tidegate_store::{jobs, to_json};
 
 use crate::app::App;

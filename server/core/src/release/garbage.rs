@@ -6,8 +6,7 @@ use tidegate_delta::{Limits, Manifest};
 use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::transport::is_of_use;
 use tidegate_protocol::{Sha256, Stage};
-use tidegate_store::artifacts;
-use tidegate_store::artifacts::Payload;
+use tidegate_store::artifacts::{self, Payload};
 use tidegate_store::products;
 
 use crate::CoreError;

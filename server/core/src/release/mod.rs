@@ -15,8 +15,7 @@ pub use payloads::{PayloadStanding, PayloadState};
 use tidegate_domain::event::Event;
 use tidegate_domain::lifecycle::ReleaseStanding;
 use tidegate_protocol::{Channel, Platform, ProblemCode, ProductName, Sha256, Stage, Version};
-use tidegate_store::artifacts;
-use tidegate_store::artifacts::Artifact;
+use tidegate_store::artifacts::{self, Artifact};
 use tidegate_store::products::{self, Release};
 use tidegate_trust::{ImagePath, RoleName};
 

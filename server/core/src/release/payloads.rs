@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_protocol::{Encoding, Platform, ProductName, Sha256, Version};
-use tidegate_store::artifacts;
-use tidegate_store::{jobs, products};
+use tidegate_store::{artifacts, jobs, products};
 
 use super::builds::{BUILD, BuildRequest};
 use crate::CoreError;

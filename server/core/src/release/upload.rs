@@ -4,8 +4,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use tidegate_protocol::{Image, Sha256};
-use tidegate_store::artifacts;
-use tidegate_store::artifacts::Payload;
+use tidegate_store::artifacts::{self, Payload};
 
 use crate::CoreError;
 use crate::app::App;

@@ -10,8 +10,7 @@ use tidegate_domain::rollout::{
 use tidegate_protocol::{Explained, ProductName, Reason, RolloutId};
 use tidegate_store::aggregates;
 use tidegate_store::rollouts::{self, Rollout};
-use tidegate_store::waves;
-use tidegate_store::waves::WaveRow;
+use tidegate_store::waves::{self, WaveRow};
 
 use crate::CoreError;
 use crate::app::App;

@@ -16,8 +16,7 @@ use tidegate_domain::rollout::{Forecast, RolloutState, RolloutView, forecast, pl
 use tidegate_protocol::{Explained, ProblemCode, RolloutId, Timestamp};
 use tidegate_store::Tx;
 use tidegate_store::rollouts::{self, Rollout};
-use tidegate_store::waves;
-use tidegate_store::waves::WaveRow;
+use tidegate_store::waves::{self, WaveRow};
 
 use crate::CoreError;
 use crate::app::App;

@@ -5,8 +5,7 @@ use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveProgress, WaveSta
 use tidegate_protocol::{ChangeId, Explained, Reason, RolloutId};
 use tidegate_store::Tx;
 use tidegate_store::rollouts::{self, Rollout};
-use tidegate_store::waves;
-use tidegate_store::waves::WaveRow;
+use tidegate_store::waves::{self, WaveRow};
 
 use crate::CoreError;
 use crate::app::App;

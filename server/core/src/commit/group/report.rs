@@ -5,8 +5,7 @@ use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::rollout::Outcome;
 use tidegate_protocol::{DeviceId, Explained, Report};
 use tidegate_store::deployments::{self, Deployment};
-use tidegate_store::quarantine;
-use tidegate_store::{StoreError, devices, rollouts, to_json};
+use tidegate_store::{StoreError, devices, quarantine, rollouts, to_json};
 
 use crate::commit::group::Batch;
 use crate::queue::Written;

@@ -13,9 +13,8 @@ use tidegate_trust::assignment::Action;
 
 use crate::CoreError;
 use crate::app::App;
-use crate::device::assign;
 use crate::device::checkin::act::{Giver, Next};
-use crate::device::revoked;
+use crate::device::{assign, revoked};
 use crate::memory::access::Operator;
 use crate::memory::device::DeviceEntry;
 use crate::memory::permits::Permits;
