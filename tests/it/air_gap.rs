@@ -83,6 +83,45 @@ async fn a_bundle_is_applied_without_a_server_and_its_result_is_carried_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_back_that_is_carried_is_obeyed_within_the_rollback_window() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let device = Device::enroll(dir, "press", &server.url, &token, "NA", installed);
+    let window = json!({ "rollback_window_s": 600 });
+    let id = server.roll_out("1.1.0", &["NA"], window).await;
+    let carry = async |name: &str| {
+        let folder = dir.join(name).display().to_string();
+        eventually("a bundle is made", async || {
+            let words = ["bundle", "create", &id, "--out", &folder];
+            (server.cli_raw(&words).0 == 0).then_some(())
+        })
+        .await;
+        folder
+    };
+    let import = || {
+        let reports = device.state.join("reports.json").display().to_string();
+        server.cli(&["bundle", "import", &reports]);
+    };
+    let there = carry("there").await;
+    let (ok, said) = agent(&device, &["apply", &there, "--no-wait"]);
+    assert!(ok && said.contains("running 1.1.0"), "{said}");
+    import();
+    // The same bundle again, as after a power cut: nothing to do but to wait.
+    let (ok, said) = agent(&device, &["apply", &there, "--no-wait"]);
+    assert!(ok && said.contains("running 1.1.0"), "{said}");
+    server.cli(&["rollback", &id, "--reason", "too loud"]);
+    let back = carry("back").await;
+    let (ok, said) = agent(&device, &["apply", &back]);
+    assert!(ok && said.contains("running 1.0.0"), "{said}");
+    assert_eq!(device.installed().as_deref(), Some("1.0.0"));
+    import();
+    server.rollout_is(&id, "rolled_back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_on_the_way_is_refused_and_leaves_the_machine_as_it_is() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);

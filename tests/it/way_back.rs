@@ -127,6 +127,25 @@ async fn the_way_back_needs_no_settings_no_key_and_no_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_key_is_gone_says_so_and_speaks_with_nobody() {
+    let server = Server::start().await;
+    let (mut device, _) = in_window(&server, &server.url).await;
+    device.kill();
+    std::fs::remove_file(device.state.join("identity.pem")).unwrap();
+    device.run();
+    eventually("it has tried several times", async || {
+        let tries = device.log().matches("asking the server failed").count();
+        (tries >= 3).then_some(())
+    })
+    .await;
+    let log = device.log();
+    assert!(log.contains("identity.pem is gone"), "{log}");
+    // With a made-up key the server would say that it knows no such device.
+    assert!(!log.contains("401"), "{log}");
+    assert!(!device.state.join("identity.pem").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_whose_previous_version_nobody_has_any_more_stays_and_says_so() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", false)]);

@@ -75,6 +75,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Ask { state, ask }) => finish(status::told(&state, ask)),
         Ok(Command::NewKey { state }) => finish(
             Config::load(&state)
+                // The present key signs the change: without it there is nothing to change.
+                .and_then(|_| config::identity(&state))
                 .and_then(|_| config::next_identity(&*fs::system(), &state))
                 .map_err(|e| log::chain(&e))
                 .map(|key| {
@@ -122,7 +124,7 @@ async fn apply(
     match (said, told) {
         (Ok(said), Ok(told)) => Ok(said + &told),
         (Ok(said), Err(error)) => Err(format!("{}; {error}", said.trim())),
-        (Err(error), Ok(told)) => Err(format!("{error}\n{}", told.trim())),
+        (Err(error), Ok(told)) => Err(format!("{error}; {}", told.trim())),
         (Err(error), Err(_)) => Err(error),
     }
 }
@@ -155,9 +157,14 @@ fn diagnose(state: &std::path::Path, json: bool) -> ExitCode {
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
     let text = tidegate_protocol::plain_lines(text);
-    // A closed pipe (`| head`) is not an error.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::Ok
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // A closed pipe (`| head`) is not an error.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            log::line(&log::chain(&error));
+            ExitCode::Failed
+        }
+        _ => ExitCode::Ok,
+    }
 }
 
 fn finish(result: Result<String, String>) -> ExitCode {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate_machine::fsm::Phase;
 use tidegate_protocol::{Bundle, CarriedReports, DeploymentState};
-use tidegate_trust::sign_report;
+use tidegate_trust::{TrustError, sign_report};
 
 use super::{Driver, DriverError, RoundError};
 use crate::fs::{self, journal};
@@ -69,14 +69,25 @@ impl Driver {
         let agenda = self.core.start().map_err(DriverError::from)?;
         self.work_off(agenda).await?;
         let before = self.journal().record().report_seq;
-        match &self.journal().record().phase {
-            Phase::Idle => match self.take_assignment(&order, None).await {
-                Ok(()) => {}
-                Err(RoundError::Fatal(error)) => return Err(error.into()),
-                Err(error) => return Err(CarriedError::Refused(log::chain(&error))),
-            },
-            Phase::Probation { .. } => {}
-            other => return Err(CarriedError::Busy(super::describe(other))),
+        let phase = &self.journal().record().phase;
+        let probation = matches!(phase, Phase::Probation { .. });
+        if !probation && *phase != Phase::Idle {
+            return Err(CarriedError::Busy(super::describe(phase)));
+        }
+        match self.take_assignment(&order, None).await {
+            // In its window a device takes one order only: back.
+            Ok(())
+                if probation
+                    && matches!(self.journal().record().phase, Phase::Probation { .. }) =>
+            {
+                let phase = &self.journal().record().phase;
+                return Err(CarriedError::Busy(super::describe(phase)));
+            }
+            // This very bundle, which a power cut interrupted: its window is still open.
+            Err(RoundError::Trust(TrustError::WrongCounter { .. })) if probation => {}
+            Ok(()) => {}
+            Err(RoundError::Fatal(error)) => return Err(error.into()),
+            Err(error) => return Err(CarriedError::Refused(log::chain(&error))),
         }
         while waits && matches!(self.journal().record().phase, Phase::Probation { .. }) {
             tokio::time::sleep(LOOK).await;
@@ -93,7 +104,14 @@ impl Driver {
         let said = format!("{state}{why}; running {runs}\n");
         match state {
             DeploymentState::Succeeded | DeploymentState::Probation => Ok(said),
-            DeploymentState::RolledBack if last.is_some_and(|r| r.reason.is_none()) => Ok(said),
+            // Back because it was ordered, and not because the version was bad.
+            DeploymentState::RolledBack
+                if last.is_some_and(|r| {
+                    r.reason.as_ref().is_none_or(|why| !why.code.is_failure())
+                }) =>
+            {
+                Ok(said)
+            }
             _ => Err(CarriedError::Refused(said.trim().to_owned())),
         }
     }

@@ -63,6 +63,10 @@ impl Driver {
 
     /// Switches to the next address of the control plane, with a new connection and session.
     fn next_endpoint(&mut self) {
+        // Without settings or a key there is nothing to say to any address.
+        if self.client.is_unfit() {
+            return;
+        }
         let endpoints: Vec<&str> = self.config.endpoints().collect();
         let next = (self.cut_off.endpoint + 1) % endpoints.len().max(1);
         let clock = TlsClock {

@@ -62,7 +62,9 @@ impl Driver {
                 Phase::Trial { .. } | Phase::Probation { .. } | Phase::Returning { .. },
             ) => {
                 let why = log::chain(&error);
-                log::line(&format!("{why}; a rollback is still possible"));
+                log::line(&format!(
+                    "{why}; a rollback is still possible. Mend it and start the agent again"
+                ));
                 Some(Client::unfit(why))
             }
             (Some(error), _) => return Err(error),

@@ -71,6 +71,11 @@ impl Client {
         }
     }
 
+    /// Returns whether every request fails, since the settings are broken.
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.unfit.is_some()
+    }
+
     /// Returns a client for a server; `ca_file` replaces the public certificate authorities.
     pub fn new(
         server: &str,
