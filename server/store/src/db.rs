@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
 
 use super::migrations::{Dialect, migrator};
-use super::private::make_private;
 use super::row::{Row, Value};
-use super::{StoreError, pool};
+use super::{StoreError, pool, private};
 
 /// The database: SQLite in a file, or PostgreSQL.
 #[derive(Clone)]
@@ -62,14 +62,19 @@ macro_rules! bind {
     }};
 }
 
-/// Address of a database as people may see it: without the user and the password, and without
-/// parameters, which may hold one as well.
+/// Address of a database as people may see it: host, port and name. Of an address that cannot be
+/// parsed nothing is shown, as nobody knows which part of it is the password.
 fn without_password(url: &str) -> String {
-    let address = url.split(['?', '#']).next().unwrap_or_default();
-    match (address.split_once("://"), address.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        _ => address.to_owned(),
-    }
+    let Ok(options) = url.parse::<PgConnectOptions>() else {
+        return "postgres://... (the address cannot be parsed; escape what is special in a password)"
+            .into();
+    };
+    let database = options.get_database().unwrap_or_default();
+    format!(
+        "postgres://{}:{}/{database}",
+        options.get_host(),
+        options.get_port()
+    )
 }
 
 impl Db {
@@ -88,7 +93,8 @@ impl Db {
             };
             let options =
                 SqliteConnectOptions::from_str(&format!("sqlite:{path}")).map_err(failed)?;
-            make_private(options.get_filename()).map_err(|e| failed(sqlx::Error::Io(e)))?;
+            private::create(options.get_filename()).map_err(|e| failed(sqlx::Error::Io(e)))?;
+            let file = options.get_filename().to_owned();
             let options = options
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
@@ -96,7 +102,10 @@ impl Db {
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
             let pool = pool::sqlite(options).await;
-            Engine::Sqlite(pool.map_err(failed)?)
+            let pool = pool.map_err(failed)?;
+            // Only now is it known to be a database.
+            private::restrict(&file).map_err(|e| failed(sqlx::Error::Io(e)))?;
+            Engine::Sqlite(pool)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = pool::postgres(url).await;
             Engine::Postgres(pool.map_err(|source| StoreError::Open {
@@ -345,7 +354,7 @@ impl Db {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
@@ -359,8 +368,30 @@ mod tests {
             error,
             format!("cannot open the database {}", path.display())
         );
+        let shown = without_password;
         let url = "postgres://tide:s3cr%40t@127.0.0.1:5432/fleet?password=other";
-        assert_eq!(without_password(url), "postgres://127.0.0.1:5432/fleet");
-        assert_eq!(without_password("postgres:///fleet"), "postgres:///fleet");
+        assert_eq!(shown(url), "postgres://127.0.0.1:5432/fleet");
+        let slip = shown("postgres://joe:s3c/r#et@h:5432/db");
+        assert!(!slip.contains("joe") && !slip.contains("s3c"), "{slip}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_database_keeps_its_mode_and_its_bytes() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report.txt");
+        std::fs::write(&path, "of somebody else ".repeat(400)).unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+        mode(0o644).unwrap();
+        let url = format!("sqlite:{}", path.display());
+        assert!(Db::open(&url).await.is_err());
+        let after = std::fs::metadata(&path).unwrap();
+        assert_eq!(
+            (after.permissions().mode() & 0o777, after.len()),
+            (0o644, 6_800)
+        );
+        let error = Db::open("sqlite:/dev/null").await.err().unwrap();
+        let said = tidegate_protocol::error_chain(&error);
+        assert!(said.contains("not a regular file"), "{said}");
     }
 }

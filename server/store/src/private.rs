@@ -1,19 +1,40 @@
-//! Access rights of SQLite's files.
+//! Access rights of SQLite's files: they hold the private online keys.
 
+use std::io;
 use std::path::Path;
 
-/// Restricts SQLite's files to their owner: they hold the private online keys. The journal and the
-/// shared memory file get the mode of the database file.
-pub(super) fn make_private(path: &Path) -> std::io::Result<()> {
+/// Creates the database file, readable by its owner only, if it is not there. SQLite gives its
+/// journal and its shared memory the mode of this file.
+pub(super) fn create(path: &Path) -> io::Result<()> {
+    if path.as_os_str() == ":memory:" {
+        return Ok(());
+    }
+    match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(false);
     #[cfg(unix)]
     {
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    options.open(path).map(drop)
+}
+
+/// Restricts the files of an opened database to their owner.
+pub(super) fn restrict(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
         if path.as_os_str() == ":memory:" {
             return Ok(());
         }
-        let mut options = std::fs::File::options();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        options.open(path)?;
         for suffix in ["", "-wal", "-shm"] {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
