@@ -73,6 +73,9 @@ impl App {
                 "valid_s: must be 60 to 31536000 (one minute to one year)",
             ));
         }
+        if new.uses == 0 {
+            return Err(CoreError::invalid("uses: at least 1"));
+        }
         for (key, value) in &new.labels {
             format!("{key}={value}")
                 .parse::<Label>()

@@ -3,12 +3,25 @@
 use std::time::Duration;
 
 use tidegate_domain::event::Event;
-use tidegate_protocol::{ProblemCode, TokenId};
+use tidegate_protocol::{ProblemCode, Timestamp, TokenId};
 use tidegate_store::operators::{self, OperatorToken};
 
 use crate::CoreError;
 use crate::app::App;
 use crate::memory::access::{Operator, Role, fresh};
+
+/// Returns whether nobody could make a token any more, now or later, once this one is revoked. One
+/// that expires is no help for long.
+fn is_last_administrator(tokens: &[OperatorToken], id: TokenId, now: Timestamp) -> bool {
+    let admins = tokens.iter().filter(|t| t.role == Role::Admin);
+    let (mine, others): (Vec<_>, Vec<_>) = admins.partition(|t| t.id == id);
+    let lasts = |list: &[&OperatorToken]| list.iter().any(|t| t.expires_at.is_none());
+    let valid = |list: &[&OperatorToken]| {
+        list.iter()
+            .any(|t| t.expires_at.is_none_or(|expiry| expiry > now))
+    };
+    (lasts(&mine) && !lasts(&others)) || (valid(&mine) && !valid(&others))
+}
 
 impl App {
     /// Returns the operator of a bearer token, from memory.
@@ -51,15 +64,10 @@ impl App {
         let now = self.now();
         self.change(&by.actor, async |tx| {
             let tokens = operators::tokens(tx).await?;
-            let administers = |token: &OperatorToken| {
-                token.role == Role::Admin && token.expires_at.is_none_or(|at| at > now)
-            };
-            if tokens.iter().any(|t| t.id == id && administers(t))
-                && !tokens.iter().any(|t| t.id != id && administers(t))
-            {
+            if is_last_administrator(&tokens, id, now) {
                 return Err(CoreError::refuse(
                     ProblemCode::Conflict,
-                    "this is the last administrator's token: create another one first",
+                    "no administrator's token that does not expire would be left: create one first",
                 ));
             }
             if !operators::revoke(tx, id).await? {
@@ -68,5 +76,29 @@ impl App {
             Ok(((), vec![Event::TokenRevoked { token: id }]))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_administrator_who_lasts_stays_whoever_else_is_there_for_a_while() {
+        let now = Timestamp::from_secs(1_000);
+        let token = |role, valid| fresh("x", role, now, valid).0;
+        let day = Some(Duration::from_hours(24));
+        let (first, second) = (token(Role::Admin, None), token(Role::Admin, None));
+        let (guest, reader) = (token(Role::Admin, day), token(Role::Viewer, None));
+        let last = |tokens: &[&OperatorToken], of: &OperatorToken| {
+            let tokens: Vec<OperatorToken> = tokens.iter().map(|t| (*t).clone()).collect();
+            is_last_administrator(&tokens, of.id, now)
+        };
+        assert!(last(&[&first, &reader], &first));
+        assert!(last(&[&first, &guest], &first));
+        assert!(!last(&[&first, &guest], &guest));
+        assert!(!last(&[&first, &second, &guest], &first));
+        assert!(last(&[&guest, &reader], &guest));
+        assert!(!last(&[&first, &reader], &reader));
     }
 }
