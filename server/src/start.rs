@@ -22,10 +22,8 @@ pub enum StartError {
     #[error("{0}")]
     Service(String),
     /// The address cannot be bound.
-    #[error(
-        "cannot listen on {0}: {1}; is another server running there? choose another with --listen"
-    )]
-    Listen(SocketAddr, std::io::Error),
+    #[error("cannot listen on {0}: {1}; is another server running there? choose another with {2}")]
+    Listen(SocketAddr, std::io::Error, &'static str),
     /// TLS cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -62,19 +60,19 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     // installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     descriptors::raise();
-    create_private(&settings.data)
-        .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
     // Before anything is made: where the address is taken, the first start leaves nothing behind,
     // and the next one prints the first token.
-    let listener = listen(settings.listen).await?;
+    let listener = listen(settings.listen, "--listen").await?;
     let metrics_listener = match settings.metrics_listen {
-        Some(address) => Some(listen(address).await?),
+        Some(address) => Some(listen(address, "--metrics-listen").await?),
         None => None,
     };
     let address = listener
         .local_addr()
-        .map_err(|e| StartError::Listen(settings.listen, e))?;
+        .map_err(|e| StartError::Listen(settings.listen, e, "--listen"))?;
     let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+    create_private(&settings.data)
+        .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
     let token_file = settings.data.join("admin.token");
     let keep = |secret: &str| write_secret(&token_file, secret);
     let Opened {
@@ -131,10 +129,10 @@ impl Running {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
-        .map_err(|e| StartError::Listen(address, e))
+        .map_err(|e| StartError::Listen(address, e, option))
 }
 
 async fn serve<L>(listener: L, router: axum::Router, stopping: CancellationToken)
