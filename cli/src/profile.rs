@@ -16,10 +16,10 @@ pub(crate) struct Profile {
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-fn unreadable(path: &Path, error: &dyn std::error::Error) -> CliError {
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> CliError {
     CliError::Hinted(
         format!("the profile {} cannot be read: {error}", path.display()),
-        "log in again: tidegate login URL; or delete the file".into(),
+        "log in again: tidegate login URL --token-file FILE; or delete the file".into(),
     )
 }
 
@@ -42,7 +42,16 @@ impl Profile {
             }
             Err(error) => return Err(unreadable(&path, &error)),
         };
-        toml::from_str(&text).map_err(|error| unreadable(&path, &error))
+        // Not the error itself: it quotes the line, and the token may be on it.
+        let profile: Self = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(1, |before| before.lines().count().max(1));
+            unreadable(&path, &format!("line {line}: {}", error.message()))
+        })?;
+        if profile.server.is_none() {
+            return Err(unreadable(&path, &"it names no server"));
+        }
+        Ok(profile)
     }
 
     /// Saves the profile, readable by its owner only; returns the file's path.

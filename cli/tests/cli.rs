@@ -142,22 +142,38 @@ fn keys_are_not_invented_where_a_folder_holds_none() {
 }
 
 #[test]
-fn a_damaged_profile_is_an_error_and_sends_nobody_to_another_server() {
+fn a_damaged_profile_is_an_error_and_neither_leads_elsewhere_nor_is_quoted() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join(".config/tidegate");
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("profile.toml"), "server = \"http://plant").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["rollout", "list"])
-        .env("HOME", home.path())
-        .env_remove("XDG_CONFIG_HOME")
-        .env_remove("TIDEGATE_SERVER")
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("profile.toml cannot be read"), "{said}");
-    assert!(said.contains("tidegate login"), "{said}");
+    for damaged in [
+        "server = \"http://plant\"\ntoken = \"tgo_secret",
+        "token = \"tgo_secret\"\n",
+        "",
+    ] {
+        std::fs::write(folder.join("profile.toml"), damaged).unwrap();
+        let run = |more: &[&str]| {
+            Command::new(env!("CARGO_BIN_EXE_tidegate"))
+                .args(["rollout", "list"])
+                .args(more)
+                .env("HOME", home.path())
+                .env_remove("XDG_CONFIG_HOME")
+                .env_remove("TIDEGATE_SERVER")
+                .env_remove("TIDEGATE_TOKEN")
+                .output()
+                .unwrap()
+        };
+        let output = run(&[]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("profile.toml cannot be read"), "{said}");
+        assert!(said.contains("tidegate login"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+        // Nothing listens there: it is asked all the same.
+        let output = run(&["--server", "http://127.0.0.1:1", "--token", "tgo_x"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("127.0.0.1:1"), "{said}");
+    }
 }
 
 #[test]

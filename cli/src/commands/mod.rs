@@ -41,7 +41,12 @@ impl Context {
 
     /// Creates an API client from options, the environment and the saved profile, in this order.
     pub(crate) fn api(&self) -> Result<Api, CliError> {
-        let profile = Profile::load()?;
+        // Who names both needs no profile, and in an incident no damaged one may stand in the way.
+        let named = self.global.server.is_some() && self.global.token.is_some();
+        let profile = match Profile::load() {
+            Err(_) if named => Profile::default(),
+            loaded => loaded?,
+        };
         let server = self.global.server.as_ref().or(profile.server.as_ref());
         // A saved token goes only to the server that it was saved for.
         let same = profile.server.as_ref() == server;
