@@ -266,22 +266,21 @@ async fn the_link_to_the_next_page_keeps_the_filters() {
         );
     }
     assert_eq!(regions, ["EU"; 3]);
-    for filter in ["product=No%20Name", "region=%3Cx%3E", "state=done"] {
-        let path = format!(
-            "/api/v1/rollouts/rol_{}/deployments?{filter}",
-            "0".repeat(32)
-        );
-        let path = if filter.starts_with("state") {
-            path
-        } else {
-            format!("/api/v1/devices?{filter}")
-        };
+    let nobody = "0".repeat(32);
+    for path in [
+        "devices?product=No%20Name".to_owned(),
+        "devices?region=%3Cx%3E".into(),
+        format!("rollouts/rol_{nobody}/deployments?state=done"),
+        // Filters that these lists do not have would be ignored.
+        "rollouts?state=running".into(),
+        "devices?state=offered".into(),
+        "incidents?product=app".into(),
+        format!("devices/dev_{nobody}/events?region=EU"),
+    ] {
+        let path = format!("/api/v1/{path}");
         let (status, problem) = server.call("GET", &path, None, &server.token).await;
-        assert_eq!(
-            (status, &problem["code"]),
-            (400, &json!("invalid_request")),
-            "{filter}"
-        );
+        let code = &problem["code"];
+        assert_eq!((status, code), (400, &json!("invalid_request")), "{path}");
     }
 }
 

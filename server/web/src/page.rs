@@ -33,6 +33,21 @@ pub struct PageParams {
 }
 
 impl PageParams {
+    /// Refuses filters that a list does not have, and values that are no words of theirs.
+    pub fn filters(&self, has: &[&str]) -> Result<(), ApiError> {
+        for (name, value) in [
+            ("product", self.product()?),
+            ("region", self.region()?),
+            ("state", self.state()?),
+        ] {
+            if !value.is_empty() && !has.contains(&name) {
+                let text = format!("this list cannot be filtered by {name}");
+                return Err(CoreError::invalid(text).into());
+            }
+        }
+        Ok(())
+    }
+
     /// Number of items asked for.
     pub fn limit(&self) -> Result<i64, ApiError> {
         match self.limit {

@@ -29,6 +29,7 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
+    page.filters(&["product", "region"])?;
     let (after, limit) = (page.position()?, page.limit()?);
     let ids = app
         .device_ids(&after, page.product()?, page.region()?, limit)
@@ -78,6 +79,7 @@ pub(crate) async fn events(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
+    page.filters(&[])?;
     let device: DeviceId = parse(&id)?;
     let rows = app
         .device_events(device, page.number()?, page.limit()?)
@@ -194,7 +196,7 @@ pub(crate) async fn create_join_token(
         region: parse_opt(body.region.as_deref())?,
         channel: parse_opt(body.channel.as_deref())?,
         labels: body.labels,
-        uses: body.uses.unwrap_or(1).max(1),
+        uses: body.uses.unwrap_or(1),
         valid: Duration::from_secs(valid),
     };
     let token = app.create_join_token(&by, new).await?;

@@ -45,6 +45,7 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
+    page.filters(&[])?;
     let (before, id) = page.before()?;
     let rows = app.incidents((before, &id), page.limit()?).await?;
     let items = rows
@@ -99,6 +100,7 @@ pub(crate) async fn list_holds(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
+    page.filters(&["product"])?;
     let rows = app
         .holds(&page.position()?, page.product()?, page.limit()?)
         .await?;

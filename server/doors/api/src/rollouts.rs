@@ -34,6 +34,7 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
+    page.filters(&["product"])?;
     let (before, id) = page.before()?;
     let standings = app
         .rollouts((before, &id), page.product()?, page.limit()?)
@@ -253,6 +254,7 @@ pub(crate) async fn deployments(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
+    page.filters(&["state"])?;
     let rollout: RolloutId = parse(&id)?;
     let rows = app
         .deployments(rollout, &page.position()?, page.state()?, page.limit()?)
@@ -274,6 +276,7 @@ pub(crate) async fn events(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
+    page.filters(&[])?;
     let rollout: RolloutId = parse(&id)?;
     let rows = app
         .rollout_events(rollout, page.number()?, page.limit()?)
