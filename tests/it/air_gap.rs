@@ -122,6 +122,40 @@ async fn an_order_back_that_is_carried_is_obeyed_within_the_rollback_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_comes_too_early_can_be_applied_when_the_window_is_over() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true), ("1.2.0", true)]);
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let device = Device::enroll(dir, "press", &server.url, &token, "NA", installed);
+    let window = json!({ "rollback_window_s": 8 });
+    let id = server.roll_out("1.1.0", &["NA"], window).await;
+    let first = dir.join("first").display().to_string();
+    eventually("a bundle is made", async || {
+        let words = ["bundle", "create", &id, "--out", &first];
+        (server.cli_raw(&words).0 == 0).then_some(())
+    })
+    .await;
+    // Made before the device has reported, and carried together with the first one.
+    server.cli(&["rollout", "cancel", &id, "--reason", "the next one is out"]);
+    let (_, second) = bundle(&server, "1.2.0", "second").await;
+    let second = second.display().to_string();
+    let (ok, said) = agent(&device, &["apply", &first, "--no-wait"]);
+    assert!(ok && said.contains("running 1.1.0"), "{said}");
+    let (ok, said) = agent(&device, &["apply", &second]);
+    assert!(
+        !ok && said.contains("in the middle of another update"),
+        "{said}"
+    );
+    // To the end of the window, with the bundle that it belongs to.
+    let (ok, said) = agent(&device, &["apply", &first]);
+    assert!(ok && said.contains("running 1.1.0"), "{said}");
+    let (ok, said) = agent(&device, &["apply", &second]);
+    assert!(ok && said.contains("running 1.2.0"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_on_the_way_is_refused_and_leaves_the_machine_as_it_is() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
 use tidegate_machine::fsm::Phase;
 use tidegate_protocol::{Bundle, CarriedReports, DeploymentState};
 use tidegate_trust::{TrustError, sign_report};
@@ -74,20 +75,19 @@ impl Driver {
         if !probation && *phase != Phase::Idle {
             return Err(CarriedError::Busy(super::describe(phase)));
         }
-        match self.take_assignment(&order, None).await {
-            // In its window a device takes one order only: back.
-            Ok(())
-                if probation
-                    && matches!(self.journal().record().phase, Phase::Probation { .. }) =>
-            {
-                let phase = &self.journal().record().phase;
-                return Err(CarriedError::Busy(super::describe(phase)));
+        // In its window a device takes one order only: back. Another one is left untaken, so that
+        // its number is not used up and it can be applied afterwards.
+        let takes = !probation || is_back(&order);
+        if takes {
+            match self.take_assignment(&order, None).await {
+                // This very bundle, which a power cut interrupted: its window is still open.
+                Err(RoundError::Trust(TrustError::WrongCounter { .. })) if probation => {}
+                Ok(()) => {}
+                Err(RoundError::Fatal(error)) => return Err(error.into()),
+                Err(error) => return Err(CarriedError::Refused(log::chain(&error))),
             }
-            // This very bundle, which a power cut interrupted: its window is still open.
-            Err(RoundError::Trust(TrustError::WrongCounter { .. })) if probation => {}
-            Ok(()) => {}
-            Err(RoundError::Fatal(error)) => return Err(error.into()),
-            Err(error) => return Err(CarriedError::Refused(log::chain(&error))),
+        } else if number(&order) > Some(self.journal().record().counter) {
+            return Err(CarriedError::Busy(super::describe(phase)));
         }
         while waits && matches!(self.journal().record().phase, Phase::Probation { .. }) {
             tokio::time::sleep(LOOK).await;
@@ -115,6 +115,22 @@ impl Driver {
             _ => Err(CarriedError::Refused(said.trim().to_owned())),
         }
     }
+}
+
+/// Returns whether an order says that it is one back. Read before it is verified: it decides only
+/// whether the order is tried now.
+fn is_back(order: &str) -> bool {
+    said(order, "/signed/x-assignment/action").is_some_and(|action| action == "rollback")
+}
+
+/// Number that an order says it has.
+fn number(order: &str) -> Option<u64> {
+    said(order, "/signed/version")?.as_u64()
+}
+
+fn said(order: &str, pointer: &str) -> Option<Value> {
+    let order: Value = serde_json::from_str(order).ok()?;
+    order.pointer(pointer).cloned()
 }
 
 /// Writes the device's signed reports to a file, to be carried back, and returns their number.
