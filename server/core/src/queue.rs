@@ -31,7 +31,7 @@ pub(crate) enum Write {
 pub(crate) enum Written {
     /// The offer is committed.
     Offered(DeploymentId),
-    /// The rollout may expose no more devices for now.
+    /// The rollout may expose no more devices until its next grant.
     NoPermit,
     /// Another write came first, or the rollout has changed: decide again.
     Outdated,
