@@ -77,8 +77,8 @@ impl Driver {
         }
         // In its window a device takes one order only: back. Another one is left untaken, so that
         // its number is not used up and it can be applied afterwards.
-        let takes = !probation || is_back(&order);
-        if takes {
+        let (back, number) = peek(&order);
+        if back || !probation {
             match self.take_assignment(&order, None).await {
                 // This very bundle, which a power cut interrupted: its window is still open.
                 Err(RoundError::Trust(TrustError::WrongCounter { .. })) if probation => {}
@@ -86,7 +86,7 @@ impl Driver {
                 Err(RoundError::Fatal(error)) => return Err(error.into()),
                 Err(error) => return Err(CarriedError::Refused(log::chain(&error))),
             }
-        } else if number(&order) > Some(self.journal().record().counter) {
+        } else if number > self.journal().record().counter {
             return Err(CarriedError::Busy(super::describe(phase)));
         }
         while waits && matches!(self.journal().record().phase, Phase::Probation { .. }) {
@@ -117,20 +117,13 @@ impl Driver {
     }
 }
 
-/// Returns whether an order says that it is one back. Read before it is verified: it decides only
-/// whether the order is tried now.
-fn is_back(order: &str) -> bool {
-    said(order, "/signed/x-assignment/action").is_some_and(|action| action == "rollback")
-}
-
-/// Number that an order says it has.
-fn number(order: &str) -> Option<u64> {
-    said(order, "/signed/version")?.as_u64()
-}
-
-fn said(order: &str, pointer: &str) -> Option<Value> {
-    let order: Value = serde_json::from_str(order).ok()?;
-    order.pointer(pointer).cloned()
+/// Returns whether an order says that it is one back, and the number that it says it has. Read
+/// before it is verified: it decides only whether the order is tried now.
+fn peek(order: &str) -> (bool, u64) {
+    let order: Value = serde_json::from_str(order).unwrap_or(Value::Null);
+    let signed = &order["signed"];
+    let back = signed["x-assignment"]["action"].as_str() == Some("rollback");
+    (back, signed["version"].as_u64().unwrap_or(0))
 }
 
 /// Writes the device's signed reports to a file, to be carried back, and returns their number.
