@@ -1,62 +1,24 @@
 //! Applies a payload as a stream.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 
-use crate::bspatch::BsPatch;
-use crate::engine::opened::{Engine, Ground};
+use crate::decode::{Decoder, Task};
 use crate::error::ApplyError;
 use crate::output::{Kept, Output};
+use crate::remote::Remote;
 use crate::source::ReadAt;
-use crate::{Encoding, Hasher, Image, Limits, Manifest, sha256};
+use crate::{Hasher, Image, Limits, Manifest, sha256};
 
-enum Sink<'a, W> {
-    Plain(Output<'a, W>),
-    Patch(Box<BsPatch<'a, W>>),
-    Engine(Box<Engine<'a>>, Output<'a, W>),
-}
-
-impl<W: Write> Sink<'_, W> {
-    fn push(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
-        match self {
-            Sink::Plain(output) => output.write(bytes),
-            Sink::Patch(patch) => patch.push(bytes),
-            Sink::Engine(engine, output) => engine.push(bytes, output),
-        }
-    }
-}
-
-/// Lets zstd write into a sink; keeps the sink's own error, which `io::Error` cannot carry.
-struct Guard<'a, W> {
-    sink: Sink<'a, W>,
-    error: Option<ApplyError>,
-}
-
-impl<W: Write> Write for Guard<'_, W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self.sink.push(buf) {
-            Ok(()) => Ok(buf.len()),
-            Err(error) => {
-                self.error = Some(error);
-                Err(io::ErrorKind::Other.into())
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-enum Decoder<'a, W: Write> {
-    Plain(Guard<'a, W>),
-    Zstd(zstd::stream::write::Decoder<'a, Guard<'a, W>>),
+enum Work<'a, W: Write> {
+    Here(Box<Decoder<'a, Output<'a, W>>>),
+    Apart(Box<dyn Remote + 'a>, Output<'a, W>),
 }
 
 /// Applies one payload: pass it the chunks in order, then call [`Applier::finish`].
 pub struct Applier<'a, W: Write> {
     manifest: &'a Manifest,
-    decoder: Decoder<'a, W>,
+    work: Work<'a, W>,
     next: usize,
 }
 
@@ -83,60 +45,37 @@ impl<'a, W: Write> Applier<'a, W> {
         out: W,
         limits: &Limits,
     ) -> Result<Self, ApplyError> {
-        manifest.check(limits)?;
-        let output = Output {
-            inner: out,
-            hasher: Hasher::new(),
-            length: manifest.to.length,
-            kept,
-        };
-        let decoder = match manifest.encoding {
-            Encoding::Raw => Decoder::Plain(Guard {
-                sink: Sink::Plain(output),
-                error: None,
-            }),
-            Encoding::Full => zstd_decoder(Sink::Plain(output), limits)?,
-            Encoding::Bsdiff => {
-                let (Some(old), Some(from)) = (old, manifest.from) else {
-                    return Err(ApplyError::NoOldImage);
-                };
-                let patch = BsPatch::new(old, from.length, output);
-                zstd_decoder(Sink::Patch(Box::new(patch)), limits)?
-            }
-            Encoding::Quick | Encoding::Dense => {
-                let (Some(old), Some(from)) = (old, manifest.from) else {
-                    return Err(ApplyError::NoOldImage);
-                };
-                let engine = Engine::new(Ground {
-                    old,
-                    old_length: from.length,
-                    new_length: manifest.to.length,
-                    memory: limits.max_memory,
-                    scratch: manifest.scratch,
-                })?;
-                Decoder::Plain(Guard {
-                    sink: Sink::Engine(Box::new(engine), output),
-                    error: None,
-                })
-            }
-        };
+        let task = Task::new(manifest, limits)?;
+        let output = output(manifest, kept, out);
+        let decoder = Decoder::new(&task, old, output)?;
         Ok(Self {
             manifest,
-            decoder,
+            work: Work::Here(Box::new(decoder)),
             next: 0,
         })
+    }
+
+    /// Resumes like [`Applier::resuming`], with a decoder in another process: nothing of what it
+    /// says is believed, its bytes are hashed here.
+    pub fn apart(
+        manifest: &'a Manifest,
+        kept: Option<Kept<'a>>,
+        out: W,
+        decoder: Box<dyn Remote + 'a>,
+    ) -> Self {
+        Self {
+            manifest,
+            work: Work::Apart(decoder, output(manifest, kept, out)),
+            next: 0,
+        }
     }
 
     /// Sets a file for [`Manifest::scratch`] bytes, which is overwritten. It can be deleted once
     /// the payload is applied; resuming an interrupted apply needs nothing of it.
     #[must_use]
     pub fn with_scratch(mut self, file: &'a File) -> Self {
-        if let Decoder::Plain(Guard {
-            sink: Sink::Engine(engine, _),
-            ..
-        }) = &mut self.decoder
-        {
-            engine.set_file(file);
+        if let Work::Here(decoder) = &mut self.work {
+            decoder.set_scratch(file);
         }
         self
     }
@@ -162,15 +101,9 @@ impl<'a, W: Write> Applier<'a, W> {
             });
         }
         self.next += 1;
-        match &mut self.decoder {
-            Decoder::Plain(guard) => guard.sink.push(bytes),
-            Decoder::Zstd(decoder) => decoder.write_all(bytes).map_err(|e| {
-                decoder
-                    .get_mut()
-                    .error
-                    .take()
-                    .unwrap_or(ApplyError::Decompress(e))
-            }),
+        match &mut self.work {
+            Work::Here(decoder) => decoder.push(bytes),
+            Work::Apart(remote, output) => remote.push(bytes, output),
         }
     }
 
@@ -183,24 +116,13 @@ impl<'a, W: Write> Applier<'a, W> {
                 wanted: self.manifest.chunks.len(),
             });
         }
-        let guard = match self.decoder {
-            Decoder::Plain(guard) => guard,
-            Decoder::Zstd(mut decoder) => {
-                if let Err(e) = decoder.flush() {
-                    return Err(decoder
-                        .get_mut()
-                        .error
-                        .take()
-                        .unwrap_or(ApplyError::Decompress(e)));
-                }
-                decoder.into_inner()
+        let output = match self.work {
+            Work::Here(mut decoder) => {
+                decoder.finish()?;
+                decoder.into_sink()
             }
-        };
-        let output = match guard.sink {
-            Sink::Plain(output) => output,
-            Sink::Patch(patch) => patch.finish()?,
-            Sink::Engine(engine, output) => {
-                engine.finish()?;
+            Work::Apart(mut remote, mut output) => {
+                remote.finish(&mut output)?;
                 output
             }
         };
@@ -212,14 +134,11 @@ impl<'a, W: Write> Applier<'a, W> {
     }
 }
 
-fn zstd_decoder<'a, W: Write>(
-    sink: Sink<'a, W>,
-    limits: &Limits,
-) -> Result<Decoder<'a, W>, ApplyError> {
-    let guard = Guard { sink, error: None };
-    let mut decoder = zstd::stream::write::Decoder::new(guard).map_err(ApplyError::Decompress)?;
-    decoder
-        .window_log_max(limits.max_window_log)
-        .map_err(ApplyError::Decompress)?;
-    Ok(Decoder::Zstd(decoder))
+fn output<'a, W>(manifest: &Manifest, kept: Option<Kept<'a>>, out: W) -> Output<'a, W> {
+    Output {
+        inner: out,
+        hasher: Hasher::new(),
+        length: manifest.to.length,
+        kept,
+    }
 }

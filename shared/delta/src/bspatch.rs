@@ -4,10 +4,8 @@
 //! each followed by `add` bytes that are added to the old image's and `copy` bytes that are
 //! copied; then the position in the old image moves by `seek`.
 
-use std::io::Write;
-
-use crate::ApplyError;
-use crate::output::Output;
+use crate::error::ApplyError;
+use crate::sink::Sink;
 use crate::source::ReadAt;
 
 /// Number of bytes of the old image read at once.
@@ -20,30 +18,33 @@ enum State {
 }
 
 /// A push decoder of the control stream.
-pub(crate) struct BsPatch<'a, W> {
+pub(crate) struct BsPatch<'a, S> {
     old: &'a dyn ReadAt,
     old_length: u64,
+    /// Number of bytes of the new image still to come.
+    left: u64,
     position: u64,
     control: [u8; 24],
     copy: u64,
     seek: i64,
     state: State,
     window: Vec<u8>,
-    pub(crate) output: Output<'a, W>,
+    pub(crate) sink: S,
 }
 
-impl<'a, W: Write> BsPatch<'a, W> {
-    pub(crate) fn new(old: &'a dyn ReadAt, old_length: u64, output: Output<'a, W>) -> Self {
+impl<'a, S: Sink> BsPatch<'a, S> {
+    pub(crate) fn new(old: &'a dyn ReadAt, old_length: u64, new_length: u64, sink: S) -> Self {
         Self {
             old,
             old_length,
+            left: new_length,
             position: 0,
             control: [0; 24],
             copy: 0,
             seek: 0,
             state: State::Control { filled: 0 },
             window: vec![0; WINDOW],
-            output,
+            sink,
         }
     }
 
@@ -73,7 +74,7 @@ impl<'a, W: Write> BsPatch<'a, W> {
                 }
                 State::Copy { left } => {
                     let take = input.len().min(clamp(left));
-                    self.output.write(&input[..take])?;
+                    self.sink.bytes(&input[..take])?;
                     input = &input[take..];
                     self.state = State::Copy {
                         left: left - take as u64,
@@ -86,11 +87,11 @@ impl<'a, W: Write> BsPatch<'a, W> {
     }
 
     /// Ends the stream, which may end only between two blocks.
-    pub(crate) fn finish(self) -> Result<Output<'a, W>, ApplyError> {
+    pub(crate) fn finish(&self) -> Result<(), ApplyError> {
         match self.state {
-            State::Control { filled: 0 } => Ok(self.output),
+            State::Control { filled: 0 } => Ok(()),
             State::Control { .. } | State::Add { .. } | State::Copy { .. } => Err(
-                ApplyError::Decode("the delta ends in the middle of a block"),
+                ApplyError::Decode("the delta ends in the middle of a block".into()),
             ),
         }
     }
@@ -103,19 +104,16 @@ impl<'a, W: Write> BsPatch<'a, W> {
         };
         let (add, copy, seek) = (word(0), word(8), word(16));
         // Refused before a byte of the block is read: a block cannot make more than is left.
-        if add
-            .checked_add(copy)
-            .is_none_or(|sum| sum > self.output.room())
-        {
-            return Err(ApplyError::TooLong);
-        }
+        let made = add.checked_add(copy);
+        let left = made.and_then(|made| self.left.checked_sub(made));
+        self.left = left.ok_or(ApplyError::TooLong)?;
         if self
             .position
             .checked_add(add)
             .is_none_or(|end| end > self.old_length)
         {
             return Err(ApplyError::Decode(
-                "the delta reads past the end of the old image",
+                "the delta reads past the end of the old image".into(),
             ));
         }
         let magnitude = i64::try_from(seek & !(1 << 63)).unwrap_or(i64::MAX);
@@ -135,10 +133,12 @@ impl<'a, W: Write> BsPatch<'a, W> {
             self.state = State::Copy { left: self.copy };
         }
         if let State::Copy { left: 0 } = self.state {
-            self.position = self
-                .position
-                .checked_add_signed(self.seek)
-                .ok_or(ApplyError::Decode("the delta seeks before the old image"))?;
+            self.position =
+                self.position
+                    .checked_add_signed(self.seek)
+                    .ok_or(ApplyError::Decode(
+                        "the delta seeks before the old image".into(),
+                    ))?;
             self.state = State::Control { filled: 0 };
         }
         Ok(())
@@ -153,7 +153,7 @@ impl<'a, W: Write> BsPatch<'a, W> {
             *byte = byte.wrapping_add(*diff);
         }
         self.position += diff.len() as u64;
-        self.output.write(&self.window[..diff.len()])
+        self.sink.bytes(&self.window[..diff.len()])
     }
 }
 

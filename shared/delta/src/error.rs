@@ -1,5 +1,6 @@
 //! Reasons a payload cannot be applied.
 
+use std::borrow::Cow;
 use std::io;
 
 use crate::ManifestError;
@@ -37,7 +38,10 @@ pub enum ApplyError {
     TooLong,
     /// The payload cannot be decoded.
     #[error("the payload cannot be decoded: {0}")]
-    Decode(&'static str),
+    Decode(Cow<'static, str>),
+    /// The decoder's process could not be started, or was ended from outside.
+    #[error("the decoder of payloads cannot run")]
+    NoDecoder(#[source] io::Error),
     /// The compressed stream is damaged or needs more memory than allowed.
     #[error("the payload cannot be decompressed")]
     Decompress(#[source] io::Error),

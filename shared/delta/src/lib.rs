@@ -5,6 +5,7 @@ pub mod container;
 
 mod apply;
 mod bspatch;
+mod decode;
 mod engine;
 mod error;
 mod limits;
@@ -13,9 +14,12 @@ mod make;
 mod maker;
 mod manifest;
 mod output;
+mod remote;
+mod sink;
 mod source;
 
 pub use apply::Applier;
+pub use decode::{Decoder, Task};
 pub use engine::sample::decode_sample;
 pub use error::ApplyError;
 pub use limits::Limits;
@@ -24,6 +28,8 @@ pub use make::{ChunkWriter, MakeError, make_bsdiff, make_full, make_raw};
 pub use maker::{DeltaOptions, make_delta};
 pub use manifest::{Chunk, Encoding, FORMAT, Manifest, ManifestError, OPENED_FORMAT};
 pub use output::Kept;
+pub use remote::{Conversation, Remote, serve};
+pub use sink::Sink;
 pub use source::ReadAt;
 
 use sha2::Digest as _;

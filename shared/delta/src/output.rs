@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use crate::Hasher;
-use crate::engine::payload::Sink as FrameSink;
 use crate::error::ApplyError;
+use crate::sink::Sink;
 use crate::source::ReadAt;
 
 /// Beginning of the new image, as written by an earlier apply.
@@ -26,11 +26,11 @@ pub(crate) struct Output<'a, W> {
 }
 
 impl<W: Write> Output<'_, W> {
-    pub(crate) fn room(&self) -> u64 {
+    fn room(&self) -> u64 {
         self.length - self.hasher.length()
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         if bytes.len() as u64 > self.room() {
             return Err(ApplyError::TooLong);
         }
@@ -92,7 +92,7 @@ impl<W: Write> Output<'_, W> {
     }
 }
 
-impl<W: Write> FrameSink for Output<'_, W> {
+impl<W: Write> Sink for Output<'_, W> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         self.write(bytes)
     }

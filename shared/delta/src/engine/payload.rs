@@ -22,6 +22,7 @@ use super::numbers::{Modelled, Reader};
 use super::quick::{Feed, Quick, STREAMS};
 use super::window::OldUnreadable;
 use crate::error::ApplyError;
+use crate::sink::Sink;
 use crate::source::ReadAt;
 
 /// Consumes a payload as it arrives and makes the image.
@@ -46,19 +47,8 @@ enum State {
     Frames(Head, Layout, Vec<Cover>, CoverMap),
 }
 
-/// Consumer of the bytes that frames make.
-pub(crate) trait Sink {
-    /// Takes bytes.
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), ApplyError>;
-    /// Takes a frame's bytes from where they are kept already, so that they need not be made.
-    /// Returns `false` if they are not kept.
-    fn kept(&mut self, length: u64) -> Result<bool, ApplyError>;
-    /// Called at the end of a frame: the bytes taken so far should be made durable.
-    fn frame_done(&mut self) -> Result<(), ApplyError>;
-}
-
 fn malformed(what: &'static str) -> ApplyError {
-    ApplyError::Decode(what)
+    ApplyError::Decode(what.into())
 }
 
 impl<'a> Assembler<'a> {

@@ -8,8 +8,8 @@ use preflate_rs::RecreateStreamProcessor;
 
 use super::malformed;
 use super::recipe::{Part, Recipe};
-use crate::engine::payload::Sink;
 use crate::error::ApplyError;
+use crate::sink::Sink;
 use crate::source::ReadAt as _;
 
 /// Number of pass-through bytes that are read at once.

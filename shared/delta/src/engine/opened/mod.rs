@@ -25,9 +25,10 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek as _, Write};
 use flate2::bufread::DeflateDecoder;
 
 use super::head::MAX_CODED;
-use super::payload::{Assembler, Sink};
+use super::payload::Assembler;
 use super::window::OldUnreadable;
 use crate::error::ApplyError;
+use crate::sink::Sink;
 use crate::source::ReadAt;
 use closer::{Closer, Closing};
 use recipe::{MAX_RECIPE, Recipe, Stream};
@@ -38,7 +39,7 @@ pub(crate) const MAGIC: &[u8; 4] = b"TGo1";
 const HEAD: usize = 12;
 
 fn malformed(what: &'static str) -> ApplyError {
-    ApplyError::Decode(what)
+    ApplyError::Decode(what.into())
 }
 
 /// Input of an apply, and its bounds.
