@@ -273,6 +273,9 @@ impl RootRole {
             .ok_or_else(|| TrustError::field("root.json", "it has no root role"))?;
         root.verify_threshold(&root.signed().keys, keys, "root")
             .map_err(refuse)?;
+        if root.signed().version == 0 {
+            return Err(TrustError::field("root.json", "versions count from 1"));
+        }
         check_root_keys(root.signed())
     }
 }

@@ -209,16 +209,14 @@ fn check_size(file: &str, bytes: &[u8], limit: usize) -> Result<(), TrustError> 
 }
 
 fn check_newer(file: &str, new: u64, current: Option<u64>) -> Result<(), TrustError> {
-    if current.is_some_and(|current| new <= current) {
-        return Err(TrustError::field(
-            file,
-            format!(
-                "version {new} is not newer than {}; fetch the current version and sign again",
-                current.unwrap_or(0)
-            ),
-        ));
-    }
-    Ok(())
+    let why = match current {
+        Some(current) if new <= current => format!(
+            "version {new} is not newer than {current}; fetch the current version and sign again"
+        ),
+        None if new == 0 => "versions count from 1".into(),
+        _ => return Ok(()),
+    };
+    Err(TrustError::field(file, why))
 }
 
 fn check_fresh(file: &str, expires: Timestamp, now: Timestamp) -> Result<(), TrustError> {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tidegate_protocol::Timestamp;
 use tidegate_trust::verify::Refresh;
 use tidegate_trust::{
-    Delegation, FileFacts, Floors, Holder, Policy, PublicKey, Quorum, RoleName, RoleSigner,
-    RootRole, TrustError, UploadedFile, lifetime, sign, snapshot_body, timestamp_body,
+    Delegation, FileFacts, Floors, Holder, Policy, PublicKey, Quorum, Repository, RoleName,
+    RoleSigner, RootRole, TrustError, UploadedFile, lifetime, sign, snapshot_body, timestamp_body,
 };
 
 use crate::common::*;
@@ -186,6 +186,28 @@ fn a07_versions_of_zero_and_beyond_the_range() {
             .files
             .insert("timestamp.json".into(), signed.to_bytes());
         assert!(server.look().is_err(), "{version}");
+    }
+    // A first file of people with version 0 is not taken by the server either.
+    let whole = Server::new();
+    let mut empty = Repository::default();
+    for (name, signer) in [("root", 1), ("targets", 2), ("app-stable", 3)] {
+        let first = whole.repository.bytes(name).unwrap();
+        let mut upload = |bytes: &[u8]| {
+            let file = UploadedFile {
+                role: name.into(),
+                bytes: bytes.to_vec(),
+            };
+            empty.accept(&file, NOW)
+        };
+        let mut body = serde_json::from_slice::<Value>(first).unwrap()["signed"].take();
+        body["version"] = json!(0);
+        let zero = sign(body, &[&key(signer)]).unwrap().to_bytes();
+        let refused = upload(&zero).unwrap_err().to_string();
+        assert!(
+            refused.contains("versions count from 1"),
+            "{name}: {refused}"
+        );
+        assert_eq!(upload(first).unwrap(), Some(1));
     }
     // The largest root version has no successor, and none is asked for.
     let last = sign(root(u64::MAX).body(), &[&key(1)]).unwrap().to_bytes();
