@@ -19,6 +19,9 @@ use args::{Cli, Command};
 use error::CliError;
 
 fn main() -> ExitCode {
+    if tidegate_apply::is_decoder(std::env::args_os().skip(1)) {
+        return tidegate_apply::decode();
+    }
     // The agent is part of this binary for the demo; it has a runtime and options of its own.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "agent") {

@@ -8,6 +8,7 @@ mod architecture;
 mod backends;
 mod checkin;
 mod ci;
+mod decoder;
 mod delta;
 mod docs;
 mod doctor;

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tidegate_apply::Program;
 use tidegate_machine::Agenda;
 use tidegate_machine::fsm::{Activation, Effect, Event, Job, Phase, SlotId};
 use tidegate_protocol::{Explained, Image, Reason};
@@ -19,6 +20,8 @@ pub(crate) struct Core {
     pub(crate) journal: Journal,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) download: Download,
+    /// Program that decodes payloads; `None` to decode in this process.
+    pub(crate) decoder: Option<Program>,
     /// Identifier of this start, such as the machine's boot id; empty if unknown.
     pub(crate) start: String,
 }
@@ -34,6 +37,7 @@ impl Core {
             start: backend.start(),
             backend,
             download: Download::new(fs, state),
+            decoder: None,
         })
     }
 
@@ -60,6 +64,7 @@ impl Core {
         Staging {
             backend: self.backend.clone(),
             download: self.download.clone(),
+            decoder: self.decoder.clone(),
             active: self.journal.record().active,
             job,
         }
@@ -132,6 +137,7 @@ impl WayBack {
 pub(crate) struct Staging {
     backend: Arc<dyn Backend>,
     download: Download,
+    decoder: Option<Program>,
     active: Option<SlotId>,
     job: Job,
 }
@@ -160,6 +166,7 @@ impl Staging {
                 .then_some(self.active)
                 .flatten(),
             image: job.target.image,
+            decoder: self.decoder.as_ref(),
         };
         let staged = self.backend.stage(order).map_err(|e| e.explained());
         if let Err(why) = &staged

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tidegate_apply::Program;
 use tidegate_machine::fsm::Phase;
 use tidegate_protocol::Battery;
 use tidegate_trust::SecretKey;
@@ -37,7 +38,9 @@ impl Driver {
         let lock = config::lock(state)?;
         let fs = fs::system();
         let backend = install::open(fs.clone(), state, &config.backend)?;
-        let core = Core::open(fs.clone(), state, backend)?;
+        let mut core = Core::open(fs.clone(), state, backend)?;
+        let decoder = config.decoder.clone();
+        core.decoder = Some(decoder.map_or_else(Program::this, Program::at));
         let clock = TlsClock {
             floor: core.journal.record().time_floor,
             trusted: config.clock_trusted,

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use tidegate_apply::Around;
 use tidegate_delta::{Applier, ApplyError, Hasher, Kept, Limits, Manifest, ReadAt};
 use tidegate_protocol::Image;
 
@@ -41,6 +42,7 @@ impl Workshop<'_> {
         };
         let around = Around {
             old,
+            kept: None,
             scratch: scratch.as_ref().and_then(|file| file.as_file()),
         };
         let there = self.kept(order.image)?;
@@ -88,12 +90,15 @@ impl Workshop<'_> {
             },
         };
         let writer = BufWriter::with_capacity(256 << 10, noting);
-        let mut applier =
-            Applier::resuming(order.manifest, around.old, Some(kept), writer, &limits)
-                .map_err(SlotError::Apply)?;
-        if let Some(scratch) = around.scratch {
-            applier = applier.with_scratch(scratch);
+        let around = Around {
+            kept: Some(kept),
+            ..around
+        };
+        let mut applier = match order.decoder {
+            Some(program) => program.applier(order.manifest, around, writer, &limits),
+            None => around.applier(order.manifest, writer, &limits),
         }
+        .map_err(SlotError::Apply)?;
         feed(order.manifest, order.payload, &mut applier)?;
         let mut writer = applier.finish().map_err(SlotError::Apply)?;
         writer.flush().map_err(failed)
@@ -123,13 +128,6 @@ fn feed<W: Write>(
         applier.push_chunk(&buffer).map_err(SlotError::Apply)?;
     }
     Ok(())
-}
-
-/// Inputs of a delta: the old image, and a file to unpack it into.
-#[derive(Clone, Copy)]
-struct Around<'a> {
-    old: Option<&'a dyn ReadAt>,
-    scratch: Option<&'a std::fs::File>,
 }
 
 /// Writer that makes its data durable on each flush, at the end of each frame, and then notes it:

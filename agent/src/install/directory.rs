@@ -503,6 +503,7 @@ mod tests {
                     payload: &payload,
                     old: Some(SlotId::A),
                     image: new,
+                    decoder: None,
                 };
                 slots.stage(order).unwrap();
                 assert!(read(SlotId::B) == new_bytes);

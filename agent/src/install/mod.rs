@@ -19,6 +19,7 @@ mod setup;
 use std::io;
 use std::path::PathBuf;
 
+use tidegate_apply::Program;
 use tidegate_delta::archive::ArchiveError;
 use tidegate_delta::{ApplyError, Manifest};
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
@@ -53,6 +54,8 @@ pub struct Order<'a> {
     pub old: Option<SlotId>,
     /// Image that must result.
     pub image: Bytes,
+    /// Program that decodes the payload; `None` to decode it in this process.
+    pub decoder: Option<&'a Program>,
 }
 
 /// An installation backend.
@@ -170,7 +173,7 @@ impl SlotError {
     pub fn explained(&self) -> Explained {
         let code = match self {
             Self::Io { source, .. } => io_reason(source),
-            Self::Apply(ApplyError::Write(e)) => io_reason(e),
+            Self::Apply(ApplyError::Write(e) | ApplyError::NoDecoder(e)) => io_reason(e),
             Self::Apply(ApplyError::ChunkCorrupt { .. }) => Reason::ChunkCorrupt,
             Self::Apply(ApplyError::WrongImage) | Self::WrongImage => Reason::ImageMismatch,
             // Also where the old image cannot be read, or there is no room to unpack it: another

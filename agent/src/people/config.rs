@@ -47,6 +47,9 @@ pub struct Config {
     /// Command that reboots the machine, for backends whose switch takes effect at boot.
     #[serde(default)]
     pub reboot: Option<CommandLine>,
+    /// Program that decodes payloads; `None` for the agent's own.
+    #[serde(default)]
+    pub decoder: Option<PathBuf>,
     /// Number of chunks fetched in parallel.
     #[serde(default = "two")]
     pub parallel: u8,

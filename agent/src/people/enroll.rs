@@ -158,6 +158,7 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
         backend: request.backend,
         reboot: request.reboot,
         control: ControlSettings::default(),
+        decoder: None,
         parallel: 2,
         limits: Vec::new(),
         download_deadline_s: 172_800,

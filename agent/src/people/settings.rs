@@ -47,6 +47,9 @@ pub(crate) const TEMPLATE: &str = "\
 #download-deadline = 172800
 #limit = 6-18 50000
 
+# Program that is started to decode payloads, where the agent cannot start itself.
+#decoder = /usr/lib/tidegate/decode
+
 # Group with access to the running agent besides root (status, check-now, pause, rollback), and the socket.
 #group = operators
 #socket = /run/tidegate-agent/control.sock
@@ -114,6 +117,15 @@ fn apply(text: &str, config: &mut Config) -> Result<(), String> {
     Ok(())
 }
 
+fn path_of(name: &str, value: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("{name}: {value:?} is not an absolute path"))
+    }
+}
+
 fn one(name: &str, value: &str, config: &mut Config) -> Result<(), String> {
     match name {
         "server" => value.trim_end_matches('/').clone_into(&mut config.server),
@@ -139,13 +151,8 @@ fn one(name: &str, value: &str, config: &mut Config) -> Result<(), String> {
         "parallel" => config.parallel = number_of(value)?,
         "download-deadline" => config.download_deadline_s = number_of(value)?,
         "group" => config.control.group = Some(value.into()),
-        "socket" => {
-            let path = PathBuf::from(value);
-            if !path.is_absolute() {
-                return Err(format!("socket: {value:?} is not an absolute path"));
-            }
-            config.control.socket = Some(path);
-        }
+        "socket" => config.control.socket = Some(path_of(name, value)?),
+        "decoder" => config.decoder = Some(path_of(name, value)?),
         other => return Err(format!("unknown setting {other:?}")),
     }
     Ok(())

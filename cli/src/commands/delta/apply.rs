@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_delta::{Applier, ApplyError, Image, Kept, Limits, Manifest, ReadAt, make_raw};
+use tidegate_apply::{Around, Program};
+use tidegate_delta::{ApplyError, Image, Kept, Limits, Manifest, ReadAt, make_raw};
 use tidegate_protocol::error_chain;
 
 use super::{at, decoder, failed, head, must_be_file, output, regular_or_none};
@@ -107,6 +108,10 @@ fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> 
             part,
             "free as much space as `tidegate delta inspect` says, then apply again",
         ),
+        ApplyError::NoDecoder(_) => (
+            delta.as_path(),
+            "free some memory, or allow more processes, then apply again",
+        ),
         ApplyError::ReadOld(_) => (old.as_path(), "check the disk that it is on"),
         _ => (
             delta.as_path(),
@@ -114,7 +119,10 @@ fn not_applied(error: &ApplyError, [old, delta]: [&PathBuf; 2], part: &Path) -> 
         ),
     };
     let left = fs::metadata(part).map_or(0, |m| m.len());
-    let keeps = matches!(error, ApplyError::Write(_) | ApplyError::Scratch(_)) && left > 0;
+    let keeps = matches!(
+        error,
+        ApplyError::Write(_) | ApplyError::Scratch(_) | ApplyError::NoDecoder(_)
+    ) && left > 0;
     let mut text = format!("{}: {}", what.display(), error_chain(error));
     if keeps {
         text = format!(
@@ -163,10 +171,12 @@ fn apply_from(
             tempfile::tempfile_in(dir.unwrap_or(Path::new("."))).map_err(ApplyError::Scratch)?,
         ),
     };
-    let mut applier = Applier::resuming(manifest, Some(base), Some(kept), writer, limits)?;
-    if let Some(scratch) = &scratch {
-        applier = applier.with_scratch(scratch);
-    }
+    let around = Around {
+        old: Some(base),
+        kept: Some(kept),
+        scratch: scratch.as_ref(),
+    };
+    let mut applier = Program::this().applier(manifest, around, writer, limits)?;
     let mut buffer = Vec::new();
     for (index, chunk) in manifest.chunks.iter().enumerate() {
         buffer.resize(chunk.length as usize, 0);

@@ -1,20 +1,42 @@
-#![doc = include_str!("../README.md")]
+//! The `tidegate-apply` binary.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
+use tidegate_apply::{Around, Program, decode, is_decoder};
+use tidegate_delta::Limits;
 use tidegate_delta::container::read_head;
-use tidegate_delta::{Applier, Limits};
 
 /// Memory limit for decoding a payload, in bytes: the largest class of tables, as on a desktop.
 const MEMORY: u64 = 130 << 20;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let names: Vec<String> = std::env::args().skip(1).collect();
-    let [old, delta, new] = &names[..] else {
-        return Err("usage: tidegate-apply OLD DELTA NEW".into());
+fn main() -> ExitCode {
+    if is_decoder(std::env::args_os().skip(1)) {
+        return decode();
+    }
+    match apply() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn apply() -> Result<(), Box<dyn Error>> {
+    let usage = "usage: tidegate-apply OLD DELTA NEW [DECODER]";
+    let mut names = std::env::args().skip(1);
+    let (Some(old), Some(delta), Some(new)) = (names.next(), names.next(), names.next()) else {
+        return Err(usage.into());
     };
+    let program = names.next().map(PathBuf::from);
+    let program = program.map_or_else(Program::this, Program::at);
+    if names.next().is_some() {
+        return Err(usage.into());
+    }
     let limits = Limits {
         max_memory: MEMORY,
         ..Limits::default()
@@ -30,7 +52,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .create_new(true)
         .open(&name)?;
     let out = BufWriter::new(File::create(new)?);
-    let mut applier = Applier::new(&manifest, Some(&old), out, &limits)?.with_scratch(&scratch);
+    let around = Around {
+        old: Some(&old),
+        kept: None,
+        scratch: Some(&scratch),
+    };
+    let mut applier = program.applier(&manifest, around, out, &limits)?;
     for chunk in &manifest.chunks {
         let mut bytes = vec![0; usize::try_from(chunk.length)?];
         delta.read_exact(&mut bytes)?;

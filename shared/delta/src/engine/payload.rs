@@ -78,11 +78,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// Consumes the next bytes of the payload.
-    pub(crate) fn push<S: Sink>(
-        &mut self,
-        mut bytes: &[u8],
-        sink: &mut S,
-    ) -> Result<(), ApplyError> {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], sink: &mut dyn Sink) -> Result<(), ApplyError> {
         while !bytes.is_empty() {
             let wanted = self.wanted()?;
             let take = (wanted - self.pending.len()).min(bytes.len());
@@ -132,7 +128,7 @@ impl<'a> Assembler<'a> {
         Some((both as u32, (both >> 32) as u32))
     }
 
-    fn element<S: Sink>(&mut self, sink: &mut S) -> Result<(), ApplyError> {
+    fn element(&mut self, sink: &mut dyn Sink) -> Result<(), ApplyError> {
         let mut pending = std::mem::take(&mut self.pending);
         let state = std::mem::replace(&mut self.state, State::Head);
         self.state = match state {
@@ -157,12 +153,12 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    fn body<S: Sink>(
+    fn body(
         &mut self,
         state: State,
         body: &[u8],
         made: u32,
-        sink: &mut S,
+        sink: &mut dyn Sink,
     ) -> Result<State, ApplyError> {
         Ok(match state {
             State::Head => return Err(malformed("its head")),
@@ -295,14 +291,14 @@ fn split(body: &[u8]) -> io::Result<[&[u8]; STREAMS]> {
 }
 
 /// Passes bytes on in pieces; keeps the sink's own error, which `io::Error` cannot carry.
-struct Pieces<'s, S> {
-    sink: &'s mut S,
+struct Pieces<'s> {
+    sink: &'s mut dyn Sink,
     buffer: Vec<u8>,
     error: Option<ApplyError>,
 }
 
-impl<'s, S: Sink> Pieces<'s, S> {
-    fn new(sink: &'s mut S) -> Self {
+impl<'s> Pieces<'s> {
+    fn new(sink: &'s mut dyn Sink) -> Self {
         Self {
             sink,
             buffer: Vec::with_capacity(32 << 10),
@@ -332,7 +328,7 @@ impl<'s, S: Sink> Pieces<'s, S> {
     }
 }
 
-impl<S: Sink> Output for Pieces<'_, S> {
+impl Output for Pieces<'_> {
     #[inline]
     fn known(&self, _: u32) -> u8 {
         0

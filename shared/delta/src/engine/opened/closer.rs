@@ -102,7 +102,7 @@ impl<'a> Closer<'a> {
     }
 
     /// Passes on the held bytes, except the beginning of a part whose end is in the next frame.
-    fn release(&mut self, sink: &mut impl Sink) -> Result<(), ApplyError> {
+    fn release(&mut self, sink: &mut dyn Sink) -> Result<(), ApplyError> {
         let mut at = 0;
         while at < self.held {
             let left = self.held - at;
@@ -179,12 +179,12 @@ impl<'a> Closer<'a> {
 }
 
 /// A closer and the sink that it writes to.
-pub(super) struct Closing<'c, 'a, S> {
+pub(super) struct Closing<'c, 'a> {
     pub(super) closer: &'c mut Closer<'a>,
-    pub(super) sink: &'c mut S,
+    pub(super) sink: &'c mut dyn Sink,
 }
 
-impl<S: Sink> Sink for Closing<'_, '_, S> {
+impl Sink for Closing<'_, '_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         self.closer.hold(bytes)
     }

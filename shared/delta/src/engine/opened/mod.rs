@@ -82,11 +82,7 @@ impl<'a> Engine<'a> {
         self.file = Some(file);
     }
 
-    pub(crate) fn push<S: Sink>(
-        &mut self,
-        mut bytes: &[u8],
-        sink: &mut S,
-    ) -> Result<(), ApplyError> {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], sink: &mut dyn Sink) -> Result<(), ApplyError> {
         while self.running.is_none() && !bytes.is_empty() {
             let wanted = self.wanted()?;
             let take = (wanted - self.pending.len()).min(bytes.len());
