@@ -55,6 +55,7 @@ fn dependencies_point_one_way() {
         ("tidegate-protocol", &[]),
         ("tidegate-trust", &["tidegate-protocol"]),
         ("tidegate-delta", &["tidegate-protocol"]),
+        ("tidegate-apply", &["tidegate-delta"]),
         ("tidegate-domain", &["tidegate-protocol"]),
         ("tidegate-api", &["tidegate-protocol", "tidegate-domain"]),
         (
@@ -105,6 +106,8 @@ fn dependencies_point_one_way() {
                 "tidegate-protocol",
                 "tidegate-trust",
                 "tidegate-delta",
+                "tidegate-apply",
+                "tidegate-apply",
                 "tidegate-machine",
             ],
         ),

@@ -1,4 +1,4 @@
-//! What a decoder gives up before it reads a payload.
+//! Bounds that a decoder sets for itself before it reads a payload.
 
 use std::io;
 
@@ -28,7 +28,7 @@ pub(crate) fn set(memory: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the process that started it looks after the memory.
+/// Sets nothing: the process that started it looks after the memory.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set(_: u64) -> io::Result<()> {
     Ok(())
