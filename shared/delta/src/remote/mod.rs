@@ -125,5 +125,5 @@ impl Task {
     }
 }
 
-#[cfg(all(test, feature = "make"))]
+#[cfg(test)]
 mod tests;

@@ -1,3 +1,5 @@
+#![cfg(feature = "make")]
+
 use std::io::{PipeReader, PipeWriter, pipe};
 
 use super::*;
@@ -14,7 +16,7 @@ fn apply(
     payload: &[u8],
 ) -> (Result<Vec<u8>, ApplyError>, io::Result<()>) {
     let limits = Limits::default();
-    let task = Task::new(manifest, &limits).unwrap();
+    let work = Task::new(manifest, &limits).unwrap();
     let ((child_from, to), (from, child_to)) = (pipe().unwrap(), pipe().unwrap());
     let file = tempfile::tempfile().unwrap();
     std::thread::scope(|scope| {
@@ -24,7 +26,7 @@ fn apply(
             length: kept.len() as u64,
         };
         let old: &dyn ReadAt = &old;
-        let talk = Talk::begin(from, to, &task, Some(old)).unwrap();
+        let talk = Talk::begin(from, to, &work, Some(old)).unwrap();
         let mut applier = Applier::apart(manifest, Some(there), Vec::new(), Box::new(talk));
         let mut rest = payload;
         let made = manifest.chunks.iter().try_for_each(|chunk| {
@@ -109,7 +111,7 @@ impl Sink for Nothing {
 
 /// A decoder that answers with these bytes, whatever it is given.
 fn answered(said: &[u8], sink: &mut dyn Sink) -> Result<(), ApplyError> {
-    let task = Task {
+    let work = Task {
         encoding: Encoding::Quick,
         old_length: 4,
         new_length: 4,
@@ -118,7 +120,7 @@ fn answered(said: &[u8], sink: &mut dyn Sink) -> Result<(), ApplyError> {
         max_memory: 1 << 20,
     };
     let old: &dyn ReadAt = &&b"1234"[..];
-    let mut talk = Conversation::begin(said, Vec::new(), &task, Some(old)).unwrap();
+    let mut talk = Conversation::begin(said, Vec::new(), &work, Some(old)).unwrap();
     talk.push(b"x", sink).and_then(|()| talk.finish(sink))
 }
 
