@@ -11,9 +11,8 @@ pub(crate) const LIMIT: i32 = 3071;
 const STEP: u128 = 4_593_706_758_521_714_574;
 
 /// `SQUASH[x]` is 65536 / (1 + e^(-x/256)), for x from 0.
-const SQUASH: [u16; LIMIT as usize + 1] = squash_table();
-/// The same for all x from -[`LIMIT`], with one more at the end.
-static SQUASH_ALL: [u16; 2 * LIMIT as usize + 2] = squash_all();
+static SQUASH: [u16; LIMIT as usize + 1] = SQUASHED;
+const SQUASHED: [u16; LIMIT as usize + 1] = squash_table();
 /// ln(p / (1 - p)) * 256 for p below 2048 of 65,536.
 static STRETCH_LOW: [i16; 2048] = stretch_low();
 /// The same for p / 16.
@@ -41,19 +40,8 @@ const fn squash_const(x: i32) -> i32 {
     }
 }
 
-const fn squash_all() -> [u16; 2 * LIMIT as usize + 2] {
-    let mut table = [0u16; 2 * LIMIT as usize + 2];
-    let mut index = 0;
-    while index < table.len() {
-        let p = squash_const(index as i32 - LIMIT);
-        table[index] = if p > 65_535 { 65_535 } else { p as u16 };
-        index += 1;
-    }
-    table
-}
-
 const fn squash_table_at(x: usize) -> i32 {
-    SQUASH[if x > LIMIT as usize {
+    SQUASHED[if x > LIMIT as usize {
         LIMIT as usize
     } else {
         x
@@ -91,7 +79,9 @@ const fn stretch_table() -> [i16; 4096] {
 /// Converts a stretched value to a probability, 1 to 65,535.
 #[inline]
 pub(crate) fn squash(x: i32) -> i32 {
-    i32::from(SQUASH_ALL[(x.clamp(-LIMIT, LIMIT) + LIMIT) as usize])
+    let p = i32::from(SQUASH[x.unsigned_abs().min(LIMIT as u32) as usize]);
+    // The curve is symmetric; half a table is half the program's bytes.
+    if x < 0 { 65_536 - p } else { p }
 }
 
 /// [`stretch`] to within a sixteenth of a percent, without a branch.
