@@ -61,7 +61,7 @@ pub fn check(
         None => assignment::verify_carried,
     };
     let accepted = verify(trusted, bytes, &situation)?;
-    let time_floor = trusted.time_floor()?;
+    let time_floor = accepted.time_floor;
     let terms = accepted.terms;
     let job = Job {
         deployment: terms.deployment,

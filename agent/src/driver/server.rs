@@ -249,6 +249,12 @@ impl Driver {
             Ok::<(), RoundError>(())
         }
         .await;
+        if let Some(issued) = refresh.turned_back() {
+            // Before the root is kept: once it is, it is no longer new, and says this no more.
+            let mut record = self.journal().draft();
+            record.time_floor = issued;
+            self.core.journal.write(record).map_err(DriverError::from)?;
+        }
         self.trust
             .save(&kept, refresh.files())
             .map_err(DriverError::from)?;

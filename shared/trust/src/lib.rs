@@ -46,6 +46,8 @@ pub mod lifetime {
     use std::time::Duration;
 
     const DAY: u64 = 86_400;
+    /// Time that a signer's clock may be ahead of whoever takes the file.
+    pub const AHEAD: Duration = Duration::from_mins(5);
     /// `root`: two years.
     pub const ROOT: Duration = Duration::from_secs(730 * DAY);
     /// `targets`: one year.

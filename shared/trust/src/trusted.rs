@@ -4,7 +4,7 @@ use sigstore_tuf::metadata::{Metadata, Targets};
 use sigstore_tuf::{Error, TrustedMetadataSet};
 use tidegate_protocol::Timestamp;
 
-use crate::{DIRECTOR, ProductRole, RoleName, TrustError, expiry_check, role, top};
+use crate::{DIRECTOR, ProductRole, RoleName, TrustError, expiry_check, from_jiff, role, top};
 
 /// Verified metadata that a device trusts after a complete refresh.
 #[derive(Clone)]
@@ -33,11 +33,20 @@ impl Trusted {
         &self.role
     }
 
-    /// Newest time that an offline key has vouched for: a floor for the device's clock.
+    /// Newest time that an offline key has vouched for: a floor for the device's clock. Never beyond
+    /// the expiry of the root and the timestamp: a signer's clock that is years ahead must not make
+    /// everything that can be signed look expired.
     pub fn time_floor(&self) -> Result<Timestamp, TrustError> {
         let targets = self.targets()?;
-        let floor = role::issued("targets.json", &targets.extra)?.max(self.role.issued);
-        Ok(top::root_issued(self.set.root()).map_or(floor, |root| root.max(floor)))
+        let mut floor = role::issued("targets.json", &targets.extra)?.max(self.role.issued);
+        if let Some(root) = top::root_issued(self.set.root()) {
+            floor = floor.max(root);
+        }
+        floor = floor.min(from_jiff(self.set.root().expires));
+        Ok(match self.set.timestamp() {
+            Some(timestamp) => floor.min(from_jiff(timestamp.expires)),
+            None => floor,
+        })
     }
 
     fn targets(&self) -> Result<&Targets, TrustError> {

@@ -57,6 +57,8 @@ pub struct Refresh {
     /// `None` refreshes the top roles only.
     role: Option<RoleName>,
     now: Timestamp,
+    /// Earlier time than `now` that a new root was signed at.
+    turned_back: Option<Timestamp>,
     step: Step,
 }
 
@@ -98,6 +100,7 @@ impl Refresh {
             floors,
             role,
             now,
+            turned_back: None,
             step,
         })
     }
@@ -162,6 +165,11 @@ impl Refresh {
                 let mut next = self.set.clone();
                 next.update_root(&bytes).map_err(refuse(&request.file))?;
                 top::check_root_keys(next.root())?;
+                // The quorum of the root has the last word on the time: its next root is the way out
+                // for a device that some signer's wrong clock has taken into the future.
+                let issued = top::root_issued(next.root()).filter(|issued| *issued < self.now);
+                self.now = issued.unwrap_or(self.now);
+                self.turned_back = issued.or(self.turned_back);
                 self.set = next;
                 self.files.root = bytes;
                 self.step = Step::Root { left };
@@ -355,6 +363,11 @@ impl Refresh {
         self.floors.role = self.floors.role.raised(version, keys);
         self.set = next;
         Ok(())
+    }
+
+    /// Time to which a new root has turned the device back.
+    pub fn turned_back(&self) -> Option<Timestamp> {
+        self.turned_back
     }
 
     /// Floors after the files verified so far.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize as _;
 use serde_json::Value;
-use tidegate_protocol::{DeviceId, Format, Platform, Version};
+use tidegate_protocol::{DeviceId, Format, Platform, Timestamp, Version};
 
 use super::order::check_order;
 use super::{Clock, FILE, Terms};
@@ -47,6 +47,8 @@ pub struct Accepted {
     pub facts: ImageFacts,
     /// Terms, signed online.
     pub terms: Terms,
+    /// Newest time that an offline key has vouched for, as far as this answer bears it out.
+    pub time_floor: Timestamp,
 }
 
 /// Checks an assignment. Step numbers are those of `docs/explain/security-model.md`.
@@ -215,5 +217,7 @@ fn verify_as(
         path: parsed,
         facts: facts.clone(),
         terms,
+        // Nor beyond the answer's own time: it would be expired at the floor.
+        time_floor: trusted.time_floor()?.min(time),
     })
 }

@@ -8,8 +8,8 @@ use tidegate_protocol::Timestamp;
 
 use super::{Repository, UploadedFile, delegation};
 use crate::{
-    DIRECTOR, ProductRole, RoleName, RootRole, TrustError, from_jiff, provider, quorum, size_limit,
-    top,
+    DIRECTOR, ProductRole, RoleName, RootRole, TrustError, from_jiff, lifetime, provider, quorum,
+    role, size_limit, top,
 };
 
 impl Repository {
@@ -22,13 +22,13 @@ impl Repository {
     ) -> Result<Option<u64>, TrustError> {
         provider::install();
         match file.role.as_str() {
-            "root" => self.accept_root(&file.bytes),
+            "root" => self.accept_root(&file.bytes, now),
             "targets" => self.accept_targets(&file.bytes, now),
             name => self.accept_role(&name.parse()?, &file.bytes, now),
         }
     }
 
-    fn accept_root(&mut self, bytes: &[u8]) -> Result<Option<u64>, TrustError> {
+    fn accept_root(&mut self, bytes: &[u8], now: Timestamp) -> Result<Option<u64>, TrustError> {
         if self
             .root
             .as_ref()
@@ -41,20 +41,20 @@ impl Repository {
             file: "root.json".into(),
             source,
         };
-        let version = match &self.root {
-            None => {
-                TrustedMetadataSet::from_root(bytes)
-                    .map_err(refuse)?
-                    .root()
-                    .version
-            }
+        let set = match &self.root {
+            None => TrustedMetadataSet::from_root(bytes).map_err(refuse)?,
             Some((_, current)) => {
                 let mut set = TrustedMetadataSet::from_root(current).map_err(refuse)?;
                 set.update_root(bytes).map_err(refuse)?;
                 top::check_root_keys(set.root())?;
-                set.root().version
+                set
             }
         };
+        let version = set.root().version;
+        let issued = top::root_issued(set.root());
+        if let Some(issued) = issued {
+            check_issued("root.json", issued, now)?;
+        }
         self.root = Some((version, bytes.to_vec()));
         Ok(Some(version))
     }
@@ -93,6 +93,7 @@ impl Repository {
             self.targets.as_ref().map(|(_, t)| t.version),
         )?;
         check_fresh(file, from_jiff(new.expires), now)?;
+        check_issued(file, role::issued(file, &new.extra)?, now)?;
         if !new.targets.is_empty() {
             return Err(TrustError::field(
                 file,
@@ -148,6 +149,7 @@ impl Repository {
             self.roles.get(name).map(|(_, r)| r.version),
         )?;
         check_fresh(&file, role.expires, now)?;
+        check_issued(&file, role.issued, now)?;
         if let Some((_, current)) = self.roles.get(name) {
             for (path, facts) in &role.images {
                 if current
@@ -217,6 +219,19 @@ fn check_newer(file: &str, new: u64, current: Option<u64>) -> Result<(), TrustEr
         _ => return Ok(()),
     };
     Err(TrustError::field(file, why))
+}
+
+/// Refuses a file from the future, which would take the clocks of devices with it. At
+/// [`Timestamp::ZERO`] no time is judged.
+fn check_issued(file: &str, issued: Timestamp, now: Timestamp) -> Result<(), TrustError> {
+    if now != Timestamp::ZERO && issued > now.plus(lifetime::AHEAD) {
+        let what = format!(
+            "it says that it was signed at {issued}, but it is {now} here: set the clock of whoever \
+             signed it, and sign it again"
+        );
+        return Err(TrustError::field(file, what));
+    }
+    Ok(())
 }
 
 fn check_fresh(file: &str, expires: Timestamp, now: Timestamp) -> Result<(), TrustError> {
