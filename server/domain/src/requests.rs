@@ -7,6 +7,13 @@ use std::str::FromStr;
 /// Number of requests remembered. A killed agent starts another request at once, and a bad link
 /// delivers late; a request with more newer ones than this before it no longer counts as late.
 const KEPT: usize = 32;
+/// Most numbers that a device may skip. An agent uses one up with each request that it signs, whether
+/// it arrives or not: one that fails every minute takes more than two months for so many. A copy that
+/// jumps further would only lock the genuine device out.
+const JUMP: u64 = 100_000;
+/// Most requests in a row that may come late. After one, an agent signs with a higher number than all
+/// that it has used; if that is behind too, somebody else is ahead.
+const LATE: u32 = 3;
 /// Characters at the end of a nonce that identify it: the end is a MAC.
 const END: usize = 16;
 
@@ -19,13 +26,19 @@ pub enum Numbered {
     Repeated,
     /// Overtaken by a newer request and never seen before: of no use any more, and nobody's fault.
     Late,
-    /// Another request has used this number, or the number is too old to be merely late.
+    /// Another request has used this number; or it is too old to be merely late, one of many that
+    /// are late, or too far ahead.
     Forked,
 }
 
-/// Latest requests of a device: number and end of the nonce, highest number first.
+/// Latest requests of a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recent(Vec<(u64, String)>);
+pub struct Recent {
+    /// Number and end of the nonce, highest number first.
+    used: Vec<(u64, String)>,
+    /// Number of requests that came late since the last new one.
+    late: u32,
+}
 
 impl Recent {
     /// Judges a request and remembers it.
@@ -36,8 +49,8 @@ impl Recent {
             .nth(END - 1)
             .map_or(0, |(at, _)| at);
         let end = nonce.get(end..).unwrap_or_default().to_owned();
-        let at = self.0.partition_point(|(known, _)| *known > number);
-        let verdict = match self.0.get(at) {
+        let at = self.used.partition_point(|(known, _)| *known > number);
+        let verdict = match self.used.get(at) {
             Some((known, used)) if *known == number => {
                 return if *used == end {
                     Numbered::Repeated
@@ -45,37 +58,48 @@ impl Recent {
                     Numbered::Forked
                 };
             }
+            Some((highest, _)) if at == 0 && number - *highest > JUMP => return Numbered::Forked,
             _ if at == 0 => Numbered::New,
             Some(_) => Numbered::Late,
             None => {
                 // Below every remembered number: late only while there would still be room to
                 // remember it.
-                let lowest = self.0.last().map_or(0, |(lowest, _)| *lowest);
-                let room = KEPT.saturating_sub(self.0.len());
+                let lowest = self.used.last().map_or(0, |(lowest, _)| *lowest);
+                let room = KEPT.saturating_sub(self.used.len());
                 if lowest - number > room as u64 {
                     return Numbered::Forked;
                 }
                 Numbered::Late
             }
         };
-        self.0.insert(at, (number, end));
-        self.0.truncate(KEPT);
+        self.used.insert(at, (number, end));
+        self.used.truncate(KEPT);
+        self.late = match verdict {
+            Numbered::Late => self.late + 1,
+            _ => 0,
+        };
+        if self.late > LATE {
+            return Numbered::Forked;
+        }
         verdict
     }
 
     /// The highest number; 0 when there is none.
     pub fn highest(&self) -> u64 {
-        self.0.first().map_or(0, |(number, _)| *number)
+        self.used.first().map_or(0, |(number, _)| *number)
     }
 }
 
 impl fmt::Display for Recent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (number, end)) in self.0.iter().enumerate() {
+        for (at, (number, end)) in self.used.iter().enumerate() {
             let space = if at == 0 { "" } else { " " };
             write!(f, "{space}{number}:{end}")?;
         }
-        Ok(())
+        match self.late {
+            0 => Ok(()),
+            late => write!(f, " +{late}"),
+        }
     }
 }
 
@@ -88,8 +112,12 @@ impl FromStr for Recent {
     type Err = Unreadable;
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
-        let mut found = Vec::new();
+        let (mut found, mut late) = (Vec::new(), 0);
         for word in text.split_whitespace() {
+            if let Some(count) = word.strip_prefix('+') {
+                late = count.parse().map_err(|_| Unreadable)?;
+                continue;
+            }
             let (number, end) = word.split_once(':').ok_or(Unreadable)?;
             let number: u64 = number.parse().map_err(|_| Unreadable)?;
             if found.last().is_some_and(|(last, _)| *last <= number) {
@@ -97,7 +125,7 @@ impl FromStr for Recent {
             }
             found.push((number, end.to_owned()));
         }
-        Ok(Self(found))
+        Ok(Self { used: found, late })
     }
 }
 
@@ -142,6 +170,35 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_jumps_ahead_gives_itself_away_and_locks_nobody_out() {
+        let mut recent = with(1..=9);
+        for far in [u64::MAX, 1 << 63, 10 + JUMP] {
+            assert_eq!(recent.take(far, &nonce(7_000)), Numbered::Forked);
+            assert_eq!(recent.highest(), 9);
+        }
+        // An agent that could not reach anybody for weeks.
+        assert_eq!(recent.take(9 + JUMP, &nonce(7_000)), Numbered::New);
+        // The genuine device is behind now: not for long.
+        let verdicts = (10..14).map(|n| recent.take(n, &nonce(n)));
+        let late = [Numbered::Late; LATE as usize];
+        assert_eq!(
+            verdicts.collect::<Vec<_>>(),
+            [&late[..], &[Numbered::Forked]].concat()
+        );
+        assert_eq!(recent.to_string().parse(), Ok(recent));
+    }
+
+    #[test]
+    fn late_requests_are_counted_only_until_a_new_one_comes() {
+        let mut recent = with([5, 9, 13, 17]);
+        for number in [3, 4, 6] {
+            assert_eq!(recent.take(number, &nonce(number)), Numbered::Late);
+        }
+        assert_eq!(recent.take(18, &nonce(18)), Numbered::New);
+        assert_eq!(recent.take(7, &nonce(7)), Numbered::Late);
+    }
+
+    #[test]
     fn a_machine_that_was_put_far_back_is_found_at_once() {
         let mut recent = with(1..=100);
         assert_eq!(recent.take(40, &nonce(7_000)), Numbered::Forked);
@@ -153,7 +210,7 @@ mod tests {
     #[test]
     fn the_list_is_bounded_and_reads_back_as_it_was_written() {
         let recent = with(1..=1_000);
-        assert_eq!(recent.0.len(), KEPT);
+        assert_eq!(recent.used.len(), KEPT);
         assert_eq!(recent.to_string().parse(), Ok(recent));
         assert_eq!("".parse(), Ok(Recent::default()));
         for bad in ["7", "x:1", "1:a 2:b"] {

@@ -132,8 +132,8 @@ impl App {
                         return Ok(Done::Leave((found, false)));
                     }
                     let why = format!(
-                        "its signed request {number} came twice: two machines have this identity, \
-                         or one was restored to an older state"
+                        "its signed request {number} was used before, or does not follow the others: two machines have this \
+                         identity, or one was restored to an older state"
                     );
                     devices::set_isolated(tx, device, &why).await?;
                     let isolated = Event::DeviceIsolated {
