@@ -15,6 +15,15 @@ const LONGEST_MS: u64 = 86_400_000;
 
 impl Driver {
     pub(super) async fn switch(&mut self, slot: SlotId) -> Result<Activation, Explained> {
+        let switched = |phase: &Phase| matches!(phase, Phase::Trial { switched: true, .. });
+        let record = self.journal().record();
+        // The machine may have been off for days between staging and this.
+        if self.staged != Some(slot)
+            && !switched(&record.phase)
+            && let Some(image) = record.slot(slot).map(|i| i.image)
+        {
+            self.verify(slot, image).await?;
+        }
         self.stopped.get_or_insert_with(Instant::now);
         let backend = self.core.backend.clone();
         let switched = self.blocking(move || backend.activate(Some(slot))).await?;

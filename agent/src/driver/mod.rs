@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_machine::Agenda;
-use tidegate_machine::fsm::{Effect, Event, Phase};
+use tidegate_machine::fsm::{Effect, Event, Phase, SlotId};
 use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason, Sha256};
 use tidegate_trust::SecretKey;
 
@@ -94,6 +94,8 @@ pub struct Driver {
     refused: Option<Explained>,
     /// The kept image if it is damaged and must be fetched again.
     restores: Option<Sha256>,
+    /// Slot of the version that was staged and verified since this start.
+    staged: Option<SlotId>,
     /// Whether the server has answered since the start.
     spoken: bool,
     /// Hold time that the link allows.

@@ -93,6 +93,7 @@ impl Driver {
             metered: (false, None),
             refused: None,
             restores: None,
+            staged: None,
             spoken: false,
             hold: Hold::default(),
             asked_s: 0,

@@ -20,7 +20,9 @@ use crate::people::config;
 
 /// Longest interval between two check-ins that is obeyed. The answer is not signed: without a
 /// bound, one answer from a stolen server would silence a fleet for 136 years.
-const LONGEST_POLL: Duration = Duration::from_hours(24);
+const LONGEST_POLL: Duration = Duration::from_hours(1);
+/// The same in the rollback window, when an order must be heard.
+const LONGEST_WATCHED: Duration = Duration::from_mins(5);
 
 impl Driver {
     /// Runs one round with the server: reports up, orders down. Returns the pause before the next
@@ -65,8 +67,10 @@ impl Driver {
         if let Some(cancel) = answer.cancel {
             self.handle(Event::CalledOff(cancel)).await?;
         }
-        if let Some(seconds) = answer.keep_previous_s {
-            self.handle(Event::KeepPrevious(seconds)).await?;
+        // The newest answer replaces every earlier one. Only a rollback window has use for it.
+        if watched {
+            let kept = Event::KeepPrevious(answer.keep_previous_s.unwrap_or(0));
+            self.handle_light(kept)?;
         }
         self.mirrors.clone_from(&answer.mirrors);
         if answer.new_key {
@@ -86,7 +90,12 @@ impl Driver {
         if first || !self.journal().record().outbox.is_empty() {
             return Ok(Duration::ZERO);
         }
-        let poll = Duration::from_secs(u64::from(answer.poll_after_s.max(1))).min(LONGEST_POLL);
+        let longest = if watched {
+            LONGEST_WATCHED
+        } else {
+            LONGEST_POLL
+        };
+        let poll = Duration::from_secs(u64::from(answer.poll_after_s.max(1))).min(longest);
         Ok(self.hold.pause(wait, took, poll, watched))
     }
 

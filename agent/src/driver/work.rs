@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
+use tidegate_protocol::{DeploymentId, Explained, Image, MAX_WAIT_S, Reason};
 
-use tidegate_machine::fsm::{Event, Job};
+use tidegate_machine::fsm::{Event, Job, SlotId};
 use tidegate_trust::assignment::Action;
 
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, jittered};
@@ -20,6 +20,9 @@ use crate::people::control::Control;
 const LOOK: Duration = Duration::from_secs(10);
 /// Lifetime of an answer about a metered link: asking starts a process.
 const COST: Duration = Duration::from_mins(10);
+
+/// Time after which what was staged is verified again before it runs.
+const FRESH: Duration = Duration::from_mins(1);
 
 /// Outcome of one stretch of a download.
 enum Heard {
@@ -241,15 +244,31 @@ impl Driver {
             ));
             return Ok(Event::StageFailed(reason));
         }
+        let staged = Instant::now();
         if waits && let Some(called_off) = self.until_free(&job).await? {
             return Ok(called_off);
         }
+        // A low battery can hold it up for hours: what runs must be what was verified.
+        if staged.elapsed() > FRESH
+            && let Err(reason) = self.verify(job.slot, job.target.image).await
+        {
+            return Ok(Event::StageFailed(reason));
+        }
+        self.staged = Some(job.slot);
         let limited = job.switch_within_s.is_some();
         Ok(if self.is_too_late(job.deployment, limited) {
             Event::StagedTooLate
         } else {
             Event::Staged
         })
+    }
+
+    /// Verifies a staged version once more.
+    pub(super) async fn verify(&mut self, slot: SlotId, image: Image) -> Result<(), Explained> {
+        let backend = self.core.backend.clone();
+        self.blocking(move || backend.verify(slot, image))
+            .await?
+            .map_err(|e| Explained::new(Reason::PreviousDamaged, log::chain(&e)))
     }
 
     fn is_too_late(&self, deployment: DeploymentId, limited: bool) -> bool {

@@ -179,6 +179,7 @@ impl Device<'_> {
             target: self.installed(&self.versions.new, "1.1.0"),
             rollback_window_s: 60,
             again: false,
+            signed_window_s: 0,
             switch_within_s: None,
             payloads: vec![payload],
             payload: 0,

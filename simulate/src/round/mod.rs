@@ -185,6 +185,7 @@ impl World<'_> {
             },
             rollback_window_s,
             again: false,
+            signed_window_s: 0,
             switch_within_s: None,
             payloads: vec![payload],
             payload: 0,

@@ -65,6 +65,10 @@ pub struct Job {
     pub target: Installed,
     /// Rollback window: time for which the old slot is kept after a healthy start, in seconds.
     pub rollback_window_s: u32,
+    /// The window that the assignment was signed with: what the server says afterwards, unsigned, may
+    /// make it longer, and shorter again down to this.
+    #[serde(default)]
+    pub signed_window_s: u32,
     /// Seconds from its arrival within which it must be activated, or asked for again; `None` for
     /// no limit.
     #[serde(default)]
@@ -99,6 +103,7 @@ impl Job {
             action: Action::Rollback,
             target,
             rollback_window_s: 0,
+            signed_window_s: 0,
             switch_within_s: None,
             again: false,
             payloads,

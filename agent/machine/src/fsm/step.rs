@@ -74,18 +74,24 @@ fn assigned(record: &mut Record, mut job: Job, counter: u64) -> Vec<Effect> {
     record.counter = record.counter.max(counter);
     // Only the online key vouches for the window: without a bound, a stolen one could close a
     // device to every install for 136 years.
-    job.rollback_window_s = job.rollback_window_s.min(MAX_KEPT_S);
+    job.rollback_window_s = job.rollback_window_s.min(MAX_SIGNED_S);
+    job.signed_window_s = job.rollback_window_s;
     match (&record.phase, job.action) {
         (Phase::Idle, _) => {}
         // Rollback while the old slot is kept: no download.
         (Phase::Trial { .. } | Phase::Probation { .. }, Action::Rollback) => {
             return ordered_back(record, &job);
         }
-        // The maintenance window is open again.
+        // The maintenance window is open again. What was staged may have rotted or been changed in the
+        // hours or days since: it is verified first, and fetched again if it has.
         (Phase::Staged { job: staged }, Action::Install)
             if staged.deployment == job.deployment && staged.target.image == job.target.image =>
         {
-            return begin_trial(record, job);
+            job.kept = true;
+            job.bytes = staged.bytes;
+            record.report(job.deployment, State::Installing, None, job.bytes);
+            record.phase = Phase::Staging { job: job.clone() };
+            return vec![Effect::Stage(Box::new(job))];
         }
         // The device is busy; the server repeats what still holds.
         _ => return Vec::new(),
@@ -307,16 +313,17 @@ fn window_passed(record: &mut Record, seconds: u32) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Longest rollback window that an assignment opens, and longest that one [`Event::KeepPrevious`]
-/// keeps the previous version from now on, in seconds (30 days).
-pub(super) const MAX_KEPT_S: u32 = 30 * 86_400;
-/// Longest rollback window with all its extensions, in seconds.
-pub(super) const MAX_WINDOW_S: u32 = 2 * MAX_KEPT_S;
+/// Longest rollback window that an assignment opens, in seconds (30 days).
+pub(super) const MAX_SIGNED_S: u32 = 30 * 86_400;
+/// Longest time that one [`Event::KeepPrevious`] keeps the previous version from now on, in seconds
+/// (a day): it is not signed, and the server repeats it for as long as it holds.
+pub(super) const MAX_KEPT_S: u32 = 86_400;
 
-/// Extends the rollback window in an incident; nothing shortens it.
+/// Extends the rollback window in an incident, or ends an extension: the newest word counts, and what
+/// was signed is the least.
 fn keep_previous(record: &mut Record, seconds: u32) {
     if let Phase::Probation { job, elapsed_s, .. } = &mut record.phase {
         let until = elapsed_s.saturating_add(seconds.min(MAX_KEPT_S));
-        job.rollback_window_s = job.rollback_window_s.max(until.min(MAX_WINDOW_S));
+        job.rollback_window_s = job.signed_window_s.max(until);
     }
 }

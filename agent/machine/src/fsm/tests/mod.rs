@@ -45,6 +45,7 @@ fn job(record: &Record, n: u8, action: Action, rollback_window_s: u32) -> Box<Jo
         target: installed(n),
         rollback_window_s,
         again: false,
+        signed_window_s: 0,
         switch_within_s: None,
         payloads: vec![payload, payload],
         payload: 0,
@@ -125,8 +126,16 @@ fn what_is_ready_after_its_window_waits_for_the_next_one_and_needs_no_second_dow
     assert!(effects.is_empty());
     let again = Event::Assigned(job(&record, 1, Action::Install, 60), 9);
     let (record, effects) = step(record, again);
+    // It has waited: it is verified before it runs.
+    assert!(matches!(&effects[..], [Effect::Stage(job)] if job.kept));
+    let (whole, effects) = step(record.clone(), Event::Staged);
     assert_eq!(effects[0], Effect::Switch(SlotId::B));
-    assert!(matches!(record.phase, Phase::Trial { .. }));
+    assert!(matches!(whole.phase, Phase::Trial { .. }));
+    // What has changed meanwhile is fetched again, and not held against the version.
+    let changed = Event::StageFailed(Reason::PreviousDamaged.into());
+    let (record, effects) = step(record, changed);
+    assert!(matches!(&effects[..], [Effect::DropDownload, Effect::Download(job)] if !job.kept));
+    assert!(record.bad.is_empty());
 }
 
 #[test]
@@ -143,7 +152,7 @@ fn what_waits_for_its_window_can_be_called_off() {
 }
 
 #[test]
-fn a_window_is_extended_and_never_shortened() {
+fn the_newest_word_on_the_window_counts_a_day_at_most_and_never_less_than_was_signed() {
     let window = |record: &Record| match &record.phase {
         Phase::Probation { job, .. } => job.rollback_window_s,
         other => panic!("{other:?}"),
@@ -156,11 +165,11 @@ fn a_window_is_extended_and_never_shortened() {
     let (record, _) = step(record, Event::KeepPrevious(100));
     assert_eq!(window(&record), 120);
     let (record, _) = step(record, Event::KeepPrevious(u32::MAX));
-    assert_eq!(window(&record), 20 + 30 * 86_400);
-    // No matter how often it is repeated.
-    let day = 86_400;
-    let said = (0..100).flat_map(|_| [Event::WindowPassed(day), Event::KeepPrevious(u32::MAX)]);
-    let (record, _) = play(record, said);
+    assert_eq!(window(&record), 20 + 86_400);
+    // The true server ends what a thief of it said: at once, not after a day.
+    let (record, _) = step(record, Event::KeepPrevious(0));
+    assert_eq!(window(&record), 60);
+    let (record, _) = step(record, Event::WindowPassed(40));
     assert_eq!(record.phase, Phase::Idle);
 }
 

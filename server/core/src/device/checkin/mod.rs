@@ -29,10 +29,9 @@ struct Answered {
 
 impl Answered {
     fn nothing(answer: CheckInAnswer) -> Self {
-        let news = answer.keep_previous_s.is_some();
         Self {
             answer,
-            news,
+            news: false,
             again: None,
             permits: None,
         }
@@ -41,9 +40,8 @@ impl Answered {
 
 /// Up to this many held check-ins are woken at once; above it they are spread over the ramp.
 const FEW: usize = 500;
-/// Time a device keeps the previous version while pruning is frozen, in seconds from each answer
-/// that says so.
-const FROZEN_S: u32 = 86_400;
+/// Longest time for which a device keeps the previous version on the word of one answer, in seconds.
+const LONGEST_S: u32 = 86_400;
 
 /// Number of decisions made before giving up, when writes find them outdated.
 const TRIES: u32 = 4;
@@ -180,7 +178,7 @@ impl App {
         request: &CheckIn,
     ) -> Result<Answered, CoreError> {
         let mut reason = Explained::from(Reason::NoRollout);
-        let keep = self.keep_previous(entry, request);
+        let (keep, extends) = self.keep_previous(entry, request);
         for _ in 0..TRIES {
             let plan = self.fleet.plan();
             let left = |rollout| self.fleet.permits_left(rollout);
@@ -198,8 +196,7 @@ impl App {
                     let waits = reason.code == Reason::PaceLimit;
                     return Ok(Answered {
                         answer: self.plain(reason, again, keep),
-                        // A longer window is sent once; a frozen one is sent again in time.
-                        news: keep.is_some(),
+                        news: extends,
                         permits: rollout
                             .filter(|_| waits)
                             .and_then(|r| self.fleet.permits(r)),
@@ -217,7 +214,11 @@ impl App {
                         .is_some_and(|t| t.deployment == status.id && t.action == Action::Install)
             });
             if knows {
-                return Ok(Answered::nothing(self.plain(reason, None, keep)));
+                let answer = self.plain(reason, None, keep);
+                return Ok(Answered {
+                    news: extends,
+                    ..Answered::nothing(answer)
+                });
             }
             let assignment = match &task {
                 Some(task) => Some(self.assign(&plan, &entry.lock(), request, task, by.carried)?),
@@ -236,7 +237,11 @@ impl App {
                 permits: None,
             });
         }
-        Ok(Answered::nothing(self.plain(reason, None, keep)))
+        let answer = self.plain(reason, None, keep);
+        Ok(Answered {
+            news: extends,
+            ..Answered::nothing(answer)
+        })
     }
 
     fn plain(
@@ -263,10 +268,18 @@ impl App {
         }
     }
 
-    /// Time for which a device in its rollback window should keep the previous version, in seconds;
-    /// `None` if that is no longer than it knows.
-    fn keep_previous(&self, entry: &DeviceEntry, request: &CheckIn) -> Option<u32> {
-        let left = request.deployment?.rollback_window_left_s?;
+    /// Time for which a device in its rollback window should keep the previous version, in seconds:
+    /// said in each answer, as the newest one counts and counts for a day at most. Returns as well
+    /// whether that is longer than the device knows.
+    fn keep_previous(&self, entry: &DeviceEntry, request: &CheckIn) -> (Option<u32>, bool) {
+        let left = request.deployment.and_then(|d| d.rollback_window_left_s);
+        let kept = left.and_then(|left| Some((left, self.extended(entry)?)));
+        // It counts in whole seconds, and time passes on the way.
+        let extends = kept.is_some_and(|(left, kept)| left + left / 2 + 5 < kept.min(LONGEST_S));
+        (kept.map(|(_, kept)| kept.min(LONGEST_S)), extends)
+    }
+
+    fn extended(&self, entry: &DeviceEntry) -> Option<u32> {
         let plan = self.fleet.plan();
         let state = entry.lock();
         let (rollout, deployment) = state
@@ -275,8 +288,7 @@ impl App {
             .find(|(_, d)| d.state == DeploymentState::Probation)?;
         let (rollout, _) = plan.rollouts.get(rollout)?;
         if rollout.frozen {
-            // Sent again long before it runs out.
-            return (left < FROZEN_S / 2).then_some(FROZEN_S);
+            return Some(LONGEST_S);
         }
         if rollout.extended_s == 0 {
             return None;
@@ -284,8 +296,6 @@ impl App {
         let ends = deployment.updated_at.plus(Duration::from_secs(
             u64::from(rollout.rollback_window_s) + u64::from(rollout.extended_s),
         ));
-        let due = u32::try_from(ends.since(self.now()).as_secs()).unwrap_or(u32::MAX);
-        // The device counts in whole seconds and rounds down.
-        (due > left.saturating_add(5)).then_some(due)
+        Some(u32::try_from(ends.since(self.now()).as_secs()).unwrap_or(u32::MAX))
     }
 }
