@@ -26,6 +26,7 @@ mod machine;
 mod own_update;
 mod payloads;
 mod people;
+mod signing;
 mod stolen_server;
 mod store;
 mod targets;

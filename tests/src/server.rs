@@ -154,7 +154,8 @@ impl Server {
         self.data.join("blobs").join(&sha256[..2]).join(sha256)
     }
 
-    fn keys(&self) -> PathBuf {
+    /// Folder of the signing keys.
+    pub fn keys(&self) -> PathBuf {
         self.dir.path().join("keys")
     }
 

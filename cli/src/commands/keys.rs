@@ -13,7 +13,7 @@ use tidegate_trust::{Holder, Signed};
 
 use super::Context;
 use super::ceremony;
-use super::keys_show::{describe, describe_file, read_draft, show_folder};
+use super::keys_show::{describe_file, read_draft, show_folder};
 use crate::error::{CliError, parse};
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::token::TokenPlace;
@@ -117,9 +117,9 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
         }
         KeysCommand::Renew { role, yes, dir } => {
             let mut offline = Offline::open(&dir.access())?;
-            let next = offline.next_body(&role)?;
-            confirm(&role, &Signed::unsigned(next), yes)?;
-            let outcome = offline.renew(&role)?;
+            let next = Signed::unsigned(offline.next_body(&role)?);
+            confirm_text(&offline.review(&role, &next)?, yes)?;
+            let outcome = offline.renew(&role, next.body().clone())?;
             line(&outcome.describe(&role))
         }
         KeysCommand::Drop { role, dir } => {
@@ -138,7 +138,7 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
         }
         KeysCommand::Fetch { dir, root } => fetch(context, &dir.access(), root.as_deref()).await,
         KeysCommand::Show { dir, file } => match file {
-            Some(path) => line(&describe_file(&path)?),
+            Some(path) => line(&describe_file(&dir.access(), &path)?),
             None => show_folder(context, &dir.access()),
         },
     }
@@ -238,7 +238,7 @@ fn sign(access: &Access, files: &[PathBuf], yes: bool) -> Result<(), CliError> {
             let Some(mut draft) = offline.draft(&role)? else {
                 continue;
             };
-            confirm(&role, &draft, yes)?;
+            confirm_text(&offline.review(&role, &draft)?, yes)?;
             offline.sign_with_own(&role, &mut draft)?;
             let purpose = offline.purpose(&role);
             let outcome = offline.settle(&role, &draft, &purpose)?;
@@ -248,7 +248,7 @@ fn sign(access: &Access, files: &[PathBuf], yes: bool) -> Result<(), CliError> {
     }
     for path in files {
         let (role, mut draft) = read_draft(path)?;
-        confirm(&role, &draft, yes)?;
+        confirm_text(&offline.review(&role, &draft)?, yes)?;
         let signed = if offline.repository().root().is_some() || role == "root" {
             offline.sign_with_own(&role, &mut draft)?
         } else {
@@ -287,11 +287,6 @@ fn sign_blind(access: &Access, draft: &mut Signed) -> Result<Vec<String>, CliErr
     Ok(names)
 }
 
-/// Shows what would be signed and asks.
-fn confirm(role: &str, draft: &Signed, yes: bool) -> Result<(), CliError> {
-    confirm_text(&describe(role, draft)?, yes)
-}
-
 /// Shows a text and asks whether to sign what it describes.
 pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
     line(text)?;
@@ -304,6 +299,11 @@ pub(crate) fn confirm_text(text: &str, yes: bool) -> Result<(), CliError> {
             "check it, then repeat the command with --yes".into(),
         ));
     }
+    asked()
+}
+
+/// Asks on the terminal whether to sign what was shown.
+pub(crate) fn asked() -> Result<(), CliError> {
     eprint!("Sign this? Type yes: ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();

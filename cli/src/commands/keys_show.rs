@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use tidegate_protocol::plain;
-use tidegate_trust::{RootRole, Signed, TopTargets};
+use tidegate_trust::Signed;
 
 use super::Context;
 use crate::error::CliError;
@@ -40,7 +39,8 @@ pub(super) fn read_draft(path: &Path) -> Result<(String, Signed), CliError> {
     Ok((role, draft))
 }
 
-pub(super) fn describe_file(path: &Path) -> Result<String, CliError> {
+/// Describes a file of public keys, or a draft against what is in force in the folder.
+pub(super) fn describe_file(access: &Access, path: &Path) -> Result<String, CliError> {
     if let Ok(holder) = holder::read_public(path) {
         let kinds = if holder.is_hybrid() {
             "Ed25519 and ML-DSA-65"
@@ -54,60 +54,7 @@ pub(super) fn describe_file(path: &Path) -> Result<String, CliError> {
         ));
     }
     let (role, draft) = read_draft(path)?;
-    describe(&role, &draft)
-}
-
-/// Describes a file in full: this is what a person puts their name to.
-pub(super) fn describe(role: &str, draft: &Signed) -> Result<String, CliError> {
-    let body = draft.body();
-    let failed = |e: tidegate_trust::TrustError| CliError::failed("reading a draft", &e);
-    let text = |name: &str| plain(body[name].as_str().unwrap_or("-"));
-    let mut lines = vec![format!(
-        "{role} version {}, issued {}, expires {}",
-        body["version"],
-        text("x-issued"),
-        text("expires")
-    )];
-    let mut quorum = |name: &str, quorum: &tidegate_trust::Quorum| {
-        lines.push(format!(
-            "  {name}: {} of {} people",
-            quorum.people(),
-            quorum.holders.len()
-        ));
-        for holder in &quorum.holders {
-            let name = plain(&holder.name);
-            lines.push(format!("    {name}  {}", holder.fingerprint()));
-        }
-    };
-    match role {
-        "root" => {
-            let root = RootRole::from_bytes(&draft.to_bytes()).map_err(failed)?;
-            for name in tidegate_trust::TOP_ROLES {
-                if let Some(found) = root.quorum(name) {
-                    quorum(name, found);
-                }
-            }
-        }
-        "targets" => {
-            let targets = TopTargets::from_bytes(&draft.to_bytes()).map_err(failed)?;
-            for delegation in &targets.delegations {
-                quorum(&delegation.name, &delegation.quorum);
-            }
-        }
-        _ => {
-            let images = body["targets"].as_object();
-            for (path, image) in images.into_iter().flatten() {
-                lines.push(format!(
-                    "  {}  {} bytes  sha256 {}",
-                    plain(path),
-                    plain(&image["length"].to_string()),
-                    plain(image["hashes"]["sha256"].as_str().unwrap_or("-"))
-                ));
-            }
-            lines.push(format!("  policy {}", plain(&body["x-policy"].to_string())));
-        }
-    }
-    Ok(lines.join("\n"))
+    Offline::open_any(access)?.review(&role, &draft)
 }
 
 #[derive(Serialize)]

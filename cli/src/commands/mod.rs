@@ -9,6 +9,7 @@ pub(crate) mod incident;
 pub(crate) mod keys;
 mod keys_show;
 pub(crate) mod operator;
+mod pack;
 pub(crate) mod release;
 pub(crate) mod rollout;
 mod rollout_show;

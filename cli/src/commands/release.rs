@@ -25,6 +25,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             to,
             reason,
             dry_run,
+            yes,
             dir,
         } => {
             let path = format!("/api/v1/products/{product}/releases/{release}/promote");
@@ -48,6 +49,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                     &parse(&product)?,
                     &parse(&release)?,
                     parse(&to)?,
+                    |text| signing::ask(text, yes),
                 )
                 .await?;
                 if !waiting.is_empty() {
@@ -68,11 +70,13 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
         ReleaseCommand::Sign {
             product,
             release,
+            compare,
             yes,
             dir,
         } => {
             let release = release.as_deref().map(parse).transpose()?;
-            signing::sign(&api, &dir.access(), &parse(&product)?, release, yes).await
+            let product = parse(&product)?;
+            signing::sign(&api, &dir.access(), &product, release, &compare, yes).await
         }
         ReleaseCommand::Policy {
             product,
@@ -81,6 +85,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             eol,
             not_eol,
             notice,
+            yes,
             dir,
         } => {
             let change = signing::PolicyChange {
@@ -90,7 +95,7 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
                 not_eol: not_eol.iter().map(|v| parse(v)).collect::<Result<_, _>>()?,
                 notice,
             };
-            signing::policy(&api, &dir.access(), &parse(&product)?, &change).await
+            signing::policy(&api, &dir.access(), &parse(&product)?, &change, yes).await
         }
         ReleaseCommand::Eol {
             product,

@@ -1,12 +1,16 @@
 //! `release sign` and `release policy`: signatures on releases beyond publishing them.
 
-use tidegate_protocol::{Channel, ProductName, Version, plain};
-use tidegate_trust::{ProductRole, RoleName};
+use std::path::PathBuf;
+
+use tidegate_protocol::{Channel, Platform, ProductName, Version, plain};
+use tidegate_trust::{ImageFacts, ImagePath, Policy, ProductRole, RoleName};
 
 use crate::api::Api;
 use crate::error::CliError;
 use crate::keys::{Access, Offline, Outcome};
-use crate::output::line;
+use crate::output::{complain, line};
+
+use super::pack::pack_artifact;
 
 /// Adds the signatures of the keys that are here to the product's drafts on the server.
 pub(crate) async fn sign(
@@ -14,6 +18,7 @@ pub(crate) async fn sign(
     access: &Access,
     product: &ProductName,
     release: Option<Version>,
+    builds: &[OwnBuild],
     yes: bool,
 ) -> Result<(), CliError> {
     let mut offline = Offline::open(access)?;
@@ -33,11 +38,12 @@ pub(crate) async fn sign(
         {
             continue;
         }
-        let changes = changes(&offline, &name, &next)?;
+        check_published(&offline, &name, &next)?;
+        compare(&offline, &next, release.as_ref(), builds)?;
         super::keys::confirm_text(
             &format!(
-                "{role} version {}\n{changes}\n  for, as the server says it, unsigned: {}",
-                next.version,
+                "{}\n  for, as the server says it, unsigned: {}",
+                offline.review(&role, &draft)?,
                 plain(&offline.purpose(&role))
             ),
             yes,
@@ -62,47 +68,117 @@ pub(crate) async fn sign(
     Ok(())
 }
 
-/// Describes what a draft changes against the file in force. Refuses a draft with an image that
-/// differs from the one published in the alpha channel: the second person signs what the first one
-/// published.
-fn changes(offline: &Offline, name: &RoleName, next: &ProductRole) -> Result<String, CliError> {
+/// Images of a role that differ from what is in force.
+fn changed<'a>(
+    offline: &'a Offline,
+    name: &RoleName,
+    next: &'a ProductRole,
+) -> impl Iterator<Item = (&'a ImagePath, &'a ImageFacts)> {
     let present = offline.repository().role(name);
-    let published = RoleName::new(name.product.clone(), Channel::Alpha);
-    let published = offline.repository().role(&published);
-    let mut lines = Vec::new();
-    for (path, facts) in &next.images {
-        if present.is_some_and(|role| role.images.get(path) == Some(facts)) {
-            continue;
-        }
-        let source = tidegate_trust::ImagePath {
-            role: RoleName::new(name.product.clone(), Channel::Alpha),
+    let known = move |path, facts| present.is_some_and(|r| r.images.get(path) == Some(facts));
+    next.images
+        .iter()
+        .filter(move |(path, facts)| !known(*path, *facts))
+}
+
+/// Refuses a draft with an image that differs from the one published in the alpha channel: the
+/// second person signs what the first one published.
+fn check_published(offline: &Offline, name: &RoleName, next: &ProductRole) -> Result<(), CliError> {
+    let alpha = RoleName::new(name.product.clone(), Channel::Alpha);
+    if *name == alpha {
+        return Ok(());
+    }
+    let published = offline.repository().role(&alpha);
+    for (path, facts) in changed(offline, name, next) {
+        let source = ImagePath {
+            role: alpha.clone(),
             ..path.clone()
         };
-        if name.channel != Channel::Alpha
-            && published.is_none_or(|role| role.images.get(&source) != Some(facts))
-        {
+        if published.is_none_or(|role| role.images.get(&source) != Some(facts)) {
             return Err(CliError::Failed(format!(
-                "{path} differs from the image published in {}: refusing to sign it",
-                source.role
+                "{path} differs from the image published in {alpha}: refusing to sign it"
             )));
         }
-        lines.push(format!(
-            "  + {path}  {} bytes  sha256 {}",
-            facts.image.length, facts.image.sha256
-        ));
     }
-    for path in present.into_iter().flat_map(|role| role.images.keys()) {
-        if !next.images.contains_key(path) {
-            lines.push(format!("  - {path}"));
+    Ok(())
+}
+
+/// The signer's own build of a platform.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnBuild {
+    /// Platform that it is for; `None` if the draft has one alone.
+    pub(crate) platform: Option<Platform>,
+    /// File or folder, as it would be published.
+    pub(crate) path: PathBuf,
+}
+
+impl std::str::FromStr for OwnBuild {
+    type Err = String;
+
+    /// Reads `PATH` or `PLATFORM=PATH`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = text
+            .split_once('=')
+            .and_then(|(platform, path)| Some((platform.parse().ok()?, path)));
+        Ok(match named {
+            Some((platform, path)) => Self {
+                platform: Some(platform),
+                path: path.into(),
+            },
+            None => Self {
+                platform: None,
+                path: text.into(),
+            },
+        })
+    }
+}
+
+/// Packs the signer's own builds and refuses a draft whose images are others: reproducible builds
+/// find out a publisher, or a machine, that has added something.
+fn compare(
+    offline: &Offline,
+    next: &ProductRole,
+    release: Option<&Version>,
+    builds: &[OwnBuild],
+) -> Result<(), CliError> {
+    let name = &next.name;
+    let new: Vec<(&ImagePath, &ImageFacts)> = changed(offline, name, next)
+        .filter(|(path, _)| release.is_none_or(|release| path.release == *release))
+        .collect();
+    for build in builds {
+        let of_build = |path: &ImagePath| match &build.platform {
+            Some(platform) => path.platform == *platform,
+            None => true,
+        };
+        let own: Vec<_> = new.iter().filter(|(path, _)| of_build(path)).collect();
+        let [(path, facts)] = own[..] else {
+            return Err(CliError::Hinted(
+                format!(
+                    "--compare {}: the draft of {name} has {} new images that it could be",
+                    build.path.display(),
+                    own.len()
+                ),
+                "name the release, and the platform with --compare PLATFORM=PATH".into(),
+            ));
+        };
+        let (_, image) = pack_artifact(&build.path, &facts.format)?;
+        if image != facts.image {
+            return Err(CliError::Hinted(
+                format!(
+                    "{path} is not what {} packs to: {} bytes, sha256 {}; the draft has {} bytes, \
+                     sha256 {}",
+                    build.path.display(),
+                    image.length,
+                    image.sha256,
+                    facts.image.length,
+                    facts.image.sha256
+                ),
+                "do not sign it before you know why the two builds differ".into(),
+            ));
         }
+        line(&format!("{path} is what {} packs to", build.path.display()))?;
     }
-    if present.is_none_or(|role| role.policy != next.policy) {
-        lines.push(format!(
-            "  policy {}",
-            serde_json::to_string(&next.policy).map_err(|e| CliError::failed("the policy", &e))?
-        ));
-    }
-    Ok(lines.join("\n"))
+    Ok(())
 }
 
 /// A change to the policy on what devices may install at all.
@@ -114,12 +190,40 @@ pub(crate) struct PolicyChange {
     pub(crate) notice: Option<String>,
 }
 
+impl PolicyChange {
+    fn apply(&self, policy: &mut Policy) {
+        if let Some(min) = &self.min_release {
+            policy.min_release = Some(min.clone());
+        }
+        policy.eol.retain(|v| !self.not_eol.contains(v));
+        for version in &self.eol {
+            if !policy.eol.contains(version) {
+                policy.eol.push(version.clone());
+            }
+        }
+        if let Some(notice) = &self.notice {
+            policy.notice = Some(notice.clone()).filter(|n| !n.is_empty());
+        }
+    }
+}
+
+/// Shows what a command of one's own would sign, and asks if there is somebody to ask.
+pub(crate) fn ask(text: &str, yes: bool) -> Result<(), CliError> {
+    use std::io::IsTerminal as _;
+    complain(text);
+    if yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    super::keys::asked()
+}
+
 /// Applies a policy change to the product's roles and signs them.
 pub(crate) async fn policy(
     api: &Api,
     access: &Access,
     product: &ProductName,
     change: &PolicyChange,
+    yes: bool,
 ) -> Result<(), CliError> {
     let mut offline = Offline::open(access)?;
     offline.pull(api).await?;
@@ -134,23 +238,13 @@ pub(crate) async fn policy(
             line(&format!("skipped {name}: no key here may sign it"))?;
             continue;
         }
-        let next = offline.next_role(&name)?;
+        let next = offline.drafted(&name)?;
         check(change, &next)?;
-        let outcome = offline.sign_role(&name, "policy", |role| {
-            let policy = &mut role.policy;
-            if let Some(min) = &change.min_release {
-                policy.min_release = Some(min.clone());
-            }
-            policy.eol.retain(|v| !change.not_eol.contains(v));
-            for version in &change.eol {
-                if !policy.eol.contains(version) {
-                    policy.eol.push(version.clone());
-                }
-            }
-            if let Some(notice) = &change.notice {
-                policy.notice = Some(notice.clone()).filter(|n| !n.is_empty());
-            }
-        })?;
+        let change = |role: &mut ProductRole| change.apply(&mut role.policy);
+        if let Some(text) = offline.preview(&name, change)? {
+            ask(&text, yes)?;
+        }
+        let outcome = offline.sign_role(&name, "policy", change)?;
         line(&outcome.describe(&name.to_string()))?;
         if let Outcome::Waiting { .. } = outcome {
             line(&format!(

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use tidegate_protocol::{Channel, ProductName, Version};
 use tidegate_trust::{
     DIRECTOR, Delegation, Holder, ImageFacts, ImagePath, Policy, ProductRole, Quorum, RoleName,
     RootRole, TOP_ROLES, TopTargets, lifetime,
 };
 
+use super::base::{Base, is_same};
 use super::exchange::OnlineKeys;
 use super::{Access, Offline, Outcome, holder, now, trust};
 use crate::api::Api;
@@ -49,7 +51,7 @@ impl Offline {
             let online = OnlineKeys::ask(api).await?;
             offline.change_root("the first root", |root| {
                 root.root = Quorum::one(owner.clone());
-                root.targets = Quorum::one(owner);
+                root.targets = Quorum::one(owner.clone());
                 set_online(root, &online)
             })?;
             offline.change_targets("the first delegations", |targets| {
@@ -62,10 +64,10 @@ impl Offline {
         Ok(offline)
     }
 
-    /// Returns the root to be changed: the draft if there is one, otherwise the next version.
-    fn next_root(&self) -> Result<RootRole, CliError> {
+    /// Returns the next version of the root, to be changed.
+    fn next_root(&self, base: Base) -> Result<RootRole, CliError> {
         let version = self.repository().version("root").saturating_add(1);
-        let mut root = match (self.draft("root")?, self.repository().bytes("root")) {
+        let mut root = match (self.on(base, "root")?, self.repository().bytes("root")) {
             (Some(draft), _) => RootRole::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?,
             (None, Some(bytes)) => RootRole::from_bytes(bytes).map_err(|e| trust(&e))?,
             (None, None) => RootRole {
@@ -84,8 +86,11 @@ impl Offline {
         Ok(root)
     }
 
-    fn next_targets(&self) -> Result<TopTargets, CliError> {
-        let mut targets = match (self.draft("targets")?, self.repository().bytes("targets")) {
+    fn next_targets(&self, base: Base) -> Result<TopTargets, CliError> {
+        let mut targets = match (
+            self.on(base, "targets")?,
+            self.repository().bytes("targets"),
+        ) {
             (Some(draft), _) => TopTargets::from_bytes(&draft.to_bytes()).map_err(|e| trust(&e))?,
             (None, Some(bytes)) => TopTargets::from_bytes(bytes).map_err(|e| trust(&e))?,
             (None, None) => TopTargets {
@@ -102,25 +107,31 @@ impl Offline {
     }
 
     /// Changes the root and signs it with the keys that are here.
-    pub(crate) fn change_root(
+    fn change_root(
         &mut self,
         purpose: &str,
-        change: impl FnOnce(&mut RootRole) -> Result<(), CliError>,
+        change: impl Fn(&mut RootRole) -> Result<(), CliError>,
     ) -> Result<Outcome, CliError> {
-        let mut root = self.next_root()?;
+        let (mut root, mut own) = (self.next_root(Base::Draft)?, self.next_root(Base::InForce)?);
         change(&mut root)?;
+        change(&mut own)?;
+        let quorums = |root: &RootRole| TOP_ROLES.map(|role| root.quorum(role).cloned());
+        self.seen("root", quorums(&root) == quorums(&own))?;
         root.check_quorums().map_err(|e| trust(&e))?;
         self.propose("root", root.body(), purpose)
     }
 
     /// Changes the delegations and signs them with the keys that are here.
-    pub(crate) fn change_targets(
+    fn change_targets(
         &mut self,
         purpose: &str,
-        change: impl FnOnce(&mut TopTargets) -> Result<(), CliError>,
+        change: impl Fn(&mut TopTargets) -> Result<(), CliError>,
     ) -> Result<Outcome, CliError> {
-        let mut targets = self.next_targets()?;
+        let draft = Base::Draft;
+        let (mut targets, mut own) = (self.next_targets(draft)?, self.next_targets(Base::InForce)?);
         change(&mut targets)?;
+        change(&mut own)?;
+        self.seen("targets", targets.delegations == own.delegations)?;
         targets.check().map_err(|e| trust(&e))?;
         self.propose("targets", targets.body(), purpose)
     }
@@ -133,7 +144,7 @@ impl Offline {
         change: impl FnOnce(&mut Quorum) -> Result<(), tidegate_trust::TrustError>,
     ) -> Result<&'static str, CliError> {
         if TOP_ROLES.contains(&role) {
-            let mut root = self.next_root()?;
+            let mut root = self.next_root(Base::Draft)?;
             let quorum = root
                 .quorum_mut(role)
                 .ok_or_else(|| CliError::Failed(format!("there is no role {role}")))?;
@@ -141,7 +152,7 @@ impl Offline {
             self.lay_down("root", root.body())?;
             return Ok("root");
         }
-        let mut targets = self.next_targets()?;
+        let mut targets = self.next_targets(Base::Draft)?;
         if targets.delegation(role).is_none() {
             targets.delegations.push(if role == DIRECTOR {
                 Delegation {
@@ -169,10 +180,10 @@ impl Offline {
 
     /// Puts the server's keys into the drafts of root and targets.
     pub(crate) fn edit_online(&mut self, online: &OnlineKeys) -> Result<(), CliError> {
-        let mut root = self.next_root()?;
+        let mut root = self.next_root(Base::Draft)?;
         set_online(&mut root, online)?;
         self.lay_down("root", root.body())?;
-        let mut targets = self.next_targets()?;
+        let mut targets = self.next_targets(Base::Draft)?;
         set_director(&mut targets, online)?;
         self.lay_down("targets", targets.body())
     }
@@ -185,25 +196,34 @@ impl Offline {
     /// Returns the body that `renew` would sign.
     pub(crate) fn next_body(&self, role: &str) -> Result<serde_json::Value, CliError> {
         Ok(match role {
-            "root" => self.next_root()?.body(),
-            "targets" => self.next_targets()?.body(),
+            "root" => {
+                let root = self.next_root(Base::Draft)?;
+                root.check_quorums().map_err(|e| trust(&e))?;
+                root.body()
+            }
+            "targets" => {
+                let targets = self.next_targets(Base::Draft)?;
+                targets.check().map_err(|e| trust(&e))?;
+                targets.body()
+            }
             name => {
                 let name: RoleName = name.parse().map_err(|e| trust(&e))?;
-                self.next_role(&name)?.body()
+                let mut next = self.next_role(&name, Base::Draft)?;
+                self.date(&mut next);
+                next.body()
             }
         })
     }
 
-    /// Signs a role again, unchanged but with a later expiry.
-    pub(crate) fn renew(&mut self, role: &str) -> Result<Outcome, CliError> {
-        match role {
-            "root" => self.change_root("renewed", |_| Ok(())),
-            "targets" => self.change_targets("renewed", |_| Ok(())),
-            name => {
-                let name: RoleName = name.parse().map_err(|e| trust(&e))?;
-                self.sign_role(&name, "renewed", |_| {})
-            }
-        }
+    /// Signs the body that [`Offline::next_body`] gave and that a person has looked at.
+    pub(crate) fn renew(&mut self, role: &str, body: Value) -> Result<Outcome, CliError> {
+        let before = self.purpose(role);
+        let purpose = if before.is_empty() {
+            "renewed".to_owned()
+        } else {
+            format!("{before}; renewed")
+        };
+        self.propose(role, body, &purpose)
     }
 
     /// Creates the roles of a product; returns the changed roles, none if they all exist. In a
@@ -252,14 +272,17 @@ impl Offline {
         &mut self,
         name: &RoleName,
         purpose: &str,
-        change: impl FnOnce(&mut ProductRole),
+        change: impl Fn(&mut ProductRole),
     ) -> Result<Outcome, CliError> {
-        let mut role = self.next_role(name)?;
-        let before = self.purpose(&name.to_string());
+        let (mut role, mut own) = (
+            self.next_role(name, Base::Draft)?,
+            self.next_role(name, Base::InForce)?,
+        );
         change(&mut role);
-        role.version = self.version(&name.to_string()).saturating_add(1);
-        role.issued = now();
-        role.expires = now().plus(lifetime::ROLE);
+        change(&mut own);
+        self.seen(&name.to_string(), is_same(&role, &own))?;
+        let before = self.purpose(&name.to_string());
+        self.date(&mut role);
         let purpose = if before.is_empty() {
             purpose.to_owned()
         } else {
@@ -268,9 +291,20 @@ impl Offline {
         self.propose(&name.to_string(), role.body(), &purpose)
     }
 
-    /// Returns a role as it will be, with its draft if there is one.
-    pub(crate) fn next_role(&self, name: &RoleName) -> Result<ProductRole, CliError> {
-        if let Some(draft) = self.draft(&name.to_string())? {
+    /// Makes a role the next version, from now on.
+    pub(super) fn date(&self, role: &mut ProductRole) {
+        role.version = self.version(&role.name.to_string()).saturating_add(1);
+        role.issued = now();
+        role.expires = now().plus(lifetime::ROLE);
+    }
+
+    /// Returns a role as it will be with its draft, if there is one.
+    pub(crate) fn drafted(&self, name: &RoleName) -> Result<ProductRole, CliError> {
+        self.next_role(name, Base::Draft)
+    }
+
+    pub(super) fn next_role(&self, name: &RoleName, base: Base) -> Result<ProductRole, CliError> {
+        if let Some(draft) = self.on(base, &name.to_string())? {
             return ProductRole::from_bytes(name, &draft.to_bytes()).map_err(|e| trust(&e));
         }
         if let Some(bytes) = self.stale.get(&name.to_string()) {
@@ -293,10 +327,13 @@ impl Offline {
         path: &ImagePath,
         facts: &ImageFacts,
     ) -> Result<Option<Outcome>, CliError> {
-        let next = self.next_role(&path.role)?;
+        let next = self.next_role(&path.role, Base::Draft)?;
         match next.images.get(path) {
             Some(listed) if listed == facts => {
                 let role = path.role.to_string();
+                let mut own = self.next_role(&path.role, Base::InForce)?;
+                own.images.insert(path.clone(), facts.clone());
+                self.seen(&role, is_same(&next, &own))?;
                 return Ok(match self.draft(&role)? {
                     // It is listed in the draft, which may lack our signature.
                     Some(mut draft) => {

@@ -7,12 +7,14 @@
 //! tidegate-keys/drafts/ROLE.json      waits for signatures; ROLE.txt says what for
 //! ```
 
+mod base;
 mod drafts;
 pub(crate) mod edit;
 pub(crate) mod exchange;
 mod files;
 pub(crate) mod holder;
 mod lock;
+mod review;
 pub(crate) mod secret;
 pub(crate) mod token;
 
@@ -22,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_protocol::Timestamp;
-use tidegate_trust::{Repository, UploadedFile, signed_version};
+use tidegate_trust::{Repository, Signed, UploadedFile, signed_version};
 
 use crate::error::CliError;
 use files::read_if_there;
@@ -154,6 +156,11 @@ impl Offline {
     /// Files in force in this folder.
     pub(crate) fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// Describes a draft against the file in force here: what a person puts their name to.
+    pub(crate) fn review(&self, role: &str, draft: &Signed) -> Result<String, CliError> {
+        review::review(role, draft, self.repository.bytes(role), now())
     }
 
     /// Version of a role here, validly signed or waiting for its new holders.

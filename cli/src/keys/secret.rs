@@ -5,10 +5,17 @@ use std::path::{Path, PathBuf};
 
 use pkcs8::der::pem::LineEnding;
 use pkcs8::der::zeroize::Zeroizing;
+use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef, SecretDocument};
 use tidegate_trust::{MlDsaSecret, RoleSigner, SecretKey};
 
 use crate::error::CliError;
+
+/// Shortest passphrase, in characters.
+const SHORTEST: usize = 12;
+/// Cost of a guess: scrypt with N = 2^17, r = 8, p = 1 takes 128 MiB and some tenths of a second
+/// (OWASP's password storage recommendations, the strongest of its settings for scrypt).
+const COST: (u8, u32, u32) = (17, 8, 1);
 
 /// Source of a passphrase: a file, the environment, or the person at the terminal.
 #[derive(Clone, Debug, Default)]
@@ -64,9 +71,9 @@ impl Unlock {
 }
 
 fn check(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliError> {
-    if passphrase.chars().count() < 8 {
+    if passphrase.chars().count() < SHORTEST {
         return Err(CliError::Hinted(
-            "the passphrase is too short: at least 8 characters".into(),
+            format!("the passphrase is too short: at least {SHORTEST} characters"),
             "use six random words; --no-passphrase is for a machine that signs unattended".into(),
         ));
     }
@@ -98,9 +105,13 @@ pub(crate) fn seal(
             continue;
         };
         let (_, plain) = SecretDocument::from_pem(pem).map_err(|e| failed(&e))?;
+        let (log_n, r, p) = COST;
+        let cost = scrypt::Params::new(log_n, r, p).map_err(|e| failed(&e))?;
+        let (salt, iv): ([u8; 16], [u8; 16]) = (rand::random(), rand::random());
+        let scheme = pbes2::Parameters::generate_scrypt_aes256cbc(cost, &salt, iv);
         let sealed = PrivateKeyInfoRef::try_from(plain.as_bytes())
             .map_err(|e| failed(&e))?
-            .encrypt(passphrase)
+            .encrypt_with_params(scheme.map_err(|e| failed(&e))?, passphrase)
             .map_err(|e| failed(&e))?;
         let block = sealed
             .to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF)
@@ -183,6 +194,13 @@ mod tests {
         ];
         let text = seal(&pems, Some("correct horse")).unwrap();
         assert!(!text.contains("BEGIN PRIVATE KEY"));
+        for block in blocks(&text) {
+            let (_, sealed) = SecretDocument::from_pem(block).unwrap();
+            let sealed = EncryptedPrivateKeyInfoRef::try_from(sealed.as_bytes()).unwrap();
+            let scheme = sealed.encryption_algorithm.pbes2().unwrap();
+            let cost = scheme.kdf.scrypt().unwrap();
+            assert!(cost.cost_parameter >= 1 << 17, "{}", cost.cost_parameter);
+        }
         std::fs::write(&path, text.as_str()).unwrap();
         let signers = open(&path, "x", &unlock("correct horse")).unwrap();
         let keys: Vec<_> = signers.iter().map(|s| s.role_key()).collect();
@@ -193,6 +211,7 @@ mod tests {
 
     #[test]
     fn a_short_passphrase_is_refused() {
-        assert!(unlock("short").new_passphrase("x").is_err());
+        assert!(unlock("eleven char").new_passphrase("x").is_err());
+        assert!(unlock("twelve chars").new_passphrase("x").is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! Arguments of `tidegate release`.
 
+use crate::commands::signing::OwnBuild;
 use crate::options::{KeysDir, some_time};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ pub(crate) enum ReleaseCommand {
         /// Only say what would be.
         #[arg(long)]
         dry_run: bool,
+        /// Do not ask whether to sign what is shown. Without a terminal nobody is asked.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         dir: KeysDir,
     },
@@ -34,6 +38,10 @@ pub(crate) enum ReleaseCommand {
         product: String,
         /// The release; every draft of the product by default.
         release: Option<String>,
+        /// Own build of what is to be signed, a file or a folder: it is packed and must be the very
+        /// image; may be repeated, once for each platform.
+        #[arg(long, value_name = "[PLATFORM=]PATH")]
+        compare: Vec<OwnBuild>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -60,6 +68,9 @@ pub(crate) enum ReleaseCommand {
         /// A notice to people.
         #[arg(long)]
         notice: Option<String>,
+        /// Do not ask whether to sign what is shown. Without a terminal nobody is asked.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         dir: KeysDir,
     },

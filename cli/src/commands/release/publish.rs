@@ -1,75 +1,22 @@
 //! `release publish`: packs, uploads and signs.
 
-use std::io::{Seek as _, Write};
-use std::path::{Path, PathBuf};
+use std::io::Seek as _;
+use std::path::PathBuf;
 
 use futures::TryStreamExt as _;
 use tidegate_api::{
     ArtifactBody, ArtifactView, BlobView, ProductBody, ProductView, ReleaseBody, ReleaseView,
 };
-use tidegate_delta::Hasher;
-use tidegate_delta::archive::pack;
 use tidegate_protocol::{Channel, Image, Platform, ProductName, Stage, Version};
 use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
 
 use super::{ArtifactFormat, PublishArgs};
 use crate::api::Api;
 use crate::commands::Context;
+use crate::commands::pack::pack_artifact;
 use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline, Outcome};
 use crate::output::{bytes, bytes_bar, line, show, start};
-
-/// Writer that hashes the bytes it passes on and advances the bar.
-struct Counting<W> {
-    inner: W,
-    hasher: Hasher,
-    bar: indicatif::ProgressBar,
-}
-
-impl<W: Write> Write for Counting<W> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let written = self.inner.write(buf)?;
-        self.hasher.update(&buf[..written]);
-        self.bar.inc(written as u64);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// Packs into a temporary file; returns it with its hash and length.
-fn pack_artifact(path: &Path, format: &str) -> Result<(std::fs::File, Image), CliError> {
-    let file = tempfile::tempfile()?;
-    let bar = bytes_bar(0, "packing");
-    let writer = std::io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
-    let counting = Counting {
-        inner: writer,
-        hasher: Hasher::new(),
-        bar: bar.clone(),
-    };
-    let mut counting = if format == ImageFacts::RAW {
-        copy_raw(path, counting)?
-    } else {
-        pack(path, counting).map_err(|e| CliError::failed("packing", &e))?
-    };
-    counting.flush()?;
-    bar.finish_and_clear();
-    Ok((file, counting.hasher.finish()))
-}
-
-/// Copies a file as it is.
-fn copy_raw<W: Write>(path: &Path, mut out: W) -> Result<W, CliError> {
-    let meta = std::fs::metadata(path)
-        .map_err(|e| CliError::failed(&format!("{}", path.display()), &e))?;
-    if !meta.is_file() || meta.len() == 0 {
-        let what = "--format raw takes a single non-empty file";
-        return Err(CliError::Failed(format!("{}: {what}", path.display())));
-    }
-    std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
-    Ok(out)
-}
 
 pub(super) async fn publish(
     context: &Context,
@@ -229,7 +176,8 @@ async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), 
     Ok(())
 }
 
-/// Signs a release for every channel that takes stage `to`. Returns a line for each channel that
+/// Signs a release for every channel that takes stage `to`, once `ask` has agreed to what would be
+/// in force then. Returns a line for each channel that
 /// still waits for other people.
 pub(crate) async fn sign_for(
     api: &Api,
@@ -237,6 +185,7 @@ pub(crate) async fn sign_for(
     product: &ProductName,
     release: &Version,
     to: Stage,
+    ask: impl Fn(&str) -> Result<(), CliError>,
 ) -> Result<Vec<String>, CliError> {
     let mut waiting = Vec::new();
     if to.channels().is_empty() {
@@ -253,15 +202,27 @@ pub(crate) async fn sign_for(
             "publish it first: tidegate release publish".into(),
         ));
     }
+    let of = |role: &RoleName, path: &ImagePath| ImagePath {
+        role: role.clone(),
+        ..path.clone()
+    };
+    let mut shown = Vec::new();
+    for channel in to.channels() {
+        let role = RoleName::new(product.clone(), *channel);
+        shown.extend(offline.preview(&role, |next| {
+            for (path, facts) in &images {
+                next.images.insert(of(&role, path), facts.clone());
+            }
+        })?);
+    }
+    if !shown.is_empty() {
+        ask(&shown.join("\n"))?;
+    }
     let mut changed = Vec::new();
     for channel in to.channels() {
         let role = RoleName::new(product.clone(), *channel);
         for (path, facts) in &images {
-            let path = ImagePath {
-                role: role.clone(),
-                ..path.clone()
-            };
-            offline.list_image(&path, facts)?;
+            offline.list_image(&of(&role, path), facts)?;
         }
         if let outcome @ Outcome::Waiting { .. } = offline.standing(&role.to_string())? {
             waiting.push(outcome.describe(&role.to_string()));
