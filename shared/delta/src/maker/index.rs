@@ -116,10 +116,7 @@ pub(super) struct Index<'a> {
 impl<'a> Index<'a> {
     /// Builds the index; `None` for an image of 2 GiB and more.
     pub(super) fn new(text: &'a [u8]) -> Option<Self> {
-        let mut suffixes = vec![0i32; text.len()];
-        if !text.is_empty() && libsais_rs::libsais(text, &mut suffixes, 0, None) != 0 {
-            return None;
-        }
+        let suffixes = sorted(text)?;
         let mut index = Self {
             text,
             suffixes,
@@ -230,4 +227,42 @@ pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
         length += 1;
     }
     length
+}
+
+/// Length below which suffixes are compared one by one: the library reads before the beginning of
+/// short texts and panics.
+const SHORT: usize = 256;
+
+/// Sorts the suffixes of a text; `None` for one of 2 GiB and more.
+fn sorted(text: &[u8]) -> Option<Vec<i32>> {
+    let count = i32::try_from(text.len()).ok()?;
+    if text.len() < SHORT {
+        let mut suffixes: Vec<i32> = (0..count).collect();
+        suffixes.sort_by_key(|at| &text[*at as usize..]);
+        return Some(suffixes);
+    }
+    let mut suffixes = vec![0i32; text.len()];
+    (libsais_rs::libsais(text, &mut suffixes, 0, None) == 0).then_some(suffixes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_texts_are_sorted_like_long_ones() {
+        let mut state = 7u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % below
+        };
+        for round in 0..3_000 {
+            let (letters, length) = ([1, 2, 3, 200][round % 4], random(600) as usize);
+            let text: Vec<u8> = (0..length).map(|_| random(letters) as u8).collect();
+            let mut wanted: Vec<i32> = (0..length as i32).collect();
+            wanted.sort_by_key(|at| &text[*at as usize..]);
+            assert_eq!(sorted(&text), Some(wanted), "{text:?}");
+        }
+        assert_eq!(sorted(b"1.0.0"), Some(vec![3, 1, 4, 2, 0]));
+    }
 }
