@@ -23,6 +23,7 @@ mod imports;
 mod incident;
 mod keys;
 mod machine;
+mod orphans;
 mod own_update;
 mod payloads;
 mod people;

@@ -36,6 +36,8 @@ impl Driver {
             },
         };
         let lock = config::lock(state)?;
+        // Before anything else: two installations at once would write into one slot.
+        crate::host::orphans::end(state);
         let fs = fs::system();
         let backend = install::open(fs.clone(), state, &config.backend)?;
         let mut core = Core::open(fs.clone(), state, backend)?;

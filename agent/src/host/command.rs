@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use tidegate_trust::CommandLine;
 
+use super::orphans::Note;
+use super::program;
+
 /// Bytes kept from the start of standard output, and from the end of the whole output of a failed
 /// command: that is where the error is.
 const KEEP: usize = 2_000;
@@ -56,26 +59,23 @@ pub(crate) fn is_there(program: &str, folder: &Path) -> bool {
 }
 
 impl Call<'_> {
-    /// Runs the command. A program below the folder takes precedence over PATH.
+    /// Runs the command. A program below the folder takes precedence over PATH, unless others can
+    /// change it.
     pub(crate) fn run(&self) -> Ended {
         let Some((program, arguments)) = self.line.command.split_first() else {
             return Ended::Well(String::new());
         };
-        let inside = self.folder.join(program);
-        let program = if inside.is_file() {
-            inside
-        } else {
-            program.into()
+        let program = match program::find(program, self.folder) {
+            Ok(program) => program,
+            Err(what) => return Ended::Badly(what),
         };
         let mut command = Command::new(&program);
+        program::clean(&mut command);
         command
             .args(arguments)
             .args(self.arguments)
             .current_dir(self.folder)
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
-            // A command is not this service and must not notify systemd in its place.
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -100,6 +100,7 @@ impl Call<'_> {
 
 /// Waits for the end of a command, or for its deadline.
 fn wait(mut child: Child, deadline: Instant) -> Ended {
+    let _note = Note::of(child.id());
     let output = Output::of(&mut child);
     loop {
         match child.try_wait() {
@@ -210,9 +211,23 @@ fn listen(
     });
 }
 
+/// Whether a command could not be started for want of something that the machine will have again:
+/// processes, memory, open files, or a program that is being written.
 fn is_for_now(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{OutOfMemory, WouldBlock};
-    matches!(error.kind(), WouldBlock | OutOfMemory)
+    use std::io::ErrorKind::{ExecutableFileBusy, Interrupted, OutOfMemory, WouldBlock};
+    let is_kind = matches!(
+        error.kind(),
+        WouldBlock | OutOfMemory | Interrupted | ExecutableFileBusy
+    );
+    #[cfg(unix)]
+    let is_kind = is_kind || {
+        use rustix::io::Errno;
+        let wants = [Errno::MFILE, Errno::NFILE, Errno::IO].map(Errno::raw_os_error);
+        error
+            .raw_os_error()
+            .is_some_and(|code| wants.contains(&code))
+    };
+    is_kind
 }
 
 /// Kills a command and its whole process group.

@@ -2,8 +2,10 @@
 
 pub(crate) mod command;
 pub mod health;
+pub(crate) mod orphans;
 pub mod platform;
 pub mod power;
+pub(crate) mod program;
 pub(crate) mod service;
 pub(crate) mod stop;
 #[cfg(any(windows, test))]
