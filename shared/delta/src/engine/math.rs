@@ -1,8 +1,10 @@
-//! The logistic functions of the mixing models, as constant tables computed in integer arithmetic
+//! The logistic functions of the mixing models, as tables computed in integer arithmetic
 //! alone: a patch must decode to the same bytes on every processor.
 //!
 //! Probabilities have 16 bits (1 to 65,535 of 65,536). The stretched domain is in units of 1/256
 //! nat, from -[`LIMIT`] to [`LIMIT`].
+
+use std::sync::LazyLock;
 
 /// Largest stretched value: 12 nats.
 pub(crate) const LIMIT: i32 = 3071;
@@ -11,12 +13,7 @@ pub(crate) const LIMIT: i32 = 3071;
 const STEP: u128 = 4_593_706_758_521_714_574;
 
 /// `SQUASH[x]` is 65536 / (1 + e^(-x/256)), for x from 0.
-static SQUASH: [u16; LIMIT as usize + 1] = SQUASHED;
-const SQUASHED: [u16; LIMIT as usize + 1] = squash_table();
-/// ln(p / (1 - p)) * 256 for p below 2048 of 65,536.
-static STRETCH_LOW: [i16; 2048] = stretch_low();
-/// The same for p / 16.
-static STRETCH: [i16; 4096] = stretch_table();
+static SQUASH: [u16; LIMIT as usize + 1] = squash_table();
 
 const fn squash_table() -> [u16; LIMIT as usize + 1] {
     let mut table = [0u16; LIMIT as usize + 1];
@@ -32,50 +29,6 @@ const fn squash_table() -> [u16; LIMIT as usize + 1] {
     table
 }
 
-const fn squash_const(x: i32) -> i32 {
-    if x >= 0 {
-        squash_table_at(x as usize)
-    } else {
-        65_536 - squash_table_at((-x) as usize)
-    }
-}
-
-const fn squash_table_at(x: usize) -> i32 {
-    SQUASHED[if x > LIMIT as usize {
-        LIMIT as usize
-    } else {
-        x
-    }] as i32
-}
-
-const fn stretch_low() -> [i16; 2048] {
-    let mut table = [0i16; 2048];
-    let mut x = -LIMIT;
-    let mut p = 0;
-    while p < table.len() {
-        while x < LIMIT && squash_const(x) < p as i32 {
-            x += 1;
-        }
-        table[p] = x as i16;
-        p += 1;
-    }
-    table
-}
-
-const fn stretch_table() -> [i16; 4096] {
-    let mut table = [0i16; 4096];
-    let mut x = -LIMIT;
-    let mut p = 0;
-    while p < table.len() {
-        while x < LIMIT && squash_const(x) < (p as i32) * 16 + 8 {
-            x += 1;
-        }
-        table[p] = x as i16;
-        p += 1;
-    }
-    table
-}
-
 /// Converts a stretched value to a probability, 1 to 65,535.
 #[inline]
 pub(crate) fn squash(x: i32) -> i32 {
@@ -84,20 +37,54 @@ pub(crate) fn squash(x: i32) -> i32 {
     if x < 0 { 65_536 - p } else { p }
 }
 
-/// [`stretch`] to within a sixteenth of a percent, without a branch.
-#[inline]
-pub(crate) fn stretch_coarse(p: u16) -> i16 {
-    STRETCH[usize::from(p >> 4)]
+/// Tables of the inverse, made when they are first needed: in the program they would take more room
+/// than the code that makes them. A model keeps a reference, so that it does not ask each time.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    /// ln(p / (1 - p)) * 256 for p below 2048 of 65,536.
+    low: [i16; 2048],
+    /// The same for p / 16.
+    coarse: [i16; 4096],
 }
 
-/// Converts a probability, 0 to 65,535, to a stretched value.
-#[inline]
-pub(crate) fn stretch(p: i32) -> i32 {
-    if p < 2048 {
-        i32::from(STRETCH_LOW[p.max(0) as usize])
-    } else if p >= 65_536 - 2048 {
-        -i32::from(STRETCH_LOW[(65_535 - p).max(0) as usize])
-    } else {
-        i32::from(STRETCH[(p >> 4) as usize & 4095])
+impl Stretch {
+    pub(crate) fn get() -> &'static Self {
+        // In a box: in place they would be a part of the program again.
+        static TABLES: LazyLock<Box<Stretch>> = LazyLock::new(|| {
+            Box::new(Stretch {
+                low: table(|p| p),
+                coarse: table(|p| p * 16 + 8),
+            })
+        });
+        &TABLES
     }
+
+    /// [`Stretch::of`] to within a sixteenth of a percent, without a branch.
+    #[inline]
+    pub(crate) fn coarse(&self, p: u16) -> i16 {
+        self.coarse[usize::from(p >> 4)]
+    }
+
+    /// Converts a probability, 0 to 65,535, to a stretched value.
+    #[inline]
+    pub(crate) fn of(&self, p: i32) -> i32 {
+        if p < 2048 {
+            i32::from(self.low[p.max(0) as usize])
+        } else if p >= 65_536 - 2048 {
+            -i32::from(self.low[(65_535 - p).max(0) as usize])
+        } else {
+            i32::from(self.coarse[(p >> 4) as usize & 4095])
+        }
+    }
+}
+
+/// For each index, the smallest stretched value whose probability is not below `of` it.
+fn table<const N: usize>(of: impl Fn(i32) -> i32) -> [i16; N] {
+    let mut x = -LIMIT;
+    std::array::from_fn(|index| {
+        while x < LIMIT && squash(x) < of(index as i32) {
+            x += 1;
+        }
+        x as i16
+    })
 }

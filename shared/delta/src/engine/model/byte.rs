@@ -4,7 +4,7 @@ use super::counter::Counter;
 use super::mixer::{Apm, Mixer};
 use super::tables::{ORDERS, Tables, node_update};
 use crate::engine::coder::Bits;
-use crate::engine::math::{squash, stretch, stretch_coarse};
+use crate::engine::math::{Stretch, squash};
 
 /// Number of sources other than the tables that predict a byte.
 pub(crate) const EXPECTED: usize = 3;
@@ -32,6 +32,7 @@ pub(crate) struct ByteModel {
     second: Mixer<INPUTS>,
     apm: [Apm; 2],
     inputs: [i16; INPUTS],
+    stretch: &'static Stretch,
 }
 
 const INDIRECT: usize = 16 * 64;
@@ -53,6 +54,7 @@ impl ByteModel {
             second: Mixer::new(256, 14_000, 10),
             apm: [Apm::new(256 * 4), Apm::new(1 << 10)],
             inputs: [0; INPUTS],
+            stretch: Stretch::get(),
         }
     }
 
@@ -86,7 +88,7 @@ impl ByteModel {
                 let (p, n) = (usize::from(value >> 4), usize::from(value & 15));
                 let at = order * INDIRECT + n * 64 + (p >> 6);
                 *indirect_at = at;
-                self.inputs[2 * order] = stretch_coarse(self.indirect[at]);
+                self.inputs[2 * order] = self.stretch.coarse(self.indirect[at]);
                 self.inputs[2 * order + 1] = ((p as i32 - 2048) >> 2) as i16;
             }
             let mut follow_at = [usize::MAX; EXPECTED];
@@ -97,7 +99,7 @@ impl ByteModel {
                     follow_at[which] = at;
                     let p = self.follow[at].p();
                     let one = (expected.byte >> (7 - index)) & 1 == 1;
-                    let (s, lean) = (stretch(p) as i16, ((p - 32_768) >> 6) as i16);
+                    let (s, lean) = (self.stretch.of(p) as i16, ((p - 32_768) >> 6) as i16);
                     self.inputs[base] = if one { s } else { -s };
                     self.inputs[base + 1] = if one { lean } else { -lean };
                 } else {

@@ -3,7 +3,7 @@
 use super::counter::Counter;
 use super::mixer::{Apm, Mixer};
 use crate::engine::coder::Bits;
-use crate::engine::math::{squash, stretch};
+use crate::engine::math::{Stretch, squash};
 
 /// Number of inputs of a flag.
 pub(crate) const FLAG_INPUTS: usize = 8;
@@ -16,6 +16,7 @@ pub(crate) struct FlagModel {
     log: u32,
     mixer: Mixer<FLAG_LANES>,
     apm: Apm,
+    stretch: &'static Stretch,
 }
 
 impl FlagModel {
@@ -26,6 +27,7 @@ impl FlagModel {
             log,
             mixer: Mixer::new(classes, (1 << 16) / 4, 4),
             apm: Apm::new(classes),
+            stretch: Stretch::get(),
         }
     }
 
@@ -42,7 +44,7 @@ impl FlagModel {
         let mut at = [0usize; FLAG_INPUTS];
         for (index, context) in contexts.iter().enumerate() {
             at[index] = (index << self.log) + (*context as usize & mask);
-            inputs[index] = stretch(self.counters[at[index]].p()) as i16;
+            inputs[index] = self.stretch.of(self.counters[at[index]].p()) as i16;
         }
         inputs[FLAG_INPUTS] = 256;
         let s = self.mixer.mix(&inputs, class);
