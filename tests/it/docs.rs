@@ -99,3 +99,59 @@ fn each_alert_and_each_problem_code_has_its_runbook_and_no_other_has() {
         .collect();
     assert_eq!(there, wanted);
 }
+
+#[test]
+fn each_field_that_a_device_obeys_is_in_the_table_and_no_other_is() {
+    use serde_json::{Value, json};
+    use tidegate_protocol::{CheckInAnswer, Enrolled, KeyChanged, ReportsAccepted, SessionGranted};
+    use tidegate_trust::assignment::Terms;
+    let (id, sha256) = ("0".repeat(32), "0".repeat(64));
+    let payload = json!({ "manifest": sha256, "manifest_length": 1, "bytes": 1 });
+    let answer: CheckInAnswer = serde_json::from_value(json!({
+        "time": 0, "reason": { "code": "no_rollout", "detail": "" }, "poll_after_s": 1,
+        "restore": [payload],
+    }))
+    .unwrap();
+    let terms: Terms = serde_json::from_value(json!({
+        "device": format!("dev_{id}"), "nonce": "", "action": "install",
+        "deployment": format!("dep_{id}"), "rollback_window_s": 1, "switch_within_s": 1,
+        "again": true, "payloads": [],
+    }))
+    .unwrap();
+    let enrolled: Enrolled = serde_json::from_value(json!({
+        "device": format!("dev_{id}"), "region": "NA", "channel": "stable", "root": "",
+    }))
+    .unwrap();
+    let fields = |value: Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let session = SessionGranted {
+        ticket: String::new(),
+        expires_in_s: 1,
+    };
+    let changed = KeyChanged {
+        public_key: String::new(),
+    };
+    let all = [
+        serde_json::to_value(answer),
+        serde_json::to_value(terms),
+        serde_json::to_value(enrolled),
+        serde_json::to_value(session),
+        serde_json::to_value(changed),
+        serde_json::to_value(ReportsAccepted { acknowledged: 1 }),
+    ];
+    let wanted: BTreeSet<String> = all.into_iter().flat_map(|v| fields(v.unwrap())).collect();
+    let page = std::fs::read_to_string(root().join("docs/reference/orders.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let first = rows.map(|row| row.split('|').nth(1).unwrap());
+    let told: BTreeSet<String> = first
+        .flat_map(|cell| cell.split(','))
+        .map(|name| name.trim().trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(told, wanted);
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tidegate_machine::fsm::{Activation, Event, Installed, Phase, SlotId};
 use tidegate_protocol::{Explained, Reason};
 
+use super::work::verifying;
 use super::{Driver, DriverError, REBOOT};
 use crate::host::health::{self, Surroundings};
 use crate::host::platform;
@@ -15,14 +16,16 @@ const LONGEST_MS: u64 = 86_400_000;
 
 impl Driver {
     pub(super) async fn switch(&mut self, slot: SlotId) -> Result<Activation, Explained> {
-        let switched = |phase: &Phase| matches!(phase, Phase::Trial { switched: true, .. });
-        let record = self.journal().record();
         // The machine may have been off for days between staging and this.
-        if self.staged != Some(slot)
-            && !switched(&record.phase)
-            && let Some(image) = record.slot(slot).map(|i| i.image)
+        if let Phase::Trial {
+            job,
+            switched: false,
+            ..
+        } = &self.journal().record().phase
+            && self.staged != Some(slot)
         {
-            self.verify(slot, image).await?;
+            let job = verifying(job);
+            self.make(job).await?;
         }
         self.stopped.get_or_insert_with(Instant::now);
         let backend = self.core.backend.clone();

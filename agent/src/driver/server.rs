@@ -110,6 +110,7 @@ impl Driver {
                 .take(ReportBatch::MAX)
                 .cloned()
                 .collect();
+            let sent = reports.last().map_or(0, |report| report.seq);
             let reports = reports
                 .into_iter()
                 .map(|report| sign_report(&self.key, self.config.device, report))
@@ -117,7 +118,8 @@ impl Driver {
             let body = encode(&ReportBatch { reports })?;
             let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
             let before = self.journal().record().outbox.len();
-            self.handle_light(Event::Acknowledged(answer.acknowledged))?;
+            // What was not sent cannot have been taken.
+            self.handle_light(Event::Acknowledged(answer.acknowledged.min(sent)))?;
             if self.journal().record().outbox.len() == before {
                 // A server restored from an old backup may know fewer numbers than it had
                 // acknowledged; it will not catch up, so fail rather than spin.

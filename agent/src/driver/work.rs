@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_protocol::{DeploymentId, Explained, Image, MAX_WAIT_S, Reason};
+use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
 
-use tidegate_machine::fsm::{Event, Job, SlotId};
+use tidegate_machine::fsm::{Event, Job};
 use tidegate_trust::assignment::Action;
 
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, jittered};
@@ -236,8 +236,7 @@ impl Driver {
         if waits && let Some(called_off) = self.until_free(&job).await? {
             return Ok(called_off);
         }
-        let staging = self.core.staging(job.clone());
-        if let Ok(Err(reason)) | Err(reason) = self.blocking(move || staging.run()).await {
+        if let Err(reason) = self.make(job.clone()).await {
             log::line(&format!(
                 "{} could not be staged: {reason}",
                 job.target.release
@@ -250,7 +249,7 @@ impl Driver {
         }
         // A low battery can hold it up for hours: what runs must be what was verified.
         if staged.elapsed() > FRESH
-            && let Err(reason) = self.verify(job.slot, job.target.image).await
+            && let Err(reason) = self.make(verifying(&job)).await
         {
             return Ok(Event::StageFailed(reason));
         }
@@ -263,12 +262,10 @@ impl Driver {
         })
     }
 
-    /// Verifies a staged version once more.
-    pub(super) async fn verify(&mut self, slot: SlotId, image: Image) -> Result<(), Explained> {
-        let backend = self.core.backend.clone();
-        self.blocking(move || backend.verify(slot, image))
-            .await?
-            .map_err(|e| Explained::new(Reason::PreviousDamaged, log::chain(&e)))
+    /// Stages a version, or verifies one that is kept.
+    pub(super) async fn make(&mut self, job: Job) -> Result<(), Explained> {
+        let staging = self.core.staging(job);
+        self.blocking(move || staging.run()).await?
     }
 
     fn is_too_late(&self, deployment: DeploymentId, limited: bool) -> bool {
@@ -276,6 +273,14 @@ impl Driver {
             && !self
                 .switch_by
                 .is_some_and(|(of, until)| of == deployment && Instant::now() < until)
+    }
+}
+
+/// Job of verifying what another job has staged.
+pub(super) fn verifying(job: &Job) -> Job {
+    Job {
+        kept: true,
+        ..job.clone()
     }
 }
 

@@ -3,52 +3,56 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Variables of the agent's environment that its commands get; `*` stands for any end. All others may
-/// hold what is none of theirs, like the password of a proxy.
+/// Variables of the agent's environment that its commands get. All others may hold what is none of
+/// theirs, like the password of a proxy.
 const KEPT: &[&str] = &[
     "PATH",
     "HOME",
     "USER",
-    "LOGNAME",
-    "SHELL",
     "LANG",
-    "LC_*",
+    "LC_ALL",
     "TZ",
-    "TMPDIR",
     "XDG_RUNTIME_DIR",
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
     "WAYLAND_DISPLAY",
-    // Windows.
-    "SYSTEM*",
-    "WINDIR",
-    "COMSPEC",
+    #[cfg(not(windows))]
+    "TMPDIR",
+    #[cfg(windows)]
+    "SystemRoot",
+    #[cfg(windows)]
+    "SystemDrive",
+    #[cfg(windows)]
+    "ComSpec",
+    #[cfg(windows)]
     "PATHEXT",
+    #[cfg(windows)]
     "TEMP",
+    #[cfg(windows)]
     "TMP",
+    #[cfg(windows)]
     "USERNAME",
+    #[cfg(windows)]
     "USERPROFILE",
+    #[cfg(windows)]
     "APPDATA",
+    #[cfg(windows)]
     "LOCALAPPDATA",
-    "PROGRAM*",
-    "COMMONPROGRAM*",
-    "COMPUTERNAME",
-    "NUMBER_OF_PROCESSORS",
-    "PROCESSOR_*",
+    #[cfg(windows)]
+    "ProgramData",
+    #[cfg(windows)]
+    "ProgramFiles",
+    #[cfg(windows)]
+    "ProgramFiles(x86)",
+    #[cfg(windows)]
+    "CommonProgramFiles",
 ];
 
 /// Leaves a command those variables of the environment that it may have.
 pub(super) fn clean(command: &mut Command) {
     command.env_clear();
-    for (name, value) in std::env::vars_os() {
-        let is_kept = name.to_str().is_some_and(|name| {
-            let name = name.to_ascii_uppercase();
-            KEPT.iter().any(|kept| match kept.strip_suffix('*') {
-                Some(begin) => name.starts_with(begin),
-                None => name == *kept,
-            })
-        });
-        if is_kept {
+    for name in KEPT {
+        if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
@@ -99,7 +103,8 @@ pub(crate) fn writable(_: &Path) -> Option<PathBuf> {
     None
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -72,6 +72,10 @@ pub(crate) enum EnrollError {
          server that made the token, or someone is intercepting the connection"
     )]
     WrongRoot,
+    #[error(
+        "the server assigns the channel {0}, which was not asked for: leave out --channel to take it"
+    )]
+    OtherChannel(Channel),
     #[error("the server's root metadata does not verify")]
     Root(#[from] tidegate_trust::TrustError),
     #[error(
@@ -130,6 +134,13 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
     let answer = answer.unwrap_or(Err(TransportError::Timeout))?;
     let enrolled: Enrolled =
         serde_json::from_slice(&answer).map_err(|e| TransportError::Malformed(e.to_string()))?;
+    // Another channel is signed by others, of whom fewer may be needed.
+    if request
+        .channel
+        .is_some_and(|asked| asked != enrolled.channel)
+    {
+        return Err(EnrollError::OtherChannel(enrolled.channel));
+    }
     let files = pinned_root(enrolled.root, &token)?;
     TrustStore::open(fs.clone(), &request.state)?.save(&TrustedFiles::default(), &files)?;
     // No metadata was seen yet: the floors in the token stand in for it.

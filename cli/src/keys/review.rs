@@ -1,4 +1,4 @@
-//! What a signature would put in force, in words: every field of a signed file that differs from the
+//! Review of what a signature would put in force: every field of a signed file that differs from the
 //! file in force. A field that this program does not know is refused, so that nobody signs what they
 //! were not shown.
 
