@@ -4,6 +4,7 @@ use std::io;
 
 /// Memory of a decoder beside what it needs for decoding, in bytes: its program, what is read ahead,
 /// and what allocators lose.
+#[cfg(any(target_os = "linux", windows))]
 pub(crate) const BESIDE: u64 = 32 << 20;
 
 /// Bounds the memory of this process, and its life by that of the process that started it.
