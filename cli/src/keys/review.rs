@@ -59,53 +59,42 @@ pub(crate) fn review(
     }
 }
 
-/// Version and times of a file, and of the one in force.
-struct Head {
-    version: u64,
+/// Describes version and times of a draft. Refuses one that holds more than `known`, which is what was
+/// read of it, and one from the future.
+fn head(
+    role: &str,
+    draft: &Signed,
+    known: &Value,
     issued: Timestamp,
-    expires: Timestamp,
     present: Option<u64>,
-}
-
-impl Head {
-    /// Describes the head. Refuses a file that holds more than what is described, and one from the
-    /// future.
-    fn line(
-        &self,
-        role: &str,
-        draft: &Signed,
-        known: &Value,
-        now: Timestamp,
-    ) -> Result<String, CliError> {
-        if let Some(place) = difference(draft.body(), known) {
-            return Err(CliError::Hinted(
-                format!(
-                    "the draft of {role} holds something at {} that this program cannot show",
-                    plain(&place)
-                ),
-                "do not sign it; ask who made it, and with which version of tidegate".into(),
-            ));
-        }
-        if self.issued > now.plus(lifetime::AHEAD) {
-            return Err(CliError::Hinted(
-                format!(
-                    "the draft of {role} says that it was made at {}, but it is {now} here",
-                    self.issued
-                ),
-                "one of the two clocks is wrong: devices that took it would count on that time. Set \
-                 the clock and make the draft again"
-                    .into(),
-            ));
-        }
-        let present = match self.present {
-            Some(version) => format!("version {version} is in force"),
-            None => "none is in force".to_owned(),
-        };
-        Ok(format!(
-            "{role} version {} ({present}), issued {}, expires {}",
-            self.version, self.issued, self.expires
-        ))
+    now: Timestamp,
+) -> Result<String, CliError> {
+    if let Some(place) = difference(draft.body(), known) {
+        return Err(CliError::Hinted(
+            format!(
+                "the draft of {role} holds something at {} that this program cannot show",
+                plain(&place)
+            ),
+            "do not sign it; ask who made it, and with which version of tidegate".into(),
+        ));
     }
+    if issued > now.plus(lifetime::AHEAD) {
+        return Err(CliError::Hinted(
+            format!("the draft of {role} says that it was made at {issued}, but it is {now} here"),
+            "one of the two clocks is wrong: devices that took it would count on that time. Set the \
+             clock and make the draft again"
+                .into(),
+        ));
+    }
+    let present = match present {
+        Some(version) => format!("version {version} is in force"),
+        None => "none is in force".to_owned(),
+    };
+    Ok(format!(
+        "{role} version {} ({present}), issued {issued}, expires {}",
+        known["version"],
+        known["expires"].as_str().unwrap_or_default()
+    ))
 }
 
 /// Place at which two documents differ; `None` if they are equal.
@@ -132,13 +121,9 @@ fn root(
     present: Option<&RootRole>,
     now: Timestamp,
 ) -> Result<String, CliError> {
-    let head = Head {
-        version: next.version,
-        issued: next.issued,
-        expires: next.expires,
-        present: present.map(|root| root.version),
-    };
-    let mut lines = vec![head.line(role, draft, &next.body(), now)?];
+    let before = present.map(|root| root.version);
+    let head = head(role, draft, &next.body(), next.issued, before, now)?;
+    let mut lines = vec![head];
     for name in TOP_ROLES {
         if let Some(quorum) = next.quorum(name) {
             let before = present.and_then(|root| root.quorum(name));
@@ -155,13 +140,9 @@ fn targets(
     present: Option<&TopTargets>,
     now: Timestamp,
 ) -> Result<String, CliError> {
-    let head = Head {
-        version: next.version,
-        issued: next.issued,
-        expires: next.expires,
-        present: present.map(|targets| targets.version),
-    };
-    let mut lines = vec![head.line(role, draft, &next.body(), now)?];
+    let before = present.map(|targets| targets.version);
+    let head = head(role, draft, &next.body(), next.issued, before, now)?;
+    let mut lines = vec![head];
     for delegation in &next.delegations {
         let Delegation {
             name,
@@ -223,13 +204,9 @@ fn product(
     present: Option<&ProductRole>,
     now: Timestamp,
 ) -> Result<String, CliError> {
-    let head = Head {
-        version: next.version,
-        issued: next.issued,
-        expires: next.expires,
-        present: present.map(|role| role.version),
-    };
-    let mut lines = vec![head.line(role, draft, &next.body(), now)?];
+    let before = present.map(|role| role.version);
+    let head = head(role, draft, &next.body(), next.issued, before, now)?;
+    let mut lines = vec![head];
     let (mut images, mut unchanged) = (Vec::new(), 0);
     for (path, facts) in &next.images {
         let before = present.and_then(|role| role.images.get(path));
