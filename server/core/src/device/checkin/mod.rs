@@ -28,10 +28,10 @@ struct Answered {
 }
 
 impl Answered {
-    fn nothing(answer: CheckInAnswer) -> Self {
+    fn plain(answer: CheckInAnswer, news: bool) -> Self {
         Self {
             answer,
-            news: false,
+            news,
             again: None,
             permits: None,
         }
@@ -215,10 +215,7 @@ impl App {
             });
             if knows {
                 let answer = self.plain(reason, None, keep);
-                return Ok(Answered {
-                    news: extends,
-                    ..Answered::nothing(answer)
-                });
+                return Ok(Answered::plain(answer, extends));
             }
             let assignment = match &task {
                 Some(task) => Some(self.assign(&plan, &entry.lock(), request, task, by.carried)?),
@@ -238,10 +235,7 @@ impl App {
             });
         }
         let answer = self.plain(reason, None, keep);
-        Ok(Answered {
-            news: extends,
-            ..Answered::nothing(answer)
-        })
+        Ok(Answered::plain(answer, extends))
     }
 
     fn plain(
