@@ -73,8 +73,8 @@ pub fn check(
             health: accepted.facts.health,
         },
         rollback_window_s: terms.rollback_window_s,
+        signed_window_s: terms.rollback_window_s,
         // A person applies a site bundle on site: the window that it was made for is over.
-        signed_window_s: 0,
         switch_within_s: terms.switch_within_s.filter(|_| asked.nonce.is_some()),
         again: terms.again,
         payloads: terms.payloads,
