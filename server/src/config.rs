@@ -7,6 +7,9 @@ use tidegate_core::settings;
 
 use crate::tls::TlsSettings;
 
+pub use crate::listen::Patience;
+pub use tidegate_web::connections::Network;
+
 pub use tidegate_core::blob::BlobSettings;
 pub use tidegate_core::clock::Clock;
 pub use tidegate_core::settings::{DeviceSettings, JobSettings};
@@ -35,6 +38,10 @@ pub struct Settings {
     /// Maximum number of concurrent requests, held check-ins included; others are told to come back
     /// later.
     pub max_requests: usize,
+    /// Proxies in front of the server: what they forward as the client's address is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Deadlines of connections.
+    pub patience: Patience,
     /// The clock.
     pub clock: Clock,
 }

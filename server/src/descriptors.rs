@@ -4,9 +4,10 @@
 #[cfg(unix)]
 const ENOUGH: u64 = 1 << 20;
 
-/// Raises the soft limit of open files as far as the hard limit allows, and logs the result.
+/// Raises the soft limit of open files as far as the hard limit allows, logs the result and returns
+/// it.
 #[cfg(unix)]
-pub(crate) fn raise() {
+pub(crate) fn raise() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let found = getrlimit(Resource::Nofile);
     let wanted = found.maximum.unwrap_or(ENOUGH).min(ENOUGH);
@@ -33,7 +34,11 @@ pub(crate) fn raise() {
     } else {
         tracing::info!(open_files = now, was = soft, "limit of open files");
     }
+    now
 }
 
+/// Returns what Windows, which has no such limit, is not asked for.
 #[cfg(not(unix))]
-pub(crate) fn raise() {}
+pub(crate) fn raise() -> u64 {
+    1 << 16
+}

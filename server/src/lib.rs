@@ -5,8 +5,10 @@ pub mod tls;
 
 mod descriptors;
 mod health;
+mod listen;
 mod router;
 mod start;
+mod strangers;
 
 pub use router::openapi;
 pub use tidegate_core::migrate;

@@ -23,6 +23,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::health;
+use crate::strangers::{self, Turns};
 
 /// Maximum size of a JSON body; artifacts have a route of their own.
 const MAX_BODY: usize = 2 << 20;
@@ -111,13 +112,12 @@ pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Result<Router, serde
                 ApiError(CoreError::refuse(ProblemCode::Internal, text)).into_response()
             },
         ))
+        .layer(from_fn_with_state(
+            Arc::new(Turns::default()),
+            strangers::wait_for_a_turn,
+        ))
         .layer(from_fn_with_state((app.clone(), max_requests), observe))
         .with_state(app))
-}
-
-/// Returns whether a path is called by people or by what watches the server, not by devices.
-fn is_for_people(path: &str) -> bool {
-    path.starts_with("/api/v1/") || path == "/healthz" || path == "/readyz"
 }
 
 /// Counts a request while it is in progress, even if its client hangs up.
@@ -179,7 +179,7 @@ async fn observe(
     let began = Instant::now();
     let under_way = UnderWay::begin(&app);
     // A halt must get through a fleet that fills the server.
-    let most = if is_for_people(request.uri().path()) {
+    let most = if strangers::is_for_people(request.uri().path()) {
         max_requests.saturating_add(RESERVE)
     } else {
         max_requests

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tidegate_core::{App, CoreError, Opened, open, run_writer};
 use tidegate_protocol::error_chain;
+use tidegate_web::connections::{Connections, Limits};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
-use crate::tls::{TlsError, TlsListener};
+use crate::listen::{self, Door};
+use crate::tls::{self, TlsError};
 use crate::{descriptors, health, router};
 
 /// Reason a server did not start.
@@ -54,17 +55,20 @@ pub struct Running {
 /// Grace period for requests in progress when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Descriptors that the metrics endpoint may take; Prometheus needs a few.
+const METRICS_FILES: u64 = 128;
+
 /// Starts a server: opens its stores, loads the fleet and listens.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
     // The S3 client and PostgreSQL over TLS share one provider. An error means it is already
     // installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    descriptors::raise();
+    let open_files = descriptors::raise();
     // Before anything is made: where the address is taken, the first start leaves nothing behind,
     // and the next one prints the first token.
-    let listener = listen(settings.listen, "--listen").await?;
+    let listener = listen(settings.listen, "--listen")?;
     let metrics_listener = match settings.metrics_listen {
-        Some(address) => Some(listen(address, "--metrics-listen").await?),
+        Some(address) => Some(listen(address, "--metrics-listen")?),
         None => None,
     };
     let address = listener
@@ -85,19 +89,25 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     tidegate_jobs::spawn(&app, &tasks);
     let router = router::router(app.clone(), settings.max_requests)
         .map_err(|e| StartError::Service(format!("the API's document: {e}")))?;
-    match &settings.tls {
-        None => tasks.spawn(serve(listener, router, app.stopping().clone())),
-        Some(tls) => {
-            let listener = TlsListener::start(listener, tls.clone(), app.stopping().clone())?;
-            tasks.spawn(serve(listener, router, app.stopping().clone()))
-        }
+    let tls = match &settings.tls {
+        None => None,
+        Some(tls) => Some(tls::acceptor(tls.clone(), app.stopping().clone())?),
     };
-    if let Some(listener) = metrics_listener {
-        tasks.spawn(serve(
+    let open = |listener, tls, router, limits| {
+        let door = Door {
             listener,
-            health::router(app.clone()),
-            app.stopping().clone(),
-        ));
+            tls,
+            router,
+            connections: Connections::new(limits),
+            patience: settings.patience,
+        };
+        tasks.spawn(door.run(tasks.clone(), app.stopping().clone()));
+    };
+    let limits = Limits::within(open_files, settings.trusted_proxies.clone());
+    open(listener, tls, router, limits);
+    if let Some(listener) = metrics_listener {
+        let limits = Limits::within(METRICS_FILES, Vec::new());
+        open(listener, None, health::router(app.clone()), limits);
     }
     tracing::info!(%address, devices = app.devices_known(), origin = app.origin(), "server runs");
     Ok(Running {
@@ -129,23 +139,8 @@ impl Running {
     }
 }
 
-async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|e| StartError::Listen(address, e, option))
-}
-
-async fn serve<L>(listener: L, router: axum::Router, stopping: CancellationToken)
-where
-    L: axum::serve::Listener<Addr: std::fmt::Debug>,
-{
-    // Not the router itself: it would be copied for each connection, at 53 KB.
-    let result = axum::serve(listener, router.into_make_service())
-        .with_graceful_shutdown(stopping.cancelled_owned())
-        .await;
-    if let Err(error) = result {
-        tracing::error!(%error, "the HTTP listener failed");
-    }
+fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {
+    listen::bind(address).map_err(|e| StartError::Listen(address, e, option))
 }
 
 /// Creates the data folder, accessible to its owner only: it holds the online keys.

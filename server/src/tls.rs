@@ -3,8 +3,6 @@
 //! The agent's messages carry their own signatures; TLS keeps them confidential, even if today's
 //! recordings meet tomorrow's quantum computers.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// TLS settings.
@@ -44,10 +39,6 @@ pub enum TlsError {
     Config(#[from] rustls::Error),
 }
 
-/// Timeout of a handshake: a slow client holds a permit that others need.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Maximum number of concurrent handshakes; further connections wait for a permit.
-const AT_ONCE: usize = 1_024;
 /// Interval between checks of the certificate's files.
 const RELOAD: Duration = Duration::from_mins(1);
 
@@ -91,36 +82,18 @@ impl TlsSettings {
     }
 }
 
-/// Accepts TLS connections; handshakes run concurrently.
-pub struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    address: SocketAddr,
-}
-
-impl TlsListener {
-    /// Serves TLS on a listener until `stopping`.
-    pub fn start(
-        listener: TcpListener,
-        settings: TlsSettings,
-        stopping: CancellationToken,
-    ) -> Result<Self, TlsError> {
-        let current = Arc::new(Current {
-            key: ArcSwap::from_pointee(settings.load()?),
-            settings,
-        });
-        let acceptor = TlsAcceptor::from(Arc::new(config(&current)?));
-        let address = listener
-            .local_addr()
-            .map_err(|e| TlsError::File("listener".into(), e.to_string()))?;
-        let (sender, ready) = mpsc::channel(64);
-        tokio::spawn(reload(current, stopping.clone()));
-        tokio::spawn(async move {
-            stopping
-                .run_until_cancelled(accept(listener, acceptor, sender))
-                .await;
-        });
-        Ok(Self { ready, address })
-    }
+/// Makes what shakes hands with clients; renewed certificates are taken up until `stopping`.
+pub(crate) fn acceptor(
+    settings: TlsSettings,
+    stopping: CancellationToken,
+) -> Result<TlsAcceptor, TlsError> {
+    let current = Arc::new(Current {
+        key: ArcSwap::from_pointee(settings.load()?),
+        settings,
+    });
+    let acceptor = TlsAcceptor::from(Arc::new(config(&current)?));
+    tokio::spawn(reload(current, stopping));
+    Ok(acceptor)
 }
 
 fn config(current: &Arc<Current>) -> Result<ServerConfig, TlsError> {
@@ -164,54 +137,5 @@ async fn reload(current: Arc<Current>, stopping: CancellationToken) {
                 tracing::error!(%error, "the renewed certificate is invalid; the old one stays in use");
             }
         }
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    sender: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
-) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // For example, no file descriptors left: that passes.
-                tracing::warn!(%error, "accepting a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (acceptor, sender) = (acceptor.clone(), sender.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            let _ = stream.set_nodelay(true);
-            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
-            }
-        });
-    }
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(accepted) => accepted,
-            // The accepting task has ended: the server stops.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
     }
 }

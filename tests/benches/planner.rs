@@ -33,6 +33,8 @@ fn settings(url: &str, dir: &std::path::Path) -> Settings {
         },
         max_upload: 1 << 20,
         max_requests: 100,
+        trusted_proxies: Vec::new(),
+        patience: tidegate_server::config::Patience::default(),
         clock: tidegate_server::config::Clock::default(),
     }
 }

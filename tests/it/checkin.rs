@@ -46,6 +46,8 @@ fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
         },
         max_upload: 1 << 30,
         max_requests,
+        trusted_proxies: Vec::new(),
+        patience: tidegate_server::config::Patience::default(),
         clock: Clock::manual(Timestamp::from_secs(1_900_000_000)),
     }
 }

@@ -28,6 +28,7 @@ mod own_update;
 mod payloads;
 mod people;
 mod signing;
+mod sockets;
 mod stolen_server;
 mod store;
 mod targets;

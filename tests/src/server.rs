@@ -34,6 +34,8 @@ pub struct Server {
     port: u16,
     /// Additional options of `serve`.
     options: Vec<String>,
+    /// Hard limit of open files, if it has one of its own.
+    open_files: Option<u32>,
 }
 
 impl Server {
@@ -48,8 +50,17 @@ impl Server {
     }
 
     /// Starts a server with additional options, which may make it serve TLS.
-    #[expect(clippy::unused_async, reason = "like everything else of a server")]
     pub async fn start_with(database: Database, options: &[&str]) -> Self {
+        Self::start_in(database, options, None).await
+    }
+
+    /// Starts a server that may open this many files.
+    pub async fn start_limited(database: Database, open_files: u32) -> Self {
+        Self::start_in(database, &[], Some(open_files)).await
+    }
+
+    #[expect(clippy::unused_async, reason = "like everything else of a server")]
+    async fn start_in(database: Database, options: &[&str], open_files: Option<u32>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
@@ -63,6 +74,7 @@ impl Server {
             metrics: String::new(),
             port: 0,
             options: options.iter().map(ToString::to_string).collect(),
+            open_files,
             dir,
         };
         server.launch();
@@ -84,6 +96,7 @@ impl Server {
             metrics: String::new(),
             port: 0,
             options: self.options.clone(),
+            open_files: self.open_files,
             dir,
         };
         server.launch();
@@ -97,7 +110,15 @@ impl Server {
             .append(true)
             .open(self.data.join("server.log"))
             .unwrap();
-        let mut command = Command::new(binary("tidegate"));
+        let mut command = match self.open_files {
+            None => Command::new(binary("tidegate")),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {limit} && exec \"$@\"");
+                shell.args(["-c", &script, "sh"]).arg(binary("tidegate"));
+                shell
+            }
+        };
         command
             .args(["serve", "--poll", "1s", "--exit-with-stdin"])
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use tidegate_server::config::{BlobSettings, Clock, DeviceSettings, JobSettings, Settings};
+use tidegate_server::config::{
+    BlobSettings, Clock, DeviceSettings, JobSettings, Network, Patience, Settings,
+};
 use tidegate_server::tls::TlsSettings;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -90,6 +92,15 @@ pub(crate) struct ServeArgs {
     /// Maximum number of concurrent requests, held check-ins included; beyond it the answer is 429.
     #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) max_requests: usize,
+    /// Proxy in front of the server, an address or a network such as 10.1.0.0/16; may be repeated.
+    /// The client's address in its X-Forwarded-For is believed, and many clients may come from it.
+    #[arg(
+        long = "trusted-proxy",
+        env = "TIDEGATE_TRUSTED_PROXIES",
+        value_name = "NETWORK",
+        value_delimiter = ','
+    )]
+    pub(crate) trusted_proxies: Vec<Network>,
     /// Time over which held check-ins are answered when the plan changes and many are held.
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub(crate) wake_ramp: Duration,
@@ -170,6 +181,8 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
         },
         max_upload: args.max_upload << 20,
         max_requests: args.max_requests,
+        trusted_proxies: args.trusted_proxies.clone(),
+        patience: Patience::default(),
         clock: Clock::System,
     })
 }

@@ -14,6 +14,15 @@ use tidegate_core::{App, CoreError};
 use tidegate_protocol::{DeviceId, ProblemCode, SESSION_SCHEME};
 
 use crate::ApiError;
+use crate::connections::{Connection, Who};
+
+/// Notes on the connection that its client has shown who it is.
+fn prove(parts: &Parts, who: Who) -> Result<(), CoreError> {
+    match parts.extensions.get::<Arc<Connection>>() {
+        Some(connection) => connection.prove(who),
+        None => Ok(()),
+    }
+}
 
 fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError> {
     let bearer = parts
@@ -28,6 +37,7 @@ fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError>
             "send a valid operator token: Authorization: Bearer tgo_...",
         )
     })?;
+    prove(parts, Who::Person)?;
     if !operator.role.may(need) {
         let text = format!(
             "this requires the right to {need}; your token has the role {}",
@@ -76,7 +86,9 @@ impl FromRequestParts<Arc<App>> for Session {
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.strip_prefix(SESSION_SCHEME))
             .unwrap_or_default();
-        Ok(Self(app.authenticate_device(ticket.trim())?))
+        let device = app.authenticate_device(ticket.trim())?;
+        prove(parts, Who::Device)?;
+        Ok(Self(device))
     }
 }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod connections;
 mod error;
 mod extract;
 mod page;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use tidegate_core::{App, CoreError};
 use tidegate_protocol::{
@@ -15,6 +15,7 @@ use tidegate_protocol::{
     SessionRequest,
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
+use tidegate_web::connections::{Connection, Who};
 use tidegate_web::{ApiError, ApiResult, Body, Session, unread};
 
 /// Verifies a signed request and parses its body. A refusal carries a fresh nonce.
@@ -23,6 +24,7 @@ async fn signed<T, F>(
     uri: &Uri,
     headers: &HeaderMap,
     body: &Bytes,
+    connection: Option<&Connection>,
     then: impl AsyncFnOnce(T, Signer) -> Result<F, CoreError>,
 ) -> Response
 where
@@ -58,7 +60,10 @@ where
     let answer = async {
         let signer = app.verify_signed(signature.as_ref(), &facts)?;
         let value: T = serde_json::from_slice(body).map_err(CoreError::invalid)?;
-        then(value, signer).await
+        let answer = then(value, signer).await?;
+        // The signature alone shows nothing: anybody can make a key.
+        connection.map_or(Ok(()), |c| c.prove(Who::Device))?;
+        Ok(answer)
     }
     .await;
     let mut response = match answer {
@@ -80,6 +85,7 @@ pub(crate) async fn enroll(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    connection: Option<Extension<Arc<Connection>>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let body = match body {
@@ -91,6 +97,7 @@ pub(crate) async fn enroll(
         &uri,
         &headers,
         &body,
+        connection.as_deref().map(AsRef::as_ref),
         async |request: Enroll, signer| app.enroll(&request, &signer).await,
     )
     .await
@@ -104,6 +111,7 @@ pub(crate) async fn session(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    connection: Option<Extension<Arc<Connection>>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let body = match body {
@@ -115,6 +123,7 @@ pub(crate) async fn session(
         &uri,
         &headers,
         &body,
+        connection.as_deref().map(AsRef::as_ref),
         async |request: SessionRequest, signer| app.grant_session(&request, &signer).await,
     )
     .await
@@ -129,6 +138,7 @@ pub(crate) async fn change_key(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    connection: Option<Extension<Arc<Connection>>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let body = match body {
@@ -140,6 +150,7 @@ pub(crate) async fn change_key(
         &uri,
         &headers,
         &body,
+        connection.as_deref().map(AsRef::as_ref),
         async |request: KeyChange, signer| app.change_device_key(&request, &signer).await,
     )
     .await
