@@ -1,5 +1,7 @@
 //! The command tree.
 
+use std::path::PathBuf;
+
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -79,10 +81,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Delta(DeltaCommand),
     /// Check what needs attention: signed files close to expiry, unencrypted keys, waiting drafts,
-    /// devices that refuse the server's answers.
+    /// devices that refuse the server's answers, files that other users can read.
     Doctor {
         #[command(flatten)]
         dir: KeysDir,
+        /// Data folder of the server, on the machine that it runs on.
+        #[arg(long, env = "TIDEGATE_DATA", value_name = "DIR")]
+        data: Option<PathBuf>,
     },
     /// Print a completion script for a shell.
     Completions {

@@ -85,7 +85,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Whoami => commands::operator::whoami(&context).await,
         Command::Token(command) => commands::operator::token(&context, command).await,
-        Command::Doctor { dir } => commands::doctor::run(&context, &dir).await,
+        Command::Doctor { dir, data } => {
+            commands::doctor::run(&context, &dir, data.as_deref()).await
+        }
         Command::Keys(command) => commands::keys::run(&context, command).await,
         Command::Release(command) => commands::release::run(&context, command).await,
         Command::Rollout(command) => commands::rollout::run(&context, command).await,

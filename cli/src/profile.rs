@@ -23,7 +23,8 @@ fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> CliError {
     )
 }
 
-fn path() -> Option<PathBuf> {
+/// Path of the profile; `None` without a home folder.
+pub(crate) fn path() -> Option<PathBuf> {
     let strategy = choose_base_strategy().ok()?;
     Some(strategy.config_dir().join("tidegate").join("profile.toml"))
 }
@@ -57,9 +58,6 @@ impl Profile {
     /// Saves the profile, readable by its owner only; returns the file's path.
     pub(crate) fn save(&self) -> Result<PathBuf, CliError> {
         let path = path().ok_or_else(|| CliError::Failed("no home folder found".into()))?;
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
         let text = toml::to_string(self).map_err(|e| CliError::failed("the profile", &e))?;
         crate::keys::write_private(&path, text.as_bytes())?;
         Ok(path)

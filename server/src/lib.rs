@@ -11,6 +11,6 @@ mod start;
 mod strangers;
 
 pub use router::openapi;
-pub use tidegate_core::migrate;
+pub use tidegate_core::{create_private, migrate};
 
-pub use start::{Running, StartError, create_private, start};
+pub use start::{Running, StartError, start};

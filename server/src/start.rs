@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_core::{App, CoreError, Opened, open, run_writer};
+use tidegate_core::{App, CoreError, Opened, create_private, open, run_writer};
 use tidegate_protocol::error_chain;
 use tidegate_web::connections::{Connections, Limits};
 use tokio::net::TcpListener;
@@ -143,18 +143,6 @@ fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, Star
     listen::bind(address).map_err(|e| StartError::Listen(address, e, option))
 }
 
-/// Creates the data folder, accessible to its owner only: it holds the online keys.
-pub fn create_private(path: &std::path::Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt as _;
-        builder.mode(0o700);
-    }
-    builder.create(path)
-}
-
 /// Writes a secret to a file that only its owner can read.
 fn write_secret(path: &std::path::Path, secret: &str) -> std::io::Result<()> {
     use std::io::Write as _;
@@ -166,6 +154,12 @@ fn write_secret(path: &std::path::Path, secret: &str) -> std::io::Result<()> {
         options.mode(0o600);
     }
     let mut file = options.open(path)?;
+    // A file that is there keeps its mode when it is opened.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
     writeln!(file, "{secret}")?;
     file.sync_all()
 }

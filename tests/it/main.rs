@@ -21,6 +21,7 @@ mod hostile_server;
 mod identity;
 mod imports;
 mod incident;
+mod kept_out;
 mod keys;
 mod machine;
 mod orphans;

@@ -1,5 +1,6 @@
 //! `doctor`: finds what needs a person's attention before it becomes an incident.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use tidegate_protocol::Timestamp;
 
 use super::Context;
 use crate::error::CliError;
-use crate::keys::{Offline, holder, now};
+use crate::keys::{Offline, holder, now, open_mode};
 use crate::options::KeysDir;
 use crate::output::{show, table};
 
@@ -48,10 +49,14 @@ fn notice(role: &str) -> (Duration, &'static str) {
     }
 }
 
-/// Checks the server, and the keys folder if there is one.
-pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError> {
+/// Checks the server, the keys folder if there is one, and the files of this machine.
+pub(crate) async fn run(
+    context: &Context,
+    dir: &KeysDir,
+    data: Option<&Path>,
+) -> Result<(), CliError> {
     let api = context.api()?;
-    let mut findings = Vec::new();
+    let mut findings = rights(crate::profile::path().as_deref(), data);
     let mut add = |level, check: &str, found: String, next: &str| {
         findings.push(Finding {
             level,
@@ -135,6 +140,48 @@ pub(crate) async fn run(context: &Context, dir: &KeysDir) -> Result<(), CliError
         return Err(CliError::Failed("critical findings; see above".into()));
     }
     Ok(())
+}
+
+/// Checks who may read the profile, with its token, and a server's database and secrets.
+fn rights(profile: Option<&Path>, data: Option<&Path>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut judge = |check: &str, path: &Path, next: &str| {
+        if !path.is_file() {
+            return;
+        }
+        let found = match open_mode(path) {
+            None => (
+                Level::Ok,
+                format!("only its owner reads {}", path.display()),
+            ),
+            Some(mode) => (
+                Level::Critical,
+                format!("other users can read {} (mode {mode:o})", path.display()),
+            ),
+        };
+        findings.push(Finding {
+            level: found.0,
+            check: check.into(),
+            found: found.1,
+            next: next.into(),
+        });
+    };
+    if let Some(profile) = profile {
+        let next = "chmod 600; revoke the token in it and make another: tidegate token create";
+        judge("profile", profile, next);
+    }
+    let next =
+        "chmod 600; it holds the online keys: docs/how-to/recovery.md, a database that was read";
+    for name in ["", "-wal", "-shm", "-journal"] {
+        if let Some(data) = data {
+            judge("database", &data.join(format!("tidegate.db{name}")), next);
+        }
+    }
+    if let Some(data) = data {
+        let next = "chmod 600; revoke the token in it and make another: tidegate token create";
+        judge("first token", &data.join("admin.token"), next);
+    }
+    findings
 }
 
 fn judge(expires: &str, early: Duration) -> (Level, String) {
@@ -229,6 +276,33 @@ fn folder(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_other_users_can_read_of_a_server_or_a_profile_is_critical() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let profile = dir.path().join("profile.toml");
+        for name in [
+            "profile.toml",
+            "tidegate.db",
+            "tidegate.db-wal",
+            "admin.token",
+        ] {
+            crate::keys::write_private(&dir.path().join(name), b"secret").unwrap();
+        }
+        let levels = || -> Vec<Level> {
+            let found = rights(Some(&profile), Some(dir.path()));
+            found.iter().map(|f| f.level).collect()
+        };
+        assert_eq!(levels(), [Level::Ok; 4]);
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(dir.path().join("tidegate.db-wal"), open).unwrap();
+        assert_eq!(
+            levels().iter().filter(|l| **l == Level::Critical).count(),
+            1
+        );
+    }
 
     #[test]
     fn what_ends_soon_is_a_warning_and_what_has_ended_is_critical() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use pkcs8::der::zeroize::Zeroizing;
 use tidegate_trust::{Holder, KeyError, MlDsaSecret, RoleSigner, SecretKey};
 
+use super::files::make_private_dir;
 use super::secret::{self, Unlock};
 use super::token::TokenPlace;
 use super::{trust, write_private};
@@ -50,10 +51,6 @@ pub(crate) fn public_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("holders").join(format!("{name}.json"))
 }
 
-fn make_dir(path: &Path) -> Result<(), CliError> {
-    fs::create_dir_all(path).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))
-}
-
 /// Creates a holder's keys and public file; never overwrites existing ones.
 pub(crate) fn make(
     dir: &Path,
@@ -72,7 +69,7 @@ pub(crate) fn make(
     let probe = SecretKey::from_seed(rand::random());
     Holder::new(name, vec![probe.role_key()]).map_err(|e| trust(&e))?;
     for sub in ["private", "holders"] {
-        make_dir(&dir.join(sub))?;
+        make_private_dir(&dir.join(sub))?;
     }
     let mut signers: Vec<Box<dyn RoleSigner>> = Vec::new();
     let mut pems = Vec::new();
@@ -118,16 +115,7 @@ pub(crate) fn lies_open(dir: &Path, name: &str) -> Result<bool, CliError> {
 
 /// Returns whether others on this machine may read a holder's private keys.
 pub(crate) fn others_may_read(dir: &Path, name: &str) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::metadata(private_path(dir, name)).is_ok_and(|m| m.permissions().mode() & 0o077 != 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (dir, name);
-        false
-    }
+    super::open_mode(&private_path(dir, name)).is_some()
 }
 
 /// Returns the names of the holders whose private keys are here.

@@ -28,7 +28,7 @@ use tidegate_trust::{Repository, Signed, UploadedFile, signed_version};
 
 use crate::error::CliError;
 use files::read_if_there;
-pub(crate) use files::{drop_draft, read_bounded, write_private};
+pub(crate) use files::{drop_draft, open_mode, read_bounded, write_private};
 use holder::Keyring;
 use secret::Unlock;
 

@@ -95,7 +95,7 @@ impl Blobs {
     pub fn open(settings: &BlobSettings) -> Result<Self, BlobError> {
         match settings {
             BlobSettings::Folder(folder) => {
-                std::fs::create_dir_all(folder)
+                create_private(folder)
                     .map_err(|e| BlobError::Folder(folder.display().to_string(), e))?;
                 let store =
                     object_store::local::LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
@@ -265,6 +265,19 @@ impl Blobs {
             Err(_) => false,
         }
     }
+}
+
+/// Creates a folder, accessible to its owner only: what is in it is made with the modes that the
+/// umask gives.
+pub fn create_private(path: &std::path::Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        builder.mode(0o700);
+    }
+    builder.create(path)
 }
 
 /// Reads a whole local file and verifies its digest.

@@ -23,6 +23,7 @@ mod queue;
 mod random;
 
 pub use app::App;
+pub use blob::create_private;
 pub use commit::group::run as run_writer;
 pub use error::CoreError;
 pub use follow::Notices;

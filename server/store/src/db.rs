@@ -93,8 +93,7 @@ impl Db {
             };
             let options =
                 SqliteConnectOptions::from_str(&format!("sqlite:{path}")).map_err(failed)?;
-            private::create(options.get_filename()).map_err(|e| failed(sqlx::Error::Io(e)))?;
-            let file = options.get_filename().to_owned();
+            private::prepare(options.get_filename()).map_err(|e| failed(sqlx::Error::Io(e)))?;
             let options = options
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
@@ -102,10 +101,7 @@ impl Db {
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
             let pool = pool::sqlite(options).await;
-            let pool = pool.map_err(failed)?;
-            // Only now is it known to be a database.
-            private::restrict(&file).map_err(|e| failed(sqlx::Error::Io(e)))?;
-            Engine::Sqlite(pool)
+            Engine::Sqlite(pool.map_err(failed)?)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = pool::postgres(url).await;
             Engine::Postgres(pool.map_err(|source| StoreError::Open {

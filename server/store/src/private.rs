@@ -1,11 +1,17 @@
 //! Access rights of SQLite's files: they hold the private online keys.
+//!
+//! Nothing is left to the umask: the file is created with its mode, and SQLite gives its journal and
+//! its shared memory the mode of the file. So the file has to be private *before* SQLite opens it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Creates the database file, readable by its owner only, if it is not there. SQLite gives its
-/// journal and its shared memory the mode of this file.
-pub(super) fn create(path: &Path) -> io::Result<()> {
+/// First bytes of every database of SQLite.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Creates the database file, readable by its owner only, if it is not there; restricts one that
+/// others may read. A file that is no database keeps its mode.
+pub(super) fn prepare(path: &Path) -> io::Result<()> {
     if path.as_os_str() == ":memory:" {
         return Ok(());
     }
@@ -13,6 +19,7 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
         Ok(meta) if !meta.is_file() => {
             return Err(io::Error::other("it is not a regular file"));
         }
+        Ok(_) if is_database(path)? => return restrict(path),
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -27,33 +34,54 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// Restricts the files of an opened database to their owner.
-pub(super) fn restrict(path: &Path) -> io::Result<()> {
+/// Returns whether a file is a database, or still empty as SQLite makes it.
+fn is_database(path: &Path) -> io::Result<bool> {
+    use std::io::Read as _;
+    let mut head = Vec::new();
+    std::fs::File::open(path)?
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut head)?;
+    Ok(head.is_empty() || head == MAGIC)
+}
+
+/// Restricts the files of a database to their owner.
+fn restrict(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        if path.as_os_str() == ":memory:" {
-            return Ok(());
-        }
-        for suffix in ["", "-wal", "-shm"] {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
+        for name in files(path) {
             let Ok(meta) = std::fs::metadata(&name) else {
                 continue;
             };
             let mode = meta.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
                 let private = std::fs::Permissions::from_mode(mode & 0o700);
-                std::fs::set_permissions(&name, private)?;
+                std::fs::set_permissions(&name, private).map_err(|e| {
+                    let text = format!(
+                        "other users can read the keys in {} (mode {mode:o}), and this user cannot correct that",
+                        name.display()
+                    );
+                    io::Error::new(e.kind(), text)
+                })?;
                 tracing::warn!(
-                    file = %Path::new(&name).display(),
+                    file = %name.display(),
                     mode = format!("{mode:o}"),
-                    "other users could read the database and the keys in it; its mode has been corrected"
+                    "other users could read the database and the keys in it; its mode has been corrected. If one of them \
+                     may have read it, see docs/how-to/recovery.md"
                 );
             }
         }
     }
     #[cfg(not(unix))]
-    let _ = path;
+    let _ = files(path);
     Ok(())
+}
+
+/// Names of the file and of what SQLite keeps beside it.
+fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm", "-journal"].into_iter().map(|suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    })
 }
