@@ -43,6 +43,7 @@ pub fn run(data: &[u8]) {
         platform: &platform,
         nonce: NONCE,
         counter: COUNTER,
+        kept: None,
         installed: (!has(NOTHING)).then_some(&installed),
         floor: has(FLOOR).then_some(&floor),
         clock: Clock {

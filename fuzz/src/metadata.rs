@@ -219,6 +219,7 @@ fn decide(refresh: Refresh) {
         platform: &platform,
         nonce: NONCE,
         counter: COUNTER,
+        kept: None,
         installed: None,
         floor: None,
         clock: Clock {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_domain::admission::{DeploymentFacts, DeviceFacts};
+use tidegate_domain::admission::{DeploymentFacts, DeviceFacts, Keeps};
 use tidegate_domain::ring::Ring;
 use tidegate_machine::fsm::{Installed, Record, SlotId};
 use tidegate_protocol::{Battery, Channel, Image, Power, RolloutId, Sha256, Timestamp, Version};
@@ -207,6 +207,10 @@ impl Device {
             ring: self.ring,
             release: self.release.as_ref(),
             image: self.image,
+            keeps: self
+                .record
+                .kept()
+                .map_or(Keeps::Nothing, |kept| Keeps::Release(&kept.release)),
             battery: self.battery(at),
             low_since: self.low_since,
             metered: self.metered,

@@ -24,6 +24,7 @@ fn request(device: &serde_json::Value) -> CheckIn {
         restore: None,
         diagnosis: None,
         deployment: None,
+        kept: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
+use tidegate_tests::{Device, Mode, Proxy, Server, application, eventually};
 
 /// Sets up a device in the rollback window of 1.1.0, which keeps 1.0.0 in slot a.
 async fn in_window(server: &Server, url: &str) -> (Device, String) {
@@ -20,6 +20,54 @@ async fn in_window(server: &Server, url: &str) -> (Device, String) {
     })
     .await;
     (device, id)
+}
+
+/// Existing fleets come with versions that the server never saw, or that were not promoted to the
+/// channel of the device: within its window a device goes back to them all the same, and what cannot go
+/// back after it is told apart from what can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_ordered_back_to_what_it_came_with_whether_it_was_ever_published_or_not() {
+    let server = Server::start().await;
+    server.publish(&[("1.1.0", true)]);
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let mut devices = Vec::new();
+    for (name, release) in [("unseen", "0.8.0"), ("draft", "0.9.0"), ("alpha", "1.0.0")] {
+        let tree = application(dir, release, true);
+        if name != "unseen" {
+            let path = tree.display().to_string();
+            let names = ["--product", "app", "--release", release];
+            server.cli(&[&["release", "publish", &path][..], &names].concat());
+        }
+        if name == "alpha" {
+            let to = ["app", release, "--to", "alpha", "--reason", "test"];
+            server.cli(&[&["release", "promote"][..], &to].concat());
+        }
+        let installed = Some((tree.as_path(), release));
+        let mut device = Device::enroll(dir, name, &server.url, &token, "NA", installed);
+        device.run();
+        devices.push((device, release));
+    }
+    let window = json!({ "rollback_window_s": 600 });
+    let id = server.roll_out("1.1.0", &["NA"], window).await;
+    eventually("all are in their window", async || {
+        let list = server.deployments(&id).await;
+        let there = |d: &&serde_json::Value| d["state"] == "probation";
+        (list.iter().filter(there).count() == 3).then_some(())
+    })
+    .await;
+    let path = format!("/api/v1/rollouts/{id}/rollback");
+    let order = json!({ "reason": "bad", "dry_run": true });
+    let dry = server.post(&path, order).await;
+    assert_eq!(dry["sheet"]["inside_window"], 3, "{dry}");
+    server.cli(&["rollback", &id, "--reason", "bad"]);
+    for (device, release) in &devices {
+        device.settles_on(release).await;
+        assert!(!device.log().contains("was refused"), "{}", device.log());
+        assert!(!device.log().contains(&format!("downloading {release}")));
+    }
+    let rollout = server.rollout_is(&id, "rolled_back").await;
+    assert_eq!(rollout["tally"]["returned"], 3, "{rollout}");
 }
 
 fn damage(path: &Path) {

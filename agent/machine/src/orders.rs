@@ -2,9 +2,9 @@
 //! and no clock of its own.
 
 use tidegate_protocol::{DeviceId, Platform, Version};
-use tidegate_trust::TrustError;
 use tidegate_trust::assignment::{self, Clock, Situation};
 use tidegate_trust::verify::Trusted;
+use tidegate_trust::{ImageFacts, TrustError};
 
 use crate::fsm::{Installed, Job};
 use crate::journal::{Journal, JournalError};
@@ -45,12 +45,24 @@ pub fn check(
     asked: &Asked<'_>,
 ) -> Result<(Job, u64), NotTaken> {
     let record = journal.record();
+    let kept = record.kept().map(|installed| ImageFacts {
+        image: installed.image,
+        release: installed.release.clone(),
+        hw: vec![asked.platform.clone()],
+        format: installed.format.clone(),
+        min_from: None,
+        min_agent: None,
+        stepping_stone: false,
+        allow_rollback: true,
+        health: installed.health.clone(),
+    });
     let situation = Situation {
         device: asked.device,
         platform: asked.platform,
         nonce: asked.nonce.unwrap_or_default(),
         counter: record.counter,
         installed: record.running().map(|i| &i.release),
+        kept: kept.as_ref(),
         floor: record.floor.as_ref(),
         clock: asked.clock,
         agent: asked.agent,

@@ -6,7 +6,7 @@ use hyper::Method;
 use tidegate_machine::fsm::{Event, Phase};
 use tidegate_machine::orders::{self, Asked, NotTaken};
 use tidegate_protocol::{
-    CheckIn, CheckInAnswer, DeploymentStatus, Format, MAX_WAIT_S, Reason, ReportBatch,
+    CheckIn, CheckInAnswer, DeploymentStatus, Format, Kept, MAX_WAIT_S, Reason, ReportBatch,
     ReportsAccepted, SESSION_SCHEME, paths,
 };
 use tidegate_trust::assignment::Clock;
@@ -156,6 +156,10 @@ impl Driver {
             metered: self.metered.0,
             abilities: self.abilities.clone(),
             healthy: self.healthy.map(|(healthy, _)| healthy),
+            kept: record.kept().map(|installed| Kept {
+                release: installed.release.clone(),
+                image: installed.image,
+            }),
             refused: self.refused.clone(),
             restore: self.restores,
             diagnosis: self.cut_off.diagnosis.clone(),

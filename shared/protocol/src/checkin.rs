@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Diagnosis, Explained, Format,
+    Battery, Channel, DeploymentId, DeploymentState, DeviceId, Diagnosis, Explained, Format, Image,
     Platform, ProductName, Region, Sha256, Timestamp, Version,
 };
 
@@ -179,6 +179,10 @@ pub struct CheckIn {
     /// The deployment that the device is working on.
     #[serde(default)]
     pub deployment: Option<DeploymentStatus>,
+    /// Version that the device keeps from before this deployment and can be ordered back to without a
+    /// download; absent when it keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
     /// Reason the device refused the last thing it was given: signatures, versions, expiry or
     /// floors. Absent once it has accepted something.
     #[serde(default)]
@@ -190,6 +194,16 @@ pub struct CheckIn {
     /// Findings from the time when the device could not reach the server; sent once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
+}
+
+/// Version that a device keeps in its other slot: it held and ran it before the deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The release.
+    pub release: Version,
+    /// Its bytes, as the device holds them: they need not be those of a published release.
+    #[serde(flatten)]
+    pub image: Image,
 }
 
 /// Answer to a check-in.

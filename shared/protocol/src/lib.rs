@@ -24,8 +24,8 @@ pub use battery::{Battery, Power};
 pub use bundle::{Bundle, CarriedReports};
 pub use chain::error_chain;
 pub use checkin::{
-    Abilities, CheckIn, CheckInAnswer, DeploymentStatus, Enroll, Enrolled, KeyChange, KeyChanged,
-    Payload, SessionGranted, SessionRequest,
+    Abilities, CheckIn, CheckInAnswer, DeploymentStatus, Enroll, Enrolled, Kept, KeyChange,
+    KeyChanged, Payload, SessionGranted, SessionRequest,
 };
 pub use deployment::DeploymentState;
 pub use diagnosis::{Diagnosis, Finding, Verdict};

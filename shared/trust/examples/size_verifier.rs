@@ -48,6 +48,7 @@ fn verify(folder: &Path, bytes: &[u8]) -> Result<assignment::Accepted, TrustErro
         platform: &platform,
         nonce: "",
         counter: 0,
+        kept: None,
         installed: None,
         floor: None,
         clock: Clock {

@@ -173,6 +173,7 @@ fn a_refresh_and_the_check_of_the_largest_hybrid_role_stay_under_four_megabytes(
         platform: &platform,
         nonce: "00",
         counter: 0,
+        kept: None,
         installed: None,
         floor: None,
         clock: Clock {

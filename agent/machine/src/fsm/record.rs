@@ -277,6 +277,20 @@ impl Record {
         self.active.map_or(SlotId::A, SlotId::other)
     }
 
+    /// Version kept from before the deployment under way, which the device may be ordered back to:
+    /// only while the rollback window is open, and never to an image that has failed here.
+    pub fn kept(&self) -> Option<&Installed> {
+        let (Phase::Trial { job, .. }
+        | Phase::Probation { job, .. }
+        | Phase::Returning { job, .. }) = &self.phase
+        else {
+            return None;
+        };
+        let kept = self.slot(job.slot.other())?;
+        let ordered = job.action == Action::Install;
+        (ordered && !self.bad.contains(&kept.image.sha256)).then_some(kept)
+    }
+
     /// Deployment under way, its state, and the seconds left of its rollback window: for check-ins.
     pub fn status(&self) -> Option<(DeploymentId, DeploymentState, Option<u32>)> {
         match &self.phase {

@@ -42,9 +42,20 @@ impl App {
                 ),
             )
         };
-        let artifact = plan
-            .artifact(&device.product, &task.release, &device.platform)
-            .ok_or_else(missing)?;
+        // Back to what the device keeps, byte for byte, whether it was published or not: it needs no
+        // download, and no listing.
+        let kept = request
+            .kept
+            .as_ref()
+            .filter(|kept| task.action == Action::Rollback && kept.release == task.release);
+        let image = match kept {
+            Some(kept) => kept.image,
+            None => {
+                plan.artifact(&device.product, &task.release, &device.platform)
+                    .ok_or_else(missing)?
+                    .image
+            }
+        };
         // A damaged delta must not lead to a download that the rollout does not allow on a metered
         // link.
         let deltas_only = request.metered
@@ -64,7 +75,7 @@ impl App {
                 release: task.release.clone(),
                 platform: device.platform.clone(),
             },
-            image: artifact.image,
+            image,
             terms: Terms {
                 device: device.id,
                 nonce: request.nonce.clone(),
@@ -73,7 +84,7 @@ impl App {
                 rollback_window_s: task.rollback_window_s,
                 switch_within_s: task.switch_within_s,
                 again: device.lifted.contains(&task.release),
-                payloads: payloads(plan, artifact.image.sha256, request, deltas_only),
+                payloads: payloads(plan, image.sha256, request, deltas_only),
             },
         };
         let director = &plan.trust.keys.director;

@@ -118,6 +118,7 @@ impl App {
             },
             healthy: None,
             deployment: None,
+            kept: state.kept.clone(),
             refused: None,
             restore: None,
             diagnosis: None,

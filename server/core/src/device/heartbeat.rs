@@ -43,6 +43,8 @@ impl App {
             let news = refused.clone().filter(|_| refused != state.refused);
             state.refused = refused;
             state.status = request.deployment;
+            state.kept.clone_from(&request.kept);
+            state.heard = true;
             state.dirty = true;
             let runs_other =
                 state.device.release != request.release || state.device.image != request.image;

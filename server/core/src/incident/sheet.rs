@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate_domain::admission::way_back;
 use tidegate_domain::incident::{Exposed, Sheet, Standing, standing};
-use tidegate_protocol::{DeploymentState, DeviceId, Reason, RolloutId};
+use tidegate_protocol::{DeploymentState, DeviceId, RolloutId};
 use tidegate_store::incidents::Incident;
 
 use crate::app::App;
@@ -55,11 +55,7 @@ impl App {
                 let Some(deployment) = state.deployments.get(id) else {
                     continue;
                 };
-                let back = deployment
-                    .from
-                    .as_ref()
-                    .ok_or(Reason::NoPreviousSlot)
-                    .and_then(|from| way_back(product, &facts, from).map_err(|e| e.code));
+                let back = way_back(product, &facts, deployment).map_err(|e| e.code);
                 let device = Exposed {
                     deployment,
                     silent: state.device.last_seen < quiet_before,

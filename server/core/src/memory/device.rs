@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts};
+use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts, Keeps};
 use tidegate_domain::rollout::Outcome;
 use tidegate_protocol::{
-    DeploymentState, DeploymentStatus, Explained, RolloutId, Timestamp, Version,
+    DeploymentState, DeploymentStatus, Explained, Kept, RolloutId, Timestamp, Version,
 };
 use tidegate_store::devices::Device;
 use tokio::sync::Notify;
@@ -31,6 +31,11 @@ pub struct DeviceState {
     pub quarantine: BTreeSet<Version>,
     /// Deployment status it last reported.
     pub status: Option<DeploymentStatus>,
+    /// Version that it keeps from before its deployment, as it last said; only meaningful once it was
+    /// `heard`.
+    pub kept: Option<Kept>,
+    /// Whether it has checked in since the server started.
+    pub heard: bool,
     /// Health of the running release, as last reported; `None` if not reported.
     pub healthy: Option<bool>,
     /// Reason it refused its last order.
@@ -68,6 +73,11 @@ impl DeviceState {
             ring: self.device.ring,
             release: self.device.release.as_ref(),
             image: self.device.image,
+            keeps: match &self.kept {
+                Some(kept) => Keeps::Release(&kept.release),
+                None if self.heard => Keeps::Nothing,
+                None => Keeps::Unknown,
+            },
             battery: self.device.battery,
             low_since: self.device.low_since,
             metered: self.device.metered,
@@ -129,6 +139,8 @@ pub(super) fn new_state(device: Device) -> DeviceState {
         deployments: BTreeMap::new(),
         quarantine: BTreeSet::new(),
         status: None,
+        kept: None,
+        heard: false,
         healthy: None,
         refused: None,
         diagnosis: None,

@@ -60,6 +60,11 @@ impl PlanSnapshot {
                     let signed = SignedPolicy {
                         min_release: role.policy.min_release.clone(),
                         eol: role.policy.eol.iter().cloned().collect(),
+                        listed: role
+                            .images
+                            .keys()
+                            .map(|path| (path.release.clone(), path.platform.clone()))
+                            .collect(),
                     };
                     product.signed.insert(*channel, signed);
                 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate_protocol::{
-    Battery, Channel, Image, Platform, ProductName, Region, RolloutId, Sha256, Stage, Timestamp,
-    Version,
+    Battery, Channel, DeploymentState, Image, Platform, ProductName, Region, RolloutId, Sha256,
+    Stage, Timestamp, Version,
 };
 
 use crate::client::GatePolicy;
@@ -48,6 +48,8 @@ pub struct SignedPolicy {
     pub min_release: Option<Version>,
     /// Releases that may not be installed any more.
     pub eol: BTreeSet<Version>,
+    /// Images that it lists: a device of the channel takes no other one.
+    pub listed: BTreeSet<(Version, Platform)>,
 }
 
 impl SignedPolicy {
@@ -130,6 +132,18 @@ pub struct WavePlan {
     pub state: WaveState,
 }
 
+/// Version that a device keeps from before its deployment, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeps<'a> {
+    /// It was not heard since the server started.
+    #[default]
+    Unknown,
+    /// None, or its agent is too old to say so.
+    Nothing,
+    /// This release: it returns to it without a download, listed or not.
+    Release(&'a Version),
+}
+
 /// A device as admission sees it.
 #[derive(Debug, Clone)]
 pub struct DeviceFacts<'a> {
@@ -151,6 +165,8 @@ pub struct DeviceFacts<'a> {
     pub release: Option<&'a Version>,
     /// Image of the release that it runs, if known.
     pub image: Option<Sha256>,
+    /// Version that it keeps.
+    pub keeps: Keeps<'a>,
     /// Its battery.
     pub battery: Battery,
     /// Time since which its battery has been low without interruption; `None` if it is not low.
@@ -164,6 +180,19 @@ pub struct DeviceFacts<'a> {
 }
 
 impl<'a> DeviceFacts<'a> {
+    /// Returns whether the device keeps the version that a deployment would return it to. One that was
+    /// not heard yet keeps it for as long as its deployment is in the rollback window.
+    pub fn keeps_for(&self, deployment: &DeploymentFacts) -> bool {
+        match self.keeps {
+            Keeps::Unknown => matches!(
+                deployment.state,
+                DeploymentState::Probation | DeploymentState::RollingBack
+            ),
+            Keeps::Nothing => false,
+            Keeps::Release(kept) => deployment.from.as_ref() == Some(kept),
+        }
+    }
+
     /// Returns the facts that selectors test.
     pub fn selectable(&self) -> selector::Facts<'a> {
         selector::Facts {

@@ -10,8 +10,8 @@ mod verdict;
 
 pub use concern::{Candidate, not_concerned};
 pub use facts::{
-    ArtifactPlan, DeviceFacts, FleetPlan, ProductPlan, ReleasePlan, RolloutPlan, SignedPolicy,
-    WavePlan,
+    ArtifactPlan, DeviceFacts, FleetPlan, Keeps, ProductPlan, ReleasePlan, RolloutPlan,
+    SignedPolicy, WavePlan,
 };
 pub use paths::{way_back, way_to};
 pub use retry::back_off;

@@ -103,12 +103,9 @@ fn return_order(
     if deployment.from.is_some() && device.release == deployment.from.as_ref() {
         return nothing(Reason::RolloutRollingBack);
     }
-    // Kept or not: the device checks an order to return against what people signed, and an order
-    // that it refuses would look like one that is under way. Going back by itself needs no order.
-    let refusal = match &deployment.from {
-        None => Some(Explained::from(Reason::NoPreviousSlot)),
-        Some(from) => way_back(plan, device, from).err(),
-    };
+    // The device checks an order to return against what people signed, and an order that it refuses
+    // would look like one that is under way. Going back by itself needs no order.
+    let refusal = way_back(plan, device, deployment).err();
     match (&deployment.from, refusal) {
         (Some(from), None) => Decision {
             verdict: Verdict::Return {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_protocol::{Explained, Reason, Stage, Version};
 
 use super::{ArtifactPlan, DeviceFacts, ProductPlan};
+use crate::deployment::DeploymentFacts;
 use crate::path::{self, Graph, NoPath, Node};
 
 /// Returns a device's cheapest path to a goal, or the reason there is none. A stepping stone at its
@@ -53,23 +54,35 @@ pub fn way_to(
     })
 }
 
-/// Checks that the signed metadata lets a device return to an older release that it no longer
-/// keeps. The stage of the older release does not matter: the device ran it before.
+/// Checks that a device can be ordered back from a deployment: to the version that it keeps, which it
+/// has run and needs no listing for, or to one that the signed metadata of its channel lists. The
+/// stage of the older release does not matter: the device ran it before. What people signed against
+/// it (no rollback, a floor, an end of life) holds in both cases: the device would refuse the order.
 pub fn way_back(
     plan: &ProductPlan,
     device: &DeviceFacts<'_>,
+    deployment: &DeploymentFacts,
+) -> Result<(), Explained> {
+    let Some(to) = &deployment.from else {
+        return Err(Reason::NoPreviousSlot.into());
+    };
+    allowed_back(plan, device, device.release, to)?;
+    if device.keeps_for(deployment) {
+        return Ok(());
+    }
+    listed(plan, device, to)
+}
+
+/// Checks that nothing that people signed bars the way from one release back to another.
+fn allowed_back(
+    plan: &ProductPlan,
+    device: &DeviceFacts<'_>,
+    leaves: Option<&Version>,
     to: &Version,
 ) -> Result<(), Explained> {
-    let artifact = |version: &Version| {
-        plan.releases
-            .get(version)
-            .and_then(|r| r.artifacts.get(device.platform))
-    };
-    if artifact(to).is_none() {
-        let text = format!("{to} has no artifact for {} any more", device.platform);
-        return Err(Explained::new(Reason::RollbackNotAllowed, text));
-    }
-    let leaves = device.release.and_then(artifact);
+    let leaves = leaves
+        .and_then(|release| plan.releases.get(release))
+        .and_then(|release| release.artifacts.get(device.platform));
     if leaves.is_some_and(|a| !a.allow_rollback) {
         let text = "the running release is signed with rollback not allowed";
         return Err(Explained::new(Reason::RollbackNotAllowed, text));
@@ -83,6 +96,25 @@ pub fn way_back(
         return Err(Explained::new(Reason::RollbackNotAllowed, text));
     }
     Ok(())
+}
+
+/// Checks that a device can fetch a release that it no longer keeps, and would take it.
+fn listed(plan: &ProductPlan, device: &DeviceFacts<'_>, to: &Version) -> Result<(), Explained> {
+    let (platform, channel) = (device.platform, device.channel);
+    let release = plan.releases.get(to);
+    let text = match release.map(|release| release.artifacts.contains_key(platform)) {
+        None => format!("{to} was never published; publish it for {platform} and promote it"),
+        Some(false) => format!("{to} has no artifact for {platform}; publish one"),
+        Some(true) => {
+            let image = (to.clone(), platform.clone());
+            let signed = plan.signed.get(&channel);
+            if signed.is_none_or(|signed| signed.listed.contains(&image)) {
+                return Ok(());
+            }
+            format!("{to} is not signed for channel {channel}; promote it to there")
+        }
+    };
+    Err(Explained::new(Reason::RollbackNotAllowed, text))
 }
 
 /// Keys an artifact's deltas by release: deltas start from images, the solver works with releases.

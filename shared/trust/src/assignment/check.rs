@@ -5,7 +5,7 @@ use serde_json::Value;
 use tidegate_protocol::{DeviceId, Format, Platform, Timestamp, Version};
 
 use super::order::check_order;
-use super::{Clock, FILE, Terms};
+use super::{Action, Clock, FILE, Terms};
 use crate::role::{self, ImagePath};
 use crate::trusted::Trusted;
 use crate::{ImageFacts, TrustError, from_jiff, lifetime, quorum, size_limit};
@@ -26,6 +26,9 @@ pub struct Situation<'a> {
     pub counter: u64,
     /// Release that is installed.
     pub installed: Option<&'a Version>,
+    /// Image that it keeps from before the present deployment, while the rollback window is open: it
+    /// may be ordered back to it, listed or not, for it has held and run these very bytes.
+    pub kept: Option<&'a ImageFacts>,
     /// Oldest release that it may ever install again.
     pub floor: Option<&'a Version>,
     /// Its view of the time.
@@ -139,12 +142,6 @@ fn verify_as(
     if expires > time.plus(longest) {
         return Err(TrustError::TooLongLived);
     }
-    if terms.payloads.is_empty() || terms.payloads.len() > MAX_PAYLOADS {
-        return Err(TrustError::field(
-            FILE,
-            format!("it must offer 1 to {MAX_PAYLOADS} payloads"),
-        ));
-    }
     // 5. A machine without a believable clock uses the time of the fresh assignment, for this
     // decision only: the nonce proves that it is an answer, not a replay.
     let now = if carried {
@@ -175,12 +172,27 @@ fn verify_as(
     if parsed.role != trusted.role().name || !trusted.role_may_speak_for(path)? {
         return Err(TrustError::PathOutsideRole(path.clone()));
     }
-    let facts = trusted
-        .role()
-        .images
-        .get(&parsed)
+    let image = role::image_of(path, entry)?;
+    // Back to the slot that it keeps: which bytes these are, the device knows by itself. That they are
+    // not listed (adopted, a draft, another channel's) says nothing against them; what people did sign
+    // against a release is checked with the order below.
+    let kept = situation.kept.filter(|kept| {
+        terms.action == Action::Rollback
+            && parsed.platform == *situation.platform
+            && parsed.release == kept.release
+            && image == kept.image
+    });
+    let few = usize::from(kept.is_none());
+    if terms.payloads.len() < few || terms.payloads.len() > MAX_PAYLOADS {
+        return Err(TrustError::field(
+            FILE,
+            format!("it must offer {few} to {MAX_PAYLOADS} payloads"),
+        ));
+    }
+    let facts = kept
+        .or_else(|| trusted.role().images.get(&parsed))
         .ok_or_else(|| TrustError::NotListed(path.clone()))?;
-    if role::image_of(path, entry)? != facts.image {
+    if image != facts.image {
         return Err(TrustError::ImageDiffers);
     }
     if facts.release != parsed.release {

@@ -244,6 +244,7 @@ fn an_order_for_carrying_answers_nobody_and_counts_once() {
             platform: &platform,
             nonce: "",
             counter,
+            kept: None,
             installed: Some(&installed),
             floor: None,
             clock: sane(NOW.plus(after)),

@@ -237,12 +237,34 @@ pub(crate) fn check_in(
     floor: Option<&str>,
     clock: Clock,
 ) -> Result<assignment::Accepted, TrustError> {
+    check_as(trusted, bytes, installed, None, floor, clock)
+}
+
+/// Checks an assignment as a device that keeps a version from before its deployment.
+pub(crate) fn check_keeping(
+    trusted: &Trusted,
+    bytes: &[u8],
+    installed: &str,
+    kept: Option<&ImageFacts>,
+) -> Result<assignment::Accepted, TrustError> {
+    check_as(trusted, bytes, installed, kept, None, sane(NOW))
+}
+
+fn check_as(
+    trusted: &Trusted,
+    bytes: &[u8],
+    installed: &str,
+    kept: Option<&ImageFacts>,
+    floor: Option<&str>,
+    clock: Clock,
+) -> Result<assignment::Accepted, TrustError> {
     let (platform, installed, floor) = (platform(), v(installed), floor.map(v));
     let situation = Situation {
         device: DeviceId::from_random([9; 16]),
         platform: &platform,
         nonce: NONCE,
         counter: 7,
+        kept,
         installed: Some(&installed),
         floor: floor.as_ref(),
         clock,

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use tidegate_protocol::Timestamp;
-use tidegate_trust::assignment::{Action, Clock};
+use tidegate_trust::assignment::{Action, Clock, Draft};
 use tidegate_trust::{Delegation, Policy, TrustError, lifetime, sign};
 
 use crate::common::*;
@@ -83,6 +83,7 @@ fn a36_of_two_assignments_at_once_one_counts() {
         platform: &platform,
         nonce: NONCE,
         counter: accepted.counter,
+        kept: None,
         installed: None,
         floor: None,
         clock: sane(NOW),
@@ -135,6 +136,82 @@ fn a73_a_rollback_to_a_newer_release_passes_over_no_signed_rule() {
     order.terms.action = Action::Rollback;
     let bytes = order.sign(&key(12)).unwrap().to_bytes();
     check_with(&trusted, &bytes, "2.0.0").unwrap();
+}
+
+/// The kept slot needs no listing. A thief of the director's key gains nothing by that: it can name no
+/// other bytes, no other time and no other direction, and what people signed against a release holds.
+#[test]
+fn a107_an_order_back_to_the_kept_slot_is_good_for_nothing_else() {
+    let trusted = Server::new().look().unwrap();
+    let kept = facts("0.9.0");
+    let order = |release: &str, change: &dyn Fn(&mut Draft)| {
+        let mut order = draft(release);
+        order.terms.action = Action::Rollback;
+        order.terms.payloads.clear();
+        change(&mut order);
+        order.sign(&key(12)).unwrap().to_bytes()
+    };
+    let plain = order("0.9.0", &|_| {});
+    let accepted = check_keeping(&trusted, &plain, "1.1.0", Some(&kept)).unwrap();
+    assert_eq!(accepted.facts.image, kept.image);
+    // Once nothing is kept any more, after the window or because it has failed here, it is no way.
+    assert!(check_keeping(&trusted, &plain, "1.1.0", None).is_err());
+    let with_payload = order("0.9.0", &|o| {
+        o.terms.payloads = draft("1.1.0").terms.payloads
+    });
+    assert!(matches!(
+        check_keeping(&trusted, &with_payload, "1.1.0", None),
+        Err(TrustError::NotListed(_))
+    ));
+    // Other bytes under the kept release's name, the kept bytes under another name, another platform.
+    let bytes = order("0.9.0", &|o| o.image = image("6.6.6"));
+    assert!(check_keeping(&trusted, &bytes, "1.1.0", Some(&kept)).is_err());
+    let name = order("0.8.0", &|o| o.image = kept.image);
+    assert!(check_keeping(&trusted, &name, "1.1.0", Some(&kept)).is_err());
+    let platform = order("0.9.0", &|o| o.path.platform = "plc-arm64".parse().unwrap());
+    assert!(check_keeping(&trusted, &platform, "1.1.0", Some(&kept)).is_err());
+    // As an install, and upwards.
+    let install = order("0.9.0", &|o| {
+        o.terms.action = Action::Install;
+        o.terms.payloads = draft("1.1.0").terms.payloads;
+    });
+    assert!(matches!(
+        check_keeping(&trusted, &install, "0.8.0", Some(&kept)),
+        Err(TrustError::NotListed(_))
+    ));
+    assert!(matches!(
+        check_keeping(&trusted, &plain, "0.8.0", Some(&kept)),
+        Err(TrustError::RollbackUpwards { .. })
+    ));
+    // What people signed: no way back from the running release, a floor, an end of life.
+    let mut server = Server::new();
+    let mut product = Server::product(2, &["1.0.0", "1.1.0"], Policy::default());
+    let running = product.images.get_mut(&path("1.1.0")).unwrap();
+    running.allow_rollback = false;
+    let bytes = sign(product.body(), &[&key(3)]).unwrap().to_bytes();
+    server.upload("app-stable", &bytes).unwrap();
+    server.sign_online();
+    assert!(matches!(
+        check_keeping(&server.look().unwrap(), &plain, "1.1.0", Some(&kept)),
+        Err(TrustError::RollbackNotAllowed(_))
+    ));
+    for policy in [
+        Policy {
+            min_release: Some(v("1.0.0")),
+            ..Policy::default()
+        },
+        Policy {
+            eol: vec![v("0.9.0")],
+            ..Policy::default()
+        },
+    ] {
+        let mut server = Server::new();
+        server.publish(2, &["1.0.0", "1.1.0"], policy);
+        assert!(matches!(
+            check_keeping(&server.look().unwrap(), &plain, "1.1.0", Some(&kept)),
+            Err(TrustError::BelowFloor { .. } | TrustError::EndOfLife(_))
+        ));
+    }
 }
 
 #[test]

@@ -124,6 +124,7 @@ proptest! {
                     platform: &platform,
                     nonce: NONCE,
                     counter: 7,
+                    kept: None,
                     installed: None,
                     floor: None,
                     clock: sane(NOW),

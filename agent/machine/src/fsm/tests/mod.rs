@@ -97,6 +97,35 @@ fn states(record: &Record) -> Vec<State> {
     record.outbox.iter().map(|r| r.state).collect()
 }
 
+/// An order back names without a listing nothing before the switch, nothing after the window, and never
+/// what has failed here.
+#[test]
+fn a107_the_kept_version_is_what_was_held_and_run_and_only_within_the_window() {
+    let record = device();
+    let offer = install(&record, 1);
+    let (record, _) = play(record, [offer, Event::Downloaded { bytes: 5 }]);
+    assert_eq!(record.kept(), None, "the other slot is being written");
+    let (record, _) = step(record, Event::Staged);
+    assert_eq!(record.kept(), Some(&installed(0)));
+    let (record, _) = step(record, Event::Healthy);
+    assert_eq!(record.kept(), Some(&installed(0)));
+    let mut quarantined = record.clone();
+    quarantined.bad.push(image(0).sha256);
+    assert_eq!(quarantined.kept(), None);
+    let (over, _) = step(record.clone(), Event::WindowPassed(60));
+    assert_eq!(over.phase, Phase::Idle);
+    assert_eq!(over.kept(), None);
+    assert!(
+        over.b.is_some() && over.a.is_some(),
+        "it is there all the same"
+    );
+    // On the way back it is still said, and it is the order that is repeated.
+    let back = Event::Assigned(job(&record, 0, Action::Rollback, 0), 9);
+    let (record, effects) = step(record, back);
+    assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
+    assert_eq!(record.kept(), Some(&installed(0)));
+}
+
 #[test]
 fn the_same_bytes_under_another_version_need_no_update_and_get_its_name() {
     let record = device();

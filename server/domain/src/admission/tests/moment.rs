@@ -184,12 +184,13 @@ fn a_stepping_stone_at_its_end_of_life_still_carries_and_a_signed_bar_does_not()
     let signed = SignedPolicy {
         min_release: None,
         eol: BTreeSet::from([v("1.1.0")]),
+        listed: BTreeSet::new(),
     };
     p.signed.insert(Channel::Stable, signed);
     assert_eq!(code(&Device::new().ask(&p)), Reason::NoPath);
     let signed = SignedPolicy {
         min_release: Some(v("2.0.0")),
-        eol: BTreeSet::new(),
+        ..SignedPolicy::default()
     };
     p.signed.insert(Channel::Stable, signed);
     assert_eq!(code(&Device::new().ask(&p)), Reason::ReleaseNotOffered);
@@ -239,6 +240,49 @@ fn who_cannot_be_ordered_back_is_told_so_even_with_the_old_version_kept() {
         ask(DeploymentState::RollingBack, &p).verdict,
         Verdict::Stuck { .. }
     ));
+}
+
+#[test]
+fn back_to_the_version_that_it_keeps_a_device_needs_no_listing_and_after_the_window_it_does() {
+    let mut p = plan();
+    p.rollouts[0].state = RolloutState::RollingBack;
+    let ask = |kept: bool, p: &ProductPlan| {
+        let mut device = Device::with(if kept {
+            DeploymentState::Probation
+        } else {
+            DeploymentState::Succeeded
+        });
+        device.release = Some(v("1.1.0"));
+        device.keeps = kept.then(|| v("1.0.0"));
+        device.ask(p)
+    };
+    let returns = |d: &Decision| matches!(d.verdict, Verdict::Return { .. });
+    // A draft, or promoted to another channel: published, and not signed for this one.
+    let signed = SignedPolicy {
+        listed: BTreeSet::from([(v("1.1.0"), "linux-x86_64".parse().unwrap())]),
+        ..SignedPolicy::default()
+    };
+    p.signed.insert(Channel::Stable, signed);
+    assert!(returns(&ask(true, &p)));
+    let refused = ask(false, &p);
+    assert_eq!(code(&refused), Reason::RollbackNotAllowed);
+    let text = refused.reason.to_string();
+    assert!(
+        text.contains("1.0.0 is not signed for channel stable"),
+        "{text}"
+    );
+    // Never published at all.
+    p.releases.remove(&v("1.0.0"));
+    assert!(returns(&ask(true, &p)));
+    let text = ask(false, &p).reason.to_string();
+    assert!(text.contains("1.0.0 was never published"), "{text}");
+    // What people signed against it holds for the kept version, too: the device would refuse it.
+    let barred = SignedPolicy {
+        min_release: Some(v("1.1.0")),
+        ..SignedPolicy::default()
+    };
+    p.signed.insert(Channel::Stable, barred);
+    assert_eq!(code(&ask(true, &p)), Reason::RollbackNotAllowed);
 }
 
 #[test]
