@@ -352,6 +352,56 @@ async fn payloads_come_from_the_first_mirror_that_answers() {
     assert!(carried > 300_000, "{carried}");
 }
 
+/// Answers each request with the page of a filter; returns its address.
+fn block_page() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            lines
+                .map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .for_each(drop);
+            let page = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nBlocked";
+            let _ = stream.write_all(page.as_bytes());
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_with_a_block_page_costs_no_attempt_and_no_byte_twice() {
+    let mirror = block_page();
+    let server = Server::start_with(Database::Sqlite, &["--mirror", &mirror]).await;
+    server.publish(&[("1.0.0", true)]);
+    let dir = server.dir.path();
+    let mut device = Device::enroll(dir, "plc", &server.url, &server.join_token(), "NA", None);
+    device.run();
+    let id = server.roll_out("1.0.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.0.0").await;
+    let deployments = server.deployments(&id).await;
+    assert_eq!(deployments.len(), 1, "in one attempt");
+    assert_eq!(device.log().matches("downloading 1.0.0").count(), 1);
+    let fetched = deployments[0]["bytes_downloaded"].as_u64().unwrap();
+    let length = std::fs::metadata(device.state.join("slots/a/artifact")).map_or(0, |m| m.len());
+    assert!(
+        fetched < length + length / 10 + 20_000,
+        "{fetched} of {length}"
+    );
+    let named = format!("mirror {mirror} is put aside");
+    assert!(device.log().contains(&named), "{}", device.log());
+    let output = std::process::Command::new(tidegate_tests::binary("tidegate-agent"))
+        .args(["doctor", "--state"])
+        .arg(&device.state)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find(|line| line.contains("mirrors"));
+    assert!(line.is_some_and(|line| line.contains(&mirror)), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_of_the_environment_carries_everything() {
     let server = Server::start().await;

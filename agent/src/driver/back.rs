@@ -11,6 +11,7 @@ use crate::fs::journal;
 use crate::host::platform;
 use crate::log;
 use crate::net::download::Ways;
+use crate::net::part::SILENCE;
 
 /// Outcome of fetching a damaged version again.
 enum Restored {
@@ -210,6 +211,7 @@ impl Driver {
             parallel: usize::from(self.config.parallel),
             limits: &limits,
             deadline: None,
+            silence: SILENCE,
         };
         let download = self.core.download.clone();
         self.alive(download.run(ways, &payload, needed)).await?;

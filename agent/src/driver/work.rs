@@ -13,6 +13,7 @@ use crate::host::power::PowerSettings;
 use crate::log;
 use crate::net::client::Client;
 use crate::net::download::{Fetched, Ways};
+use crate::net::part::SILENCE;
 use crate::net::tls::TlsClock;
 use crate::people::control::Control;
 
@@ -166,6 +167,7 @@ impl Driver {
                 parallel: usize::from(self.config.parallel),
                 limits: &limits,
                 deadline: Some(allowed.saturating_sub(begun.elapsed())),
+                silence: SILENCE,
             };
             let download = self.core.download.clone();
             let now = Instant::now();
@@ -187,7 +189,13 @@ impl Driver {
                 // Fetched data is kept.
                 Heard::Hindered => continue,
                 Heard::CalledOff => Event::CalledOff(job.deployment),
-                Heard::Done(Err(reason)) => Event::DownloadFailed(reason),
+                Heard::Done(Err(reason)) => {
+                    log::line(&format!(
+                        "{} could not be downloaded: {reason}",
+                        job.target.release
+                    ));
+                    Event::DownloadFailed(reason)
+                }
                 Heard::Done(Ok(fetched)) => {
                     if let Some(link) = abilities::link(fetched.now, now.elapsed()) {
                         self.abilities.link = link;

@@ -1,23 +1,19 @@
 //! HTTP client of the agent: one persistent connection, bounded reads, deadlines.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{HOST, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
 use super::error::{TransportError, refused};
-use super::line::{self, CONNECT, Connection, Line, handshake};
+use super::line::{self, Connection, Line, handshake};
 use super::proxy::{self, Proxy};
-use super::rate::MinimumRate;
 use super::tls::{TlsClock, connector};
-
-/// Timeout for the next bytes from the peer.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// A complete response.
 #[derive(Debug)]
@@ -40,20 +36,12 @@ impl Answer {
     }
 }
 
-/// Verdict of the callback on the bytes it was given.
-pub struct Taken<E> {
-    /// Reason to stop reading; `None` to go on.
-    pub stop: Option<E>,
-    /// Delay before the next read.
-    pub pause: Duration,
-}
-
 /// HTTP client of one server: connects on demand and keeps the connection open.
 pub struct Client {
     address: Address,
     proxy: Option<Proxy>,
     tls: Option<TlsConnector>,
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// Reason why this client never connects; `None` for a usable one.
     unfit: Option<String>,
 }
@@ -137,6 +125,17 @@ impl Client {
         &self.address.authority
     }
 
+    /// Address as people read it.
+    pub(crate) fn address(&self) -> String {
+        let Address {
+            tls,
+            authority,
+            base,
+            ..
+        } = &self.address;
+        format!("http{}://{authority}{base}", if *tls { "s" } else { "" })
+    }
+
     /// Returns a second client for the same server, so that a download and a check-in can run
     /// concurrently.
     pub fn sibling(&self) -> Self {
@@ -186,92 +185,12 @@ impl Client {
         })
     }
 
-    /// Fetches a range of bytes and passes them to `take` as they arrive, with their offset: a
-    /// server without range support starts at 0.
-    pub async fn fetch<E>(
-        &mut self,
-        path: &str,
-        etag: &str,
-        range: std::ops::Range<u64>,
-        mut take: impl FnMut(u64, &[u8]) -> Taken<E>,
-    ) -> Result<Result<(), E>, TransportError> {
-        let offset = range.start;
-        let wanted = format!("bytes={offset}-{}", range.end.saturating_sub(1));
-        let etag = format!("\"{etag}\"");
-        let headers = [("range", wanted.as_str()), ("if-range", etag.as_str())];
-        let response = tokio::time::timeout(
-            CONNECT + SILENCE,
-            self.request(Method::GET, path, &headers, Vec::new()),
-        )
-        .await
-        .map_err(|_| TransportError::Timeout)??;
-        let (parts, mut incoming) = response.into_parts();
-        let mut at = match parts.status {
-            StatusCode::OK => 0,
-            StatusCode::PARTIAL_CONTENT => {
-                // A different range must not be mistaken for the requested one.
-                let begins = parts
-                    .headers
-                    .get("content-range")
-                    .and_then(|v| v.to_str().ok())
-                    .and_then(|v| v.strip_prefix("bytes "))
-                    .and_then(|v| v.split('-').next())
-                    .and_then(|v| v.parse::<u64>().ok());
-                if begins != Some(offset) {
-                    self.connection = None;
-                    return Err(TransportError::Malformed(
-                        "the server sent a different range than requested".into(),
-                    ));
-                }
-                offset
-            }
-            status => {
-                self.connection = None;
-                return Err(refused(status, b"while fetching a blob"));
-            }
-        };
-        let mut rate = MinimumRate::begin(Instant::now());
-        loop {
-            let frame = tokio::time::timeout(SILENCE, incoming.frame()).await;
-            let frame = match frame {
-                Err(_) => {
-                    self.connection = None;
-                    return Err(TransportError::Timeout);
-                }
-                Ok(None) => return Ok(Ok(())),
-                Ok(Some(frame)) => frame.map_err(|e| self.broken(&e))?,
-            };
-            if let Ok(data) = frame.into_data() {
-                if !rate.continues(Instant::now(), data.len()) {
-                    self.connection = None;
-                    return Err(TransportError::Timeout);
-                }
-                let taken = take(at, &data);
-                at += data.len() as u64;
-                if let Some(stop) = taken.stop {
-                    // The whole range has arrived: the connection can be reused for the next one.
-                    if at != range.end
-                        || tokio::time::timeout(SILENCE, incoming.frame())
-                            .await
-                            .is_err()
-                    {
-                        self.connection = None;
-                    }
-                    return Ok(Err(stop));
-                }
-                if !taken.pause.is_zero() {
-                    tokio::time::sleep(taken.pause).await;
-                }
-            }
-        }
-    }
-
-    fn broken(&mut self, error: &hyper::Error) -> TransportError {
+    pub(super) fn broken(&mut self, error: &hyper::Error) -> TransportError {
         self.connection = None;
         TransportError::Broken(crate::log::chain(error))
     }
 
-    async fn request(
+    pub(super) async fn request(
         &mut self,
         method: Method,
         path: &str,
@@ -285,10 +204,7 @@ impl Client {
         {
             let request = self.build(&method, path, headers, body.clone())?;
             match kept.send_request(request).await {
-                Ok(response) => {
-                    self.connection = Some(kept);
-                    return Ok(response);
-                }
+                Ok(response) => return self.take(response, kept),
                 // Whether the server processed it is unknown; every request here is safe to retry.
                 Err(_) => drop(kept),
             }
@@ -299,7 +215,26 @@ impl Client {
             .send_request(request)
             .await
             .map_err(|e| TransportError::Broken(crate::log::chain(&e)))?;
-        self.connection = Some(fresh);
+        self.take(response, fresh)
+    }
+
+    /// Takes an answer, unless something on the way has encoded its body. Its connection is kept for
+    /// the next request.
+    fn take(
+        &mut self,
+        response: Response<hyper::body::Incoming>,
+        connection: Connection,
+    ) -> Result<Response<hyper::body::Incoming>, TransportError> {
+        let encoding = response.headers().get(CONTENT_ENCODING);
+        if let Some(encoding) = encoding.filter(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
+            let text = String::from_utf8_lossy(encoding.as_bytes());
+            let text: String = text.chars().take(40).collect();
+            return Err(TransportError::Malformed(format!(
+                "it has the Content-Encoding {text:?}, which was not asked for"
+            )));
+        }
+        self.connection = Some(connection);
         Ok(response)
     }
 
@@ -315,6 +250,8 @@ impl Client {
             .method(method)
             .uri(self.target(path))
             .header(HOST, &self.address.authority)
+            // Bytes are hashed and ranges counted as they are stored: nothing on the way may compress.
+            .header("accept-encoding", "identity")
             .header(
                 "user-agent",
                 concat!("tidegate-agent/", env!("CARGO_PKG_VERSION")),

@@ -5,6 +5,7 @@ pub mod client;
 pub mod download;
 mod error;
 pub(crate) mod line;
+pub mod part;
 pub(crate) mod proxy;
 pub(crate) mod rate;
 pub(crate) mod signed;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hyper::Method;
 use tidegate_agent::net::TransportError;
-use tidegate_agent::net::client::{Client, Taken};
+use tidegate_agent::net::client::Client;
+use tidegate_agent::net::part::{Part, Taken};
 use tidegate_agent::net::tls::TlsClock;
 use tidegate_protocol::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -125,18 +126,20 @@ async fn a29_a_redirect_is_not_followed_and_headers_cannot_be_smuggled() {
 #[tokio::test]
 async fn a30_another_range_than_was_asked_for_is_refused() {
     for (range, status, good) in [
-        ("bytes 100-199/200", "206 Partial Content", true),
+        ("bytes 100-102/200", "206 Partial Content", true),
+        ("bytes 100-199/200", "206 Partial Content", false),
+        ("bytes 100-102/201", "206 Partial Content", false),
         ("bytes 0-199/200", "206 Partial Content", false),
         ("bytes 101-199/200", "206 Partial Content", false),
         ("", "206 Partial Content", false),
-        ("bytes 100-199/200", "500 Oh", false),
+        ("bytes 100-102/200", "500 Oh", false),
     ] {
         let answer =
             format!("HTTP/1.1 {status}\r\ncontent-range: {range}\r\ncontent-length: 3\r\n\r\nabc");
         let mut client = answers(answer.into(), Vec::new()).await;
         let mut taken = Vec::new();
         let result = client
-            .fetch("/blobs/x", "x", 100..103, |at, bytes| {
+            .fetch(part(100..103, 200), |at, bytes| {
                 taken.push((at, bytes.to_vec()));
                 Taken {
                     stop: None::<()>,
@@ -168,5 +171,15 @@ async fn a31_an_error_is_not_the_end_of_the_root_chain() {
             .unwrap();
         assert_eq!(answer.status == hyper::StatusCode::NOT_FOUND, absent);
         assert!(answer.ok().is_err());
+    }
+}
+
+fn part(range: std::ops::Range<u64>, total: u64) -> Part<'static> {
+    Part {
+        path: "/blobs/x",
+        range,
+        total,
+        from_start: false,
+        silence: Duration::from_secs(5),
     }
 }

@@ -43,6 +43,9 @@ impl Download {
         let mut buffer = vec![0; 256 << 10];
         for (index, chunk) in manifest.chunks.iter().enumerate() {
             let mut damaged = 0;
+            store
+                .begin(index, "a bundle", false)
+                .map_err(|e| storage(&e))?;
             while !store.has(index) {
                 let from = store.begun(index);
                 let left = u64::from(chunk.length).saturating_sub(from);

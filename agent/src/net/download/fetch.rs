@@ -11,11 +11,13 @@ use tidegate_protocol::{Explained, Reason, paths};
 use tidegate_trust::assignment::Payload;
 
 use super::progress::{Shared, Stop};
-use super::store::{damaged, storage};
+use super::sources::{Fault, Kind};
+use super::store::storage;
 use super::{DAMAGED, Download};
 use crate::host::platform;
-use crate::net::client::{Answer, Client, Taken};
+use crate::net::client::{Answer, Client};
 use crate::net::error::TransportError;
+use crate::net::part::{Part, Taken};
 use crate::net::rate::{Pacer, RateLimit, limit_at};
 
 /// Sources and limits of a download.
@@ -28,6 +30,8 @@ pub(crate) struct Ways<'a> {
     pub(crate) limits: &'a [RateLimit],
     /// Deadline of the whole download; `None` for no limit.
     pub(crate) deadline: Option<Duration>,
+    /// Longest wait for the next bytes of one source.
+    pub(crate) silence: Duration,
 }
 
 /// Bytes received over the network.
@@ -39,10 +43,15 @@ pub(crate) struct Fetched {
     pub(crate) now: u64,
 }
 
-/// Attempts per source without a single new byte before a download is given up for now.
+/// Breaks of a mirror's connection in a row, with next to nothing sent, before it is put aside.
+const BREAKS: u32 = 3;
+/// Bytes after which a broken connection is a link that drops.
+const SOME: u64 = 64 << 10;
+/// Attempts at the server without a single new byte before a download is given up for now.
 const TRIES: u32 = 8;
 /// Interval between checks while the rate limit is 0.
 const CLOSED: Duration = Duration::from_secs(30);
+
 impl Download {
     /// Fetches a payload to its end, across any number of interruptions. `needed` is the space in
     /// bytes that the installation takes beyond the payload.
@@ -69,11 +78,14 @@ impl Download {
         payload: &Payload,
         needed: u64,
     ) -> Result<Fetched, Explained> {
+        let names: Vec<String> = ways.sources.iter().map(Client::address).collect();
+        // What an earlier process has noted of mirrors is past.
+        self.tell_unused();
         let mut now = 0;
         let manifest = if let Some(kept) = self.kept_manifest(payload) {
             kept
         } else {
-            let bytes = manifest_bytes(&mut ways.sources, payload).await?;
+            let bytes = manifest_bytes(self, &mut ways, &names, payload).await?;
             now += bytes.len() as u64;
             self.keep_manifest(payload, &bytes)?
         };
@@ -87,14 +99,14 @@ impl Download {
             now,
             tries: 0,
             damaged: BTreeMap::new(),
-            source: 0,
+            names,
             synced: Instant::now(),
             pacer: Pacer::default(),
             begun: Instant::now(),
         });
         let parallel = ways.parallel.clamp(1, 8).min(manifest.chunks.len().max(1));
         let workers = (0..parallel)
-            .map(|_| worker(&shared, &ways))
+            .map(|_| worker(self, &shared, &ways))
             .collect::<Vec<_>>();
         let ended = all(workers).await;
         let mut shared = shared.into_inner();
@@ -130,18 +142,24 @@ async fn all(workers: Vec<impl Future<Output = Result<(), Explained>>>) -> Resul
     .await
 }
 
-/// Fetches chunk after chunk.
-async fn worker(shared: &RefCell<Shared<'_>>, ways: &Ways<'_>) -> Result<(), Explained> {
+/// Fetches chunk after chunk, each from one source.
+async fn worker(
+    download: &Download,
+    shared: &RefCell<Shared<'_>>,
+    ways: &Ways<'_>,
+) -> Result<(), Explained> {
     let mut line: Option<(usize, Client)> = None;
     loop {
         let Some(index) = shared.borrow_mut().claim() else {
             return Ok(());
         };
+        let mut broke = 0;
         while !shared.borrow().store.has(index) {
             while limit_at(ways.limits, platform::now().as_secs()) == Some(0) {
                 tokio::time::sleep(CLOSED).await;
             }
-            let source = shared.borrow().source;
+            let source = shared.borrow_mut().pick(&mut download.blame(), index);
+            let source = source.map_err(|e| storage(&e))?;
             if line.as_ref().is_none_or(|(of, _)| *of != source) {
                 line = ways.sources.get(source).map(|c| (source, c.sibling()));
             }
@@ -149,41 +167,91 @@ async fn worker(shared: &RefCell<Shared<'_>>, ways: &Ways<'_>) -> Result<(), Exp
                 let text = "there is no source to download from";
                 return Err(Explained::new(Reason::DownloadFailed, text));
             };
-            let ended = fetch(shared, ways, client, index).await;
-            let turn = || shared.borrow_mut().turn_from(source, ways.sources.len());
-            let why = match ended {
-                Ok(Ok(()) | Err(Stop::Full)) if shared.borrow().store.has(index) => break,
+            let before = shared.borrow().store.begun(index);
+            let is_server = source + 1 == ways.sources.len();
+            let ended = fetch(shared, ways, client, index, is_server).await;
+            let fault = match ended {
+                Ok(Ok(()) | Err(Stop::Full)) if shared.borrow().store.has(index) => {
+                    if !is_server {
+                        download.note_good(&shared.borrow().names[source]);
+                    }
+                    break;
+                }
                 Ok(Err(Stop::Io(error))) => return Err(storage(&error)),
                 Ok(Err(Stop::Closed)) => continue,
-                Ok(Err(Stop::Damaged)) => {
-                    let mut shared = shared.borrow_mut();
-                    let times = shared.damaged.entry(index).or_default();
-                    *times += 1;
-                    let times = *times;
-                    shared.turn_from(source, ways.sources.len());
-                    let most = DAMAGED * u32::try_from(ways.sources.len()).unwrap_or(1);
-                    if times >= most {
-                        return Err(damaged(index, times));
-                    }
-                    continue;
-                }
-                // A clean end before the last byte is an interruption too.
-                Ok(_) => "the connection ended early".into(),
-                Err(error) => error.to_string(),
+                Ok(Err(Stop::Damaged)) => Fault {
+                    why: format!("chunk {index} arrived damaged"),
+                    kind: Kind::Damaged,
+                },
+                // A clean end before the last byte.
+                Ok(_) => Fault::lasting("the answer ended early"),
+                Err(error) => error.into(),
             };
-            let tries = {
-                let mut shared = shared.borrow_mut();
-                shared.tries += 1;
-                shared.tries
-            };
-            if tries >= TRIES * u32::try_from(ways.sources.len()).unwrap_or(1) {
-                return Err(Explained::new(Reason::DownloadFailed, why));
+            if is_server {
+                ask_server_again(download, shared, index, &fault).await?;
+                continue;
             }
-            if turn() {
-                pause(tries - 1).await;
+            // A link that drops says nothing about the mirror as long as bytes come.
+            let gained = shared.borrow().store.begun(index).saturating_sub(before);
+            broke = if gained < SOME { broke + 1 } else { 0 };
+            if fault.kind == Kind::Broken && broke < BREAKS {
+                pause(broke).await;
+                continue;
             }
+            let name = shared.borrow().names[source].clone();
+            download.put_aside(&name, &fault);
         }
     }
+}
+
+/// Decides after a failure of the server itself, which comes last: whether and when it is asked again.
+async fn ask_server_again(
+    download: &Download,
+    shared: &RefCell<Shared<'_>>,
+    index: usize,
+    fault: &Fault,
+) -> Result<(), Explained> {
+    let failed = |reason, why: &str| {
+        let mut text = why.to_owned();
+        for unused in download.blame().unused() {
+            text += &format!("; mirror {}: {}", unused.mirror, unused.why);
+        }
+        Explained::new(
+            reason,
+            format!(
+                "{}: {text}",
+                shared
+                    .borrow()
+                    .names
+                    .last()
+                    .map_or("no source", String::as_str)
+            ),
+        )
+    };
+    if fault.kind == Kind::Damaged {
+        let times = {
+            let mut shared = shared.borrow_mut();
+            let times = shared.damaged.entry(index).or_default();
+            *times += 1;
+            *times
+        };
+        if times >= DAMAGED {
+            let why = format!("chunk {index} arrived damaged {times} times");
+            return Err(failed(Reason::ChunkCorrupt, &why));
+        }
+        return Ok(());
+    }
+    let tries = {
+        let mut shared = shared.borrow_mut();
+        shared.tries += 1;
+        shared.tries
+    };
+    if tries >= TRIES {
+        return Err(failed(Reason::DownloadFailed, &fault.why));
+    }
+    download.blame().relent(Instant::now());
+    pause(tries - 1).await;
+    Ok(())
 }
 
 async fn fetch(
@@ -191,20 +259,29 @@ async fn fetch(
     ways: &Ways<'_>,
     client: &mut Client,
     index: usize,
+    is_server: bool,
 ) -> Result<Result<(), Stop>, TransportError> {
-    let (path, etag, range) = {
+    let (path, range, total) = {
         let shared = shared.borrow();
-        let payload = shared.manifest.payload.sha256;
+        let payload = shared.manifest.payload;
         let begin = shared.manifest.offset(index);
         let end = begin + u64::from(shared.manifest.chunks[index].length);
         (
-            format!("{}{payload}", paths::BLOBS),
-            payload.to_string(),
+            format!("{}{}", paths::BLOBS, payload.sha256),
             begin + shared.store.begun(index)..end,
+            payload.length,
         )
     };
+    let part = Part {
+        path: &path,
+        range,
+        total,
+        // Behind a proxy that drops ranges the server is slow; a mirror that drops them is useless.
+        from_start: is_server,
+        silence: ways.silence,
+    };
     client
-        .fetch(&path, &etag, range, |at, bytes| {
+        .fetch(part, |at, bytes| {
             let mut shared = shared.borrow_mut();
             let mut stop = shared.take(index, at, bytes).err();
             let limit = limit_at(ways.limits, platform::now().as_secs());
@@ -220,42 +297,59 @@ async fn fetch(
         .await
 }
 
-async fn manifest_bytes(sources: &mut [Client], payload: &Payload) -> Result<Vec<u8>, Explained> {
+async fn manifest_bytes(
+    download: &Download,
+    ways: &mut Ways<'_>,
+    names: &[String],
+    payload: &Payload,
+) -> Result<Vec<u8>, Explained> {
     let path = format!("{}{}", paths::BLOBS, payload.manifest);
     let limit = Limits::default().max_manifest;
-    let mut last = TransportError::Timeout;
-    for tries in 0..TRIES {
-        for client in &mut *sources {
-            let answer = client
-                .send(
-                    hyper::Method::GET,
-                    &path,
-                    &[],
-                    Vec::new(),
-                    limit,
-                    Duration::from_mins(1),
-                )
-                .await
-                .and_then(Answer::ok);
-            match answer {
-                // A mirror may serve anything under that name.
-                Ok(body) if tidegate_delta::sha256(&body) == payload.manifest => {
-                    return Ok(body.to_vec());
+    let mut tries = 0;
+    loop {
+        let source = download.blame().pick(names, None, Instant::now());
+        let Some(client) = ways.sources.get_mut(source) else {
+            let text = "there is no source to download from";
+            return Err(Explained::new(Reason::DownloadFailed, text));
+        };
+        let deadline = 2 * ways.silence;
+        let answer = client
+            .send(hyper::Method::GET, &path, &[], Vec::new(), limit, deadline)
+            .await
+            .and_then(Answer::ok);
+        let is_server = source + 1 == names.len();
+        let fault: Fault = match answer {
+            // A mirror may serve anything under that name.
+            Ok(body) if tidegate_delta::sha256(&body) == payload.manifest => {
+                if !is_server {
+                    download.note_good(&names[source]);
                 }
-                Ok(_) => {
-                    last = TransportError::Malformed("the source sent a different manifest".into());
-                }
-                Err(error) => last = error,
+                return Ok(body.to_vec());
             }
+            Ok(body) => Fault::lasting(format!(
+                "it sent {} bytes that are not the manifest",
+                body.len()
+            )),
+            Err(error) => error.into(),
+        };
+        if !is_server {
+            download.put_aside(&names[source], &fault);
+            continue;
         }
-        if let TransportError::TooLarge(_) | TransportError::Malformed(_) = last
-            && tries >= DAMAGED
-        {
-            return Err(Explained::new(Reason::ChunkCorrupt, last.to_string()));
+        tries += 1;
+        let damaged = fault.kind == Kind::Lasting && tries > DAMAGED;
+        if tries >= TRIES || damaged {
+            let reason = if damaged {
+                Reason::ChunkCorrupt
+            } else {
+                Reason::DownloadFailed
+            };
+            let text = format!("the manifest from {}: {}", names[source], fault.why);
+            return Err(Explained::new(reason, text));
         }
-        pause(tries).await;
+        download.blame().relent(Instant::now());
+        pause(tries - 1).await;
     }
-    Err(Explained::new(Reason::DownloadFailed, last.to_string()))
 }
 
 /// Backs off before the next attempt: 250 ms, doubled each time up to 30 s, with jitter.

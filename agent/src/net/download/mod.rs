@@ -4,11 +4,15 @@
 mod carried;
 mod fetch;
 mod progress;
+mod sources;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tidegate_delta::{Limits, Manifest};
 use tidegate_protocol::{Explained, Reason};
@@ -16,7 +20,10 @@ use tidegate_trust::assignment::Payload;
 
 use crate::fs::{Fs, Mode};
 use crate::host::platform;
+use crate::log;
 pub(crate) use fetch::{Fetched, Ways};
+use sources::{Blame, Fault};
+pub(crate) use sources::{FILE as UNUSED, Unused};
 use store::storage;
 pub(crate) use store::{Chunks, Store};
 
@@ -27,9 +34,12 @@ pub struct Download {
     dir: PathBuf,
     /// Boot id of the machine; empty if unknown.
     pub(crate) start: String,
+    blame: Arc<Mutex<Blame>>,
+    /// File with the mirrors that are not used.
+    unused: PathBuf,
 }
 
-/// Times that one chunk may arrive damaged, per source.
+/// Times that one chunk may arrive damaged from the server.
 const DAMAGED: u32 = 3;
 /// Length from which received data is synced.
 const SYNC_BYTES: u64 = 4 << 20;
@@ -41,7 +51,51 @@ impl Download {
             fs,
             dir: state.join("download"),
             start: platform::boot_id(),
+            blame: Arc::default(),
+            unused: state.join(sources::FILE),
         }
+    }
+
+    fn blame(&self) -> MutexGuard<'_, Blame> {
+        self.blame.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a mirror aside, and says so.
+    fn put_aside(&self, mirror: &str, fault: &Fault) {
+        let at = (Instant::now(), platform::now());
+        let aside = self.blame().put_aside(mirror, fault, at);
+        if let Some(aside) = aside {
+            let (why, seconds) = (&fault.why, aside.as_secs());
+            log::line(&format!(
+                "mirror {mirror} is put aside for {seconds} s: {why}"
+            ));
+            self.tell_unused();
+        }
+    }
+
+    /// Takes a mirror back that was put aside.
+    fn note_good(&self, mirror: &str) {
+        let back = self.blame().note_good(mirror, Instant::now());
+        if back {
+            log::line(&format!("mirror {mirror} serves again"));
+            self.tell_unused();
+        }
+    }
+
+    /// Mirrors that are put aside.
+    pub(crate) fn aside(&self) -> Vec<Unused> {
+        self.blame().unused()
+    }
+
+    fn tell_unused(&self) {
+        let aside = self.aside();
+        // For people and their programs alone; nothing hangs on it.
+        let _ = if aside.is_empty() {
+            self.fs.remove_if_there(&self.unused)
+        } else {
+            let text = serde_json::to_vec_pretty(&aside).unwrap_or_default();
+            self.fs.replace(&self.unused, &text, Mode::Plain)
+        };
     }
 
     /// Discards everything fetched.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tidegate_delta::Manifest;
 
 use super::SYNC_BYTES;
+use super::sources::Blame;
 use super::store::Store;
 use crate::net::rate::Pacer;
 
@@ -21,8 +22,8 @@ pub(super) struct Shared<'a> {
     pub(super) now: u64,
     pub(super) tries: u32,
     pub(super) damaged: BTreeMap<usize, u32>,
-    /// Index of the source in use.
-    pub(super) source: usize,
+    /// Names of the sources; the last is the server.
+    pub(super) names: Vec<String>,
     pub(super) synced: Instant,
     pub(super) pacer: Pacer,
     pub(super) begun: Instant,
@@ -78,11 +79,11 @@ impl Shared<'_> {
         }
     }
 
-    /// Moves on to the next source; returns whether all of them were tried.
-    pub(super) fn turn_from(&mut self, source: usize, sources: usize) -> bool {
-        if self.source == source {
-            self.source = (source + 1) % sources;
-        }
-        source + 1 >= sources
+    /// Picks the source of a chunk and prepares the chunk for it.
+    pub(super) fn pick(&mut self, blame: &mut Blame, index: usize) -> io::Result<usize> {
+        let source = blame.pick(&self.names, self.store.source(index), Instant::now());
+        let sole = self.names.len() == 1;
+        self.store.begin(index, &self.names[source], sole)?;
+        Ok(source)
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidegate_delta::{Hasher, Manifest};
-use tidegate_protocol::{Explained, Reason, Sha256};
+use tidegate_protocol::{Explained, Sha256};
 
 use crate::fs::{Fs, FsFile, Mode, Open};
 
@@ -26,6 +26,9 @@ struct Note {
     verified: String,
     /// Chunks in progress: index and durable bytes.
     begun: Vec<(usize, u64)>,
+    /// Sources of the chunks in progress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<(usize, String)>,
     /// Bytes received over the network for it.
     #[serde(default)]
     fetched: u64,
@@ -63,6 +66,8 @@ enum State {
 struct Filling {
     file: Option<Box<dyn FsFile>>,
     hasher: Hasher,
+    /// The one source of all its bytes; empty if nothing says it.
+    source: String,
 }
 
 impl Store {
@@ -111,7 +116,12 @@ impl Store {
             // The last byte is always fetched, so that a complete chunk without a note is verified
             // with it.
             let believed = believed.min(u64::from(chunk.length).saturating_sub(1));
-            store.chunks[index] = State::Begun(store.take_up(&path, believed)?);
+            let mut filling = store.take_up(&path, believed)?;
+            let source = note.sources.iter().find(|(of, _)| *of == index);
+            if let Some((_, source)) = source {
+                filling.source.clone_from(source);
+            }
+            store.chunks[index] = State::Begun(filling);
         }
         Ok(store)
     }
@@ -139,6 +149,7 @@ impl Store {
         Ok(Filling {
             file: Some(file),
             hasher,
+            source: String::new(),
         })
     }
 
@@ -204,6 +215,44 @@ impl Store {
         }
     }
 
+    /// Source of a chunk in progress; `None` if it has no bytes yet, or nothing says whose they are.
+    pub(crate) fn source(&self, index: usize) -> Option<&str> {
+        match &self.chunks[index] {
+            State::Begun(open) if open.hasher.length() > 0 && !open.source.is_empty() => {
+                Some(&open.source)
+            }
+            _ => None,
+        }
+    }
+
+    /// Prepares a chunk for bytes of one source, and discards those of any other: a hash over bytes
+    /// of two sources does not show which of them lies. Bytes of nobody's are kept only if this
+    /// source is the `sole` one.
+    pub(crate) fn begin(&mut self, index: usize, source: &str, sole: bool) -> io::Result<()> {
+        if matches!(self.chunks[index], State::Absent) {
+            self.chunks[index] = State::Begun(Filling {
+                file: None,
+                hasher: Hasher::new(),
+                source: source.to_owned(),
+            });
+        }
+        let State::Begun(open) = &mut self.chunks[index] else {
+            return Ok(());
+        };
+        let kept = open.source == source || (sole && open.source.is_empty());
+        let stale = !kept && open.hasher.length() > 0;
+        source.clone_into(&mut open.source);
+        if stale {
+            open.hasher = Hasher::new();
+            if let Some(file) = &open.file {
+                file.set_length(0)?;
+            }
+            // The note still names the other source; bytes of this one must not be taken for its.
+            self.note()?;
+        }
+        Ok(())
+    }
+
     /// Counts bytes received over the network, needed or not.
     pub(crate) fn count(&mut self, bytes: u64) {
         self.fetched += bytes;
@@ -236,6 +285,7 @@ impl Store {
             self.chunks[index] = State::Begun(Filling {
                 file: None,
                 hasher: Hasher::new(),
+                source: String::new(),
             });
         }
         let path = self.chunk_path(index);
@@ -273,8 +323,12 @@ impl Store {
         if self.unsynced == 0 && self.noted == self.fetched && !self.chunks.iter().any(whole) {
             return Ok(());
         }
+        self.note()
+    }
+
+    fn note(&mut self) -> io::Result<()> {
         let mut bits = vec![0u8; self.chunks.len().div_ceil(8)];
-        let mut begun = Vec::new();
+        let (mut begun, mut sources) = (Vec::new(), Vec::new());
         for (index, state) in self.chunks.iter().enumerate() {
             match state {
                 State::Absent => {}
@@ -282,6 +336,9 @@ impl Store {
                     if let Some(file) = &open.file {
                         file.sync()?;
                         begun.push((index, open.hasher.length()));
+                        if !open.source.is_empty() {
+                            sources.push((index, open.source.clone()));
+                        }
                     }
                 }
                 State::Whole | State::Noted => bits[index / 8] |= 1 << (index % 8),
@@ -293,6 +350,7 @@ impl Store {
             start: self.start.clone(),
             verified: hex::encode(bits),
             begun,
+            sources,
             fetched: self.fetched,
         })?;
         for state in &mut self.chunks {
@@ -322,12 +380,4 @@ impl crate::install::Payload for Chunks {
 /// Reason to report for a storage error.
 pub(crate) fn storage(error: &io::Error) -> Explained {
     Explained::new(crate::fs::io_reason(error), error.to_string())
-}
-
-/// Reason to report for a chunk that arrived damaged too often.
-pub(crate) fn damaged(index: usize, times: u32) -> Explained {
-    Explained::new(
-        Reason::ChunkCorrupt,
-        format!("chunk {index} arrived damaged {times} times"),
-    )
 }

@@ -13,11 +13,12 @@ mod socket;
 use std::path::Path;
 use std::time::Duration;
 
-use tidegate_protocol::{Finding, Verdict};
+use tidegate_protocol::{Finding, Verdict, plain};
 
 use crate::fs;
 use crate::fs::journal::{self, Journal};
 use crate::log;
+use crate::net::download::{UNUSED, Unused};
 use crate::net::tls::TlsClock;
 use crate::people::config::{self, Config};
 
@@ -80,7 +81,23 @@ async fn all(state: &Path, own: bool) -> Vec<Finding> {
     for server in config.endpoints() {
         findings.extend(network::look(server, &config, clock).await);
     }
+    findings.extend(mirrors(state));
     findings
+}
+
+/// Mirrors that the agent does not use, as it has noted them; nothing if it uses all of them.
+fn mirrors(state: &Path) -> Vec<Finding> {
+    let noted = fs::system().read(&state.join(UNUSED), 64 << 10);
+    let noted = noted.ok().flatten();
+    let unused: Vec<Unused> = noted
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
+    let finding = |unused: Unused| {
+        let Unused { mirror, why, since } = unused;
+        let value = plain(&format!("{mirror}: {why} (since {since})"));
+        Finding::new("mirrors", value, "each serves blobs", Verdict::Notice)
+    };
+    unused.into_iter().map(finding).collect()
 }
 
 fn bad(check: &str, error: &(dyn std::error::Error + 'static)) -> Finding {
