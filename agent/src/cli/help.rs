@@ -23,6 +23,7 @@ USAGE
 ENROLL
   --server URL          the control plane: http://host:port or https://host:port
   --also URL            another address of the same control plane; may be repeated
+  --mirror-host HOST    also use mirrors of the server on this host; may be repeated
   --token TOKEN         a join token (or TIDEGATE_JOIN_TOKEN, which does not show in process lists)
   --product NAME        product that this machine runs
   --region NAME         region of the machine, unless the token sets it

@@ -170,7 +170,7 @@ impl Driver {
             Err(RoundError::Fatal(error)) => return Err(error),
             Err(error) => return Ok(Restored::NotYet(reason(log::chain(&error)))),
         };
-        self.mirrors = answer.mirrors;
+        self.take_mirrors(&answer.mirrors);
         let mut last = None;
         for payload in answer.restore {
             // A delta starts from the version in use; the damaged image cannot be its base.

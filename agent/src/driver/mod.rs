@@ -10,6 +10,7 @@ mod cut_off;
 mod error;
 mod hold;
 mod identity;
+mod mirrors;
 mod open;
 mod own;
 mod server;
@@ -84,7 +85,9 @@ pub struct Driver {
     isolated: bool,
     /// Capabilities of this device for payloads.
     abilities: Abilities,
-    /// Mirrors for payloads, best first, as the server last named them.
+    /// Mirrors as the server last named them.
+    named: Vec<String>,
+    /// Those of them that are used for payloads, best first.
     mirrors: Vec<String>,
     /// Battery and power as last read.
     battery: Battery,

@@ -90,6 +90,7 @@ impl Driver {
             stopped: None,
             isolated: false,
             abilities: abilities::known(state),
+            named: Vec::new(),
             mirrors: Vec::new(),
             battery: Battery::default(),
             metered: (false, None),

@@ -72,7 +72,7 @@ impl Driver {
             let kept = Event::KeepPrevious(answer.keep_previous_s.unwrap_or(0));
             self.handle_light(kept)?;
         }
-        self.mirrors.clone_from(&answer.mirrors);
+        self.take_mirrors(&answer.mirrors);
         if answer.new_key {
             self.change_key().await?;
         }

@@ -11,10 +11,8 @@ use tidegate_trust::assignment::Action;
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, jittered};
 use crate::host::power::PowerSettings;
 use crate::log;
-use crate::net::client::Client;
 use crate::net::download::{Fetched, Ways};
 use crate::net::part::SILENCE;
-use crate::net::tls::TlsClock;
 use crate::people::control::Control;
 
 /// Interval between power readings while an update waits for power or depends on it.
@@ -113,25 +111,6 @@ impl Driver {
                 () = control.woken() => {}
             }
         }
-    }
-
-    /// Sources of payloads: the mirrors, then the server itself.
-    pub(super) fn sources(&self) -> Vec<Client> {
-        let clock = TlsClock {
-            floor: self.journal().record().time_floor,
-            trusted: self.config.clock_trusted,
-        };
-        let mut sources: Vec<Client> = self
-            .mirrors
-            .iter()
-            .filter_map(|mirror| {
-                Client::mirror(mirror, self.config.ca_file.as_deref(), clock)
-                    .map_err(|e| log::line(&format!("skipping a mirror: {e}")))
-                    .ok()
-            })
-            .collect();
-        sources.push(self.client.sibling());
-        sources
     }
 
     /// Downloads, and keeps listening: a halt or a low battery must take effect in the middle of

@@ -32,6 +32,9 @@ pub struct Config {
     /// Other addresses of the same control plane, tried in turn when the first does not answer.
     #[serde(default)]
     pub also: Vec<String>,
+    /// Hosts whose mirrors are used beside those on the server's own.
+    #[serde(default)]
+    pub mirror_hosts: Vec<String>,
     /// PEM file with the server's certificate authority; `None` for the public ones.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,

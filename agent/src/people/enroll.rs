@@ -30,6 +30,8 @@ pub(crate) struct Request {
     pub server: String,
     /// Other addresses of the same control plane.
     pub also: Vec<String>,
+    /// Hosts whose mirrors are used beside those on the server's own.
+    pub mirror_hosts: Vec<String>,
     pub token: String,
     pub state: PathBuf,
     pub product: ProductName,
@@ -159,6 +161,7 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
         platform: request.platform,
         channel: enrolled.channel,
         also: request.also,
+        mirror_hosts: request.mirror_hosts,
         ca_file: request.ca_file,
         health: request.health,
         restart: request.restart,

@@ -25,6 +25,8 @@ pub(crate) const TEMPLATE: &str = "\
 #server = https://updates.example:8420
 #also = https://updates-2.example:8420
 #ca-file = /etc/tidegate/ca.pem
+# Host whose mirrors may be used beside those on the server's own host; may be repeated.
+#mirror-host = mirror.plant.example
 
 # Health check that overrides the publisher's, and its timeout in seconds.
 #health-cmd = http://127.0.0.1:8080/ready
@@ -85,7 +87,7 @@ fn overlay(state: &Path, config: &mut Config) -> Result<(), ConfigError> {
 }
 
 fn apply(text: &str, config: &mut Config) -> Result<(), String> {
-    let (mut also, mut limits) = (Vec::new(), Vec::new());
+    let (mut also, mut limits, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
     let mut timeout_s = None;
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -97,6 +99,7 @@ fn apply(text: &str, config: &mut Config) -> Result<(), String> {
             let (name, value) = (name.trim(), value.trim());
             match name {
                 "also" => also.push(value.trim_end_matches('/').to_owned()),
+                "mirror-host" => hosts.push(host(value)?),
                 "limit" => limits.push(limit(value)?),
                 "health-timeout" => timeout_s = Some(number_of(value)?),
                 _ => return one(name, value, config),
@@ -107,6 +110,9 @@ fn apply(text: &str, config: &mut Config) -> Result<(), String> {
     }
     if !also.is_empty() {
         config.also = also;
+    }
+    if !hosts.is_empty() {
+        config.mirror_hosts = hosts;
     }
     if !limits.is_empty() {
         config.limits = limits;
@@ -170,6 +176,18 @@ fn command(value: &str, timeout_s: u32) -> Result<CommandLine, String> {
     Ok(CommandLine { command, timeout_s })
 }
 
+/// Parses the host of mirrors: a name or an IP address, without scheme, port and path.
+pub(crate) fn host(value: &str) -> Result<String, String> {
+    let bare = value.trim_matches(['[', ']']);
+    let is_address = bare.parse::<std::net::IpAddr>().is_ok();
+    if is_address || (!bare.is_empty() && !bare.contains([':', '/', '@', ' '])) {
+        return Ok(bare.to_ascii_lowercase());
+    }
+    Err(format!(
+        "{value:?} is not a host: give its name or IP address, without http:// and without a port"
+    ))
+}
+
 /// Parses `6-18 50000`: hours (UTC), bytes per second.
 fn limit(value: &str) -> Result<RateLimit, String> {
     let refuse = || format!("{value:?} is not like 6-18 50000: hours (UTC) and bytes a second");
@@ -210,6 +228,7 @@ mod tests {
         apply(&all.join("\n"), &mut told).unwrap();
         assert_eq!(told.server, "https://updates.example:8420");
         assert_eq!(told.also, ["https://updates-2.example:8420"]);
+        assert_eq!(told.mirror_hosts, ["mirror.plant.example"]);
         assert_eq!(told.limits[0].bytes_per_s, 50_000);
         assert_eq!(told.control.group.as_deref(), Some("operators"));
     }
@@ -221,6 +240,10 @@ mod tests {
             ("parallel = many", "line 1: \"many\""),
             ("limit = 6-25 1", "line 1: \"6-25 1\""),
             ("health-cmd = tcp:nohost", "line 1: \"tcp:nohost\""),
+            (
+                "mirror-host = http://a",
+                "line 1: \"http://a\" is not a host",
+            ),
             ("rubbish", "line 1: it is not `name = value`"),
             ("clock-trusted = maybe", "line 1: clock-trusted"),
         ] {

@@ -87,6 +87,7 @@ pub(super) fn request(mut options: Options, state: PathBuf) -> Result<Request, l
     Ok(Request {
         server: server.trim_end_matches('/').to_owned(),
         also: options.also,
+        mirror_hosts: options.mirror_hosts,
         token: needed("token", token)?,
         product: typed("product", Some(product))?.ok_or("--product")?,
         platform: typed(

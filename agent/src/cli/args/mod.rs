@@ -12,6 +12,7 @@ use tidegate_protocol::Label;
 use super::service_files::{Plan, default_state};
 use crate::people::control::Ask;
 use crate::people::enroll::Request;
+use crate::people::settings;
 use enroll::request;
 use values::{Span, absolute, typed};
 
@@ -72,6 +73,7 @@ struct Options {
     values: BTreeMap<&'static str, String>,
     labels: BTreeMap<String, String>,
     also: Vec<String>,
+    mirror_hosts: Vec<String>,
     write: Vec<PathBuf>,
 }
 
@@ -122,6 +124,11 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
             Long("also") => {
                 let address = parser.value()?.string()?;
                 options.also.push(address.trim_end_matches('/').to_owned());
+            }
+            Long("mirror-host") => {
+                let host = settings::host(&parser.value()?.string()?);
+                let host = host.map_err(|e| format!("--mirror-host: {e}"))?;
+                options.mirror_hosts.push(host);
             }
             Long("write") => options.write.push(absolute(parser.value()?.into())),
             Long("label") => {

@@ -82,7 +82,13 @@ impl Download {
         }
     }
 
-    /// Mirrors that are put aside.
+    /// Notes the mirrors that are not to be used at all.
+    pub(crate) fn note_ignored(&self, ignored: Vec<Unused>) {
+        self.blame().ignored = ignored;
+        self.tell_unused();
+    }
+
+    /// Mirrors that are not used.
     pub(crate) fn aside(&self) -> Vec<Unused> {
         self.blame().unused()
     }

@@ -90,20 +90,24 @@ struct Aside {
 
 /// Mirrors that were put aside, across downloads.
 #[derive(Debug, Default)]
-pub(super) struct Blame(BTreeMap<String, Aside>);
+pub(super) struct Blame {
+    aside: BTreeMap<String, Aside>,
+    /// Mirrors that this machine does not use whatever they send.
+    pub(super) ignored: Vec<Unused>,
+}
 
 impl Blame {
     /// Index of the source to ask: `prefer` if it is not put aside, else the first that is not; the
     /// last one is the server.
     pub(super) fn pick(&mut self, names: &[String], prefer: Option<&str>, now: Instant) -> usize {
         let server = names.len().saturating_sub(1);
-        let free = |name: &str| self.0.get(name).is_none_or(|aside| aside.until <= now);
+        let free = |name: &str| self.aside.get(name).is_none_or(|aside| aside.until <= now);
         let preferred = names.iter().position(|name| Some(name.as_str()) == prefer);
         let picked = preferred
             .filter(|index| *index == server || free(&names[*index]))
             .or_else(|| names[..server].iter().position(|name| free(name)))
             .unwrap_or(server);
-        if let Some(aside) = self.0.get_mut(&names[picked]) {
+        if let Some(aside) = self.aside.get_mut(&names[picked]) {
             // One request tries it; the others go on with what is known to be good.
             aside.until = now + PROBE;
         }
@@ -113,12 +117,12 @@ impl Blame {
     /// Takes a mirror back that served a whole chunk; returns whether it was put aside before. What
     /// it served to another request meanwhile does not undo what it was put aside for.
     pub(super) fn note_good(&mut self, name: &str, now: Instant) -> bool {
-        !self.is_aside(name, now) && self.0.remove(name).is_some()
+        !self.is_aside(name, now) && self.aside.remove(name).is_some()
     }
 
     /// Returns whether a mirror is put aside, and not just tried by a request.
     fn is_aside(&self, name: &str, now: Instant) -> bool {
-        self.0
+        self.aside
             .get(name)
             .is_some_and(|aside| aside.until > now + PROBE)
     }
@@ -131,18 +135,14 @@ impl Blame {
         fault: &Fault,
         (now, since): (Instant, Timestamp),
     ) -> Option<Duration> {
-        if self
-            .0
-            .get(name)
-            .is_some_and(|aside| aside.until > now + PROBE)
-        {
+        if self.is_aside(name, now) {
             return None;
         }
         let first = match fault.kind {
             Kind::Broken | Kind::Passing => PASSING,
             Kind::Lasting | Kind::Damaged => LASTING,
         };
-        let times = self.0.get(name).map_or(0, |aside| aside.times);
+        let times = self.aside.get(name).map_or(0, |aside| aside.times);
         let length = first.saturating_mul(1 << times.min(9)).min(LONGEST);
         let aside = Aside {
             until: now + length,
@@ -151,27 +151,27 @@ impl Blame {
             why: fault.why.clone(),
             since,
         };
-        self.0.insert(name.to_owned(), aside);
+        self.aside.insert(name.to_owned(), aside);
         Some(length)
     }
 
     /// Ends the time of the mirrors that only could not be reached: the server cannot be either.
     pub(super) fn relent(&mut self, now: Instant) {
-        for aside in self.0.values_mut() {
+        for aside in self.aside.values_mut() {
             if matches!(aside.kind, Kind::Broken | Kind::Passing) {
                 aside.until = now;
             }
         }
     }
 
-    /// The mirrors that are put aside, for people.
+    /// The mirrors that are ignored or put aside, for people.
     pub(super) fn unused(&self) -> Vec<Unused> {
-        let unused = self.0.iter().map(|(mirror, aside)| Unused {
+        let unused = self.aside.iter().map(|(mirror, aside)| Unused {
             mirror: mirror.clone(),
             why: format!("put aside: {}", aside.why),
             since: aside.since,
         });
-        unused.collect()
+        self.ignored.iter().cloned().chain(unused).collect()
     }
 }
 

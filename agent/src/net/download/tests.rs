@@ -220,7 +220,7 @@ fn ways(sites: &[&Site]) -> Ways<'static> {
         parallel: 2,
         limits: &[],
         deadline: None,
-        silence: std::time::Duration::from_millis(500),
+        silence: std::time::Duration::from_secs(3),
     }
 }
 
