@@ -49,7 +49,7 @@ impl Fs for Folders {
         let mut options = File::options();
         options.read(true).write(how != Open::Read);
         match how {
-            Open::Read | Open::Existing => {}
+            Open::Read | Open::Existing | Open::Sole => {}
             Open::Update(_) => {
                 options.create(true).truncate(false);
             }

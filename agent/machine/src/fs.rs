@@ -30,6 +30,8 @@ pub enum Mode {
     Plain,
     /// Readable and executable by everybody.
     Executable,
+    /// These permission bits, whatever the process's umask is.
+    Exact(u32),
 }
 
 /// Mode in which a file is opened.
@@ -39,6 +41,9 @@ pub enum Open {
     Read,
     /// Read and write; the file must exist.
     Existing,
+    /// Read and write; the file must exist under this name alone: no link to it is followed, and it
+    /// has no second name through which something else would be written to.
+    Sole,
     /// Read and write; created if missing, otherwise left as it is.
     Update(Mode),
     /// Read and write; the file must not exist.
@@ -69,6 +74,14 @@ pub trait Fs: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes a folder's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Returns the nine permission bits of a file or folder; `None` where there are none.
+    fn mode(&self, _path: &Path) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
+    /// Sets the permission bits of a file or folder, where there are any; synced with it.
+    fn set_mode(&self, _path: &Path, _bits: u32) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An open file.
@@ -154,6 +167,30 @@ impl dyn Fs + '_ {
             Some(_) => self.remove_file(path),
         }
     }
+}
+
+/// Returns whether an error says something about this moment or this place and nothing about the
+/// bytes: the machine lacks open files or memory, a file is in use, a name cannot be moved across
+/// file systems. It is tried again; it never counts as damage, nor against a release.
+pub fn is_momentary(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    /// EMFILE and ENFILE, which have no kind; on Windows too many open files, and no resources.
+    const CODES: [i32; 3] = if cfg!(windows) {
+        [4, 8, 1450]
+    } else {
+        [24, 23, 24]
+    };
+    matches!(
+        error.kind(),
+        E::CrossesDevices
+            | E::ResourceBusy
+            | E::Interrupted
+            | E::OutOfMemory
+            | E::ExecutableFileBusy
+            | E::WouldBlock
+    ) || error
+        .raw_os_error()
+        .is_some_and(|code| CODES.contains(&code))
 }
 
 /// Maps an I/O error to a reason. Those that can be fixed remotely have their own: a full disk, a

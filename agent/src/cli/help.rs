@@ -32,6 +32,8 @@ ENROLL
   --label KEY=VALUE     label of the device; may be repeated
   --adopt DIR           take over what is installed in DIR ...
   --release VERSION     ... which is this release
+  --allow-public        ... and what others may not read in DIR may become readable by everybody
+  --drop-attributes     ... without its owners, setuid and like bits, extended attributes, hard links
   --platform NAME       this machine's platform by default
   --ca-file PEM         the server's certificate authority; the public ones by default
   --backend KIND        how versions are installed: directory (default), executable, image, hook,

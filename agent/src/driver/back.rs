@@ -13,6 +13,12 @@ use crate::log;
 use crate::net::download::Ways;
 use crate::net::part::SILENCE;
 
+/// Longest pause between attempts that need only this machine.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Interval between looks for room on a full disk, and their number before an attempt anyway.
+const LOOK: Duration = Duration::from_secs(2);
+const LOOKS: u32 = 5;
+
 /// Outcome of fetching a damaged version again.
 enum Restored {
     /// The version is whole in its slot.
@@ -34,6 +40,7 @@ impl Driver {
     ) -> Result<Event, DriverError> {
         let mut wait = Duration::from_secs(1);
         let event = loop {
+            let mut longest = MAX_PAUSE;
             self.beat();
             self.stopped.get_or_insert_with(Instant::now);
             let work = self.core.way_back(slot);
@@ -61,7 +68,11 @@ impl Driver {
                     self.refused = Some(why);
                     match self.restore(slot).await? {
                         Restored::Whole => continue,
-                        Restored::NotYet(why) => why,
+                        Restored::NotYet(why) => {
+                            // The server is asked each time.
+                            longest = MAX_BACK_OFF;
+                            why
+                        }
                         Restored::Never(why) => break Event::NotReturned(why),
                     }
                 }
@@ -75,8 +86,12 @@ impl Driver {
             if once {
                 return Ok(Event::NotReturned(why));
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(MAX_BACK_OFF);
+            if why.code == Reason::DiskFull {
+                self.until_room().await;
+            } else {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(longest);
+            }
         };
         self.refused = None;
         self.restores = None;
@@ -109,6 +124,23 @@ impl Driver {
         };
         log::line(&why.to_string());
         self.refused = Some(why);
+    }
+
+    /// Waits until the disk has other room than now, which is cheap to ask; not for long, as a quota does
+    /// not show. The version that failed runs meanwhile, and is often what fills the disk.
+    async fn until_room(&self) {
+        let places = [Some(self.state.clone()), self.core.backend.elsewhere()];
+        let look = || {
+            let rooms = places.iter().flatten().map(|place| platform::room(place));
+            rooms.collect::<Vec<_>>()
+        };
+        let before = look();
+        for _ in 0..LOOKS {
+            tokio::time::sleep(LOOK).await;
+            if look() != before {
+                return;
+            }
+        }
     }
 
     /// Frees the space that a rollback does not need: the download and the reserve.

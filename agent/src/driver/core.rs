@@ -75,6 +75,7 @@ impl Core {
         let installed = slot.and_then(|slot| self.journal.record().slot(slot));
         WayBack {
             backend: self.backend.clone(),
+            download: self.download.clone(),
             slot,
             image: installed.map(|installed| installed.image),
         }
@@ -84,6 +85,7 @@ impl Core {
 /// Everything that a rollback needs: no network, no server.
 pub(crate) struct WayBack {
     backend: Arc<dyn Backend>,
+    download: Download,
     slot: Option<SlotId>,
     image: Option<Image>,
 }
@@ -104,7 +106,16 @@ impl WayBack {
             .is_ok_and(|medium| medium.active == self.slot && medium.next == self.slot);
         // A version that runs already is not verified again.
         if !there && let (Some(slot), Some(image)) = (self.slot, self.image) {
-            self.backend.verify(slot, image).map_err(|error| {
+            let mut verified = self.backend.verify(slot, image);
+            if verified.as_ref().is_err_and(is_full) {
+                self.make_room(slot);
+                // Beside what is there once more: only in place is what somebody changed lost.
+                verified = self.backend.verify(slot, image);
+            }
+            if verified.as_ref().is_err_and(is_full) {
+                verified = self.backend.repair(slot, image);
+            }
+            verified.map_err(|error| {
                 if error.is_damage() {
                     let why = log::chain(&error);
                     NotBack::Damaged(Explained::new(Reason::PreviousDamaged, why))
@@ -113,7 +124,14 @@ impl WayBack {
                 }
             })?;
         }
-        let activation = match self.backend.activate(self.slot) {
+        let mut activated = self.backend.activate(self.slot);
+        if activated.as_ref().is_err_and(is_full)
+            && let Some(slot) = self.slot
+        {
+            self.make_room(slot);
+            activated = self.backend.activate(self.slot);
+        }
+        let activation = match activated {
             // The slot is in use already: a failing switch is no reason to keep retrying.
             Err(error) if there => {
                 log::line(&format!("after the rollback: {}", log::chain(&error)));
@@ -131,6 +149,21 @@ impl WayBack {
         }
         Ok(activation)
     }
+
+    /// Frees what the way back does not need: the download, and the failing version's own bytes.
+    fn make_room(&self, slot: SlotId) {
+        log::line("no room for the way back: dropping what it does not need");
+        if let Err(error) = self.download.drop_all() {
+            log::line(&format!("freeing space: {error}"));
+        }
+        if let Err(error) = self.backend.make_room(slot) {
+            log::line(&format!("freeing space: {}", log::chain(&error)));
+        }
+    }
+}
+
+fn is_full(error: &SlotError) -> bool {
+    error.explained().code == Reason::DiskFull
 }
 
 /// Everything that staging needs.
@@ -149,7 +182,13 @@ impl Staging {
             return self
                 .backend
                 .verify(job.slot, job.target.image)
-                .map_err(|e| Explained::new(Reason::PreviousDamaged, log::chain(&e)));
+                .map_err(|error| {
+                    if error.is_damage() {
+                        Explained::new(Reason::PreviousDamaged, log::chain(&error))
+                    } else {
+                        error.explained()
+                    }
+                });
         }
         let payload = job
             .payloads
@@ -179,3 +218,7 @@ impl Staging {
         staged
     }
 }
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests;

@@ -197,4 +197,16 @@ impl<F: Fs> Fs for Crashing<F> {
             Ok(())
         }
     }
+
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
+        self.inner.mode(path)
+    }
+
+    fn set_mode(&self, path: &Path, bits: u32) -> io::Result<()> {
+        if self.next("set mode", path)? {
+            self.inner.set_mode(path, bits)
+        } else {
+            Ok(())
+        }
+    }
 }

@@ -7,6 +7,7 @@
 mod crashing;
 mod held;
 pub mod journal;
+mod mend;
 mod real;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -18,8 +19,9 @@ use std::sync::Arc;
 #[cfg(any(test, debug_assertions))]
 pub(crate) use crashing::Crashing;
 pub(crate) use held::is_held;
+pub(crate) use mend::Mended;
 pub use real::Real;
-pub use tidegate_machine::fs::{Fs, FsFile, Kind, Mode, Open, io_reason};
+pub use tidegate_machine::fs::{Fs, FsFile, Kind, Mode, Open, io_reason, is_momentary};
 pub(crate) use tree::{Compared, TreeAt};
 
 /// The machine's file system. In a debug build, `TIDEGATE_CRASH_AT=N` kills the process with

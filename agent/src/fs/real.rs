@@ -72,7 +72,7 @@ impl Fs for Real {
         options.read(true);
         let mode = match how {
             Open::Read => None,
-            Open::Existing => {
+            Open::Existing | Open::Sole => {
                 options.write(true);
                 None
             }
@@ -86,17 +86,31 @@ impl Fs for Real {
             }
         };
         #[cfg(unix)]
-        if let Some(mode) = mode {
+        {
             use std::os::unix::fs::OpenOptionsExt as _;
+            if how == Open::Sole {
+                options.custom_flags(nofollow());
+            }
             options.mode(match mode {
-                Mode::Private => 0o600,
-                Mode::Plain => 0o644,
-                Mode::Executable => 0o755,
+                Some(Mode::Executable) => 0o755,
+                Some(Mode::Plain) => 0o644,
+                Some(Mode::Private | Mode::Exact(_)) | None => 0o600,
             });
         }
+        let file = patiently(|| options.open(path))?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+            if how == Open::Sole && file.metadata()?.nlink() != 1 {
+                return Err(io::Error::other("the file has another name elsewhere"));
+            }
+            if let Some(Mode::Exact(bits)) = mode {
+                fits(file.set_permissions(fs::Permissions::from_mode(bits)))?;
+            }
+        }
         #[cfg(not(unix))]
-        let _ = mode.is_some_and(|m| m == Mode::Private);
-        Ok(Box::new(RealFile(patiently(|| options.open(path))?)))
+        let _ = mode;
+        Ok(Box::new(RealFile(file)))
     }
 
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
@@ -158,6 +172,41 @@ impl Fs for Real {
         } else {
             Ok(())
         }
+    }
+
+    #[cfg(unix)]
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let meta = fs::symlink_metadata(path)?;
+        Ok(Some(meta.permissions().mode() & 0o777))
+    }
+
+    #[cfg(unix)]
+    fn set_mode(&self, path: &Path, bits: u32) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        fits(fs::set_permissions(path, fs::Permissions::from_mode(bits)))
+    }
+}
+
+/// Flag that keeps a link in the last part of a path from being followed.
+#[cfg(unix)]
+fn nofollow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
+}
+
+/// Accepts that a file system has no permission bits, as FAT: its mount options say who may read.
+#[cfg(unix)]
+fn fits(set: io::Result<()>) -> io::Result<()> {
+    match set {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
     }
 }
 

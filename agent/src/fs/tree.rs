@@ -1,7 +1,8 @@
 //! Archive trees on a file system: unpacked, or compared with what is there.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tidegate_delta::archive::Tree;
 
@@ -18,18 +19,9 @@ impl Tree for TreeAt<'_> {
         self.fs.create_dir(&self.root.join(path))
     }
 
-    fn make_file(
-        &mut self,
-        path: &Path,
-        executable: bool,
-        contents: &mut dyn Read,
-    ) -> io::Result<()> {
-        let mode = if executable {
-            Mode::Executable
-        } else {
-            Mode::Plain
-        };
-        let file = self.fs.open(&self.root.join(path), Open::New(mode))?;
+    fn make_file(&mut self, path: &Path, mode: u32, contents: &mut dyn Read) -> io::Result<()> {
+        let how = Open::New(Mode::Exact(mode));
+        let file = self.fs.open(&self.root.join(path), how)?;
         let mut out = io::BufWriter::with_capacity(
             64 << 10,
             Appending {
@@ -46,21 +38,41 @@ impl Tree for TreeAt<'_> {
         self.fs.symlink(to, &self.root.join(path))
     }
 
-    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        self.fs.sync_dir(&self.root.join(path))
+    fn close_dir(&mut self, path: &Path, mode: u32) -> io::Result<()> {
+        let path = self.root.join(path);
+        self.fs.set_mode(&path, mode)?;
+        self.fs.sync_dir(&path)
     }
 }
 
-/// Compares an existing tree with an archive: each entry must match. Extra entries are ignored.
+/// Compares an existing tree with an archive: bytes, permission bits and names, with nothing
+/// added.
 pub(crate) struct Compared<'a> {
     pub(crate) fs: &'a dyn Fs,
     pub(crate) root: &'a Path,
+    /// Entries that the archive has, by folder.
+    pub(crate) entries: BTreeMap<PathBuf, usize>,
 }
 
-impl Compared<'_> {
-    fn is(&self, path: &Path, kind: Kind) -> io::Result<()> {
+impl<'a> Compared<'a> {
+    pub(crate) fn new(fs: &'a dyn Fs, root: &'a Path) -> Self {
+        Self {
+            fs,
+            root,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    fn is(&mut self, path: &Path, kind: Kind) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        *self.entries.entry(folder.to_owned()).or_default() += 1;
         let found = self.fs.kind(&self.root.join(path))?;
         same(found == Some(kind))
+    }
+
+    fn has_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        let found = self.fs.mode(&self.root.join(path))?;
+        same(found.is_none_or(|found| found == mode))
     }
 }
 
@@ -77,8 +89,9 @@ impl Tree for Compared<'_> {
         self.is(path, Kind::Dir)
     }
 
-    fn make_file(&mut self, path: &Path, _: bool, contents: &mut dyn Read) -> io::Result<()> {
+    fn make_file(&mut self, path: &Path, mode: u32, contents: &mut dyn Read) -> io::Result<()> {
         self.is(path, Kind::File)?;
+        self.has_mode(path, mode)?;
         let file = self.fs.open(&self.root.join(path), Open::Read)?;
         file.forget();
         let mut there = Sequential::whole(&*file, file.length()?);
@@ -99,7 +112,9 @@ impl Tree for Compared<'_> {
         same(self.fs.read_link(&self.root.join(path))? == to)
     }
 
-    fn sync_dir(&mut self, _: &Path) -> io::Result<()> {
-        Ok(())
+    fn close_dir(&mut self, path: &Path, mode: u32) -> io::Result<()> {
+        self.has_mode(path, mode)?;
+        let known = self.entries.get(path).copied().unwrap_or(0);
+        same(self.fs.list(&self.root.join(path))?.len() == known)
     }
 }

@@ -39,11 +39,37 @@ pub(crate) fn boot_id() -> String {
     read_small(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
 }
 
+/// Number of the user that this process runs as; `None` where users have no numbers.
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "other systems have none")]
+pub(crate) fn user_id() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+/// Number of the user that this process runs as; `None` where users have no numbers.
+#[cfg(not(unix))]
+pub(crate) fn user_id() -> Option<u32> {
+    None
+}
+
 /// Free space below a path for an ordinary user, in bytes; `None` if unknown.
 #[cfg(unix)]
 pub fn free_space(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Free space and free names (inodes) below a path.
+#[cfg(unix)]
+pub(crate) fn room(path: &Path) -> Option<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some((stat.f_bavail, stat.f_favail))
+}
+
+/// Free space below a path; there are always names.
+#[cfg(windows)]
+pub(crate) fn room(path: &Path) -> Option<(u64, u64)> {
+    Some((free_space(path)?, 0))
 }
 
 /// Free space below a folder for this user, in bytes; `None` if unknown.

@@ -121,6 +121,9 @@ fn feed<W: Write>(
         buffer.resize(chunk.length as usize, 0);
         // A chunk lost by the storage does not fail the update: it is fetched again.
         payload.chunk(index, &mut buffer).map_err(|error| {
+            if crate::fs::is_momentary(&error) {
+                return SlotError::Apply(ApplyError::Write(error));
+            }
             crate::log::line(&format!("chunk {index} of the payload: {error}"));
             let what = "it cannot be read from the disk";
             SlotError::Apply(ApplyError::ChunkCorrupt { index, what })

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_delta::ReadAt;
+use tidegate_delta::archive::PackOptions;
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::{Image, Reason};
 
 use super::artifact::{copy_file, image_of};
-use super::directory::Slots;
+use super::slots::Slots;
 use super::{Backend, Order, SlotError, at};
 use crate::fs::{Fs, FsFile, Mode, Open, io_reason};
 
@@ -150,7 +151,7 @@ impl Backend for Executable {
     }
 
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
-        let file = self.slots.make(order, Mode::Executable)?;
+        let file = self.slots.make(order)?;
         let path = self.slots.artifact(order.slot);
         let found = image_of(&*file, order.image.length).map_err(at(&path))?;
         if found != order.image {
@@ -182,6 +183,10 @@ impl Backend for Executable {
         self.slots.verify(slot, image).map(drop)
     }
 
+    fn make_room(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.slots.make_room(slot)
+    }
+
     fn discard(&self, slot: SlotId) -> Result<(), SlotError> {
         self.slots.empty(slot, None)
     }
@@ -195,8 +200,12 @@ impl Backend for Executable {
         length.saturating_mul(2)
     }
 
-    fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
-        let image = self.slots.copy_in(slot, from, Mode::Executable)?;
+    fn elsewhere(&self) -> Option<PathBuf> {
+        Some(self.folder_of_live().to_owned())
+    }
+
+    fn adopt(&self, slot: SlotId, from: &Path, _: PackOptions) -> Result<Image, SlotError> {
+        let image = self.slots.copy_in(slot, from)?;
         // The running program is taken over as it is, never replaced in passing.
         let there = self.fs.kind(&self.live).map_err(at(&self.live))?.is_some();
         if there && !self.is_live(slot).map_err(at(&self.live))? {

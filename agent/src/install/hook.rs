@@ -8,15 +8,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_delta::archive::PackOptions;
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::Image;
 use tidegate_trust::CommandLine;
 
 use super::artifact::image_of;
 use super::boot::{BootSwitch, activation};
-use super::directory::Slots;
+use super::slots::Slots;
 use super::{Backend, Order, SlotError, at};
-use crate::fs::{Fs, Mode};
+use crate::fs::Fs;
 use crate::host::command::{Call, Ended};
 
 /// Verbs that a hook answers.
@@ -143,7 +144,7 @@ impl<V: Verbs> Backend for Hook<V> {
     }
 
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
-        let file = self.slots.make(order, Mode::Plain)?;
+        let file = self.slots.make(order)?;
         let path = self.slots.artifact(order.slot);
         let found = image_of(&*file, order.image.length).map_err(at(&path))?;
         if found != order.image {
@@ -183,8 +184,8 @@ impl<V: Verbs> Backend for Hook<V> {
         length
     }
 
-    fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
-        self.slots.copy_in(slot, from, Mode::Plain)
+    fn adopt(&self, slot: SlotId, from: &Path, _: PackOptions) -> Result<Image, SlotError> {
+        self.slots.copy_in(slot, from)
     }
 }
 

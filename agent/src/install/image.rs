@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_delta::archive::PackOptions;
 use tidegate_delta::{ApplyError, ReadAt};
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::Image as Bytes;
@@ -224,7 +225,7 @@ impl<B: BootSwitch> Backend for Image<B> {
 
     /// Adopts the image in the slot in use, given the file that was written there: a device does
     /// not tell how long its image is.
-    fn adopt(&self, slot: SlotId, from: &Path) -> Result<Bytes, SlotError> {
+    fn adopt(&self, slot: SlotId, from: &Path, _: PackOptions) -> Result<Bytes, SlotError> {
         let file = self.fs.open(from, Open::Read).map_err(at(from))?;
         let length = file.length().map_err(at(from))?;
         let wanted = image_of(&*file, length).map_err(at(from))?;

@@ -15,12 +15,13 @@ mod hook;
 mod image;
 mod own;
 mod setup;
+mod slots;
 
 use std::io;
 use std::path::PathBuf;
 
 use tidegate_apply::Program;
-use tidegate_delta::archive::ArchiveError;
+use tidegate_delta::archive::{ArchiveError, PackOptions};
 use tidegate_delta::{ApplyError, Manifest};
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::{Explained, Image as Bytes, Reason};
@@ -74,6 +75,14 @@ pub trait Backend: Send + Sync {
     /// data on the machine. Called before a kept version is activated again: one that has rotted or
     /// was changed must not run under its old name.
     fn verify(&self, slot: SlotId, image: Bytes) -> Result<(), SlotError>;
+    /// Frees what a return to a slot does not need, when there is no room for it.
+    fn make_room(&self, _slot: SlotId) -> Result<(), SlotError> {
+        Ok(())
+    }
+    /// Verifies and repairs like [`Backend::verify`], in place: there is no room beside.
+    fn repair(&self, slot: SlotId, image: Bytes) -> Result<(), SlotError> {
+        self.verify(slot, image)
+    }
     /// Records what a version left in its slot, now that another one runs. For installations that
     /// versions may write to while they run.
     fn left(&self, _slot: SlotId, _image: Bytes) -> Result<(), SlotError> {
@@ -101,8 +110,18 @@ pub trait Backend: Send + Sync {
     fn folder(&self, slot: SlotId) -> PathBuf;
     /// Space in bytes that staging an image of this length takes in the agent's folder.
     fn room(&self, length: u64) -> u64;
-    /// Adopts an existing installation as a slot, so that deltas can start from it.
-    fn adopt(&self, slot: SlotId, from: &std::path::Path) -> Result<Bytes, SlotError>;
+    /// Folder outside the agent's that a switch writes to as well.
+    fn elsewhere(&self) -> Option<PathBuf> {
+        None
+    }
+    /// Adopts an existing installation as a slot, so that deltas can start from it. A folder that has
+    /// what a version does not carry is refused, unless the options allow it.
+    fn adopt(
+        &self,
+        slot: SlotId,
+        from: &std::path::Path,
+        options: PackOptions,
+    ) -> Result<Bytes, SlotError>;
 }
 
 /// Reason why a version could not be staged, or its slot not activated.
@@ -154,24 +173,36 @@ pub enum SlotError {
 
 impl SlotError {
     /// Returns whether the contents of a slot are damaged or were changed; false for a full or read-only
-    /// disk, a file held by another program, or a command that fails.
+    /// disk, a command that fails, and whatever passes: a file held by another program, or open
+    /// files that the machine lacks.
     pub(crate) fn is_damage(&self) -> bool {
-        let held = match self {
-            Self::Io { source, .. }
-            | Self::Apply(ApplyError::Write(source))
-            | Self::Archive(ArchiveError::Io { source, .. }) => crate::fs::is_held(source),
-            _ => false,
-        };
-        !held
+        !self.is_momentary()
             && !matches!(
                 self.explained().code,
                 Reason::DiskFull | Reason::ReadOnly | Reason::HookFailed
             )
     }
 
+    /// Returns whether it says something about this moment and nothing about the bytes.
+    fn is_momentary(&self) -> bool {
+        let error = match self {
+            Self::Io { source, .. } | Self::Archive(ArchiveError::Io { source, .. }) => source,
+            Self::Apply(
+                ApplyError::Write(e)
+                | ApplyError::ReadOld(e)
+                | ApplyError::Scratch(e)
+                | ApplyError::NoDecoder(e),
+            ) => e,
+            _ => return false,
+        };
+        crate::fs::is_held(error) || crate::fs::is_momentary(error)
+    }
+
     /// The reason to report.
     pub fn explained(&self) -> Explained {
         let code = match self {
+            // No other payload helps, and none is to blame.
+            Self::Apply(_) if self.is_momentary() => Reason::StorageError,
             Self::Io { source, .. } => io_reason(source),
             Self::Apply(ApplyError::Write(e) | ApplyError::NoDecoder(e)) => io_reason(e),
             Self::Apply(ApplyError::ChunkCorrupt { .. }) => Reason::ChunkCorrupt,

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_delta::archive::PackOptions;
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::Image;
 
@@ -87,6 +88,14 @@ impl Backend for Own {
         self.slots.verify(slot, image)
     }
 
+    fn make_room(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.slots.make_room(slot)
+    }
+
+    fn repair(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
+        self.slots.repair(slot, image)
+    }
+
     fn start(&self) -> String {
         format!("{:x}", rand::random::<u64>())
     }
@@ -107,8 +116,8 @@ impl Backend for Own {
         self.slots.room(length)
     }
 
-    fn adopt(&self, slot: SlotId, from: &Path) -> Result<Image, SlotError> {
-        let image = self.slots.adopt(slot, from)?;
+    fn adopt(&self, slot: SlotId, from: &Path, options: PackOptions) -> Result<Image, SlotError> {
+        let image = self.slots.adopt(slot, from, options)?;
         // It is running right now.
         self.confirm(slot)?;
         Ok(image)

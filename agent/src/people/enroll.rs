@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_delta::archive::PackOptions;
 use tidegate_machine::fsm::{Installed, Record, SlotId};
 use tidegate_protocol::{
     Channel, Enroll, Enrolled, Format, Image, Platform, ProductName, Region, Timestamp, Version,
@@ -41,6 +42,8 @@ pub(crate) struct Request {
     pub channel: Option<Channel>,
     pub labels: BTreeMap<String, String>,
     pub adopt: Option<(PathBuf, Version)>,
+    /// Losses that adopting the folder may make.
+    pub(crate) carry: PackOptions,
     pub ca_file: Option<PathBuf>,
     pub health: Option<CommandLine>,
     pub restart: Option<CommandLine>,
@@ -250,7 +253,7 @@ fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrollErr
     };
     // The medium says which slot runs; if it cannot, it is the first one.
     let slot = backend.medium()?.active.unwrap_or(SlotId::A);
-    let image = backend.adopt(slot, from)?;
+    let image = backend.adopt(slot, from, request.carry)?;
     let format = match request.backend {
         BackendSettings::Directory | BackendSettings::Agent => ImageFacts::TAR,
         _ => ImageFacts::RAW,

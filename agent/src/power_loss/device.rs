@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidegate_delta::archive;
+use tidegate_delta::archive::{self, PackOptions};
 use tidegate_machine::Agenda;
 use tidegate_machine::fsm::{Activation, Effect, Event, Installed, Job, Phase, Record, SlotId};
 use tidegate_protocol::{DeploymentId, DeploymentState, Explained, Reason, Report};
@@ -133,15 +133,20 @@ impl Device<'_> {
         }
         let backend = self.backend().unwrap();
         if self.sort == Sort::Directory {
+            // Unpacking opens it to everybody, as a version's folder is.
             let dir = tempfile::tempdir().unwrap();
             archive::unpack(&self.versions.old[..], dir.path()).unwrap();
-            backend.adopt(SlotId::A, dir.path()).unwrap();
+            backend
+                .adopt(SlotId::A, dir.path(), PackOptions::default())
+                .unwrap();
         } else {
             // What is adopted lies on the same file system.
             let path = self.root.join("opt/adopted");
             fs.replace(&path, &self.versions.old, Mode::Executable)
                 .unwrap();
-            backend.adopt(SlotId::A, &path).unwrap();
+            backend
+                .adopt(SlotId::A, &path, PackOptions::default())
+                .unwrap();
         }
         let record = Record {
             active: Some(SlotId::A),

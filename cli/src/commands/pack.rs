@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use tidegate_delta::Hasher;
-use tidegate_delta::archive::pack;
+use tidegate_delta::archive::{PackOptions, pack_with};
 use tidegate_protocol::Image;
 use tidegate_trust::ImageFacts;
 
@@ -32,7 +32,11 @@ impl<W: Write> Write for Counting<W> {
 }
 
 /// Packs into a temporary file; returns it with its hash and length.
-pub(crate) fn pack_artifact(path: &Path, format: &str) -> Result<(std::fs::File, Image), CliError> {
+pub(crate) fn pack_artifact(
+    path: &Path,
+    format: &str,
+    options: PackOptions,
+) -> Result<(std::fs::File, Image), CliError> {
     let file = tempfile::tempfile()?;
     let bar = bytes_bar(0, "packing");
     let writer = std::io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
@@ -44,7 +48,7 @@ pub(crate) fn pack_artifact(path: &Path, format: &str) -> Result<(std::fs::File,
     let mut counting = if format == ImageFacts::RAW {
         copy_raw(path, counting)?
     } else {
-        pack(path, counting).map_err(|e| CliError::failed("packing", &e))?
+        pack_with(path, counting, options).map_err(|e| CliError::failed("packing", &e))?
     };
     counting.flush()?;
     bar.finish_and_clear();

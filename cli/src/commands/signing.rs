@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use tidegate_delta::archive::PackOptions;
 use tidegate_protocol::{Channel, Platform, ProductName, Version, plain};
 use tidegate_trust::{ImageFacts, ImagePath, Policy, ProductRole, RoleName};
 
@@ -161,7 +162,27 @@ fn compare(
                 "name the release, and the platform with --compare PLATFORM=PATH".into(),
             ));
         };
-        let (_, image) = pack_artifact(&build.path, &facts.format)?;
+        // What the publisher let go is not known here. It changes the bytes in one way only.
+        let packed = |public| {
+            let options = PackOptions {
+                public,
+                drop_attributes: true,
+                owner: None,
+            };
+            let (_, image) = pack_artifact(&build.path, &facts.format, options)?;
+            Ok::<_, CliError>(image)
+        };
+        let mut image = packed(false)?;
+        if image != facts.image {
+            let public = packed(true)?;
+            if public == facts.image {
+                line(&format!(
+                    "{path}: private files of {} are readable by everybody in it",
+                    build.path.display()
+                ))?;
+                image = public;
+            }
+        }
         if image != facts.image {
             return Err(CliError::Hinted(
                 format!(

@@ -12,6 +12,7 @@ use tidegate_api::{
     DeploymentView, DeviceView, EventView, JoinTokenBody, JoinTokenView, OrderBody, PolicyBody,
     PromoteBody, ReleaseView, RolloutBody, RolloutView, WaveBody,
 };
+use tidegate_delta::archive::PackOptions;
 use tidegate_protocol::{Platform, ProductName, Stage, Version};
 use tidegate_trust::CommandLine;
 
@@ -150,6 +151,7 @@ async fn publish(api: &Api, keys: &Access, version: &str, tree: &Path) -> Result
         .map_err(|e| failed(&e as &tidegate_protocol::NameError))?;
     let spec = Publication {
         format: tidegate_trust::ImageFacts::TAR,
+        carry: PackOptions::default(),
         path: tree.to_owned(),
         product: product.clone(),
         release: release.clone(),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tidegate_delta::archive::PackOptions;
+
 use super::Options;
 use super::values::{absolute, line, typed};
 use crate::host::command::is_there;
@@ -99,6 +101,11 @@ pub(super) fn request(mut options: Options, state: PathBuf) -> Result<Request, l
         region: typed("region", value("region"))?,
         channel: typed("channel", value("channel"))?,
         adopt,
+        carry: PackOptions {
+            public: options.flags.contains("allow-public"),
+            drop_attributes: options.flags.contains("drop-attributes"),
+            owner: None,
+        },
         ca_file: value("ca-file").map(|file| absolute(file.into())),
         health,
         restart,

@@ -77,7 +77,14 @@ struct Options {
     write: Vec<PathBuf>,
 }
 
-const FLAGS: &[&str] = &["json", "clock-trusted", "exit-with-stdin", "no-wait"];
+const FLAGS: &[&str] = &[
+    "json",
+    "clock-trusted",
+    "exit-with-stdin",
+    "no-wait",
+    "allow-public",
+    "drop-attributes",
+];
 
 const VALUES: &[&str] = &[
     "server",

@@ -154,6 +154,8 @@ pub(crate) struct PublishArgs {
     /// is (an executable, a disk image, a firmware bundle).
     #[arg(long, value_enum, default_value = "tar")]
     pub(crate) format: ArtifactFormat,
+    #[command(flatten)]
+    pub(crate) carry: Carry,
     /// Signed health check that devices run in the unpacked folder (split at spaces).
     #[arg(long, value_name = "COMMAND", value_parser = command)]
     pub(crate) health_cmd: Option<String>,
@@ -162,6 +164,19 @@ pub(crate) struct PublishArgs {
     pub(crate) health_timeout: Duration,
     #[command(flatten)]
     pub(crate) dir: KeysDir,
+}
+
+/// Losses that are accepted in a published folder.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Carry {
+    /// Make files that others may not read readable by everybody on devices, for software that does
+    /// not run as the agent's user.
+    #[arg(long)]
+    pub(crate) allow_public: bool,
+    /// Publish without what an artifact does not carry: setuid, setgid and sticky bits, extended
+    /// attributes (file capabilities among them), hard links.
+    #[arg(long)]
+    pub(crate) drop_attributes: bool,
 }
 
 /// Form in which an artifact's bytes are published.

@@ -7,6 +7,7 @@ use futures::TryStreamExt as _;
 use tidegate_api::{
     ArtifactBody, ArtifactView, BlobView, ProductBody, ProductView, ReleaseBody, ReleaseView,
 };
+use tidegate_delta::archive::PackOptions;
 use tidegate_protocol::{Channel, Image, Platform, ProductName, Stage, Version};
 use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
 
@@ -35,6 +36,11 @@ pub(super) async fn publish(
         format: match args.format {
             ArtifactFormat::Tar => ImageFacts::TAR,
             ArtifactFormat::Raw => ImageFacts::RAW,
+        },
+        carry: PackOptions {
+            public: args.carry.allow_public,
+            drop_attributes: args.carry.drop_attributes,
+            owner: None,
         },
         min_from: args.min_from.as_deref().map(parse).transpose()?,
         min_agent: args.min_agent.as_deref().map(parse).transpose()?,
@@ -80,6 +86,8 @@ pub(crate) struct Publication {
     pub(crate) health: Option<CommandLine>,
     /// [`ImageFacts::TAR`] or [`ImageFacts::RAW`].
     pub(crate) format: &'static str,
+    /// Losses that packing may make.
+    pub(crate) carry: PackOptions,
 }
 
 /// A release that was published.
@@ -102,8 +110,8 @@ pub(crate) async fn publish_release(
     } = spec;
     let mut offline = Offline::open(access)?;
     offline.pull(api).await?;
-    let (path, format) = (spec.path.clone(), spec.format);
-    let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path, format))
+    let (path, format, carry) = (spec.path.clone(), spec.format, spec.carry);
+    let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path, format, carry))
         .await
         .map_err(|e| CliError::failed("packing", &e))??;
     // Signed before it is uploaded: what the server gets is what was hashed here.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidegate_delta::archive::PackOptions;
 use tidegate_domain::deployment::{DeploymentEvent, apply};
 use tidegate_machine::Agenda;
 use tidegate_machine::fsm::{Event, Phase, Record, SlotId};
@@ -60,7 +61,9 @@ impl World {
         )
         .unwrap();
         let backend = Executable::open(fs.clone(), &state_dir(), "/m/opt/app".into()).unwrap();
-        backend.adopt(SlotId::A, Path::new("/m/opt/app")).unwrap();
+        backend
+            .adopt(SlotId::A, Path::new("/m/opt/app"), PackOptions::default())
+            .unwrap();
         let record = Record {
             active: Some(SlotId::A),
             a: Some(versions.installed(0)),

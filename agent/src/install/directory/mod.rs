@@ -7,146 +7,27 @@
 //! current            symbolic link to slots/a or slots/b (a small file on Windows)
 //! ```
 
+mod mend;
+
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidegate_delta::archive::{self, Tree};
-use tidegate_delta::{ApplyError, ReadAt};
+use tidegate_delta::archive::{self, PackOptions, Tree};
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::{Image, Reason};
 
-use super::artifact::{Hashing, Workshop, image_of};
+use super::artifact::{Hashing, image_of};
+use super::slots::Slots;
 use super::{Backend, Order, SlotError, at};
-use crate::fs::{Appending, Compared, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt, io_reason};
+use crate::fs::{Appending, Fs, FsFile, Kind, Mode, Open, Sequential, TreeAt, io_reason};
+use crate::host::platform;
 
 /// Two folders below the agent's, and a pointer to one of them.
 #[derive(Clone)]
 pub struct Directory {
     fs: Arc<dyn Fs>,
     slots: Slots,
-}
-
-/// The folders `slots/a` and `slots/b`, and the artifacts in them.
-#[derive(Clone)]
-pub(super) struct Slots {
-    pub(super) fs: Arc<dyn Fs>,
-    root: PathBuf,
-}
-
-impl Slots {
-    /// The slots below a state directory; makes the folders.
-    pub(super) fn open(fs: Arc<dyn Fs>, state: &Path) -> Result<Self, SlotError> {
-        let slots = Self {
-            fs,
-            root: state.to_owned(),
-        };
-        for slot in [SlotId::A, SlotId::B] {
-            let dir = slots.dir(slot);
-            // Anything but a folder in a slot's place is removed.
-            let kind = slots.fs.kind(&dir).map_err(at(&dir))?;
-            if kind.is_some_and(|kind| kind != Kind::Dir) {
-                slots.fs.remove_file(&dir).map_err(at(&dir))?;
-            }
-            slots.fs.create_dirs(&dir).map_err(at(&dir))?;
-        }
-        Ok(slots)
-    }
-
-    pub(super) fn dir(&self, slot: SlotId) -> PathBuf {
-        self.root.join("slots").join(slot.name())
-    }
-
-    pub(super) fn artifact(&self, slot: SlotId) -> PathBuf {
-        self.dir(slot).join("artifact")
-    }
-
-    /// Path of an artifact under construction, named after its hash.
-    fn part(&self, slot: SlotId, image: Image) -> PathBuf {
-        self.dir(slot).join(format!("artifact.{}", image.sha256))
-    }
-
-    /// Empties a slot, except for the files from which an attempt at `keep` can resume.
-    pub(super) fn empty(&self, slot: SlotId, keep: Option<Image>) -> Result<(), SlotError> {
-        let dir = self.dir(slot);
-        let mut keep = keep.map(|image| [self.part(slot, image), dir.join("made")]);
-        if let Some([part, _]) = &keep
-            && self.fs.kind(part).map_err(at(part))? != Some(Kind::File)
-        {
-            keep = None;
-        }
-        for (name, kind) in self.fs.list(&dir).map_err(at(&dir))? {
-            let path = dir.join(name);
-            let kept = keep.as_ref().is_some_and(|keep| keep.contains(&path));
-            if kind == Kind::File && kept {
-                continue;
-            }
-            self.fs.remove_tree(&path).map_err(at(&path))?;
-        }
-        Ok(())
-    }
-
-    /// Builds an artifact in its slot and returns it open: the next step uses the very file that
-    /// was written.
-    pub(super) fn make(&self, order: Order<'_>, mode: Mode) -> Result<Box<dyn FsFile>, SlotError> {
-        self.empty(order.slot, Some(order.image))?;
-        let old = match order.old {
-            Some(old) => {
-                let path = self.artifact(old);
-                let file = self.fs.open(&path, Open::Read);
-                Some(file.map_err(|e| SlotError::Apply(ApplyError::ReadOld(e)))?)
-            }
-            None => None,
-        };
-        let (dir, part) = (self.dir(order.slot), self.part(order.slot, order.image));
-        let file = self.fs.open(&part, Open::Update(mode)).map_err(at(&part))?;
-        let shop = Workshop {
-            fs: &*self.fs,
-            dir: &dir,
-            file: &*file,
-            path: &part,
-        };
-        shop.make(order, old.as_ref().map(|old| &**old as &dyn ReadAt))?;
-        // The note goes first, so that it never refers to a file that was renamed.
-        shop.close()?;
-        let path = self.artifact(order.slot);
-        self.fs.rename(&part, &path).map_err(at(&path))?;
-        Ok(file)
-    }
-
-    /// Copies an installed file as a slot's artifact and returns its image.
-    pub(super) fn copy_in(
-        &self,
-        slot: SlotId,
-        from: &Path,
-        mode: Mode,
-    ) -> Result<Image, SlotError> {
-        self.empty(slot, None)?;
-        let path = self.artifact(slot);
-        let file = self.fs.open(from, Open::Read).map_err(at(from))?;
-        let length = file.length().map_err(at(from))?;
-        super::artifact::copy_file(&*self.fs, &*file, length, &path, mode).map_err(at(&path))?;
-        let copy = self.fs.open(&path, Open::Read).map_err(at(&path))?;
-        let image = image_of(&*copy, length).map_err(at(&path))?;
-        self.sync(slot)?;
-        Ok(image)
-    }
-
-    /// Verifies that the artifact of a slot is an image, and returns it open.
-    pub(super) fn verify(&self, slot: SlotId, image: Image) -> Result<Box<dyn FsFile>, SlotError> {
-        let path = self.artifact(slot);
-        let file = self.fs.open(&path, Open::Read).map_err(at(&path))?;
-        let length = file.length().map_err(at(&path))?;
-        if length != image.length || image_of(&*file, length).map_err(at(&path))? != image {
-            return Err(SlotError::Damaged(path));
-        }
-        Ok(file)
-    }
-
-    pub(super) fn sync(&self, slot: SlotId) -> Result<(), SlotError> {
-        let dir = self.dir(slot);
-        self.fs.sync_dir(&dir).map_err(at(&dir))
-    }
 }
 
 impl Directory {
@@ -242,14 +123,25 @@ impl Directory {
     /// Unpacks the very file that was written and hashes what is read: what is installed is what
     /// was verified.
     fn unpack(&self, slot: SlotId, file: &dyn FsFile, image: Image) -> Result<(), SlotError> {
-        let root = self.tree(slot);
-        self.fs.create_dir(&root).map_err(at(&root))?;
+        self.unpack_at(&self.tree(slot), slot, file, image)?;
+        self.slots.sync(slot)
+    }
+
+    /// Unpacks into a new folder, which others may enter only when it is whole.
+    fn unpack_at(
+        &self,
+        root: &Path,
+        slot: SlotId,
+        file: &dyn FsFile,
+        image: Image,
+    ) -> Result<(), SlotError> {
+        self.fs.create_dir(root).map_err(at(root))?;
+        self.fs.set_mode(root, 0o700).map_err(at(root))?;
         let mut tree = TreeAt {
             fs: &*self.fs,
-            root: &root,
+            root,
         };
-        self.walk(slot, file, image, &mut tree)?;
-        self.slots.sync(slot)
+        self.walk(slot, file, image, &mut tree)
     }
 
     /// Passes the entries of an artifact to a tree, and verifies the hash of what was read.
@@ -272,27 +164,6 @@ impl Directory {
         }
         unpacked.map_err(SlotError::Archive)
     }
-
-    /// Rebuilds the tree of a slot from its artifact. The old tree is kept beside it until the slot
-    /// is used again: somebody may have written to it.
-    fn unpack_again(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
-        let file = self.slots.verify(slot, image)?;
-        let (dir, root) = (self.slots.dir(slot), self.tree(slot));
-        let [new, was] = ["tree.new", "tree.was"].map(|name| dir.join(name));
-        self.fs.remove_tree(&new).map_err(at(&new))?;
-        self.fs.create_dir(&new).map_err(at(&new))?;
-        let mut tree = TreeAt {
-            fs: &*self.fs,
-            root: &new,
-        };
-        self.walk(slot, &*file, image, &mut tree)?;
-        if self.fs.kind(&root).map_err(at(&root))?.is_some() {
-            self.fs.remove_tree(&was).map_err(at(&was))?;
-            self.fs.rename(&root, &was).map_err(at(&was))?;
-        }
-        self.fs.rename(&new, &root).map_err(at(&root))?;
-        self.slots.sync(slot)
-    }
 }
 
 impl Backend for Directory {
@@ -305,7 +176,7 @@ impl Backend for Directory {
     }
 
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
-        let file = self.slots.make(order, Mode::Plain)?;
+        let file = self.slots.make(order)?;
         self.unpack(order.slot, &*file, order.image)?;
         if let Err(error) = self.keep_way_back(order.slot.other()) {
             // It is needed only when the disk is full.
@@ -328,23 +199,15 @@ impl Backend for Directory {
     }
 
     fn verify(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
-        let root = self.tree(slot);
-        let mut tree = Compared {
-            fs: &*self.fs,
-            root: &root,
-        };
-        let path = self.slots.artifact(slot);
-        let file = self.fs.open(&path, Open::Read).map_err(at(&path))?;
-        match self.walk(slot, &*file, image, &mut tree) {
-            Ok(()) => Ok(()),
-            Err(SlotError::WrongImage) => Err(SlotError::Damaged(path)),
-            Err(SlotError::Archive(error)) => {
-                let what = crate::log::chain(&error);
-                crate::log::line(&format!("{}: {what}; unpacking it again", root.display()));
-                self.unpack_again(slot, image)
-            }
-            Err(error) => Err(error),
-        }
+        self.verify_or_mend(slot, image, false)
+    }
+
+    fn make_room(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.slots.make_room(slot)
+    }
+
+    fn repair(&self, slot: SlotId, image: Image) -> Result<(), SlotError> {
+        self.verify_or_mend(slot, image, true)
     }
 
     fn is_there(&self, slot: SlotId) -> bool {
@@ -365,19 +228,23 @@ impl Backend for Directory {
     }
 
     /// Packs an installed folder, as the base of deltas.
-    fn adopt(&self, slot: SlotId, folder: &Path) -> Result<Image, SlotError> {
+    fn adopt(&self, slot: SlotId, folder: &Path, options: PackOptions) -> Result<Image, SlotError> {
+        let options = PackOptions {
+            owner: platform::user_id(),
+            ..options
+        };
         self.slots.empty(slot, None)?;
         let path = self.slots.artifact(slot);
         let file = self
             .fs
-            .open(&path, Open::New(Mode::Plain))
+            .open(&path, Open::New(Mode::Private))
             .map_err(at(&path))?;
         let out = Appending {
             file: &*file,
             at: 0,
         };
         let writer = BufWriter::with_capacity(256 << 10, out);
-        let mut writer = archive::pack(folder, writer).map_err(SlotError::Archive)?;
+        let mut writer = archive::pack_with(folder, writer, options).map_err(SlotError::Archive)?;
         writer.flush().map_err(at(&path))?;
         drop(writer);
         let length = file.length().map_err(at(&path))?;
@@ -390,6 +257,8 @@ impl Backend for Directory {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use tidegate_delta::ApplyError;
 
     use super::*;
     use crate::fs::Real;
@@ -409,7 +278,9 @@ mod tests {
     /// A verified image in slot A, and the handle through which it was written.
     fn written(slots: &Directory, dir: &Path) -> (Box<dyn FsFile>, Image) {
         let folder = tree(dir, "good", "good");
-        let image = slots.adopt(SlotId::A, &folder).unwrap();
+        let image = slots
+            .adopt(SlotId::A, &folder, PackOptions::default())
+            .unwrap();
         slots.fs.remove_tree(&slots.tree(SlotId::A)).unwrap();
         let path = slots.slots.artifact(SlotId::A);
         (Real.open(&path, Open::Existing).unwrap(), image)
@@ -474,9 +345,13 @@ mod tests {
             lines.join("\n")
         };
         let old_tree = tree(dir.path(), "old", &text(9_973));
-        let old = slots.adopt(SlotId::A, &old_tree).unwrap();
+        let old = slots
+            .adopt(SlotId::A, &old_tree, PackOptions::default())
+            .unwrap();
         let new_tree = tree(dir.path(), "new", &text(9_967));
-        let new = slots.adopt(SlotId::B, &new_tree).unwrap();
+        let new = slots
+            .adopt(SlotId::B, &new_tree, PackOptions::default())
+            .unwrap();
         let read = |slot| fs::read(slots.slots.artifact(slot)).unwrap();
         let (old_bytes, new_bytes) = (read(SlotId::A), read(SlotId::B));
         let mut payload = Vec::new();
