@@ -3,6 +3,7 @@
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
 
 use super::event::{Effect, take_phase};
+use super::payload::is_of_the_place;
 use super::record::{Job, Phase, Record, SlotId};
 
 /// Slot to return to: the other one, if it holds a whole version.
@@ -45,10 +46,13 @@ pub(super) fn returned(record: &mut Record) -> Vec<Effect> {
             record.set_slot(job.slot, None);
             // An ordered rollback says nothing against the version on this device; its own failure
             // does.
-            if reason.code.is_failure() {
+            // Nor does a switch for which this machine had no room or no permission.
+            let place = is_of_the_place(reason.code);
+            if reason.code.is_failure() && !place {
                 record.remember_bad(job.target.image.sha256);
             }
             let (state, reason) = match slot {
+                Some(_) if place => (State::Failed, reason),
                 Some(_) => (State::RolledBack, reason),
                 None => (
                     State::Failed,

@@ -16,6 +16,10 @@ pub(super) fn fetch(record: &mut Record, job: Job, why: Option<Explained>) -> Ve
 /// Tries the next payload, each one once: after a delta that is damaged or does not apply, the full
 /// image.
 pub(super) fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Effect> {
+    if job.kept && is_of_the_place(reason.code) {
+        // Nothing is wrong with what is kept: it stays, for the next attempt.
+        return give_up(record, &job, reason);
+    }
     if job.kept {
         // The kept version has changed: it is fetched like any other.
         job.kept = false;
@@ -37,6 +41,14 @@ fn is_payloads_fault(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::DeltaFailed | Reason::ChunkCorrupt | Reason::ImageMismatch
+    )
+}
+
+/// Returns whether a reason is about the machine at that time, and says nothing about a release.
+pub(super) fn is_of_the_place(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::DiskFull | Reason::ReadOnly | Reason::StorageError
     )
 }
 

@@ -325,6 +325,39 @@ fn an_order_back_after_the_window_takes_the_kept_slot_if_it_still_holds_the_imag
 }
 
 #[test]
+fn a_kept_version_that_cannot_be_read_just_now_stays_and_is_not_fetched() {
+    let (record, _) = play(on_probation(), [Event::WindowPassed(60)]);
+    let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
+    let moment = Event::StageFailed(Reason::StorageError.into());
+    let (record, effects) = play(record, [order, moment]);
+    assert_eq!(effects, [Effect::DropDownload]);
+    assert_eq!(record.slot(SlotId::A), Some(&installed(0)));
+    let told = record.outbox.last().unwrap();
+    assert_eq!(told.state, State::Failed);
+    assert!(told.reason.as_ref().unwrap().code.retryable());
+}
+
+#[test]
+fn a_switch_that_the_place_has_no_room_for_is_a_failure_to_retry_and_no_verdict() {
+    let record = device();
+    let offer = install(&record, 1);
+    let staged = [offer, Event::Downloaded { bytes: 5 }, Event::Staged];
+    let (record, effects) = play(record, staged);
+    assert!(effects.contains(&Effect::Switch(SlotId::B)));
+    let full = Event::Unhealthy(Reason::DiskFull.into());
+    let (record, effects) = step(record, full);
+    assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
+    let (record, _) = step(record, Event::Returned);
+    assert!(record.bad.is_empty(), "the release is not to blame");
+    assert_eq!(states(&record).last(), Some(&State::Failed));
+    assert_eq!(record.running(), Some(&installed(0)));
+    // It is taken once there is room.
+    let offer = install(&record, 2);
+    let (_, effects) = step(record, offer);
+    assert!(matches!(effects[1], Effect::Download(_)));
+}
+
+#[test]
 fn a_kept_version_that_is_damaged_is_fetched_and_not_put_to_use() {
     let (record, _) = play(on_probation(), [Event::WindowPassed(60)]);
     let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
