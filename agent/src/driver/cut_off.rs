@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use tidegate_machine::fsm::Phase;
 use tidegate_protocol::{Diagnosis, Verdict};
 
 use super::Driver;
+use super::hold::back_off;
 use crate::fs::Mode;
 use crate::host::platform;
 use crate::log;
@@ -57,8 +59,13 @@ impl Driver {
             self.cut_off.looked = Some(Instant::now());
             self.look_into_it(since).await;
         }
-        let seconds = 1u64 << failures.min(9);
-        Duration::from_secs(seconds).min(super::MAX_BACK_OFF)
+        let window = match &self.journal().record().phase {
+            Phase::Probation { job, .. } => {
+                Some(Duration::from_secs(u64::from(job.rollback_window_s)))
+            }
+            _ => None,
+        };
+        back_off(failures, self.config.endpoints().count(), self.poll, window)
     }
 
     /// Switches to the next address of the control plane, with a new connection and session.

@@ -41,7 +41,7 @@ pub use carried::{CarriedError, export};
 use cut_off::CutOff;
 pub use error::DriverError;
 use error::RoundError;
-use hold::Hold;
+use hold::{Hold, spread};
 pub use own::Together;
 use words::describe;
 
@@ -103,6 +103,8 @@ pub struct Driver {
     spoken: bool,
     /// Hold time that the link allows.
     hold: Hold,
+    /// Poll interval as the server last said it.
+    poll: Duration,
     /// Hold time of the request under way, in seconds.
     asked_s: u16,
     /// Folder of a site bundle that stands in for the server; `None` with a network.
@@ -152,17 +154,17 @@ impl Driver {
                     self.note_reached();
                     self.keep_reserve();
                     self.together.note_heard();
-                    jittered(pause)
+                    rhythm(pause)
                 }
                 Err(RoundError::Fatal(error)) => return Err(error),
                 Err(error) if self.note_lost_hold(&error, began.elapsed()) => {
-                    jittered(Hold::after_loss())
+                    spread(Hold::after_loss())
                 }
                 Err(error) => {
                     let text = log::chain(&error);
                     log::line(&text);
                     self.control.failed(&text);
-                    jittered(self.note_cut_off().await)
+                    spread(self.note_cut_off().await)
                 }
             };
             self.wait(pause).await?;
@@ -326,6 +328,16 @@ impl Driver {
 
 fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, TransportError> {
     serde_json::to_vec(value).map_err(|e| TransportError::Malformed(e.to_string()))
+}
+
+/// Spreads a pause before the next round. A short one follows an instant that a whole fleet shares, the
+/// release of its holds.
+fn rhythm(pause: Duration) -> Duration {
+    if pause < SIGN_OF_LIFE / 2 {
+        spread(pause)
+    } else {
+        jittered(pause)
+    }
 }
 
 /// Adds up to a tenth, so that a fleet that was switched on together does not stay in step.

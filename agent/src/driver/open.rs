@@ -13,7 +13,7 @@ use super::core::Core;
 use super::cut_off::CutOff;
 use super::hold::Hold;
 use super::own::Together;
-use super::{Driver, DriverError, abilities};
+use super::{Driver, DriverError, SIGN_OF_LIFE, abilities};
 use crate::fs;
 use crate::install;
 use crate::log;
@@ -99,6 +99,7 @@ impl Driver {
             staged: None,
             spoken: false,
             hold: Hold::default(),
+            poll: SIGN_OF_LIFE,
             asked_s: 0,
             bundle: None,
             cut_off: CutOff::default(),

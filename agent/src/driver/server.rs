@@ -96,6 +96,7 @@ impl Driver {
             LONGEST_POLL
         };
         let poll = Duration::from_secs(u64::from(answer.poll_after_s.max(1))).min(longest);
+        self.poll = poll;
         Ok(self.hold.pause(wait, took, poll, watched))
     }
 

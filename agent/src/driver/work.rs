@@ -8,7 +8,7 @@ use tidegate_protocol::{DeploymentId, Explained, MAX_WAIT_S, Reason};
 use tidegate_machine::fsm::{Event, Job};
 use tidegate_trust::assignment::Action;
 
-use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, jittered};
+use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, hold::spread};
 use crate::host::power::PowerSettings;
 use crate::log;
 use crate::net::download::{Fetched, Ways};
@@ -211,7 +211,7 @@ impl Driver {
                     wait = (wait * 2).min(MAX_BACK_OFF);
                 }
             }
-            tokio::time::sleep(jittered(wait)).await;
+            tokio::time::sleep(spread(wait)).await;
         }
     }
 
