@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use tidegate_protocol::{Problem, ProblemCode};
 
+use crate::output::bounded;
+
 /// Exit codes, documented in `docs/reference/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
 /// 4 not allowed, 5 precondition not met, 6 time ran out.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +48,9 @@ fn describe(problem: &Problem) -> String {
         .as_ref()
         .map(|id| format!(" [request {id}]"))
         .unwrap_or_default();
-    format!(
-        "{}: {} ({}){id}",
-        problem.title, problem.detail, problem.code
-    )
+    // The server's words: each is one line, or it could pass for one of ours.
+    let [title, detail, id] = [&problem.title, &problem.detail, &id].map(|t| bounded(t));
+    format!("{title}: {detail} ({}){id}", problem.code)
 }
 
 impl CliError {

@@ -15,6 +15,7 @@ mod doctor;
 mod door;
 mod first_steps;
 mod fleet;
+mod foreign_text;
 mod gate;
 mod hostile;
 mod hostile_server;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_api::{DeviceView, DraftView, TrustView};
 use tidegate_protocol::Timestamp;
 
@@ -16,7 +16,7 @@ use crate::output::{show, table};
 const DAY: u64 = 86_400;
 
 /// Severity of a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Level {
     Ok,
@@ -24,7 +24,7 @@ enum Level {
     Critical,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Finding {
     level: Level,
     check: String,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_trust::Signed;
 
 use super::Context;
@@ -57,7 +57,7 @@ pub(super) fn describe_file(access: &Access, path: &Path) -> Result<String, CliE
     Offline::open_any(access)?.review(&role, &draft)
 }
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct RoleRow {
     role: String,
     version: u64,

@@ -8,7 +8,7 @@ use tidegate_protocol::plain;
 
 use crate::api::Api;
 use crate::error::CliError;
-use crate::output::{Format, clock, fancy, line};
+use crate::output::{Format, clock, fancy, line, shown};
 
 /// Condition on which following stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +170,7 @@ impl Screen {
     }
 
     fn paint(&mut self, rollout: &RolloutView) -> Result<(), CliError> {
+        let rollout = &shown(rollout)?;
         let Some(bars) = &self.bars else {
             // Prints why it does no more, once for each reason.
             if self.format == Format::Table && self.said != rollout.reason.text {
@@ -225,7 +226,7 @@ impl Screen {
             bar.finish();
         }
         if self.bars.is_some() || self.format == Format::Table {
-            line(&super::rollout_show::describe(rollout))?;
+            line(&super::rollout_show::describe(&shown(rollout)?))?;
         }
         Ok(())
     }

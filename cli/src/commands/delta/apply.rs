@@ -5,7 +5,7 @@ use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_apply::{Around, Program};
 use tidegate_delta::{ApplyError, Image, Kept, Limits, Manifest, ReadAt, make_raw};
 use tidegate_protocol::error_chain;
@@ -16,11 +16,11 @@ use crate::error::CliError;
 use crate::output::{bytes, show};
 
 /// Result of an apply.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct Applied {
     to: Image,
     resumed_at: u64,
-    milliseconds: u128,
+    milliseconds: u64,
 }
 
 /// Path of the new file while it is being made.
@@ -81,7 +81,7 @@ pub(super) fn apply(
     let applied = Applied {
         to: manifest.to,
         resumed_at: length,
-        milliseconds: started.elapsed().as_millis(),
+        milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     show(context.format, &applied, |a| {
         let resumed = match a.resumed_at {

@@ -1,12 +1,12 @@
 //! A delta as shown.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_delta::{Encoding, Image, Limits, Manifest};
 
 use crate::output::bytes;
 
 /// Facts about a delta, as shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct View {
     encoding: Encoding,
     from: Option<Image>,

@@ -1,0 +1,204 @@
+//! Text of others on a person's terminal: a server that puts escape sequences, invisible characters
+//! and forged lines into every text field of its answers, and the commands that show them.
+
+use std::process::{Command, Stdio};
+
+use axum::Router;
+use axum::http::Uri;
+use axum::response::IntoResponse as _;
+use serde_json::{Map, Value, json};
+
+/// Text that moves the cursor, hides what follows, turns it round and forges a line.
+const HOSTILE: &str =
+    "x\nFORGED: all is well\r\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}8m\u{202e}\u{200b}\u{2028}\u{e0041}\t.";
+
+/// Makes an answer of a schema with hostile text in every field that can hold text.
+fn example(schema: &Value, doc: &Value, depth: u8) -> Value {
+    if depth > 12 {
+        return Value::Null;
+    }
+    let within = |schema: &Value| example(schema, doc, depth + 1);
+    if let Some(name) = schema["$ref"].as_str() {
+        let found = doc.pointer(name.trim_start_matches('#'));
+        return within(found.unwrap_or_else(|| panic!("{name} is not in the document")));
+    }
+    for choice in ["oneOf", "anyOf", "allOf"] {
+        if let Some(choices) = schema[choice].as_array() {
+            let not_null = choices.iter().find(|s| s["type"] != "null");
+            return not_null.map_or(Value::Null, within);
+        }
+    }
+    if let Some(first) = schema["enum"].get(0) {
+        return first.clone();
+    }
+    let kind = match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().find(|k| *k != "null").unwrap(),
+        kind => kind,
+    };
+    match kind.as_str() {
+        Some("object") => {
+            let mut made = Map::new();
+            for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+                // Another page would never end.
+                let page = name == "next_cursor";
+                made.insert(name.clone(), if page { Value::Null } else { within(field) });
+            }
+            match &schema["additionalProperties"] {
+                Value::Object(of) => {
+                    made.insert(HOSTILE.into(), within(&Value::Object(of.clone())));
+                }
+                _ if made.is_empty() => {
+                    made.insert(HOSTILE.into(), HOSTILE.into());
+                }
+                _ => {}
+            }
+            Value::Object(made)
+        }
+        Some("array") => json!([within(&schema["items"])]),
+        Some("integer" | "number") => json!(1),
+        Some("boolean") => json!(true),
+        _ => HOSTILE.into(),
+    }
+}
+
+/// Answer of the API's document to a request; a problem where it knows none.
+fn answer(doc: &Value, method: &str, path: &str) -> (u16, Value) {
+    let matches = |template: &str| {
+        let mut parts = template.split('/').zip(path.split('/'));
+        template.split('/').count() == path.split('/').count()
+            && parts.all(|(t, p)| t.starts_with('{') || t == p)
+    };
+    let paths = doc["paths"].as_object().unwrap();
+    let operation = paths
+        .iter()
+        .filter(|(template, _)| matches(template))
+        // A path without a parameter before one with.
+        .min_by_key(|(template, _)| template.matches('{').count())
+        .map(|(_, operations)| &operations[method]);
+    let content = operation.and_then(|o| {
+        ["200", "201", "202"]
+            .iter()
+            .find_map(|s| o.pointer(&format!("/responses/{s}/content/application~1json/schema")))
+    });
+    match content {
+        Some(schema) => (200, example(schema, doc, 0)),
+        None => (
+            409,
+            json!({
+                "type": HOSTILE, "title": HOSTILE, "status": 409, "code": "conflict",
+                "detail": HOSTILE, "request_id": HOSTILE,
+            }),
+        ),
+    }
+}
+
+/// Starts the hostile server; returns its address.
+async fn serve() -> String {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/reference/openapi.json"
+    );
+    let doc: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(async move |method: axum::http::Method, uri: Uri| {
+        let method = method.as_str().to_lowercase();
+        let (status, body) = answer(&doc, &method, uri.path());
+        let status = axum::http::StatusCode::from_u16(status).unwrap();
+        (status, axum::Json(body)).into_response()
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// Checks that a terminal shows a text as it is: each line ours, nothing that moves or hides.
+fn assert_harmless(command: &[&str], text: &str) {
+    for line in text.lines() {
+        assert!(
+            !line.trim_start().starts_with("FORGED"),
+            "{command:?}: {text}"
+        );
+    }
+    for c in text.chars() {
+        let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{e0000}'..='\u{e007f}');
+        let harmless = c == '\n' || !(c.is_control() || hidden);
+        assert!(harmless, "{command:?} shows {c:?}: {text:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a113_no_text_of_the_server_moves_a_cursor_hides_or_forges_a_line() {
+    let url = serve().await;
+    let dir = tempfile::tempdir().unwrap();
+    let id = "0123456789abcdef0123456789abcdef";
+    let [rollout, device, incident, hold] =
+        ["rol", "dev", "inc", "hold"].map(|kind| format!("{kind}_{id}"));
+    let commands: Vec<Vec<&str>> = vec![
+        vec!["whoami"],
+        vec!["token", "list"],
+        vec!["release", "list"],
+        vec!["release", "list", "app"],
+        vec!["release", "get", "app", "1.0.0"],
+        vec!["release", "delta", "app", "1.0.0"],
+        vec!["product", "show", "app"],
+        vec!["rollout", "list"],
+        vec!["rollout", "get", &rollout],
+        vec!["rollout", "why", &rollout],
+        vec!["rollout", "presets"],
+        vec!["rollout", "deployments", &rollout],
+        vec!["rollout", "events", &rollout],
+        vec!["rollout", "pause", &rollout, "--reason", "x"],
+        vec!["rollout", "halt", &rollout, "--reason", "x"],
+        vec!["rollout", "cancel", &rollout, "--reason", "x"],
+        vec!["rollout", "resume", &rollout],
+        vec!["rollout", "advance", &rollout],
+        vec!["rollback", &rollout, "--reason", "x"],
+        vec!["rollback", &rollout, "--reason", "x", "--dry-run"],
+        vec!["incident", "list"],
+        vec!["incident", "show", &incident],
+        vec!["hold", "list"],
+        vec!["hold", "lift", &hold, "--reason", "x"],
+        vec!["device", "list"],
+        vec!["device", "show", &device],
+        vec!["device", "why", &device],
+        vec!["device", "isolate", &device, "--reason", "x"],
+        vec!["device", "revoke", &device, "--reason", "x"],
+        vec!["device", "join-token", "--product", "app"],
+        vec!["keys", "fetch"],
+        vec!["doctor"],
+    ];
+    let mut understood = Vec::new();
+    for command in &commands {
+        for format in ["table", "json"] {
+            let output = Command::new(tidegate_tests::binary("tidegate"))
+                .args(command)
+                .args(["-o", format])
+                .env("TIDEGATE_SERVER", &url)
+                .env("TIDEGATE_TOKEN", "tgo_x")
+                .env("TIDEGATE_KEYS", dir.path().join("keys"))
+                .env("HOME", dir.path())
+                .env_remove("XDG_CONFIG_HOME")
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let [out, err] = [&output.stdout, &output.stderr]
+                .map(|bytes| String::from_utf8(bytes.clone()).unwrap());
+            assert_harmless(command, &out);
+            assert_harmless(command, &err);
+            if out.contains("FORGED") {
+                understood.push(format!("{} {format}", command.join(" ")));
+            }
+            if format == "json" && output.status.success() && !out.is_empty() {
+                // The escaped form is the same JSON: a script gets the very text.
+                let value: Value = serde_json::from_str(&out).unwrap();
+                assert!(!out.contains("FORGED") || value.to_string().contains("FORGED"));
+            }
+        }
+    }
+    // The test can fail: most commands did show what the server said.
+    assert!(
+        understood.len() >= 35,
+        "{}: {understood:#?}",
+        understood.len()
+    );
+}
