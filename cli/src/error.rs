@@ -8,7 +8,7 @@ use tidegate_protocol::{Problem, ProblemCode};
 use crate::output::bounded;
 
 /// Exit codes, documented in `docs/reference/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
-/// 4 not allowed, 5 precondition not met, 6 time ran out.
+/// 4 not allowed, 5 precondition not met, 6 time ran out, 8 done for a part of the devices.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     /// Something failed.
@@ -37,6 +37,9 @@ pub(crate) enum CliError {
     /// Time ran out.
     #[error("{0}")]
     Timeout(String),
+    /// It is over, and some of the devices were left behind.
+    #[error("{0}")]
+    Partly(String),
     /// A person or a parent process ended it.
     #[error("interrupted")]
     Interrupted,
@@ -85,6 +88,7 @@ impl CliError {
             | Self::Usage(_)
             | Self::RolloutFailed(_)
             | Self::Timeout(_)
+            | Self::Partly(_)
             | Self::Interrupted => None,
         }
     }
@@ -96,6 +100,7 @@ impl CliError {
             Self::Usage(_) => 2,
             Self::RolloutFailed(_) => 3,
             Self::Timeout(_) => 6,
+            Self::Partly(_) => 8,
             Self::Interrupted => 130,
             Self::Problem(problem) => match problem.code {
                 ProblemCode::Unauthenticated | ProblemCode::Forbidden => 4,

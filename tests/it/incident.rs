@@ -115,8 +115,14 @@ async fn outside_the_window_devices_return_by_a_download_and_a_signed_bar_keeps_
         "{sheet}"
     );
     // The rollback ends all the same, and reports how it ended.
-    let rollout = server.rollout_is(&id, "rolled_back").await;
+    let rollout = server.rollout_is(&id, "rolled_back_partly").await;
     assert_eq!(rollout["tally"]["stuck"], 2);
+    let (code, _, said) = server.cli_raw(&["rollout", "get", &id, "--exit-status"]);
+    assert_eq!(code, 8, "{said}");
+    assert!(said.contains("2 devices stay on 1.2.0"), "{said}");
+    let (code, _, said) = server.cli_raw(&["rollback", &id, "--reason", "r", "--watch"]);
+    assert_eq!(code, 8, "{said}");
+    assert!(said.contains("2 devices cannot go back"), "{said}");
 }
 
 #[tokio::test]

@@ -243,6 +243,37 @@ fn deployment(rollout: &Rollout, device: &Device) -> Deployment {
 }
 
 /// Running aggregates.
+/// A rollback that left devices behind is told apart, and moved on by the version before it is not.
+async fn partial_end(tx: &mut Tx, id: RolloutId, why: &Explained) {
+    let now = rollouts::one(tx, id).await.unwrap().unwrap();
+    let partly = RolloutState::RolledBackPartly;
+    assert!(
+        rollouts::set_state(tx, &now, partly, why, NOW)
+            .await
+            .unwrap()
+    );
+    let ended = rollouts::one(tx, id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.ended_at), (partly, Some(NOW)));
+    // To the version before, and to the fence, it is rolled back.
+    let fence = rollouts::fence(tx, id).await.unwrap().unwrap();
+    assert_eq!(fence.0, RolloutState::RolledBack);
+    let later = NOW.plus(Duration::from_mins(1));
+    let whole = RolloutState::RolledBack;
+    assert!(
+        rollouts::set_state(tx, &ended, whole, why, later)
+            .await
+            .unwrap()
+    );
+    let again = rollouts::one(tx, id).await.unwrap().unwrap();
+    assert_eq!((again.state, again.ended_at), (whole, Some(later)));
+    let halted = RolloutState::Halted;
+    assert!(
+        rollouts::set_state(tx, &again, halted, why, later)
+            .await
+            .unwrap()
+    );
+}
+
 async fn aggregates_suite(
     tx: &mut Tx,
     r: &Rollout,
@@ -654,6 +685,7 @@ async fn suite(db: &Db) {
         rollouts::fence(&mut tx, r.id).await.unwrap(),
         Some((RolloutState::Halted, 2))
     );
+    partial_end(&mut tx, r.id, &halt).await;
     tx.commit().await.unwrap();
 
     let mut tx = db.begin_write().await.unwrap();

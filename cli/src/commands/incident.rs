@@ -123,7 +123,16 @@ pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result
             said = now;
         }
         if left == 0 {
-            return show(context.format, &incident, describe);
+            show(context.format, &incident, describe)?;
+            return if cannot == 0 {
+                Ok(())
+            } else {
+                let text = format!(
+                    "{cannot} devices cannot go back and stay on {}",
+                    incident.release
+                );
+                Err(CliError::Partly(text))
+            };
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(500)) => {}

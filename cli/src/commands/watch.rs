@@ -24,9 +24,16 @@ impl Until {
         match self {
             Self::Settled => matches!(
                 rollout.state.as_str(),
-                "completed" | "halted" | "cancelled" | "rolled_back" | "draft"
+                "completed"
+                    | "halted"
+                    | "cancelled"
+                    | "rolled_back"
+                    | "rolled_back_partly"
+                    | "draft"
             ),
-            Self::Returned => rollout.state == "rolled_back",
+            Self::Returned => {
+                matches!(rollout.state.as_str(), "rolled_back" | "rolled_back_partly")
+            }
         }
     }
 }
@@ -119,15 +126,21 @@ fn cursor_after(seq: i64) -> String {
     tidegate_api::cursor(&seq.to_string())
 }
 
-/// Fails with exit code 3 unless the rollout completed.
+/// Fails with exit code 3 unless the rollout completed, with 8 if its rollback left devices behind.
 pub(crate) fn verdict(rollout: &RolloutView) -> Result<(), CliError> {
     if rollout.state == "completed" {
         return Ok(());
     }
-    Err(CliError::RolloutFailed(format!(
-        "the rollout is {}: {}",
-        rollout.state, rollout.reason.text
-    )))
+    let text = format!("the rollout is {}: {}", rollout.state, rollout.reason.text);
+    Err(if rollout.state == "rolled_back_partly" {
+        let stuck = rollout.tally.stuck;
+        CliError::Partly(format!(
+            "{text}; {stuck} devices stay on {}",
+            rollout.release
+        ))
+    } else {
+        CliError::RolloutFailed(text)
+    })
 }
 
 struct Screen {

@@ -4,11 +4,18 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// All migrations in order: number, name, text. The text of a released migration never changes.
-const ALL: &[(i64, &str, &str)] = &[(
-    1,
-    "schema",
-    include_str!("../../../migrations/0001_schema.sql"),
-)];
+const ALL: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "schema",
+        include_str!("../../../migrations/0001_schema.sql"),
+    ),
+    (
+        3,
+        "left behind",
+        include_str!("../../../migrations/0003_left_behind.sql"),
+    ),
+];
 
 /// SQL dialect of an engine, where the two differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +42,10 @@ pub(super) fn migrator(dialect: Dialect) -> Migrator {
         let kind = MigrationType::Simple;
         Migration::new(*number, (*name).into(), kind, text, false)
     });
-    Migrator::with_migrations(migrations.collect())
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    // A newer version may have migrated the database already: this one runs beside it all the same.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ statements! {
                ORDER BY created_at DESC, id";
     OF_RELEASE = "SELECT * FROM rollout WHERE product = $1 AND release = $2 ORDER BY created_at, id";
     MOVE = "UPDATE rollout SET state = $3, reason = $4, generation = generation + $5, revision = revision + 1,
-                   started_at = COALESCE(started_at, $6), halted_at = $7, ended_at = $8
+                   started_at = COALESCE(started_at, $6), halted_at = $7, ended_at = $8, left_behind_at = $9
             WHERE id = $1 AND revision = $2";
     TOUCH = "UPDATE rollout SET reason = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
     DUE = "SELECT * FROM rollout WHERE state = 'scheduled' AND starts_at <= $1 ORDER BY starts_at, id";
@@ -160,6 +160,13 @@ pub async fn set_state(
     } else {
         rollout.halted_at
     };
+    let ended = state.is_final().then_some(now);
+    // The version before knows no partial end: to it the rollout is rolled back. The time says whose end
+    // it was, should that version move the rollout afterwards.
+    let (stored, left_behind) = match state {
+        RolloutState::RolledBackPartly => (RolloutState::RolledBack, ended),
+        other => (other, None),
+    };
     let rows = tx
         .run(
             "change a rollout's state",
@@ -167,12 +174,13 @@ pub async fn set_state(
             args![
                 rollout.id.to_string(),
                 rollout.revision,
-                state.as_str(),
+                stored.as_str(),
                 reason_column(reason)?,
                 i64::from(state.fences_offers()),
                 started,
                 halted,
-                state.is_final().then_some(now),
+                ended,
+                left_behind,
             ],
         )
         .await?;
@@ -268,11 +276,18 @@ pub(crate) fn read(row: &Row) -> Result<Rollout, StoreError> {
     let reason: String = row.get("reason")?;
     let policy: String = row.get("policy")?;
     let excused: String = row.get("excused")?;
+    let (ended_at, left_behind_at) = (row.time_opt("ended_at")?, row.time_opt("left_behind_at")?);
+    let state = match row.parse("state")? {
+        RolloutState::RolledBack if left_behind_at.is_some() && left_behind_at == ended_at => {
+            RolloutState::RolledBackPartly
+        }
+        other => other,
+    };
     Ok(Rollout {
         id: row.parse("id")?,
         product: row.parse("product")?,
         release: row.parse("release")?,
-        state: row.parse("state")?,
+        state,
         reason: json("reason", &reason)?,
         generation: row.get("generation")?,
         revision: row.get("revision")?,
@@ -290,6 +305,6 @@ pub(crate) fn read(row: &Row) -> Result<Rollout, StoreError> {
         created_by: row.get("created_by")?,
         started_at: row.time_opt("started_at")?,
         halted_at: row.time_opt("halted_at")?,
-        ended_at: row.time_opt("ended_at")?,
+        ended_at,
     })
 }

@@ -92,6 +92,7 @@ impl Control {
             }
             Action::Complete => "completed".into(),
             Action::Returned => "rolled back: the last device is back".into(),
+            Action::ReturnedPartly => "rolled back partly: the other devices cannot go back".into(),
         };
         self.publish();
         Ok(Some(text))

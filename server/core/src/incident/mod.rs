@@ -339,6 +339,9 @@ fn selective(rollout: &Rollout, order: RolloutEvent) -> bool {
     order == RolloutEvent::Halt
         && matches!(
             rollout.state,
-            RolloutState::Cancelled | RolloutState::RollingBack | RolloutState::RolledBack
+            RolloutState::Cancelled
+                | RolloutState::RollingBack
+                | RolloutState::RolledBack
+                | RolloutState::RolledBackPartly
         )
 }

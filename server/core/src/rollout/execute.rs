@@ -201,12 +201,14 @@ impl App {
                         detail: breach.detail.clone(),
                     }
                 }
-                Action::Complete | Action::Returned => {
-                    let order = if matches!(action, Action::Complete) {
-                        reason = Explained::from(Reason::RolloutEnded);
-                        RolloutEvent::Complete
-                    } else {
-                        RolloutEvent::Returned
+                Action::Complete | Action::Returned | Action::ReturnedPartly => {
+                    let order = match action {
+                        Action::Complete => {
+                            reason = Explained::from(Reason::RolloutEnded);
+                            RolloutEvent::Complete
+                        }
+                        Action::ReturnedPartly => RolloutEvent::ReturnedPartly,
+                        _ => RolloutEvent::Returned,
                     };
                     Event::RolloutMoved {
                         product,

@@ -134,6 +134,7 @@ fn waiting(rollout: &Rollout, view: &RolloutView, now: Timestamp) -> Explained {
         RolloutState::Halted
             | RolloutState::Paused
             | RolloutState::RolledBack
+            | RolloutState::RolledBackPartly
             | RolloutState::Cancelled
     );
     if stopped {

@@ -53,7 +53,8 @@ fn explained(by: &Operator, order: RolloutEvent, reason: &str) -> Explained {
         | RolloutEvent::Resume
         | RolloutEvent::Edit
         | RolloutEvent::Complete
-        | RolloutEvent::Returned => Reason::WaveInFlight,
+        | RolloutEvent::Returned
+        | RolloutEvent::ReturnedPartly => Reason::WaveInFlight,
         RolloutEvent::AskApproval => Reason::ApprovalNeeded,
         RolloutEvent::Schedule => Reason::RolloutNotStarted,
         RolloutEvent::Pause => Reason::RolloutPaused,

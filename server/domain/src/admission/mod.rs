@@ -171,7 +171,9 @@ fn consider<T: Trace>(
         RolloutState::Running | RolloutState::Completed => None,
         RolloutState::Paused => Some(Reason::RolloutPaused),
         RolloutState::Halted => Some(Reason::RolloutHalted),
-        RolloutState::RollingBack | RolloutState::RolledBack => Some(Reason::RolloutRollingBack),
+        RolloutState::RollingBack | RolloutState::RolledBack | RolloutState::RolledBackPartly => {
+            Some(Reason::RolloutRollingBack)
+        }
         RolloutState::AwaitingApproval => Some(Reason::ApprovalNeeded),
         RolloutState::Draft | RolloutState::Scheduled | RolloutState::Cancelled => {
             Some(Reason::RolloutNotStarted)

@@ -106,6 +106,10 @@ impl fmt::Display for Event {
                 ..
             } => f.write_str("rolled back: the last device is back"),
             Self::RolloutMoved {
+                order: RolloutEvent::ReturnedPartly,
+                ..
+            } => f.write_str("rolled back partly: the other devices cannot go back"),
+            Self::RolloutMoved {
                 order,
                 from,
                 to,

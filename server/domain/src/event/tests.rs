@@ -81,6 +81,15 @@ fn a_sentence_says_what_the_fields_say() {
             "rolled back: the last device is back".into(),
         ),
         (
+            moved(
+                RolloutEvent::ReturnedPartly,
+                RolloutState::RollingBack,
+                RolloutState::RolledBackPartly,
+                "",
+            ),
+            "rolled back partly: the other devices cannot go back".into(),
+        ),
+        (
             Event::ReleasePromoted {
                 product,
                 release: "1.1.0".parse().unwrap(),

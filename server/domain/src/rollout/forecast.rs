@@ -56,7 +56,10 @@ fn run(rollout: &RolloutView, attempt: Duration, now: Timestamp) -> Option<Times
     let mut steps = 0;
     if matches!(
         rollout.state,
-        RolloutState::Completed | RolloutState::RolledBack | RolloutState::Cancelled
+        RolloutState::Completed
+            | RolloutState::RolledBack
+            | RolloutState::RolledBackPartly
+            | RolloutState::Cancelled
     ) {
         return Some(now);
     }

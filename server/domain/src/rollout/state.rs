@@ -18,8 +18,10 @@ pub enum RolloutState {
     Halted,
     /// Devices that switched are being rolled back.
     RollingBack,
-    /// Every device that can go back is back.
+    /// Every device is back.
     RolledBack,
+    /// Every device that can go back is back; others stay on the release.
+    RolledBackPartly,
     /// Every wave passed.
     Completed,
     /// Abandoned before it was complete.
@@ -35,6 +37,7 @@ tidegate_protocol::words!(RolloutState("rollout state") {
     Halted = "halted",
     RollingBack = "rolling_back",
     RolledBack = "rolled_back",
+    RolledBackPartly = "rolled_back_partly",
     Completed = "completed",
     Cancelled = "cancelled",
 });
@@ -64,6 +67,8 @@ pub enum RolloutEvent {
     Complete,
     /// Its last device is back.
     Returned,
+    /// Its last device that can go back is back; others cannot.
+    ReturnedPartly,
 }
 
 tidegate_protocol::words!(RolloutEvent("rollout event") {
@@ -78,6 +83,7 @@ tidegate_protocol::words!(RolloutEvent("rollout event") {
     Cancel = "cancel",
     Complete = "complete",
     Returned = "returned",
+    ReturnedPartly = "returned_partly",
 });
 
 /// The event is not allowed in the state.
@@ -123,7 +129,7 @@ impl RolloutState {
                 | Self::RollingBack,
                 E::RollBack,
             ) => Self::RollingBack,
-            (Self::RolledBack, E::RollBack) => Self::RolledBack,
+            (Self::RolledBack | Self::RolledBackPartly, E::RollBack) => self,
             (
                 Self::Draft
                 | Self::AwaitingApproval
@@ -136,6 +142,7 @@ impl RolloutState {
             ) => Self::Cancelled,
             (Self::Running, E::Complete) => Self::Completed,
             (Self::RollingBack, E::Returned) => Self::RolledBack,
+            (Self::RollingBack, E::ReturnedPartly) => Self::RolledBackPartly,
             (state, event) => return Err(RolloutRefusal { state, event }),
         };
         Ok(next)
@@ -151,13 +158,20 @@ impl RolloutState {
     pub fn calls_off(self) -> bool {
         matches!(
             self,
-            Self::Halted | Self::RollingBack | Self::RolledBack | Self::Cancelled
+            Self::Halted
+                | Self::RollingBack
+                | Self::RolledBack
+                | Self::RolledBackPartly
+                | Self::Cancelled
         )
     }
 
     /// Returns whether nothing more happens by itself.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::RolledBack | Self::Completed | Self::Cancelled)
+        matches!(
+            self,
+            Self::RolledBack | Self::RolledBackPartly | Self::Completed | Self::Cancelled
+        )
     }
 
     /// Returns whether entering this state withdraws the permission to offer: the generation must rise.

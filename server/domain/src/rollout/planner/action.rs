@@ -34,6 +34,8 @@ pub enum Action {
     Complete,
     /// The last device is back.
     Returned,
+    /// The last device that can go back is back; others stay.
+    ReturnedPartly,
 }
 
 /// The devices of a wave, as counted when it starts.
@@ -88,7 +90,7 @@ impl Action {
                 ended_at: Some(now),
                 ..*wave
             },
-            Self::Grant { .. } | Self::Complete | Self::Returned => *wave,
+            Self::Grant { .. } | Self::Complete | Self::Returned | Self::ReturnedPartly => *wave,
         }
     }
 
@@ -105,6 +107,7 @@ impl Action {
             } => Some(RolloutEvent::RollBack),
             Self::Complete => Some(RolloutEvent::Complete),
             Self::Returned => Some(RolloutEvent::Returned),
+            Self::ReturnedPartly => Some(RolloutEvent::ReturnedPartly),
             Self::StartWave(_) | Self::Grant { .. } | Self::Soak(_) | Self::Pass(_) => None,
         }
     }

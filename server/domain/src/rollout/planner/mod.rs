@@ -29,7 +29,9 @@ pub fn plan(rollout: &RolloutView, now: Timestamp) -> Plan {
         RolloutState::Halted => Plan::wait(Reason::RolloutHalted),
         RolloutState::AwaitingApproval => Plan::wait(Reason::ApprovalNeeded),
         RolloutState::Draft | RolloutState::Scheduled => Plan::wait(Reason::RolloutNotStarted),
-        RolloutState::RolledBack | RolloutState::Cancelled => Plan::wait(Reason::RolloutEnded),
+        RolloutState::RolledBack | RolloutState::RolledBackPartly | RolloutState::Cancelled => {
+            Plan::wait(Reason::RolloutEnded)
+        }
     }
 }
 
@@ -37,7 +39,12 @@ fn plan_return(rollout: &RolloutView) -> Plan {
     let tally = rollout.tally();
     let left = tally.not_back();
     if left == 0 {
-        return Plan::act(Action::Returned, Reason::RolloutEnded);
+        // A rollback that leaves devices on the release must not look like one that does not.
+        let action = match tally.get(super::Outcome::Stuck) {
+            0 => Action::Returned,
+            _ => Action::ReturnedPartly,
+        };
+        return Plan::act(action, Reason::RolloutEnded);
     }
     let silent = tally.silent();
     Plan::wait(Explained::new(

@@ -64,7 +64,7 @@ fn apply(r: &mut RolloutView, plan: &Plan, now: Timestamp) -> bool {
                 r.progress.granted = *granted;
                 r.progress.granted_at = Some(*at);
             }
-            Action::Complete | Action::Returned => {}
+            Action::Complete | Action::Returned | Action::ReturnedPartly => {}
         }
     }
     !plan.actions.is_empty()
@@ -280,8 +280,15 @@ fn a_rollback_is_over_when_the_last_device_is_back_or_cannot_go_back() {
     r.waves[0]
         .tally
         .moved(Some(Outcome::Silent), Outcome::Returned);
+    // Whoever cannot go back is said in the state, for this is no rollback that is done.
+    let mut whole = r.clone();
     settle(&mut r, NOW);
-    assert_eq!(r.state, RolloutState::RolledBack);
+    assert_eq!(r.state, RolloutState::RolledBackPartly);
+    whole.waves[0]
+        .tally
+        .moved(Some(Outcome::Stuck), Outcome::Returned);
+    settle(&mut whole, NOW);
+    assert_eq!(whole.state, RolloutState::RolledBack);
 }
 
 #[test]
