@@ -31,6 +31,8 @@ mod payloads;
 mod people;
 mod signing;
 mod sockets;
+#[cfg(target_os = "linux")]
+mod starved;
 mod stolen_server;
 mod store;
 mod targets;

@@ -128,6 +128,11 @@ impl Device {
         self.child = Some(command.spawn().unwrap());
     }
 
+    /// Process id of the running agent.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
     /// Kills the agent with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

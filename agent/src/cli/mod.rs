@@ -14,8 +14,8 @@ use tidegate_protocol::Verdict;
 
 use crate::driver::{self, Driver, DriverError, Together};
 use crate::fs;
-use crate::host::service;
 use crate::host::stop::{asked_to_stop, outlives_large_files};
+use crate::host::{service, spare, threads};
 use crate::log;
 use crate::people::config::{self, Config, ConfigError};
 use crate::people::control;
@@ -177,11 +177,11 @@ fn finish(result: Result<String, String>) -> ExitCode {
     }
 }
 
-/// Runs a future on a single-threaded runtime, with up to two more threads for blocking work.
+/// Runs a future on a single-threaded runtime. What blocks has threads of its own (`threads`): the runtime's
+/// panic where none is to be had.
 fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
     let result = runtime.block_on(future);
@@ -191,6 +191,8 @@ fn block_on<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, Str
 
 async fn run(state: PathBuf, own: Option<PathBuf>, with_stdin: bool) -> Result<String, String> {
     outlives_large_files();
+    threads::keep_one();
+    spare::keep();
     let together = Arc::new(Together::default());
     let mut driver = Driver::open(&state, together.clone()).map_err(|e| log::chain(&e))?;
     together.note_watched();

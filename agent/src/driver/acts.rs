@@ -8,7 +8,7 @@ use tidegate_protocol::{Explained, Reason};
 use super::work::verifying;
 use super::{Driver, DriverError, REBOOT};
 use crate::host::health::{self, Surroundings};
-use crate::host::platform;
+use crate::host::{platform, threads};
 use crate::log;
 
 /// Longest plausible restart, in milliseconds: above it the clock was set in between.
@@ -83,10 +83,7 @@ impl Driver {
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Explained> {
-        let done = tokio::task::spawn_blocking(work);
-        self.alive(done)
-            .await
-            .map_err(|e| Explained::new(Reason::StorageError, e.to_string()))
+        self.alive(threads::run(work)).await
     }
 
     /// Context of commands for the version in a slot.

@@ -30,7 +30,7 @@ use tidegate_trust::SecretKey;
 use self::core::Core;
 use crate::fs::Fs;
 use crate::fs::journal::Journal;
-use crate::host::service;
+use crate::host::{service, spare};
 use crate::log;
 use crate::net::TransportError;
 use crate::net::client::Client;
@@ -228,7 +228,10 @@ impl Driver {
             return Ok(());
         }
         self.counted = Instant::now();
-        if let Err(reason) = self.check_health(&job.target).await {
+        spare::give_up();
+        let checked = self.check_health(&job.target).await;
+        spare::keep();
+        if let Err(reason) = checked {
             return self.handle(Event::Unhealthy(reason)).await;
         }
         // Rounded down: the window is never shorter than promised.
@@ -250,10 +253,13 @@ impl Driver {
 
     async fn work_off(&mut self, mut agenda: Agenda) -> Result<(), DriverError> {
         let mut told = |phase: &Phase| log::line(&describe(phase));
+        // The journal, a check and the way back get open files even where none are to be had.
+        spare::give_up();
         while let Some(effect) = self.core.next(&mut agenda, &mut told)? {
             self.report_load();
             agenda.add(self.perform(effect).await?);
         }
+        spare::keep();
         self.report_load();
         Ok(())
     }

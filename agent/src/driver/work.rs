@@ -10,6 +10,7 @@ use tidegate_trust::assignment::Action;
 
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, hold::spread};
 use crate::host::power::PowerSettings;
+use crate::host::threads;
 use crate::log;
 use crate::net::download::{Fetched, Ways};
 use crate::net::part::SILENCE;
@@ -35,8 +36,7 @@ impl Driver {
     pub(super) async fn look_around(&mut self) {
         let (power, metered) = (self.config.power.clone(), self.config.metered);
         let ask = self.metered.1.is_none_or(|at| at.elapsed() >= COST);
-        let looked =
-            tokio::task::spawn_blocking(move || (power.battery(), ask.then(|| metered.costs())));
+        let looked = threads::run(move || (power.battery(), ask.then(|| metered.costs())));
         // What cannot be read is unknown, never empty.
         let (battery, costs) = looked.await.unwrap_or_default();
         self.battery = battery;
@@ -282,7 +282,7 @@ async fn until_hindered(power: PowerSettings, control: Arc<Control>) {
             return;
         }
         let power = power.clone();
-        let battery = tokio::task::spawn_blocking(move || power.battery()).await;
+        let battery = threads::run(move || power.battery()).await;
         if battery.unwrap_or_default().is_low() {
             return;
         }

@@ -7,6 +7,8 @@ pub mod platform;
 pub mod power;
 pub(crate) mod program;
 pub(crate) mod service;
+pub(crate) mod spare;
 pub(crate) mod stop;
 #[cfg(any(windows, test))]
 pub(crate) mod supervise;
+pub(crate) mod threads;

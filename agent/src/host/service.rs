@@ -34,17 +34,26 @@ pub(crate) async fn keep_alive() {
         // In a thread of its own: sending waits while the manager does not read, and the event loop
         // must not. What does not fit is dropped; the next sign of life follows soon.
         let (tell, told) = std::sync::mpsc::sync_channel(2);
-        std::thread::spawn(move || {
+        let in_thread = std::thread::Builder::new().spawn(move || {
             for state in told {
                 // No effect where no service manager listens.
                 let _ = notify(&[state]);
             }
         });
-        let _ = tell.try_send(NotifyState::Ready);
+        let in_thread = in_thread.is_ok();
+        // Where no thread is to be had the loop waits for the manager, which is better than being ended by it.
+        let say = |state: NotifyState<'static>| {
+            if in_thread {
+                let _ = tell.try_send(state);
+            } else {
+                let _ = notify(&[state]);
+            }
+        };
+        say(NotifyState::Ready);
         if let Some(within) = watchdog_enabled() {
             loop {
                 if is_alive(seconds(), BEAT.load(Ordering::Relaxed)) {
-                    let _ = tell.try_send(NotifyState::Watchdog);
+                    say(NotifyState::Watchdog);
                 }
                 tokio::time::sleep(within / 3).await;
             }

@@ -8,10 +8,14 @@ pub async fn asked_to_stop(with_stdin: bool) {
             return std::future::pending().await;
         }
         let (done, gone) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
+        let listens = std::thread::Builder::new().spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             let _ = done.send(());
         });
+        // Without a thread to be had it lives on until a signal ends it.
+        if listens.is_err() {
+            return std::future::pending().await;
+        }
         let _ = gone.await;
     };
     tokio::select! {

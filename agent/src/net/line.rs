@@ -1,5 +1,7 @@
 //! Connections to a server, direct or through a proxy.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::address::Address;
 use super::error::TransportError;
 use super::proxy::{self, Proxy};
+use crate::host::threads;
 
 /// Timeout for connecting.
 pub(super) const CONNECT: Duration = Duration::from_secs(15);
@@ -44,7 +47,8 @@ pub(super) async fn connect(
             Some(proxy) => (proxy.host.as_str(), proxy.port),
             None => (host.as_str(), *port),
         };
-        let mut stream = TcpStream::connect((to, at))
+        let addresses = look_up(to, at).await.map_err(|e| refuse(e.to_string()))?;
+        let mut stream = TcpStream::connect(&*addresses)
             .await
             .map_err(|e| refuse(e.to_string()))?;
         if let (Some(proxy), Some(_)) = (proxy, tls) {
@@ -66,6 +70,17 @@ pub(super) async fn connect(
     tokio::time::timeout(CONNECT, connecting)
         .await
         .map_err(|_| refuse("no answer in time".into()))?
+}
+
+/// Looks the addresses of a host up. An address that is a number needs no thread; the runtime's own lookup
+/// panics where none is to be had.
+pub(crate) async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let place = (host.to_owned(), port);
+    let found = threads::run(move || place.to_socket_addrs().map(Iterator::collect)).await;
+    found.unwrap_or_else(|why| Err(io::Error::other(why.to_string())))
 }
 
 /// Begins HTTP on a connection.

@@ -58,7 +58,7 @@ async fn all(state: &Path, own: bool) -> Vec<Finding> {
     let journal = journal::open_enrolled(fs::system(), state);
     let record = journal.as_ref().ok().map(Journal::draft);
     let floor = record.as_ref().map(|record| record.time_floor);
-    let looked = tokio::task::spawn_blocking({
+    let looked = crate::host::threads::run({
         let (state, config) = (state.to_owned(), config.clone());
         let damage = journal.err().map(|error| log::chain(&error));
         move || {

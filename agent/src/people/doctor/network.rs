@@ -13,7 +13,7 @@ use super::{bad_unless, certificate, notice_unless};
 use crate::host::platform;
 use crate::net::address::Address;
 use crate::net::client::Client;
-use crate::net::line::Line;
+use crate::net::line::{self, Line};
 use crate::net::proxy::{self, Proxy};
 use crate::net::tls::{self, TlsClock};
 use crate::people::config::Config;
@@ -76,11 +76,11 @@ pub(super) async fn look(server: &str, config: &Config, clock: TlsClock) -> Vec<
 
 async fn names(host: &str, port: u16, findings: &mut Vec<Finding>) -> Option<Vec<SocketAddr>> {
     let begun = Instant::now();
-    let found = tokio::time::timeout(STEP, tokio::net::lookup_host((host, port))).await;
+    let found = tokio::time::timeout(STEP, line::look_up(host, port)).await;
     let took = begun.elapsed();
     let (value, verdict, addresses) = match found {
         Ok(Ok(addresses)) => {
-            let addresses: Vec<_> = addresses.take(8).collect();
+            let addresses: Vec<_> = addresses.into_iter().take(8).collect();
             let list: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
             let value = format!(
                 "{host} resolves to {} ({} ms)",
