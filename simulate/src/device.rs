@@ -199,6 +199,7 @@ impl Device {
     pub(crate) fn facts<'a>(&'a self, spec: &'a Group, at: u64) -> DeviceFacts<'a> {
         DeviceFacts {
             active: true,
+            awaiting: false,
             isolated: false,
             platform: &spec.platform,
             region: &spec.region,

@@ -30,7 +30,7 @@ fn request(device: &serde_json::Value) -> CheckIn {
 
 /// Settings for a server in this process on the data of one that ran as a process: it has the same
 /// rows, and its statements can be counted.
-fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
+pub(crate) fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: None,

@@ -1,11 +1,16 @@
-//! Who is kept out: attacks A90 to A99 of `docs/explain/security-model.md`.
+//! Strangers are kept out: attacks A90 to A99 of `docs/explain/security-model.md`.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tidegate_tests::{Device, Server, eventually};
 
 #[cfg(unix)]
 #[test]
 fn a90_nobody_else_reads_a_servers_secrets_whatever_the_umask_and_the_folder() {
     use std::io::{BufRead as _, BufReader};
     use std::os::unix::fs::PermissionsExt as _;
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
 
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -56,4 +61,189 @@ fn a90_nobody_else_reads_a_servers_secrets_whatever_the_umask_and_the_folder() {
     private();
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Ids of the join tokens that are listed.
+async fn listed(server: &Server) -> Vec<String> {
+    let page = server.get("/api/v1/join-tokens").await;
+    let items = page["items"].as_array().unwrap();
+    assert!(!page.to_string().contains("secret"), "{page}");
+    let id = |item: &Value| item["id"].as_str().unwrap().to_owned();
+    items.iter().map(id).collect()
+}
+
+#[tokio::test]
+async fn a91_a_join_token_that_leaked_is_found_and_revoked_and_lets_nobody_in_any_more() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let dir = server.dir.path();
+    let join = |name: &str, token: &str| {
+        Device::blank(dir, name).try_enroll(&server.url, token, "NA", None, &[])
+    };
+    let (leaked, other) = (server.join_token(), server.join_token());
+    assert!(join("first", &leaked).0);
+    let ids = listed(&server).await;
+    assert_eq!(ids.len(), 2);
+    let list = server.cli(&["device", "join-tokens", "--product", "app"]);
+    assert!(list.contains("999 of 1000"), "{list}");
+    let id = ids.iter().find(|id| {
+        let row = list.lines().find(|line| line.contains(id.as_str()));
+        row.is_some_and(|row| row.contains("999 of"))
+    });
+    let id = id.unwrap().as_str();
+    let revoke = ["device", "revoke-join-token", id, "--reason", "it leaked"];
+    server.cli(&revoke);
+    let (ok, text) = join("second", &leaked);
+    assert!(!ok && text.contains("the token was revoked"), "{text}");
+    assert!(join("third", &other).0);
+    // A second time there is nothing to revoke, and the device that has joined keeps its id.
+    assert_ne!(server.cli_raw(&revoke).0, 0);
+    let done = server.cli(&[
+        "device",
+        "revoke-join-token",
+        "--all",
+        "--reason",
+        "who knows",
+    ]);
+    assert!(done.starts_with("1 join tokens revoked"), "{done}");
+    assert!(listed(&server).await.is_empty());
+    assert!(!join("fourth", &other).0);
+    assert_eq!(server.devices().await.len(), 2);
+    // A token for one key is worth nothing to whoever has another.
+    let plc = Device::blank(dir, "plc");
+    let shown = Command::new(&plc.agent)
+        .args(["fingerprint", "--state"])
+        .arg(&plc.state)
+        .output()
+        .unwrap();
+    let key = String::from_utf8(shown.stdout).unwrap().trim().to_owned();
+    let bound = server.cli(&["device", "join-token", "--product", "app", "--key", &key]);
+    let (ok, text) = join("thief", bound.trim());
+    assert!(!ok && text.contains("for other keys"), "{text}");
+    assert!(plc.try_enroll(&server.url, bound.trim(), "NA", None, &[]).0);
+    let wanted = server
+        .devices()
+        .await
+        .into_iter()
+        .find(|d| d["name"] == "plc");
+    assert_eq!(wanted.unwrap()["key_sha256"], key);
+}
+
+#[tokio::test]
+async fn a92_whoever_joins_with_a_token_that_asks_for_approval_waits_until_a_person_accepts() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let token = server.cli(&[
+        "device",
+        "join-token",
+        "--product",
+        "app",
+        "--uses",
+        "9",
+        "--approve",
+    ]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let (url, token) = (server.url.as_str(), token.trim());
+    let mut honest = Device::enroll(dir, "honest", url, token, "NA", installed);
+    let mut thief = Device::enroll(dir, "thief", url, token, "NA", installed);
+    honest.run();
+    thief.run();
+    for device in [&honest, &thief] {
+        eventually("it says why nothing happens", async || {
+            let said = device.log().contains("waits for a person to accept it");
+            let told = device.status()["agent"]["said"].to_string();
+            (said && told.contains("waits for a person to accept it")).then_some(())
+        })
+        .await;
+    }
+    // Nobody is there for a rollout: it counts neither of them, and the thief gets no byte.
+    let rollout = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&rollout, "completed").await;
+    assert!(server.deployments(&rollout).await.is_empty());
+    let why = server
+        .get(&format!("/api/v1/devices/{}/why", thief.id()))
+        .await;
+    assert_eq!(why["reason"]["code"], "device_not_accepted");
+    let readmit = ["device", "readmit", "thief", "--reason", "a way around"];
+    assert_ne!(server.cli_raw(&readmit).0, 0);
+    // The fingerprint is what tells them apart.
+    let waiting = server.get("/api/v1/devices/waiting").await;
+    let of = |name: &str| {
+        let list = waiting["items"].as_array().unwrap();
+        let device = list.iter().find(|d| d["name"] == name).unwrap();
+        device["key_sha256"].as_str().unwrap().to_owned()
+    };
+    let accept = |key: &str| {
+        let arguments = [
+            "device",
+            "accept",
+            "honest",
+            "--key",
+            key,
+            "--reason",
+            "in the list",
+        ];
+        server.cli_raw(&arguments)
+    };
+    assert_ne!(accept(&of("thief")).0, 0);
+    assert_eq!(accept(&of("honest")).0, 0);
+    server.cli(&["device", "reject", "thief", "--reason", "not ours"]);
+    honest.settles_on("1.1.0").await;
+    eventually("the thief is shut out", async || {
+        thief.log().contains("device_revoked").then_some(())
+    })
+    .await;
+    assert_eq!(thief.installed().as_deref(), Some("1.0.0"));
+    let waiting = server.get("/api/v1/devices/waiting").await;
+    assert!(waiting["items"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a93_an_enrollment_without_a_good_token_takes_no_write_lock() {
+    let mut server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let used = server.cli(&["device", "join-token", "--product", "app"]);
+    let dir = server.dir.path().to_owned();
+    Device::enroll(&dir, "first", &server.url, used.trim(), "NA", None);
+    // Good for 100,000 s at most, and the clock of the next server is years ahead.
+    let expired = server.join_token();
+    server.kill();
+    let settings = crate::checkin::settings(&dir.join("data"), 1_000);
+    let running = tidegate_server::start(settings).await.unwrap();
+    let app = running.app().clone();
+    let mut last = 0;
+    eventually("the server is at rest", async || {
+        let now = app.statements_run();
+        let rests = now == last && now > 0;
+        last = now;
+        rests.then_some(())
+    })
+    .await;
+    let url = format!("http://{}", running.address);
+    let mut invented = expired.clone().into_bytes();
+    let place = invented.iter().position(|b| *b == b'_').unwrap() + 40;
+    invented[place] = if invented[place] == b'a' { b'b' } else { b'a' };
+    let invented = String::from_utf8(invented).unwrap();
+    let before = app.writes_begun();
+    for (name, token) in [("a", used.trim()), ("b", &expired), ("c", &invented)] {
+        let (url, dir, token) = (url.clone(), dir.clone(), token.to_owned());
+        let blank = move || Device::blank(&dir, name).try_enroll(&url, &token, "NA", None, &[]);
+        let (ok, text) = tokio::task::spawn_blocking(blank).await.unwrap();
+        assert!(!ok && text.contains("token"), "{text}");
+    }
+    assert_eq!(app.writes_begun(), before, "a stranger took the write lock");
+    // And what a stranger may send is small.
+    let http = reqwest::Client::new();
+    for path in ["enroll", "session", "key"] {
+        let request = http.post(format!("{url}/device/v1/{path}"));
+        let answer = request
+            .body(vec![b' '; (16 << 10) + 1])
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 413, "{path}");
+    }
+    drop(app);
+    running.stop().await;
 }

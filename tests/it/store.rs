@@ -146,6 +146,7 @@ fn device(n: u8) -> Device {
         ring: Ring::from_random(u64::MAX),
         public_key: format!("key-{n}"),
         active: true,
+        awaiting: false,
         isolated: String::new(),
         new_key: false,
         lifted: std::collections::BTreeSet::new(),

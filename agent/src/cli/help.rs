@@ -18,6 +18,7 @@ USAGE
   tidegate-agent uninstall [--root DIR]                remove the service; the folder stays
   tidegate-agent man                                   the manual page
   tidegate-agent recover --token TOKEN [--state DIR]   fetch a lost root of trust again
+  tidegate-agent fingerprint [--state DIR]             the fingerprint of the device's key, made if missing
   tidegate-agent new-key [--state DIR]                 rotate the device key at the next check-in
 
 ENROLL

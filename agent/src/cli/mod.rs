@@ -49,9 +49,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Version) => print(&format!("tidegate-agent {}\n", crate::VERSION)),
         Ok(Command::Status { state, json }) => finish(status(&state, json)),
         Ok(Command::Enroll(request)) => finish(block_on(async {
-            let config = enroll::enroll(*request).await.map_err(|e| log::chain(&e))?;
-            Ok(format!("enrolled as {} ({})\n", config.device, config.name))
+            enroll::enroll(*request).await.map_err(|e| log::chain(&e))
         })),
+        Ok(Command::Fingerprint { state }) => {
+            finish(enroll::fingerprint(&state).map_err(|e| log::chain(&e)))
+        }
         Ok(Command::Recover { state, token }) => finish(block_on(async {
             enroll::recover(&state, &token)
                 .await

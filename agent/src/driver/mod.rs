@@ -81,8 +81,8 @@ pub struct Driver {
     healthy: Option<(bool, Instant)>,
     /// Time at which the updated software stopped; `None` while it runs.
     stopped: Option<Instant>,
-    /// Whether the server has said that this device is isolated.
-    isolated: bool,
+    /// Reason of the last answer if it keeps the device out: it is isolated, or not accepted yet.
+    kept_out: Option<Reason>,
     /// Capabilities of this device for payloads.
     abilities: Abilities,
     /// Mirrors as the server last named them.

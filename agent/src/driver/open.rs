@@ -88,7 +88,7 @@ impl Driver {
             switch_by: None,
             healthy: None,
             stopped: None,
-            isolated: false,
+            kept_out: None,
             abilities: abilities::known(state),
             named: Vec::new(),
             mirrors: Vec::new(),

@@ -55,14 +55,17 @@ impl Driver {
         };
         let took = begun.elapsed();
         self.hold.note_answered(wait, took);
-        let isolated = answer.reason.code == Reason::DeviceIsolated;
-        if isolated != self.isolated {
-            crate::log::line(if isolated {
-                "the server has isolated this device: two machines used its identity, or a person isolated it"
-            } else {
-                "this device is no longer isolated"
+        let kept_out = Some(answer.reason.code)
+            .filter(|code| matches!(code, Reason::DeviceIsolated | Reason::DeviceNotAccepted));
+        if kept_out != self.kept_out {
+            crate::log::line(match kept_out {
+                None => "this device takes part now",
+                Some(Reason::DeviceIsolated) => {
+                    "the server has isolated this device: two machines used its identity, or a person isolated it"
+                }
+                Some(_) => "this device has joined and waits for a person to accept it",
             });
-            self.isolated = isolated;
+            self.kept_out = kept_out;
         }
         if let Some(cancel) = answer.cancel {
             self.handle(Event::CalledOff(cancel)).await?;

@@ -10,8 +10,8 @@ use super::client::{Answer, Client};
 use super::error::TransportError;
 use crate::host::platform;
 
-/// Sends a request signed by the device: the first try fetches a nonce, the second is signed with
-/// it.
+/// Sends a request signed by the device: an empty one fetches a nonce, the second is signed with it.
+/// The first has no body, so that nothing secret goes out before the server has shown to be one.
 pub(crate) async fn send_signed(
     client: &mut Client,
     key: &SecretKey,
@@ -22,7 +22,7 @@ pub(crate) async fn send_signed(
     const DEADLINE: Duration = Duration::from_secs(30);
     let post = hyper::Method::POST;
     let first = client
-        .send(post.clone(), path, &[], body.clone(), LIMIT, DEADLINE)
+        .send(post.clone(), path, &[], Vec::new(), LIMIT, DEADLINE)
         .await?;
     let Some(nonce) = first
         .headers
@@ -47,6 +47,6 @@ pub(crate) async fn send_signed(
         ("signature", signed.signature.as_str()),
     ];
     client
-        .send(post, path, &headers, body.clone(), LIMIT, DEADLINE)
+        .send(post, path, &headers, body, LIMIT, DEADLINE)
         .await
 }

@@ -94,7 +94,7 @@ pub(crate) enum EnrollError {
 
 /// Enrolls this device. Interrupted at any step, it can be run again: the key is kept, the server
 /// recognizes it, and the token is used up only once.
-pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
+pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
     let token: JoinToken = request.token.parse()?;
     std::fs::create_dir_all(&request.state)?;
     let _lock = config::lock(&request.state)?;
@@ -146,7 +146,7 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
     {
         return Err(EnrollError::OtherChannel(enrolled.channel));
     }
-    let files = pinned_root(enrolled.root, &token)?;
+    let files = pinned_root(enrolled.root.clone(), &token)?;
     TrustStore::open(fs.clone(), &request.state)?.save(&TrustedFiles::default(), &files)?;
     // No metadata was seen yet: the floors in the token stand in for it.
     let mut journal = journal::open(fs.clone(), &request.state)?;
@@ -182,7 +182,22 @@ pub(crate) async fn enroll(request: Request) -> Result<Config, EnrollError> {
     };
     // Written last: with it the device is enrolled.
     config.save(&*fs, &request.state)?;
-    Ok(config)
+    let mut text = format!("enrolled as {} ({})\n", config.device, config.name);
+    if enrolled.awaiting {
+        text += &format!(
+            "it waits for a person to accept it: tidegate device accept {} --key {} --reason ...\n",
+            config.device,
+            key.public().fingerprint()
+        );
+    }
+    Ok(text)
+}
+
+/// Fingerprint of this device's key, for a token that names it. The key is made if there is none.
+pub(crate) fn fingerprint(state: &Path) -> Result<String, EnrollError> {
+    std::fs::create_dir_all(state)?;
+    let key = config::new_identity(&*fs::system(), state)?;
+    Ok(format!("{}\n", key.public().fingerprint()))
 }
 
 /// Fetches the root of trust that a join token pins, for a device that has lost its own. The

@@ -3,7 +3,7 @@
 mod payload;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -192,6 +192,8 @@ async fn enroll(
         labels: BTreeMap::new(),
         uses: Some(devices),
         valid_s: Some(3_600),
+        approve: false,
+        keys: BTreeSet::new(),
     };
     let token: JoinTokenView = api.post("/api/v1/join-tokens", &body).await?;
     let mut agents = Agents::new(&dir.join("devices"))?;

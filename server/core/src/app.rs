@@ -42,6 +42,9 @@ pub struct App {
     pub(crate) watch: Mutex<Watch>,
     /// Number of requests in progress.
     pub(crate) requests: AtomicUsize,
+    /// Held while a join token is looked up. Anybody can ask for that: all who do share one of the
+    /// database's connections, so that they cannot keep an operator from theirs.
+    pub(crate) joining: Mutex<()>,
     pub(crate) planner: Notify,
     pub(crate) builder: Notify,
 }
@@ -141,6 +144,11 @@ impl App {
     /// Number of statements this server has run.
     pub fn statements_run(&self) -> u64 {
         self.db.statements_run()
+    }
+
+    /// Number of write transactions begun so far.
+    pub fn writes_begun(&self) -> u64 {
+        self.db.writes_begun()
     }
 
     /// Refreshes the database's statistics, by which it chooses indexes.

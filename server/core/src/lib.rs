@@ -42,6 +42,7 @@ pub mod rows {
     pub use tidegate_store::holds::HoldRow;
     pub use tidegate_store::incidents::Incident;
     pub use tidegate_store::jobs::{Job, Outcome};
+    pub use tidegate_store::join::JoinRow;
     pub use tidegate_store::operators::OperatorToken;
     pub use tidegate_store::products::{ProductSettings, Release};
     pub use tidegate_store::rollouts::Rollout;

@@ -62,6 +62,7 @@ pub async fn open(
         heartbeats_read: Mutex::new(now),
         watch: Mutex::default(),
         requests: AtomicUsize::new(0),
+        joining: Mutex::default(),
         planner: Notify::new(),
         builder: Notify::new(),
     });

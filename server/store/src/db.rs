@@ -19,6 +19,7 @@ use super::{StoreError, pool, private};
 pub struct Db {
     engine: Engine,
     statements: Arc<AtomicU64>,
+    writes: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -114,6 +115,7 @@ impl Db {
         Ok(Self {
             engine,
             statements: Arc::default(),
+            writes: Arc::default(),
         })
     }
 
@@ -156,6 +158,7 @@ impl Db {
     /// Begins a write transaction. On SQLite it takes the write lock at once, so that it never
     /// fails half-way because it cannot get it.
     pub async fn begin_write(&self) -> Result<Tx, StoreError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         self.begin("BEGIN IMMEDIATE", "BEGIN").await
     }
 
@@ -176,6 +179,11 @@ impl Db {
     /// Number of statements run so far. The check-in path must not raise it when nothing changes.
     pub fn statements_run(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Number of write transactions begun so far. What a stranger sends must not raise it.
+    pub fn writes_begun(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// Prepares a statement without running it, to check its syntax, names and parameters.

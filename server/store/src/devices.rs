@@ -12,8 +12,8 @@ use super::row::{Row, args};
 use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
-    INSERT = "INSERT INTO device (id, name, product, platform, region, channel, labels, ring, public_key, active, release, image, agent_version, battery_percent, power, report_seq, enrolled_at, last_seen, flushed_at)
-              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $11, '', NULL, 'unknown', 0, $12, $12, $12)
+    INSERT = "INSERT INTO device (id, name, product, platform, region, channel, labels, ring, public_key, active, awaiting, release, image, agent_version, battery_percent, power, report_seq, enrolled_at, last_seen, flushed_at)
+              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $13, $14, $10, $11, '', NULL, 'unknown', 0, $12, $12, $12)
               ON CONFLICT DO NOTHING";
     ALL = "SELECT * FROM device ORDER BY id";
     ONE = "SELECT * FROM device WHERE id = $1";
@@ -33,11 +33,11 @@ statements! {
     FLUSHED = "SELECT * FROM device WHERE flushed_at > $1";
     HEARTBEAT = "UPDATE device SET last_seen = $2, agent_version = $3, battery_percent = $4, power = $5, flushed_at = $6, metered = $7, low_since = $8, unhealthy_at = $9
                  WHERE id = $1 AND last_seen <= $2";
-    SET_ACTIVE = "UPDATE device SET active = $2 WHERE id = $1";
+    REVOKE = "UPDATE device SET active = 0, awaiting = 0 WHERE id = $1";
     SET_ISOLATED = "UPDATE device SET isolated = $2 WHERE id = $1";
-    READMIT = "UPDATE device SET active = 1, isolated = '', requests = 0, recent_requests = '' WHERE id = $1";
-    TAKE_REQUEST = "UPDATE device SET requests = $2, recent_requests = $3 WHERE id = $1 AND recent_requests = $4 AND active = 1";
-    REQUESTS = "SELECT recent_requests FROM device WHERE id = $1 AND active = 1";
+    READMIT = "UPDATE device SET active = 1, isolated = '', requests = 0, recent_requests = '' WHERE id = $1 AND awaiting = 0";
+    TAKE_REQUEST = "UPDATE device SET requests = $2, recent_requests = $3 WHERE id = $1 AND recent_requests = $4 AND (active = 1 OR awaiting = 1)";
+    REQUESTS = "SELECT recent_requests FROM device WHERE id = $1 AND (active = 1 OR awaiting = 1)";
     WANT_KEY = "UPDATE device SET new_key = 1 WHERE id = $1 AND active = 1";
     SET_KEY = "UPDATE device SET public_key = $3, new_key = 0 WHERE id = $1 AND public_key = $2";
     TAKE_REPORT = "UPDATE device SET report_seq = $2 WHERE id = $1 AND report_seq < $2 AND active = 1";
@@ -68,6 +68,8 @@ pub struct Device {
     pub public_key: String,
     /// Whether it may take part.
     pub active: bool,
+    /// Whether it has joined and waits for a person to accept it; it is not active then.
+    pub awaiting: bool,
     /// Reason for its isolation; empty when it is not isolated.
     pub isolated: String,
     /// Whether it is asked to make a new key.
@@ -117,6 +119,8 @@ pub async fn insert(tx: &mut Tx, device: &Device) -> Result<bool, StoreError> {
                 device.release.as_ref().map(ToString::to_string),
                 device.image.map(|i| i.to_string()),
                 device.enrolled_at.as_micros(),
+                device.active,
+                device.awaiting,
             ],
         )
         .await?;
@@ -245,12 +249,10 @@ pub async fn heartbeat(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<(
     .map(drop)
 }
 
-/// Activates or deactivates a device; returns whether it exists.
-pub async fn set_active(tx: &mut Tx, id: DeviceId, active: bool) -> Result<bool, StoreError> {
-    Ok(tx
-        .run("change a device", SET_ACTIVE, args![id.to_string(), active])
-        .await?
-        == 1)
+/// Revokes a device; returns whether it exists.
+pub async fn revoke(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
+    let args = args![id.to_string()];
+    Ok(tx.run("revoke a device", REVOKE, args).await? == 1)
 }
 
 /// Isolates a device, with a reason: it gets nothing but the way back. Returns whether it exists.
@@ -259,7 +261,8 @@ pub async fn set_isolated(tx: &mut Tx, id: DeviceId, why: &str) -> Result<bool, 
     Ok(tx.run("isolate a device", SET_ISOLATED, args).await? == 1)
 }
 
-/// Readmits a device and restarts the numbering of its signed requests; returns whether it exists.
+/// Readmits a device and restarts the numbering of its signed requests; returns whether it exists
+/// and does not wait to be accepted.
 pub async fn readmit(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
     let args = args![id.to_string()];
     Ok(tx.run("readmit a device", READMIT, args).await? == 1)
@@ -361,6 +364,7 @@ fn read(row: &Row) -> Result<Device, StoreError> {
         ring: Ring::from_random(row.unsigned("ring")?),
         public_key: row.get("public_key")?,
         active: row.get::<i64>("active")? == 1,
+        awaiting: row.get::<i64>("awaiting")? == 1,
         isolated: row.get("isolated")?,
         new_key: row.get::<i64>("new_key")? == 1,
         lifted: super::quarantine::versions(&row.get::<String>("lifted")?),

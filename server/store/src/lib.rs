@@ -14,6 +14,7 @@ pub mod events;
 pub mod holds;
 pub mod incidents;
 pub mod jobs;
+pub mod join;
 mod migrations;
 pub mod operators;
 pub mod pages;
@@ -25,6 +26,7 @@ pub mod quarantine;
 pub mod rollouts;
 mod row;
 pub mod trust;
+pub mod waiting;
 pub mod waves;
 
 pub use db::{Db, Listener, Tx};
@@ -134,12 +136,14 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         devices::STATEMENTS,
         events::STATEMENTS,
         jobs::STATEMENTS,
+        join::STATEMENTS,
         operators::STATEMENTS,
         pages::STATEMENTS,
         products::STATEMENTS,
         quarantine::STATEMENTS,
         rollouts::STATEMENTS,
         trust::STATEMENTS,
+        waiting::STATEMENTS,
         waves::STATEMENTS,
     ]
     .concat()

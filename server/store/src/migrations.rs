@@ -11,6 +11,11 @@ const ALL: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/0001_schema.sql"),
     ),
     (
+        2,
+        "admission",
+        include_str!("../../../migrations/0002_admission.sql"),
+    ),
+    (
         3,
         "left behind",
         include_str!("../../../migrations/0003_left_behind.sql"),

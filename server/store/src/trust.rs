@@ -1,11 +1,9 @@
-//! Signed metadata files and join tokens.
+//! Signed metadata files.
 
-use std::collections::BTreeMap;
-
-use tidegate_protocol::{Channel, JoinTokenId, ProductName, Region, Sha256, Timestamp};
+use tidegate_protocol::{Sha256, Timestamp};
 
 use super::row::{Row, args};
-use super::{StoreError, Tx, json, statements, to_json};
+use super::{StoreError, Tx, statements};
 
 statements! {
     LOCK = "UPDATE counter SET value = value + 1 WHERE name = 'trust'";
@@ -20,10 +18,6 @@ statements! {
                  ON CONFLICT (role) DO UPDATE SET version = $2, body = $3, purpose = $4, created_at = $5, created_by = $6";
     DRAFTS = "SELECT role, version, body, purpose, created_at, created_by FROM metadata_draft ORDER BY role";
     DROP_DRAFT = "DELETE FROM metadata_draft WHERE role = $1 AND version <= $2";
-    INSERT_JOIN = "INSERT INTO join_token (id, secret_sha256, root_sha256, product, region, channel, labels, uses_left, expires_at, created_at, created_by)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-    JOIN_TOKEN = "SELECT * FROM join_token WHERE id = $1";
-    USE_JOIN = "UPDATE join_token SET uses_left = uses_left - 1 WHERE id = $1 AND uses_left > 0";
 }
 
 /// A signed file.
@@ -37,29 +31,6 @@ pub struct MetadataFile {
     pub sha256: Sha256,
     /// Its bytes.
     pub body: Vec<u8>,
-}
-
-/// A join token; only the hash of its secret is stored.
-#[derive(Debug, Clone)]
-pub struct JoinRow {
-    /// Its id.
-    pub id: JoinTokenId,
-    /// SHA-256 of the secret.
-    pub secret_sha256: Sha256,
-    /// The root that it pins.
-    pub root_sha256: Sha256,
-    /// Product of the devices that join.
-    pub product: ProductName,
-    /// Region of the devices, if the token fixes it.
-    pub region: Option<Region>,
-    /// Channel of the devices, if the token fixes it.
-    pub channel: Option<Channel>,
-    /// Labels that they are given.
-    pub labels: BTreeMap<String, String>,
-    /// Number of devices that may still join.
-    pub uses_left: i64,
-    /// Time it expires.
-    pub expires_at: Timestamp,
 }
 
 /// Locks the metadata against other changes until the transaction ends.
@@ -170,65 +141,6 @@ pub async fn drop_draft(tx: &mut Tx, role: &str, version: u64) -> Result<(), Sto
     tx.run("drop a draft", DROP_DRAFT, args![role, version])
         .await
         .map(drop)
-}
-
-/// Stores a join token.
-pub async fn insert_join(
-    tx: &mut Tx,
-    join: &JoinRow,
-    by: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    tx.run_one(
-        "store a join token",
-        INSERT_JOIN,
-        args![
-            join.id.to_string(),
-            join.secret_sha256.to_string(),
-            join.root_sha256.to_string(),
-            join.product.as_str(),
-            join.region.as_ref().map(ToString::to_string),
-            join.channel.map(|c| c.to_string()),
-            to_json("labels", &join.labels)?,
-            join.uses_left,
-            join.expires_at.as_micros(),
-            now.as_micros(),
-            by,
-        ],
-    )
-    .await
-}
-
-/// One join token.
-pub async fn join_token(tx: &mut Tx, id: JoinTokenId) -> Result<Option<JoinRow>, StoreError> {
-    tx.optional(
-        "read a join token",
-        JOIN_TOKEN,
-        args![id.to_string()],
-        |row| {
-            let labels: String = row.get("labels")?;
-            Ok(JoinRow {
-                id: row.parse("id")?,
-                secret_sha256: row.parse("secret_sha256")?,
-                root_sha256: row.parse("root_sha256")?,
-                product: row.parse("product")?,
-                region: row.parse_opt("region")?,
-                channel: row.parse_opt("channel")?,
-                labels: json("labels", &labels)?,
-                uses_left: row.get("uses_left")?,
-                expires_at: row.time("expires_at")?,
-            })
-        },
-    )
-    .await
-}
-
-/// Uses a join token once; returns whether it had a use left.
-pub async fn use_join(tx: &mut Tx, id: JoinTokenId) -> Result<bool, StoreError> {
-    Ok(tx
-        .run("use a join token", USE_JOIN, args![id.to_string()])
-        .await?
-        == 1)
 }
 
 fn read_file(row: &Row) -> Result<MetadataFile, StoreError> {

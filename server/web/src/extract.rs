@@ -73,6 +73,13 @@ operators! {
     Administrator => Administer;
 }
 
+fn ticket(parts: &Parts) -> &str {
+    let value = parts.headers.get(AUTHORIZATION);
+    let text = value.and_then(|v| v.to_str().ok());
+    let ticket = text.and_then(|v| v.strip_prefix(SESSION_SCHEME));
+    ticket.unwrap_or_default().trim()
+}
+
 /// Device with a session.
 pub struct Session(pub DeviceId);
 
@@ -80,13 +87,20 @@ impl FromRequestParts<Arc<App>> for Session {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let ticket = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|v| v.to_str().ok())
-            .and_then(|v| v.strip_prefix(SESSION_SCHEME))
-            .unwrap_or_default();
-        let device = app.authenticate_device(ticket.trim())?;
+        let device = app.authenticate_device(ticket(parts))?;
+        prove(parts, Who::Device)?;
+        Ok(Self(device))
+    }
+}
+
+/// Device with a session that may still wait to be accepted.
+pub struct WaitingSession(pub DeviceId);
+
+impl FromRequestParts<Arc<App>> for WaitingSession {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let device = app.authenticate_waiting(ticket(parts))?;
         prove(parts, Who::Device)?;
         Ok(Self(device))
     }

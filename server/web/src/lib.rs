@@ -7,7 +7,7 @@ mod page;
 
 pub use error::{ApiError, ApiResult};
 pub use extract::{
-    Administrator, Body, Params, Reader, Releaser, Responder, Segments, Session, needed_reason,
-    parse, parse_opt, unread,
+    Administrator, Body, Params, Reader, Releaser, Responder, Segments, Session, WaitingSession,
+    needed_reason, parse, parse_opt, unread,
 };
 pub use page::PageParams;

@@ -7,31 +7,6 @@ use utoipa::ToSchema;
 
 use crate::ReasonView;
 
-/// Request to create a join token.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct JoinTokenBody {
-    /// Product of the devices that join.
-    pub product: String,
-    /// Region of the devices; absent if each device names its own.
-    pub region: Option<String>,
-    /// Channel of the devices; absent if each device names its own.
-    pub channel: Option<String>,
-    /// Labels given to the devices.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// Number of devices that may join; 1 by default.
-    pub uses: Option<u32>,
-    /// Validity in seconds; a day by default.
-    pub valid_s: Option<u64>,
-}
-
-/// A join token, shown once.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct JoinTokenView {
-    /// The whole token.
-    pub token: String,
-}
-
 /// A device.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeviceView {
@@ -49,8 +24,14 @@ pub struct DeviceView {
     pub channel: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether it may take part; `false` if it is revoked.
+    /// Whether it may take part; `false` if it is revoked or waits to be accepted.
     pub active: bool,
+    /// Whether it has joined and waits for a person to accept it.
+    #[serde(default)]
+    pub awaiting: bool,
+    /// Fingerprint of its key: SHA-256 of the public key.
+    #[serde(default)]
+    pub key_sha256: String,
     /// Reason for its isolation; absent if it is not isolated.
     pub isolated: Option<String>,
     /// Reason it refused its last order; absent once it has accepted something.

@@ -53,6 +53,9 @@ pub struct Enrolled {
     pub channel: Channel,
     /// The trusted root metadata to start from, as JSON text; the join token carries its hash.
     pub root: String,
+    /// Whether the device waits for a person to accept it.
+    #[serde(default)]
+    pub awaiting: bool,
 }
 
 /// A device's request for a session, signed by its key.

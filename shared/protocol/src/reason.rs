@@ -42,6 +42,8 @@ pub enum Reason {
     WindowClosed,
     /// A person at the machine has paused its updates.
     PausedOnDevice,
+    /// The device waits for a person to accept it.
+    DeviceNotAccepted,
     DeviceRevoked,
     /// The device may only roll back: its identity is in doubt.
     DeviceIsolated,
@@ -115,6 +117,7 @@ crate::words!(Reason("reason") {
     Held = "held",
     WindowClosed = "window_closed",
     PausedOnDevice = "paused_on_device",
+    DeviceNotAccepted = "device_not_accepted",
     DeviceRevoked = "device_revoked",
     DeviceIsolated = "device_isolated",
     WaveInFlight = "wave_in_flight",
@@ -254,6 +257,7 @@ impl Reason {
             Self::Held => "a hold keeps this device from the release",
             Self::WindowClosed => "the maintenance window is closed",
             Self::PausedOnDevice => "a person at the machine has paused its updates",
+            Self::DeviceNotAccepted => "the device waits for a person to accept it",
             Self::DeviceRevoked => "the device is revoked",
             Self::DeviceIsolated => "the device is isolated: its identity is in doubt",
             Self::WaveInFlight => "devices of the wave are still updating",

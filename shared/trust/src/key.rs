@@ -7,6 +7,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde_json::{Value, json};
+use tidegate_protocol::Sha256;
 
 /// Reason a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +102,11 @@ impl PublicKey {
     /// The TUF key id: SHA-256 of the canonical form of [`PublicKey::to_tuf`].
     pub fn key_id(&self) -> String {
         key_id("ed25519", "ed25519", &self.to_string())
+    }
+
+    /// Fingerprint for people and pre-authorised keys: SHA-256 of its 32 bytes.
+    pub fn fingerprint(&self) -> Sha256 {
+        Sha256::from_bytes(<sha2::Sha256 as sha2::Digest>::digest(self.0.as_bytes()).into())
     }
 
     /// Checks a signature with the strict rules: no small-order points, one encoding only.

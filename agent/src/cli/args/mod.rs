@@ -41,6 +41,9 @@ pub(super) enum Command {
     NewKey {
         state: PathBuf,
     },
+    Fingerprint {
+        state: PathBuf,
+    },
     /// Entry point for the Windows service manager.
     Service {
         state: PathBuf,
@@ -241,6 +244,7 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, lexopt::Erro
             seconds: typed("for", options.values.remove("for"))?.map_or(3_600, |span: Span| span.0),
         }),
         Some("new-key") => Ok(Command::NewKey { state }),
+        Some("fingerprint") => Ok(Command::Fingerprint { state }),
         Some("enroll") => request(options, state).map(|r| Command::Enroll(Box::new(r))),
         Some(other) => Err(format!("unknown command {other:?}").into()),
         None => Err("no command given: enroll, run, status, doctor, install or another one".into()),

@@ -1,127 +1,47 @@
-//! Devices: enrollment, revocation, isolation and lookup.
+//! Enrollment of devices.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::ring::Ring;
-use tidegate_protocol::{
-    Battery, Channel, DeviceId, Enroll, Enrolled, JoinTokenId, Label, ProblemCode, ProductName,
-    Region, Sha256,
-};
+use tidegate_protocol::{Battery, Channel, DeviceId, Enroll, Enrolled, Label, ProblemCode};
 use tidegate_store::devices::{self, Device};
-use tidegate_store::products;
-use tidegate_store::trust::{self, JoinRow};
+use tidegate_store::join::{self, JoinRow};
+use tidegate_store::{Tx, trust};
 use tidegate_trust::http_signature::Signer;
-use tidegate_trust::{Backstop, JoinToken, Repository, RoleName};
+use tidegate_trust::{JoinToken, RoleName};
 
 use crate::app::App;
 use crate::commit::Done;
-use crate::memory::access::Operator;
+use crate::device::join::{is_guarded, secret_hash};
 use crate::{CoreError, random};
 
-/// Join token to create.
-#[derive(Debug, Clone)]
-pub struct NewJoinToken {
-    /// Product of the devices that join.
-    pub product: ProductName,
-    /// Region of the devices; `None` if each device names its own.
-    pub region: Option<Region>,
-    /// Channel of the devices; `None` if each device names its own.
-    pub channel: Option<Channel>,
-    /// Labels given to the devices.
-    pub labels: BTreeMap<String, String>,
-    /// Number of devices that may join.
-    pub uses: u32,
-    /// Validity.
-    pub valid: Duration,
+/// Refusal of a token whose uses are gone.
+const USED_UP: &str = "the token is used up; create a new one";
+
+fn refused(text: impl Into<String>) -> CoreError {
+    CoreError::refuse(ProblemCode::TokenRefused, text.into())
 }
 
-/// Time for which a join token may be valid.
-const VALID: std::ops::RangeInclusive<Duration> =
-    Duration::from_mins(1)..=Duration::from_hours(365 * 24);
+/// Outcome of looking up a join token.
+enum Looked {
+    /// The device has joined before.
+    Known(Enrolled),
+    /// The token is good for one more device; with the root that it pins.
+    Good(Box<JoinRow>, String),
+}
 
-/// Current metadata versions when a token is created: a new device accepts nothing older.
-fn backstop(repository: &Repository, product: &ProductName) -> Backstop {
-    let role = |channel: &Channel| {
-        let name = RoleName::new(product.clone(), *channel);
-        repository.role(&name).map_or(0, |role| role.version)
-    };
-    Backstop {
-        targets: repository.targets().map_or(0, |(version, _)| version),
-        roles: [
-            role(&Channel::Alpha),
-            role(&Channel::Beta),
-            role(&Channel::Stable),
-        ],
+fn enrolled(device: &Device, root: String) -> Enrolled {
+    Enrolled {
+        device: device.id,
+        region: device.region.clone(),
+        channel: device.channel,
+        root,
+        awaiting: device.awaiting,
     }
-}
-
-fn secret_hash(secret: &[u8; 32]) -> Sha256 {
-    tidegate_delta::sha256(secret)
 }
 
 impl App {
-    /// Creates a join token; the whole token is returned once.
-    pub async fn create_join_token(
-        &self,
-        by: &Operator,
-        new: NewJoinToken,
-    ) -> Result<JoinToken, CoreError> {
-        if !VALID.contains(&new.valid) {
-            return Err(CoreError::invalid(
-                "valid_s: must be 60 to 31536000 (one minute to one year)",
-            ));
-        }
-        if new.uses == 0 {
-            return Err(CoreError::invalid("uses: at least 1"));
-        }
-        for (key, value) in &new.labels {
-            format!("{key}={value}")
-                .parse::<Label>()
-                .map_err(CoreError::invalid)?;
-        }
-        let plan = self.fleet.plan();
-        let (_, root) = plan.trust.root().ok_or_else(|| {
-            CoreError::refuse(
-                ProblemCode::Conflict,
-                "there is no trusted root yet: run `tidegate keys init` first",
-            )
-        })?;
-        let now = self.now();
-        let token = JoinToken {
-            id: JoinTokenId::from_random(random::bytes()),
-            secret: random::bytes(),
-            root,
-            backstop: backstop(&plan.trust.repository, &new.product),
-        };
-        self.change(&by.actor, async |tx| {
-            if !products::product_exists(tx, &new.product).await? {
-                return Err(CoreError::not_found(format!("product {}", new.product)));
-            }
-            let row = JoinRow {
-                id: token.id,
-                secret_sha256: secret_hash(&token.secret),
-                root_sha256: root,
-                product: new.product.clone(),
-                region: new.region,
-                channel: new.channel,
-                labels: new.labels,
-                uses_left: i64::from(new.uses),
-                expires_at: now.plus(new.valid),
-            };
-            trust::insert_join(tx, &row, &by.name, now).await?;
-            let made = Event::JoinTokenMade {
-                product: new.product,
-                token: token.id,
-                uses: new.uses.into(),
-            };
-            Ok(((), vec![made]))
-        })
-        .await?;
-        Ok(token)
-    }
-
     /// Enrolls a device. A device that repeats its request (because the answer was lost) gets the
     /// id it already has, and the token is not used twice.
     pub async fn enroll(&self, request: &Enroll, signer: &Signer) -> Result<Enrolled, CoreError> {
@@ -132,38 +52,29 @@ impl App {
                 "the request is not signed by the key it contains",
             ));
         }
-        let refused = |text: &str| CoreError::refuse(ProblemCode::TokenRefused, text);
         let token: JoinToken = request
             .token
             .parse()
-            .map_err(|e: tidegate_trust::JoinTokenError| refused(&e.to_string()))?;
-        let now = self.now();
+            .map_err(|e: tidegate_trust::JoinTokenError| refused(e.to_string()))?;
+        // Whoever has no token that is good now ends here. Strangers must not take the write lock,
+        // for which a halt would wait.
+        let looked = {
+            let _turn = self.joining.lock().await;
+            let mut tx = self.db.read().await?;
+            self.look_up(&mut tx, request, &token, signer).await?
+        };
+        if let Looked::Known(enrolled) = looked {
+            return Ok(enrolled);
+        }
         self.change_or_leave(async |tx| {
-            let row = trust::join_token(tx, token.id).await?;
-            // The same text for an unknown id and a wrong secret.
-            let row = row
-                .filter(|row| row.secret_sha256 == secret_hash(&token.secret))
-                .ok_or_else(|| refused("the token is not valid"))?;
-            let root = trust::root_by_hash(tx, row.root_sha256)
-                .await?
-                .ok_or_else(|| {
-                    refused("the root pinned by the token no longer exists; create a new token")
-                })?;
-            let root = String::from_utf8_lossy(&root.body).into_owned();
-            if let Some(known) = devices::by_key(tx, &request.public_key).await? {
-                return Ok(Done::Leave(Enrolled {
-                    device: known.id,
-                    region: known.region,
-                    channel: known.channel,
-                    root,
-                }));
-            }
-            if row.expires_at <= now {
-                return Err(refused("the token has expired; create a new one"));
-            }
+            // Again, as a person may have revoked the token meanwhile, or others used it up.
+            let (row, root) = match self.look_up(tx, request, &token, signer).await? {
+                Looked::Known(enrolled) => return Ok(Done::Leave(enrolled)),
+                Looked::Good(row, root) => (row, root),
+            };
             let device = self.new_device(request, &row)?;
-            if !trust::use_join(tx, token.id).await? {
-                return Err(refused("the token is used up; create a new one"));
+            if !join::use_once(tx, token.id).await? {
+                return Err(refused(USED_UP));
             }
             if !devices::insert(tx, &device).await? {
                 let text = "the device is already enrolled";
@@ -173,26 +84,75 @@ impl App {
                 device: device.id,
                 name: device.name.clone(),
             };
-            let joined = Event::DeviceJoined {
-                product: device.product,
-                device: device.id,
-                region: device.region.clone(),
-                channel: device.channel,
-                name: device.name,
-            };
-            let enrolled = Enrolled {
-                device: device.id,
-                region: device.region,
-                channel: device.channel,
-                root,
+            let enrolled = enrolled(&device, root);
+            let joined = if device.awaiting {
+                Event::DeviceWaits {
+                    product: device.product,
+                    device: device.id,
+                    region: device.region,
+                    channel: device.channel,
+                    key: signer.key.fingerprint(),
+                    name: device.name,
+                }
+            } else {
+                Event::DeviceJoined {
+                    product: device.product,
+                    device: device.id,
+                    region: device.region,
+                    channel: device.channel,
+                    name: device.name,
+                }
             };
             Ok(Done::by(&actor, enrolled, [joined]))
         })
         .await
     }
 
+    /// Reads a join token and the device that may know it already; refuses a token that lets nobody
+    /// in now.
+    async fn look_up(
+        &self,
+        tx: &mut Tx,
+        request: &Enroll,
+        token: &JoinToken,
+        signer: &Signer,
+    ) -> Result<Looked, CoreError> {
+        let row = join::one(tx, token.id).await?;
+        // The same text for an unknown id and a wrong secret.
+        let row = row
+            .filter(|row| row.secret_sha256 == secret_hash(&token.secret, is_guarded(row)))
+            .ok_or_else(|| refused("the token is not valid"))?;
+        let known = devices::by_key(tx, &request.public_key).await?;
+        if known.is_none() {
+            if row.revoked_at.is_some() {
+                return Err(refused("the token was revoked; create a new one"));
+            }
+            if row.expires_at <= self.now() {
+                return Err(refused("the token has expired; create a new one"));
+            }
+            if row.uses_left <= 0 {
+                return Err(refused(USED_UP));
+            }
+            let key = signer.key.fingerprint();
+            if !row.keys.is_empty() && !row.keys.contains(&key) {
+                return Err(refused(format!(
+                    "the token is for other keys than this device's, whose fingerprint is {key}"
+                )));
+            }
+        }
+        let root = trust::root_by_hash(tx, row.root_sha256)
+            .await?
+            .ok_or_else(|| {
+                refused("the root pinned by the token no longer exists; create a new token")
+            })?;
+        let root = String::from_utf8_lossy(&root.body).into_owned();
+        Ok(match known {
+            Some(known) => Looked::Known(enrolled(&known, root)),
+            None => Looked::Good(Box::new(row), root),
+        })
+    }
+
     fn new_device(&self, request: &Enroll, row: &JoinRow) -> Result<Device, CoreError> {
-        let refused = |text: String| CoreError::refuse(ProblemCode::TokenRefused, text);
         if request.product != row.product {
             return Err(refused(format!("the token is for product {}", row.product)));
         }
@@ -241,7 +201,8 @@ impl App {
             labels,
             ring: Ring::from_random(random::bits()),
             public_key: request.public_key.clone(),
-            active: true,
+            active: !row.approve,
+            awaiting: row.approve,
             isolated: String::new(),
             new_key: false,
             lifted: BTreeSet::new(),

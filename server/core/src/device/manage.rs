@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tidegate_domain::admission::Step;
 use tidegate_domain::event::{Actor, Event};
-use tidegate_protocol::{DeviceId, Explained, Version};
-use tidegate_store::{StoreError, Tx, devices, quarantine};
+use tidegate_protocol::{DeviceId, Explained, ProblemCode, Sha256, Version};
+use tidegate_store::{StoreError, Tx, devices, quarantine, waiting};
+use tidegate_trust::PublicKey;
 
 use crate::CoreError;
 use crate::app::App;
@@ -30,6 +31,12 @@ pub struct DeviceStanding {
     pub reason: Explained,
     /// Whether it was heard from lately.
     pub online: bool,
+}
+
+/// Fingerprint of a stored key.
+pub fn fingerprint(public_key: &str) -> Result<Sha256, CoreError> {
+    let key: PublicKey = public_key.parse().map_err(CoreError::invalid)?;
+    Ok(key.fingerprint())
 }
 
 impl App {
@@ -67,10 +74,58 @@ impl App {
             if active {
                 devices::readmit(tx, id).await
             } else {
-                devices::set_active(tx, id, false).await
+                devices::revoke(tx, id).await
             }
         })
         .await
+    }
+
+    /// Accepts a device that waits, or rejects it. If a fingerprint is given, the device's key must
+    /// have it: ids and names are what the device says, its key is what it has.
+    pub async fn decide_waiting(
+        &self,
+        by: &Operator,
+        id: DeviceId,
+        accept: bool,
+        key: Option<Sha256>,
+        reason: &str,
+    ) -> Result<(), CoreError> {
+        let reason = reason.to_owned();
+        let event = if accept {
+            Event::DeviceAccepted { device: id, reason }
+        } else {
+            Event::DeviceRejected { device: id, reason }
+        };
+        self.change(&by.actor, async |tx| {
+            let known = devices::one(tx, id).await?;
+            let known = known.filter(|device| device.awaiting);
+            let known =
+                known.ok_or_else(|| CoreError::not_found(format!("waiting device {id}")))?;
+            let found = fingerprint(&known.public_key)?;
+            if key.is_some_and(|key| key != found) {
+                let text = format!("the device's key has another fingerprint: {found}");
+                return Err(CoreError::refuse(ProblemCode::Conflict, text));
+            }
+            if accept {
+                waiting::accept(tx, id).await?;
+            } else {
+                waiting::reject(tx, id).await?;
+            }
+            Ok(((), vec![event]))
+        })
+        .await
+    }
+
+    /// Returns devices that wait for a person to accept them, after a position, by id; an empty
+    /// `product` selects all.
+    pub async fn waiting_devices(
+        &self,
+        after: &str,
+        product: &str,
+        limit: i64,
+    ) -> Result<Vec<DeviceId>, CoreError> {
+        let mut tx = self.db.read().await?;
+        Ok(waiting::page(&mut tx, after, product, limit).await?)
     }
 
     /// Isolates a device: it may only roll back until it is readmitted.

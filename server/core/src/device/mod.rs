@@ -5,16 +5,18 @@ mod bundles;
 mod checkin;
 mod enroll;
 mod heartbeat;
+mod join;
 mod manage;
 mod reports;
 mod session;
 mod silent;
 
 pub use bundles::Carried;
-pub use enroll::NewJoinToken;
-pub use manage::{DeviceStanding, WhyDevice};
+pub use join::NewJoinToken;
+pub use manage::{DeviceStanding, WhyDevice, fingerprint};
 
 use tidegate_protocol::{Format, ProblemCode};
+use tidegate_store::devices::Device;
 
 use crate::CoreError;
 
@@ -25,7 +27,15 @@ fn require_format(format: Format) -> Result<(), CoreError> {
         .map_err(|e| CoreError::refuse(ProblemCode::FormatUnsupported, e.to_string()))
 }
 
-/// Refusal for a revoked device.
-fn revoked() -> CoreError {
-    CoreError::refuse(ProblemCode::DeviceRevoked, "the device is revoked")
+/// Refuses a device that may not take part.
+fn require_active(device: &Device) -> Result<(), CoreError> {
+    if device.awaiting {
+        let text = "the device waits for a person to accept it";
+        return Err(CoreError::refuse(ProblemCode::Forbidden, text));
+    }
+    if !device.active {
+        let text = "the device is revoked";
+        return Err(CoreError::refuse(ProblemCode::DeviceRevoked, text));
+    }
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Sessions of devices: a signed request opens one, a ticket identifies it.
 
+use std::sync::Arc;
+
 use tidegate_domain::event::Event;
 use tidegate_domain::requests::Numbered;
 use tidegate_protocol::{
@@ -11,7 +13,8 @@ use tidegate_trust::{PublicKey, key_change};
 
 use crate::CoreError;
 use crate::app::App;
-use crate::device::{require_format, revoked};
+use crate::device::{require_active, require_format};
+use crate::memory::device::DeviceEntry;
 
 impl App {
     /// Issues a nonce for a signed request.
@@ -50,7 +53,12 @@ impl App {
     ) -> Result<SessionGranted, CoreError> {
         require_format(request.format)?;
         let device = request.device;
-        self.known_signer(device, &signer.key).await?;
+        let entry = self.known_signer(device, &signer.key).await?;
+        // A device that waits to be accepted may ask whether it has been.
+        let waits = entry.lock().device.awaiting;
+        if !waits {
+            require_active(&entry.lock().device)?;
+        }
         self.check_number(device, request.counter, signer).await?;
         let session = self.settings.devices.session;
         let expires = self.now().plus(session);
@@ -64,8 +72,12 @@ impl App {
         })
     }
 
-    /// Checks that a device has this key and may take part.
-    async fn known_signer(&self, device: DeviceId, key: &PublicKey) -> Result<(), CoreError> {
+    /// Returns the device that has this key.
+    async fn known_signer(
+        &self,
+        device: DeviceId,
+        key: &PublicKey,
+    ) -> Result<Arc<DeviceEntry>, CoreError> {
         let unknown = || {
             CoreError::refuse(
                 ProblemCode::Unauthenticated,
@@ -82,12 +94,7 @@ impl App {
             // It may have just joined, or changed its key, through another replica.
             self.fleet.reload_device(&self.db, device).await?;
         }
-        let entry = is_known().ok_or_else(unknown)?;
-        let state = entry.lock();
-        if !state.device.active {
-            return Err(revoked());
-        }
-        Ok(())
+        is_known().ok_or_else(unknown)
     }
 
     /// Checks the number of a signed request. A repeated request is refused, and so is one older
@@ -122,7 +129,8 @@ impl App {
         signer: &Signer,
     ) -> Result<KeyChanged, CoreError> {
         let device = change.device;
-        self.known_signer(device, &signer.key).await?;
+        let entry = self.known_signer(device, &signer.key).await?;
+        require_active(&entry.lock().device)?;
         let new: PublicKey = change.public_key.parse().map_err(CoreError::invalid)?;
         let done = KeyChanged {
             public_key: new.to_string(),
@@ -159,6 +167,23 @@ impl App {
     /// Returns the device that a ticket belongs to. Revocation takes effect here, at the next
     /// request.
     pub fn authenticate_device(&self, ticket: &str) -> Result<DeviceId, CoreError> {
+        let entry = self.device_of_ticket(ticket)?;
+        let state = entry.lock();
+        require_active(&state.device)?;
+        Ok(state.device.id)
+    }
+
+    /// Like [`App::authenticate_device`], also for a device that waits to be accepted.
+    pub fn authenticate_waiting(&self, ticket: &str) -> Result<DeviceId, CoreError> {
+        let entry = self.device_of_ticket(ticket)?;
+        let state = entry.lock();
+        if !state.device.awaiting {
+            require_active(&state.device)?;
+        }
+        Ok(state.device.id)
+    }
+
+    fn device_of_ticket(&self, ticket: &str) -> Result<Arc<DeviceEntry>, CoreError> {
         let refused = || {
             CoreError::refuse(
                 ProblemCode::Unauthenticated,
@@ -183,9 +208,7 @@ impl App {
         {
             return Err(refused());
         }
-        if !state.device.active {
-            return Err(revoked());
-        }
-        Ok(device)
+        drop(state);
+        Ok(entry)
     }
 }

@@ -65,6 +65,7 @@ impl DeviceState {
     pub fn facts(&self) -> DeviceFacts<'_> {
         DeviceFacts {
             active: self.device.active,
+            awaiting: self.device.awaiting,
             isolated: !self.device.isolated.is_empty(),
             platform: &self.device.platform,
             region: &self.device.region,

@@ -229,7 +229,7 @@ impl Fleet {
             map.entry(id).or_insert_with(fresh).clone()
         };
         let mut state = entry.lock();
-        let standing = |d: &Device| (d.active, d.isolated.clone(), d.new_key);
+        let standing = |d: &Device| (d.active, d.awaiting, d.isolated.clone(), d.new_key);
         let changed = standing(&state.device) != standing(&device)
             || !state.quarantine.iter().eq(quarantine.iter());
         let newer_heartbeat = state.dirty.then(|| state.device.clone());

@@ -146,9 +146,15 @@ pub enum Keeps<'a> {
 
 /// A device as admission sees it.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that a device has or has not"
+)]
 pub struct DeviceFacts<'a> {
     /// Whether it may take part.
     pub active: bool,
+    /// Whether it waits for a person to accept it; it is not active then.
+    pub awaiting: bool,
     /// Whether it is isolated: it gets no updates, but can still be ordered back.
     pub isolated: bool,
     /// Its platform.

@@ -36,6 +36,10 @@ pub fn decide(
     permits: &impl Fn(RolloutId) -> u64,
     trace: &mut impl Trace,
 ) -> Decision {
+    if device.awaiting {
+        trace.step(None, "device", false, || "waits to be accepted".into());
+        return nothing(Reason::DeviceNotAccepted);
+    }
     if !device.active {
         trace.step(None, "device", false, || "revoked".into());
         return nothing(Reason::DeviceRevoked);

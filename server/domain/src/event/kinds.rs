@@ -216,6 +216,16 @@ events! {
     DeviceJoined = "device_joined" in Device touches(device, planner)
         { product: ProductName, device: DeviceId, region: Region, channel: Channel }
         said { name: String };
+    /// A device joined and waits for a person to accept it. `key` is the fingerprint of its key.
+    DeviceWaits = "device_waits" in Device touches(device)
+        { product: ProductName, device: DeviceId, region: Region, channel: Channel, key: Sha256 }
+        said { name: String };
+    /// A person accepted a device that waited.
+    DeviceAccepted = "device_accepted" in Device touches(device, planner)
+        { device: DeviceId } said { reason: String };
+    /// A person rejected a device that waited.
+    DeviceRejected = "device_rejected" in Device touches(device)
+        { device: DeviceId } said { reason: String };
     /// A device is let in again.
     DeviceReadmitted = "device_readmitted" in Device touches(device, planner)
         { device: DeviceId } said { reason: String };
@@ -271,9 +281,16 @@ events! {
 
     // Access.
 
-    /// A join token was made.
+    /// A join token was made. `approve` says whether devices that join with it wait for a person,
+    /// `keys` how many keys are named that alone may join.
     JoinTokenMade = "join_token_made" in Access touches()
-        { product: ProductName, token: JoinTokenId, uses: u64 } said {};
+        { product: ProductName, token: JoinTokenId, uses: u64, approve: bool, keys: u64 } said {};
+    /// A join token was revoked.
+    JoinTokenRevoked = "join_token_revoked" in Access touches()
+        { token: JoinTokenId } said { reason: String };
+    /// Every join token that could be used was revoked, of one product or of all.
+    JoinTokensRevoked = "join_tokens_revoked" in Access touches()
+        { product: Option<ProductName>, count: u64 } said { reason: String };
     /// An operator's token was made.
     TokenMade = "token_made" in Access touches(access)
         { token: TokenId, role: Role } said { name: String };

@@ -223,6 +223,14 @@ impl fmt::Display for Event {
             } => {
                 write!(f, "{name} joined in {region}, channel {channel}")
             }
+            Self::DeviceWaits {
+                region, key, name, ..
+            } => write!(
+                f,
+                "{name} wants to join in {region} and waits to be accepted; its key is {key}"
+            ),
+            Self::DeviceAccepted { reason, .. } => write!(f, "accepted: {reason}"),
+            Self::DeviceRejected { reason, .. } => write!(f, "rejected: {reason}"),
             Self::DeviceReadmitted { reason, .. } => write!(f, "readmitted: {reason}"),
             Self::DeviceRevoked { reason, .. } => write!(f, "revoked: {reason}"),
             Self::DeviceIsolated { reason, .. } => write!(f, "isolated: {reason}"),
@@ -284,8 +292,32 @@ impl fmt::Display for Event {
                 "new online keys and a new ticket key are made: {reason}; the keys sign once root \
                  and targets name them"
             ),
-            Self::JoinTokenMade { token, uses, .. } => {
-                write!(f, "join token {token} made for {uses} devices")
+            Self::JoinTokenMade {
+                token,
+                uses,
+                approve,
+                keys,
+                ..
+            } => {
+                write!(f, "join token {token} made for {uses} devices")?;
+                if *keys > 0 {
+                    f.write_str(" whose keys it names")?;
+                }
+                if *approve {
+                    f.write_str(", each to be accepted")?;
+                }
+                Ok(())
+            }
+            Self::JoinTokenRevoked { token, reason } => {
+                write!(f, "join token {token} revoked: {reason}")
+            }
+            Self::JoinTokensRevoked {
+                product: Some(product),
+                count,
+                reason,
+            } => write!(f, "{count} join tokens of {product} revoked: {reason}"),
+            Self::JoinTokensRevoked { count, reason, .. } => {
+                write!(f, "{count} join tokens revoked: {reason}")
             }
             Self::TokenMade { role, name, .. } => write!(f, "token {name} made with role {role}"),
             Self::TokenRevoked { token } => write!(f, "token {token} revoked"),

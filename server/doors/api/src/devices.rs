@@ -1,21 +1,16 @@
 //! Devices, as operators see them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use tidegate_api::{
-    DeviceView, EventView, JoinTokenBody, JoinTokenView, LiftBody, Page, ReasonBody, WhyView,
-};
+use axum::response::Response;
+use tidegate_api::{DeviceView, EventView, LiftBody, Page, ReasonBody, WhyView};
 use tidegate_core::App;
-use tidegate_core::device::NewJoinToken;
 use tidegate_protocol::DeviceId;
 use tidegate_web::{
     Administrator, ApiResult, Body, PageParams, Params, Reader, Releaser, Responder, Segments,
-    needed_reason, parse, parse_opt,
+    needed_reason, parse,
 };
 
 use crate::views::View;
@@ -179,32 +174,4 @@ pub(crate) async fn lift_quarantine(
     )
     .await?;
     Ok(Json(DeviceView::view(app.device_standing(id).await?)))
-}
-
-/// Creates a join token for enrolling devices; it is shown once.
-#[utoipa::path(post, path = "/api/v1/join-tokens", tag = "devices",
-    security(("token" = ["administer"])), request_body = JoinTokenBody,
-    responses((status = 201, description = "The token", body = JoinTokenView)))]
-pub(crate) async fn create_join_token(
-    State(app): State<Arc<App>>,
-    Administrator(by): Administrator,
-    Body(body): Body<JoinTokenBody>,
-) -> ApiResult<Response> {
-    let valid = body.valid_s.unwrap_or(86_400);
-    let new = NewJoinToken {
-        product: parse(&body.product)?,
-        region: parse_opt(body.region.as_deref())?,
-        channel: parse_opt(body.channel.as_deref())?,
-        labels: body.labels,
-        uses: body.uses.unwrap_or(1),
-        valid: Duration::from_secs(valid),
-    };
-    let token = app.create_join_token(&by, new).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(JoinTokenView {
-            token: token.to_string(),
-        }),
-    )
-        .into_response())
 }

@@ -12,6 +12,7 @@ mod blobs;
 mod bundles;
 mod devices;
 mod incidents;
+mod joining;
 mod operators;
 mod releases;
 mod revision;
@@ -65,7 +66,12 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(devices::isolate))
         .routes(routes!(devices::new_key))
         .routes(routes!(devices::lift_quarantine))
-        .routes(routes!(devices::create_join_token))
+        .routes(routes!(joining::create, joining::list))
+        .routes(routes!(joining::revoke_all))
+        .routes(routes!(joining::revoke))
+        .routes(routes!(joining::waiting))
+        .routes(routes!(joining::accept))
+        .routes(routes!(joining::reject))
         .routes(routes!(operators::whoami))
         .routes(routes!(operators::list, operators::create))
         .routes(routes!(operators::revoke))

@@ -16,7 +16,7 @@ use tidegate_protocol::{
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
 use tidegate_web::connections::{Connection, Who};
-use tidegate_web::{ApiError, ApiResult, Body, Session, unread};
+use tidegate_web::{ApiError, ApiResult, Body, Session, WaitingSession, unread};
 
 /// Verifies a signed request and parses its body. A refusal carries a fresh nonce.
 async fn signed<T, F>(
@@ -162,7 +162,7 @@ pub(crate) async fn change_key(
     responses((status = 200, description = "What to do", body = Object)))]
 pub(crate) async fn check_in(
     State(app): State<Arc<App>>,
-    Session(device): Session,
+    WaitingSession(device): WaitingSession,
     Body(request): Body<CheckIn>,
 ) -> ApiResult<Json<CheckInAnswer>> {
     Ok(Json(app.check_in(device, &request).await?))

@@ -14,7 +14,7 @@ use tidegate_trust::assignment::Action;
 use crate::CoreError;
 use crate::app::App;
 use crate::device::checkin::act::{Giver, Next};
-use crate::device::{assign, revoked};
+use crate::device::{assign, require_active};
 use crate::memory::access::Operator;
 use crate::memory::device::DeviceEntry;
 use crate::memory::permits::Permits;
@@ -65,13 +65,21 @@ impl App {
         let deadline = tokio::time::Instant::now() + hold;
         let mut watch = self.fleet.watch();
         let mut about_it = false;
-        self.note_heartbeat(&entry, request).await?;
+        if entry.lock().device.awaiting {
+            // Whoever has not been accepted changes no row.
+            entry.lock().device.last_seen = self.now();
+        } else {
+            self.note_heartbeat(&entry, request).await?;
+        }
         loop {
             watch.mark_unchanged();
             // From here on changes are noticed, including one that comes while the answer is made.
             let changed = entry.changed.notified();
-            if !entry.lock().device.active {
-                return Err(revoked());
+            {
+                let state = entry.lock();
+                if !state.device.awaiting {
+                    require_active(&state.device)?;
+                }
             }
             let Answered {
                 answer,
@@ -144,7 +152,8 @@ impl App {
         let mut answered = self.orders(&by, device, entry, request).await?;
         answered.answer.new_key = entry.lock().device.new_key;
         answered.news |= answered.answer.new_key;
-        if let Some(image) = request.restore {
+        let waits = entry.lock().device.awaiting;
+        if let Some(image) = request.restore.filter(|_| !waits) {
             let plan = self.fleet.plan();
             answered.answer.restore = assign::payloads(&plan, image, request, false);
             answered.news = true;

@@ -106,6 +106,7 @@ struct Device {
     metered: bool,
     room: u64,
     active: bool,
+    awaiting: bool,
     isolated: bool,
 }
 
@@ -125,6 +126,7 @@ impl Device {
             metered: false,
             room: 5,
             active: true,
+            awaiting: false,
             isolated: false,
         }
     }
@@ -156,6 +158,7 @@ impl Device {
     fn ask_at(&self, plan: &ProductPlan, now: Timestamp) -> Decision {
         let facts = DeviceFacts {
             active: self.active,
+            awaiting: self.awaiting,
             isolated: self.isolated,
             platform: &self.platform,
             region: &self.region,
@@ -233,6 +236,8 @@ fn each_check_has_its_own_reason() {
     let mut d = Device::new();
     d.active = false;
     assert_eq!(code(&d.ask(&p)), Reason::DeviceRevoked);
+    d.awaiting = true;
+    assert_eq!(code(&d.ask(&p)), Reason::DeviceNotAccepted);
 
     let mut d = Device::new();
     d.platform = "windows-x86_64".parse().unwrap();

@@ -1,7 +1,7 @@
 //! Devices.
 
 use tidegate_api::{DeviceView, ReasonView, StepView, WhyView, time};
-use tidegate_core::device::{DeviceStanding, WhyDevice};
+use tidegate_core::device::{DeviceStanding, WhyDevice, fingerprint};
 
 use super::View;
 
@@ -23,6 +23,9 @@ impl View<DeviceStanding> for DeviceView {
             channel: device.channel.to_string(),
             labels: device.labels.clone(),
             active: device.active,
+            awaiting: device.awaiting,
+            key_sha256: fingerprint(&device.public_key)
+                .map_or_else(|_| String::new(), |f| f.to_string()),
             refused: state.refused.as_ref().map(ReasonView::from),
             diagnosis: state
                 .diagnosis

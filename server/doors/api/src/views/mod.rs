@@ -2,6 +2,7 @@
 
 mod device;
 mod incident;
+mod join;
 mod operator;
 mod preview;
 mod release;
