@@ -85,7 +85,7 @@ async fn without_a_file_to_be_opened_a_failing_check_is_heard_and_obeyed() {
         names.map(|name| name.parse().unwrap()).collect()
     };
     let fds = open();
-    let free = (0..).find(|fd| !fds.contains(fd)).unwrap();
+    let free = (0..1024).find(|fd| !fds.contains(fd)).unwrap();
     let sick = device.state.join("slots/b/tree/health.sh");
     std::fs::write(sick, "#!/bin/sh\necho out of orders\nexit 1\n").unwrap();
     let limited = Command::new("prlimit")
