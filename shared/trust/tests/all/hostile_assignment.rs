@@ -157,7 +157,7 @@ fn a107_an_order_back_to_the_kept_slot_is_good_for_nothing_else() {
     // Once nothing is kept any more, after the window or because it has failed here, it is no way.
     assert!(check_keeping(&trusted, &plain, "1.1.0", None).is_err());
     let with_payload = order("0.9.0", &|o| {
-        o.terms.payloads = draft("1.1.0").terms.payloads
+        o.terms.payloads = draft("1.1.0").terms.payloads;
     });
     assert!(matches!(
         check_keeping(&trusted, &with_payload, "1.1.0", None),
