@@ -52,6 +52,40 @@ pub(crate) fn user_id() -> Option<u32> {
     None
 }
 
+/// Returns whether files that are made in a folder are overwritten in place; `None` where they always are. A
+/// full btrfs has no room for the copy that it makes of each written block, and a journal that cannot be
+/// written stops the way back.
+#[cfg(target_os = "linux")]
+pub(crate) fn overwrites_in_place(folder: &Path) -> Option<bool> {
+    const BTRFS: &str = "9123683e";
+    // As text: the number's type and sign are others on each machine.
+    let kind = rustix::fs::statfs(folder).ok()?.f_type;
+    if format!("{kind:x}") != BTRFS {
+        return None;
+    }
+    let folder = std::fs::File::open(folder).ok()?;
+    let flags = rustix::fs::ioctl_getflags(&folder).ok()?;
+    Some(flags.contains(rustix::fs::IFlags::NOCOW))
+}
+
+/// Has files that are made in an empty folder from now on overwritten in place. Where that fails, everything
+/// works until the file system is full.
+#[cfg(target_os = "linux")]
+pub(crate) fn overwrite_in_place(folder: &Path) {
+    if overwrites_in_place(folder) != Some(false) {
+        return;
+    }
+    let flag = || {
+        let folder = std::fs::File::open(folder)?;
+        let flags = rustix::fs::ioctl_getflags(&folder)?;
+        rustix::fs::ioctl_setflags(&folder, flags | rustix::fs::IFlags::NOCOW)?;
+        Ok::<(), std::io::Error>(())
+    };
+    if let Err(error) = flag() {
+        crate::log::line(&format!("{} copies on write: {error}", folder.display()));
+    }
+}
+
 /// Free space below a path for an ordinary user, in bytes; `None` if unknown.
 #[cfg(unix)]
 pub fn free_space(path: &Path) -> Option<u64> {
@@ -125,4 +159,43 @@ pub(crate) fn read_small(path: &Path) -> Option<String> {
         .read_to_string(&mut text)
         .ok()?;
     Some(text.trim().to_owned())
+}
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn call(program: &str, arguments: &[&str]) -> bool {
+        let ran = Command::new(program).args(arguments).output();
+        ran.is_ok_and(|output| output.status.success())
+    }
+
+    #[test]
+    fn on_btrfs_what_is_made_in_a_new_state_folder_is_overwritten_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let (image, mount) = (path("image"), path("mount"));
+        std::fs::create_dir(&mount).unwrap();
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(128 << 20).unwrap();
+        if !call("mkfs.btrfs", &["-q", &image]) || !call("mount", &["-o", "loop", &image, &mount]) {
+            println!("skipped: it needs root, loop devices and mkfs.btrfs");
+            return;
+        }
+        let state = Path::new(&mount).join("state");
+        std::fs::create_dir(&state).unwrap();
+        let before = overwrites_in_place(&state);
+        overwrite_in_place(&state);
+        let after = overwrites_in_place(&state);
+        let journal = std::fs::File::create(state.join("journal.a")).unwrap();
+        let flags = rustix::fs::ioctl_getflags(&journal).unwrap();
+        drop(journal);
+        assert!(call("umount", &[&mount]));
+        assert_eq!((before, after), (Some(false), Some(true)));
+        assert!(flags.contains(rustix::fs::IFlags::NOCOW));
+        assert_eq!(overwrites_in_place(Path::new("/proc")), None);
+    }
 }

@@ -97,6 +97,9 @@ pub(crate) enum EnrollError {
 pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
     let token: JoinToken = request.token.parse()?;
     std::fs::create_dir_all(&request.state)?;
+    // Before anything is in it: files inherit it when they are made.
+    #[cfg(target_os = "linux")]
+    crate::host::platform::overwrite_in_place(&request.state);
     let _lock = config::lock(&request.state)?;
     if let Ok(known) = Config::load(&request.state) {
         return Err(EnrollError::Enrolled(

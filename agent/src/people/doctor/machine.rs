@@ -42,11 +42,35 @@ impl Machine<'_> {
         findings.push(self.slots());
         findings.extend(self.leftovers());
         findings.extend([self.clock(), self.space(), memory(), self.battery()]);
+        findings.extend(self.in_place());
         if !self.own {
             findings.push(self.service());
         }
         findings.push(self.environment());
         findings
+    }
+
+    /// Checks that a full file system leaves the journal writable, where that is a question at all.
+    #[cfg(target_os = "linux")]
+    fn in_place(&self) -> Option<Finding> {
+        let in_place = platform::overwrites_in_place(self.state)?;
+        let value = if in_place {
+            "on btrfs, overwritten in place"
+        } else {
+            "on btrfs, copied on write: a full disk may delay the way back; enroll in a folder with `chattr +C`"
+        };
+        let verdict = notice_unless(in_place);
+        Some(Finding::new(
+            "state",
+            value,
+            "overwritten in place",
+            verdict,
+        ))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn in_place(&self) -> Option<Finding> {
+        None
     }
 
     fn journal(&self) -> Finding {
