@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use tidegate_protocol::{Problem, ProblemCode};
 
-use crate::output::bounded;
+use crate::foreign::bounded;
 
 /// Exit codes, documented in `docs/reference/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
 /// 4 not allowed, 5 precondition not met, 6 time ran out, 8 done for a part of the devices.

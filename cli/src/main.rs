@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod demo;
 mod error;
+mod foreign;
 mod keys;
 mod options;
 mod output;

@@ -8,60 +8,16 @@ use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tidegate_protocol::{plain, plain_lines};
 
 use crate::error::CliError;
+use crate::foreign;
 
 /// Form of results on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Table,
     Json,
-}
-
-/// Longest text of somebody else that is shown to people, in characters.
-const MOST: usize = 4_000;
-
-/// Makes every text in a value fit to be shown: one line, without anything that moves a cursor or
-/// hides text, and not endless. Whatever a view contains, it cannot pass for a line of ours.
-pub(crate) fn shown<T: Serialize + DeserializeOwned>(value: &T) -> Result<T, CliError> {
-    let unreadable = |e: serde_json::Error| CliError::failed("showing the server's answer", &e);
-    let mut value = serde_json::to_value(value).map_err(unreadable)?;
-    make_plain(&mut value);
-    serde_json::from_value(value).map_err(unreadable)
-}
-
-fn make_plain(value: &mut Value) {
-    match value {
-        Value::String(text) => *text = bounded(text),
-        Value::Array(values) => values.iter_mut().for_each(make_plain),
-        Value::Object(fields) => {
-            *fields = std::mem::take(fields)
-                .into_iter()
-                .map(|(name, mut value)| {
-                    make_plain(&mut value);
-                    (bounded(&name), value)
-                })
-                .collect();
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// One line of a text of somebody else, cut at [`MOST`] characters with a word on what is left out.
-pub(crate) fn bounded(text: &str) -> String {
-    match text.char_indices().nth(MOST) {
-        None => plain(text),
-        Some((at, _)) => {
-            let (start, rest) = text.split_at(at);
-            format!(
-                "{}... ({} more characters)",
-                plain(start),
-                rest.chars().count()
-            )
-        }
-    }
 }
 
 /// Prints a result as JSON, or in the form for people.
@@ -74,7 +30,9 @@ pub(crate) fn show<T: Serialize + DeserializeOwned>(
         Format::Json => {
             serde_json::to_string_pretty(value).map_err(|e| CliError::failed("JSON", &e))?
         }
-        Format::Table => people(&shown(value)?),
+        Format::Table => {
+            people(&foreign::shown(value).map_err(|e| CliError::failed("showing the answer", &e))?)
+        }
     };
     line(&text)
 }

@@ -8,7 +8,8 @@ use tidegate_protocol::plain;
 
 use crate::api::Api;
 use crate::error::CliError;
-use crate::output::{Format, clock, fancy, line, shown};
+use crate::foreign;
+use crate::output::{Format, clock, fancy, line};
 
 /// Condition on which following stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +184,7 @@ impl Screen {
     }
 
     fn paint(&mut self, rollout: &RolloutView) -> Result<(), CliError> {
-        let rollout = &shown(rollout)?;
+        let rollout = &plain_view(rollout)?;
         let Some(bars) = &self.bars else {
             // Prints why it does no more, once for each reason.
             if self.format == Format::Table && self.said != rollout.reason.text {
@@ -239,8 +240,13 @@ impl Screen {
             bar.finish();
         }
         if self.bars.is_some() || self.format == Format::Table {
-            line(&super::rollout_show::describe(&shown(rollout)?))?;
+            line(&super::rollout_show::describe(&plain_view(rollout)?))?;
         }
         Ok(())
     }
+}
+
+/// Makes the texts of a rollout fit to be shown.
+fn plain_view(rollout: &RolloutView) -> Result<RolloutView, CliError> {
+    foreign::shown(rollout).map_err(|e| CliError::failed("showing the answer", &e))
 }
