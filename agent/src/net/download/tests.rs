@@ -11,7 +11,7 @@ use super::*;
 use crate::net::client::Client;
 use crate::net::tls::TlsClock;
 
-/// How a source answers a request for a range of a blob.
+/// Answer of a source to a request for a range of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Manner {
     Honest,
