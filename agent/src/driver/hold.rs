@@ -265,7 +265,7 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) % 1_001
         };
-        let length = window.map(|w| seconds(w));
+        let length = window.map(seconds);
         for _ in 0..10_000 {
             if outages.iter().any(|o| (o.from..o.to).contains(&now)) {
                 failures += 1;
@@ -274,7 +274,7 @@ mod tests {
             }
             failures = 0;
             if now >= order {
-                return now - order;
+                return now.saturating_sub(order);
             }
             // In the window a hold ends with the next health check.
             let asked = hold.ask(window.map_or(MAX_WAIT_S, |w| (w / 10).clamp(1, 30)));
@@ -284,7 +284,7 @@ mod tests {
             if order < end {
                 return Duration::ZERO;
             }
-            let took = end - now;
+            let took = end.saturating_sub(now);
             now = end;
             if cut.is_none_or(|o| o.clean) {
                 hold.note_answered(asked, took);

@@ -46,6 +46,7 @@ statements! {
 }
 
 /// A stored device.
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Its id.

@@ -92,6 +92,7 @@ fn plan() -> ProductPlan {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Device {
     platform: Platform,
     region: Region,
