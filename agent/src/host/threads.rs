@@ -73,26 +73,7 @@ fn add_thread(pool: &mut Pool) {
     }
 }
 
-/// Takes a thread off the count if its work panics.
-struct Counted;
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut pool = pool();
-        pool.threads -= 1;
-        // What waits for the last thread is done here, or it would wait for ever.
-        while pool.threads == 0
-            && let Some(work) = pool.waiting.pop_front()
-        {
-            drop(pool);
-            work();
-            pool = self::pool();
-        }
-    }
-}
-
 fn serve() {
-    let _counted = Counted;
     loop {
         let mut pool = pool();
         pool.idle += 1;
@@ -103,7 +84,8 @@ fn serve() {
         let work = pool.waiting.pop_front();
         drop(pool);
         if let Some(work) = work {
-            work();
+            // A panic costs this work its answer, not the thread: the next one may not be to be had.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         }
     }
 }
