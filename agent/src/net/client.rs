@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{CONTENT_ENCODING, HOST, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio_rustls::TlsConnector;
 
@@ -246,6 +246,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, TransportError> {
         let malformed = |e: &dyn std::fmt::Display| TransportError::Malformed(e.to_string());
+        let empty = body.is_empty() && *method == Method::POST;
         let mut request = Request::builder()
             .method(method)
             .uri(self.target(path))
@@ -258,6 +259,12 @@ impl Client {
             )
             .body(Full::new(body))
             .map_err(|e| malformed(&e))?;
+        if empty {
+            // There are proxies that refuse a POST without a length (411).
+            request
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         if let Some(Proxy {
             authorization: Some(authorization),
             ..
