@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use tidegate_delta::ReadAt;
 
+#[cfg(unix)]
+use super::Mode;
 use super::held::patiently;
-use super::{Fs, FsFile, Kind, Mode, Open};
+use super::{Fs, FsFile, Kind, Open};
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Files in reserve: a check needs eight (pipes, its note), verifying and switching fewer.
+#[cfg(unix)]
 const FILES: usize = 16;
 
 static SPARE: Mutex<Vec<File>> = Mutex::new(Vec::new());

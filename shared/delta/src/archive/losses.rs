@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{ArchiveError, PackOptions};
 
 /// Losses named at most in one error: the rest is counted.
+#[cfg(unix)]
 const NAMED: usize = 20;
 
 /// Losses found so far.
