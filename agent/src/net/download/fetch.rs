@@ -47,7 +47,7 @@ pub(crate) struct Fetched {
 const BREAKS: u32 = 3;
 /// Bytes after which a broken connection is a link that drops.
 const SOME: u64 = 64 << 10;
-/// Attempts at the server without a single new byte before a download is given up for now.
+/// Attempts at the server without a single new byte, after which the download has failed.
 const TRIES: u32 = 8;
 /// Interval between checks while the rate limit is 0.
 const CLOSED: Duration = Duration::from_secs(30);
