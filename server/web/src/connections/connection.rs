@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use axum::http::HeaderMap;
 use tidegate_core::CoreError;
@@ -60,7 +61,9 @@ pub struct Connection {
     proven: AtomicBool,
     refusals: AtomicU8,
     phase: AtomicU8,
-    /// Start of the phase, in milliseconds from the start of the listener.
+    /// Moment at which it was accepted.
+    accepted: Instant,
+    /// Start of the phase, in milliseconds from then.
     since: AtomicU64,
     /// Bytes written to the socket.
     written: AtomicU64,
@@ -86,7 +89,8 @@ impl Connection {
             proven: AtomicBool::new(false),
             refusals: AtomicU8::new(0),
             phase: AtomicU8::new(Phase::Idle as u8),
-            since: AtomicU64::new(elapsed(registry)),
+            accepted: Instant::now(),
+            since: AtomicU64::new(0),
             written: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             closed: CancellationToken::new(),
@@ -168,9 +172,7 @@ impl Connection {
 
     /// Begins a phase.
     pub fn begin(&self, phase: Phase) {
-        if let Some(registry) = self.registry() {
-            self.since.store(elapsed(&registry), Ordering::Relaxed);
-        }
+        self.since.store(self.elapsed_ms(), Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -186,9 +188,12 @@ impl Connection {
 
     /// Time that it has been in its phase, in milliseconds.
     pub fn in_phase_ms(&self) -> u64 {
-        self.registry().map_or(0, |registry| {
-            elapsed(&registry).saturating_sub(self.since.load(Ordering::Relaxed))
-        })
+        self.elapsed_ms()
+            .saturating_sub(self.since.load(Ordering::Relaxed))
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Notes bytes that the socket took, or that it takes none at present.
@@ -217,8 +222,4 @@ impl Connection {
             Phase::Request | Phase::Answer => Waits::ForServer,
         }
     }
-}
-
-fn elapsed(registry: &Connections) -> u64 {
-    u64::try_from(registry.began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 mod connection;
 mod limits;
@@ -24,7 +23,6 @@ const LOOKED_AT: usize = 64;
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
-    began: Instant,
     inner: Mutex<Inner>,
 }
 
@@ -50,7 +48,6 @@ impl Connections {
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            began: Instant::now(),
             inner: Mutex::default(),
         })
     }
