@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tidegate_core::memory::watch::Watch;
 use tidegate_domain::rollout::plan;
 use tidegate_protocol::Timestamp;
-use tidegate_server::config::{BlobSettings, DeviceSettings, JobSettings, Settings};
+use tidegate_server::config::{JobSettings, Settings};
 use tidegate_tests::Cluster;
 
 const DEVICES: u32 = 1_000_000;
@@ -19,23 +19,13 @@ const ROUNDS: u32 = 20;
 
 fn settings(url: &str, dir: &std::path::Path) -> Settings {
     Settings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        tls: None,
-        metrics_listen: None,
         database: url.into(),
-        blobs: BlobSettings::Folder(dir.join("blobs")),
-        data: dir.to_owned(),
-        devices: DeviceSettings::default(),
         // The benchmark drives the ticks itself.
         jobs: JobSettings {
             tick: Duration::from_hours(1),
             ..JobSettings::default()
         },
-        max_upload: 1 << 20,
-        max_requests: 100,
-        trusted_proxies: Vec::new(),
-        patience: tidegate_server::config::Patience::default(),
-        clock: tidegate_server::config::Clock::default(),
+        ..tidegate_tests::settings(dir)
     }
 }
 

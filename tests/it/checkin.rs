@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tidegate_protocol::{CheckIn, Timestamp};
-use tidegate_server::config::{BlobSettings, Clock, DeviceSettings, JobSettings, Settings};
+use tidegate_server::config::{Clock, JobSettings, Settings};
 use tidegate_tests::{Device, Server, eventually};
 
 fn request(device: &serde_json::Value) -> CheckIn {
@@ -32,24 +32,16 @@ fn request(device: &serde_json::Value) -> CheckIn {
 /// rows, and its statements can be counted.
 pub(crate) fn settings(data: &std::path::Path, max_requests: usize) -> Settings {
     Settings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        tls: None,
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
-        database: format!("sqlite:{}", data.join("tidegate.db").display()),
-        blobs: BlobSettings::Folder(data.join("blobs")),
-        data: data.to_owned(),
-        devices: DeviceSettings::default(),
         // Background work is paused, so that only the requests count.
         jobs: JobSettings {
             tick: Duration::from_hours(1),
             flush: Duration::from_hours(1),
             ..JobSettings::default()
         },
-        max_upload: 1 << 30,
         max_requests,
-        trusted_proxies: Vec::new(),
-        patience: tidegate_server::config::Patience::default(),
         clock: Clock::manual(Timestamp::from_secs(1_900_000_000)),
+        ..tidegate_tests::settings(data)
     }
 }
 

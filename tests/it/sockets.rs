@@ -6,26 +6,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use tidegate_server::Running;
-use tidegate_server::config::{
-    BlobSettings, Clock, DeviceSettings, JobSettings, Patience, Settings,
-};
-use tidegate_tests::{Database, PATIENCE, Server};
+use tidegate_server::config::{Patience, Settings};
+use tidegate_tests::{Database, PATIENCE, Server, settings};
 
 /// A server in this process whose deadlines are short.
 async fn impatient(dir: &std::path::Path) -> Running {
     let soon = Duration::from_millis(300);
     let settings = Settings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        tls: None,
-        metrics_listen: None,
-        database: format!("sqlite:{}", dir.join("tidegate.db").display()),
-        blobs: BlobSettings::Folder(dir.join("blobs")),
-        data: dir.to_owned(),
-        devices: DeviceSettings::default(),
-        jobs: JobSettings::default(),
-        max_upload: 1 << 30,
-        max_requests: 1_000,
-        trusted_proxies: Vec::new(),
         patience: Patience {
             handshake: soon,
             idle: soon,
@@ -34,7 +21,7 @@ async fn impatient(dir: &std::path::Path) -> Running {
             body: soon,
             reading: soon,
         },
-        clock: Clock::System,
+        ..settings(dir)
     };
     tidegate_server::start(settings).await.unwrap()
 }

@@ -13,7 +13,7 @@ mod server;
 pub use cluster::Cluster;
 pub use device::{Device, Exit};
 pub use proxy::{Mode, Proxy};
-pub use server::{Database, Server};
+pub use server::{Database, Server, settings};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+use tidegate_server::config::{
+    BlobSettings, Clock, DeviceSettings, JobSettings, Patience, Settings,
+};
 
 use crate::{application, binary, eventually};
 
@@ -15,6 +18,25 @@ pub enum Database {
     Sqlite,
     /// A PostgreSQL database by address.
     Postgres(String),
+}
+
+/// Settings of a server in this process, with SQLite in a folder and no address of its own.
+pub fn settings(data: &Path) -> Settings {
+    Settings {
+        listen: ([127, 0, 0, 1], 0).into(),
+        tls: None,
+        metrics_listen: None,
+        database: format!("sqlite:{}", data.join("tidegate.db").display()),
+        blobs: BlobSettings::Folder(data.join("blobs")),
+        data: data.to_owned(),
+        devices: DeviceSettings::default(),
+        jobs: JobSettings::default(),
+        max_upload: 1 << 30,
+        max_requests: 1_000,
+        trusted_proxies: Vec::new(),
+        patience: Patience::default(),
+        clock: Clock::System,
+    }
 }
 
 /// A running control plane with a folder, keys and an administrator.
