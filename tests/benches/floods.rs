@@ -77,15 +77,26 @@ async fn signed(address: &str, path: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that each connection of a flood sends, and whether it reads answers and sends again.
-async fn attack(kind: &str, address: &str, blob: &str) -> (Vec<u8>, bool) {
+/// Conduct of a connection once it has sent its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// It waits until the server closes.
+    Waits,
+    /// It reads each answer and sends again.
+    Repeats,
+    /// It reads nothing until the server has had enough.
+    ReadsNothing,
+}
+
+/// Bytes that each connection of a flood sends, and what it does then.
+async fn attack(kind: &str, address: &str, blob: &str) -> (Vec<u8>, Then) {
     let post = format!("POST {} HTTP/1.1\r\nHost: {address}\r\n", paths::SESSION);
     match kind {
-        "idle" => (Vec::new(), false),
-        "half" => (post.into_bytes(), false),
+        "idle" => (Vec::new(), Then::Waits),
+        "half" => (post.into_bytes(), Then::Waits),
         "body" => (
             format!("{post}Content-Length: 2000000\r\n\r\n{{").into_bytes(),
-            false,
+            Then::Waits,
         ),
         "session" => {
             let body = serde_json::to_vec(&SessionRequest {
@@ -93,7 +104,10 @@ async fn attack(kind: &str, address: &str, blob: &str) -> (Vec<u8>, bool) {
                 device: "dev_0123456789abcdef0123456789abcdef".parse().unwrap(),
                 counter: 1,
             });
-            (signed(address, paths::SESSION, &body.unwrap()).await, true)
+            (
+                signed(address, paths::SESSION, &body.unwrap()).await,
+                Then::Repeats,
+            )
         }
         "enroll" => {
             let hex = |byte: u8| format!("{byte:02x}").repeat(32);
@@ -103,11 +117,14 @@ async fn attack(kind: &str, address: &str, blob: &str) -> (Vec<u8>, bool) {
                 "name": "nobody", "product": "app", "platform": "linux-x86_64",
             });
             let body = body.to_string();
-            (signed(address, paths::ENROLL, body.as_bytes()).await, true)
+            (
+                signed(address, paths::ENROLL, body.as_bytes()).await,
+                Then::Repeats,
+            )
         }
         "reader" => {
             let text = format!("GET /blobs/{blob} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-            (text.into_bytes(), false)
+            (text.into_bytes(), Then::ReadsNothing)
         }
         other => panic!("no flood {other}"),
     }
@@ -115,7 +132,7 @@ async fn attack(kind: &str, address: &str, blob: &str) -> (Vec<u8>, bool) {
 
 /// Floods until the parent ends this process; tells it when all connections were opened once.
 async fn flood(kind: &str, address: &str, blob: &str) {
-    let (bytes, answers) = attack(kind, address, blob).await;
+    let (bytes, then) = attack(kind, address, blob).await;
     let bytes: std::sync::Arc<[u8]> = bytes.into();
     let to: SocketAddr = address.parse().unwrap();
     let (opened, mut all) = tokio::sync::mpsc::unbounded_channel();
@@ -138,14 +155,13 @@ async fn flood(kind: &str, address: &str, blob: &str) {
                 }
                 let mut answer = vec![0; 4_096];
                 let mut open = stream.write_all(&bytes).await.is_ok();
-                if kind_never_reads(&bytes) {
-                    // Until the server has had enough.
+                if then == Then::ReadsNothing {
                     let _ = stream.ready(tokio::io::Interest::ERROR).await;
                     open = false;
                 }
                 while open {
                     open = matches!(stream.read(&mut answer).await, Ok(n) if n > 0)
-                        && (!answers || stream.write_all(&bytes).await.is_ok());
+                        && (then == Then::Waits || stream.write_all(&bytes).await.is_ok());
                 }
                 // As quick as it can, but not a loop of nothing but connecting.
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -157,10 +173,6 @@ async fn flood(kind: &str, address: &str, blob: &str) {
     }
     println!("open");
     tokio::time::sleep(LONGEST).await;
-}
-
-fn kind_never_reads(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"GET /blobs")
 }
 
 /// Starts a flood and waits until its connections are open.
