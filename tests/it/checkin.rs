@@ -45,6 +45,18 @@ pub(crate) fn settings(data: &std::path::Path, max_requests: usize) -> Settings 
     }
 }
 
+/// Waits until the tasks that run once at startup are done.
+pub(crate) async fn at_rest(app: &tidegate_core::App) {
+    let mut last = 0;
+    eventually("the server is at rest", async || {
+        let now = app.statements_run();
+        let rests = now == last && now > 0;
+        last = now;
+        rests.then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let mut server = Server::start().await;
@@ -66,15 +78,7 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
         .await
         .unwrap();
     let app = running.app().clone();
-    // Wait until the tasks that run once at startup are done.
-    let mut last = 0;
-    eventually("the server is at rest", async || {
-        let now = app.statements_run();
-        let rests = now == last && now > 0;
-        last = now;
-        rests.then_some(())
-    })
-    .await;
+    at_rest(&app).await;
     let request = request(&row);
     // An agent of before names no format; it is told what to do rather than misread.
     let mut of_before = serde_json::to_value(&request).unwrap();

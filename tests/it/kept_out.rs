@@ -212,14 +212,7 @@ async fn a93_an_enrollment_without_a_good_token_takes_no_write_lock() {
     let settings = crate::checkin::settings(&dir.join("data"), 1_000);
     let running = tidegate_server::start(settings).await.unwrap();
     let app = running.app().clone();
-    let mut last = 0;
-    eventually("the server is at rest", async || {
-        let now = app.statements_run();
-        let rests = now == last && now > 0;
-        last = now;
-        rests.then_some(())
-    })
-    .await;
+    crate::checkin::at_rest(&app).await;
     let url = format!("http://{}", running.address);
     let mut invented = expired.clone().into_bytes();
     let place = invented.iter().position(|b| *b == b'_').unwrap() + 40;
