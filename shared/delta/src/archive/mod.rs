@@ -1,9 +1,9 @@
 //! Packing a folder into an artifact's bytes, and unpacking those bytes into a folder.
 //!
-//! [`pack`] writes a tar that depends only on names, contents and permission bits: packing the
+//! [`pack()`] writes a tar that depends only on names, contents and permission bits: packing the
 //! same tree twice, on any machine, gives the same bytes, so that a device can rebuild the base of
 //! a delta from what is installed. What it would lose it names and refuses ([`PackOptions`]).
-//! [`unpack`] accepts only plain files, directories and symbolic links that stay inside the folder.
+//! [`unpack()`] accepts only plain files, directories and symbolic links that stay inside the folder.
 
 mod links;
 mod losses;
