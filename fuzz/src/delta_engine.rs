@@ -24,6 +24,7 @@ const LIMITS: Limits = Limits {
     max_chunks: 64,
     max_manifest: 64 << 10,
     max_memory: 15 << 20,
+    raw_only: false,
 };
 
 /// Something like instructions that refer to each other, at an address.

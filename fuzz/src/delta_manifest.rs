@@ -31,6 +31,7 @@ const LIMITS: Limits = Limits {
     max_chunks: 8_192,
     max_manifest: 64 << 10,
     max_memory: 16 << 20,
+    raw_only: false,
 };
 
 /// The old image.

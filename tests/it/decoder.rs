@@ -198,6 +198,59 @@ fn corrections_without_an_end_end_their_decoder_and_nothing_else() {
     assert!(what.contains("its decoder"), "{what}");
 }
 
+/// On kernels from 3.17 on, seccomp alone refuses all three.
+#[cfg(target_os = "linux")]
+#[test]
+fn a124_a_decoder_that_was_taken_over_opens_and_starts_nothing() {
+    for program in ["tidegate-agent", "tidegate"] {
+        let left = Program::at(binary(program)).left().unwrap();
+        assert_eq!(left, [], "{program}");
+    }
+    let nobody = Program::at("/bin/true".into()).left();
+    assert!(nobody.unwrap_err().to_string().contains("no answer"));
+}
+
+/// The limits of a decoder that waits for its payload, as the kernel tells them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a125_a_decoder_cannot_fill_the_disk_with_its_scratch_file() {
+    let packed = Packed::make();
+    let program = Program::at(binary("tidegate-agent"));
+    let scratch = tempfile::tempfile().unwrap();
+    let old: &[u8] = &packed.old;
+    let around = Around {
+        old: Some(&old as &dyn ReadAt),
+        kept: None,
+        scratch: Some(&scratch),
+    };
+    let limits = Limits::default();
+    let mut applier = program
+        .applier(&packed.manifest, around, Vec::new(), &limits)
+        .unwrap();
+    // It has begun once it has taken a chunk.
+    let first = packed.manifest.chunks[0].length as usize;
+    applier.push_chunk(&packed.payload[..first]).unwrap();
+    let me = std::process::id();
+    let children = format!("/proc/{me}/task");
+    let child = std::fs::read_dir(children).unwrap().find_map(|task| {
+        let children = std::fs::read_to_string(task.unwrap().path().join("children")).ok()?;
+        children.split_whitespace().find_map(|child| {
+            let named = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
+            let decodes = named.windows(14).any(|part| part == b"decode-payload");
+            let limits = std::fs::read_to_string(format!("/proc/{child}/limits")).ok()?;
+            let file = limits
+                .lines()
+                .find(|line| line.starts_with("Max file size"))?;
+            // Decoders of other tests have other payloads.
+            let mine = file.contains(&format!(" {} ", packed.manifest.scratch));
+            (decodes && mine).then(|| child.to_owned())
+        })
+    });
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.unwrap())).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+}
+
 #[test]
 fn a_program_that_is_no_decoder_is_not_blamed_on_the_payload() {
     let packed = Packed::make();

@@ -32,6 +32,27 @@ async fn a_device_moves_to_the_next_release_by_delta() {
 }
 
 #[tokio::test]
+async fn a_device_that_decodes_nothing_takes_the_image_as_it_is() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    server.built("1.1.0").await;
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
+    let settings = "decode = no\ndecoder = /no/such/program\n";
+    std::fs::write(device.state.join("agent.conf"), settings).unwrap();
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.1.0").await;
+    let deployment = &server.deployments(&id).await[0];
+    let fetched = deployment["bytes_downloaded"].as_u64().unwrap();
+    let table = std::fs::metadata(trees[1].join("table")).unwrap().len();
+    assert!(fetched > table, "{fetched} bytes");
+}
+
+#[tokio::test]
 async fn a_device_with_nothing_installed_gets_the_whole_release() {
     let server = Server::start().await;
     server.publish(&[("1.0.0", true)]);

@@ -16,8 +16,17 @@ const ENOUGH: u64 = 256 << 10;
 /// for it.
 const FILE: &str = "measured";
 
-/// Returns this device's capabilities; the decoding speed is measured once and kept.
-pub(super) fn known(state: &Path) -> Abilities {
+/// Returns this device's capabilities; the decoding speed is measured once and kept. A device that
+/// decodes nothing says so, and is given whole images.
+pub(super) fn known(state: &Path, decodes: bool) -> Abilities {
+    let mut known = measured(state);
+    if !decodes {
+        known.encodings = vec![Encoding::Raw.to_string()];
+    }
+    known
+}
+
+fn measured(state: &Path) -> Abilities {
     let path = state.join(FILE);
     let kept = platform::read_small(&path).and_then(|text| text.parse().ok());
     if let Some(kilobits) = kept.filter(|kilobits| *kilobits > 0) {
@@ -62,11 +71,12 @@ mod tests {
     #[test]
     fn a_device_measures_itself_and_its_link() {
         let dir = tempfile::tempdir().unwrap();
-        let abilities = known(dir.path());
+        let abilities = known(dir.path(), true);
         assert!(abilities.kilobits > 0);
-        assert_eq!(known(dir.path()), abilities);
+        assert_eq!(known(dir.path(), true), abilities);
         std::fs::write(dir.path().join(FILE), "rubbish").unwrap();
-        assert!(known(dir.path()).kilobits > 0);
+        assert!(known(dir.path(), true).kilobits > 0);
+        assert_eq!(known(dir.path(), false).encodings, ["raw"]);
         assert!(abilities.encodings.iter().any(|e| e == "dense"));
         assert_eq!(link(1 << 20, Duration::from_secs(2)), Some(1 << 19));
         assert_eq!(link(1000, Duration::from_millis(1)), None);

@@ -43,6 +43,7 @@ impl Driver {
         let mut core = Core::open(fs.clone(), state, backend)?;
         let decoder = config.decoder.clone();
         core.decoder = Some(decoder.map_or_else(Program::this, Program::at));
+        core.download.limits.raw_only = !config.decode;
         let clock = TlsClock {
             floor: core.journal.record().time_floor,
             trusted: config.clock_trusted,
@@ -75,6 +76,7 @@ impl Driver {
             (Some(error), _) => return Err(error),
         };
         let client = client.unwrap_or_else(|| Client::unfit("no server is configured".into()));
+        let abilities = abilities::known(state, config.decode);
         Ok(Self {
             key,
             core,
@@ -89,7 +91,7 @@ impl Driver {
             healthy: None,
             stopped: None,
             kept_out: None,
-            abilities: abilities::known(state),
+            abilities,
             named: Vec::new(),
             mirrors: Vec::new(),
             battery: Battery::default(),

@@ -53,6 +53,9 @@ pub struct Config {
     /// Program that decodes payloads; `None` for the agent's own.
     #[serde(default)]
     pub decoder: Option<PathBuf>,
+    /// Whether payloads are decoded; otherwise only those are fetched that are the image itself.
+    #[serde(default = "yes")]
+    pub decode: bool,
     /// Number of chunks fetched in parallel.
     #[serde(default = "two")]
     pub parallel: u8,
@@ -81,6 +84,10 @@ pub struct Config {
 
 fn five_minutes() -> u32 {
     300
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn two() -> u8 {

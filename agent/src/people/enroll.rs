@@ -179,6 +179,7 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
         reboot: request.reboot,
         control: ControlSettings::default(),
         decoder: None,
+        decode: true,
         parallel: 2,
         limits: Vec::new(),
         download_deadline_s: 172_800,

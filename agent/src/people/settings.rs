@@ -49,8 +49,10 @@ pub(crate) const TEMPLATE: &str = "\
 #download-deadline = 172800
 #limit = 6-18 50000
 
-# Program that is started to decode payloads, where the agent cannot start itself.
+# Program that is started to decode payloads, where the agent cannot start itself. `decode = no` takes
+# whole images only, as they are: no delta, nothing compressed.
 #decoder = /usr/lib/tidegate/decode
+#decode = yes
 
 # Group with access to the running agent besides root (status, check-now, pause, rollback), and the socket.
 #group = operators
@@ -147,21 +149,24 @@ fn one(name: &str, value: &str, config: &mut Config) -> Result<(), String> {
         "ups" => config.power.ups = Some(value.into()),
         "battery-file" => config.power.file = Some(value.into()),
         "metered" => config.metered = value.parse()?,
-        "clock-trusted" => {
-            config.clock_trusted = match value {
-                "yes" => true,
-                "no" => false,
-                other => return Err(format!("clock-trusted: {other:?} is not yes or no")),
-            }
-        }
+        "clock-trusted" => config.clock_trusted = yes_or_no(name, value)?,
         "parallel" => config.parallel = number_of(value)?,
         "download-deadline" => config.download_deadline_s = number_of(value)?,
         "group" => config.control.group = Some(value.into()),
         "socket" => config.control.socket = Some(path_of(name, value)?),
         "decoder" => config.decoder = Some(path_of(name, value)?),
+        "decode" => config.decode = yes_or_no(name, value)?,
         other => return Err(format!("unknown setting {other:?}")),
     }
     Ok(())
+}
+
+fn yes_or_no(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        other => Err(format!("{name}: {other:?} is not yes or no")),
+    }
 }
 
 fn number_of<T: std::str::FromStr<Err: std::fmt::Display>>(value: &str) -> Result<T, String> {

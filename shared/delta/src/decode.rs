@@ -37,6 +37,11 @@ impl Task {
         })
     }
 
+    /// Size of the scratch file, in bytes.
+    pub fn scratch(&self) -> u64 {
+        self.scratch
+    }
+
     /// Upper bound of the memory for decoding, in bytes.
     pub fn memory(&self) -> u64 {
         self.max_memory.max(1 << self.max_window_log.min(40))

@@ -15,6 +15,8 @@ pub struct Limits {
     pub max_manifest: usize,
     /// Maximum memory for decoding, in bytes, without the chunk that the caller holds.
     pub max_memory: u64,
+    /// Whether only payloads are taken that are the image itself, so that nothing is decoded.
+    pub raw_only: bool,
 }
 
 impl Limits {
@@ -41,6 +43,7 @@ impl Default for Limits {
             max_chunks: 20_000,
             max_manifest: 4 << 20,
             max_memory: Self::MEMORY,
+            raw_only: false,
         }
     }
 }

@@ -78,6 +78,9 @@ pub enum ManifestError {
     /// A part of it contradicts another.
     #[error("the manifest contradicts itself: {0}")]
     Inconsistent(&'static str),
+    /// The payload is to be decoded, and the limits allow none of that.
+    #[error("the payload is encoded ({0}) and nothing is decoded here")]
+    Encoded(Encoding),
     /// It asks for more than the limits allow.
     #[error("the manifest exceeds a limit: {0}")]
     OverLimit(&'static str),
@@ -126,6 +129,9 @@ impl Manifest {
             return Err(ManifestError::Inconsistent(
                 "a delta, and only a delta, has a `from`",
             ));
+        }
+        if limits.raw_only && self.encoding != Encoding::Raw {
+            return Err(ManifestError::Encoded(self.encoding));
         }
         if self.chunks.len() > limits.max_chunks {
             return Err(ManifestError::OverLimit("chunks"));

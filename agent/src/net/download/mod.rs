@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tidegate_delta::{Limits, Manifest};
+use tidegate_delta::{Limits, Manifest, ManifestError};
 use tidegate_protocol::{Explained, Reason};
 use tidegate_trust::assignment::Payload;
 
@@ -37,6 +37,8 @@ pub struct Download {
     blame: Arc<Mutex<Blame>>,
     /// File with the mirrors that are not used.
     unused: PathBuf,
+    /// Limits of what is fetched and opened.
+    pub(crate) limits: Limits,
 }
 
 /// Times that one chunk may arrive damaged from the server.
@@ -53,6 +55,7 @@ impl Download {
             start: platform::boot_id(),
             blame: Arc::default(),
             unused: state.join(sources::FILE),
+            limits: Limits::default(),
         }
     }
 
@@ -127,12 +130,12 @@ impl Download {
     }
 
     pub(crate) fn kept_manifest(&self, payload: &Payload) -> Option<Manifest> {
-        let limit = Limits::default().max_manifest as u64;
+        let limit = self.limits.max_manifest as u64;
         let bytes = self
             .fs
             .read(&self.dir.join("manifest.json"), limit)
             .ok()??;
-        Manifest::from_bytes(&bytes, payload.manifest, &Limits::default()).ok()
+        Manifest::from_bytes(&bytes, payload.manifest, &self.limits).ok()
     }
 
     /// Stores a manifest; whatever belongs to another one is discarded.
@@ -141,8 +144,15 @@ impl Download {
         payload: &Payload,
         bytes: &[u8],
     ) -> Result<Manifest, Explained> {
-        let manifest = Manifest::from_bytes(bytes, payload.manifest, &Limits::default())
-            .map_err(|e| Explained::new(Reason::ChunkCorrupt, e.to_string()))?;
+        let manifest =
+            Manifest::from_bytes(bytes, payload.manifest, &self.limits).map_err(|error| {
+                // Each of both has the next payload tried.
+                let reason = match error {
+                    ManifestError::Encoded(_) => Reason::DeltaFailed,
+                    _ => Reason::ChunkCorrupt,
+                };
+                Explained::new(reason, error.to_string())
+            })?;
         self.drop_all()
             .and_then(|()| self.fs.create_dirs(&self.dir))
             .and_then(|()| {

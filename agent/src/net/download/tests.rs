@@ -333,3 +333,23 @@ fn bytes_of_another_source_are_discarded_also_after_a_start() {
     store.begin(1, "http://b", false).unwrap();
     assert_eq!(store.begun(1), 0);
 }
+
+#[tokio::test]
+async fn a_device_that_decodes_nothing_fetches_no_encoded_payload_whatever_the_server_says() {
+    let blobs = blobs();
+    let origin = Site::start(&blobs, Manner::Honest);
+    let dir = tempfile::tempdir().unwrap();
+    let mut download = Download::new(crate::fs::system(), dir.path());
+    // What was fetched before the setting changed is not opened either.
+    download.run(ways(&[&origin]), &blobs.ask, 0).await.unwrap();
+    download.limits.raw_only = true;
+    let opened = download.open(&blobs.ask).err().unwrap();
+    assert_eq!(opened.code, Reason::ChunkCorrupt);
+    let refused = download.run(ways(&[&origin]), &blobs.ask, 0).await;
+    let refused = refused.unwrap_err();
+    // It is the payload's fault, so that the next one is tried.
+    assert_eq!(refused.code, Reason::DeltaFailed);
+    assert!(refused.to_string().contains("nothing is decoded here"));
+    let once = blobs.payload.len() + 2 * blobs.manifest.len();
+    assert!(origin.sent.load(Ordering::SeqCst) <= once as u64);
+}

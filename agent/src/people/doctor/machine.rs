@@ -43,6 +43,7 @@ impl Machine<'_> {
         findings.extend(self.leftovers());
         findings.extend([self.clock(), self.space(), memory(), self.battery()]);
         findings.extend(self.in_place());
+        findings.push(super::decoder::look(self.config));
         if !self.own {
             findings.push(self.service());
         }

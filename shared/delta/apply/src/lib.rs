@@ -2,6 +2,9 @@
 
 mod bounds;
 mod process;
+#[cfg(target_os = "linux")]
+mod rights;
+mod tried;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,6 +15,7 @@ use std::process::ExitCode;
 use tidegate_delta::{Applier, ApplyError, Encoding, Kept, Limits, Manifest, ReadAt, Task, serve};
 
 use process::Process;
+pub use tried::Left;
 
 /// First argument of a program that is started as a decoder. The program calls [`decode`] then, and
 /// does nothing else before.
@@ -90,14 +94,29 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Starts a decoder that tries what no decoder has to do, and returns what it could do: nothing,
+    /// where the system can take all rights away.
+    pub fn left(&self) -> io::Result<Vec<Left>> {
+        tried::ask(&self.path)
+    }
+}
+
 /// Returns whether these arguments, without the program's name, ask for a decoder.
 pub fn is_decoder(mut arguments: impl Iterator<Item = OsString>) -> bool {
     arguments.next().is_some_and(|first| first == ARGUMENT)
 }
 
 /// Decodes one payload: the task and the payload come by standard input, requests and the image go
-/// to standard output, and standard error is the scratch file.
+/// to standard output, and standard error is the scratch file. With [`tried::ARGUMENT`] it only tries
+/// what it could do besides.
 pub fn decode() -> ExitCode {
+    if std::env::args_os()
+        .nth(2)
+        .is_some_and(|second| second == tried::ARGUMENT)
+    {
+        return tried::answer();
+    }
     let files = || -> io::Result<_> {
         Ok((
             file(&io::stdin())?,
@@ -105,9 +124,8 @@ pub fn decode() -> ExitCode {
             file(&io::stderr())?,
         ))
     };
-    let decoded = files().and_then(|(from, to, scratch)| {
-        serve(from, to, Some(&scratch), |task| bounds::set(task.memory()))
-    });
+    let decoded =
+        files().and_then(|(from, to, scratch)| serve(from, to, Some(&scratch), bounds::set));
     // Nobody is left to be told.
     ExitCode::from(u8::from(decoded.is_err()))
 }
