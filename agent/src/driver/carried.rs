@@ -120,7 +120,7 @@ impl Driver {
 /// Returns whether an order says that it is one back, and the number that it says it has. Read
 /// before it is verified: it decides only whether the order is tried now.
 fn peek(order: &str) -> (bool, u64) {
-    let order: Value = serde_json::from_str(order).unwrap_or(Value::Null);
+    let order: Value = serde_json::from_slice(order.as_bytes()).unwrap_or(Value::Null);
     let signed = &order["signed"];
     let back = signed["x-assignment"]["action"].as_str() == Some("rollback");
     (back, signed["version"].as_u64().unwrap_or(0))

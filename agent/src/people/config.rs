@@ -154,14 +154,15 @@ impl Config {
     /// Loads `agent.json` as enrollment wrote it, without `agent.conf`.
     pub(crate) fn as_enrolled(state: &Path) -> Result<Self, ConfigError> {
         let path = state.join(FILE);
-        let text = match fs::read_to_string(&path) {
+        let text = match fs::read(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(ConfigError::NotEnrolled(path));
             }
             Err(e) => return Err(io_at(&path)(e)),
         };
-        serde_json::from_str(&text).map_err(|e| ConfigError::Malformed {
+        // All JSON is read from bytes: a reader of strings would be another 13 KB of program.
+        serde_json::from_slice(&text).map_err(|e| ConfigError::Malformed {
             path,
             what: e.to_string(),
         })
