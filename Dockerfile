@@ -11,7 +11,8 @@ FROM chef AS build
 COPY --from=plan /src/recipe.json recipe.json
 RUN cargo chef cook --release --locked --recipe-path recipe.json
 COPY . .
-RUN cargo build --release --locked -p tidegate -p tidegate-agent -p tidegate-guard && mkdir /data
+RUN cargo build --release --locked -p tidegate -p tidegate-agent -p tidegate-guard && mkdir /data \
+    && .ci/notice >/NOTICE
 
 # Not distroless: the demo and health checks run shell scripts.
 FROM debian:bookworm-slim
@@ -20,6 +21,7 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /src/target/release/tidegate /usr/local/bin/tidegate
 COPY --from=build /src/target/release/tidegate-agent /usr/local/bin/tidegate-agent
 COPY --from=build /src/target/release/tidegate-guard /usr/local/bin/tidegate-guard
+COPY --from=build /NOTICE /src/LICENSE /usr/share/doc/tidegate/
 COPY --from=build --chown=65532:65532 /data /data
 ENV TIDEGATE_DATA=/data \
     TIDEGATE_LISTEN=0.0.0.0:8420 \
