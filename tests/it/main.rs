@@ -13,6 +13,8 @@ mod delta;
 mod docs;
 mod doctor;
 mod door;
+#[cfg(target_os = "linux")]
+mod exhausted;
 mod first_steps;
 mod fleet;
 mod foreign_text;

@@ -29,7 +29,7 @@ fn installs(dir: &Path) -> Vec<String> {
 }
 
 /// Whether a process runs: what waits for its parent to look does not.
-fn runs(pid: &str) -> bool {
+pub(crate) fn runs(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
     state.is_some_and(|state| state != "Z")
