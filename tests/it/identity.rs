@@ -417,3 +417,54 @@ async fn what_one_server_is_told_of_a_device_counts_on_all_of_them() {
     })
     .await;
 }
+
+fn databases(data: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(data).unwrap().flatten();
+    files
+        .map(|file| file.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.starts_with("tidegate.db")
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a103_a_key_given_to_a_server_that_is_gone_again_does_not_shut_the_device_out() {
+    let (mut server, mut device) = scene().await;
+    let data = server.dir.path().join("data");
+    // The backup from before: the server that takes the new key might as well be a thief's.
+    server.kill();
+    let backup = tempfile::tempdir().unwrap();
+    for path in databases(&data) {
+        std::fs::copy(&path, backup.path().join(path.file_name().unwrap())).unwrap();
+    }
+    server.restart();
+    device.run();
+    let key = || std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
+    let old = key();
+    server.cli(&["device", "new-key", "plc", "--reason", "yearly"]);
+    eventually("the key changes", async || (key() != old).then_some(())).await;
+    let new = key();
+    server.kill();
+    for path in databases(&data) {
+        std::fs::remove_file(path).unwrap();
+    }
+    for path in databases(backup.path()) {
+        std::fs::copy(&path, data.join(path.file_name().unwrap())).unwrap();
+    }
+    server.restart();
+    eventually("the earlier key is used", async || {
+        device.log().contains("an earlier key").then_some(())
+    })
+    .await;
+    // And the new one is announced to the true server.
+    eventually("the new key is taken", async || {
+        let taken = !device.state.join("identity.next.pem").exists() && key() == new;
+        taken.then_some(())
+    })
+    .await;
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    device.settles_on("1.1.0").await;
+    assert!(shown(&server, &device).await["isolated"].is_null());
+}

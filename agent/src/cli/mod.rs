@@ -17,10 +17,11 @@ use crate::fs;
 use crate::host::stop::{asked_to_stop, outlives_large_files};
 use crate::host::{service, spare, threads};
 use crate::log;
-use crate::people::config::{self, Config, ConfigError};
+use crate::people::config::{Config, ConfigError};
 use crate::people::control;
 use crate::people::doctor;
 use crate::people::enroll;
+use crate::people::identity;
 use args::{Command, parse};
 use help::HELP;
 use service_files::Plan;
@@ -78,8 +79,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::NewKey { state }) => finish(
             Config::load(&state)
                 // The present key signs the change: without it there is nothing to change.
-                .and_then(|_| config::identity(&state))
-                .and_then(|_| config::next_identity(&*fs::system(), &state))
+                .and_then(|_| identity::identity(&state))
+                .and_then(|_| identity::next_identity(&*fs::system(), &state))
                 .map_err(|e| log::chain(&e))
                 .map(|key| {
                     format!(

@@ -11,7 +11,8 @@ use tidegate_trust::{TrustError, sign_report};
 use super::{Driver, DriverError, RoundError};
 use crate::fs::{self, journal};
 use crate::log;
-use crate::people::config::{self, Config};
+use crate::people::config::Config;
+use crate::people::identity;
 
 /// Interval between checks of the rollback window.
 const LOOK: Duration = Duration::from_secs(1);
@@ -131,7 +132,7 @@ fn peek(order: &str) -> (bool, u64) {
 pub fn export(state: &Path, to: &Path) -> Result<usize, CarriedError> {
     let config = Config::load(state).map_err(DriverError::from)?;
     let fs = fs::system();
-    let key = config::identity(state).map_err(DriverError::from)?;
+    let key = identity::identity(state).map_err(DriverError::from)?;
     let journal = journal::open_enrolled(fs.clone(), state).map_err(DriverError::from)?;
     let unwritten = |what: String| CarriedError::Unreadable(to.to_owned(), what);
     let reports = journal

@@ -21,6 +21,7 @@ use crate::net::client::Client;
 use crate::net::tls::TlsClock;
 use crate::people::config::{self, Config};
 use crate::people::control::Control;
+use crate::people::identity;
 use crate::trust::TrustStore;
 
 impl Driver {
@@ -54,7 +55,7 @@ impl Driver {
         // Without a root nothing can be trusted: say so now, not at the first order.
         let trust = TrustStore::open(fs.clone(), state)?;
         let _ = trust.load().map_err(|e| without(e.into()));
-        let key = config::identity(state).unwrap_or_else(|error| {
+        let key = identity::identity(state).unwrap_or_else(|error| {
             without(error.into());
             SecretKey::from_seed(rand::random())
         });

@@ -16,7 +16,7 @@ use tidegate_trust::{RoleName, sign_report};
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
 use crate::host::platform;
 use crate::net::TransportError;
-use crate::people::config;
+use crate::people::identity;
 
 /// Longest interval between two check-ins that is obeyed. The answer is not signed: without a
 /// bound, one answer from a stolen server would silence a fleet for 136 years.
@@ -29,7 +29,7 @@ impl Driver {
     /// one.
     pub(super) async fn round(&mut self) -> Result<Duration, RoundError> {
         // Comes first: the server may know the next key already, and the present one no longer.
-        if config::has_next_identity(&self.state) {
+        if identity::has_next_identity(&self.state) {
             self.change_key().await?;
         }
         self.send_reports().await?;

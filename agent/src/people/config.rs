@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tidegate_protocol::{Channel, DeviceId, Platform, ProductName};
-use tidegate_trust::{CommandLine, SecretKey};
+use tidegate_trust::CommandLine;
 
 use super::control::ControlSettings;
 use crate::fs::{Fs, Mode};
@@ -99,9 +99,6 @@ fn two_days() -> u32 {
 }
 
 const FILE: &str = "agent.json";
-const IDENTITY: &str = "identity.pem";
-const NEXT_IDENTITY: &str = "identity.next.pem";
-
 /// Reason why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -137,7 +134,7 @@ pub enum ConfigError {
     },
 }
 
-fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ConfigError + '_ {
+pub(super) fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ConfigError + '_ {
     move |source| ConfigError::Io {
         path: path.to_owned(),
         source,
@@ -179,62 +176,6 @@ impl Config {
     }
 }
 
-/// Returns the device's key, generated on first use. It never leaves the device.
-pub fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
-    let path = state.join(IDENTITY);
-    // Never a new key in its place: the server would not know it, and nobody would see why.
-    read_key(&path)?.ok_or(ConfigError::NoIdentity(path))
-}
-
-/// Returns the device's key for enrolling it, generated if there is none yet.
-pub(crate) fn new_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
-    read_or_make(fs, &state.join(IDENTITY))
-}
-
-fn malformed(path: &Path) -> impl FnOnce(tidegate_trust::KeyError) -> ConfigError + '_ {
-    move |e| ConfigError::Malformed {
-        path: path.to_owned(),
-        what: e.to_string(),
-    }
-}
-
-fn read_key(path: &Path) -> Result<Option<SecretKey>, ConfigError> {
-    match std::fs::read_to_string(path) {
-        Ok(pem) => SecretKey::from_pem(&pem).map(Some).map_err(malformed(path)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(io_at(path)(e)),
-    }
-}
-
-fn read_or_make(fs: &dyn Fs, path: &Path) -> Result<SecretKey, ConfigError> {
-    if let Some(key) = read_key(path)? {
-        return Ok(key);
-    }
-    let key = SecretKey::from_seed(rand::random());
-    let pem = key.to_pem().map_err(malformed(path))?;
-    fs.replace(path, pem.as_bytes(), Mode::Private)
-        .map_err(io_at(path))?;
-    Ok(key)
-}
-
-/// Returns the key that will replace the identity, generated if there is none yet.
-pub(crate) fn next_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
-    read_or_make(fs, &state.join(NEXT_IDENTITY))
-}
-
-/// Returns whether a key rotation is in progress.
-pub(crate) fn has_next_identity(state: &Path) -> bool {
-    state.join(NEXT_IDENTITY).exists()
-}
-
-/// Replaces the identity with the next key, which the server knows already.
-pub(crate) fn take_next_identity(fs: &dyn Fs, state: &Path) -> Result<(), ConfigError> {
-    let path = state.join(NEXT_IDENTITY);
-    fs.rename(&path, &state.join(IDENTITY))
-        .and_then(|()| fs.sync_dir(state))
-        .map_err(io_at(&path))
-}
-
 /// Locks a state directory against a second agent, until the returned file is dropped.
 pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
     let path = state.join("lock");
@@ -251,21 +192,5 @@ pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(ConfigError::Busy(state.to_owned())),
         Err(fs::TryLockError::Error(e)) => Err(io_at(&path)(e)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_that_is_gone_is_an_error_and_no_new_one_takes_its_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let gone = identity(dir.path()).unwrap_err();
-        assert!(matches!(gone, ConfigError::NoIdentity(_)), "{gone}");
-        assert!(!dir.path().join(IDENTITY).exists());
-        let system = crate::fs::system();
-        let made = new_identity(&*system, dir.path()).unwrap();
-        assert_eq!(identity(dir.path()).unwrap().public(), made.public());
     }
 }

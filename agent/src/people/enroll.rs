@@ -15,6 +15,7 @@ use tidegate_trust::{CommandLine, ImageFacts, JoinToken, RootRole};
 
 use super::config::{self, Config, ConfigError};
 use super::control::ControlSettings;
+use super::identity;
 use crate::fs::journal::{self, JournalError};
 use crate::fs::{self, Fs};
 use crate::host::power::{Metered, PowerSettings};
@@ -108,7 +109,7 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
         ));
     }
     let fs = fs::system();
-    let key = config::new_identity(&*fs, &request.state)?;
+    let key = identity::new_identity(&*fs, &request.state)?;
     let adopted = adopt(&fs, &request)?;
     // No signed time is known yet.
     let clock = TlsClock {
@@ -215,7 +216,7 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrollE
     if store.load().is_ok() {
         return Ok("the root of trust is intact; nothing was changed\n".into());
     }
-    let key = config::identity(state)?;
+    let key = identity::identity(state)?;
     let clock = TlsClock {
         floor: journal::open_enrolled(fs, state)?.record().time_floor,
         trusted: config.clock_trusted,

@@ -9,8 +9,9 @@ use super::{bad, bad_unless, notice_unless};
 use crate::fs;
 use crate::host::platform;
 use crate::install;
-use crate::people::config::{self, Config};
+use crate::people::config::Config;
 use crate::people::control::{self, Ask};
+use crate::people::identity;
 use crate::trust::TrustStore;
 
 /// Minimum free space where no installed version gives an estimate, in bytes.
@@ -95,7 +96,7 @@ impl Machine<'_> {
             let value = format!("{} is not there", path.display());
             return Finding::new("identity", value, "the device's own key", Verdict::Bad);
         }
-        if let Err(error) = config::identity(self.state) {
+        if let Err(error) = identity::identity(self.state) {
             return bad("identity", &error);
         }
         #[cfg(unix)]
