@@ -78,6 +78,12 @@ pub trait Fs: Send + Sync {
     fn mode(&self, _path: &Path) -> io::Result<Option<u32>> {
         Ok(None)
     }
+    /// Gives a new file what the one at a path has beside its bytes, where there is such a thing: owner,
+    /// permissions with the special bits, extended attributes with file capabilities. Of a link only
+    /// the permissions of what it leads to. Synced with the file.
+    fn take_attributes(&self, _to: &dyn FsFile, _from: &Path) -> io::Result<()> {
+        Ok(())
+    }
     /// Sets the permission bits of a file or folder, where there are any; synced with it.
     fn set_mode(&self, _path: &Path, _bits: u32) -> io::Result<()> {
         Ok(())

@@ -209,4 +209,12 @@ impl<F: Fs> Fs for Crashing<F> {
             Ok(())
         }
     }
+
+    fn take_attributes(&self, to: &dyn FsFile, from: &Path) -> io::Result<()> {
+        if self.next("take attributes of", from)? {
+            self.inner.take_attributes(to, from)
+        } else {
+            Ok(())
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! operation ([`system`]). Tests use a simulated one, which models what a power cut may leave of
 //! unsynced data, and one that stops at an operation.
 
+#[cfg(unix)]
+mod attributes;
 mod crashing;
 mod held;
 pub mod journal;

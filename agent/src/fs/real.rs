@@ -9,6 +9,8 @@ use tidegate_delta::ReadAt;
 
 #[cfg(unix)]
 use super::Mode;
+#[cfg(unix)]
+use super::attributes::{self, fits, nofollow};
 use super::held::patiently;
 use super::{Fs, FsFile, Kind, Open};
 
@@ -188,27 +190,10 @@ impl Fs for Real {
         use std::os::unix::fs::PermissionsExt as _;
         fits(fs::set_permissions(path, fs::Permissions::from_mode(bits)))
     }
-}
 
-/// Flag that keeps a link in the last part of a path from being followed.
-#[cfg(unix)]
-fn nofollow() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
-}
-
-/// Accepts that a file system has no permission bits, as FAT: its mount options say who may read.
-#[cfg(unix)]
-fn fits(set: io::Result<()>) -> io::Result<()> {
-    match set {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
-            ) =>
-        {
-            Ok(())
-        }
-        other => other,
+    #[cfg(unix)]
+    fn take_attributes(&self, to: &dyn FsFile, from: &Path) -> io::Result<()> {
+        to.as_file().map_or(Ok(()), |to| attributes::take(to, from))
     }
 }
 

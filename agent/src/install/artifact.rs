@@ -203,14 +203,17 @@ pub(super) fn image_of(file: &dyn FsFile, length: u64) -> io::Result<Image> {
     Hashing::new(io::BufReader::with_capacity(256 << 10, whole)).rest()
 }
 
-/// Copies a file's bytes into a new file and makes them durable.
+/// Copies a file's bytes into a new file and makes them durable. With `like`, nobody else can read the copy
+/// until it has what that file has beside its bytes.
 pub(super) fn copy_file(
     fs: &dyn Fs,
     from: &dyn FsFile,
     length: u64,
     to: &Path,
     mode: Mode,
+    like: Option<&Path>,
 ) -> io::Result<()> {
+    let mode = like.map_or(mode, |_| Mode::Private);
     let file = fs.open(to, Open::New(mode))?;
     let out = Appending {
         file: &*file,
@@ -218,5 +221,10 @@ pub(super) fn copy_file(
     };
     let mut out = BufWriter::with_capacity(256 << 10, out);
     io::copy(&mut Sequential::whole(from, length), &mut out)?;
-    out.flush()
+    out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    if let Some(like) = like {
+        // By the open file: its name may lead elsewhere, in a folder that others may write to.
+        fs.take_attributes(&*file, like)?;
+    }
+    file.sync()
 }

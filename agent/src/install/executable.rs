@@ -2,7 +2,9 @@
 //!
 //! Both versions are kept as artifacts in the agent's slots. Activating one copies it beside the
 //! live file and renames the copy over that, so that writes to the live file never reach the slots.
-//! The previous live file is kept as `.prev`, where a person finds it without the agent.
+//! The previous live file is kept as `.prev`, where a person finds it without the agent. Owner, mode and
+//! extended attributes are those of the file that is replaced: they belong to this machine, not to a
+//! version.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +13,12 @@ use std::sync::Arc;
 use tidegate_delta::ReadAt;
 use tidegate_delta::archive::PackOptions;
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
-use tidegate_protocol::{Image, Reason};
+use tidegate_protocol::Image;
 
 use super::artifact::{copy_file, image_of};
 use super::slots::Slots;
 use super::{Backend, Order, SlotError, at};
-use crate::fs::{Fs, FsFile, Mode, Open, io_reason};
+use crate::fs::{Fs, FsFile, Kind, Mode, Open};
 
 /// One executable at a fixed path.
 pub struct Executable {
@@ -67,11 +69,25 @@ impl Executable {
         same(&*file, &*kept)
     }
 
-    /// Copies `from` to `to`. Durable, except for its name.
+    /// Copies `from` to `to`, with owner, mode and attributes of the live file. Durable, except for its
+    /// name.
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.fs.remove_if_there(to)?;
         let file = self.fs.open(from, Open::Read)?;
-        copy_file(&*self.fs, &*file, file.length()?, to, Mode::Executable)
+        let (length, like) = (file.length()?, self.like()?);
+        let mode = Mode::Executable;
+        copy_file(&*self.fs, &*file, length, to, mode, like.as_deref())
+    }
+
+    /// Path of the file whose owner, mode and attributes the live one must have; `None` before the first
+    /// version.
+    fn like(&self) -> io::Result<Option<PathBuf>> {
+        for path in [self.live.clone(), self.beside("", ".prev")] {
+            if matches!(self.fs.kind(&path)?, Some(Kind::File | Kind::Link)) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps the live file under a second name: by a hard link where the file system has them, else
@@ -89,17 +105,16 @@ impl Executable {
 
     fn put_live(&self, slot: SlotId) -> io::Result<()> {
         let (new, previous) = (self.beside(".", ".new"), self.beside("", ".prev"));
-        match self.copy(&self.slots.artifact(slot), &new) {
-            // No space for a copy: the previous file is one, most often of just this version.
-            Err(error)
-                if io_reason(&error) == Reason::DiskFull
-                    && self.holds(&previous, slot).unwrap_or(false) =>
-            {
-                self.fs.remove_if_there(&new)?;
-                self.fs.rename(&previous, &self.live)?;
-                return self.fs.sync_dir(self.folder_of_live());
+        if let Err(error) = self.copy(&self.slots.artifact(slot), &new) {
+            // Part of a copy would only take the room that the next attempt needs.
+            self.fs.remove_if_there(&new)?;
+            // The previous file is a copy as well, most often of just this version, and has what could
+            // not be given to another: a way back needs neither room nor rights.
+            if !self.holds(&previous, slot).unwrap_or(false) {
+                return Err(error);
             }
-            other => other?,
+            self.fs.rename(&previous, &self.live)?;
+            return self.fs.sync_dir(self.folder_of_live());
         }
         if self.fs.kind(&self.live)?.is_some() {
             self.keep(&previous)?;
@@ -220,3 +235,7 @@ impl Backend for Executable {
         Ok(image)
     }
 }
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests;

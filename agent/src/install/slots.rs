@@ -113,7 +113,7 @@ impl Slots {
         let path = self.artifact(slot);
         let file = self.fs.open(from, Open::Read).map_err(at(from))?;
         let length = file.length().map_err(at(from))?;
-        copy_file(&*self.fs, &*file, length, &path, Mode::Private).map_err(at(&path))?;
+        copy_file(&*self.fs, &*file, length, &path, Mode::Private, None).map_err(at(&path))?;
         let copy = self.fs.open(&path, Open::Read).map_err(at(&path))?;
         let image = image_of(&*copy, length).map_err(at(&path))?;
         self.sync(slot)?;

@@ -1,0 +1,169 @@
+//! The executable backend on the files of this machine.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+use super::*;
+use crate::fs::{Crashing, Real};
+
+/// Version 1 in slot a, which is live, and version 2 in slot b.
+struct Program {
+    dir: tempfile::TempDir,
+}
+
+impl Program {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let program = Self { dir };
+        fs::create_dir(program.folder()).unwrap();
+        fs::write(program.live(), "1").unwrap();
+        let slots = program.open(Real);
+        let live = program.live();
+        let adopted = slots.adopt(SlotId::A, &live, PackOptions::default());
+        adopted.unwrap();
+        fs::write(slots.slots.artifact(SlotId::B), "2").unwrap();
+        program
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.dir.path().join("opt")
+    }
+
+    fn live(&self) -> PathBuf {
+        self.folder().join("app")
+    }
+
+    fn open(&self, fs: impl Fs + 'static) -> Executable {
+        Executable::open(Arc::new(fs), self.dir.path(), self.live()).unwrap()
+    }
+
+    /// Owner, group, mode and attributes of the live file, and its bytes.
+    fn facts(&self) -> (u32, u32, u32, Vec<Option<Vec<u8>>>) {
+        let meta = fs::metadata(self.live()).unwrap();
+        let attribute = |name| {
+            let mut value = [0_u8; 256];
+            let read = rustix::fs::getxattr(self.live(), name, &mut value[..]);
+            read.ok().map(|read| value[..read].to_vec())
+        };
+        let attributes = ["user.origin", "security.capability"].map(attribute);
+        let mode = meta.mode() & 0o7777;
+        (meta.uid(), meta.gid(), mode, attributes.into())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let names = fs::read_dir(self.folder()).unwrap();
+        let mut names: Vec<_> = names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// Sets what only root may; an ordinary user's own file is kept as well.
+fn give(path: &Path, user: u32, group: u32, mode: u32) {
+    let _ = chown(path, Some(user), Some(group));
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn set(path: &Path, name: &str, value: &[u8]) -> bool {
+    rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).is_ok()
+}
+
+/// `cap_net_bind_service=ep`, as `setcap` writes it: revision 2, effective.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn the_live_file_keeps_owner_mode_and_capabilities_on_the_way_there_and_back() {
+    let program = Program::new();
+    let live = program.live();
+    give(&live, 4242, 4343, 0o4750);
+    let marked = set(&live, "user.origin", b"factory");
+    let capable = set(&live, "security.capability", &CAPABILITY);
+    if !marked || !capable {
+        println!("not all of it is tried: attributes {marked}, capabilities {capable}");
+    }
+    let before = program.facts();
+    assert_eq!(before.2, 0o4750);
+    assert_eq!(
+        before.3.iter().flatten().count(),
+        usize::from(marked) + usize::from(capable)
+    );
+    let slots = program.open(Real);
+    for (slot, bytes) in [(SlotId::B, "2"), (SlotId::A, "1"), (SlotId::B, "2")] {
+        slots.activate(Some(slot)).unwrap();
+        assert_eq!(fs::read_to_string(&live).unwrap(), bytes);
+        assert_eq!(program.facts(), before);
+        assert_eq!(program.names(), ["app", "app.prev"]);
+    }
+    // A person has removed the program: the previous one says whose it is.
+    fs::remove_file(&live).unwrap();
+    slots.activate(Some(SlotId::B)).unwrap();
+    assert_eq!(program.facts(), before);
+}
+
+#[test]
+fn a86_a_copy_of_a_private_program_is_never_more_open_than_the_program() {
+    let program = Program::new();
+    give(&program.live(), 4242, 4343, 0o710);
+    let (folder, live) = (program.folder(), program.live());
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let looked = seen.clone();
+    let fs = Crashing::new(Real, move |_, _, _| {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().mode() & 0o7777;
+            let name = entry.file_name().into_string().unwrap();
+            if entry.path() != live {
+                looked.lock().unwrap().push((name, mode));
+            }
+        }
+        Ok(true)
+    });
+    program.open(fs).activate(Some(SlotId::B)).unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().any(|(name, _)| name == ".app.new"), "{seen:?}");
+    for (name, mode) in &*seen {
+        assert_eq!(mode & !0o710, 0, "{name} has mode {mode:o}");
+    }
+}
+
+#[test]
+fn a87_a_link_in_the_place_of_the_program_gives_away_no_owner_and_no_special_bits() {
+    let program = Program::new();
+    let (live, other) = (program.live(), program.dir.path().join("other"));
+    fs::write(&other, "somebody else's").unwrap();
+    give(&other, 4242, 4343, 0o4750);
+    set(&other, "user.origin", b"elsewhere");
+    fs::remove_file(&live).unwrap();
+    std::os::unix::fs::symlink(&other, &live).unwrap();
+    let slots = program.open(Real);
+    slots.activate(Some(SlotId::B)).unwrap();
+    assert!(fs::symlink_metadata(&live).unwrap().is_file());
+    let own = rustix::process::geteuid().as_raw();
+    let (user, _, mode, attributes) = program.facts();
+    assert_eq!((user, mode, &attributes[0]), (own, 0o750, &None));
+    // What the link led to is as it was.
+    assert_eq!(fs::read_to_string(&other).unwrap(), "somebody else's");
+}
+
+#[test]
+fn the_way_back_needs_no_right_to_give_a_file_away() {
+    let program = Program::new();
+    give(&program.live(), 4242, 4343, 0o4750);
+    let before = program.facts();
+    program.open(Real).activate(Some(SlotId::B)).unwrap();
+    let slots = program.open(Crashing::new(Real, |_, what, _| {
+        if what == "take attributes of" {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(true)
+    }));
+    slots.activate(Some(SlotId::A)).unwrap();
+    assert_eq!(fs::read_to_string(program.live()).unwrap(), "1");
+    assert_eq!(program.facts(), before);
+    // On the way there it is an error, and nothing has changed.
+    assert!(slots.activate(Some(SlotId::B)).is_err());
+    assert_eq!(program.facts(), before);
+    assert_eq!(program.names(), ["app"]);
+}
