@@ -1,6 +1,6 @@
 //! Client of the API for the command line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_api::Page;
 use tidegate_delta::Hasher;
-use tidegate_protocol::{Problem, Sha256};
+use tidegate_protocol::{Problem, Sha256, is_loopback};
 
 use crate::error::CliError;
 
@@ -33,6 +33,26 @@ fn without_authorities() -> rustls::ClientConfig {
         .with_no_client_auth()
 }
 
+/// Address of a server, which is `http://` or `https://`.
+fn address(server: &str) -> Result<reqwest::Url, CliError> {
+    let url = reqwest::Url::parse(server).ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| {
+            CliError::Usage(format!(
+                "{server} is not the address of a server: expected https://host[:port]"
+            ))
+        })
+}
+
+/// Protection of the way to a server.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Channel {
+    /// The server's certificate authority (PEM); `None` for the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Whether the token may leave this machine unencrypted.
+    pub(crate) plain_http: bool,
+}
+
 /// A server and a token.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -42,23 +62,33 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Creates a client for a server.
+    /// Creates a client for a server on this machine, or one that serves TLS.
     pub(crate) fn new(server: &str, token: &str) -> Result<Self, CliError> {
-        Self::with_authority(server, token, None)
+        Self::over(server, token, &Channel::default())
     }
 
-    /// Creates a client for a server with a certificate authority of its own.
-    pub(crate) fn with_authority(
-        server: &str,
-        token: &str,
-        ca_file: Option<&Path>,
-    ) -> Result<Self, CliError> {
+    /// Creates a client for a server. One that would show the token to others is refused: nothing is
+    /// sent before.
+    pub(crate) fn over(server: &str, token: &str, channel: &Channel) -> Result<Self, CliError> {
+        let url = address(server)?;
         let mut builder = reqwest::Client::builder();
-        if !server.starts_with("https:") {
+        if url.scheme() == "http" {
             // Plain HTTP must work on a machine without any certificate authority, like a bare
             // container.
             builder = builder.tls_backend_preconfigured(without_authorities());
-        } else if let Some(path) = ca_file {
+            if url.host_str().is_some_and(is_loopback) {
+                // A proxy would take the token off the machine.
+                builder = builder.no_proxy();
+            } else if !token.is_empty() && !channel.plain_http {
+                return Err(CliError::Hinted(
+                    format!(
+                        "{server} is plain http, which shows your token to everybody on the way; nothing was sent"
+                    ),
+                    "use https://, or pass --allow-plain-http where the network itself is private"
+                        .into(),
+                ));
+            }
+        } else if let Some(path) = &channel.ca_file {
             let failed =
                 |e: &dyn std::fmt::Display| CliError::Failed(format!("{}: {e}", path.display()));
             let pem = std::fs::read(path).map_err(|e| failed(&e))?;
@@ -67,6 +97,7 @@ impl Api {
         }
         let http = builder
             .connect_timeout(Duration::from_secs(10))
+            // A redirect could lead to plain HTTP or to somebody else, with the token.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| CliError::failed("HTTP", &e))?;

@@ -75,15 +75,13 @@ fn say(answer: &clap::Error) -> ExitCode {
 async fn run(cli: Cli) -> Result<(), CliError> {
     let context = commands::Context::new(cli.global.clone());
     match cli.command {
-        Command::Serve(args) => commands::serve::serve(args).await,
+        Command::Serve(args) => commands::serve::serve(args, cli.global.allow_plain_http).await,
         Command::Migrate(args) => commands::serve::migrate(args).await,
         Command::Healthcheck(args) => {
             commands::serve::healthcheck(args, cli.global.ca_file.as_deref()).await
         }
         Command::Demo(args) => demo::run(args).await,
-        Command::Login(args) => {
-            commands::operator::login(args, cli.global.ca_file.as_deref()).await
-        }
+        Command::Login(args) => commands::operator::login(args, cli.global).await,
         Command::Whoami => commands::operator::whoami(&context).await,
         Command::Token(command) => commands::operator::token(&context, command).await,
         Command::Doctor { dir, data } => {

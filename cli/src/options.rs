@@ -26,6 +26,10 @@ pub(crate) struct Global {
     /// Certificate authority of the server (PEM); defaults to the system's authorities.
     #[arg(long, global = true, env = "TIDEGATE_CA_FILE", value_name = "PEM")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// Allow plain HTTP beyond this machine, where tokens can be read by everybody on the way:
+    /// `http://` addresses of servers, and `serve --listen` without TLS. `tidegate login` remembers it.
+    #[arg(long, global = true, env = "TIDEGATE_ALLOW_PLAIN_HTTP")]
+    pub(crate) allow_plain_http: bool,
     /// Output format: a table for people, or JSON with the API's field names.
     #[arg(short, long, global = true, default_value = "table")]
     pub(crate) output: Format,

@@ -14,6 +14,9 @@ pub(crate) struct Profile {
     pub(crate) token: Option<String>,
     #[serde(default)]
     pub(crate) ca_file: Option<PathBuf>,
+    /// Whether the token may go to this server over plain HTTP.
+    #[serde(default)]
+    pub(crate) allow_plain_http: bool,
 }
 
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> CliError {

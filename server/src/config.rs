@@ -21,6 +21,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// TLS settings; `None` for plain HTTP behind a proxy that serves TLS.
     pub tls: Option<TlsSettings>,
+    /// Whether plain HTTP may be served beyond this machine.
+    pub plain_http: bool,
     /// Address on which Prometheus reaches `/metrics`; `None` to serve no metrics.
     pub metrics_listen: Option<SocketAddr>,
     /// `sqlite:PATH` or `postgres://...`. May hold a password: never logged.

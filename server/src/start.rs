@@ -1,7 +1,7 @@
 //! The composition: opens the stores, loads the fleet, starts the jobs and listens; and stops them
 //! in order.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,14 @@ pub enum StartError {
     /// The address cannot be bound.
     #[error("cannot listen on {0}: {1}; is another server running there? choose another with {2}")]
     Listen(SocketAddr, std::io::Error, &'static str),
+    /// Secrets would go over the network in the clear.
+    #[error(
+        "{0} is reached from beyond this machine, and without TLS everybody on the way reads the tokens of \
+         people and the tickets of devices: serve TLS with --tls-cert and --tls-key; or listen on 127.0.0.1 \
+         for a proxy on this machine that serves it; or, if the proxy is on another one or the network itself \
+         is private, pass --allow-plain-http (TIDEGATE_ALLOW_PLAIN_HTTP=true)"
+    )]
+    PlainHttp(SocketAddr),
     /// TLS cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -60,6 +68,9 @@ const METRICS_FILES: u64 = 128;
 
 /// Starts a server: opens its stores, loads the fleet and listens.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    if settings.tls.is_none() && !settings.plain_http && !is_loopback(settings.listen.ip()) {
+        return Err(StartError::PlainHttp(settings.listen));
+    }
     // The S3 client and PostgreSQL over TLS share one provider. An error means it is already
     // installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -137,6 +148,10 @@ impl Running {
         self.app.close().await;
         tracing::info!("server stopped");
     }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {

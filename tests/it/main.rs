@@ -31,6 +31,7 @@ mod orphans;
 mod own_update;
 mod payloads;
 mod people;
+mod plain_http;
 mod signing;
 mod sockets;
 #[cfg(target_os = "linux")]

@@ -25,6 +25,7 @@ pub fn settings(data: &Path) -> Settings {
     Settings {
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
+        plain_http: false,
         metrics_listen: None,
         database: format!("sqlite:{}", data.join("tidegate.db").display()),
         blobs: BlobSettings::Folder(data.join("blobs")),

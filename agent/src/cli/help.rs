@@ -37,6 +37,7 @@ ENROLL
   --drop-attributes     ... without its owners, setuid and like bits, extended attributes, hard links
   --platform NAME       this machine's platform by default
   --ca-file PEM         the server's certificate authority; the public ones by default
+  --allow-plain-http    allow http:// beyond this machine, which shows tickets and tokens on the way
   --backend KIND        how versions are installed: directory (default), executable, image, hook,
                         agent (this program itself, started by tidegate-guard)
   --path FILE           executable: the file that people and services start

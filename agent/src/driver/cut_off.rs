@@ -12,6 +12,7 @@ use crate::host::platform;
 use crate::log;
 use crate::net::client::Client;
 use crate::net::tls::TlsClock;
+use crate::people::config::Config;
 use crate::people::doctor;
 
 /// Failed rounds before a diagnosis is made.
@@ -81,7 +82,12 @@ impl Driver {
             trusted: self.config.clock_trusted,
         };
         // The server may have forgotten the session, and the connection may be dead: keep neither.
-        match Client::new(endpoints[next], self.config.ca_file.as_deref(), clock) {
+        let Config {
+            ca_file,
+            plain_http,
+            ..
+        } = &self.config;
+        match Client::new(endpoints[next], ca_file.as_deref(), *plain_http, clock) {
             Ok(client) => {
                 if endpoints.len() > 1 {
                     log::line(&format!("switching to {}", endpoints[next]));

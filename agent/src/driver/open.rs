@@ -59,9 +59,14 @@ impl Driver {
             without(error.into());
             SecretKey::from_seed(rand::random())
         });
-        let client = Client::new(&config.server, config.ca_file.as_deref(), clock)
-            .map_err(|e| without(e.into()))
-            .ok();
+        let client = Client::new(
+            &config.server,
+            config.ca_file.as_deref(),
+            config.plain_http,
+            clock,
+        )
+        .map_err(|e| without(e.into()))
+        .ok();
         let client = match (broken, &core.journal.record().phase) {
             (None, _) => client,
             (

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use tidegate_protocol::is_loopback;
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
@@ -64,16 +65,29 @@ impl Client {
         self.unfit.is_some()
     }
 
-    /// Returns a client for a server; `ca_file` replaces the public certificate authorities.
+    /// Returns a client for a server; `ca_file` replaces the public certificate authorities. Plain
+    /// HTTP that leaves this machine is refused unless it is allowed: a server is told secrets.
     pub fn new(
         server: &str,
         ca_file: Option<&Path>,
+        plain_http: bool,
         clock: TlsClock,
     ) -> Result<Self, TransportError> {
-        Self::to(Address::parse(server)?, ca_file, clock)
+        let client = Self::to(Address::parse(server)?, ca_file, clock)?;
+        if client.shows_secrets() && !plain_http {
+            return Err(TransportError::Plain(client.address()));
+        }
+        Ok(client)
     }
 
-    /// Returns a client for a mirror of a server's blobs.
+    /// Returns whether requests leave this machine unencrypted, to the server or to a proxy.
+    fn shows_secrets(&self) -> bool {
+        let proxy = self.proxy.as_ref().map(|proxy| proxy.host.as_str());
+        let hosts = [Some(self.address.host.as_str()), proxy];
+        !self.address.tls && !hosts.into_iter().flatten().all(is_loopback)
+    }
+
+    /// Returns a client for a mirror of a server's blobs. It is told nothing secret.
     pub(crate) fn mirror(
         address: &str,
         ca_file: Option<&Path>,

@@ -8,6 +8,12 @@ pub enum TransportError {
     /// The address is not usable.
     #[error("invalid server address: {0} (expected http://host:port or https://host:port)")]
     Address(String),
+    /// Secrets would go out in the clear.
+    #[error(
+        "{0} is plain http, which shows tickets and join tokens to everybody on the way: use https://, or \
+         say that it may be so with --allow-plain-http (`allow-plain-http = yes` in agent.conf)"
+    )]
+    Plain(String),
     /// A certificate file cannot be used.
     #[error("certificate authority {0}: {1}")]
     Authority(String, String),

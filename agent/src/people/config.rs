@@ -38,6 +38,10 @@ pub struct Config {
     /// PEM file with the server's certificate authority; `None` for the public ones.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Whether secrets may leave this machine unencrypted, by an address with `http://`. A device that
+    /// enrolled before anybody was asked goes on as it did: an update must not cut it off.
+    #[serde(default = "yes")]
+    pub plain_http: bool,
     /// Health check that overrides the publisher's.
     #[serde(default)]
     pub health: Option<CommandLine>,

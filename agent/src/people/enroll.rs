@@ -46,6 +46,8 @@ pub(crate) struct Request {
     /// Losses that adopting the folder may make.
     pub(crate) carry: PackOptions,
     pub ca_file: Option<PathBuf>,
+    /// Whether secrets may leave this machine unencrypted.
+    pub(crate) plain_http: bool,
     pub health: Option<CommandLine>,
     pub restart: Option<CommandLine>,
     pub(crate) power: PowerSettings,
@@ -108,14 +110,26 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
             known.device.to_string(),
         ));
     }
-    let fs = fs::system();
-    let key = identity::new_identity(&*fs, &request.state)?;
-    let adopted = adopt(&fs, &request)?;
     // No signed time is known yet.
     let clock = TlsClock {
         floor: Timestamp::ZERO,
         trusted: request.clock_trusted,
     };
+    // Before anything is made or sent: one that is not usable is refused at once.
+    let mut clients = std::iter::once(&request.server)
+        .chain(&request.also)
+        .map(|server| {
+            Client::new(
+                server,
+                request.ca_file.as_deref(),
+                request.plain_http,
+                clock,
+            )
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let fs = fs::system();
+    let key = identity::new_identity(&*fs, &request.state)?;
+    let adopted = adopt(&fs, &request)?;
     let body = Enroll {
         format: Format::CURRENT,
         token: token.to_string(),
@@ -131,9 +145,8 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
     };
     let body = serde_json::to_vec(&body).map_err(|e| TransportError::Malformed(e.to_string()))?;
     let mut answer = None;
-    for server in std::iter::once(&request.server).chain(&request.also) {
-        let mut client = Client::new(server, request.ca_file.as_deref(), clock)?;
-        let sent = send_signed(&mut client, &key, paths::ENROLL, body.clone()).await;
+    for client in &mut clients {
+        let sent = send_signed(client, &key, paths::ENROLL, body.clone()).await;
         let reached = sent.is_ok();
         answer = Some(sent.and_then(Answer::ok));
         if reached {
@@ -170,6 +183,7 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
         also: request.also,
         mirror_hosts: request.mirror_hosts,
         ca_file: request.ca_file,
+        plain_http: request.plain_http,
         health: request.health,
         restart: request.restart,
         power: request.power,
@@ -201,7 +215,7 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
 /// Fingerprint of this device's key, for a token that names it. The key is made if there is none.
 pub(crate) fn fingerprint(state: &Path) -> Result<String, EnrollError> {
     std::fs::create_dir_all(state)?;
-    let key = config::new_identity(&*fs::system(), state)?;
+    let key = identity::new_identity(&*fs::system(), state)?;
     Ok(format!("{}\n", key.public().fingerprint()))
 }
 
@@ -221,7 +235,12 @@ pub(crate) async fn recover(state: &Path, token: &str) -> Result<String, EnrollE
         floor: journal::open_enrolled(fs, state)?.record().time_floor,
         trusted: config.clock_trusted,
     };
-    let mut client = Client::new(&config.server, config.ca_file.as_deref(), clock)?;
+    let mut client = Client::new(
+        &config.server,
+        config.ca_file.as_deref(),
+        config.plain_http,
+        clock,
+    )?;
     let body = Enroll {
         format: Format::CURRENT,
         token: token.to_string(),

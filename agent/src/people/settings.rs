@@ -25,6 +25,8 @@ pub(crate) const TEMPLATE: &str = "\
 #server = https://updates.example:8420
 #also = https://updates-2.example:8420
 #ca-file = /etc/tidegate/ca.pem
+# Allow http:// beyond this machine, which shows tickets and tokens to everybody on the way.
+#allow-plain-http = no
 # Host whose mirrors may be used beside those on the server's own host; may be repeated.
 #mirror-host = mirror.plant.example
 
@@ -150,6 +152,7 @@ fn one(name: &str, value: &str, config: &mut Config) -> Result<(), String> {
         "battery-file" => config.power.file = Some(value.into()),
         "metered" => config.metered = value.parse()?,
         "clock-trusted" => config.clock_trusted = yes_or_no(name, value)?,
+        "allow-plain-http" => config.plain_http = yes_or_no(name, value)?,
         "parallel" => config.parallel = number_of(value)?,
         "download-deadline" => config.download_deadline_s = number_of(value)?,
         "group" => config.control.group = Some(value.into()),

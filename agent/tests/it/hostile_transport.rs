@@ -31,7 +31,7 @@ async fn answers(once: Vec<u8>, for_ever: Vec<u8>) -> Client {
         floor: Timestamp::ZERO,
         trusted: false,
     };
-    Client::new(&url, None, clock).unwrap()
+    Client::new(&url, None, false, clock).unwrap()
 }
 
 async fn get(client: &mut Client, limit: usize) -> Result<usize, TransportError> {

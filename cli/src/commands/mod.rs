@@ -21,9 +21,7 @@ pub(crate) mod signing;
 pub(crate) mod simulate;
 pub(crate) mod watch;
 
-use std::path::PathBuf;
-
-use crate::api::Api;
+use crate::api::{Api, Channel};
 use crate::error::CliError;
 use crate::options::Global;
 use crate::output::Format;
@@ -56,10 +54,14 @@ impl Context {
         let saved = profile.token.as_ref().filter(|_| same);
         let token = self.global.token.as_ref().or(saved);
         let ca_file = self.global.ca_file.as_ref().or(profile.ca_file.as_ref());
-        Api::with_authority(
+        let channel = Channel {
+            ca_file: ca_file.cloned(),
+            plain_http: self.global.allow_plain_http || (same && profile.allow_plain_http),
+        };
+        Api::over(
             server.map_or("http://127.0.0.1:8420", String::as_str),
             token.map_or("", String::as_str),
-            ca_file.map(PathBuf::as_path),
+            &channel,
         )
     }
 }

@@ -1,15 +1,13 @@
 //! `login`, `whoami`, `token`.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tidegate_api::{TokenBody, TokenView, WhoamiView};
 
 use super::Context;
-use crate::api::Api;
+use crate::api::{Api, Channel};
 use crate::error::CliError;
-use crate::options::some_time;
+use crate::options::{Global, some_time};
 use crate::output::{line, show, table};
 use crate::profile::Profile;
 use std::path::PathBuf;
@@ -47,17 +45,21 @@ pub(crate) enum TokenCommand {
 }
 
 /// Saves a server and a token, once the server has accepted the token.
-pub(crate) async fn login(args: LoginArgs, ca_file: Option<&Path>) -> Result<(), CliError> {
+pub(crate) async fn login(args: LoginArgs, global: Global) -> Result<(), CliError> {
     let token = std::fs::read_to_string(&args.token_file)
         .map_err(|e| CliError::Failed(format!("{}: {e}", args.token_file.display())))?;
     let token = token.trim().to_owned();
-    let ca_file = ca_file.map(std::path::absolute).transpose()?;
-    let api = Api::with_authority(&args.server, &token, ca_file.as_deref())?;
+    let channel = Channel {
+        ca_file: global.ca_file.map(std::path::absolute).transpose()?,
+        plain_http: global.allow_plain_http,
+    };
+    let api = Api::over(&args.server, &token, &channel)?;
     let who: WhoamiView = api.get("/api/v1/whoami").await?;
     let profile = Profile {
         server: Some(api.server().to_owned()),
         token: Some(token),
-        ca_file,
+        ca_file: channel.ca_file,
+        allow_plain_http: channel.plain_http,
     };
     let path = profile.save()?;
     line(&format!(

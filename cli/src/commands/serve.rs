@@ -15,7 +15,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::api::Api;
+use crate::api::{Api, Channel};
 use crate::error::CliError;
 use crate::options::{duration, some_time};
 use crate::output::{fancy, line};
@@ -149,7 +149,7 @@ fn database(args: &DatabaseArgs) -> Result<String, CliError> {
 }
 
 /// Builds the server's settings from the options.
-pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
+pub(crate) fn settings(args: &ServeArgs, plain_http: bool) -> Result<Settings, CliError> {
     let data = &args.database.data;
     Ok(Settings {
         listen: args.listen,
@@ -161,6 +161,7 @@ pub(crate) fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
             }),
             _ => None,
         },
+        plain_http,
         metrics_listen: args.metrics_listen,
         database: database(&args.database)?,
         blobs: match &args.blobs {
@@ -232,9 +233,9 @@ fn start_log(format: LogFormat) {
 }
 
 /// Runs the control plane until it is asked to stop.
-pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
+pub(crate) async fn serve(args: ServeArgs, plain_http: bool) -> Result<(), CliError> {
     start_log(args.log_format);
-    let settings = settings(&args)?;
+    let settings = settings(&args, plain_http)?;
     let token_file = settings.data.join("admin.token");
     let scheme = if settings.tls.is_some() {
         "https"
@@ -254,9 +255,9 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), CliError> {
     }
     if running.first_token.is_some() {
         let _ = line(&format!(
-            "first start: an administrator's token is in {}\n  next: tidegate login {scheme}://{} --token-file {}",
+            "first start: an administrator's token is in {}\n  next: tidegate login {} --token-file {}",
             token_file.display(),
-            running.address,
+            own_address(running.address, scheme == "https"),
             token_file.display(),
         ));
     }
@@ -279,7 +280,14 @@ pub(crate) async fn healthcheck(
     ca_file: Option<&Path>,
 ) -> Result<(), CliError> {
     let api = match &args.url {
-        Some(url) => Api::with_authority(url, "", ca_file)?,
+        Some(url) => {
+            // No token is sent.
+            let channel = Channel {
+                ca_file: ca_file.map(Path::to_owned),
+                plain_http: true,
+            };
+            Api::over(url, "", &channel)?
+        }
         None => Api::of_own_server(&own_address(args.listen, args.tls_cert.is_some()))?,
     };
     api.get::<serde_json::Value>("/readyz").await.map(drop)

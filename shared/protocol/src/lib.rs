@@ -9,6 +9,7 @@ mod diagnosis;
 mod digest;
 mod encoding;
 mod format;
+mod host;
 mod id;
 mod image;
 mod name;
@@ -32,6 +33,7 @@ pub use diagnosis::{Diagnosis, Finding, Verdict};
 pub use digest::{ParseDigestError, Sha256};
 pub use encoding::Encoding;
 pub use format::{Format, UnsupportedFormat};
+pub use host::is_loopback;
 pub use id::{
     ChangeId, DeploymentId, DeviceId, HoldId, IncidentId, JobId, JoinTokenId, ParseIdError,
     RolloutId, TokenId,

@@ -106,6 +106,7 @@ pub(super) fn request(mut options: Options, state: PathBuf) -> Result<Request, l
             drop_attributes: options.flags.contains("drop-attributes"),
             owner: None,
         },
+        plain_http: options.flags.contains("allow-plain-http"),
         ca_file: value("ca-file").map(|file| absolute(file.into())),
         health,
         restart,

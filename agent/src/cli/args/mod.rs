@@ -86,6 +86,7 @@ const FLAGS: &[&str] = &[
     "exit-with-stdin",
     "no-wait",
     "allow-public",
+    "allow-plain-http",
     "drop-attributes",
 ];
 

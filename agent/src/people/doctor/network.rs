@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 
 use super::{bad_unless, certificate, notice_unless};
 use crate::host::platform;
+use crate::log;
+use crate::net::TransportError;
 use crate::net::address::Address;
 use crate::net::client::Client;
 use crate::net::line::{self, Line};
@@ -43,6 +45,11 @@ pub(super) async fn look(server: &str, config: &Config, clock: TlsClock) -> Vec<
         Ok(address) => address,
         Err(error) => return vec![super::bad("server", &error)],
     };
+    let refused = Client::new(server, config.ca_file.as_deref(), config.plain_http, clock);
+    if let Err(error @ TransportError::Plain(_)) = refused {
+        let value = log::chain(&error);
+        return vec![Finding::new("tls", value, "1.2 or 1.3", Verdict::Bad)];
+    }
     let proxy = match proxy::for_host(address.tls, &address.host) {
         Ok(proxy) => proxy,
         Err(error) => {
