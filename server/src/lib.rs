@@ -6,6 +6,7 @@ pub mod tls;
 mod descriptors;
 mod health;
 mod listen;
+mod query;
 mod router;
 mod start;
 mod strangers;

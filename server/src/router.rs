@@ -23,6 +23,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::health;
+use crate::query;
 use crate::strangers::{self, Turns};
 
 /// Maximum size of a JSON body; artifacts have a route of their own.
@@ -76,8 +77,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Router of the main address.
 pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Result<Router, serde_json::Error> {
     let (api, doc) = api().split_for_parts();
+    let known = query::known(&doc);
     let doc: Arc<str> = doc.to_json()?.into();
     let limited = api
+        .route_layer(from_fn_with_state(known, query::refuse_unknown))
         .route_layer(from_fn(to_the_end))
         .merge(gate::unnamed())
         .merge(device::metadata())

@@ -125,7 +125,7 @@ async fn a_page_of_rollouts_costs_as_many_statements_with_twelve_rollouts_as_wit
         regions: Vec::new(),
         batch: None,
         policy: tidegate_api::PolicyBody::default(),
-        unknown: std::collections::BTreeMap::new(),
+        rest: tidegate_api::NothingElse,
         rollback_window_s: None,
         max_attempts: None,
         timeout_s: None,

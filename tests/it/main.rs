@@ -27,6 +27,7 @@ mod incident;
 mod kept_out;
 mod keys;
 mod machine;
+mod operators;
 mod orphans;
 mod own_update;
 mod payloads;

@@ -85,7 +85,7 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
         RolloutCommand::Edit(args) => {
             let body = EditBody {
                 policy: policy(&args.policy)?,
-                unknown: std::collections::BTreeMap::new(),
+                rest: tidegate_api::NothingElse,
                 reason: args.reason.clone(),
                 dry_run: args.dry_run,
             };

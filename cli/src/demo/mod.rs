@@ -239,7 +239,7 @@ async fn start(
             pace_start: Some(4),
             ..PolicyBody::default()
         },
-        unknown: BTreeMap::new(),
+        rest: tidegate_api::NothingElse,
         rollback_window_s: Some(rollback_window_s),
         max_attempts: None,
         timeout_s: None,

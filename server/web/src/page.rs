@@ -18,6 +18,7 @@ const MAX: u32 = 200;
 /// Query parameters that select a page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub struct PageParams {
     /// Number of items, 1 to 200; 50 by default.
     #[param(minimum = 1, maximum = 200)]

@@ -7,6 +7,7 @@ use crate::ReasonView;
 
 /// Request to make a site bundle.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BundleBody {
     /// Selector of the rollout's devices, like `region=plant-7`.
     #[serde(default)]

@@ -88,6 +88,7 @@ pub struct WhyView {
 
 /// Body of a change that needs a reason.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ReasonBody {
     /// The reason.
     #[schema(min_length = 1, max_length = 300)]
@@ -96,6 +97,7 @@ pub struct ReasonBody {
 
 /// Request to lift a quarantine.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LiftBody {
     /// Release to lift it for.
     pub version: String,

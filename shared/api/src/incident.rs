@@ -10,6 +10,7 @@ use crate::{RolloutView, time};
 
 /// Request for a rollback.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RollbackBody {
     /// The reason; shown to others.
     #[serde(default)]
@@ -165,6 +166,7 @@ pub struct IncidentSummary {
 
 /// Order to keep previous versions longer.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct KeepBody {
     /// Seconds to extend the window by; 0 to leave it.
     #[serde(default)]
@@ -178,6 +180,7 @@ pub struct KeepBody {
 
 /// Request to create a hold.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct HoldBody {
     /// Product the hold applies to.
     pub product: String,

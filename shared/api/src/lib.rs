@@ -1,8 +1,9 @@
 #![doc = include_str!("../README.md")]
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tidegate_protocol::Timestamp;
 
 mod bundle;
@@ -62,13 +63,31 @@ pub fn time(at: Timestamp) -> String {
     format!("{}.{micros:06}Z", whole.trim_end_matches('Z'))
 }
 
-/// Refuses fields that a request should not have, so that nobody believes to have set them.
-fn no_unknown(unknown: &BTreeMap<String, serde_json::Value>) -> Result<(), Invalid> {
-    match unknown.keys().next() {
-        None => Ok(()),
-        Some(name) => {
-            let name: String = name.chars().take(60).collect();
-            Err(Invalid::new(format!("unknown field {name:?}")))
+/// Rest of a body that has flattened parts: refuses every field that no part has taken, as
+/// `deny_unknown_fields` does for the other bodies, where serde does not allow both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NothingElse;
+
+impl<'de> Deserialize<'de> for NothingElse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for NothingElse {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no further fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        match map.next_key::<String>()? {
+            None => Ok(self),
+            Some(name) => {
+                let name: String = name.chars().take(60).collect();
+                Err(A::Error::custom(format_args!("unknown field `{name}`")))
+            }
         }
     }
 }

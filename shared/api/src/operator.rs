@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 /// Request to create a token.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TokenBody {
     /// Name of its owner.
     #[schema(min_length = 1, max_length = 60)]

@@ -7,7 +7,7 @@ use tidegate_domain::rollout::Forecast;
 use tidegate_domain::rollout::policy::Policy;
 use utoipa::ToSchema;
 
-use crate::{Invalid, PolicyBody, RolloutView, no_unknown, time};
+use crate::{Invalid, NothingElse, PolicyBody, RolloutView, time};
 
 /// A forecast.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -84,6 +84,7 @@ pub struct AskedView {
 
 /// An approval.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ApproveBody {
     /// Hash of the plan being approved, as shown in `asked.plan`.
     pub plan: String,
@@ -96,9 +97,9 @@ pub struct EditBody {
     #[serde(flatten)]
     pub policy: PolicyBody,
     /// Unknown fields: refused, so that nobody believes to have set them.
-    #[serde(flatten, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(flatten, skip_serializing)]
     #[schema(ignore)]
-    pub unknown: BTreeMap<String, serde_json::Value>,
+    pub rest: NothingElse,
     /// The reason.
     #[serde(default)]
     pub reason: String,
@@ -110,7 +111,6 @@ pub struct EditBody {
 impl EditBody {
     /// Applies the edit to the present rules.
     pub fn edited(self, present: &Policy) -> Result<Policy, Invalid> {
-        no_unknown(&self.unknown)?;
         self.policy.or(PolicyBody::from(present)).policy()
     }
 }

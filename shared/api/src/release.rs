@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 /// Request to create a product.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ProductBody {
     /// Its name: a-z, 0-9 and '-'.
     #[schema(max_length = 40)]
@@ -20,6 +21,7 @@ pub struct ProductView {
 
 /// Request to create a release.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ReleaseBody {
     /// Its semantic version.
     #[schema(max_length = 64)]
@@ -61,6 +63,7 @@ pub struct ReleaseView {
 
 /// Request to add an artifact; its bytes were uploaded before.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ArtifactBody {
     /// Platform, for example `linux-x86_64`.
     pub platform: String,
@@ -90,6 +93,7 @@ pub struct BlobView {
 
 /// Request to promote a release.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PromoteBody {
     /// New stage: alpha, beta, ga, eol or withdrawn.
     pub to: String,
@@ -102,6 +106,7 @@ pub struct PromoteBody {
 
 /// Announcement of the end of life of a release.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct EolBody {
     /// Time, RFC 3339; from then on the release is no longer offered, and the version gate refuses
     /// it.
@@ -117,7 +122,7 @@ pub struct EolBody {
 
 /// Settings of a product. A setting left out is switched off.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SettingsBody {
     /// Oldest supported version: the version gate refuses older clients.
     pub min_version: Option<String>,

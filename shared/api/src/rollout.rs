@@ -10,7 +10,7 @@ use tidegate_protocol::{ProductName, Region, Version};
 use utoipa::ToSchema;
 
 use crate::{
-    AskedView, ForecastView, Invalid, PolicyBody, PreviewView, ReasonView, WaveBody, no_unknown,
+    AskedView, ForecastView, Invalid, NothingElse, PolicyBody, PreviewView, ReasonView, WaveBody,
     preset,
 };
 
@@ -38,9 +38,9 @@ pub struct RolloutBody {
     #[serde(flatten)]
     pub policy: PolicyBody,
     /// Unknown fields: refused, so that nobody believes to have set them.
-    #[serde(flatten, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(flatten, skip_serializing)]
     #[schema(ignore)]
-    pub unknown: BTreeMap<String, serde_json::Value>,
+    pub rest: NothingElse,
     /// Rollback window after a healthy start, in seconds; 1,800 by default.
     pub rollback_window_s: Option<u32>,
     /// Maximum number of attempts per device, whatever the reasons; 10 by default. Each reason also
@@ -81,7 +81,6 @@ impl RolloutBody {
         devices: impl FnOnce(&ProductName, &Version) -> BTreeMap<Region, u64>,
         offline_after: Duration,
     ) -> Result<NewRollout, Invalid> {
-        no_unknown(&self.unknown)?;
         let product: ProductName = self.product.parse().map_err(Invalid::new)?;
         let release: Version = self.release.parse().map_err(Invalid::new)?;
         let mut policy = self.policy.clone();
@@ -255,6 +254,7 @@ pub struct RolloutView {
 
 /// Order to a rollout.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct OrderBody {
     /// The reason; needed to halt, roll back and cancel.
     #[serde(default)]

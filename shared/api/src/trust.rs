@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 /// One signed file.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct MetadataFileBody {
     /// `root`, `targets` or the name of a product-channel role.
     pub role: String,
@@ -16,6 +17,7 @@ pub struct MetadataFileBody {
 
 /// Signed files, taken in order, all or none.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct MetadataBody {
     /// The files.
     pub files: Vec<MetadataFileBody>,
@@ -40,6 +42,7 @@ pub struct TrustView {
 
 /// File with some of its signatures.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct DraftBody {
     /// `root`, `targets` or the name of a product-channel role.
     pub role: String,

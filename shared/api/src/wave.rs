@@ -8,6 +8,7 @@ use crate::Invalid;
 
 /// Wave of a new rollout.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct WaveBody {
     /// Name for people.
     #[schema(min_length = 1, max_length = 60)]

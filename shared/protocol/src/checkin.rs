@@ -241,3 +241,37 @@ pub struct CheckInAnswer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restore: Vec<Payload>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ReportBatch;
+
+    fn takes<T: serde::de::DeserializeOwned>(mut body: Value) {
+        body["of_a_newer_agent"] = json!({ "deep": [1] });
+        if let Err(error) = serde_json::from_value::<T>(body) {
+            panic!("{}: {error}", std::any::type_name::<T>());
+        }
+    }
+
+    #[test]
+    fn a_newer_agent_may_send_a_server_fields_that_it_does_not_know() {
+        let id = DeviceId::from_random([1; 16]);
+        let report = json!({
+            "seq": 1, "deployment": DeploymentId::from_random([2; 16]), "leg": "1.1.0", "state": "failed", "at": 0,
+            "of_a_newer_agent": true,
+        });
+        takes::<CheckIn>(json!({
+            "nonce": "00", "counter": 1, "agent_version": "9.0.0",
+            "abilities": { "of_a_newer_agent": 3 }, "battery": { "of_a_newer_agent": 3 },
+        }));
+        takes::<ReportBatch>(json!({ "reports": [report] }));
+        takes::<SessionRequest>(json!({ "device": id, "counter": 1 }));
+        takes::<KeyChange>(json!({ "device": id, "counter": 1, "public_key": "", "proof": "" }));
+        takes::<Enroll>(json!({
+            "token": "", "public_key": "", "name": "one", "product": "app", "platform": "linux-x86_64",
+        }));
+    }
+}

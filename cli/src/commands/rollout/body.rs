@@ -25,7 +25,7 @@ pub(super) async fn body(api: &Api, args: &StartArgs) -> Result<RolloutBody, Cli
             .unwrap_or_default(),
         batch: args.batch.clone().filter(|_| args.preset.is_some()),
         policy: policy(&args.policy)?,
-        unknown: std::collections::BTreeMap::new(),
+        rest: tidegate_api::NothingElse,
         rollback_window_s: Some(seconds(args.rollback_window)),
         max_attempts: Some(args.max_attempts),
         timeout_s: Some(seconds(args.timeout)),

@@ -156,6 +156,10 @@ pub(crate) async fn change_key(
     .await
 }
 
+// The bodies of this door may have fields that this server does not know, unlike those of the people's API:
+// agents are updated before their servers as well as after them, and one that is refused could never be
+// given the update that mends it.
+
 /// Takes the device's facts and returns its orders; held for up to `wait` seconds while there is
 /// nothing new.
 #[utoipa::path(post, path = "/device/v1/checkin", tag = "device", request_body = Object,
