@@ -7,7 +7,7 @@ use tidegate_protocol::{CheckIn, Timestamp};
 use tidegate_server::config::{Clock, JobSettings, Settings};
 use tidegate_tests::{Device, Server, eventually};
 
-fn request(device: &serde_json::Value) -> CheckIn {
+pub(crate) fn request(device: &serde_json::Value) -> CheckIn {
     CheckIn {
         format: tidegate_protocol::Format::CURRENT,
         nonce: "ab".repeat(32),

@@ -17,6 +17,7 @@ mod door;
 mod exhausted;
 mod first_steps;
 mod fleet;
+mod flood;
 mod foreign_text;
 mod gate;
 mod hostile;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tidegate_store::budgets;
 use tidegate_store::quarantine;
 use tidegate_store::waves;
 
@@ -9,6 +10,7 @@ use tidegate_core::memory::fleet::Fleet;
 use tidegate_core::memory::secrets::Secrets;
 use tidegate_domain::BasisPoints;
 use tidegate_domain::admission::{DeploymentFacts, Metered};
+use tidegate_domain::event::budget::Budget;
 use tidegate_domain::event::{Actor, Event, Topic};
 use tidegate_domain::hold::Hold;
 use tidegate_domain::ring::{Frontier, Ring};
@@ -580,6 +582,18 @@ async fn suite(db: &Db) {
         std::slice::from_ref(&version)
     );
     assert!(quarantine::lift(&mut tx, one.id, &version).await.unwrap());
+
+    // A budget begins when it is first held, and is what was written last.
+    let mut budget = budgets::hold(&mut tx, one.id, NOW).await.unwrap();
+    assert_eq!(budget, Budget::new(NOW));
+    while budget.take() {}
+    budgets::set(&mut tx, one.id, &budget).await.unwrap();
+    let later = NOW.plus(Duration::from_secs(9));
+    assert_eq!(budgets::hold(&mut tx, one.id, later).await.unwrap(), budget);
+    let due = budgets::due(&mut tx, NOW, 10).await.unwrap();
+    assert_eq!(due, [one.id]);
+    let before = NOW.minus(Duration::from_secs(1));
+    assert!(budgets::due(&mut tx, before, 10).await.unwrap().is_empty());
 
     let r = rollout(5);
     let wave = Wave {

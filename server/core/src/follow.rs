@@ -89,7 +89,9 @@ impl App {
             since
         };
         let heard = devices::flushed_after(&mut self.db.read().await?, since).await?;
-        self.fleet.merge_heartbeats(&heard);
+        for device in self.fleet.merge_heartbeats(&heard) {
+            self.fleet.reload_device(&self.db, device).await?;
+        }
         Ok(())
     }
 }

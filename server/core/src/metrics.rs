@@ -37,6 +37,8 @@ pub struct Metrics {
     pub clones: Counter,
     /// Number of times a device began to refuse the server's answers.
     pub refusals: Counter,
+    /// Events of devices that were counted and not kept.
+    pub events_withheld: Counter,
     /// Seconds until each of the signed files expires; negative when it has.
     pub metadata_expires_s: Family<RoleLabel, Gauge>,
     /// Requests answered with a status of 500 or above.
@@ -86,6 +88,11 @@ impl Metrics {
             "device_refusals",
             "Times that a device began to refuse what it was told",
             self.refusals.clone(),
+        );
+        registry.register(
+            "device_events_withheld",
+            "Events of devices that were counted and not kept",
+            self.events_withheld.clone(),
         );
         registry.register(
             "metadata_expires_seconds",

@@ -65,6 +65,7 @@ async fn run(app: Arc<App>) {
                 let kept = app.forget_idempotency(now.minus(REMEMBER)).await;
                 log("forgetting idempotency keys", kept);
                 log("applying announced ends of life", app.end_lives().await);
+                log("telling withheld events", app.tell_withheld().await);
                 log("closing incidents", app.close_incidents().await);
             }
             if now >= next_statistics {

@@ -16,6 +16,7 @@ statements! {
     HEAD = "SELECT value FROM counter WHERE name = 'event'";
     AFTER = "SELECT * FROM event WHERE seq > $1 ORDER BY seq LIMIT $2";
     OF_ROLLOUT = "SELECT * FROM event WHERE rollout_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    COUNT_OF = "SELECT COUNT(*) AS found FROM event WHERE device_id = $1 AND kind = $2 AND at > $3";
     OF_DEVICE = "SELECT * FROM event WHERE device_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 }
 
@@ -152,6 +153,18 @@ pub async fn of_device(
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let args = args![device.to_string(), seq, limit];
     tx.all("read events", OF_DEVICE, args, read).await
+}
+
+/// Number of events of one kind that a device has had since a time.
+pub async fn count_of(
+    tx: &mut Tx,
+    device: DeviceId,
+    kind: &str,
+    since: Timestamp,
+) -> Result<u64, StoreError> {
+    let args = args![device.to_string(), kind, since.as_micros()];
+    let found = tx.optional("count events", COUNT_OF, args, |row| row.unsigned("found"));
+    Ok(found.await?.unwrap_or(0))
 }
 
 fn read(row: &Row) -> Result<StoredEvent, StoreError> {

@@ -6,6 +6,7 @@
 
 pub mod aggregates;
 pub mod artifacts;
+pub mod budgets;
 pub mod changes;
 mod db;
 pub mod deployments;
@@ -129,6 +130,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
     [
         aggregates::STATEMENTS,
         artifacts::STATEMENTS,
+        budgets::STATEMENTS,
         changes::STATEMENTS,
         holds::STATEMENTS,
         incidents::STATEMENTS,

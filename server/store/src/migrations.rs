@@ -20,6 +20,11 @@ const ALL: &[(i64, &str, &str)] = &[
         "left behind",
         include_str!("../../../migrations/0003_left_behind.sql"),
     ),
+    (
+        7,
+        "device budget",
+        include_str!("../../../migrations/0007_device_budget.sql"),
+    ),
 ];
 
 /// SQL dialect of an engine, where the two differ.

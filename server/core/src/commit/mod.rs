@@ -8,6 +8,7 @@
 //! Nothing can fail after the commit: if this replica's memory cannot be refreshed at once,
 //! following the events (`jobs/follow.rs`) catches up.
 
+mod bound;
 pub(crate) mod group;
 mod silent;
 
@@ -146,9 +147,13 @@ impl App {
         };
         if !events.is_empty() {
             let now = self.now();
-            let numbers = events::append(&mut tx, &self.origin, now, events).await?;
-            committed.numbers.extend(numbers);
+            let kept = self.bounded(&mut tx, events, now).await?;
+            if !kept.is_empty() {
+                let numbers = events::append(&mut tx, &self.origin, now, &kept).await?;
+                committed.numbers.extend(numbers);
+            }
         }
+        // Also for those that were counted alone: what they say is written all the same.
         for (_, event) in events {
             let touches = event.touches();
             committed.touches = committed.touches.and(touches);

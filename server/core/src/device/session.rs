@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use tidegate_domain::event::Event;
+use tidegate_domain::event::budget::HOUR;
 use tidegate_domain::requests::Numbered;
 use tidegate_protocol::{
     DeviceId, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest,
 };
-use tidegate_store::devices;
+use tidegate_store::{devices, events};
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer, verify_request};
 use tidegate_trust::{PublicKey, key_change};
 
@@ -15,6 +16,9 @@ use crate::CoreError;
 use crate::app::App;
 use crate::device::{require_active, require_format};
 use crate::memory::device::DeviceEntry;
+
+/// Changes of its key that a device may make in an hour: each is an event, and must be seen.
+const KEY_CHANGES: u64 = 4;
 
 impl App {
     /// Issues a nonce for a signed request.
@@ -149,6 +153,14 @@ impl App {
         self.check_number(device, change.counter, signer).await?;
         let actor = self.device_actor(device);
         self.change(&actor, async |tx| {
+            let changed = Event::KeyChanged { device };
+            let since = self.now().minus(HOUR);
+            if events::count_of(tx, device, changed.kind(), since).await? >= KEY_CHANGES {
+                return Err(CoreError::refuse(
+                    ProblemCode::Conflict,
+                    format!("the key was changed {KEY_CHANGES} times within an hour; it can be again later"),
+                ));
+            }
             let old = signer.key.to_string();
             if devices::by_key(tx, &done.public_key).await?.is_some()
                 || !devices::set_key(tx, device, &old, &done.public_key).await?
@@ -158,7 +170,7 @@ impl App {
                     "the key belongs to another device, or has just been changed",
                 ));
             }
-            Ok(((), vec![Event::KeyChanged { device }]))
+            Ok(((), vec![changed]))
         })
         .await?;
         Ok(done)

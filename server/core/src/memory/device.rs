@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts, Keeps};
+use tidegate_domain::event::budget::Steps;
 use tidegate_domain::rollout::Outcome;
 use tidegate_protocol::{
     DeploymentState, DeploymentStatus, Explained, Kept, RolloutId, Timestamp, Version,
@@ -44,6 +45,8 @@ pub struct DeviceState {
     pub diagnosis: Option<(Timestamp, String)>,
     /// Whether a heartbeat is waiting to be written.
     pub dirty: bool,
+    /// Steps of its deployments that it reported here within an hour.
+    pub(crate) steps: Steps,
 }
 
 /// Outcome under which a deployment is watched for silence; `None` if it is not.
@@ -146,5 +149,6 @@ pub(super) fn new_state(device: Device) -> DeviceState {
         refused: None,
         diagnosis: None,
         dirty: false,
+        steps: Steps::default(),
     }
 }

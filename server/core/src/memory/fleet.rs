@@ -291,12 +291,19 @@ impl Fleet {
         quiet
     }
 
-    /// Merges heartbeats written by other replicas.
-    pub fn merge_heartbeats(&self, heard: &[Device]) {
+    /// Merges heartbeats written by other replicas. Returns the devices that run something else than is
+    /// known here: the event that says so was withheld, or is about to be followed.
+    pub fn merge_heartbeats(&self, heard: &[Device]) -> Vec<DeviceId> {
+        let mut others = Vec::new();
         for device in heard {
             if let Some(entry) = self.device(device.id) {
-                merge_heartbeat(&mut entry.lock().device, device);
+                let mut state = entry.lock();
+                merge_heartbeat(&mut state.device, device);
+                if (&state.device.release, state.device.image) != (&device.release, device.image) {
+                    others.push(device.id);
+                }
             }
         }
+        others
     }
 }

@@ -257,6 +257,9 @@ events! {
     /// A device diagnosed why it could not reach the server.
     DeviceDiagnosed = "device_diagnosed" in Device touches()
         { device: DeviceId, cut_off_s: u64 } said { summary: String };
+    /// A device caused more events in an hour than are kept; the rest was counted.
+    EventsWithheld = "events_withheld" in Device touches(device)
+        { device: DeviceId, count: u64, since: Timestamp } said {};
     /// Orders for devices without a network were packed.
     BundleMade = "bundle_made" in Device touches()
         { product: ProductName, rollout: RolloutId, devices: u64, days: u64 } said {};

@@ -5,6 +5,7 @@
 //! a person or a device; `said` holds free text and such names, and can be erased without touching
 //! the body.
 
+pub mod budget;
 mod field;
 mod kinds;
 mod sentence;

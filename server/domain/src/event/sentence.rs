@@ -264,6 +264,10 @@ impl fmt::Display for Event {
             } => {
                 write!(f, "was cut off for {cut_off_s} s: {summary}")
             }
+            Self::EventsWithheld { count, since, .. } => write!(
+                f,
+                "{count} more events of this device since {since} were counted and not kept"
+            ),
             Self::BundleMade { devices, days, .. } => {
                 write!(
                     f,
