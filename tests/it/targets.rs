@@ -80,8 +80,33 @@ async fn full_circle(platform: &str, program: &str) {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("clock_skew"), "{platform}: {said}");
     if platform.starts_with("windows") {
+        no_command_outlives_it(&mut device).await;
         as_a_service(&server, &mut device).await;
     }
+}
+
+/// A command of a killed agent ends with it, and with it what the command has started: here a program
+/// below a shell. On Linux the next agent sees to that.
+async fn no_command_outlives_it(device: &mut Device) {
+    device.kill();
+    let conf = device.state.join("agent.conf");
+    let check = "health-cmd = cmd.exe /c ping -n 600 127.0.0.1\n";
+    let settings = format!("{check}health-timeout = 600\nhealth-every = 1\n");
+    std::fs::write(&conf, settings).unwrap();
+    let pinging = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(b"ping\0-n\0600\0")
+        })
+        .count()
+    };
+    device.run();
+    eventually("the check runs", async || (pinging() == 1).then_some(())).await;
+    device.kill();
+    eventually("the check ends", async || (pinging() == 0).then_some(())).await;
+    std::fs::remove_file(conf).unwrap();
+    device.run();
 }
 
 /// Does what the Windows service manager does: starts it, restarts it after it was killed, stops

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_trust::CommandLine;
 
-use super::orphans::Note;
+use super::family::Family;
 use super::program;
 
 /// Bytes kept from the start of standard output, and from the end of the whole output of a failed
@@ -100,22 +100,25 @@ impl Call<'_> {
 
 /// Waits for the end of a command, or for its deadline.
 fn wait(mut child: Child, deadline: Instant) -> Ended {
-    let _note = Note::of(child.id());
+    let family = Family::of(&child);
     let output = Output::of(&mut child);
     loop {
         match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ended::Well(output.finish().answer()),
             Ok(Some(status)) => {
+                family.let_go();
+                if status.success() {
+                    return Ended::Well(output.finish().answer());
+                }
                 let said = format!("{status}: {}", output.finish().end());
                 return Ended::Badly(said.trim_end_matches([' ', ':']).to_owned());
             }
             Ok(None) if Instant::now() < deadline => std::thread::sleep(TICK),
             Ok(None) => {
-                kill_group(&mut child);
+                family.kill(&mut child);
                 return Ended::Late(output.finish().end());
             }
             Err(error) => {
-                kill_group(&mut child);
+                family.kill(&mut child);
                 return Ended::Badly(error.to_string());
             }
         }
@@ -228,21 +231,6 @@ fn is_for_now(error: &std::io::Error) -> bool {
             .is_some_and(|code| wants.contains(&code))
     };
     is_kind
-}
-
-/// Kills a command and its whole process group.
-fn kill_group(child: &mut Child) {
-    #[cfg(unix)]
-    {
-        let leader = i32::try_from(child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
-        if let Some(leader) = leader {
-            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
-        }
-    }
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! The machine: facts about it, its power, its commands, and its service manager.
 
 pub(crate) mod command;
+mod family;
 pub mod health;
 pub(crate) mod orphans;
 pub mod platform;

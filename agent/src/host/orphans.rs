@@ -10,9 +10,11 @@ use std::sync::OnceLock;
 /// Folder of the notes, set by the first agent of this process.
 static NOTES: OnceLock<PathBuf> = OnceLock::new();
 
-/// Note of a command that runs; dropping it removes the note.
+/// Note of a command that runs; on Windows none is needed ([`super::family`]). Dropping it removes the note.
+#[cfg(unix)]
 pub(super) struct Note(Option<PathBuf>);
 
+#[cfg(unix)]
 impl Note {
     /// Notes a command that was just started.
     pub(super) fn of(pid: u32) -> Self {
@@ -25,6 +27,7 @@ impl Note {
     }
 }
 
+#[cfg(unix)]
 impl Drop for Note {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
@@ -87,7 +90,7 @@ fn kill(pid: u32, start: &str) -> bool {
     true
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 fn start_of(_: u32) -> Option<String> {
     None
 }
