@@ -2,7 +2,7 @@
 //! nothing more, and a lost root is restored.
 
 use serde_json::json;
-use tidegate_tests::{Device, Server, eventually};
+use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
 
 async fn scene() -> (Server, Device) {
     let server = Server::start().await;
@@ -427,6 +427,29 @@ fn databases(data: &std::path::Path) -> Vec<std::path::PathBuf> {
             name.starts_with("tidegate.db")
         })
         .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a104_whoever_is_on_the_way_cannot_have_a_device_change_its_key() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let lie = (&b"\"new_key\":false"[..], &b"\"new_key\":true "[..]);
+    let mode = Mode::Replace(lie.0.to_vec(), lie.1.to_vec());
+    let proxy = Proxy::start(&server.url, mode).await;
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let mut device = Device::enroll(dir, "plc", &proxy.url, &token, "NA", installed);
+    device.run();
+    let key = || std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
+    let before = key();
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    // Some ten answers later.
+    device.settles_on("1.1.0").await;
+    assert_eq!(key(), before);
+    // The server's own order is signed.
+    server.cli(&["device", "new-key", "plc", "--reason", "yearly"]);
+    eventually("the key changes", async || (key() != before).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

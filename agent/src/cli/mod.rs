@@ -14,6 +14,7 @@ use tidegate_protocol::Verdict;
 
 use crate::driver::{self, Driver, DriverError, Together};
 use crate::fs;
+use crate::host::platform;
 use crate::host::stop::{asked_to_stop, outlives_large_files};
 use crate::host::{service, spare, threads};
 use crate::log;
@@ -80,7 +81,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Config::load(&state)
                 // The present key signs the change: without it there is nothing to change.
                 .and_then(|_| identity::identity(&state))
-                .and_then(|_| identity::next_identity(&*fs::system(), &state))
+                .and_then(|_| identity::next_identity(&*fs::system(), &state, platform::now()))
                 .map_err(|e| log::chain(&e))
                 .map(|key| {
                     format!(

@@ -1,12 +1,18 @@
 //! Identity of the device towards the server: sessions, and key rotation.
 
-use tidegate_protocol::{Format, KeyChange, KeyChanged, SessionGranted, SessionRequest, paths};
+use tidegate_protocol::{
+    Explained, Format, KeyChange, KeyChanged, Reason, SessionGranted, SessionRequest, Timestamp,
+    paths,
+};
+use tidegate_trust::assignment::KeyOrder;
 use tidegate_trust::{SecretKey, key_change};
 
 use super::{Driver, DriverError, RoundError, encode};
+use crate::host::platform;
 use crate::log;
 use crate::net::TransportError;
 use crate::net::signed::send_signed;
+use crate::people::config::ConfigError;
 use crate::people::identity;
 
 impl Driver {
@@ -66,24 +72,48 @@ impl Driver {
         Err(error)
     }
 
+    /// Obeys a signed order for a new key, unless the key was changed too often.
+    pub(super) async fn take_key_order(
+        &mut self,
+        text: &str,
+        nonce: String,
+    ) -> Result<(), RoundError> {
+        let trusted = self.refresh().await?;
+        let expected = KeyOrder {
+            device: self.config.device,
+            nonce,
+            replaces: self.key.public().to_string(),
+        };
+        expected.verify(&trusted, text.as_bytes(), self.clock())?;
+        // The server is told with the next check-in, and the round goes on.
+        self.refused = (!identity::has_room(&self.state, self.latest())).then(|| {
+            let text = ConfigError::KeyChanges.to_string();
+            Explained::new(Reason::AssignmentRefused, text)
+        });
+        if self.refused.is_some() {
+            return Ok(());
+        }
+        self.change_key().await
+    }
+
+    /// The newest time that is known here: a clock that was set back makes no key of before younger.
+    fn latest(&self) -> Timestamp {
+        platform::now().max(self.journal().record().time_floor)
+    }
+
     /// Rotates the device's key: the new one is made durable, then announced under the old one,
     /// then taken into use. Interrupted at any step, it is repeated: a server that has the new key
     /// already gets the announcement signed by the new key itself. The old key is kept for a month.
     pub(super) async fn change_key(&mut self) -> Result<(), RoundError> {
-        if !identity::may_change_identity(&self.state) {
-            let text =
-                "the device's key is not changed: it was changed too often in the last 30 days";
-            log::line(text);
-            return identity::drop_next_identity(&*self.fs, &self.state)
-                .map_err(|e| DriverError::from(e).into());
-        }
-        let next = identity::next_identity(&*self.fs, &self.state).map_err(DriverError::from)?;
+        let now = self.latest();
+        let next =
+            identity::next_identity(&*self.fs, &self.state, now).map_err(DriverError::from)?;
         if next.public() == self.key.public() {
+            // Interrupted on the way back to a key of before.
             return identity::drop_next_identity(&*self.fs, &self.state)
                 .map_err(|e| DriverError::from(e).into());
         }
-        let by_old = self.announce(&next, false).await;
-        match by_old {
+        match self.announce(&next, false).await {
             Err(error) if is_unknown(&error) => match self.announce(&next, true).await {
                 Err(error) if is_unknown(&error) => {
                     // It knows neither: announced again under the key that it does know.
@@ -93,7 +123,7 @@ impl Driver {
             },
             other => other?,
         }
-        identity::take_next_identity(&*self.fs, &self.state).map_err(DriverError::from)?;
+        identity::take_next_identity(&*self.fs, &self.state, now).map_err(DriverError::from)?;
         self.key = next;
         self.ticket = None;
         log::line("device key rotated");

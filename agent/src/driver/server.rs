@@ -76,8 +76,12 @@ impl Driver {
             self.handle_light(kept)?;
         }
         self.take_mirrors(&answer.mirrors);
-        if answer.new_key {
-            self.change_key().await?;
+        if let Some(text) = &answer.key_order {
+            let taken = self.take_key_order(text, nonce.clone()).await;
+            if let Err(RoundError::Trust(error)) = &taken {
+                self.refused = Some(error.explained());
+            }
+            taken?;
         }
         if let Some(text) = &answer.assignment {
             let taken = self.take_assignment(text, Some(&nonce)).await;
@@ -223,7 +227,7 @@ impl Driver {
     }
 
     /// The device's view of the time: clock, floor, and whether the clock alone decides.
-    fn clock(&self) -> Clock {
+    pub(super) fn clock(&self) -> Clock {
         Clock {
             shows: platform::now(),
             floor: self.journal().record().time_floor,
@@ -232,7 +236,7 @@ impl Driver {
     }
 
     /// Refreshes the signed metadata; verified files are kept even if a later one is refused.
-    async fn refresh(&mut self) -> Result<Trusted, RoundError> {
+    pub(super) async fn refresh(&mut self) -> Result<Trusted, RoundError> {
         let kept = self.trust.load().map_err(DriverError::from)?;
         let role = RoleName::new(self.config.product.clone(), self.config.channel);
         let record = self.journal().record();

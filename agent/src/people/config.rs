@@ -136,6 +136,12 @@ pub enum ConfigError {
         /// Description of the problem.
         what: String,
     },
+    /// The device's key was changed too often.
+    #[error(
+        "the device's key was changed four times within 30 days, for which it keeps each earlier one: \
+         change it later, or enroll the device anew in an empty state directory"
+    )]
+    KeyChanges,
 }
 
 pub(super) fn io_at(path: &Path) -> impl FnOnce(io::Error) -> ConfigError + '_ {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use tidegate_protocol::Timestamp;
 use tidegate_trust::SecretKey;
 
 use super::config::{ConfigError, io_at};
@@ -12,13 +13,15 @@ use crate::fs::{Fs, Mode};
 
 const IDENTITY: &str = "identity.pem";
 const NEXT_IDENTITY: &str = "identity.next.pem";
-/// Number of keys of before that are kept at a time. With all places taken the key is not changed: a
-/// stolen server must not flush the key that the true one knows.
-const OLD_KEYS: u8 = 4;
-/// Time for which a key of before is kept.
+/// Start of the name of a key of before; the time follows.
+const WAS: &str = "identity.was.";
+/// Number of keys of before that are kept for [`KEPT_FOR`]. With all of them young the key is not
+/// changed again: a stolen server must not flush the key that the true one knows.
+const OLD_KEYS: usize = 4;
+/// Time for which a key of before is kept at least.
 const KEPT_FOR: Duration = Duration::from_hours(30 * 24);
 
-/// Returns the device's key, generated on first use. It never leaves the device.
+/// Returns the device's key. It never leaves the device.
 pub(crate) fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
     let path = state.join(IDENTITY);
     // Never a new key in its place: the server would not know it, and nobody would see why.
@@ -54,8 +57,16 @@ fn read_or_make(fs: &dyn Fs, path: &Path) -> Result<SecretKey, ConfigError> {
     Ok(key)
 }
 
-/// Returns the key that will replace the identity, generated if there is none yet.
-pub(crate) fn next_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
+/// Returns the key that will replace the identity, generated if there is none yet and the present one
+/// can be kept beside those of before.
+pub(crate) fn next_identity(
+    fs: &dyn Fs,
+    state: &Path,
+    now: Timestamp,
+) -> Result<SecretKey, ConfigError> {
+    if !has_next_identity(state) && !has_room(state, now) {
+        return Err(ConfigError::KeyChanges);
+    }
     read_or_make(fs, &state.join(NEXT_IDENTITY))
 }
 
@@ -64,12 +75,30 @@ pub(crate) fn has_next_identity(state: &Path) -> bool {
     state.join(NEXT_IDENTITY).exists()
 }
 
-/// Replaces the identity with the next key, which the server knows already. The key of before is kept:
-/// who took the change may not have been the true server, or may lose it with its database.
-pub(crate) fn take_next_identity(fs: &dyn Fs, state: &Path) -> Result<(), ConfigError> {
-    let (path, now) = (state.join(NEXT_IDENTITY), state.join(IDENTITY));
-    keep_identity(fs, state)?;
-    fs.rename(&path, &now)
+/// Replaces the identity with the next key, which the server knows already. The present key is kept
+/// first: who took the change may not have been the true server, or may lose it with its database.
+pub(crate) fn take_next_identity(
+    fs: &dyn Fs,
+    state: &Path,
+    now: Timestamp,
+) -> Result<(), ConfigError> {
+    let key = identity(state)?;
+    for (at, path) in old_keys(state) {
+        if is_over(at, now) {
+            fs.remove_if_there(&path).map_err(io_at(&path))?;
+        }
+    }
+    let is_kept = |old: SecretKey| old.public() == key.public();
+    if !old_identities(state).into_iter().any(is_kept) {
+        let kept = old_keys(state);
+        let mut at = Timestamp::from_secs(now.as_secs());
+        while kept.iter().any(|(other, _)| *other == at) {
+            at = at.plus(Duration::from_secs(1));
+        }
+        write_key(fs, &state.join(format!("{WAS}{}.pem", at.as_secs())), &key)?;
+    }
+    let path = state.join(NEXT_IDENTITY);
+    fs.rename(&path, &state.join(IDENTITY))
         .and_then(|()| fs.sync_dir(state))
         .map_err(io_at(&path))
 }
@@ -93,47 +122,36 @@ pub(crate) fn drop_next_identity(fs: &dyn Fs, state: &Path) -> Result<(), Config
     fs.remove_if_there(&path).map_err(io_at(&path))
 }
 
-/// Keys of before that the device still has, oldest first.
+/// Returns the keys of before that the device still has, oldest first.
 pub(crate) fn old_identities(state: &Path) -> Vec<SecretKey> {
-    let kept = kept_keys(state).filter(|(path, _)| !is_over(path));
-    let mut kept: Vec<_> = kept
-        .filter_map(|(path, at)| Some((at?, read_key(&path).ok()??)))
+    let kept = old_keys(state).into_iter();
+    kept.filter_map(|(_, path)| read_key(&path).ok()?).collect()
+}
+
+/// Returns whether the key in use can be kept beside those of before.
+pub(crate) fn has_room(state: &Path, now: Timestamp) -> bool {
+    let kept = old_keys(state);
+    kept.iter().filter(|(at, _)| !is_over(*at, now)).count() < OLD_KEYS
+}
+
+/// Lists the keys of before with the time at which they were replaced. It is part of the name: a
+/// copy or a backup would change the time of the file.
+fn old_keys(state: &Path) -> Vec<(Timestamp, PathBuf)> {
+    let found = fs::read_dir(state).into_iter().flatten().flatten();
+    let mut kept: Vec<_> = found
+        .filter_map(|file| {
+            let name = file.file_name();
+            let at = name.to_str()?.strip_prefix(WAS)?.strip_suffix(".pem")?;
+            Some((Timestamp::from_secs(at.parse().ok()?), file.path()))
+        })
         .collect();
-    kept.sort_by_key(|(at, _)| *at);
-    kept.into_iter().map(|(_, key)| key).collect()
+    kept.sort();
+    kept
 }
 
-/// Returns whether the key may be changed now: the one in use can be kept beside those of before.
-pub(crate) fn may_change_identity(state: &Path) -> bool {
-    kept_keys(state).any(|(path, at)| at.is_none() || is_over(&path))
-}
-
-fn kept_keys(state: &Path) -> impl Iterator<Item = (PathBuf, Option<SystemTime>)> + '_ {
-    (1..=OLD_KEYS).map(|n| {
-        let path = state.join(format!("identity.was.{n}.pem"));
-        let at = fs::metadata(&path).and_then(|found| found.modified()).ok();
-        (path, at)
-    })
-}
-
-/// Returns whether a key of before has been kept for long enough. A clock that was set back does not
-/// end it.
-fn is_over(path: &Path) -> bool {
-    let at = fs::metadata(path).and_then(|found| found.modified());
-    at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT_FOR))
-}
-
-fn keep_identity(fs: &dyn Fs, state: &Path) -> Result<(), ConfigError> {
-    let key = identity(state)?;
-    if old_identities(state)
-        .iter()
-        .any(|old| old.public() == key.public())
-    {
-        return Ok(());
-    }
-    let free = kept_keys(state).find(|(path, at)| at.is_none() || is_over(path));
-    // The caller has asked whether there is a place.
-    free.map_or(Ok(()), |(path, _)| write_key(fs, &path, &key))
+/// Returns whether a key of before was kept for long enough. A clock that was set back ends nothing.
+fn is_over(at: Timestamp, now: Timestamp) -> bool {
+    now.since(at) > KEPT_FOR
 }
 
 fn write_key(fs: &dyn Fs, path: &Path, key: &SecretKey) -> Result<(), ConfigError> {
@@ -162,28 +180,38 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (system, state) = (crate::fs::system(), dir.path());
         let first = new_identity(&*system, state).unwrap().public();
+        let start = Timestamp::from_secs(1_800_000_000);
         let mut changes = 0;
-        while may_change_identity(state) && changes < 20 {
-            next_identity(&*system, state).unwrap();
-            take_next_identity(&*system, state).unwrap();
+        // In one second: none takes the place of another.
+        while next_identity(&*system, state, start).is_ok() {
+            take_next_identity(&*system, state, start).unwrap();
             changes += 1;
         }
-        assert_eq!(changes, usize::from(OLD_KEYS));
+        assert_eq!(changes, OLD_KEYS);
+        let refused = next_identity(&*system, state, start).unwrap_err();
+        assert!(refused.to_string().contains("30 days"), "{refused}");
         let kept = old_identities(state);
-        assert_eq!(kept.len(), usize::from(OLD_KEYS));
-        assert_eq!(kept.iter().filter(|key| key.public() == first).count(), 1);
-        // Back to the first: the present one becomes the next, to be announced again.
+        assert_eq!(kept.len(), OLD_KEYS);
+        assert_eq!(kept[0].public(), first);
+        // Back to the first: the present one becomes the next, to be announced again, though there is
+        // no room for one more.
         let present = identity(state).unwrap().public();
-        let old = kept.iter().find(|key| key.public() == first).unwrap();
-        put_back_identity(&*system, state, old).unwrap();
+        put_back_identity(&*system, state, &kept[0]).unwrap();
         assert_eq!(identity(state).unwrap().public(), first);
-        assert_eq!(next_identity(&*system, state).unwrap().public(), present);
-        // After a month a place is free again.
-        let long_ago = SystemTime::now() - KEPT_FOR - Duration::from_secs(1);
-        let path = state.join("identity.was.1.pem");
-        let file = fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(long_ago).unwrap();
-        assert!(may_change_identity(state));
-        assert_eq!(old_identities(state).len(), usize::from(OLD_KEYS) - 1);
+        let next = next_identity(&*system, state, start).unwrap();
+        assert_eq!(next.public(), present);
+        take_next_identity(&*system, state, start).unwrap();
+        assert_eq!(old_identities(state).len(), OLD_KEYS);
+        // A clock that was set back ends nothing; after a month there is room again.
+        assert!(!has_room(state, Timestamp::from_secs(0)));
+        let later = start.plus(KEPT_FOR + Duration::from_secs(OLD_KEYS as u64));
+        assert!(has_room(state, later));
+        next_identity(&*system, state, later).unwrap();
+        take_next_identity(&*system, state, later).unwrap();
+        assert!(
+            old_identities(state)
+                .iter()
+                .all(|key| key.public() != first)
+        );
     }
 }

@@ -228,9 +228,13 @@ pub struct CheckInAnswer {
     /// rollback window, or froze pruning. It never shortens the window.
     #[serde(default)]
     pub keep_previous_s: Option<u32>,
-    /// Whether the device has to generate a new key.
+    /// Whether the device has to generate a new key, for agents from before `key_order`; later ones
+    /// do not obey it, as it is not signed.
     #[serde(default)]
     pub new_key: bool,
+    /// A signed order to generate a new key as JSON text, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_order: Option<String>,
     /// Other addresses to fetch payloads from, best first: `https://host[:port][/folder]`, with
     /// blobs laid out below it as on the server. Not signed: everything fetched there is verified
     /// all the same.

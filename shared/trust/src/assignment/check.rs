@@ -2,6 +2,7 @@
 
 use serde::Deserialize as _;
 use serde_json::Value;
+use sigstore_tuf::metadata::Targets;
 use tidegate_protocol::{DeviceId, Format, Platform, Timestamp, Version};
 
 use super::order::check_order;
@@ -81,25 +82,8 @@ fn verify_as(
     situation: &Situation<'_>,
     carried: bool,
 ) -> Result<Accepted, TrustError> {
-    // 2. Size is checked before parsing.
-    if bytes.len() > size_limit::ASSIGNMENT {
-        return Err(TrustError::TooLarge {
-            file: FILE.into(),
-            length: bytes.len(),
-            limit: size_limit::ASSIGNMENT,
-        });
-    }
-    let document = quorum::parse_targets(FILE, bytes)?;
-    // 4. Signed by the director that the fresh offline targets name.
-    trusted.verify_director(FILE, &document)?;
-    let signed = document.into_signed();
+    let signed = open(trusted, FILE, bytes, "x-assignment")?;
     let said = |name| signed.extra.get("x-assignment").and_then(|v| v.get(name));
-    // Before the terms are read: those of another format have other fields.
-    let format = said("format").map_or(Ok(Format::unnamed()), Format::deserialize);
-    format
-        .map_err(|e| TrustError::field(FILE, format!("format: {e}")))?
-        .check("the control plane", "this agent")
-        .map_err(|e| TrustError::field(FILE, e.to_string()))?;
     let terms: Terms = role::extra(FILE, &signed.extra, "x-assignment")?
         .ok_or_else(|| TrustError::field(FILE, "x-assignment is missing"))?;
     if said("carried").and_then(Value::as_bool).unwrap_or(false) != carried {
@@ -110,11 +94,7 @@ fn verify_as(
         };
         return Err(TrustError::field(FILE, text));
     }
-    let time = said("time").and_then(Value::as_str).unwrap_or_default();
-    let time = time
-        .parse::<jiff::Timestamp>()
-        .map(from_jiff)
-        .map_err(|e| TrustError::field(FILE, format!("time: {e}")))?;
+    let time = time_of(FILE, said("time").and_then(Value::as_str))?;
     if terms.device != situation.device {
         return Err(TrustError::WrongDevice);
     }
@@ -133,15 +113,11 @@ fn verify_as(
             got: signed.version,
         });
     }
-    let expires = from_jiff(signed.expires);
     let longest = if carried {
         lifetime::CARRIED_MAX
     } else {
         lifetime::ASSIGNMENT_MAX
     };
-    if expires > time.plus(longest) {
-        return Err(TrustError::TooLongLived);
-    }
     // 5. A machine without a believable clock uses the time of the fresh assignment, for this
     // decision only: the nonce proves that it is an answer, not a replay.
     let now = if carried {
@@ -153,16 +129,7 @@ fn verify_as(
         trusted.check_fresh(now)?;
         now
     };
-    trusted.check_lasting(now)?;
-    if expires <= now {
-        return Err(TrustError::Metadata {
-            file: FILE.into(),
-            source: sigstore_tuf::Error::Expired {
-                role: FILE.into(),
-                expires: signed.expires,
-            },
-        });
-    }
+    check_expiry(trusted, FILE, &signed, time.plus(longest), now)?;
     // 6. Exactly one image, listed offline, for this device.
     let mut entries = signed.targets.iter();
     let (Some((path, entry)), None) = (entries.next(), entries.next()) else {
@@ -232,4 +199,69 @@ fn verify_as(
         // Nor beyond the answer's own time: it would be expired at the floor.
         time_floor: trusted.time_floor()?.min(time),
     })
+}
+
+/// Opens a document of the director: checks its size, its signatures and its format.
+pub(super) fn open(
+    trusted: &Trusted,
+    file: &str,
+    bytes: &[u8],
+    field: &str,
+) -> Result<Targets, TrustError> {
+    // 2. Size is checked before parsing.
+    if bytes.len() > size_limit::ASSIGNMENT {
+        return Err(TrustError::TooLarge {
+            file: file.into(),
+            length: bytes.len(),
+            limit: size_limit::ASSIGNMENT,
+        });
+    }
+    let document = quorum::parse_targets(file, bytes)?;
+    // 4. Signed by the director that the fresh offline targets name.
+    trusted.verify_director(file, &document)?;
+    let signed = document.into_signed();
+    let terms = signed.extra.get(field);
+    let terms = terms.ok_or_else(|| TrustError::field(file, format!("{field} is missing")))?;
+    // Before the terms are read: those of another format have other fields.
+    let format = terms
+        .get("format")
+        .map_or(Ok(Format::unnamed()), Format::deserialize);
+    format
+        .map_err(|e| TrustError::field(file, format!("format: {e}")))?
+        .check("the control plane", "this agent")
+        .map_err(|e| TrustError::field(file, e.to_string()))?;
+    Ok(signed)
+}
+
+/// Reads the time at which the director signed.
+pub(super) fn time_of(file: &str, text: Option<&str>) -> Result<Timestamp, TrustError> {
+    text.unwrap_or_default()
+        .parse::<jiff::Timestamp>()
+        .map(from_jiff)
+        .map_err(|e| TrustError::field(file, format!("time: {e}")))
+}
+
+/// 5, continued. Checks the expiry of a document of the director, and of what people signed.
+pub(super) fn check_expiry(
+    trusted: &Trusted,
+    file: &str,
+    signed: &Targets,
+    latest: Timestamp,
+    now: Timestamp,
+) -> Result<(), TrustError> {
+    let expires = from_jiff(signed.expires);
+    if expires > latest {
+        return Err(TrustError::TooLongLived);
+    }
+    trusted.check_lasting(now)?;
+    if expires <= now {
+        return Err(TrustError::Metadata {
+            file: file.into(),
+            source: sigstore_tuf::Error::Expired {
+                role: file.into(),
+                expires: signed.expires,
+            },
+        });
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod check;
 mod clock;
+mod key_order;
 mod order;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tidegate_protocol::{DeploymentId, DeviceId, Format, Image, Timestamp};
 
 pub use check::{Accepted, Situation, verify, verify_carried};
 pub use clock::Clock;
+pub use key_order::KeyOrder;
 pub use tidegate_protocol::Payload;
 
 use crate::role::ImagePath;

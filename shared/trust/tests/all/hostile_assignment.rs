@@ -2,8 +2,8 @@
 //! the director's key.
 
 use serde_json::json;
-use tidegate_protocol::Timestamp;
-use tidegate_trust::assignment::{Action, Clock, Draft};
+use tidegate_protocol::{DeviceId, Timestamp};
+use tidegate_trust::assignment::{Action, Clock, Draft, KeyOrder};
 use tidegate_trust::{Delegation, Policy, TrustError, lifetime, sign};
 
 use crate::common::*;
@@ -262,4 +262,50 @@ fn a48_wrong_clocks_strand_nobody() {
         strict: true,
     };
     assert!(check_in(&trusted, &bytes, "1.0.0", None, strict).is_err());
+}
+
+#[test]
+fn a105_an_order_for_a_new_key_is_obeyed_once_and_only_from_the_director() {
+    let trusted = Server::new().look().unwrap();
+    let order = KeyOrder {
+        device: DeviceId::from_random([9; 16]),
+        nonce: NONCE.into(),
+        replaces: key(40).public().to_string(),
+    };
+    let check = |text: &str| order.verify(&trusted, text.as_bytes(), sane(NOW));
+    let good = order.sign(&key(12), NOW).unwrap();
+    check(&good).unwrap();
+    // Signed by an online key that is not the director's, and not signed at all.
+    check(&order.sign(&key(11), NOW).unwrap()).unwrap_err();
+    check(&good.replace(NONCE, "44556677")).unwrap_err();
+    check("{}").unwrap_err();
+    // For another device, as an answer to another request, and for a key that was replaced before.
+    let mut other = order.clone();
+    other.device = DeviceId::from_random([8; 16]);
+    let refused = check(&other.sign(&key(12), NOW).unwrap());
+    assert!(matches!(refused, Err(TrustError::WrongDevice)));
+    let mut other = order.clone();
+    other.nonce = "44556677".into();
+    let refused = check(&other.sign(&key(12), NOW).unwrap());
+    assert!(matches!(refused, Err(TrustError::WrongNonce)));
+    let mut other = order.clone();
+    other.replaces = key(41).public().to_string();
+    let refused = check(&other.sign(&key(12), NOW).unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("does not use"), "{refused}");
+    // After its time; and not for years.
+    let late = NOW.plus(lifetime::ASSIGNMENT + lifetime::ASSIGNMENT_MAX);
+    order
+        .verify(&trusted, good.as_bytes(), sane(late))
+        .unwrap_err();
+    let mut body: serde_json::Value = serde_json::from_str(&good).unwrap();
+    body["signed"]["expires"] = json!(NOW.plus(lifetime::ROOT).to_string());
+    let text = sign(body["signed"].clone(), &[&key(12)])
+        .unwrap()
+        .to_bytes();
+    let refused = order.verify(&trusted, &text, sane(NOW));
+    assert!(matches!(refused, Err(TrustError::TooLongLived)));
+    // Neither document of the director passes for the other.
+    let assignment = draft("1.1.0").sign(&key(12)).unwrap().to_bytes();
+    order.verify(&trusted, &assignment, sane(NOW)).unwrap_err();
+    assert!(check_with(&trusted, good.as_bytes(), "1.0.0").is_err());
 }

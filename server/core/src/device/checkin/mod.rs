@@ -9,7 +9,7 @@ use tidegate_domain::event::Actor;
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentState, DeviceId, Explained, MAX_WAIT_S, Reason, Timestamp,
 };
-use tidegate_trust::assignment::Action;
+use tidegate_trust::assignment::{Action, KeyOrder};
 
 use crate::CoreError;
 use crate::app::App;
@@ -150,8 +150,22 @@ impl App {
             carried: None,
         };
         let mut answered = self.orders(&by, device, entry, request).await?;
-        answered.answer.new_key = entry.lock().device.new_key;
-        answered.news |= answered.answer.new_key;
+        let (wanted, replaces) = {
+            let state = entry.lock();
+            (state.device.new_key, state.device.public_key.clone())
+        };
+        if wanted {
+            let order = KeyOrder {
+                device,
+                nonce: request.nonce.clone(),
+                replaces,
+            };
+            let director = &self.fleet.plan().trust.keys.director;
+            answered.answer.key_order = Some(order.sign(director, self.now())?);
+            answered.answer.new_key = true;
+            // A device that refuses it says so, and is held like any other.
+            answered.news |= request.refused.is_none();
+        }
         let waits = entry.lock().device.awaiting;
         if let Some(image) = request.restore.filter(|_| !waits) {
             let plan = self.fleet.plan();
@@ -266,6 +280,7 @@ impl App {
             cancel: None,
             keep_previous_s,
             new_key: false,
+            key_order: None,
             mirrors: self.settings.devices.mirrors.clone(),
             restore: Vec::new(),
         }
