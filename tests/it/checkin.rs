@@ -12,6 +12,7 @@ pub(crate) fn request(device: &serde_json::Value) -> CheckIn {
         format: tidegate_protocol::Format::CURRENT,
         nonce: "ab".repeat(32),
         counter: 0,
+        turn: 0,
         wait: 0,
         agent_version: "0.1.0".into(),
         release: device["release"].as_str().map(|v| v.parse().unwrap()),
@@ -84,7 +85,11 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let mut of_before = serde_json::to_value(&request).unwrap();
     of_before.as_object_mut().unwrap().remove("format");
     let of_before = serde_json::from_value(of_before).unwrap();
-    let refused = app.check_in(id, &of_before).await.unwrap_err().to_string();
+    let refused = app
+        .check_in((id, 0), "", &of_before)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         refused.contains("the agent uses format 1 and this server uses format 2: install a newer"),
         "{refused}"
@@ -92,7 +97,11 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let before = app.statements_run();
     for _ in 0..1_000 {
         // Answered at once: a request that is not held takes no timer.
-        let answer = app.check_in(id, &request).now_or_never().unwrap().unwrap();
+        let answer = app
+            .check_in((id, 0), "", &request)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
         assert!(answer.assignment.is_none());
         assert_eq!(answer.reason.code.as_str(), "no_rollout");
     }

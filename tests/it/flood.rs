@@ -79,7 +79,7 @@ async fn flood(database: Database) {
             code: Reason::AssignmentRefused,
             detail,
         });
-        app.check_in(id, &request).await.unwrap();
+        app.check_in((id, 0), "127.0.0.1", &request).await.unwrap();
     }
     let signer = |n: u64| Signer {
         key: key.public(),
@@ -91,7 +91,9 @@ async fn flood(database: Database) {
             device: id,
             counter,
         };
-        app.grant_session(&session, &signer(counter)).await.unwrap();
+        let signer = signer(counter);
+        let granted = app.grant_session(&session, &signer, "127.0.0.1").await;
+        granted.unwrap();
     }
     for batch in reports.chunks(ReportBatch::MAX) {
         let reports = batch.to_vec();
@@ -115,7 +117,7 @@ async fn flood(database: Database) {
     app.tell_withheld().await.unwrap();
     let mut request = request(&row);
     request.release = Some("8.0.0".parse().unwrap());
-    app.check_in(id, &request).await.unwrap();
+    app.check_in((id, 0), "127.0.0.1", &request).await.unwrap();
     let rows = events().await;
     assert_eq!(rows.len() - before, 22);
     assert_eq!(rows.last().unwrap()["kind"], "device_runs");

@@ -85,6 +85,92 @@ async fn a56_a_copied_device_gives_itself_away_and_is_isolated() {
     device.settles_on("1.1.0").await;
 }
 
+/// Waits until a device is isolated; returns what people are shown.
+async fn isolated(server: &Server, device: &Device) -> String {
+    eventually("the copy is noticed", async || {
+        let view = shown(server, device).await;
+        view["isolated"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
+async fn checks_in(server: &Server, device: &Device) {
+    eventually("the device is seen", async || {
+        let view = shown(server, device).await;
+        view["agent_version"]
+            .as_str()
+            .filter(|v| !v.is_empty())
+            .map(drop)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a120_a_copy_beside_a_running_device_is_found_at_its_next_check_ins_and_both_places_are_told()
+ {
+    let (server, mut device) = scene().await;
+    device.run();
+    checks_in(&server, &device).await;
+    // The device's session lasts for an hour, and the copy opens one of its own.
+    let mut clone = Device::blank(server.dir.path(), "clone");
+    copy(&device.state, &clone.state);
+    clone.run();
+    let why = isolated(&server, &device).await;
+    assert!(why.contains("two machines have this identity"), "{why}");
+    assert_eq!(why.matches("127.0.0.1 at 20").count(), 2, "{why}");
+    let path = format!("/api/v1/devices/{}", device.id());
+    let said = server.get(&format!("{path}/why")).await;
+    assert!(
+        said["reason"]["text"].as_str().unwrap().contains(&why),
+        "{said}"
+    );
+    let events = server.get(&format!("{path}/events")).await;
+    assert!(events.to_string().contains(&why), "{events}");
+    // The device itself is not told where the other is: it may be the copy.
+    assert!(
+        !device.log().contains("127.0.0.1 at 20"),
+        "{}",
+        device.log()
+    );
+    // With the copy gone it is readmitted, and nothing of before counts.
+    clone.kill();
+    server.cli(&[
+        "device",
+        "readmit",
+        "plc",
+        "--reason",
+        "the copy is destroyed",
+    ]);
+    server.roll_out("1.1.0", &["NA"], json!({})).await;
+    device.settles_on("1.1.0").await;
+    assert!(shown(&server, &device).await["isolated"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a121_a_copy_that_asks_another_server_is_found_with_the_next_heartbeat() {
+    let Some(cluster) = tidegate_tests::Cluster::start().await else {
+        return;
+    };
+    let first = Server::start_on(tidegate_tests::Database::Postgres(cluster.url())).await;
+    let second = first.replica();
+    let trees = first.publish(&[("1.0.0", true)]);
+    let token = first.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = first.dir.path();
+    let mut device = Device::enroll(dir, "plc", &first.url, &token, "NA", installed);
+    device.run();
+    checks_in(&first, &device).await;
+    let mut clone = Device::blank(dir, "clone");
+    copy(&device.state, &clone.state);
+    let config = clone.state.join("agent.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains(&first.url), "{text}");
+    std::fs::write(&config, text.replace(&first.url, &second.url)).unwrap();
+    clone.run();
+    let why = isolated(&second, &device).await;
+    assert!(why.contains("two machines have this identity"), "{why}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a49_a_device_put_back_from_an_image_holds_nothing_up_once_it_is_readmitted() {
     let (server, mut device) = scene().await;

@@ -105,6 +105,7 @@ impl Driver {
             refused: None,
             restores: None,
             staged: None,
+            turn: 0,
             spoken: false,
             hold: Hold::default(),
             poll: SIGN_OF_LIFE,

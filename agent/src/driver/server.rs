@@ -150,6 +150,7 @@ impl Driver {
     ) -> Result<(CheckInAnswer, String), RoundError> {
         self.look_around().await;
         self.asked_s = wait;
+        self.turn += 1;
         let nonce = hex::encode(rand::random::<[u8; 32]>());
         let record = self.journal().record();
         let running = record.running();
@@ -157,6 +158,7 @@ impl Driver {
             format: Format::CURRENT,
             nonce: nonce.clone(),
             counter: record.counter,
+            turn: self.turn,
             wait,
             agent_version: crate::VERSION.into(),
             release: running.map(|i| i.release.clone()),
@@ -214,6 +216,8 @@ impl Driver {
                 .send(Method::POST, path, &headers, body.clone(), ANSWER, deadline)
                 .await?;
             if answer.status == hyper::StatusCode::UNAUTHORIZED && !renewed {
+                // Never used again: going back to an older session is what a copy does.
+                self.ticket = None;
                 continue;
             }
             let bytes = answer.ok()?;

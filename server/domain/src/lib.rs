@@ -4,6 +4,7 @@ pub mod access;
 pub mod admission;
 pub mod approval;
 pub mod client;
+pub mod contact;
 pub mod deployment;
 pub mod event;
 pub mod hold;

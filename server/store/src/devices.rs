@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_domain::requests::{Numbered, Recent, Unreadable};
+use tidegate_domain::contact::Contact;
 use tidegate_domain::ring::Ring;
 use tidegate_protocol::{
     Battery, Channel, DeviceId, Platform, ProductName, Region, Sha256, Timestamp, Version,
@@ -31,13 +31,11 @@ statements! {
                                  THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS barred
                      FROM device d WHERE d.product = $1 AND d.region = $6 AND d.ring >= $2 AND d.ring <= $3 ORDER BY d.ring LIMIT $5";
     FLUSHED = "SELECT * FROM device WHERE flushed_at > $1";
-    HEARTBEAT = "UPDATE device SET last_seen = $2, agent_version = $3, battery_percent = $4, power = $5, flushed_at = $6, metered = $7, low_since = $8, unhealthy_at = $9
+    HEARTBEAT = "UPDATE device SET last_seen = $2, agent_version = $3, battery_percent = $4, power = $5, flushed_at = $6, metered = $7, low_since = $8, unhealthy_at = $9, contact = $10
                  WHERE id = $1 AND last_seen <= $2";
     REVOKE = "UPDATE device SET active = 0, awaiting = 0 WHERE id = $1";
     SET_ISOLATED = "UPDATE device SET isolated = $2 WHERE id = $1";
-    READMIT = "UPDATE device SET active = 1, isolated = '', requests = 0, recent_requests = '' WHERE id = $1 AND awaiting = 0";
-    TAKE_REQUEST = "UPDATE device SET requests = $2, recent_requests = $3 WHERE id = $1 AND recent_requests = $4 AND (active = 1 OR awaiting = 1)";
-    REQUESTS = "SELECT recent_requests FROM device WHERE id = $1 AND (active = 1 OR awaiting = 1)";
+    READMIT = "UPDATE device SET active = 1, isolated = '', requests = 0, recent_requests = '', contact = '' WHERE id = $1 AND awaiting = 0";
     WANT_KEY = "UPDATE device SET new_key = 1 WHERE id = $1 AND active = 1";
     SET_KEY = "UPDATE device SET public_key = $3, new_key = 0 WHERE id = $1 AND public_key = $2";
     TAKE_REPORT = "UPDATE device SET report_seq = $2 WHERE id = $1 AND report_seq < $2 AND active = 1";
@@ -99,6 +97,8 @@ pub struct Device {
     pub last_seen: Timestamp,
     /// Time its heartbeat was last written.
     pub flushed_at: Timestamp,
+    /// Its latest check-in, by which a copy beside it is found; `None` while it is isolated.
+    pub contact: Option<Contact>,
 }
 
 /// Stores a new device; returns whether its id and key are new.
@@ -244,6 +244,11 @@ pub async fn heartbeat(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<(
             device.metered,
             device.low_since.map(Timestamp::as_micros),
             device.unhealthy_at.map(Timestamp::as_micros),
+            device
+                .contact
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         ],
     )
     .await
@@ -267,38 +272,6 @@ pub async fn set_isolated(tx: &mut Tx, id: DeviceId, why: &str) -> Result<bool, 
 pub async fn readmit(tx: &mut Tx, id: DeviceId) -> Result<bool, StoreError> {
     let args = args![id.to_string()];
     Ok(tx.run("readmit a device", READMIT, args).await? == 1)
-}
-
-/// Records the number of a signed request; returns the verdict. `None` for a device that may not
-/// take part, or when its other requests keep coming in between.
-pub async fn take_request(
-    tx: &mut Tx,
-    id: DeviceId,
-    number: u64,
-    nonce: &str,
-) -> Result<Option<Numbered>, StoreError> {
-    // The row may change between read and write: then the request is judged again.
-    for _ in 0..8 {
-        let known = tx
-            .optional("read requests", REQUESTS, args![id.to_string()], |row| {
-                row.get::<String>("recent_requests")
-            })
-            .await?;
-        let Some(known) = known else {
-            return Ok(None);
-        };
-        let mut recent: Recent = known.parse().map_err(|e: Unreadable| StoreError::BadRow {
-            column: "recent_requests",
-            what: e.to_string(),
-        })?;
-        let verdict = recent.take(number, nonce);
-        let highest = i64::try_from(recent.highest()).unwrap_or(i64::MAX);
-        let args = args![id.to_string(), highest, recent.to_string(), known];
-        if tx.run("take a request", TAKE_REQUEST, args).await? == 1 {
-            return Ok(Some(verdict));
-        }
-    }
-    Ok(None)
 }
 
 /// Asks a device to make a new key; returns whether there is such an active device.
@@ -383,5 +356,7 @@ fn read(row: &Row) -> Result<Device, StoreError> {
         enrolled_at: row.time("enrolled_at")?,
         last_seen: row.time("last_seen")?,
         flushed_at: row.time("flushed_at")?,
+        // Only a hint: a text of a later version stops nothing.
+        contact: row.get::<String>("contact")?.parse().ok(),
     })
 }

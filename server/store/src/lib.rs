@@ -24,6 +24,7 @@ mod pool;
 mod private;
 pub mod products;
 pub mod quarantine;
+pub mod requests;
 pub mod rollouts;
 mod row;
 pub mod trust;
@@ -145,6 +146,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         quarantine::STATEMENTS,
         rollouts::STATEMENTS,
         trust::STATEMENTS,
+        requests::STATEMENTS,
         waiting::STATEMENTS,
         waves::STATEMENTS,
     ]

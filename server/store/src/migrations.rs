@@ -21,6 +21,11 @@ const ALL: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/0003_left_behind.sql"),
     ),
     (
+        5,
+        "contact",
+        include_str!("../../../migrations/0005_contact.sql"),
+    ),
+    (
         7,
         "device budget",
         include_str!("../../../migrations/0007_device_budget.sql"),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use tidegate_core::memory::access::{Need, Operator};
 use tidegate_core::{App, CoreError};
@@ -80,6 +80,12 @@ fn ticket(parts: &Parts) -> &str {
     ticket.unwrap_or_default().trim()
 }
 
+/// Address of the client of a request, for people.
+pub fn address(connection: Option<&Connection>, headers: &HeaderMap) -> String {
+    let address = connection.map(|c| c.client(headers).to_string());
+    address.unwrap_or_else(|| "unknown".into())
+}
+
 /// Device with a session.
 pub struct Session(pub DeviceId);
 
@@ -93,16 +99,19 @@ impl FromRequestParts<Arc<App>> for Session {
     }
 }
 
-/// Device with a session that may still wait to be accepted.
-pub struct WaitingSession(pub DeviceId);
+/// Device with a session that may still wait to be accepted, the number of the signed request that
+/// opened it, and the address of this request.
+pub struct WaitingSession(pub DeviceId, pub u64, pub String);
 
 impl FromRequestParts<Arc<App>> for WaitingSession {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let device = app.authenticate_waiting(ticket(parts))?;
+        let (device, session) = app.authenticate_waiting(ticket(parts))?;
         prove(parts, Who::Device)?;
-        Ok(Self(device))
+        let connection = parts.extensions.get::<Arc<Connection>>();
+        let from = address(connection.map(AsRef::as_ref), &parts.headers);
+        Ok(Self(device, session, from))
     }
 }
 

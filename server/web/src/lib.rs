@@ -8,6 +8,6 @@ mod page;
 pub use error::{ApiError, ApiResult};
 pub use extract::{
     Administrator, Body, Params, Reader, Releaser, Responder, Segments, Session, WaitingSession,
-    needed_reason, parse, parse_opt, unread,
+    address, needed_reason, parse, parse_opt, unread,
 };
 pub use page::PageParams;

@@ -154,6 +154,10 @@ pub struct CheckIn {
     pub nonce: String,
     /// The highest assignment counter accepted so far.
     pub counter: u64,
+    /// Number of this check-in since the agent started, from 1: one that was used by another shows two
+    /// machines with one memory. 0 from agents that do not count.
+    #[serde(default)]
+    pub turn: u64,
     /// Time the server may hold the request while there is nothing new, in seconds; at most
     /// [`crate::MAX_WAIT_S`].
     #[serde(default)]

@@ -10,6 +10,7 @@ use tidegate_protocol::{DeviceId, Image, JobId, RolloutId, Timestamp};
 use tidegate_store::artifacts::{self, Payload};
 use tidegate_store::devices::{self, Device};
 use tidegate_store::jobs::{self, Job, Outcome};
+use tidegate_store::requests;
 use tidegate_store::{Db, StoreError, Tx, aggregates, events, operators};
 
 use crate::CoreError;
@@ -111,15 +112,16 @@ impl App {
 
     /// Takes the number of a device's signed request; `None` if the device may not take part. A
     /// number that another request has used isolates the device, which is an event; the flag is
-    /// `true` if that happened now.
+    /// `true` if that happened now. `places` says where both requests came from.
     pub(crate) async fn take_number(
         &self,
         device: DeviceId,
         number: u64,
         nonce: &str,
+        places: &str,
     ) -> Result<(Option<Numbered>, bool), CoreError> {
         self.change_or_leave(async |tx| {
-            let found = devices::take_request(tx, device, number, nonce).await?;
+            let found = requests::take(tx, device, number, nonce).await?;
             match found {
                 // Nothing was taken.
                 None | Some(Numbered::Repeated) => Ok(Done::Leave((found, false))),
@@ -133,7 +135,7 @@ impl App {
                     }
                     let why = format!(
                         "its signed request {number} was used before, or does not follow the others: two machines have this \
-                         identity, or one was restored to an older state"
+                         identity, or one was restored to an older state; {places}"
                     );
                     devices::set_isolated(tx, device, &why).await?;
                     let isolated = Event::DeviceIsolated {

@@ -106,6 +106,7 @@ impl App {
             format: Format::CURRENT,
             nonce: hex::encode(random::bytes::<32>()),
             counter: now.saturating_sub(1),
+            turn: 0,
             wait: 0,
             agent_version: device.agent_version.clone(),
             release: device.release.clone(),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use tidegate_domain::contact::{Contact, later};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::event::{Actor, Event};
-use tidegate_protocol::{CheckIn, DeploymentId, DeploymentState, DeviceId, Explained, Reason};
+use tidegate_protocol::{
+    CheckIn, DeploymentId, DeploymentState, DeviceId, Explained, ProblemCode, Reason,
+};
 
 use crate::CoreError;
 use crate::app::App;
@@ -13,6 +16,34 @@ use crate::queue::Write;
 
 /// Minimum interval between two diagnoses taken from a device.
 const BETWEEN_DIAGNOSES: Duration = Duration::from_mins(10);
+
+/// Takes the place of a check-in among the others of its device. One that was overtaken by another
+/// session, or whose number was used before, is refused: a request that is merely late has nobody
+/// waiting for it, and a second machine has to sign a new request, whose number gives it away.
+pub(crate) fn take_contact(entry: &DeviceEntry, contact: Contact) -> Result<(), CoreError> {
+    let mut state = entry.lock();
+    if !state.device.isolated.is_empty() {
+        // Both may check in now, and readmission starts over.
+        state.device.contact = None;
+        return Ok(());
+    }
+    let overtakes = match &state.device.contact {
+        Some(latest) if contact.is_behind(latest) => {
+            return Err(CoreError::refuse(
+                ProblemCode::Unauthenticated,
+                "another check-in of this device has come after this session; open a new one",
+            ));
+        }
+        latest => latest.as_ref().is_some_and(|l| l.session < contact.session),
+    };
+    state.device.contact = later(state.device.contact.take(), Some(contact));
+    drop(state);
+    if overtakes {
+        // Whoever is held in the older session asks again, and is refused: it may be a copy.
+        entry.changed.notify_waiters();
+    }
+    Ok(())
+}
 
 impl App {
     /// Updates the facts in memory; they are written later. Only the running release is written at

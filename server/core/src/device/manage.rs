@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_domain::admission::Step;
 use tidegate_domain::event::{Actor, Event};
-use tidegate_protocol::{DeviceId, Explained, ProblemCode, Sha256, Version};
+use tidegate_protocol::{DeviceId, Explained, ProblemCode, Reason, Sha256, Version};
 use tidegate_store::{StoreError, Tx, devices, quarantine, waiting};
 use tidegate_trust::PublicKey;
 
@@ -39,6 +39,14 @@ pub fn fingerprint(public_key: &str) -> Result<Sha256, CoreError> {
     Ok(key.fingerprint())
 }
 
+/// Adds to a reason what people may know, and the device is not told: it may be the copy.
+fn told(reason: Explained, state: &DeviceState) -> Explained {
+    if reason.code == Reason::DeviceIsolated && reason.detail.is_empty() {
+        return Explained::new(reason.code, state.device.isolated.clone());
+    }
+    reason
+}
+
 impl App {
     /// Returns a device as people look at it.
     pub async fn device_standing(&self, id: DeviceId) -> Result<DeviceStanding, CoreError> {
@@ -47,7 +55,7 @@ impl App {
         let state = entry.lock().clone();
         let now = self.now();
         let places = |rollout| self.fleet.permits_left(rollout);
-        let reason = state.decide(&plan, &places, now, &mut ()).reason;
+        let reason = told(state.decide(&plan, &places, now, &mut ()).reason, &state);
         let online = state.device.last_seen >= now.minus(self.settings.devices.offline_after());
         Ok(DeviceStanding {
             state,
@@ -226,6 +234,7 @@ impl App {
         let state = entry.lock();
         let now = self.now();
         let mut decision = state.decide(&plan, &places, now, &mut steps);
+        decision.reason = told(decision.reason, &state);
         let heard = state.device.last_seen;
         if heard < now.minus(self.settings.devices.offline_after()) {
             // The decision alone does not explain why nothing happens on an offline device.

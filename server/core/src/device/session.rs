@@ -49,11 +49,12 @@ impl App {
         Ok(signer)
     }
 
-    /// Opens a session for the device whose key signed.
+    /// Opens a session for the device whose key signed; `from` is the address of the request.
     pub async fn grant_session(
         &self,
         request: &SessionRequest,
         signer: &Signer,
+        from: &str,
     ) -> Result<SessionGranted, CoreError> {
         require_format(request.format)?;
         let device = request.device;
@@ -63,13 +64,15 @@ impl App {
         if !waits {
             require_active(&entry.lock().device)?;
         }
-        self.check_number(device, request.counter, signer).await?;
+        self.check_number(&entry, request.counter, signer, from)
+            .await?;
         let session = self.settings.devices.session;
         let expires = self.now().plus(session);
         Ok(SessionGranted {
             ticket: self.fleet.plan().trust.secrets.tickets.ticket(
                 device,
                 &signer.key.to_string(),
+                request.counter,
                 expires,
             ),
             expires_in_s: u32::try_from(session.as_secs()).unwrap_or(u32::MAX),
@@ -104,14 +107,33 @@ impl App {
     /// Checks the number of a signed request. A repeated request is refused, and so is one older
     /// than the newest. A number already used by a different request means that two machines share
     /// one identity, or that one was restored to an older state: the device is isolated until a
-    /// person has looked.
+    /// person has looked, who is told where both requests came from.
     async fn check_number(
         &self,
-        device: DeviceId,
+        entry: &DeviceEntry,
         number: u64,
         signer: &Signer,
+        from: &str,
     ) -> Result<(), CoreError> {
-        let (found, isolated) = self.take_number(device, number, &signer.nonce).await?;
+        let (device, last) = {
+            let state = entry.lock();
+            (state.device.id, state.device.contact.clone())
+        };
+        // Of both machines, so that people can find them.
+        let heard = last.map(|last| {
+            format!(
+                ", and the last check-in came from {} at {}",
+                last.from, last.at
+            )
+        });
+        let places = format!(
+            "this request came from {from} at {}{}",
+            self.now(),
+            heard.unwrap_or_default()
+        );
+        let (found, isolated) = self
+            .take_number(device, number, &signer.nonce, &places)
+            .await?;
         if isolated {
             self.metrics.clones.inc();
             tracing::warn!(%device, number, "a request number was used twice; the device is isolated");
@@ -131,6 +153,7 @@ impl App {
         &self,
         change: &KeyChange,
         signer: &Signer,
+        from: &str,
     ) -> Result<KeyChanged, CoreError> {
         let device = change.device;
         let entry = self.known_signer(device, &signer.key).await?;
@@ -150,7 +173,8 @@ impl App {
                 "the change is not signed by the new key",
             )
         })?;
-        self.check_number(device, change.counter, signer).await?;
+        self.check_number(&entry, change.counter, signer, from)
+            .await?;
         let actor = self.device_actor(device);
         self.change(&actor, async |tx| {
             let changed = Event::KeyChanged { device };
@@ -179,48 +203,51 @@ impl App {
     /// Returns the device that a ticket belongs to. Revocation takes effect here, at the next
     /// request.
     pub fn authenticate_device(&self, ticket: &str) -> Result<DeviceId, CoreError> {
-        let entry = self.device_of_ticket(ticket)?;
+        let (entry, _) = self.device_of_ticket(ticket)?;
         let state = entry.lock();
         require_active(&state.device)?;
         Ok(state.device.id)
     }
 
-    /// Like [`App::authenticate_device`], also for a device that waits to be accepted.
-    pub fn authenticate_waiting(&self, ticket: &str) -> Result<DeviceId, CoreError> {
-        let entry = self.device_of_ticket(ticket)?;
+    /// Like [`App::authenticate_device`], also for a device that waits to be accepted. Returns as well
+    /// the number of the signed request that opened the session; 0 for a ticket of before.
+    pub fn authenticate_waiting(&self, ticket: &str) -> Result<(DeviceId, u64), CoreError> {
+        let (entry, number) = self.device_of_ticket(ticket)?;
         let state = entry.lock();
         if !state.device.awaiting {
             require_active(&state.device)?;
         }
-        Ok(state.device.id)
+        Ok((state.device.id, number))
     }
 
-    fn device_of_ticket(&self, ticket: &str) -> Result<Arc<DeviceEntry>, CoreError> {
+    fn device_of_ticket(&self, ticket: &str) -> Result<(Arc<DeviceEntry>, u64), CoreError> {
         let refused = || {
             CoreError::refuse(
                 ProblemCode::Unauthenticated,
                 "the session has expired; open a new one",
             )
         };
-        let mut parts = ticket.splitn(3, '.');
-        let (Some(id), Some(until), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(refused());
+        let parts: Vec<&str> = ticket.splitn(4, '.').collect();
+        let (id, until, number, tag) = match parts[..] {
+            [id, until, number, tag] => (id, until, Some(number), tag),
+            // Of the version before; it lives for an hour.
+            [id, until, tag] => (id, until, None, tag),
+            _ => return Err(refused()),
         };
         let device: DeviceId = id.parse().map_err(|_| refused())?;
         let expires: i64 = until.parse().map_err(|_| refused())?;
+        let opened: u64 = number.map_or(Ok(0), str::parse).map_err(|_| refused())?;
         let entry = self.fleet.device(device).ok_or_else(refused)?;
         let state = entry.lock();
         let plan = self.fleet.plan();
-        if !plan
-            .trust
-            .secrets
-            .tickets
-            .check("session", &[id, &state.device.public_key, until], tag)
+        let mut signed = vec![id, &state.device.public_key, until];
+        signed.extend(number);
+        if !plan.trust.secrets.tickets.check("session", &signed, tag)
             || expires <= self.now().as_secs()
         {
             return Err(refused());
         }
         drop(state);
-        Ok(entry)
+        Ok((entry, opened))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_domain::admission::{self, DeploymentFacts, DeviceFacts, Keeps};
+use tidegate_domain::contact::later;
 use tidegate_domain::event::budget::Steps;
 use tidegate_domain::rollout::Outcome;
 use tidegate_protocol::{
@@ -126,6 +127,10 @@ impl DeviceEntry {
 /// Merges a newer check-in. The running release is not part of a heartbeat: it changes only by
 /// reports, in the order in which they are committed.
 pub(super) fn merge_heartbeat(device: &mut Device, heard: &Device) {
+    // Whatever is newer otherwise; but an isolated device starts over once it is readmitted.
+    if device.isolated.is_empty() && heard.isolated.is_empty() {
+        device.contact = later(device.contact.take(), heard.contact.clone());
+    }
     if heard.last_seen > device.last_seen {
         device.last_seen = heard.last_seen;
         device.battery = heard.battery;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
+use tidegate_domain::contact::later;
 use tidegate_domain::rollout::{Outcome, Progress};
 use tidegate_protocol::{DeviceId, RolloutId, Timestamp};
 use tidegate_store::devices::{self, Device};
@@ -232,10 +233,12 @@ impl Fleet {
         let standing = |d: &Device| (d.active, d.awaiting, d.isolated.clone(), d.new_key);
         let changed = standing(&state.device) != standing(&device)
             || !state.quarantine.iter().eq(quarantine.iter());
-        let newer_heartbeat = state.dirty.then(|| state.device.clone());
-        state.device = device;
-        if let Some(heard) = newer_heartbeat {
-            merge_heartbeat(&mut state.device, &heard);
+        let before = std::mem::replace(&mut state.device, device);
+        if state.dirty {
+            merge_heartbeat(&mut state.device, &before);
+        } else if before.isolated.is_empty() && state.device.isolated.is_empty() {
+            // Another replica may have written an earlier one last.
+            state.device.contact = later(state.device.contact.take(), before.contact);
         }
         state.deployments = deployments
             .into_iter()
@@ -296,12 +299,22 @@ impl Fleet {
     pub fn merge_heartbeats(&self, heard: &[Device]) -> Vec<DeviceId> {
         let mut others = Vec::new();
         for device in heard {
-            if let Some(entry) = self.device(device.id) {
+            let Some(entry) = self.device(device.id) else {
+                continue;
+            };
+            let overtaken = {
                 let mut state = entry.lock();
+                let session = |d: &Device| d.contact.as_ref().map(|c| c.session);
+                let before = session(&state.device);
                 merge_heartbeat(&mut state.device, device);
                 if (&state.device.release, state.device.image) != (&device.release, device.image) {
                     others.push(device.id);
                 }
+                before.is_some() && before != session(&state.device)
+            };
+            if overtaken {
+                // Whoever is held here in an older session asks again, and has to show itself.
+                entry.changed.notify_waiters();
             }
         }
         others

@@ -1,7 +1,7 @@
 //! Session tickets and nonces: keyed hashes that any replica verifies without a database query.
 //!
-//! A ticket is `<device id>.<expiry>.<MAC>`: a keyed hash of the id, the device's public key and
-//! the expiry.
+//! A ticket is `<device id>.<expiry>.<number>.<MAC>`: a keyed hash of the id, the device's public key, the
+//! expiry and the number of the signed request that opened the session. Tickets of before have no number.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -58,10 +58,17 @@ impl TicketKey {
     }
 
     /// Issues a ticket.
-    pub(crate) fn ticket(&self, device: DeviceId, public_key: &str, expires: Timestamp) -> String {
+    pub(crate) fn ticket(
+        &self,
+        device: DeviceId,
+        public_key: &str,
+        number: u64,
+        expires: Timestamp,
+    ) -> String {
         let (id, until) = (device.to_string(), expires.as_secs().to_string());
-        let tag = self.tag("session", &[&id, public_key, &until]);
-        format!("{id}.{until}.{tag}")
+        let number = number.to_string();
+        let tag = self.tag("session", &[&id, public_key, &until, &number]);
+        format!("{id}.{until}.{number}.{tag}")
     }
 
     /// Issues a nonce: the time of issue, a random part, and a MAC.
@@ -110,12 +117,18 @@ mod tests {
     #[test]
     fn a_ticket_is_bound_to_device_key_and_time() {
         let device = DeviceId::from_random([1; 16]);
-        let ticket = key().ticket(device, "aa", Timestamp::from_secs(50));
+        let ticket = key().ticket(device, "aa", 7, Timestamp::from_secs(50));
         let tag = ticket.rsplit('.').next().unwrap();
         let id = device.to_string();
-        assert!(key().check("session", &[&id, "aa", "50"], tag));
-        assert!(!key().check("session", &[&id, "bb", "50"], tag));
-        assert!(!key().check("session", &[&id, "aa", "51"], tag));
-        assert!(!key().check("nonce", &[&id, "aa", "50"], tag));
+        assert!(key().check("session", &[&id, "aa", "50", "7"], tag));
+        for other in [
+            &[&id, "bb", "50", "7"][..],
+            &[&id, "aa", "51", "7"],
+            &[&id, "aa", "50", "8"],
+            &[&id, "aa", "50"],
+        ] {
+            assert!(!key().check("session", other, tag));
+        }
+        assert!(!key().check("nonce", &[&id, "aa", "50", "7"], tag));
     }
 }

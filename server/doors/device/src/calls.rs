@@ -16,7 +16,7 @@ use tidegate_protocol::{
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
 use tidegate_web::connections::{Connection, Who};
-use tidegate_web::{ApiError, ApiResult, Body, Session, WaitingSession, unread};
+use tidegate_web::{ApiError, ApiResult, Body, Session, WaitingSession, address, unread};
 
 /// Verifies a signed request and parses its body. A refusal carries a fresh nonce.
 async fn signed<T, F>(
@@ -25,7 +25,7 @@ async fn signed<T, F>(
     headers: &HeaderMap,
     body: &Bytes,
     connection: Option<&Connection>,
-    then: impl AsyncFnOnce(T, Signer) -> Result<F, CoreError>,
+    then: impl AsyncFnOnce(T, Signer, String) -> Result<F, CoreError>,
 ) -> Response
 where
     T: for<'de> Deserialize<'de>,
@@ -60,7 +60,7 @@ where
     let answer = async {
         let signer = app.verify_signed(signature.as_ref(), &facts)?;
         let value: T = serde_json::from_slice(body).map_err(CoreError::invalid)?;
-        let answer = then(value, signer).await?;
+        let answer = then(value, signer, address(connection, headers)).await?;
         // The signature alone shows nothing: anybody can make a key.
         connection.map_or(Ok(()), |c| c.prove(Who::Device))?;
         Ok(answer)
@@ -98,7 +98,7 @@ pub(crate) async fn enroll(
         &headers,
         &body,
         connection.as_deref().map(AsRef::as_ref),
-        async |request: Enroll, signer| app.enroll(&request, &signer).await,
+        async |request: Enroll, signer, _| app.enroll(&request, &signer).await,
     )
     .await
 }
@@ -124,7 +124,9 @@ pub(crate) async fn session(
         &headers,
         &body,
         connection.as_deref().map(AsRef::as_ref),
-        async |request: SessionRequest, signer| app.grant_session(&request, &signer).await,
+        async |request: SessionRequest, signer, from| {
+            app.grant_session(&request, &signer, &from).await
+        },
     )
     .await
 }
@@ -151,7 +153,9 @@ pub(crate) async fn change_key(
         &headers,
         &body,
         connection.as_deref().map(AsRef::as_ref),
-        async |request: KeyChange, signer| app.change_device_key(&request, &signer).await,
+        async |request: KeyChange, signer, from| {
+            app.change_device_key(&request, &signer, &from).await
+        },
     )
     .await
 }
@@ -166,10 +170,12 @@ pub(crate) async fn change_key(
     responses((status = 200, description = "What to do", body = Object)))]
 pub(crate) async fn check_in(
     State(app): State<Arc<App>>,
-    WaitingSession(device): WaitingSession,
+    WaitingSession(device, session, from): WaitingSession,
     Body(request): Body<CheckIn>,
 ) -> ApiResult<Json<CheckInAnswer>> {
-    Ok(Json(app.check_in(device, &request).await?))
+    Ok(Json(
+        app.check_in((device, session), &from, &request).await?,
+    ))
 }
 
 /// Takes reports of what happened on the device; acknowledged after their commit.

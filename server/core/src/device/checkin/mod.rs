@@ -5,6 +5,7 @@ mod act;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_domain::contact::Contact;
 use tidegate_domain::event::Actor;
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentState, DeviceId, Explained, MAX_WAIT_S, Reason, Timestamp,
@@ -14,6 +15,7 @@ use tidegate_trust::assignment::{Action, KeyOrder};
 use crate::CoreError;
 use crate::app::App;
 use crate::device::checkin::act::{Giver, Next};
+use crate::device::heartbeat::take_contact;
 use crate::device::{assign, require_active};
 use crate::memory::access::Operator;
 use crate::memory::device::DeviceEntry;
@@ -47,10 +49,12 @@ const LONGEST_S: u32 = 86_400;
 const TRIES: u32 = 4;
 
 impl App {
-    /// Handles a check-in; may hold it until there is something to say.
+    /// Handles a check-in, made in a session and from an address; may hold it until there is something
+    /// to say.
     pub async fn check_in(
         &self,
-        device: DeviceId,
+        (device, session): (DeviceId, u64),
+        from: &str,
         request: &CheckIn,
     ) -> Result<CheckInAnswer, CoreError> {
         crate::device::require_format(request.format)?;
@@ -69,6 +73,8 @@ impl App {
             // Whoever has not been accepted changes no row.
             entry.lock().device.last_seen = self.now();
         } else {
+            let contact = Contact::new(session, request.turn, &request.nonce, self.now(), from);
+            take_contact(&entry, contact)?;
             self.note_heartbeat(&entry, request).await?;
         }
         loop {
