@@ -109,7 +109,7 @@ fn each_field_that_a_device_obeys_is_in_the_table_and_no_other_is() {
     let payload = json!({ "manifest": sha256, "manifest_length": 1, "bytes": 1 });
     let answer: CheckInAnswer = serde_json::from_value(json!({
         "time": 0, "reason": { "code": "no_rollout", "detail": "" }, "poll_after_s": 1,
-        "restore": [payload], "key_order": "",
+        "restore": [payload], "key_order": "", "reported": 1,
     }))
     .unwrap();
     let terms: Terms = serde_json::from_value(json!({

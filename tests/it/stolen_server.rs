@@ -2,6 +2,7 @@
 //! its place on the network, and tries to make a device run a single byte of the thief's own.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 use tidegate_core::memory::secrets::{OnlineKeys, Secrets};
 use tidegate_delta::{Manifest, sha256};
 use tidegate_protocol::{
-    CheckIn, DeploymentId, DeviceId, Explained, Image, Report, ReportBatch, Timestamp,
+    CheckIn, DeploymentId, DeploymentState, DeviceId, Explained, Image, Report, ReportBatch,
+    Timestamp,
 };
 use tidegate_store::Db;
 use tidegate_tests::{Device, Server, eventually};
@@ -457,4 +459,81 @@ fn recover_online_keys(server: &Server) {
     server.cli(&["keys", "online", "--rotate", "the server was stolen"]);
     server.cli(&["keys", "sign", "--yes"]);
     server.cli(&["keys", "push"]);
+}
+
+/// Acknowledges every report and keeps none, and says that nothing is missing; until it is told to
+/// answer no more, and to drop its connections.
+async fn swallow(
+    port: u16,
+    gone: Arc<AtomicBool>,
+) -> (Arc<Mutex<Vec<Report>>>, tokio::task::JoinHandle<()>) {
+    let swallowed = Arc::new(Mutex::new(Vec::new()));
+    let kept = swallowed.clone();
+    let reports = move |Json(batch): Json<ReportBatch>| async move {
+        let last = batch.reports.last().map_or(0, |r| r.seq);
+        kept.lock().unwrap().extend(batch.reports);
+        Json(json!({ "acknowledged": last }))
+    };
+    let nothing = move || async move {
+        if gone.load(Ordering::SeqCst) {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, [("connection", "close")]));
+        }
+        Ok(Json(json!({
+            "time": now(), "reason": { "code": "no_rollout", "detail": "" }, "poll_after_s": 1,
+            "reported": u64::MAX,
+        })))
+    };
+    let router = Router::new()
+        .route("/device/v1/session", post(session))
+        .route("/device/v1/checkin", post(nothing))
+        .route("/device/v1/reports", post(reports));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .unwrap();
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (swallowed, serving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a123_a_result_that_a_thief_of_the_server_swallowed_reaches_the_true_one() {
+    let mut server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path().to_owned();
+    let mut device = Device::enroll(&dir, "plc", &server.url, &token, "NA", installed);
+    device.run();
+    let rollout = server
+        .roll_out("1.1.0", &["NA"], json!({ "rollback_window_s": 4 }))
+        .await;
+    eventually("the device is in its window", async || {
+        let list = server.deployments(&rollout).await;
+        (list.first()?["state"] == "probation").then_some(())
+    })
+    .await;
+    server.kill();
+    let port = server.url.rsplit(':').next().unwrap().parse().unwrap();
+    let gone = Arc::new(AtomicBool::new(false));
+    let (swallowed, serving) = swallow(port, gone.clone()).await;
+    eventually("the result is swallowed", async || {
+        let reports = swallowed.lock().unwrap();
+        reports
+            .iter()
+            .find(|r| r.state == DeploymentState::Succeeded)
+            .map(drop)
+    })
+    .await;
+    eventually("the device has no report left", async || {
+        (device.status()["reports_waiting"] == 0).then_some(())
+    })
+    .await;
+    gone.store(true, Ordering::SeqCst);
+    serving.abort();
+    let _ = serving.await;
+    server.restart();
+    eventually("the true server has the result", async || {
+        let list = server.deployments(&rollout).await;
+        (list.first()?["state"] == "succeeded").then_some(())
+    })
+    .await;
 }

@@ -99,6 +99,8 @@ pub struct Driver {
     restores: Option<Sha256>,
     /// Slot of the version that was staged and verified since this start.
     staged: Option<SlotId>,
+    /// Time at which an acknowledged report was last sent again.
+    repeated: Option<Instant>,
     /// Number of check-ins since the start.
     turn: u64,
     /// Whether the server has answered since the start.

@@ -105,6 +105,7 @@ impl Driver {
             refused: None,
             restores: None,
             staged: None,
+            repeated: None,
             turn: 0,
             spoken: false,
             hold: Hold::default(),

@@ -23,6 +23,8 @@ use crate::people::identity;
 const LONGEST_POLL: Duration = Duration::from_hours(1);
 /// The same in the rollback window, when an order must be heard.
 const LONGEST_WATCHED: Duration = Duration::from_mins(5);
+/// Shortest time between two repetitions of an acknowledged report.
+const BETWEEN_REPEATS: Duration = Duration::from_mins(1);
 
 impl Driver {
     /// Runs one round with the server: reports up, orders down. Returns the pause before the next
@@ -66,6 +68,10 @@ impl Driver {
                 Some(_) => "this device has joined and waits for a person to accept it",
             });
             self.kept_out = kept_out;
+        }
+        // Before an assignment, whose first report would take its place.
+        if let Some(recorded) = answer.reported {
+            self.repeat_report(recorded)?;
         }
         if let Some(cancel) = answer.cancel {
             self.handle(Event::CalledOff(cancel)).await?;
@@ -137,6 +143,25 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Sends the last acknowledged report again if the server has not recorded it; seldom, as a server
+    /// that lies would have it sent without end.
+    fn repeat_report(&mut self, recorded: u64) -> Result<(), DriverError> {
+        let told = &self.journal().record().told;
+        let is_lost = told.as_ref().is_some_and(|told| told.seq > recorded);
+        if !is_lost
+            || self
+                .repeated
+                .is_some_and(|at| at.elapsed() < BETWEEN_REPEATS)
+        {
+            return Ok(());
+        }
+        crate::log::line(
+            "the server has not recorded the last report that was acknowledged: sending it again",
+        );
+        self.repeated = Some(Instant::now());
+        self.handle_light(Event::Recorded(recorded))
     }
 
     /// Processes an event that has no effects.

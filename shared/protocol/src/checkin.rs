@@ -232,6 +232,10 @@ pub struct CheckInAnswer {
     /// rollback window, or froze pruning. It never shortens the window.
     #[serde(default)]
     pub keep_previous_s: Option<u32>,
+    /// Number of the newest report of the device that is recorded: it sends the last one again if that is
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<u64>,
     /// Whether the device has to generate a new key, for agents from before `key_order`; later ones
     /// do not obey it, as it is not signed.
     #[serde(default)]

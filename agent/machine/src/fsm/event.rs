@@ -60,6 +60,8 @@ pub enum Event {
     NotReturned(Explained),
     /// The server has reports up to this number.
     Acknowledged(u64),
+    /// The server has recorded reports up to this number, as its newest answer says.
+    Recorded(u64),
 }
 
 /// An action for the driver.

@@ -220,6 +220,10 @@ pub struct Record {
     pub report_seq: u64,
     /// Reports that the server has not acknowledged.
     pub outbox: Vec<Report>,
+    /// Newest report that a server has acknowledged. It has to be sent again if it was not recorded:
+    /// nobody signs an acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Report>,
 }
 
 /// Upper bound on the images remembered as bad.
@@ -248,6 +252,7 @@ impl Record {
             down_since: None,
             report_seq: 0,
             outbox: Vec::new(),
+            told: None,
         }
     }
 

@@ -48,7 +48,15 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
         Event::Returned => returned(&mut record),
         Event::NotReturned(reason) => not_returned(&mut record, &reason),
         Event::Acknowledged(seq) => {
+            let told = record.outbox.iter().rev().find(|r| r.seq <= seq).cloned();
+            record.told = told.or(record.told.take());
             record.outbox.retain(|r| r.seq > seq);
+            Vec::new()
+        }
+        Event::Recorded(seq) => {
+            // Under its own number, and before all later ones: each is taken once, in order.
+            let lost = record.told.take_if(|told| told.seq > seq);
+            record.outbox.splice(0..0, lost);
             Vec::new()
         }
     };

@@ -23,7 +23,14 @@ impl App {
         let actor = self.device_actor(device);
         let write = Write::Reports(batch.reports);
         match self.writer.write(actor, device, write).await? {
-            Written::Acknowledged(acknowledged) => Ok(ReportsAccepted { acknowledged }),
+            Written::Acknowledged(acknowledged) => {
+                if let Some(entry) = self.fleet.device(device) {
+                    // The next answer says it: an older number would have the device send it again.
+                    let mut state = entry.lock();
+                    state.device.report_seq = state.device.report_seq.max(acknowledged);
+                }
+                Ok(ReportsAccepted { acknowledged })
+            }
             Written::Offered(_) | Written::NoPermit | Written::Outdated | Written::Done => {
                 Err(CoreError::invalid("the reports were not accepted"))
             }

