@@ -99,6 +99,66 @@ async fn a57_a_device_cannot_speak_for_another() {
     assert_eq!(still[0]["state"], "probation", "{still:?}");
 }
 
+/// Whoever has the ticket of a device can say what runs there; its key alone signs results.
+#[tokio::test(flavor = "multi_thread")]
+async fn a122_what_a_check_in_claims_is_marked_and_satisfies_no_gate() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let mut honest = Device::enroll(dir, "honest", &server.url, &token, "NA", installed);
+    let liar = Device::enroll(dir, "liar", &server.url, &token, "NA", installed);
+    let (_, ticket) = session(&server, &liar, 1).await;
+    let claim = json!({
+        "format": tidegate_protocol::Format::CURRENT, "nonce": "ab".repeat(32), "counter": 0,
+        "agent_version": "0.1.0", "release": "1.1.0",
+    });
+    let answer = reqwest::Client::new()
+        .post(format!("{}{}", server.url, paths::CHECK_IN))
+        .header("authorization", format!("Tidegate-Session {ticket}"))
+        .json(&claim)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let view = server.get(&format!("/api/v1/devices/{}", liar.id())).await;
+    assert_eq!(view["release"], "1.1.0");
+    let claimed = view["claimed"].as_array().unwrap();
+    assert!(claimed.contains(&json!("release")) && claimed.contains(&json!("battery_percent")));
+    let shown = server.cli(&["device", "show", "liar"]);
+    assert!(shown.contains("1.1.0 (claimed)"), "{shown}");
+    // Two have to show that the release is good.
+    honest.run();
+    let rollout = server
+        .roll_out("1.1.0", &["NA"], json!({ "min_sample": 2 }))
+        .await;
+    honest.settles_on("1.1.0").await;
+    let waits = eventually("the gate waits for a second device", async || {
+        let rollout = server.get(&format!("/api/v1/rollouts/{rollout}")).await;
+        assert_ne!(rollout["state"], "completed", "{rollout}");
+        (rollout["reason"]["code"] == "sample_too_small").then_some(rollout)
+    })
+    .await;
+    assert!(
+        waits["reason"]["text"]
+            .as_str()
+            .unwrap()
+            .contains("1 of 2 needed"),
+        "{waits}"
+    );
+    // What a report has signed is marked no longer.
+    let view = server
+        .get(&format!("/api/v1/devices/{}", honest.id()))
+        .await;
+    assert!(
+        !view["claimed"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("release"))
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a58_of_many_who_come_at_once_with_a_token_for_one_one_joins() {
     let server = Server::start().await;

@@ -163,6 +163,7 @@ fn device(n: u8) -> Device {
         enrolled_at: NOW,
         last_seen: NOW,
         flushed_at: NOW,
+        claimed: false,
         contact: None,
     }
 }

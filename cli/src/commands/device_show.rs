@@ -50,6 +50,14 @@ pub(super) async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> 
     }
 }
 
+/// Marks a fact that the device says and has not signed.
+fn said(d: &DeviceView, field: &str, value: String) -> String {
+    if d.claimed.iter().any(|name| name == field) {
+        return format!("{value} (claimed)");
+    }
+    value
+}
+
 /// Describes a device, a line a fact.
 pub(super) fn describe(d: &DeviceView) -> String {
     let labels: Vec<String> = d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -85,7 +93,11 @@ pub(super) fn describe(d: &DeviceView) -> String {
         ),
         (
             "runs",
-            d.release.clone().unwrap_or_else(|| "nothing".into()),
+            said(
+                d,
+                "release",
+                d.release.clone().unwrap_or_else(|| "nothing".into()),
+            ),
         ),
         ("state", d.state.clone().unwrap_or_else(|| "idle".into())),
         (
@@ -96,10 +108,12 @@ pub(super) fn describe(d: &DeviceView) -> String {
         ("kept from", d.quarantine.join(", ")),
         (
             "battery",
-            d.battery_percent
-                .map_or_else(|| "-".into(), |p| format!("{p} %, {}", d.power)),
+            d.battery_percent.map_or_else(
+                || "-".into(),
+                |p| said(d, "battery_percent", format!("{p} %, {}", d.power)),
+            ),
         ),
-        ("agent", d.agent_version.clone()),
+        ("agent", said(d, "agent_version", d.agent_version.clone())),
         (
             "last seen",
             format!(

@@ -22,11 +22,11 @@ statements! {
             WHERE id > $1 AND ($2 = '' OR product = $2) AND ($3 = '' OR region = $3)
             ORDER BY id LIMIT $4";
     // Only the columns that decide which devices a wave takes, in ring order, through an index.
-    ALONG_RING = "SELECT d.ring, d.platform, d.region, d.channel, d.labels, d.release, d.active,
+    ALONG_RING = "SELECT d.ring, d.platform, d.region, d.channel, d.labels, d.release, d.claimed, d.active,
                          CASE WHEN EXISTS (SELECT 1 FROM quarantine q WHERE q.device_id = d.id AND q.version = $4)
                               THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS barred
                   FROM device d WHERE d.product = $1 AND d.ring >= $2 AND d.ring <= $3 ORDER BY d.ring LIMIT $5";
-    ALONG_RING_OF = "SELECT d.ring, d.platform, d.region, d.channel, d.labels, d.release, d.active,
+    ALONG_RING_OF = "SELECT d.ring, d.platform, d.region, d.channel, d.labels, d.release, d.claimed, d.active,
                             CASE WHEN EXISTS (SELECT 1 FROM quarantine q WHERE q.device_id = d.id AND q.version = $4)
                                  THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS barred
                      FROM device d WHERE d.product = $1 AND d.region = $6 AND d.ring >= $2 AND d.ring <= $3 ORDER BY d.ring LIMIT $5";
@@ -40,7 +40,7 @@ statements! {
     SET_KEY = "UPDATE device SET public_key = $3, new_key = 0 WHERE id = $1 AND public_key = $2";
     TAKE_REPORT = "UPDATE device SET report_seq = $2 WHERE id = $1 AND report_seq < $2 AND active = 1";
     REPORT_SEQ = "SELECT report_seq FROM device WHERE id = $1";
-    SET_RUNS = "UPDATE device SET release = $2, image = $3 WHERE id = $1";
+    SET_RUNS = "UPDATE device SET release = $2, image = $3, claimed = $4 WHERE id = $1";
 }
 
 /// A stored device.
@@ -79,6 +79,8 @@ pub struct Device {
     pub release: Option<Version>,
     /// Image of the release that it runs, if known.
     pub image: Option<Sha256>,
+    /// Whether a check-in said so, and no signed report.
+    pub claimed: bool,
     /// The agent's own version.
     pub agent_version: String,
     /// Its battery.
@@ -177,6 +179,8 @@ pub struct Candidate {
     pub labels: BTreeMap<String, String>,
     /// The release that it runs, if any.
     pub release: Option<Version>,
+    /// Whether that is only what a check-in says.
+    pub claimed: bool,
     /// Whether it may take part.
     pub active: bool,
     /// Whether the release in question is quarantined for it.
@@ -216,6 +220,7 @@ pub async fn along_ring(
             channel: row.parse("channel")?,
             labels: json("labels", &labels)?,
             release: row.parse_opt("release")?,
+            claimed: row.get::<i64>("claimed")? == 1,
             active: row.get::<i64>("active")? == 1,
             barred: row.get::<i64>("barred")? == 1,
         })
@@ -307,19 +312,20 @@ pub async fn report_seq(tx: &mut Tx, id: DeviceId) -> Result<Option<u64>, StoreE
     .await
 }
 
-/// Writes the release and the image that a device runs now.
+/// Writes the release and the image that a device runs now, and whether that is a mere claim.
 pub async fn set_runs(
     tx: &mut Tx,
     id: DeviceId,
     release: Option<&Version>,
     image: Option<Sha256>,
+    claimed: bool,
 ) -> Result<(), StoreError> {
     let release = release.map(ToString::to_string);
     let image = image.map(|i| i.to_string());
     tx.run_one(
         "write what a device runs",
         SET_RUNS,
-        args![id.to_string(), release, image],
+        args![id.to_string(), release, image, claimed],
     )
     .await
 }
@@ -344,6 +350,7 @@ fn read(row: &Row) -> Result<Device, StoreError> {
         lifted: super::quarantine::versions(&row.get::<String>("lifted")?),
         release: row.parse_opt("release")?,
         image: row.parse_opt("image")?,
+        claimed: row.get::<i64>("claimed")? == 1,
         agent_version: row.get("agent_version")?,
         battery: Battery {
             percent: percent.and_then(|p| u8::try_from(p).ok()),

@@ -44,6 +44,9 @@ pub struct DeviceView {
     pub release: Option<String>,
     /// SHA-256 of the image running on it.
     pub image: Option<String>,
+    /// Fields here that are the word of its check-ins alone, which are not signed; no gate counts them.
+    #[serde(default)]
+    pub claimed: Vec<String>,
     /// Version of its agent.
     pub agent_version: String,
     /// Charge in percent.

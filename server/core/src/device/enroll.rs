@@ -217,6 +217,7 @@ impl App {
             enrolled_at: now,
             last_seen: now,
             flushed_at: now,
+            claimed: false,
             contact: None,
         })
     }

@@ -5,6 +5,7 @@ use tidegate_domain::admission::{Candidate, ProductPlan, not_concerned};
 use tidegate_domain::ring::{Frontier, Place, Ring};
 use tidegate_domain::rollout::{Population, WaveSize, WaveState};
 use tidegate_domain::selector;
+use tidegate_protocol::Version;
 use tidegate_store::devices;
 use tidegate_store::rollouts::Rollout;
 use tidegate_store::waves::WaveRow;
@@ -135,11 +136,14 @@ impl Walk {
         if !waves[index].wave.selector.matches(facts) {
             return;
         }
+        // A mere claim to run the release takes nobody out of a wave: otherwise each would lower the sample
+        // that its gate needs.
+        let signed = |r: &&Version| !device.claimed || **r < rollout.release;
         let candidate = Candidate {
             active: device.active,
             platform: &device.platform,
             channel: device.channel,
-            release: device.release.as_ref(),
+            release: device.release.as_ref().filter(signed),
             quarantined: device.barred,
         };
         let place = device.ring.place(rollout.salt);

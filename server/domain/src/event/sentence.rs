@@ -244,8 +244,8 @@ impl fmt::Display for Event {
             Self::DeviceRuns {
                 release: Some(release),
                 ..
-            } => write!(f, "runs {release}"),
-            Self::DeviceRuns { release: None, .. } => f.write_str("runs nothing"),
+            } => write!(f, "claims to run {release}"),
+            Self::DeviceRuns { release: None, .. } => f.write_str("claims to run nothing"),
             Self::ReportUnknown { .. } => f.write_str("reported on an unknown deployment"),
             Self::DeviceRefused { code, detail, .. } => {
                 let refuses = matches!(

@@ -176,7 +176,7 @@ fn what_is_not_there_is_left_out() {
         release: None,
         image: Some(Sha256::from_bytes([1; 32])),
     };
-    assert_eq!(runs.to_string(), "runs nothing");
+    assert_eq!(runs.to_string(), "claims to run nothing");
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Batch<'_> {
 
     async fn report(&mut self, device: DeviceId, report: &Report) -> Result<Event, StoreError> {
         let release = report.release.as_ref();
-        devices::set_runs(&mut self.tx, device, release, report.image).await?;
+        devices::set_runs(&mut self.tx, device, release, report.image, false).await?;
         let found = deployments::one(&mut self.tx, report.deployment)
             .await?
             .filter(|d| d.device == device);

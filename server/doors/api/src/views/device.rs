@@ -35,6 +35,7 @@ impl View<DeviceStanding> for DeviceView {
             online,
             release: device.release.as_ref().map(ToString::to_string),
             image: device.image.map(|i| i.to_string()),
+            claimed: claimed(device.claimed),
             agent_version: device.agent_version.clone(),
             battery_percent: device.battery.percent,
             power: device.battery.power.to_string(),
@@ -46,6 +47,13 @@ impl View<DeviceStanding> for DeviceView {
             reason: (&reason).into(),
         }
     }
+}
+
+/// Names the fields that no signature of the device vouches for.
+fn claimed(runs: bool) -> Vec<String> {
+    let runs = ["release", "image"].into_iter().filter(|_| runs);
+    let always = ["agent_version", "battery_percent", "power"];
+    runs.chain(always).map(str::to_owned).collect()
 }
 
 impl View<WhyDevice> for WhyView {
