@@ -96,6 +96,11 @@ pub trait FsFile: ReadAt + Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Writes all bytes at an offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Takes room for this many bytes in an empty file: fails now where a write would fail later, as by a
+    /// quota.
+    fn reserve(&self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Truncates or extends the file.
     fn set_length(&self, length: u64) -> io::Result<()>;
     /// Makes bytes and length durable.

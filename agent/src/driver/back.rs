@@ -134,13 +134,7 @@ impl Driver {
             let rooms = places.iter().flatten().map(|place| platform::room(place));
             rooms.collect::<Vec<_>>()
         };
-        let before = look();
-        for _ in 0..LOOKS {
-            tokio::time::sleep(LOOK).await;
-            if look() != before {
-                return;
-            }
-        }
+        until_changed(look).await;
     }
 
     /// Frees the space that a rollback does not need: the download and the reserve.
@@ -256,5 +250,48 @@ impl Driver {
             log::line(&format!("the download folder cannot be emptied: {error}"));
         }
         staged
+    }
+}
+
+/// Waits until a look shows something else than before, for [`LOOKS`] looks at most.
+async fn until_changed<T: PartialEq>(look: impl Fn() -> T) {
+    let before = look();
+    for _ in 0..LOOKS {
+        tokio::time::sleep(LOOK).await;
+        if look() != before {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn room_that_comes_back_is_noticed_within_seconds_and_an_attempt_is_made_without_any() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            // Again and again: no pause grows with the number of attempts.
+            for _ in 0..20 {
+                let (looks, begun) = (Cell::new(0), tokio::time::Instant::now());
+                until_changed(|| {
+                    looks.set(looks.get() + 1);
+                    looks.get() > 2
+                })
+                .await;
+                assert_eq!(begun.elapsed(), 2 * LOOK);
+                let begun = tokio::time::Instant::now();
+                until_changed(|| ()).await;
+                assert_eq!(begun.elapsed(), LOOKS * LOOK);
+            }
+            assert!(LOOKS * LOOK <= Duration::from_secs(10));
+        });
     }
 }

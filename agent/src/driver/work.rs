@@ -120,7 +120,18 @@ impl Driver {
             let reason = Explained::new(Reason::DownloadFailed, "no payload is left to try");
             return Ok(Event::DownloadFailed(reason));
         };
-        let needed = self.core.backend.room(job.target.image.length);
+        let length = job.target.image.length;
+        let needed = self.core.backend.room(length);
+        // Where the switch writes, before the first byte; where the download does, it looks itself.
+        let backend = self.core.backend.clone();
+        let room = self.blocking(move || backend.check_room(length)).await;
+        if let Err(reason) = room.and_then(|room| room.map_err(|error| error.explained())) {
+            log::line(&format!(
+                "{} is not downloaded: {reason}",
+                job.target.release
+            ));
+            return Ok(Event::DownloadFailed(reason));
+        }
         if let Some(folder) = self.bundle.clone() {
             if let Some(called_off) = self.until_free(job).await? {
                 return Ok(called_off);

@@ -93,6 +93,14 @@ impl FsFile for CrashingFile {
         }
     }
 
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        if self.next("reserve")? {
+            self.inner.reserve(length)
+        } else {
+            Ok(())
+        }
+    }
+
     fn set_length(&self, length: u64) -> io::Result<()> {
         if self.next("cut")? {
             self.inner.set_length(length)

@@ -51,6 +51,22 @@ impl FsFile for RealFile {
         Ok(())
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        use rustix::io::Errno;
+        let flags = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(&self.0, flags, 0, length) {
+            // Nothing to take, or a file system that cannot say so in advance.
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    #[cfg(windows)]
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        self.set_length(length)
+    }
+
     fn set_length(&self, length: u64) -> io::Result<()> {
         patiently(|| self.0.set_len(length))
     }

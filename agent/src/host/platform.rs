@@ -93,6 +93,24 @@ pub fn free_space(path: &Path) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Returns whether two folders are known to lie on different file systems.
+#[cfg(unix)]
+pub(crate) fn is_elsewhere(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
+    matches!((device(a), device(b)), (Some(a), Some(b)) if a != b)
+}
+
+/// Returns whether two folders are known to lie on different volumes, by their drives.
+#[cfg(not(unix))]
+pub(crate) fn is_elsewhere(a: &Path, b: &Path) -> bool {
+    let drive = |path: &Path| {
+        let first = path.components().next()?;
+        Some(first.as_os_str().to_ascii_lowercase())
+    };
+    a.is_absolute() && b.is_absolute() && drive(a) != drive(b)
+}
+
 /// Free space and free names (inodes) below a path.
 #[cfg(unix)]
 pub(crate) fn room(path: &Path) -> Option<(u64, u64)> {

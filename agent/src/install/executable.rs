@@ -17,8 +17,9 @@ use tidegate_protocol::Image;
 
 use super::artifact::{copy_file, image_of};
 use super::slots::Slots;
-use super::{Backend, Order, SlotError, at};
+use super::{Backend, Order, SlotError, at, check_free};
 use crate::fs::{Fs, FsFile, Kind, Mode, Open};
+use crate::host::platform;
 
 /// One executable at a fixed path.
 pub struct Executable {
@@ -103,6 +104,34 @@ impl Executable {
         self.fs.remove_if_there(&kept)
     }
 
+    /// Asks for the room of a copy where the live file is, in the name of its owner: quotas and reserved
+    /// blocks do not show otherwise.
+    fn ask_for_room(&self, length: u64) -> io::Result<()> {
+        self.give_back()?;
+        check_free(self.folder_of_live(), length)?;
+        let new = self.beside(".", ".new");
+        let file = self.fs.open(&new, Open::New(Mode::Private))?;
+        // A file without a name gives its room back whatever happens to this process.
+        if cfg!(unix) {
+            self.fs.remove_file(&new)?;
+        }
+        let like = self.like()?;
+        let asked = like
+            .map_or(Ok(()), |like| self.fs.take_attributes(&*file, &like))
+            .and_then(|()| file.reserve(length));
+        drop(file);
+        self.fs.remove_if_there(&new)?;
+        asked
+    }
+
+    /// Removes what a switch that was cut has left beside the live file.
+    fn give_back(&self) -> io::Result<()> {
+        for suffix in [".new", ".prev.new"] {
+            self.fs.remove_if_there(&self.beside(".", suffix))?;
+        }
+        Ok(())
+    }
+
     fn put_live(&self, slot: SlotId) -> io::Result<()> {
         let (new, previous) = (self.beside(".", ".new"), self.beside("", ".prev"));
         if let Err(error) = self.copy(&self.slots.artifact(slot), &new) {
@@ -179,6 +208,8 @@ impl Backend for Executable {
         let result = match slot {
             Some(slot) => self.is_live(slot).and_then(|live| {
                 if live {
+                    // The switch may have been cut: what it took is given back, where that is possible.
+                    let _ = self.give_back();
                     // Its name may not be durable yet.
                     self.fs.sync_dir(self.folder_of_live())
                 } else {
@@ -211,8 +242,13 @@ impl Backend for Executable {
     }
 
     fn room(&self, length: u64) -> u64 {
-        // The artifact and the live file.
-        length.saturating_mul(2)
+        // The artifact and, if it lies there too, the live file.
+        let elsewhere = platform::is_elsewhere(self.folder_of_live(), &self.slots.root);
+        length.saturating_mul(if elsewhere { 1 } else { 2 })
+    }
+
+    fn check_room(&self, length: u64) -> Result<(), SlotError> {
+        self.ask_for_room(length).map_err(at(&self.live))
     }
 
     fn elsewhere(&self) -> Option<PathBuf> {

@@ -14,7 +14,7 @@ use tidegate_protocol::Image as Bytes;
 
 use super::artifact::{Workshop, image_of};
 use super::boot::{BootSwitch, activation};
-use super::{Backend, Order, SlotError, at};
+use super::{Backend, Order, SlotError, at, check_free};
 use crate::fs::{Fs, FsFile, Mode, Open};
 
 /// Bytes that are written last.
@@ -221,6 +221,35 @@ impl<B: BootSwitch> Backend for Image<B> {
     fn room(&self, _: u64) -> u64 {
         // The image itself goes elsewhere.
         HEADER
+    }
+
+    /// The folder of a slot that is a file; a device has its room.
+    fn elsewhere(&self) -> Option<PathBuf> {
+        let [place, _] = &self.places;
+        let is_file = matches!(self.fs.kind(place), Ok(Some(crate::fs::Kind::File)));
+        is_file
+            .then(|| place.parent().map(Path::to_owned))
+            .flatten()
+    }
+
+    /// Looks at the slot that is not in use: a device is long enough or never will be, a file grows.
+    fn check_room(&self, length: u64) -> Result<(), SlotError> {
+        let Some(slot) = self.switch.booted()?.map(SlotId::other) else {
+            return Ok(());
+        };
+        let path = self.place(slot);
+        let device = self.fs.open(path, Open::Read).map_err(at(path))?;
+        let has = device.length().map_err(at(path))?;
+        if self.fs.kind(path).map_err(at(path))? == Some(crate::fs::Kind::File) {
+            let folder = path.parent().unwrap_or(path);
+            return check_free(folder, length.saturating_sub(has)).map_err(at(path));
+        }
+        let path = path.to_owned();
+        let wants = length;
+        if has < wants {
+            return Err(SlotError::TooSmall { path, has, wants });
+        }
+        Ok(())
     }
 
     /// Adopts the image in the slot in use, given the file that was written there: a device does

@@ -114,6 +114,11 @@ pub trait Backend: Send + Sync {
     fn elsewhere(&self) -> Option<PathBuf> {
         None
     }
+    /// Checks, before the first byte is fetched, that an image of this length has room where the switch
+    /// writes it, outside the agent's folder. Leaves nothing there.
+    fn check_room(&self, _length: u64) -> Result<(), SlotError> {
+        Ok(())
+    }
     /// Adopts an existing installation as a slot, so that deltas can start from it. A folder that has
     /// what a version does not carry is refused, unless the options allow it.
     fn adopt(
@@ -218,6 +223,18 @@ impl SlotError {
             Self::Settings(_) => Reason::StorageError,
         };
         Explained::new(code, crate::log::chain(self))
+    }
+}
+
+/// Checks what a file system says of its free space; it may know more when it is asked for it.
+fn check_free(folder: &std::path::Path, wanted: u64) -> io::Result<()> {
+    match crate::host::platform::free_space(folder) {
+        Some(free) if free < wanted => {
+            let (free, wanted) = (free >> 10, (wanted >> 10) + 1);
+            let text = format!("{free} KiB free, {wanted} KiB needed for the switch");
+            Err(io::Error::new(io::ErrorKind::StorageFull, text))
+        }
+        _ => Ok(()),
     }
 }
 

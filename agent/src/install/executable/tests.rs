@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 
+use tidegate_protocol::Reason;
+
 use super::*;
 use crate::fs::{Crashing, Real};
 
@@ -166,4 +168,78 @@ fn the_way_back_needs_no_right_to_give_a_file_away() {
     assert!(slots.activate(Some(SlotId::B)).is_err());
     assert_eq!(program.facts(), before);
     assert_eq!(program.names(), ["app"]);
+}
+
+#[test]
+fn a_switch_without_room_says_so_and_leaves_the_live_file_and_nothing_beside_it() {
+    let program = Program::new();
+    let full = Crashing::new(Real, |_, what, path| {
+        if what == "write" && path.ends_with(".app.new") {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(true)
+    });
+    let failed = program.open(full).activate(Some(SlotId::B)).unwrap_err();
+    assert_eq!(failed.explained().code, Reason::DiskFull);
+    assert!(!failed.is_damage());
+    assert_eq!(fs::read_to_string(program.live()).unwrap(), "1");
+    assert_eq!(program.names(), ["app"]);
+}
+
+#[test]
+fn what_a_switch_that_was_cut_took_beside_the_program_is_given_back() {
+    let program = Program::new();
+    let slots = program.open(Real);
+    let leave = || {
+        fs::write(program.folder().join(".app.new"), "half").unwrap();
+        fs::write(program.folder().join(".app.prev.new"), "half").unwrap();
+    };
+    // After a restart the version in use is activated again, or another attempt begins.
+    leave();
+    slots.activate(Some(SlotId::A)).unwrap();
+    assert_eq!(program.names(), ["app"]);
+    leave();
+    slots.check_room(1).unwrap();
+    assert_eq!(program.names(), ["app"]);
+}
+
+#[test]
+fn room_is_asked_for_where_the_switch_writes_and_given_back_at_once() {
+    let program = Program::new();
+    give(&program.live(), 4242, 4343, 0o750);
+    // A quota of the owner's: no look at the free space shows it.
+    let full = |_, what: &str, path: &Path| {
+        if what == "reserve" && path.ends_with(".app.new") {
+            return Err(io::Error::from_raw_os_error(
+                rustix::io::Errno::DQUOT.raw_os_error(),
+            ));
+        }
+        Ok(true)
+    };
+    let lacks = program.open(Crashing::new(Real, full)).check_room(10);
+    assert_eq!(lacks.unwrap_err().explained().code, Reason::DiskFull);
+    assert_eq!(program.names(), ["app"]);
+    let slots = program.open(Real);
+    slots.check_room(1 << 20).unwrap();
+    let lacks = slots.check_room(1 << 60).unwrap_err().explained();
+    assert_eq!(lacks.code, Reason::DiskFull, "{lacks}");
+    assert!(lacks.to_string().contains("opt/app"), "{lacks}");
+    assert_eq!(program.names(), ["app"]);
+}
+
+#[test]
+fn a_program_on_another_file_system_is_counted_there_and_not_in_the_agents_folder() {
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        println!("skipped: there is no /dev/shm");
+        return;
+    };
+    let program = Program::new();
+    if !platform::is_elsewhere(other.path(), program.dir.path()) {
+        println!("skipped: /dev/shm is on the file system of the other folders");
+        return;
+    }
+    let live = other.path().join("app");
+    let slots = Executable::open(Arc::new(Real), program.dir.path(), live).unwrap();
+    assert_eq!(slots.elsewhere().as_deref(), Some(other.path()));
+    assert_eq!((slots.room(10), program.open(Real).room(10)), (10, 20));
 }

@@ -1,6 +1,6 @@
 //! Checks of the machine itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tidegate_machine::fsm::{Phase, Record, SlotId};
 use tidegate_protocol::{Finding, Power, Verdict};
@@ -8,7 +8,7 @@ use tidegate_protocol::{Finding, Power, Verdict};
 use super::{bad, bad_unless, notice_unless};
 use crate::fs;
 use crate::host::platform;
-use crate::install;
+use crate::install::{self, BackendSettings};
 use crate::people::config::Config;
 use crate::people::control::{self, Ask};
 use crate::people::identity;
@@ -42,7 +42,9 @@ impl Machine<'_> {
         findings.extend(self.metadata());
         findings.push(self.slots());
         findings.extend(self.leftovers());
-        findings.extend([self.clock(), self.space(), memory(), self.battery()]);
+        findings.extend([self.clock(), self.space()]);
+        findings.extend(self.space_elsewhere());
+        findings.extend([memory(), self.battery()]);
         findings.extend(self.in_place());
         findings.push(super::decoder::look(self.config));
         if !self.own {
@@ -204,6 +206,12 @@ impl Machine<'_> {
                 }
             }
         }
+        if let BackendSettings::Executable { path } = &self.config.backend {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let cut = [".new", ".prev.new"].map(|end| path.with_file_name(format!(".{name}{end}")));
+            let there = |path: &PathBuf| fs.kind(path).is_ok_and(|kind| kind.is_some());
+            found.extend(cut.into_iter().filter(there));
+        }
         let download = self.state.join("download");
         if fs.kind(&download).ok().flatten().is_some() {
             found.push(download);
@@ -242,6 +250,28 @@ impl Machine<'_> {
                 Finding::new("space", value, threshold, notice_unless(free >= wanted))
             }
             None => Finding::new("space", "cannot be told", threshold, Verdict::Unknown),
+        }
+    }
+
+    /// Free space where a switch writes the program that runs, if that is another file system than the agent's.
+    fn space_elsewhere(&self) -> Option<Finding> {
+        let folder = self.folder_of_program()?;
+        if !platform::is_elsewhere(folder, self.state) {
+            return None;
+        }
+        let image = self.record.and_then(Record::running);
+        let wanted = image.map_or(SPACE, |installed| installed.image.length);
+        let threshold = format!("{} KiB for a switch", wanted >> 10);
+        let free = platform::free_space(folder)?;
+        let value = format!("{} KiB free in {}", free >> 10, folder.display());
+        let verdict = notice_unless(free >= wanted);
+        Some(Finding::new("space", value, threshold, verdict))
+    }
+
+    fn folder_of_program(&self) -> Option<&Path> {
+        match &self.config.backend {
+            BackendSettings::Executable { path } => path.parent(),
+            _ => None,
         }
     }
 
@@ -333,6 +363,46 @@ mod tests {
         assert_eq!(expiry(bytes), Some(1_893_553_445));
         assert_eq!(expiry(b"{}"), None);
         assert_eq!(expiry(b"rubbish"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_room_beside_a_program_on_another_file_system_is_told_and_what_a_cut_left_there_is_removed()
+     {
+        let state = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir_in("/dev/shm").ok();
+        let other = other.filter(|other| platform::is_elsewhere(other.path(), state.path()));
+        let Some(other) = other else {
+            println!("skipped: /dev/shm is not another file system");
+            return;
+        };
+        let text = r#"{"server": "http://a:1", "device": "dev_00000000000000000000000000000000",
+            "name": "n", "product": "app", "platform": "linux-arm", "channel": "stable"}"#;
+        let mut config: Config = serde_json::from_str(text).unwrap();
+        let record = Record::new();
+        let mut look = |path: PathBuf| {
+            config.backend = BackendSettings::Executable { path };
+            let machine = Machine {
+                state: state.path(),
+                config: &config,
+                record: Some(&record),
+                damage: None,
+                runs: false,
+                own: false,
+            };
+            let told = machine.space_elsewhere();
+            (told, machine.leftovers())
+        };
+        let half = other.path().join(".app.new");
+        std::fs::write(&half, "half").unwrap();
+        let (told, left) = look(other.path().join("app"));
+        let told = told.unwrap();
+        assert_eq!(told.check, "space");
+        assert!(told.value.contains("free in /dev/shm/"), "{told:?}");
+        assert!(left.unwrap().repaired.is_some());
+        assert!(!half.exists());
+        // On the agent's own file system it would be the same line twice.
+        assert_eq!(look(state.path().join("app")).0, None);
     }
 
     #[cfg(target_os = "linux")]
