@@ -216,3 +216,25 @@ pub fn io_reason(error: &io::Error) -> Reason {
         _ => Reason::StorageError,
     }
 }
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_place_has_a_reason_that_is_no_verdict_on_a_release() {
+        // ENOSPC, EDQUOT, EFBIG; EROFS; EXDEV, EBUSY, ETXTBSY, ENFILE, EMFILE, ENOMEM, EACCES, EPERM, EIO.
+        let full = [28, 122, 27].map(|code| (code, Reason::DiskFull));
+        let others = [18, 16, 26, 23, 24, 12, 13, 1, 5].map(|code| (code, Reason::StorageError));
+        let all = full
+            .into_iter()
+            .chain([(30, Reason::ReadOnly)])
+            .chain(others);
+        for (code, reason) in all {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(io_reason(&error), reason, "{error}");
+            assert!(reason.is_of_the_place() && reason.retryable(), "{error}");
+        }
+    }
+}

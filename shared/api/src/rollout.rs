@@ -146,7 +146,7 @@ pub struct TallyView {
     /// Took the update and have not been heard from since.
     #[serde(default)]
     pub silent: u64,
-    /// Not heard from before they took anything.
+    /// Not heard from before they took anything, or kept from it by their own machine, as by a full disk.
     #[serde(default)]
     pub unreached: u64,
     /// Ordered to roll back, but unable to.

@@ -197,7 +197,15 @@ impl Reason {
         }
     }
 
-    /// Returns whether a device reports it for a failed attempt; these are the reasons that a gate counts.
+    /// Returns whether it is about the machine at that time and says nothing about a release: no room, no
+    /// quota, no right to write, a file in use. The device neither quarantines for it nor does a gate count
+    /// it.
+    pub fn is_of_the_place(self) -> bool {
+        matches!(self, Self::DiskFull | Self::ReadOnly | Self::StorageError)
+    }
+
+    /// Returns whether a device reports it for a failed attempt. A gate counts those that are not
+    /// [of the place](Self::is_of_the_place).
     pub fn is_failure(self) -> bool {
         // By name, not by the order of the list: a reason that is added in the middle is no failure
         // until somebody says so here.
@@ -377,6 +385,13 @@ mod tests {
         assert_eq!(failures.first(), Some(&&Reason::DownloadFailed));
         assert!(!Reason::BatteryLow.is_failure());
         assert!(!Reason::RollbackOrdered.is_failure());
+    }
+
+    #[test]
+    fn what_is_of_the_place_is_a_failure_that_is_retried() {
+        let place: Vec<_> = Reason::ALL.iter().filter(|r| r.is_of_the_place()).collect();
+        assert_eq!(place.len(), 3);
+        assert!(place.iter().all(|r| r.is_failure() && r.retryable()));
     }
 
     #[test]

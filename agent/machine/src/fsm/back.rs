@@ -3,7 +3,6 @@
 use tidegate_protocol::{DeploymentId, DeploymentState as State, Explained, Reason};
 
 use super::event::{Effect, take_phase};
-use super::payload::is_of_the_place;
 use super::record::{Job, Phase, Record, SlotId};
 
 /// Slot to return to: the other one, if it holds a whole version.
@@ -46,13 +45,10 @@ pub(super) fn returned(record: &mut Record) -> Vec<Effect> {
             record.set_slot(job.slot, None);
             // An ordered rollback says nothing against the version on this device; its own failure
             // does.
-            // Nor does a switch for which this machine had no room or no permission.
-            let place = is_of_the_place(reason.code);
-            if reason.code.is_failure() && !place {
-                record.remember_bad(job.target.image.sha256);
-            }
+            blame(record, &job, reason.code);
             let (state, reason) = match slot {
-                Some(_) if place => (State::Failed, reason),
+                // Nothing went back that had worked or failed: the switch was not made.
+                _ if reason.code.is_of_the_place() => (State::Failed, reason),
                 Some(_) => (State::RolledBack, reason),
                 None => (
                     State::Failed,
@@ -75,9 +71,7 @@ pub(super) fn not_returned(record: &mut Record, why: &Explained) -> Vec<Effect> 
             reason,
         } => {
             record.set_slot(job.slot.other(), None);
-            if reason.code.is_failure() {
-                record.remember_bad(job.target.image.sha256);
-            }
+            blame(record, &job, reason.code);
             let text = format!("{why}; {} stays in use, after {reason}", job.target.release);
             let reason = Explained::new(Reason::NoPreviousSlot, text);
             record.report(deployment, State::Failed, Some(reason), job.bytes);
@@ -87,5 +81,12 @@ pub(super) fn not_returned(record: &mut Record, why: &Explained) -> Vec<Effect> 
             record.phase = other;
             Vec::new()
         }
+    }
+}
+
+/// Remembers a version that failed on this device, unless it was the machine that lacked room or rights.
+fn blame(record: &mut Record, job: &Job, reason: Reason) {
+    if reason.is_failure() && !reason.is_of_the_place() {
+        record.remember_bad(job.target.image.sha256);
     }
 }

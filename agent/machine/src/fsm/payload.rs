@@ -16,7 +16,7 @@ pub(super) fn fetch(record: &mut Record, job: Job, why: Option<Explained>) -> Ve
 /// Tries the next payload, each one once: after a delta that is damaged or does not apply, the full
 /// image.
 pub(super) fn next_payload(record: &mut Record, mut job: Job, reason: Explained) -> Vec<Effect> {
-    if job.kept && is_of_the_place(reason.code) {
+    if job.kept && reason.code.is_of_the_place() {
         // Nothing is wrong with what is kept: it stays, for the next attempt.
         return give_up(record, &job, reason);
     }
@@ -41,14 +41,6 @@ fn is_payloads_fault(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::DeltaFailed | Reason::ChunkCorrupt | Reason::ImageMismatch
-    )
-}
-
-/// Returns whether a reason is about the machine at that time, and says nothing about a release.
-pub(super) fn is_of_the_place(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::DiskFull | Reason::ReadOnly | Reason::StorageError
     )
 }
 

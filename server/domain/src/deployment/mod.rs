@@ -195,6 +195,12 @@ impl DeploymentFacts {
             })
     }
 
+    /// Returns whether the last attempt failed for the machine's own sake: no room, no right to write.
+    pub fn is_of_the_place(&self) -> bool {
+        let reason = self.reason.as_ref();
+        reason.is_some_and(|reason| reason.code.is_of_the_place())
+    }
+
     /// Returns whether the device rolled back on its own judgement, not by order.
     pub fn came_back_by_itself(&self) -> bool {
         self.reason.as_ref().is_some_and(|r| r.code.is_failure())

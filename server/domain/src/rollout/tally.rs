@@ -21,7 +21,8 @@ pub enum Outcome {
     Failed,
     /// Took the update and was not heard from again in time.
     Silent,
-    /// Not heard from in time and took nothing yet: says nothing about the release.
+    /// Not heard from in time and took nothing yet, or kept from it by its own machine in each attempt (no
+    /// room, no right to write): says nothing about the release.
     Unreached,
     /// Returning.
     Returning,
@@ -58,6 +59,7 @@ impl Outcome {
             S::Failed if deployment.may_repeat(max_attempts) => Self::Waiting,
             S::Probation => Self::Probation,
             S::Succeeded => Self::Succeeded,
+            S::Failed if deployment.is_of_the_place() => Self::Unreached,
             S::Failed => Self::Failed,
             S::TimedOut if deployment.took => Self::Silent,
             S::TimedOut => Self::Unreached,
@@ -194,5 +196,53 @@ impl std::iter::Sum for Tally {
             sum.settled = sum.settled.zip(tally.settled).map(|(a, b)| a + b);
         }
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tidegate_protocol::{DeploymentId, Reason, Timestamp};
+
+    use super::*;
+
+    fn failed(reason: Reason, times: u32) -> DeploymentFacts {
+        DeploymentFacts {
+            id: DeploymentId::from_random([1; 16]),
+            wave: 0,
+            state: DeploymentState::Failed,
+            from: Some("1.0.0".parse().unwrap()),
+            leg: "1.1.0".parse().unwrap(),
+            reason: Some(reason.into()),
+            attempts: times,
+            took: false,
+            failures: BTreeMap::from([(reason, times)]),
+            updated_at: Timestamp::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_device_that_its_own_machine_kept_from_the_update_is_no_evidence_against_the_release() {
+        let max_attempts = 100;
+        for reason in Reason::ALL.iter().filter(|r| r.is_failure()) {
+            let times = reason.retry_budget().max(1);
+            let outcome = Outcome::of(&failed(*reason, times), max_attempts);
+            let tally = Tally::default().with(outcome, 1);
+            let counted = (tally.failed(), tally.finished(), tally.judged());
+            if reason.is_of_the_place() {
+                let before = Outcome::of(&failed(*reason, times - 1), max_attempts);
+                assert_eq!(
+                    (before, outcome),
+                    (Outcome::Waiting, Outcome::Unreached),
+                    "{reason}"
+                );
+                assert_eq!(counted, (0, 0, 0), "{reason}");
+                // It is exposed, and nobody waits for it any more.
+                assert_eq!((tally.exposed(), tally.in_flight()), (1, 0), "{reason}");
+            } else if *reason != Reason::NoPreviousSlot {
+                assert_eq!((outcome, counted.0), (Outcome::Failed, 1), "{reason}");
+            }
+        }
     }
 }

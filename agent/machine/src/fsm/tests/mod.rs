@@ -366,17 +366,28 @@ fn a_switch_that_the_place_has_no_room_for_is_a_failure_to_retry_and_no_verdict(
     let staged = [offer, Event::Downloaded { bytes: 5 }, Event::Staged];
     let (record, effects) = play(record, staged);
     assert!(effects.contains(&Effect::Switch(SlotId::B)));
-    let full = Event::Unhealthy(Reason::DiskFull.into());
-    let (record, effects) = step(record, full);
-    assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
-    let (record, _) = step(record, Event::Returned);
-    assert!(record.bad.is_empty(), "the release is not to blame");
-    assert_eq!(states(&record).last(), Some(&State::Failed));
-    assert_eq!(record.running(), Some(&installed(0)));
-    // It is taken once there is room.
-    let offer = install(&record, 2);
-    let (_, effects) = step(record, offer);
-    assert!(matches!(effects[1], Effect::Download(_)));
+    for reason in Reason::ALL.iter().filter(|r| r.is_of_the_place()) {
+        let hindered = Event::Unhealthy((*reason).into());
+        let (record, effects) = step(record.clone(), hindered);
+        assert_eq!(effects, [Effect::Return(Some(SlotId::A))]);
+        // What was kept may be damaged besides: that is not the release's fault either.
+        let lost = Event::NotReturned(Reason::PreviousDamaged.into());
+        let (lost, _) = step(record.clone(), lost);
+        assert!(lost.bad.is_empty(), "{reason}: the release is not to blame");
+        let (record, _) = step(record, Event::Returned);
+        assert!(
+            record.bad.is_empty(),
+            "{reason}: the release is not to blame"
+        );
+        let told = record.outbox.last().unwrap();
+        assert_eq!(told.state, State::Failed);
+        assert_eq!(told.reason.as_ref().unwrap().code, *reason);
+        assert_eq!(record.running(), Some(&installed(0)));
+        // It is taken once there is room.
+        let offer = install(&record, 2);
+        let (_, effects) = step(record, offer);
+        assert!(matches!(effects[1], Effect::Download(_)));
+    }
 }
 
 #[test]
