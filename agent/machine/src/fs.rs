@@ -96,6 +96,10 @@ pub trait FsFile: ReadAt + Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Writes all bytes at an offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes all bytes at the end of a file, which may keep long runs of zeros as holes.
+    fn append(&self, bytes: &[u8], end: u64) -> io::Result<()> {
+        self.write_all_at(bytes, end)
+    }
     /// Takes room for this many bytes in an empty file: fails now where a write would fail later, as by a
     /// quota.
     fn reserve(&self, _length: u64) -> io::Result<()> {

@@ -93,6 +93,14 @@ impl FsFile for CrashingFile {
         }
     }
 
+    fn append(&self, bytes: &[u8], end: u64) -> io::Result<()> {
+        if self.next("write")? {
+            self.inner.append(bytes, end)
+        } else {
+            Ok(())
+        }
+    }
+
     fn reserve(&self, length: u64) -> io::Result<()> {
         if self.next("reserve")? {
             self.inner.reserve(length)

@@ -81,7 +81,7 @@ pub(crate) struct Appending<'a> {
 
 impl Write for Appending<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file.write_all_at(buf, self.at)?;
+        self.file.append(buf, self.at)?;
         self.at += buf.len() as u64;
         Ok(buf.len())
     }

@@ -20,6 +20,11 @@ pub struct Real;
 
 struct RealFile(File);
 
+/// Bytes of zeros that are left out of a new file, at multiples of their number.
+const HOLE: usize = 64 << 10;
+/// Fewest of them: below it a file system has no hole.
+const PAGE: usize = 4 << 10;
+
 impl ReadAt for RealFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         ReadAt::read_exact_at(&self.0, buf, offset)
@@ -47,6 +52,31 @@ impl FsFile for RealFile {
             let written = std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset)?;
             bytes = &bytes[written..];
             offset += written as u64;
+        }
+        Ok(())
+    }
+
+    fn append(&self, bytes: &[u8], end: u64) -> io::Result<()> {
+        let meta = self.0.metadata()?;
+        // A device, or an older file, has other bytes there.
+        if !meta.is_file() || meta.len() > end {
+            return self.write_all_at(bytes, end);
+        }
+        // What is not written behind the end of a file is zero.
+        let (mut from, mut to) = (0, 0);
+        while to < bytes.len() {
+            let at = end + to as u64;
+            let take = HOLE - usize::try_from(at % HOLE as u64).unwrap_or(0);
+            let block = &bytes[to..bytes.len().min(to + take)];
+            if block.len() >= PAGE && block.iter().all(|byte| *byte == 0) {
+                self.write_all_at(&bytes[from..to], end + from as u64)?;
+                from = to + block.len();
+            }
+            to += block.len();
+        }
+        self.write_all_at(&bytes[from..], end + from as u64)?;
+        if from == bytes.len() {
+            self.set_length(end + from as u64)?;
         }
         Ok(())
     }
@@ -222,5 +252,76 @@ fn kind_of(kind: fs::FileType) -> Kind {
         Kind::File
     } else {
         Kind::Other
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::fs::Appending;
+
+    fn blocks(path: &Path) -> u64 {
+        fs::metadata(path).unwrap().blocks() * 512
+    }
+
+    /// Whether files have holes here.
+    fn has_holes(dir: &Path) -> bool {
+        let path = dir.join("hole");
+        File::create(&path).unwrap().set_len(64 << 20).unwrap();
+        let has = blocks(&path) < 1 << 20;
+        if !has {
+            println!("skipped: the file system of {} has no holes", dir.display());
+        }
+        has
+    }
+
+    #[test]
+    fn long_runs_of_zeros_become_holes_and_every_byte_is_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = vec![0; 8 << 20];
+        for at in [0, 100_000, 4 << 20, (6 << 20) + 5] {
+            bytes[at] = 7;
+        }
+        // Whatever the pieces, at the end a hole, half a block or data.
+        for (piece, length) in [
+            (1 << 20, 8 << 20),
+            (77_777, 5_000_000),
+            (300_000, (6 << 20) + 6),
+        ] {
+            let path = dir.path().join(piece.to_string());
+            let file = Real.open(&path, Open::New(Mode::Plain)).unwrap();
+            let mut out = Appending {
+                file: &*file,
+                at: 0,
+            };
+            for part in bytes[..length].chunks(piece) {
+                out.write_all(part).unwrap();
+            }
+            out.flush().unwrap();
+            assert!(fs::read(&path).unwrap() == bytes[..length], "{piece}");
+            if has_holes(dir.path()) {
+                assert!(blocks(&path) <= 1 << 20, "{} bytes", blocks(&path));
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_that_are_written_over_older_bytes_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old");
+        fs::write(&path, vec![9; 1 << 20]).unwrap();
+        let file = Real.open(&path, Open::Existing).unwrap();
+        let mut out = Appending {
+            file: &*file,
+            at: 0,
+        };
+        out.write_all(&vec![0; 512 << 10]).unwrap();
+        let found = fs::read(&path).unwrap();
+        assert!(found[..512 << 10].iter().all(|byte| *byte == 0));
+        assert!(found[512 << 10..].iter().all(|byte| *byte == 9));
     }
 }
