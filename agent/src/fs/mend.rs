@@ -1,5 +1,6 @@
 //! Mending a tree from its archive, file by file.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Read, Write as _};
@@ -13,6 +14,8 @@ use tidegate_protocol::Reason;
 
 /// Bytes compared and written at a time.
 const BLOCK: usize = 64 << 10;
+/// Entries put aside that the log names: an application may have written thousands.
+const NAMED: usize = 20;
 
 /// Makes an existing tree that of an archive and touches only what differs. Idempotent: a power cut
 /// in the middle leaves a tree that differs, and that is mended again before it is used.
@@ -26,7 +29,9 @@ pub(crate) struct Mended<'a> {
     /// Write over the files themselves, as there is no room beside them.
     pub(crate) in_place: bool,
     /// Names that the archive has, by folder.
-    names: BTreeMap<PathBuf, BTreeSet<OsString>>,
+    pub(super) names: BTreeMap<PathBuf, BTreeSet<OsString>>,
+    /// Number of entries that were put aside.
+    pub(super) aside: Cell<usize>,
 }
 
 impl<'a> Mended<'a> {
@@ -43,11 +48,12 @@ impl<'a> Mended<'a> {
             new,
             in_place,
             names: BTreeMap::new(),
+            aside: Cell::new(0),
         }
     }
 
     /// Notes a name as the archive's, and returns its path and what is there.
-    fn look(&mut self, path: &Path) -> io::Result<(PathBuf, Option<Kind>)> {
+    pub(super) fn look(&mut self, path: &Path) -> io::Result<(PathBuf, Option<Kind>)> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let names = self.names.entry(folder.to_owned()).or_default();
         names.insert(path.file_name().unwrap_or_default().to_owned());
@@ -57,13 +63,16 @@ impl<'a> Mended<'a> {
     }
 
     /// Moves what is not the archive's out of the tree.
-    fn put_aside(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn put_aside(&self, path: &Path) -> io::Result<()> {
         let to = self.was.join(path);
-        log::line(&format!(
-            "{}: not what was installed; moved to {}",
-            self.root.join(path).display(),
-            to.display()
-        ));
+        self.aside.set(self.aside.get() + 1);
+        if self.aside.get() <= NAMED {
+            log::line(&format!(
+                "{}: not what was installed; moved to {}",
+                self.root.join(path).display(),
+                to.display()
+            ));
+        }
         self.fs.create_dirs(to.parent().unwrap_or(self.was))?;
         self.fs.remove_tree(&to)?;
         move_tree(self.fs, &self.root.join(path), &to)
@@ -89,7 +98,7 @@ impl<'a> Mended<'a> {
 
     /// Finds the offset at which a file stops being what it should be, and the block that should be
     /// there; `None` if it is whole. `contents` has been read up to the end of that block.
-    fn difference(
+    pub(super) fn difference(
         there: &dyn FsFile,
         contents: &mut dyn Read,
         block: &mut Vec<u8>,

@@ -4,6 +4,7 @@
 //! operation ([`system`]). Tests use a simulated one, which models what a power cut may leave of
 //! unsynced data, and one that stops at an operation.
 
+mod aside;
 #[cfg(unix)]
 mod attributes;
 mod crashing;
@@ -18,6 +19,7 @@ mod tree;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+pub(crate) use aside::Aside;
 #[cfg(any(test, debug_assertions))]
 pub(crate) use crashing::Crashing;
 pub(crate) use held::is_held;

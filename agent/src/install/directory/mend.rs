@@ -28,7 +28,7 @@ impl Directory {
         let path = self.slots.artifact(slot);
         let file = self.fs.open(&path, Open::Read).map_err(at(&path))?;
         let mut tree = Compared::new(&*self.fs, &root);
-        match self.walk(slot, &*file, image, &mut tree) {
+        match self.walk(slot, &*file, Some(image), &mut tree) {
             Ok(()) => Ok(()),
             Err(SlotError::WrongImage) => Err(SlotError::Damaged(path)),
             // The machine lacks something just now: that says nothing about the tree.
@@ -64,7 +64,7 @@ impl Directory {
             self.fs.remove_if_there(&was).map_err(at(&was))?;
         }
         let mut tree = Mended::new(&*self.fs, root, [&was, &new], in_place);
-        self.walk(slot, &*file, image, &mut tree)?;
+        self.walk(slot, &*file, Some(image), &mut tree)?;
         self.slots.sync(slot)
     }
 

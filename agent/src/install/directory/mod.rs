@@ -4,9 +4,11 @@
 //! slots/a/artifact   the bytes as published: base of the next delta
 //! slots/a/tree/      what was unpacked from them
 //! slots/b/...
+//! slots/left/        what somebody wrote into the version whose slot was used again last
 //! current            symbolic link to slots/a or slots/b (a small file on Windows)
 //! ```
 
+mod left;
 mod mend;
 
 use std::io::{self, BufReader, BufWriter, Write as _};
@@ -40,6 +42,11 @@ impl Directory {
     /// Path of the unpacked version.
     fn tree(&self, slot: SlotId) -> PathBuf {
         self.slots.dir(slot).join("tree")
+    }
+
+    /// Path of the mark of a tree that is not whole yet.
+    fn unpacking(&self, slot: SlotId) -> PathBuf {
+        self.slots.dir(slot).join("unpacking")
     }
 
     fn pointer(&self) -> PathBuf {
@@ -123,7 +130,12 @@ impl Directory {
     /// Unpacks the very file that was written and hashes what is read: what is installed is what
     /// was verified.
     fn unpack(&self, slot: SlotId, file: &dyn FsFile, image: Image) -> Result<(), SlotError> {
+        // Until the tree is whole, what is in it is nobody's data.
+        let mark = self.unpacking(slot);
+        let how = Open::Update(Mode::Private);
+        self.fs.open(&mark, how).map_err(at(&mark)).map(drop)?;
         self.unpack_at(&self.tree(slot), slot, file, image)?;
+        self.fs.remove_if_there(&mark).map_err(at(&mark))?;
         self.slots.sync(slot)
     }
 
@@ -141,15 +153,15 @@ impl Directory {
             fs: &*self.fs,
             root,
         };
-        self.walk(slot, file, image, &mut tree)
+        self.walk(slot, file, Some(image), &mut tree)
     }
 
-    /// Passes the entries of an artifact to a tree, and verifies the hash of what was read.
+    /// Passes the entries of an artifact to a tree, and verifies what was read, if it is known.
     fn walk(
         &self,
         slot: SlotId,
         file: &dyn FsFile,
-        image: Image,
+        image: Option<Image>,
         tree: &mut dyn Tree,
     ) -> Result<(), SlotError> {
         let path = self.slots.artifact(slot);
@@ -159,7 +171,8 @@ impl Directory {
         let mut reader = Hashing::new(BufReader::with_capacity(256 << 10, whole));
         let unpacked = archive::unpack_to(&mut reader, tree);
         // Bytes after the archive's end are part of the image too.
-        if reader.rest().map_err(at(&path))? != image {
+        let found = reader.rest().map_err(at(&path))?;
+        if image.is_some_and(|image| image != found) {
             return Err(SlotError::WrongImage);
         }
         unpacked.map_err(SlotError::Archive)
@@ -176,6 +189,7 @@ impl Backend for Directory {
     }
 
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
+        self.keep_what_was_added(order.slot)?;
         let file = self.slots.make(order)?;
         self.unpack(order.slot, &*file, order.image)?;
         if let Err(error) = self.keep_way_back(order.slot.other()) {
@@ -333,6 +347,105 @@ mod tests {
             buf.copy_from_slice(&self.0[offset..offset + buf.len()]);
             Ok(())
         }
+    }
+
+    /// Paths of the files below a folder, with their text.
+    fn texts(root: &Path) -> Vec<(String, String)> {
+        let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(root).unwrap().display().to_string();
+                    found.push((name, fs::read_to_string(&path).unwrap()));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn what_somebody_wrote_into_a_version_is_kept_once_wherever_the_next_staging_is_cut() {
+        use tidegate_delta::{DeltaOptions, Encoding, make_delta};
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect()
+        };
+        let mut cut_at = 0;
+        loop {
+            cut_at += 1;
+            let dir = tempfile::tempdir().unwrap();
+            let slots = directory(dir.path());
+            let adopt = |slot, name: &str| {
+                let folder = tree(dir.path(), name, name);
+                fs::create_dir_all(folder.join("conf")).unwrap();
+                fs::write(folder.join("conf/app.ini"), "as shipped").unwrap();
+                let image = slots.adopt(slot, &folder, PackOptions::default()).unwrap();
+                (image, fs::read(slots.slots.artifact(slot)).unwrap())
+            };
+            let (third, third_bytes) = adopt(SlotId::A, "3");
+            let (_, second_bytes) = adopt(SlotId::B, "2");
+            adopt(SlotId::A, "1");
+            let mut payload = Vec::new();
+            let options = DeltaOptions::new(Encoding::Dense);
+            let manifest = make_delta(&second_bytes, &third_bytes, &mut payload, &options).unwrap();
+            let payload = Bytes(payload, manifest.clone());
+            let order = Order {
+                slot: SlotId::A,
+                manifest: &manifest,
+                payload: &payload,
+                old: Some(SlotId::B),
+                image: third,
+                decoder: None,
+            };
+            let (tree, left) = (slots.tree(SlotId::A), dir.path().join("slots/left"));
+            // Of a mend before, added, changed, and in the place of a file.
+            fs::create_dir(slots.slots.dir(SlotId::A).join("tree.was")).unwrap();
+            fs::write(slots.slots.dir(SlotId::A).join("tree.was/old.db"), "older").unwrap();
+            fs::create_dir_all(tree.join("logs/today")).unwrap();
+            fs::write(tree.join("logs/today/1"), "a line").unwrap();
+            fs::write(tree.join("data.db"), "rows").unwrap();
+            fs::write(tree.join("conf/app.ini"), "as the user wants").unwrap();
+            // From that step on nothing is done any more, as if the process were gone.
+            let gone = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let is_gone = gone.clone();
+            let cutting = crate::fs::Crashing::new(Real, move |number, _, _| {
+                if number >= cut_at {
+                    is_gone.store(true, std::sync::atomic::Ordering::SeqCst);
+                    return Err(io::Error::other("cut"));
+                }
+                Ok(true)
+            });
+            let first = Directory::open(Arc::new(cutting), dir.path());
+            let _ = first.and_then(|slots| slots.stage(order));
+            let cut = gone.load(std::sync::atomic::Ordering::SeqCst);
+            slots.stage(order).unwrap();
+            let kept = [
+                ("conf/app.ini", "as the user wants"),
+                ("data.db", "rows"),
+                ("logs/today/1", "a line"),
+                ("old.db", "older"),
+            ];
+            assert_eq!(texts(&left), owned(&kept), "cut at {cut_at}");
+            let shipped = owned(&[("VERSION", "3"), ("conf/app.ini", "as shipped")]);
+            assert_eq!(texts(&tree), shipped, "cut at {cut_at}");
+            if cut {
+                continue;
+            }
+            // Nothing new: it stays. Something new: only that.
+            slots.stage(order).unwrap();
+            assert_eq!(texts(&left), owned(&kept));
+            fs::write(tree.join("data.db"), "more rows").unwrap();
+            slots.stage(order).unwrap();
+            assert_eq!(texts(&left), owned(&[("data.db", "more rows")]));
+            break;
+        }
+        assert!(cut_at > 20, "only {cut_at} steps");
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Machine<'_> {
         findings.extend(self.metadata());
         findings.push(self.slots());
         findings.extend(self.leftovers());
+        findings.extend(self.left());
         findings.extend([self.clock(), self.space()]);
         findings.extend(self.space_elsewhere());
         findings.extend([memory(), self.battery()]);
@@ -199,7 +200,8 @@ impl Machine<'_> {
             for (name, _) in fs.list(&folder).unwrap_or_default() {
                 let text = name.to_string_lossy();
                 let temporary = text.starts_with('.') && text.ends_with(".new");
-                let staged = ["made", "unpacked", "header", "tree.new"].contains(&&*text)
+                let staged = ["made", "unpacked", "unpacking", "header", "tree.new"]
+                    .contains(&&*text)
                     || text.starts_with("artifact.");
                 if temporary || (folder != self.state && staged) {
                     found.push(folder.join(&name));
@@ -229,6 +231,17 @@ impl Machine<'_> {
             }
             Some(error) => finding.value += &format!(", cannot be removed: {error}"),
         }
+        Some(finding)
+    }
+
+    /// Data that somebody wrote into a version whose slot was used again.
+    fn left(&self) -> Option<Finding> {
+        let left = self.state.join("slots/left");
+        let found = fs::system().list(&left).ok()?;
+        let names = found.iter().take(5).map(|(name, _)| name.to_string_lossy());
+        let names = names.collect::<Vec<_>>().join(", ");
+        let value = format!("{} in {}: {names}", found.len(), left.display());
+        let finding = Finding::new("left", value, "none", Verdict::Notice);
         Some(finding)
     }
 
