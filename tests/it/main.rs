@@ -8,6 +8,7 @@ mod architecture;
 mod backends;
 mod checkin;
 mod ci;
+mod closed;
 mod decoder;
 mod delta;
 mod docs;

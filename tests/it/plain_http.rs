@@ -11,13 +11,13 @@ use serde_json::Value;
 use tidegate_tests::{Device, Server, binary};
 
 /// Somebody on the way: takes each request down, and answers all of them with the same head.
-struct Eavesdropper {
-    url: String,
+pub(crate) struct Eavesdropper {
+    pub(crate) url: String,
     heard: Arc<Mutex<String>>,
 }
 
 impl Eavesdropper {
-    fn start(head: String) -> Self {
+    pub(crate) fn start(head: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let heard: Arc<Mutex<String>> = Arc::default();
@@ -38,7 +38,7 @@ impl Eavesdropper {
         Self { url, heard }
     }
 
-    fn heard(&self) -> String {
+    pub(crate) fn heard(&self) -> String {
         std::mem::take(&mut *self.heard.lock().unwrap())
     }
 }

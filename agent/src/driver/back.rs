@@ -232,6 +232,7 @@ impl Driver {
     ) -> Result<(), Explained> {
         let needed = self.core.backend.room(wanted.image.length);
         let limits = self.config.limits.clone();
+        self.seek_session().await;
         let ways = Ways {
             sources: self.sources(),
             parallel: usize::from(self.config.parallel),

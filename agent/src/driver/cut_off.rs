@@ -93,7 +93,6 @@ impl Driver {
                     log::line(&format!("switching to {}", endpoints[next]));
                 }
                 self.client = client;
-                self.ticket = None;
             }
             Err(error) => log::line(&format!("{}: {}", endpoints[next], log::chain(&error))),
         }

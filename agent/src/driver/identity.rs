@@ -26,7 +26,15 @@ impl Driver {
         Ok(number)
     }
 
-    pub(super) async fn open_session(&mut self) -> Result<String, RoundError> {
+    /// Opens a session if there is none, before a download that an earlier process began. If that fails, the
+    /// download itself says why.
+    pub(super) async fn seek_session(&mut self) {
+        if !self.client.has_ticket() {
+            let _ = self.open_session().await;
+        }
+    }
+
+    pub(super) async fn open_session(&mut self) -> Result<(), RoundError> {
         let key = self.key.clone();
         match self.session_by(&key).await {
             Err(error) if is_unknown(&error) => self.fall_back(error).await,
@@ -34,7 +42,7 @@ impl Driver {
         }
     }
 
-    async fn session_by(&mut self, key: &SecretKey) -> Result<String, RoundError> {
+    async fn session_by(&mut self, key: &SecretKey) -> Result<(), RoundError> {
         let request = SessionRequest {
             format: Format::CURRENT,
             device: self.config.device,
@@ -46,28 +54,28 @@ impl Driver {
             .ok()?;
         let granted: SessionGranted = serde_json::from_slice(&answer)
             .map_err(|e| TransportError::Malformed(e.to_string()))?;
-        self.ticket = Some(granted.ticket.clone());
-        Ok(granted.ticket)
+        self.client.set_ticket(Some(granted.ticket));
+        Ok(())
     }
 
     /// Tries the keys of before at a server that does not know the present one: it was restored from
-    /// a backup, or the change was taken by one that had stolen its place. Returns a session, or the
-    /// error that led here. The present key is announced again.
-    async fn fall_back(&mut self, error: RoundError) -> Result<String, RoundError> {
+    /// a backup, or the change was taken by one that had stolen its place. Returns the error that led here
+    /// if none of them opens a session. The present key is announced again.
+    async fn fall_back(&mut self, error: RoundError) -> Result<(), RoundError> {
         for old in identity::old_identities(&self.state) {
             if old.public() == self.key.public() {
                 continue;
             }
-            let session = match self.session_by(&old).await {
+            match self.session_by(&old).await {
                 Err(error) if is_unknown(&error) => continue,
                 other => other?,
-            };
+            }
             log::line(
                 "the server knows an earlier key of this device: using it, and announcing the new one again",
             );
             identity::put_back_identity(&*self.fs, &self.state, &old).map_err(DriverError::from)?;
             self.key = old;
-            return Ok(session);
+            return Ok(());
         }
         Err(error)
     }
@@ -117,7 +125,7 @@ impl Driver {
             Err(error) if is_unknown(&error) => match self.announce(&next, true).await {
                 Err(error) if is_unknown(&error) => {
                     // It knows neither: announced again under the key that it does know.
-                    return self.fall_back(error).await.map(drop);
+                    return self.fall_back(error).await;
                 }
                 other => other?,
             },
@@ -125,7 +133,7 @@ impl Driver {
         }
         identity::take_next_identity(&*self.fs, &self.state, now).map_err(DriverError::from)?;
         self.key = next;
-        self.ticket = None;
+        self.client.set_ticket(None);
         log::line("device key rotated");
         Ok(())
     }

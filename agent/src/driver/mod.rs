@@ -71,7 +71,6 @@ pub struct Driver {
     core: Core,
     trust: TrustStore,
     client: Client,
-    ticket: Option<String>,
     /// Time of the last count of the rollback window.
     counted: Instant,
     /// Deadline for activating the job of a deployment. Not kept across restarts: then only the

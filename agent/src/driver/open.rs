@@ -91,7 +91,6 @@ impl Driver {
             state: state.to_owned(),
             fs,
             config,
-            ticket: None,
             counted: Instant::now(),
             switch_by: None,
             healthy: None,

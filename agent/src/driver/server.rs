@@ -7,7 +7,7 @@ use tidegate_machine::fsm::{Event, Phase};
 use tidegate_machine::orders::{self, Asked, NotTaken};
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, DeploymentStatus, Format, Kept, MAX_WAIT_S, Reason, ReportBatch,
-    ReportsAccepted, SESSION_SCHEME, paths,
+    ReportsAccepted, paths,
 };
 use tidegate_trust::assignment::Clock;
 use tidegate_trust::verify::{Refresh, Trusted};
@@ -227,22 +227,17 @@ impl Driver {
             return Err(TransportError::Broken(text.into()).into());
         }
         for renewed in [false, true] {
-            let ticket = match (&self.ticket, renewed) {
-                (Some(ticket), false) => ticket.clone(),
-                _ => self.open_session().await?,
-            };
-            let authorization = format!("{SESSION_SCHEME} {ticket}");
-            let headers = [
-                ("content-type", "application/json"),
-                ("authorization", authorization.as_str()),
-            ];
+            if renewed || !self.client.has_ticket() {
+                self.open_session().await?;
+            }
+            let headers = [("content-type", "application/json")];
             let answer = self
                 .client
                 .send(Method::POST, path, &headers, body.clone(), ANSWER, deadline)
                 .await?;
             if answer.status == hyper::StatusCode::UNAUTHORIZED && !renewed {
                 // Never used again: going back to an older session is what a copy does.
-                self.ticket = None;
+                self.client.set_ticket(None);
                 continue;
             }
             let bytes = answer.ok()?;

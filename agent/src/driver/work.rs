@@ -152,6 +152,7 @@ impl Driver {
             if let Some(called_off) = self.until_free(job).await? {
                 return Ok(called_off);
             }
+            self.seek_session().await;
             let ways = Ways {
                 sources: self.sources(),
                 parallel: usize::from(self.config.parallel),

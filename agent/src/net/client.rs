@@ -1,13 +1,16 @@
 //! HTTP client of the agent: one persistent connection, bounded reads, deadlines.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, HeaderValue,
+};
 use hyper::{Method, Request, Response, StatusCode};
-use tidegate_protocol::is_loopback;
+use tidegate_protocol::{SESSION_SCHEME, is_loopback};
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
@@ -43,6 +46,9 @@ pub struct Client {
     proxy: Option<Proxy>,
     tls: Option<TlsConnector>,
     pub(super) connection: Option<Connection>,
+    /// Ticket of the session with the server, shared by siblings: a download outlives it, and goes on with
+    /// the next one. A mirror's client never has one.
+    ticket: Arc<Mutex<Option<String>>>,
     /// Reason why this client never connects; `None` for a usable one.
     unfit: Option<String>,
 }
@@ -56,6 +62,7 @@ impl Client {
             proxy: None,
             tls: None,
             connection: None,
+            ticket: Arc::default(),
             unfit: Some(why),
         }
     }
@@ -113,6 +120,7 @@ impl Client {
             proxy,
             tls,
             connection: None,
+            ticket: Arc::default(),
             unfit: None,
         })
     }
@@ -130,8 +138,23 @@ impl Client {
             proxy,
             tls: None,
             connection: Some(handshake(line).await?),
+            ticket: Arc::default(),
             unfit: None,
         })
+    }
+
+    /// Returns whether requests carry a ticket.
+    pub(crate) fn has_ticket(&self) -> bool {
+        self.lock_ticket().is_some()
+    }
+
+    /// Sets the ticket that requests of this client and its siblings carry from now on.
+    pub(crate) fn set_ticket(&self, ticket: Option<String>) {
+        *self.lock_ticket() = ticket;
+    }
+
+    fn lock_ticket(&self) -> MutexGuard<'_, Option<String>> {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Host and port as requests name and sign them.
@@ -158,6 +181,7 @@ impl Client {
             proxy: self.proxy.clone(),
             tls: self.tls.clone(),
             connection: None,
+            ticket: self.ticket.clone(),
             unfit: self.unfit.clone(),
         }
     }
@@ -288,6 +312,12 @@ impl Client {
             let mut value = HeaderValue::from_str(authorization).map_err(|e| malformed(&e))?;
             value.set_sensitive(true);
             request.headers_mut().insert("proxy-authorization", value);
+        }
+        if let Some(ticket) = &*self.lock_ticket() {
+            let text = format!("{SESSION_SCHEME} {ticket}");
+            let mut value = HeaderValue::from_str(&text).map_err(|e| malformed(&e))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
         }
         for (name, value) in headers {
             let name: HeaderName = name.parse().map_err(|e| malformed(&e))?;

@@ -74,6 +74,9 @@ pub(crate) struct ServeArgs {
     /// variables).
     #[arg(long, env = "TIDEGATE_BLOBS", value_name = "PLACE")]
     pub(crate) blobs: Option<String>,
+    /// Clients that blobs and metadata are served to: everyone, or enrolled devices and operators alone.
+    #[arg(long, env = "TIDEGATE_BLOBS_FOR", default_value = "everyone")]
+    pub(crate) blobs_for: BlobsFor,
     /// Interval between check-ins of a device.
     #[arg(long, env = "TIDEGATE_POLL", default_value = "60s", value_parser = some_time)]
     pub(crate) poll: Duration,
@@ -117,6 +120,12 @@ pub(crate) struct ServeArgs {
     /// Exit when standard input is closed, for a parent process that may die.
     #[arg(long, hide = true)]
     pub(crate) exit_with_stdin: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BlobsFor {
+    Everyone,
+    Enrolled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -173,6 +182,7 @@ pub(crate) fn settings(args: &ServeArgs, plain_http: bool) -> Result<Settings, C
             poll: args.poll,
             wake_ramp: args.wake_ramp,
             mirrors: mirrors(&args.mirrors)?,
+            closed: args.blobs_for == BlobsFor::Enrolled,
             ..DeviceSettings::default()
         },
         jobs: JobSettings {

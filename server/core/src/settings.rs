@@ -28,6 +28,8 @@ pub struct DeviceSettings {
     pub wake_ramp: Duration,
     /// Mirrors from which devices may fetch payloads, best first: `https://host[/folder]`.
     pub mirrors: Vec<String>,
+    /// Whether blobs and metadata are served to enrolled devices and operators alone.
+    pub closed: bool,
     /// Number of poll intervals without contact after which a device is offline.
     pub offline_after_polls: u32,
 }
@@ -61,6 +63,7 @@ impl Default for DeviceSettings {
         Self {
             poll: Duration::from_mins(1),
             mirrors: Vec::new(),
+            closed: false,
             session: Duration::from_hours(1),
             wake_ramp: Duration::from_secs(1),
             offline_after_polls: 3,

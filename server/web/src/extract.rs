@@ -115,6 +115,37 @@ impl FromRequestParts<Arc<App>> for WaitingSession {
     }
 }
 
+/// Whoever may fetch blobs and metadata: everybody, unless the settings close them to all but enrolled
+/// devices and operators.
+pub struct Fetcher {
+    /// Cache directive for bytes that only such a client may have.
+    pub cache: &'static str,
+}
+
+impl FromRequestParts<Arc<App>> for Fetcher {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        if !app.settings().devices.closed {
+            return Ok(Self { cache: "public" });
+        }
+        let value = parts.headers.get(AUTHORIZATION);
+        let scheme = value.and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if scheme.starts_with("Bearer ") {
+            authorize(parts, app, Need::Read)?;
+        } else if scheme.starts_with(SESSION_SCHEME) {
+            app.authenticate_reader(ticket(parts))?;
+            prove(parts, Who::Device)?;
+        } else {
+            let text = "blobs and metadata are served to enrolled devices and operators alone here: send the \
+                        ticket of a session, or a token";
+            return Err(CoreError::refuse(ProblemCode::Unauthenticated, text).into());
+        }
+        // No cache on the way may give it to others.
+        Ok(Self { cache: "private" })
+    }
+}
+
 /// Refusal of a body that is too large, or was cut off.
 pub fn unread(error: &BytesRejection) -> ApiError {
     let code = if error.status() == StatusCode::PAYLOAD_TOO_LARGE {

@@ -1,6 +1,7 @@
 //! Sessions of devices: a signed request opens one, a ticket identifies it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_domain::event::Event;
 use tidegate_domain::event::budget::HOUR;
@@ -17,6 +18,8 @@ use crate::app::App;
 use crate::device::{require_active, require_format};
 use crate::memory::device::DeviceEntry;
 
+/// Time after its end for which a ticket still opens blobs and metadata.
+const READING: Duration = Duration::from_hours(1);
 /// Changes of its key that a device may make in an hour: each is an event, and must be seen.
 const KEY_CHANGES: u64 = 4;
 
@@ -220,7 +223,26 @@ impl App {
         Ok((state.device.id, number))
     }
 
+    /// Like [`App::authenticate_device`], for blobs and metadata. A download may outlive the session that it
+    /// began in: a ticket is good for it for another hour. Revocation takes effect all the same.
+    pub fn authenticate_reader(&self, ticket: &str) -> Result<DeviceId, CoreError> {
+        let (entry, _) = self.ticket_within(ticket, READING)?;
+        let state = entry.lock();
+        require_active(&state.device)?;
+        Ok(state.device.id)
+    }
+
     fn device_of_ticket(&self, ticket: &str) -> Result<(Arc<DeviceEntry>, u64), CoreError> {
+        self.ticket_within(ticket, Duration::ZERO)
+    }
+
+    /// Returns the device of a ticket that has not ended for longer than `grace`, and the number of the
+    /// request that opened its session.
+    fn ticket_within(
+        &self,
+        ticket: &str,
+        grace: Duration,
+    ) -> Result<(Arc<DeviceEntry>, u64), CoreError> {
         let refused = || {
             CoreError::refuse(
                 ProblemCode::Unauthenticated,
@@ -243,7 +265,7 @@ impl App {
         let mut signed = vec![id, &state.device.public_key, until];
         signed.extend(number);
         if !plan.trust.secrets.tickets.check("session", &signed, tag)
-            || expires <= self.now().as_secs()
+            || expires <= self.now().minus(grace).as_secs()
         {
             return Err(refused());
         }

@@ -9,12 +9,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidegate_core::{App, CoreError};
 use tidegate_protocol::{ProblemCode, Sha256};
-use tidegate_web::{ApiError, ApiResult, Segments, parse};
+use tidegate_web::{ApiError, ApiResult, Fetcher, Segments, parse};
 
 /// Serves an image under the names that other TUF clients ask for: the hash before the last
 /// segment of the path (python-tuf, the specification), or before the first one (tough).
 pub(crate) async fn target(
     state: State<Arc<App>>,
+    fetcher: Fetcher,
     Segments(path): Segments<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
@@ -27,12 +28,13 @@ pub(crate) async fn target(
         .ok_or_else(|| {
             CoreError::not_found("image at this path; request <path>/<sha256>.<name>".to_owned())
         })?;
-    get(state, Segments(hash.to_owned()), headers).await
+    get(state, fetcher, Segments(hash.to_owned()), headers).await
 }
 
 /// Serves a blob or a range of it. It is content-addressed: any cache may keep it for ever.
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
+    fetcher: Fetcher,
     Segments(sha256): Segments<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
@@ -49,10 +51,8 @@ pub(crate) async fn get(
     };
     let mut answer = HeaderMap::new();
     answer.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    answer.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("public, max-age=31536000, immutable"),
-    );
+    let cache = format!("{}, max-age=31536000, immutable", fetcher.cache);
+    put_header(&mut answer, header::CACHE_CONTROL, &cache);
     answer.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/octet-stream"),
