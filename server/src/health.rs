@@ -46,6 +46,8 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     app.metrics()
         .statements
         .set(i64::try_from(app.statements_run()).unwrap_or(i64::MAX));
+    let administered = app.administered_for_s().unwrap_or(i64::MAX);
+    app.metrics().administered_for_s.set(administered);
     for (role, at) in app.plan().trust.expiries() {
         let left = at.as_secs().saturating_sub(app.now().as_secs());
         let label = RoleLabel { role };

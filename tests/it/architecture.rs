@@ -304,7 +304,6 @@ fn what_is_written_without_an_event_is_on_the_list() {
         "claim_lease",
         "finish_job",
         "first_secrets",
-        "first_token",
         "forget_idempotency",
         "keep_blob",
         "keep_job",

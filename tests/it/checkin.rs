@@ -117,9 +117,12 @@ async fn a_page_of_rollouts_costs_as_many_statements_with_twelve_rollouts_as_wit
     let mut server = Server::start().await;
     server.publish(&[("1.0.0", true)]);
     server.kill();
-    let running = tidegate_server::start(settings(&server.dir.path().join("data"), 1_000))
-        .await
-        .unwrap();
+    // Not years ahead: the operator's token has an end.
+    let settings = Settings {
+        clock: Clock::manual(Clock::System.now()),
+        ..settings(&server.dir.path().join("data"), 1_000)
+    };
+    let running = tidegate_server::start(settings).await.unwrap();
     let app = running.app().clone();
     let by = app.authenticate(&server.token).unwrap();
     let body = |index: u64| tidegate_api::RolloutBody {

@@ -4,12 +4,6 @@
 use serde_json::{Value, json};
 use tidegate_tests::{Cluster, Database, Device, Server, eventually};
 
-async fn token(server: &Server, name: &str, role: &str) -> String {
-    let body = json!({ "name": name, "role": role });
-    let made = server.post("/api/v1/tokens", body).await;
-    made["secret"].as_str().unwrap().to_owned()
-}
-
 /// Starts a rollout whose only wave selects no existing device: it runs and exposes nobody.
 async fn quiet_rollout(server: &Server) -> String {
     server.roll_out("1.1.0", &["NOWHERE"], json!({})).await
@@ -44,8 +38,8 @@ async fn an_approved_change_that_is_refused_meanwhile_goes_on_waiting() {
     let server = Server::start().await;
     server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let (ann, bob) = (
-        token(&server, "ann", "admin").await,
-        token(&server, "bob", "admin").await,
+        server.person("ann", "admin").await,
+        server.person("bob", "admin").await,
     );
     let rules = json!({ "by_hand": true });
     let id = server
@@ -81,8 +75,8 @@ async fn an_approval_and_what_it_lets_happen_are_one_change() {
     let server = Server::start_on(Database::Postgres(cluster.url())).await;
     server.publish(&[("1.0.0", true), ("1.1.0", true)]);
     let (ann, bob) = (
-        token(&server, "ann", "admin").await,
-        token(&server, "bob", "admin").await,
+        server.person("ann", "admin").await,
+        server.person("bob", "admin").await,
     );
     let rules = json!({ "by_hand": true });
     let id = server

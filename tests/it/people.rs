@@ -134,8 +134,8 @@ async fn waves_by_hand_wait_for_a_word_and_the_starting_size_is_kept() {
 async fn widening_needs_other_people_and_an_edit_voids_what_they_said() {
     let (server, devices) = fleet(2).await;
     server.cli(&["product", "set", "app", "--approvals", "1"]);
-    let ann = token(&server, "ann", "release_manager").await;
-    let bob = token(&server, "bob", "admin").await;
+    let ann = server.person("ann", "release_manager").await;
+    let bob = server.person("bob", "admin").await;
     let body = json!({
         "product": "app", "release": "1.1.0", "soak_s": 0, "rollback_window_s": 0,
         "waves": [{ "name": "all", "selector": "" }],
@@ -179,7 +179,7 @@ async fn widening_needs_other_people_and_an_edit_voids_what_they_said() {
         "bob wrote it too"
     );
     assert_eq!(devices[0].installed().as_deref(), Some("1.0.0"));
-    let cid = token(&server, "cid", "release_manager").await;
+    let cid = server.person("cid", "release_manager").await;
     let (status, started) = act("approve", json!({ "plan": plan }), &cid).await;
     assert_eq!(
         (status, &started["state"]),

@@ -293,6 +293,30 @@ impl Server {
         .await;
     }
 
+    /// Makes a token on the server's host; returns exit code, standard output and standard error.
+    pub fn rescue(&self, name: &str, role: &str) -> (i32, String, String) {
+        let data = self.data.display().to_string();
+        let mut arguments = vec!["token", "rescue", name, "--role", role, "--data", &data];
+        if let Database::Postgres(url) = &self.database {
+            arguments.extend(["--database", url]);
+        }
+        self.cli_raw(&arguments)
+    }
+
+    /// Makes a token on the server's host, of a person of their own; returns its secret once the
+    /// server knows it.
+    pub async fn person(&self, name: &str, role: &str) -> String {
+        let (code, out, err) = self.rescue(name, role);
+        assert_eq!(code, 0, "token rescue {name}: {err}");
+        let secret = out.trim().to_owned();
+        eventually("the server knows who came in", async || {
+            let (status, _) = self.call("GET", "/api/v1/whoami", None, &secret).await;
+            (status == 200).then_some(())
+        })
+        .await;
+        secret
+    }
+
     /// Creates a join token for any number of devices.
     pub fn join_token(&self) -> String {
         let token = self.cli(&["device", "join-token", "--product", "app", "--uses", "1000"]);

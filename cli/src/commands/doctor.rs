@@ -4,16 +4,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidegate_api::{DeviceView, DraftView, TrustView};
+use tidegate_api::{DeviceView, DraftView, TokenView, TrustView, WhoamiView};
 use tidegate_protocol::Timestamp;
 
 use super::Context;
+use crate::api::Api;
 use crate::error::CliError;
 use crate::keys::{Offline, holder, now, open_mode};
 use crate::options::KeysDir;
 use crate::output::{show, table};
 
 const DAY: u64 = 86_400;
+/// Time before its end at which a token has to be replaced.
+const SOON: Duration = Duration::from_secs(14 * DAY);
+/// Age in days at which somebody has to look whether a token is still in its safe.
+const SAFE_DAYS: u64 = 180;
 
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -119,6 +124,7 @@ pub(crate) async fn run(
         };
         add(level, check, format!("{count} of {}", devices.len()), next);
     }
+    operators(&api, &mut add).await?;
     folder(dir, &trust, &mut add)?;
     let worst = findings.iter().map(|f| f.level).max();
     show(context.format, &findings, |findings| {
@@ -140,6 +146,50 @@ pub(crate) async fn run(
         return Err(CliError::Failed("critical findings; see above".into()));
     }
     Ok(())
+}
+
+/// Checks who can still get in, and for how long.
+async fn operators(
+    api: &Api,
+    add: &mut impl FnMut(Level, &str, String, &str),
+) -> Result<(), CliError> {
+    let who: WhoamiView = api.get("/api/v1/whoami").await?;
+    let mine = who.expires_at.as_deref();
+    let (level, found) = mine.map_or((Level::Ok, "does not expire".into()), |at| judge(at, SOON));
+    let next = "an administrator makes you another: tidegate token create";
+    add(level, "your token", found, next);
+    if who.role != "admin" {
+        return Ok(());
+    }
+    let tokens: Vec<TokenView> = api.get("/api/v1/tokens").await?;
+    let admins = tokens.iter().filter(|t| t.role == "admin");
+    let ends: Option<Vec<&str>> = admins.map(|t| t.expires_at.as_deref()).collect();
+    // Times in one form and zone: the last in the order of letters is the latest.
+    if let Some(last) = ends.and_then(|ends| ends.into_iter().max()) {
+        let (level, found) = judge(last, SOON);
+        let next = "tidegate token create NAME --role admin; after it nobody gets in but by tidegate token rescue on \
+                    the server's host";
+        add(level, "last administrator's token", found, next);
+    }
+    for token in tokens.iter().filter(|t| t.expires_at.is_none()) {
+        if !token.break_glass {
+            let next = "made before tokens had an end: make another and revoke it";
+            let found = format!("{} ({}) never expires", token.name, token.role);
+            add(Level::Warning, "token without an end", found, next);
+        } else if age_days(&token.created_at).is_some_and(|days| days >= SAFE_DAYS) {
+            let next = "look whether it is still in its safe; make another and revoke it";
+            let found = format!("{} was made on {}", token.name, token.created_at);
+            add(Level::Warning, "token for emergencies", found, next);
+        }
+    }
+    Ok(())
+}
+
+/// Age of what was made at a time, in days.
+fn age_days(made: &str) -> Option<u64> {
+    let made: jiff::Timestamp = made.parse().ok()?;
+    let age = now().since(Timestamp::from_micros(made.as_microsecond()));
+    Some(age.as_secs() / DAY)
 }
 
 /// Checks who may read the profile, with its token, and a server's database and secrets.

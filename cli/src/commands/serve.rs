@@ -148,13 +148,18 @@ pub(crate) struct HealthcheckArgs {
     pub(crate) tls_cert: Option<PathBuf>,
 }
 
+impl DatabaseArgs {
+    /// Address of the database.
+    pub(crate) fn url(&self) -> String {
+        let file = || format!("sqlite:{}", self.data.join("tidegate.db").display());
+        self.database.clone().unwrap_or_else(file)
+    }
+}
+
 fn database(args: &DatabaseArgs) -> Result<String, CliError> {
     tidegate_server::create_private(&args.data)
         .map_err(|e| CliError::Failed(format!("{}: {e}", args.data.display())))?;
-    Ok(args
-        .database
-        .clone()
-        .unwrap_or_else(|| format!("sqlite:{}", args.data.join("tidegate.db").display())))
+    Ok(args.url())
 }
 
 /// Builds the server's settings from the options.

@@ -1,5 +1,6 @@
 //! Errors of the use cases.
 
+use tidegate_domain::approval::ApprovalRefusal;
 use tidegate_domain::lifecycle::LifecycleRefusal;
 use tidegate_domain::rollout::RolloutRefusal;
 use tidegate_protocol::{Problem, ProblemCode, error_chain};
@@ -29,6 +30,19 @@ pub enum CoreError {
     /// A rollout does not accept this order.
     #[error(transparent)]
     Rollout(#[from] RolloutRefusal),
+}
+
+impl From<ApprovalRefusal> for CoreError {
+    fn from(refusal: ApprovalRefusal) -> Self {
+        let code = match refusal {
+            ApprovalRefusal::OwnRequest(_) | ApprovalRefusal::SamePerson { .. } => {
+                ProblemCode::Forbidden
+            }
+            ApprovalRefusal::OtherPlan { .. } => ProblemCode::PreconditionFailed,
+            ApprovalRefusal::NothingAsked => ProblemCode::Conflict,
+        };
+        Self::Refused(code, refusal.to_string())
+    }
 }
 
 impl From<BlobError> for CoreError {

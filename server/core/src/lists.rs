@@ -5,7 +5,6 @@ use tidegate_store::artifacts::{self, Artifact};
 use tidegate_store::deployments::{self, Deployment};
 use tidegate_store::holds::{self, HoldRow};
 use tidegate_store::incidents::{self, Incident};
-use tidegate_store::operators::{self, OperatorToken};
 use tidegate_store::products::{self, ProductSettings, Release};
 use tidegate_store::{devices, rollouts};
 
@@ -101,10 +100,5 @@ impl App {
     ) -> Result<Vec<HoldRow>, CoreError> {
         let mut tx = self.db.read().await?;
         Ok(holds::page(&mut tx, after, product, limit).await?)
-    }
-
-    /// Returns the operators' tokens that are not revoked.
-    pub async fn tokens(&self) -> Result<Vec<OperatorToken>, CoreError> {
-        Ok(operators::tokens(&mut self.db.read().await?).await?)
     }
 }

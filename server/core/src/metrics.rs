@@ -39,6 +39,10 @@ pub struct Metrics {
     pub refusals: Counter,
     /// Events of devices that were counted and not kept.
     pub events_withheld: Counter,
+    /// Uses of tokens for emergencies.
+    pub break_glass: Counter,
+    /// Seconds until no administrator's token is valid any more.
+    pub administered_for_s: Gauge,
     /// Seconds until each of the signed files expires; negative when it has.
     pub metadata_expires_s: Family<RoleLabel, Gauge>,
     /// Requests answered with a status of 500 or above.
@@ -93,6 +97,16 @@ impl Metrics {
             "device_events_withheld",
             "Events of devices that were counted and not kept",
             self.events_withheld.clone(),
+        );
+        registry.register(
+            "break_glass_uses",
+            "Uses of tokens for emergencies",
+            self.break_glass.clone(),
+        );
+        registry.register(
+            "administrator_expires_seconds",
+            "Seconds until no administrator's token is valid any more",
+            self.administered_for_s.clone(),
         );
         registry.register(
             "metadata_expires_seconds",

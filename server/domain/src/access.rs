@@ -1,4 +1,6 @@
-//! Roles and rights of operators.
+//! Roles, rights and names of operators.
+
+use tidegate_protocol::plain;
 
 /// Role of an operator. Each may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,9 +54,49 @@ impl Role {
     }
 }
 
+/// Words that events use for actors who are no operators.
+const RESERVED: [&str; 6] = ["planner", "builder", "check-in", "server", "system", "host"];
+
+/// Checks the name of a token: events, approvals and the people who read them know operators by it,
+/// so it must look like no other name and like nothing else.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.chars().count() > 60 {
+        return Err("name: 1 to 60 characters");
+    }
+    if name.trim() != name || name.contains("  ") || plain(name) != name {
+        return Err("name: without invisible characters, line breaks and spaces at its ends");
+    }
+    if RESERVED.contains(&name.to_lowercase().as_str()) {
+        return Err("name: the server calls itself that in its records; choose another");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_token_looks_like_nothing_else() {
+        for good in ["ann", "Jürgen Öztürk", "ci/line-7", "ann-2"] {
+            assert_eq!(check_name(good), Ok(()), "{good}");
+        }
+        let long = "x".repeat(61);
+        let bad = [
+            "",
+            " ann",
+            "ann ",
+            "a  b",
+            "a\nb",
+            "an\u{200b}n",
+            "Planner",
+            "host",
+            long.as_str(),
+        ];
+        for bad in bad {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn each_role_has_the_rights_of_those_before_it_and_one_more() {

@@ -11,6 +11,7 @@ pub mod hold;
 pub mod incident;
 pub mod lifecycle;
 pub mod path;
+pub mod people;
 pub mod requests;
 pub mod ring;
 pub mod rollout;

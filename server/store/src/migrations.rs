@@ -21,6 +21,11 @@ const ALL: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/0003_left_behind.sql"),
     ),
     (
+        4,
+        "operators",
+        include_str!("../../../migrations/0004_operators.sql"),
+    ),
+    (
         5,
         "contact",
         include_str!("../../../migrations/0005_contact.sql"),

@@ -7,9 +7,12 @@ use super::row::{Row, args};
 use super::{StoreError, Tx, statements};
 
 statements! {
-    INSERT_TOKEN = "INSERT INTO operator_token (id, name, role, secret_sha256, created_at, expires_at)
-                    VALUES ($1, $2, $3, $4, $5, $6)";
-    TOKENS = "SELECT * FROM operator_token WHERE revoked = 0 ORDER BY created_at, id";
+    INSERT_TOKEN = "INSERT INTO operator_token
+                    (id, name, role, secret_sha256, created_at, expires_at, made_by, break_glass)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    CLAIM_NAME = "INSERT INTO operator_name (name, token_id) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+    TOKENS = "SELECT * FROM operator_token ORDER BY created_at, id";
+    CONFIRM = "UPDATE operator_token SET confirmed_by = $2 WHERE id = $1 AND confirmed_by IS NULL";
     REVOKE = "UPDATE operator_token SET revoked = 1 WHERE id = $1 AND revoked = 0";
     INSERT_SECRET = "INSERT INTO secret (name, value, created_at) VALUES ($1, $2, $3)
                      ON CONFLICT (name) DO NOTHING";
@@ -37,10 +40,31 @@ pub struct OperatorToken {
     pub created_at: Timestamp,
     /// Time it expires; `None` if never.
     pub expires_at: Option<Timestamp>,
+    /// Token that made it; `None` if it was made on the server's host, or before that was kept.
+    pub made_by: Option<TokenId>,
+    /// Token of the administrator who confirmed that it belongs to a person of its own.
+    pub confirmed_by: Option<TokenId>,
+    /// Whether it is for emergencies alone: without an expiry, and alarmed at each use.
+    pub break_glass: bool,
+    /// Whether it was revoked.
+    pub revoked: bool,
 }
 
-/// Stores a token.
-pub async fn insert_token(tx: &mut Tx, token: &OperatorToken) -> Result<(), StoreError> {
+impl OperatorToken {
+    /// Returns whether it can be used.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        !self.revoked && self.expires_at.is_none_or(|expiry| expiry > now)
+    }
+}
+
+/// Stores a token; returns `false` if its name has been another token's, in small or capital letters.
+pub async fn insert_token(tx: &mut Tx, token: &OperatorToken) -> Result<bool, StoreError> {
+    let folded = token.name.to_lowercase();
+    // Names of tokens that were made before names were claimed.
+    let had = tokens(tx).await?;
+    if had.iter().any(|t| t.name.to_lowercase() == folded) {
+        return Ok(false);
+    }
     tx.run_one(
         "store a token",
         INSERT_TOKEN,
@@ -51,12 +75,17 @@ pub async fn insert_token(tx: &mut Tx, token: &OperatorToken) -> Result<(), Stor
             token.secret_sha256.to_string(),
             token.created_at.as_micros(),
             token.expires_at.map(Timestamp::as_micros),
+            token.made_by.map(|id| id.to_string()),
+            token.break_glass,
         ],
     )
-    .await
+    .await?;
+    // Of two that are made at the same time, the second waits here for the first.
+    let args = args![folded, token.id.to_string()];
+    Ok(tx.run("claim a token's name", CLAIM_NAME, args).await? == 1)
 }
 
-/// Every token that is not revoked.
+/// Every token that was ever made, oldest first.
 pub async fn tokens(tx: &mut Tx) -> Result<Vec<OperatorToken>, StoreError> {
     tx.all("read tokens", TOKENS, args![], read_token).await
 }
@@ -69,6 +98,12 @@ pub async fn revoke(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
         == 1)
 }
 
+/// Notes who confirmed a token; returns whether it was not confirmed before.
+pub async fn confirm(tx: &mut Tx, id: TokenId, by: TokenId) -> Result<bool, StoreError> {
+    let args = args![id.to_string(), by.to_string()];
+    Ok(tx.run("confirm a token", CONFIRM, args).await? == 1)
+}
+
 fn read_token(row: &Row) -> Result<OperatorToken, StoreError> {
     Ok(OperatorToken {
         id: row.parse("id")?,
@@ -77,6 +112,10 @@ fn read_token(row: &Row) -> Result<OperatorToken, StoreError> {
         secret_sha256: row.parse("secret_sha256")?,
         created_at: row.time("created_at")?,
         expires_at: row.time_opt("expires_at")?,
+        made_by: row.parse_opt("made_by")?,
+        confirmed_by: row.parse_opt("confirmed_by")?,
+        break_glass: row.get::<i64>("break_glass")? != 0,
+        revoked: row.get::<i64>("revoked")? != 0,
     })
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Query, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -24,7 +24,15 @@ fn prove(parts: &Parts, who: Who) -> Result<(), CoreError> {
     }
 }
 
-fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError> {
+/// Rights of a request, and whether a token for emergencies may make it.
+#[derive(Clone, Copy)]
+struct Door {
+    need: Need,
+    in_emergencies: bool,
+}
+
+async fn authorize(parts: &Parts, app: &App, door: Door) -> Result<Operator, ApiError> {
+    let need = door.need;
     let bearer = parts
         .headers
         .get(AUTHORIZATION)
@@ -38,6 +46,13 @@ fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError>
         )
     })?;
     prove(parts, Who::Person)?;
+    // Before it is refused: whoever tries what it is not for has it all the same.
+    if operator.break_glass {
+        let route = parts.extensions.get::<MatchedPath>();
+        let route = route.map_or("?", MatchedPath::as_str);
+        let request = format!("{} {route}", parts.method);
+        app.note_break_glass(&operator, &request).await;
+    }
     if !operator.role.may(need) {
         let text = format!(
             "this requires the right to {need}; your token has the role {}",
@@ -45,18 +60,23 @@ fn authorize(parts: &Parts, app: &App, need: Need) -> Result<Operator, ApiError>
         );
         return Err(CoreError::refuse(ProblemCode::Forbidden, text).into());
     }
+    if operator.break_glass && !door.in_emergencies {
+        let text = "a token for emergencies stops and rolls back, and reads incidents alone";
+        return Err(CoreError::refuse(ProblemCode::Forbidden, text).into());
+    }
     Ok(operator)
 }
 
 macro_rules! operators {
-    ($($(#[$doc:meta])* $name:ident => $need:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident => $need:ident, in_emergencies: $glass:literal;)*) => {$(
         $(#[$doc])*
         pub struct $name(pub Operator);
 
         impl FromRequestParts<Arc<App>> for $name {
             type Rejection = ApiError;
             async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-                authorize(parts, app, Need::$need).map($name)
+                let door = Door { need: Need::$need, in_emergencies: $glass };
+                authorize(parts, app, door).await.map($name)
             }
         }
     )*};
@@ -64,13 +84,15 @@ macro_rules! operators {
 
 operators! {
     /// Operator with the right to read.
-    Reader => Read;
+    Reader => Read, in_emergencies: false;
+    /// Operator with the right to read, also with a token for emergencies.
+    AnyReader => Read, in_emergencies: true;
     /// Operator with the right to respond: stop and roll back.
-    Responder => Respond;
+    Responder => Respond, in_emergencies: true;
     /// Operator with the right to release: publish and roll out.
-    Releaser => Release;
+    Releaser => Release, in_emergencies: false;
     /// Operator with the right to administer: manage tokens and devices.
-    Administrator => Administer;
+    Administrator => Administer, in_emergencies: false;
 }
 
 fn ticket(parts: &Parts) -> &str {
@@ -132,7 +154,11 @@ impl FromRequestParts<Arc<App>> for Fetcher {
         let value = parts.headers.get(AUTHORIZATION);
         let scheme = value.and_then(|v| v.to_str().ok()).unwrap_or_default();
         if scheme.starts_with("Bearer ") {
-            authorize(parts, app, Need::Read)?;
+            let door = Door {
+                need: Need::Read,
+                in_emergencies: false,
+            };
+            authorize(parts, app, door).await?;
         } else if scheme.starts_with(SESSION_SCHEME) {
             app.authenticate_reader(ticket(parts))?;
             prove(parts, Who::Device)?;

@@ -7,7 +7,7 @@ mod page;
 
 pub use error::{ApiError, ApiResult};
 pub use extract::{
-    Administrator, Body, Fetcher, Params, Reader, Releaser, Responder, Segments, Session,
-    WaitingSession, address, needed_reason, parse, parse_opt, unread,
+    Administrator, AnyReader, Body, Fetcher, Params, Reader, Releaser, Responder, Segments,
+    Session, WaitingSession, address, needed_reason, parse, parse_opt, unread,
 };
 pub use page::PageParams;

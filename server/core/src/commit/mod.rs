@@ -10,6 +10,7 @@
 
 mod bound;
 pub(crate) mod group;
+mod host;
 mod silent;
 
 use std::collections::BTreeSet;
@@ -21,7 +22,8 @@ use tidegate_store::{StoreError, Tx, events};
 use crate::CoreError;
 use crate::app::App;
 
-pub(crate) use silent::{first_secrets, first_token};
+pub(crate) use host::{first_token, host_token};
+pub(crate) use silent::first_secrets;
 
 /// Outcome of a change.
 pub(crate) enum Done<T> {

@@ -11,12 +11,11 @@ use tidegate_store::artifacts::{self, Payload};
 use tidegate_store::devices::{self, Device};
 use tidegate_store::jobs::{self, Job, Outcome};
 use tidegate_store::requests;
-use tidegate_store::{Db, StoreError, Tx, aggregates, events, operators};
+use tidegate_store::{Db, StoreError, Tx, aggregates, operators};
 
 use crate::CoreError;
 use crate::app::App;
 use crate::commit::Done;
-use crate::memory::access::{Role, fresh};
 use crate::memory::secrets::Secrets;
 
 impl App {
@@ -158,32 +157,4 @@ pub(crate) async fn first_secrets(db: &Db, now: Timestamp) -> Result<Secrets, Co
     let secrets = Secrets::ensure_in(&mut tx, now).await?;
     tx.commit().await?;
     Ok(secrets)
-}
-
-/// Creates the first administrator's token and returns its secret; `None` if that was done before.
-/// The marker is a secret of its own, so that two replicas starting together create one token.
-/// `keep` stores the secret before the commit: a token that nobody can read would lock everybody
-/// out.
-pub(crate) async fn first_token(
-    db: &Db,
-    origin: &str,
-    now: Timestamp,
-    keep: impl FnOnce(&str) -> std::io::Result<()>,
-) -> Result<Option<String>, CoreError> {
-    let mut tx = db.begin_write().await?;
-    let (_, first) = operators::secret_or_insert(&mut tx, "bootstrapped", "yes", now).await?;
-    if !first {
-        return Ok(None);
-    }
-    let (token, secret) = fresh("admin", Role::Admin, now, None);
-    operators::insert_token(&mut tx, &token).await?;
-    keep(&secret).map_err(|e| CoreError::invalid(format!("cannot write the first token: {e}")))?;
-    let made = Event::TokenMade {
-        token: token.id,
-        role: Role::Admin,
-        name: token.name,
-    };
-    events::append(&mut tx, origin, now, &[(Actor::System, made)]).await?;
-    tx.commit().await?;
-    Ok(Some(secret))
 }

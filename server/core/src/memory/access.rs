@@ -21,16 +21,30 @@ pub struct Operator {
     pub name: String,
     /// The token's role.
     pub role: Role,
+    /// Time the token expires; `None` if never.
+    pub expires_at: Option<Timestamp>,
+    /// Whether the token is for emergencies alone.
+    pub break_glass: bool,
     /// Actor that names them in events.
     pub actor: Actor,
 }
 
 impl Operator {
+    /// The token; `None` for the server itself.
+    pub(crate) fn token(&self) -> Option<TokenId> {
+        match self.actor {
+            Actor::Operator { token, .. } => Some(token),
+            _ => None,
+        }
+    }
+
     /// The server itself, when it carries out what a person ordered for a later time.
     pub(crate) fn planner() -> Self {
         Self {
             name: "planner".into(),
             role: Role::ReleaseManager,
+            expires_at: None,
+            break_glass: false,
             actor: Actor::Planner,
         }
     }
@@ -53,7 +67,8 @@ impl Access {
     /// Reloads the tokens.
     pub async fn reload(&self, db: &Db) -> Result<(), StoreError> {
         let tokens = operators::tokens(&mut db.read().await?).await?;
-        let map = tokens.into_iter().map(|t| (t.secret_sha256, t)).collect();
+        let valid = tokens.into_iter().filter(|t| !t.revoked);
+        let map = valid.map(|t| (t.secret_sha256, t)).collect();
         *self
             .tokens
             .write()
@@ -72,17 +87,33 @@ impl Access {
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let token = tokens.get(&hash(bearer))?;
-        if token.expires_at.is_some_and(|at| at <= now) {
+        if !token.is_live(now) {
             return None;
         }
         Some(Operator {
             name: token.name.clone(),
             role: token.role,
+            expires_at: token.expires_at,
+            break_glass: token.break_glass,
             actor: Actor::Operator {
                 token: token.id,
                 name: token.name.clone(),
             },
         })
+    }
+
+    /// Seconds until no administrator's token is valid any more; `None` if one does not expire.
+    pub fn administered_for_s(&self, now: Timestamp) -> Option<i64> {
+        let tokens = self
+            .tokens
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let admins = tokens
+            .values()
+            .filter(|t| t.role == Role::Admin && t.is_live(now));
+        let ends: Option<Vec<Timestamp>> = admins.map(|t| t.expires_at).collect();
+        let last = ends?.into_iter().max().unwrap_or(now);
+        Some(last.as_secs().saturating_sub(now.as_secs()))
     }
 }
 
@@ -92,6 +123,7 @@ pub(crate) fn fresh(
     role: Role,
     now: Timestamp,
     valid: Option<Duration>,
+    made_by: Option<TokenId>,
 ) -> (OperatorToken, String) {
     let secret = format!("{PREFIX}{}", hex::encode(random::bytes::<32>()));
     let token = OperatorToken {
@@ -101,6 +133,10 @@ pub(crate) fn fresh(
         secret_sha256: hash(&secret),
         created_at: now,
         expires_at: valid.map(|d| now.plus(d)),
+        made_by,
+        confirmed_by: None,
+        break_glass: false,
+        revoked: false,
     };
     (token, secret)
 }

@@ -9,5 +9,6 @@ pub(crate) mod permits;
 pub mod plan;
 pub mod secrets;
 pub(crate) mod tickets;
+pub mod tokens;
 pub mod trust;
 pub mod watch;

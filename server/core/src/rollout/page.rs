@@ -12,6 +12,7 @@ use super::aggregate::by_rollout;
 use super::approvals::{asked_plan, authors_of, waiting};
 use crate::CoreError;
 use crate::app::App;
+use crate::memory::tokens::people;
 
 impl App {
     /// Returns rollouts older than a position, newest first; an empty `product` selects all. Costs
@@ -31,6 +32,7 @@ impl App {
         let mut tx = self.db.read().await?;
         let rows = pages::rollouts(&mut tx, &page).await?;
         let settings = products::all_settings(&mut tx).await?;
+        let people = people(&mut tx).await?;
         drop(tx);
         let needed: BTreeMap<_, u32> = settings
             .into_iter()
@@ -80,7 +82,15 @@ impl App {
                         .collect();
                     let authors = authors_of(&rollout, changes);
                     let needed = needed.get(&rollout.product).copied().unwrap_or(0);
-                    Some(waiting(change.clone(), plan, &authors, given_by, needed))
+                    let people = people.clone();
+                    Some(waiting(
+                        change.clone(),
+                        plan,
+                        &authors,
+                        given_by,
+                        needed,
+                        people,
+                    ))
                 }
             };
             standings.push(self.with_view(rollout, waves, view, asked));

@@ -296,8 +296,15 @@ events! {
         { product: Option<ProductName>, count: u64 } said { reason: String };
     /// An operator's token was made.
     TokenMade = "token_made" in Access touches(access)
-        { token: TokenId, role: Role } said { name: String };
+        { token: TokenId, role: Role, break_glass: bool, expires_at: Option<Timestamp> }
+        said { name: String };
+    /// An administrator confirmed that a token belongs to a person other than its maker.
+    TokenConfirmed = "token_confirmed" in Access touches(access)
+        { token: TokenId } said { name: String };
     /// An operator's token was revoked.
     TokenRevoked = "token_revoked" in Access touches(access)
-        { token: TokenId } said {};
+        { token: TokenId } said { name: String };
+    /// A token for emergencies was used; `request` is the method and the route.
+    BreakGlassUsed = "break_glass_used" in Access touches()
+        { token: TokenId, request: String } said {};
 }

@@ -323,8 +323,28 @@ impl fmt::Display for Event {
             Self::JoinTokensRevoked { count, reason, .. } => {
                 write!(f, "{count} join tokens revoked: {reason}")
             }
-            Self::TokenMade { role, name, .. } => write!(f, "token {name} made with role {role}"),
-            Self::TokenRevoked { token } => write!(f, "token {token} revoked"),
+            Self::TokenMade {
+                role,
+                break_glass,
+                name,
+                ..
+            } => {
+                write!(f, "token {name} made with role {role}")?;
+                if *break_glass {
+                    f.write_str(", for emergencies")?;
+                }
+                Ok(())
+            }
+            Self::TokenConfirmed { name, .. } => {
+                write!(
+                    f,
+                    "token {name} confirmed: it belongs to a person of its own"
+                )
+            }
+            Self::TokenRevoked { name, .. } => write!(f, "token {name} revoked"),
+            Self::BreakGlassUsed { request, .. } => {
+                write!(f, "token for emergencies used: {request}")
+            }
         }
     }
 }

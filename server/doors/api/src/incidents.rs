@@ -15,8 +15,8 @@ use tidegate_core::incident::holds::NewHold;
 use tidegate_core::memory::access::Operator;
 use tidegate_core::{App, CoreError};
 use tidegate_web::{
-    ApiResult, Body, PageParams, Params, Reader, Releaser, Responder, Segments, needed_reason,
-    parse, parse_opt,
+    AnyReader, ApiResult, Body, PageParams, Params, Reader, Releaser, Responder, Segments,
+    needed_reason, parse, parse_opt,
 };
 
 use crate::views::{View, hold_view};
@@ -42,7 +42,7 @@ pub(crate) async fn order_return(
     responses((status = 200, description = "A page of incidents", body = Page<IncidentSummary>)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
-    _by: Reader,
+    _by: AnyReader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
     page.filters(&[])?;
@@ -64,7 +64,7 @@ pub(crate) async fn list(
     responses((status = 200, description = "The incident", body = IncidentView)))]
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
-    _by: Reader,
+    _by: AnyReader,
     Segments(id): Segments<String>,
 ) -> ApiResult<Json<IncidentView>> {
     Ok(Json(IncidentView::view(app.incident(parse(&id)?).await?)))

@@ -75,6 +75,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(operators::whoami))
         .routes(routes!(operators::list, operators::create))
         .routes(routes!(operators::revoke))
+        .routes(routes!(operators::confirm))
 }
 
 /// Uploads, which take as long as they need and have a limit of their own.

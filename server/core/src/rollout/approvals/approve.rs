@@ -4,7 +4,7 @@ use tidegate_domain::approval::{ApprovalRefusal, Request};
 use tidegate_domain::event::Event;
 use tidegate_domain::rollout::RolloutEvent;
 use tidegate_domain::rollout::policy::Policy;
-use tidegate_protocol::{ChangeId, ProblemCode, Reason, RolloutId, Timestamp};
+use tidegate_protocol::{ChangeId, Reason, RolloutId, Timestamp};
 use tidegate_store::changes::{self, Change, ChangeKind, ChangeState};
 use tidegate_store::rollouts::{self, Rollout};
 use tidegate_store::{Tx, policy};
@@ -54,7 +54,7 @@ impl App {
         let waiting = self
             .asked(tx, &rollout, &waves)
             .await?
-            .ok_or_else(|| refused(&ApprovalRefusal::NothingAsked))?;
+            .ok_or(ApprovalRefusal::NothingAsked)?;
         let change = &waiting.change;
         let authors = authors(tx, &rollout).await?;
         let mut given_by = waiting.given_by.clone();
@@ -65,10 +65,9 @@ impl App {
             authors: &authors,
             given_by: &given_by,
             plan: &change.plan,
+            people: &waiting.people,
         };
-        request
-            .may_approve(&by.name, plan)
-            .map_err(|refusal| refused(&refusal))?;
+        request.may_approve(&by.name, plan)?;
         let missing = request.missing();
         changes::approve(tx, change.id, plan, &by.name, now).await?;
         let approved = Event::Approved {
@@ -193,15 +192,6 @@ impl App {
         note_author(tx, rollout, author, now).await?;
         Ok(rollouts::set_policy(tx, &fresh, policy).await?)
     }
-}
-
-fn refused(refusal: &ApprovalRefusal) -> CoreError {
-    let code = match refusal {
-        ApprovalRefusal::OwnRequest(_) => ProblemCode::Forbidden,
-        ApprovalRefusal::OtherPlan { .. } => ProblemCode::PreconditionFailed,
-        ApprovalRefusal::NothingAsked => ProblemCode::Conflict,
-    };
-    CoreError::refuse(code, refusal.to_string())
 }
 
 async fn note_author(

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tidegate_api::EditBody;
 use tidegate_domain::approval::Request;
 use tidegate_domain::event::Event;
+use tidegate_domain::people::People;
 use tidegate_domain::rollout::policy::Policy;
 use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveState};
 use tidegate_protocol::{ChangeId, Explained, ProblemCode, Reason, RolloutId};
@@ -22,6 +23,7 @@ use self::approve::Carried;
 use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
+use crate::memory::tokens::people;
 use crate::rollout::order::until_current;
 use crate::rollout::{Ordered, read, same_revision};
 use crate::{CoreError, random};
@@ -37,6 +39,8 @@ pub struct Waiting {
     pub missing: u32,
     /// Names of those who have approved.
     pub given_by: BTreeSet<String>,
+    /// Person behind each name.
+    pub(crate) people: People,
 }
 
 /// Requested change that widens a rollout.
@@ -134,7 +138,10 @@ impl App {
         let given_by = changes::approvals(tx, change.id, &plan).await?;
         let authors = authors(tx, rollout).await?;
         let needed = self.needed(tx, rollout).await?;
-        Ok(Some(waiting(change, plan, &authors, given_by, needed)))
+        let people = people(tx).await?;
+        Ok(Some(waiting(
+            change, plan, &authors, given_by, needed, people,
+        )))
     }
 
     /// Requests a change that widens a rollout: applied at once if nobody needs to approve.
@@ -327,6 +334,7 @@ pub(crate) fn waiting(
     authors: &BTreeSet<String>,
     given_by: BTreeSet<String>,
     needed: u32,
+    people: People,
 ) -> Waiting {
     let request = Request {
         needed,
@@ -334,6 +342,7 @@ pub(crate) fn waiting(
         authors,
         given_by: &given_by,
         plan: &plan,
+        people: &people,
     };
     let missing = request.missing();
     Waiting {
@@ -341,6 +350,7 @@ pub(crate) fn waiting(
         needed,
         missing,
         given_by,
+        people,
     }
 }
 
