@@ -391,5 +391,8 @@ mod tests {
         ] {
             assert!(!old.is_widened_by(&changed(narrower)), "{narrower}");
         }
+        let returning = policy("on_breach = \"halt_and_roll_back\"");
+        let halting = policy("on_breach = \"halt\"");
+        assert!(returning.is_widened_by(&halting));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_protocol::Timestamp;
 
-use super::{Gate, Limits, Pace};
+use super::{Gate, Limits, OnBreach, Pace};
 use crate::transport::Metered;
 use crate::window::Windows;
 
@@ -49,7 +49,9 @@ impl Policy {
             || b.max_silent > a.max_silent
             || b.silent_after > a.silent_after
             || (a.compare && !b.compare)
-            || b.soak < a.soak;
+            || b.soak < a.soak
+            // Devices that went bad before the halt would stay on the release.
+            || (a.on_breach == OnBreach::HaltAndRollBack && b.on_breach == OnBreach::Halt);
         let faster = match (self.pace, new.pace) {
             (Pace::Evidence { start: a }, Pace::Evidence { start: b }) => b > a,
             (a, b) => a != b,
