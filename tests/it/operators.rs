@@ -428,6 +428,67 @@ async fn a97_four_eyes_are_two_people_however_many_tokens_one_of_them_makes() {
 }
 
 #[tokio::test]
+async fn a116_fewer_approvals_wait_for_as_many_as_were_needed_so_far() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let path = "/api/v1/products/app/settings";
+    let put = async |body: Value, by: &str| server.call("PUT", path, Some(body), by).await;
+    let admin = server.token.clone();
+    let guarded = json!({ "approvals": 2, "min_version": "1.0.0" });
+    assert_eq!(put(guarded.clone(), &admin).await.0, 200, "more is at once");
+    // Off, lower, left out, and hidden behind another change: each waits, and changes nothing.
+    let mut plans = std::collections::BTreeSet::new();
+    for weaker in [
+        json!({ "approvals": 0 }),
+        json!({ "approvals": 1 }),
+        json!({}),
+        json!({ "approvals": 1, "min_version": "9.0.0" }),
+    ] {
+        let (status, answer) = put(weaker, &admin).await;
+        assert_eq!(status, 202, "{answer}");
+        assert_eq!(
+            (&answer["approvals"], &answer["min_version"]),
+            (&json!(2), &json!("1.0.0"))
+        );
+        assert_eq!(answer["asked"]["missing"], 2, "{answer}");
+        plans.insert(answer["asked"]["plan"].as_str().unwrap().to_owned());
+    }
+    // The way round it is shut, too: what the old rule guards still asks for two.
+    let (rollout, _) = asked(&server, &admin).await;
+    assert_eq!(server.get(&rollout).await["asked"]["needed"], 2);
+    let shown = server.cli(&["product", "show", "app"]);
+    assert!(shown.contains("2 of 2 approvals are missing"), "{shown}");
+    let (_, answer) = put(json!({ "approvals": 1, "min_version": "1.0.0" }), &admin).await;
+    let plan = answer["asked"]["plan"].as_str().unwrap().to_owned();
+    assert!(!plans.contains(&plan), "another change is another plan");
+    // Not the one who asked, nor what they made, nor for the plan of an earlier request.
+    let body = json!({ "name": "bob2", "role": "admin" });
+    let (_, bob2) = token(&server, &admin, body).await;
+    for own in [&admin, &bob2] {
+        assert_eq!(approve(&server, path, &plan, own).await.0, 403);
+    }
+    let ann = server.person("ann", "release_manager").await;
+    let cid = server.person("cid", "admin").await;
+    let old = plans.first().unwrap();
+    assert_eq!(approve(&server, path, old, &ann).await.0, 412);
+    let (status, still) = approve(&server, path, &plan, &ann).await;
+    assert_eq!((status, &still["approvals"]), (202, &json!(2)), "{still}");
+    assert_eq!(
+        approve(&server, path, &plan, &ann).await.0,
+        202,
+        "twice is once"
+    );
+    let (status, lower) = approve(&server, path, &plan, &cid).await;
+    assert_eq!((status, &lower["approvals"]), (200, &json!(1)), "{lower}");
+    assert!(lower["asked"].is_null());
+    // A request is void once the settings have changed.
+    let (_, answer) = put(json!({ "approvals": 0 }), &admin).await;
+    let plan = answer["asked"]["plan"].as_str().unwrap().to_owned();
+    assert_eq!(put(guarded, &admin).await.0, 200);
+    assert_eq!(approve(&server, path, &plan, &ann).await.0, 409);
+}
+
+#[tokio::test]
 async fn a117_a_token_for_the_safe_stops_reads_incidents_alone_and_raises_an_alarm() {
     let options = ["--metrics-listen", "127.0.0.1:0"];
     let server = Server::start_with(Database::Sqlite, &options).await;

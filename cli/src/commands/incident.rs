@@ -8,8 +8,8 @@ use std::time::Duration;
 use tidegate_delta::Limits;
 
 use tidegate_api::{
-    HoldBody, HoldView, IncidentSummary, IncidentView, KeepBody, OrderBody, RolloutView,
-    SettingsBody,
+    ApproveBody, HoldBody, HoldView, IncidentSummary, IncidentView, KeepBody, OrderBody,
+    RolloutView, SettingsView,
 };
 
 use super::Context;
@@ -271,9 +271,10 @@ pub(crate) async fn hold(context: &Context, command: HoldCommand) -> Result<(), 
 pub(crate) async fn product(context: &Context, command: ProductCommand) -> Result<(), CliError> {
     let api = context.api()?;
     let kib = |set: Option<u32>, usual: u32| format!("{} KiB", set.unwrap_or(usual >> 10));
-    let describe = |s: &SettingsBody| {
+    let describe = |view: &SettingsView| {
+        let s = &view.settings;
         let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".into());
-        table(
+        let mut said = table(
             ["SETTING", ""],
             vec![
                 ["oldest supported version".into(), text(&s.min_version)],
@@ -290,12 +291,20 @@ pub(crate) async fn product(context: &Context, command: ProductCommand) -> Resul
                     kib(s.full_chunk_kib, Limits::FULL_CHUNK),
                 ],
             ],
-        )
+        );
+        if let Some(asked) = &view.asked {
+            said += &format!(
+                "\n\n{} asked for {} approvals instead: {} of {} approvals are missing\n  next: somebody else runs \
+                 tidegate product approve PRODUCT --plan {}",
+                asked.asked_by, asked.settings.approvals, asked.missing, asked.needed, asked.plan
+            );
+        }
+        said
     };
     match command {
         ProductCommand::Show { product } => {
             let path = format!("/api/v1/products/{product}/settings");
-            let settings: SettingsBody = api.get(&path).await?;
+            let settings: SettingsView = api.get(&path).await?;
             show(context.format, &settings, describe)
         }
         ProductCommand::Set {
@@ -309,7 +318,7 @@ pub(crate) async fn product(context: &Context, command: ProductCommand) -> Resul
             full_chunk,
         } => {
             let path = format!("/api/v1/products/{product}/settings");
-            let mut settings: SettingsBody = api.get(&path).await?;
+            let SettingsView { mut settings, .. } = api.get(&path).await?;
             let set = |slot: &mut Option<String>, value: Option<String>| {
                 if let Some(value) = value {
                     *slot = Some(value).filter(|v| !v.is_empty());
@@ -328,7 +337,12 @@ pub(crate) async fn product(context: &Context, command: ProductCommand) -> Resul
             }
             settings.delta_chunk_kib = delta_chunk.or(settings.delta_chunk_kib);
             settings.full_chunk_kib = full_chunk.or(settings.full_chunk_kib);
-            let settings: SettingsBody = api.put(&path, &settings).await?;
+            let settings: SettingsView = api.put(&path, &settings).await?;
+            show(context.format, &settings, describe)
+        }
+        ProductCommand::Approve { product, plan } => {
+            let path = format!("/api/v1/products/{product}/settings/approve");
+            let settings: SettingsView = api.post(&path, &ApproveBody { plan }).await?;
             show(context.format, &settings, describe)
         }
     }

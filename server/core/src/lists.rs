@@ -5,7 +5,7 @@ use tidegate_store::artifacts::{self, Artifact};
 use tidegate_store::deployments::{self, Deployment};
 use tidegate_store::holds::{self, HoldRow};
 use tidegate_store::incidents::{self, Incident};
-use tidegate_store::products::{self, ProductSettings, Release};
+use tidegate_store::products::{self, Release};
 use tidegate_store::{devices, rollouts};
 
 use crate::CoreError;
@@ -39,18 +39,6 @@ impl App {
             .ok_or_else(|| CoreError::not_found(format!("release {version} of {product}")))?;
         let artifacts = artifacts::artifacts(&mut tx, product, version).await?;
         Ok((release, artifacts))
-    }
-
-    /// Returns the settings of a product.
-    pub async fn product_settings(
-        &self,
-        product: &ProductName,
-    ) -> Result<ProductSettings, CoreError> {
-        let list = products::all_settings(&mut self.db.read().await?).await?;
-        let found = list.into_iter().find(|(name, _)| name == product);
-        let (_, settings) =
-            found.ok_or_else(|| CoreError::not_found(format!("product {product}")))?;
-        Ok(settings)
     }
 
     /// Returns deployments of a rollout after a position, by id; an empty `state` selects all.

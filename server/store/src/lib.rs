@@ -27,6 +27,7 @@ pub mod quarantine;
 pub mod requests;
 pub mod rollouts;
 mod row;
+pub mod settings_changes;
 pub mod trust;
 pub mod waiting;
 pub mod waves;
@@ -145,6 +146,7 @@ pub fn all_statements() -> Vec<(&'static str, &'static str)> {
         products::STATEMENTS,
         quarantine::STATEMENTS,
         rollouts::STATEMENTS,
+        settings_changes::STATEMENTS,
         trust::STATEMENTS,
         requests::STATEMENTS,
         waiting::STATEMENTS,

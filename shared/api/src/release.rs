@@ -143,6 +143,34 @@ pub struct SettingsBody {
     pub full_chunk_kib: Option<u32>,
 }
 
+/// Settings of a product, and the change of them that waits for approvals.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SettingsView {
+    /// Settings in force.
+    #[serde(flatten)]
+    pub settings: SettingsBody,
+    /// Change that waits for approvals, with the number of them that has been needed so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedSettingsView>,
+}
+
+/// Change of a product's settings that waits for approvals.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AskedSettingsView {
+    /// Settings that it leads to.
+    pub settings: SettingsBody,
+    /// Operator who asked for it.
+    pub asked_by: String,
+    /// Hash of the plan, which approvers must name.
+    pub plan: String,
+    /// Number of other people who must approve.
+    pub needed: u32,
+    /// Number of approvals still missing.
+    pub missing: u32,
+    /// Names of those who have approved.
+    pub given_by: Vec<String>,
+}
+
 /// Payload, for people.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PayloadView {

@@ -98,7 +98,8 @@ pub(crate) enum ProductCommand {
         /// Address of the upgrade instructions for people.
         #[arg(long, value_name = "URL")]
         upgrade_url: Option<String>,
-        /// Number of other people who must approve a widening change.
+        /// Number of other people who must approve a widening change. A lower number waits for as
+        /// many approvals as were needed so far.
         #[arg(long, value_name = "N")]
         approvals: Option<u32>,
         /// Chunk size of new deltas, 64 to 1024: small ones suit bad links.
@@ -107,5 +108,13 @@ pub(crate) enum ProductCommand {
         /// Chunk size of new full payloads, 64 to 10240.
         #[arg(long, value_name = "KIB")]
         full_chunk: Option<u32>,
+    },
+    /// Approve settings that need fewer approvals, which somebody else has asked for.
+    Approve {
+        /// The product.
+        product: String,
+        /// Hash of the plan, as `product show` prints it.
+        #[arg(long, value_name = "HASH")]
+        plan: String,
     },
 }

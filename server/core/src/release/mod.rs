@@ -5,7 +5,7 @@ mod garbage;
 mod gate;
 mod lifecycle;
 mod payloads;
-mod settings;
+pub mod settings;
 mod upload;
 
 pub use builds::BuildRequest;

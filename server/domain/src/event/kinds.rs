@@ -110,7 +110,14 @@ events! {
         { product: ProductName, release: Version, at: Timestamp } said { notice: String };
     /// A product's settings were changed; they are their canonical JSON text.
     SettingsChanged = "settings_changed" in Release touches(plan)
-        { product: ProductName, settings: String } said {};
+        { product: ProductName, settings: String, change: Option<ChangeId> } said {};
+    /// Settings that need fewer approvals wait for those that were needed so far.
+    SettingsAsked = "settings_asked" in Release touches()
+        { product: ProductName, change: ChangeId, settings: String, needed: u32, plan: String }
+        said {};
+    /// A person approved such settings.
+    SettingsApproved = "settings_approved" in Release touches()
+        { product: ProductName, change: ChangeId, missing: u32 } said {};
     /// A payload is ready.
     PayloadMade = "payload_made" in Release touches(plan)
         { encoding: Encoding, image: Sha256, from: Option<Sha256>, bytes: u64, image_bytes: u64 }

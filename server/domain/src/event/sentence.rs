@@ -65,6 +65,18 @@ impl fmt::Display for Event {
                 )
             }
             Self::SettingsChanged { settings, .. } => write!(f, "settings: {settings}"),
+            Self::SettingsAsked {
+                settings,
+                needed,
+                plan,
+                ..
+            } => write!(
+                f,
+                "settings with fewer approvals requested: {needed} other people must approve plan {plan}: {settings}"
+            ),
+            Self::SettingsApproved { missing, .. } => {
+                write!(f, "settings approved, {missing} more approvals needed")
+            }
             Self::PayloadMade {
                 encoding,
                 image,

@@ -33,6 +33,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(releases::roll_back_release))
         .routes(routes!(releases::announce_eol))
         .routes(routes!(releases::get_settings, releases::put_settings))
+        .routes(routes!(releases::approve_settings))
         .routes(routes!(incidents::list))
         .routes(routes!(incidents::get))
         .routes(routes!(incidents::keep_previous))

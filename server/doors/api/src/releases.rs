@@ -7,11 +7,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidegate_api::{
-    ArtifactBody, ArtifactView, EolBody, IncidentView, PayloadView, ProductBody, ProductView,
-    PromoteBody, ReleaseBody, ReleaseView, RollbackBody, SettingsBody, instant,
+    ApproveBody, ArtifactBody, ArtifactView, EolBody, IncidentView, PayloadView, ProductBody,
+    ProductView, PromoteBody, ReleaseBody, ReleaseView, RollbackBody, SettingsBody, SettingsView,
+    instant,
 };
 use tidegate_core::App;
 use tidegate_core::incident::ReturnOf;
+use tidegate_core::release::settings::SettingsStanding;
 use tidegate_web::{Administrator, ApiResult, Body, Reader, Releaser, Responder, Segments, parse};
 
 use crate::views::{View, release_view};
@@ -205,31 +207,58 @@ pub(crate) async fn announce_eol(
     Ok(Json(release_view(release, &[])))
 }
 
-/// Returns the settings of a product.
+/// Returns the settings of a product, and the change of them that waits for approvals.
 #[utoipa::path(get, path = "/api/v1/products/{product}/settings", tag = "releases",
     security(("token" = ["read"])), params(("product" = String, Path, description = "The product")),
-    responses((status = 200, description = "The settings", body = SettingsBody)))]
+    responses((status = 200, description = "The settings", body = SettingsView)))]
 pub(crate) async fn get_settings(
     State(app): State<Arc<App>>,
     _by: Reader,
     Segments(product): Segments<String>,
-) -> ApiResult<Json<SettingsBody>> {
-    Ok(Json(SettingsBody::view(
-        app.product_settings(&parse(&product)?).await?,
-    )))
+) -> ApiResult<Json<SettingsView>> {
+    let standing = app.product_settings(&parse(&product)?).await?;
+    Ok(Json(SettingsView::view(standing)))
 }
 
-/// Replaces the settings of a product.
+/// Replaces the settings of a product. Settings that need fewer approvals wait for as many as have
+/// been needed so far.
 #[utoipa::path(put, path = "/api/v1/products/{product}/settings", tag = "releases",
     security(("token" = ["administer"])), params(("product" = String, Path, description = "The product")),
     request_body = SettingsBody,
-    responses((status = 200, description = "The updated settings", body = SettingsBody)))]
+    responses((status = 200, description = "The updated settings", body = SettingsView),
+              (status = 202, description = "They wait for approvals; those before stay in force", body = SettingsView)))]
 pub(crate) async fn put_settings(
     State(app): State<Arc<App>>,
     Administrator(by): Administrator,
     Segments(product): Segments<String>,
     Body(body): Body<SettingsBody>,
-) -> ApiResult<Json<SettingsBody>> {
-    let settings = app.set_settings(&by, &parse(&product)?, &body).await?;
-    Ok(Json(SettingsBody::view(settings)))
+) -> ApiResult<Response> {
+    let standing = app.set_settings(&by, &parse(&product)?, &body).await?;
+    Ok(settings_response(standing))
+}
+
+/// Approves settings that wait for approvals. Nobody may approve their own, whatever their role.
+#[utoipa::path(post, path = "/api/v1/products/{product}/settings/approve", tag = "releases",
+    security(("token" = ["release"])), params(("product" = String, Path, description = "The product")),
+    request_body = ApproveBody,
+    responses((status = 200, description = "The updated settings", body = SettingsView),
+              (status = 202, description = "More approvals are needed", body = SettingsView)))]
+pub(crate) async fn approve_settings(
+    State(app): State<Arc<App>>,
+    Releaser(by): Releaser,
+    Segments(product): Segments<String>,
+    Body(body): Body<ApproveBody>,
+) -> ApiResult<Response> {
+    let standing = app
+        .approve_settings(&by, &parse(&product)?, body.plan.trim())
+        .await?;
+    Ok(settings_response(standing))
+}
+
+fn settings_response(standing: SettingsStanding) -> Response {
+    let status = match standing.asked {
+        Some(_) => StatusCode::ACCEPTED,
+        None => StatusCode::OK,
+    };
+    (status, Json(SettingsView::view(standing))).into_response()
 }

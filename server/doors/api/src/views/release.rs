@@ -1,6 +1,9 @@
 //! Releases, artifacts, payloads and settings.
 
-use tidegate_api::{ArtifactView, PayloadView, ReleaseView, SettingsBody, time};
+use tidegate_api::{
+    ArtifactView, AskedSettingsView, PayloadView, ReleaseView, SettingsBody, SettingsView, time,
+};
+use tidegate_core::release::settings::SettingsStanding;
 use tidegate_core::release::{PayloadStanding, PayloadState};
 use tidegate_core::rows::{Artifact, ProductSettings, Release};
 
@@ -43,6 +46,22 @@ impl View<ProductSettings> for SettingsBody {
             approvals: s.approvals,
             delta_chunk_kib: s.delta_chunk_kib,
             full_chunk_kib: s.full_chunk_kib,
+        }
+    }
+}
+
+impl View<SettingsStanding> for SettingsView {
+    fn view(standing: SettingsStanding) -> Self {
+        Self {
+            settings: SettingsBody::view(standing.settings),
+            asked: standing.asked.map(|asked| AskedSettingsView {
+                settings: SettingsBody::view(asked.change.settings),
+                asked_by: asked.change.asked_by,
+                plan: asked.change.plan,
+                needed: asked.needed,
+                missing: asked.missing,
+                given_by: asked.given_by.into_iter().collect(),
+            }),
         }
     }
 }
