@@ -14,6 +14,7 @@ mod log;
 mod power_loss;
 
 pub use cli::{ExitCode, main};
+pub use host::rights::keep_others_from_writing;
 pub use host::stop::asked_to_stop;
 
 /// The agent's own version.

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "agent") {
         return ExitCode::from(tidegate_agent::main(arguments) as u8);
     }
+    tidegate_agent::keep_others_from_writing();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => return say(&answer),

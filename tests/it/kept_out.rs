@@ -1,4 +1,4 @@
-//! Strangers are kept out: attacks A90 to A99 of `docs/explain/security-model.md`.
+//! Strangers are kept out: attacks A90 to A99 and A126 of `docs/explain/security-model.md`.
 
 use std::process::Command;
 
@@ -59,6 +59,110 @@ fn a90_nobody_else_reads_a_servers_secrets_whatever_the_umask_and_the_folder() {
     }
     let mut child = start();
     private();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a126_nobody_else_writes_to_what_an_agent_and_a_server_keep_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn open_to_others(dir: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let meta = std::fs::symlink_metadata(entry.path()).unwrap();
+            if !meta.is_symlink() && meta.permissions().mode() & 0o022 != 0 {
+                found.push(format!(
+                    "{} {:o}",
+                    entry.path().display(),
+                    meta.permissions().mode()
+                ));
+            }
+            if meta.is_dir() {
+                open_to_others(&entry.path(), found);
+            }
+        }
+    }
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let dir = server.dir.path();
+    let under = |umask: &str, program: &str| {
+        let script = dir.join(format!("{program}-{umask}"));
+        let program = tidegate_tests::binary(program);
+        let text = format!(
+            "#!/bin/sh\numask {umask}\nexec {} \"$@\"\n",
+            program.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        script
+    };
+    // Where each user has a group of their own, 002 is common.
+    for umask in ["000", "002"] {
+        let mut device = Device::blank(dir, &format!("plc-{umask}"));
+        device.agent = under(umask, "tidegate-agent");
+        device.log_file = dir.join(format!("{umask}.log"));
+        let installed = Some((trees[0].as_path(), "1.0.0"));
+        let (ok, said) = device.try_enroll(&server.url, &server.join_token(), "NA", installed, &[]);
+        assert!(ok, "{said}");
+        device.run();
+        if umask == "000" {
+            server.roll_out("1.1.0", &["NA"], json!({})).await;
+        }
+        device.settles_on("1.1.0").await;
+        let mut found = Vec::new();
+        open_to_others(&device.state, &mut found);
+        // The harness writes this one.
+        found.retain(|name| !name.contains("/measured "));
+        assert_eq!(found, [] as [String; 0]);
+        device.kill();
+    }
+    // Of a server, what SQLite and the first token are kept in is tried above: here the blobs.
+    let mut child = Command::new(under("000", "tidegate"))
+        .args([
+            "serve",
+            "--exit-with-stdin",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+        ])
+        .arg(dir.join("other"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    use std::io::BufRead as _;
+    let out = child.stdout.take().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(out).read_line(&mut line).unwrap();
+    let url = line.trim().rsplit(' ').next().unwrap().to_owned();
+    let token = std::fs::read_to_string(dir.join("other/admin.token")).unwrap();
+    let tree = trees[0].display().to_string();
+    let publish = [
+        "release",
+        "publish",
+        &tree,
+        "--product",
+        "app",
+        "--release",
+        "1.0.0",
+        "--health-cmd",
+        "health.sh",
+    ];
+    for arguments in [&["keys", "init", "--no-passphrase"][..], &publish] {
+        let ran = Command::new(tidegate_tests::binary("tidegate"))
+            .args(arguments)
+            .env("TIDEGATE_SERVER", &url)
+            .env("TIDEGATE_TOKEN", token.trim())
+            .env("TIDEGATE_KEYS", dir.join("other-keys"))
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+    }
+    assert!(dir.join("other/blobs").is_dir());
+    let mut found = Vec::new();
+    open_to_others(&dir.join("other"), &mut found);
+    assert_eq!(found, [] as [String; 0]);
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -15,6 +15,7 @@ use tidegate_protocol::Verdict;
 use crate::driver::{self, Driver, DriverError, Together};
 use crate::fs;
 use crate::host::platform;
+use crate::host::rights::keep_others_from_writing;
 use crate::host::stop::{asked_to_stop, outlives_large_files};
 use crate::host::{service, spare, threads};
 use crate::log;
@@ -41,6 +42,7 @@ pub enum ExitCode {
 
 /// Runs the agent with these arguments (without the program's name).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    keep_others_from_writing();
     let mut parser = lexopt::Parser::from_args(arguments);
     match parse(&mut parser) {
         Err(error) => {

@@ -7,6 +7,7 @@ pub(crate) mod orphans;
 pub mod platform;
 pub mod power;
 pub(crate) mod program;
+pub mod rights;
 pub(crate) mod service;
 pub(crate) mod spare;
 pub(crate) mod stop;
