@@ -11,6 +11,10 @@ use tidegate_delta::Hasher;
 use tidegate_protocol::{Problem, Sha256, is_loopback};
 
 use crate::error::CliError;
+use crate::pages::Pages;
+
+/// Longest answer that is read as JSON, in bytes: a page of a list has a few hundred KiB.
+const MOST_JSON: usize = 64 << 20;
 
 /// Adds the parameters that are given to a path.
 pub(crate) fn with_query(path: &str, pairs: &[(&str, Option<String>)]) -> Result<String, CliError> {
@@ -177,10 +181,21 @@ impl Api {
         }
     }
 
-    async fn json<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T, CliError> {
-        response
-            .json()
-            .await
+    async fn json<T: DeserializeOwned>(
+        &self,
+        mut response: reqwest::Response,
+    ) -> Result<T, CliError> {
+        let mut body = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
+            if body.len() + bytes.len() > MOST_JSON {
+                return Err(CliError::Failed(format!(
+                    "the server's answer is longer than {} MiB",
+                    MOST_JSON >> 20
+                )));
+            }
+            body.extend_from_slice(&bytes);
+        }
+        serde_json::from_slice(&body)
             .map_err(|e| CliError::failed("cannot parse the server's answer", &e))
     }
 
@@ -237,10 +252,11 @@ impl Api {
         Ok(image.length)
     }
 
-    /// Fetches every item of a list, page by page.
+    /// Fetches every item of a list, page by page; a list that does not end is refused.
     pub(crate) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, CliError> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
+        let mut pages = Pages::default();
         loop {
             let sign = if path.contains('?') { '&' } else { '?' };
             let page = match &cursor {
@@ -248,11 +264,13 @@ impl Api {
                 Some(cursor) => format!("{path}{sign}limit=200&cursor={cursor}"),
             };
             let page: Page<T> = self.get(&page).await?;
+            let found = page.items.len();
             items.extend(page.items);
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => return Ok(items),
-            }
+            let Some(next) = page.next_cursor else {
+                return Ok(items);
+            };
+            pages.follow(found, &next)?;
+            cursor = Some(next);
         }
     }
 

@@ -9,6 +9,7 @@ mod foreign;
 mod keys;
 mod options;
 mod output;
+mod pages;
 mod profile;
 
 use std::io::Write as _;

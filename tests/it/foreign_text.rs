@@ -94,6 +94,13 @@ fn answer(doc: &Value, method: &str, path: &str) -> (u16, Value) {
 
 /// Starts the hostile server; returns its address.
 async fn serve() -> String {
+    serve_with(answer).await
+}
+
+/// Starts a server with answers of its own.
+async fn serve_with(
+    answer: impl FnMut(&Value, &str, &str) -> (u16, Value) + Send + 'static,
+) -> String {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../docs/reference/openapi.json"
@@ -101,9 +108,10 @@ async fn serve() -> String {
     let doc: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = std::sync::Arc::new(std::sync::Mutex::new(answer));
     let router = Router::new().fallback(async move |method: axum::http::Method, uri: Uri| {
         let method = method.as_str().to_lowercase();
-        let (status, body) = answer(&doc, &method, uri.path());
+        let (status, body) = (answer.lock().unwrap())(&doc, &method, uri.path());
         let status = axum::http::StatusCode::from_u16(status).unwrap();
         (status, axum::Json(body)).into_response()
     });
@@ -201,4 +209,55 @@ async fn a113_no_text_of_the_server_moves_a_cursor_hides_or_forges_a_line() {
         "{}: {understood:#?}",
         understood.len()
     );
+}
+
+/// A list that goes on for ever: the same page again and again, or empty pages with ever new cursors. It
+/// ends after a while for a command that reads on, which then fails the test and does not hang.
+#[tokio::test(flavor = "multi_thread")]
+async fn a106_a_server_that_never_ends_its_pages_is_told_so_and_keeps_no_command_reading() {
+    const READ_ON: u32 = 300;
+    let dir = tempfile::tempdir().unwrap();
+    for empty in [false, true] {
+        let mut number = 0;
+        let url = serve_with(move |doc, method, path| {
+            let (status, mut body) = answer(doc, method, path);
+            if body["items"].is_array() {
+                number += 1;
+                if empty {
+                    body["items"] = json!([]);
+                }
+                let cursor = if empty {
+                    number.to_string()
+                } else {
+                    "again".into()
+                };
+                body["next_cursor"] = (number < READ_ON).then_some(cursor).into();
+            }
+            (status, body)
+        })
+        .await;
+        for command in [
+            &["device", "list"][..],
+            &["rollout", "list"],
+            &[
+                "rollout",
+                "get",
+                "rol_0123456789abcdef0123456789abcdef",
+                "--watch",
+            ],
+        ] {
+            let output = Command::new(tidegate_tests::binary("tidegate"))
+                .args(command)
+                .env("TIDEGATE_SERVER", &url)
+                .env("TIDEGATE_TOKEN", "tgo_x")
+                .env("HOME", dir.path())
+                .env_remove("XDG_CONFIG_HOME")
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("list does not end"), "{command:?}: {said}");
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        }
+    }
 }

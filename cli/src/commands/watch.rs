@@ -10,6 +10,7 @@ use crate::api::Api;
 use crate::error::CliError;
 use crate::foreign;
 use crate::output::{Format, clock, fancy, line};
+use crate::pages::Pages;
 
 /// Condition on which following stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,7 @@ async fn look(
     cursor: &mut Option<String>,
     screen: &Screen,
 ) -> Result<RolloutView, CliError> {
+    let mut pages = Pages::default();
     loop {
         let query = cursor
             .as_ref()
@@ -116,9 +118,10 @@ async fn look(
         for event in &page.items {
             screen.event(event)?;
         }
-        if page.next_cursor.is_none() {
+        let Some(next) = &page.next_cursor else {
             return api.get(&format!("/api/v1/rollouts/{id}")).await;
-        }
+        };
+        pages.follow(page.items.len(), next)?;
     }
 }
 
