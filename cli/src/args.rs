@@ -112,4 +112,31 @@ mod tests {
     fn the_command_tree_is_sound() {
         Cli::command().debug_assert();
     }
+
+    /// Clap keeps the values of all levels under their ids: an argument with the id of a global option
+    /// would be taken for it, and a command with a positional `token` would send that as the bearer token.
+    #[test]
+    fn no_argument_of_a_command_has_the_id_of_a_global_option() {
+        let root = Cli::command();
+        let globals: Vec<String> = root
+            .get_arguments()
+            .filter(|arg| arg.is_global_set())
+            .map(|arg| arg.get_id().to_string())
+            .collect();
+        assert!(globals.iter().any(|id| id == "token"), "{globals:?}");
+        let mut commands: Vec<(String, &clap::Command)> =
+            root.get_subcommands().map(|c| (c.to_string(), c)).collect();
+        let mut found = Vec::new();
+        while let Some((path, command)) = commands.pop() {
+            let ids = command.get_arguments().map(|arg| arg.get_id().as_str());
+            let groups = command.get_groups().map(|group| group.get_id().as_str());
+            let taken = ids
+                .chain(groups)
+                .filter(|id| globals.iter().any(|g| g == id));
+            found.extend(taken.map(|id| format!("{path}: {id}")));
+            let below = command.get_subcommands();
+            commands.extend(below.map(|c| (format!("{path} {c}"), c)));
+        }
+        assert_eq!(found, Vec::<String>::new());
+    }
 }

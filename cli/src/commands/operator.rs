@@ -17,7 +17,8 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
     /// Address of the control plane.
-    pub(crate) server: String,
+    #[arg(value_name = "SERVER")]
+    pub(crate) address: String,
     /// File with the token, for example tidegate-data/admin.token.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: PathBuf,
@@ -85,7 +86,7 @@ pub(crate) async fn login(args: LoginArgs, global: Global) -> Result<(), CliErro
         ca_file: global.ca_file.map(std::path::absolute).transpose()?,
         plain_http: global.allow_plain_http,
     };
-    let api = Api::over(&args.server, &token, &channel)?;
+    let api = Api::over(&args.address, &token, &channel)?;
     let who: WhoamiView = api.get("/api/v1/whoami").await?;
     let profile = Profile {
         server: Some(api.server().to_owned()),
@@ -96,7 +97,7 @@ pub(crate) async fn login(args: LoginArgs, global: Global) -> Result<(), CliErro
     let path = profile.save()?;
     line(&format!(
         "logged in to {} as {} ({}); saved in {}",
-        args.server,
+        args.address,
         who.name,
         who.role,
         path.display()
