@@ -120,6 +120,7 @@ fn each_field_that_a_device_obeys_is_in_the_table_and_no_other_is() {
     .unwrap();
     let enrolled: Enrolled = serde_json::from_value(json!({
         "device": format!("dev_{id}"), "region": "NA", "channel": "stable", "root": "",
+        "no_way_back": { "code": "rollback_not_allowed", "detail": "" },
     }))
     .unwrap();
     let fields = |value: Value| {

@@ -105,7 +105,7 @@ async fn outside_the_window_devices_return_by_a_download_and_a_signed_bar_keeps_
         "release", "promote", "app", "1.2.0", "--to", "ga", "--reason", "t",
     ]);
     let id = server
-        .roll_out("1.2.0", &["NA", "EU"], json!({ "rollback_window_s": 0 }))
+        .roll_out_accepting(2, "1.2.0", &["NA", "EU"], json!({ "rollback_window_s": 0 }))
         .await;
     server.rollout_is(&id, "completed").await;
     let path = format!("/api/v1/rollouts/{id}/rollback");

@@ -212,6 +212,7 @@ fn rollout(n: u8) -> Rollout {
         excused: BTreeMap::new(),
         rollback_window_s: 1_800,
         max_attempts: 3,
+        accepted_no_way_back: None,
         timeout_s: 60,
         created_at: NOW,
         created_by: "t".into(),

@@ -70,6 +70,111 @@ async fn a_device_is_ordered_back_to_what_it_came_with_whether_it_was_ever_publi
     assert_eq!(rollout["tally"]["returned"], 3, "{rollout}");
 }
 
+/// Limits of the way back are told while there is still a choice: by the preview, to whoever starts, and
+/// for a fleet that comes with versions of its own when it joins.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_go_back_is_shown_before_the_start_which_has_to_accept_it_by_number() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    server.publish(&[("1.0.0", true)]);
+    let tree = application(dir, "1.1.0", true);
+    server.publish_tree(&tree, "1.1.0", &["--no-rollback"]);
+    let token = server.join_token();
+    let mut own = Device::blank(dir, "own");
+    let installed = Some((tree.as_path(), "0.9.0"));
+    let (ok, text) = own.try_enroll(&server.url, &token, "NA", installed, &[]);
+    assert!(ok, "{text}");
+    // When it joins, and whenever somebody looks.
+    let barred = "0.9.0 was never published";
+    assert!(text.contains("cannot be ordered back"), "{text}");
+    assert!(text.contains(barred), "{text}");
+    let shown = server.cli(&["device", "show", "own"]);
+    assert!(shown.contains(barred), "{shown}");
+    own.run();
+    let body = json!({ "product": "app", "release": "1.1.0", "soak_s": 0, "pace_start": 0,
+        "waves": [{ "name": "all", "selector": "" }] });
+    let draft = server.post("/api/v1/rollouts", body).await;
+    let id = draft["id"].as_str().unwrap();
+    let path = format!("/api/v1/rollouts/{id}/start");
+    let dry = server.post(&path, json!({ "dry_run": true })).await;
+    assert_eq!(dry["preview"]["no_way_back"], 1, "{dry}");
+    let limited = &dry["preview"]["limited"][0];
+    assert_eq!(limited["limit"], "never", "{limited}");
+    assert_eq!(
+        limited["reason"]["code"], "rollback_not_allowed",
+        "{limited}"
+    );
+    assert_eq!(limited["examples"], json!(["own"]), "{limited}");
+    let shown = server.cli(&["rollout", "start", id, "--dry-run"]);
+    assert!(shown.contains("CANNOT GO BACK: 1"), "{shown}");
+    // Not now, and not later either.
+    let later = json!({ "at": "2099-01-01T00:00:00Z" });
+    for (order, accepted) in [(json!({}), None), (later, None), (json!({}), Some(0))] {
+        let mut order = order;
+        if let Some(accepted) = accepted {
+            order["accept_no_way_back"] = json!(accepted);
+        }
+        let (status, problem) = server.call("POST", &path, Some(order), &server.token).await;
+        assert_eq!(status, 409, "{problem}");
+        let why = problem["detail"].as_str().unwrap();
+        assert!(
+            why.contains("1 devices could not be ordered back from 1.1.0"),
+            "{why}"
+        );
+        assert!(why.contains("for example own"), "{why}");
+    }
+    let (code, _, said) = server.cli_raw(&["rollout", "start", id]);
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains("--accept-no-way-back 1"), "{said}");
+    server.cli(&["rollout", "start", id, "--accept-no-way-back", "1"]);
+    let rollout = server.get(&format!("/api/v1/rollouts/{id}")).await;
+    assert_eq!(rollout["accepted_no_way_back"], 1, "{rollout}");
+    let events = server.cli(&["rollout", "events", id]);
+    assert!(
+        events.contains("accepted that 1 devices cannot be ordered back"),
+        "{events}"
+    );
+    own.settles_on("1.1.0").await;
+}
+
+/// A start that waits for approvals is given with what was accepted then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_does_not_start_more_devices_without_a_way_back_than_were_accepted() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    server.publish(&[("1.0.0", true)]);
+    let tree = application(dir, "1.1.0", true);
+    server.publish_tree(&tree, "1.1.0", &["--no-rollback"]);
+    let body = json!({ "name": "second", "role": "admin" });
+    let made = server.post("/api/v1/tokens", body).await;
+    let second = made["secret"].as_str().unwrap();
+    server.cli(&["product", "set", "app", "--approvals", "1"]);
+    let token = server.join_token();
+    let join = |name: &str| {
+        let installed = Some((tree.as_path(), "1.0.0"));
+        Device::enroll(dir, name, &server.url, &token, "NA", installed)
+    };
+    join("one");
+    let body = json!({ "product": "app", "release": "1.1.0", "soak_s": 0,
+        "waves": [{ "name": "all", "selector": "" }] });
+    let draft = server.post("/api/v1/rollouts", body).await;
+    let path = format!("/api/v1/rollouts/{}", draft["id"].as_str().unwrap());
+    let accepted = json!({ "accept_no_way_back": 1 });
+    let asked = server.post(&format!("{path}/start"), accepted).await;
+    assert_eq!(asked["state"], "awaiting_approval", "{asked}");
+    assert_eq!(asked["accepted_no_way_back"], 1, "{asked}");
+    let plan = asked["asked"]["plan"].clone();
+    let approve = async || {
+        let body = json!({ "plan": plan });
+        let path = format!("{path}/approve");
+        server.call("POST", &path, Some(body), second).await.0
+    };
+    join("two");
+    assert_eq!(approve().await, 409);
+    server.cli(&["device", "revoke", "two", "--reason", "not yet"]);
+    assert_eq!(approve().await, 200);
+}
+
 fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;

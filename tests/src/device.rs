@@ -95,7 +95,7 @@ impl Device {
         let output = command.stdin(Stdio::null()).output().unwrap();
         (
             output.status.success(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
         )
     }
 

@@ -369,6 +369,17 @@ impl Server {
 
     /// Starts a rollout with one wave per region and quick settings; returns its id.
     pub async fn roll_out(&self, release: &str, regions: &[&str], change: Value) -> String {
+        self.roll_out_accepting(0, release, regions, change).await
+    }
+
+    /// Starts a rollout after which `accepted` devices cannot be ordered back.
+    pub async fn roll_out_accepting(
+        &self,
+        accepted: u64,
+        release: &str,
+        regions: &[&str],
+        change: Value,
+    ) -> String {
         let waves: Vec<Value> = regions
             .iter()
             .map(|r| json!({ "name": r, "selector": format!("region={r}") }))
@@ -382,7 +393,8 @@ impl Server {
         }
         let draft = self.post("/api/v1/rollouts", body).await;
         let id = draft["id"].as_str().unwrap().to_owned();
-        self.post(&format!("/api/v1/rollouts/{id}/start"), json!({}))
+        let order = json!({ "accept_no_way_back": accepted });
+        self.post(&format!("/api/v1/rollouts/{id}/start"), order)
             .await;
         id
     }

@@ -209,6 +209,13 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
             key.public().fingerprint()
         );
     }
+    if let Some(why) = &enrolled.no_way_back {
+        text += &format!(
+            "after the rollback window of its next update it cannot be ordered back to what it runs now\n\
+             server says: {}\n",
+            tidegate_protocol::plain(&why.to_string())
+        );
+    }
     Ok(text)
 }
 

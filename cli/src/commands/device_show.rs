@@ -105,6 +105,13 @@ pub(super) fn describe(d: &DeviceView) -> String {
             d.rollback_window_left_s
                 .map_or_else(|| "-".into(), |s| format!("{s} s left")),
         ),
+        (
+            "way back",
+            d.no_way_back.as_ref().map_or_else(
+                || "yes".into(),
+                |r| format!("within the rollback window only: {}", r.text),
+            ),
+        ),
         ("kept from", d.quarantine.join(", ")),
         (
             "battery",

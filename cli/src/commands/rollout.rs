@@ -150,6 +150,7 @@ async fn order(context: &Context, api: &Api, what: &str, args: OrderArgs) -> Res
         reason: args.reason,
         dry_run: args.dry_run,
         at: None,
+        accept_no_way_back: None,
     };
     let path = format!("/api/v1/rollouts/{}/{what}", args.id);
     let rollout: RolloutView = api.post(&path, &body).await?;
@@ -185,6 +186,7 @@ async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliE
         reason: String::new(),
         dry_run: args.dry_run,
         at,
+        accept_no_way_back: args.accept_no_way_back,
     };
     let id = if let Some(id) = &args.id {
         id.clone()

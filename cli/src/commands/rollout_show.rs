@@ -1,6 +1,6 @@
 //! Rollouts as people read them.
 
-use tidegate_api::{PreviewView, RolloutView, WhyRolloutView};
+use tidegate_api::{LimitedView, PreviewView, RolloutView, WhyRolloutView};
 
 use crate::output::table;
 
@@ -66,6 +66,9 @@ pub(super) fn describe(r: &RolloutView) -> String {
             None => "",
         };
     }
+    if let Some(accepted) = r.accepted_no_way_back {
+        text += &format!("\n\nits start accepted that {accepted} devices cannot be ordered back");
+    }
     if let Some(asked) = &r.asked {
         text += &format!(
             "\n\n{} was asked for by {}: {} of {} approvals are missing\n  next: somebody else runs \
@@ -99,6 +102,15 @@ fn preview_text(preview: &PreviewView) -> String {
         rows.collect(),
     );
     text += &format!("\ntotal {}", crate::output::bytes(preview.bytes));
+    for limited in &preview.limited {
+        text += &format!(
+            "\n{}: {} ({}){}",
+            limit_text(&limited.limit),
+            limited.devices,
+            limited.reason.text,
+            examples(limited),
+        );
+    }
     for (what, map) in [
         ("not concerned or blocked", &preview.blocked),
         ("would wait now", &preview.waiting),
@@ -108,6 +120,29 @@ fn preview_text(preview: &PreviewView) -> String {
         }
     }
     text
+}
+
+/// Says what a limit means for people.
+fn limit_text(limit: &str) -> &str {
+    match limit {
+        "never" => "CANNOT GO BACK",
+        "after_window" => "can go back within the rollback window only",
+        "turned_away" => "can go back, and the version gate turns them away then",
+        "first_install" => "have nothing to go back to",
+        other => other,
+    }
+}
+
+fn examples(limited: &LimitedView) -> String {
+    if limited.examples.is_empty() {
+        return String::new();
+    }
+    let more = if limited.devices > limited.examples.len() as u64 {
+        ", ..."
+    } else {
+        ""
+    };
+    format!(": {}{more}", limited.examples.join(", "))
 }
 
 /// Formats the explanation of a rollout for people.

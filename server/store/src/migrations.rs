@@ -31,6 +31,11 @@ const ALL: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/0005_contact.sql"),
     ),
     (
+        6,
+        "way back",
+        include_str!("../../../migrations/0006_way_back.sql"),
+    ),
+    (
         7,
         "device budget",
         include_str!("../../../migrations/0007_device_budget.sql"),

@@ -33,6 +33,7 @@ statements! {
     RELEASE_WAVE = "UPDATE rollout SET released = released + 1, revision = revision + 1 WHERE id = $1 AND revision = $2";
     EXCUSE = "UPDATE rollout SET excused = $2 WHERE id = $1";
     KEEP = "UPDATE rollout SET extended_s = extended_s + $2, frozen = $3, revision = revision + 1 WHERE id = $1";
+    ACCEPT = "UPDATE rollout SET accepted_no_way_back = $2 WHERE id = $1";
     FENCE = "SELECT state, generation FROM rollout WHERE id = $1";
     FENCE_LOCKED = "SELECT state, generation FROM rollout WHERE id = $1 FOR SHARE";
 }
@@ -72,6 +73,8 @@ pub struct Rollout {
     pub rollback_window_s: u32,
     /// Maximum number of attempts per device.
     pub max_attempts: u32,
+    /// Number of devices without a way back that its start accepted; `None` if there were none.
+    pub accepted_no_way_back: Option<u64>,
     /// Seconds that a device may be silent before its deployment times out.
     pub timeout_s: u32,
     /// Time it was created.
@@ -228,6 +231,18 @@ pub async fn excuse(
         .await
 }
 
+/// Notes the number of devices without a way back that the start of a rollout accepts.
+pub async fn accept_no_way_back(
+    tx: &mut Tx,
+    id: RolloutId,
+    devices: u64,
+) -> Result<(), StoreError> {
+    let devices = i64::try_from(devices).unwrap_or(i64::MAX);
+    let args = args![id.to_string(), devices];
+    tx.run_one("accept devices without a way back", ACCEPT, args)
+        .await
+}
+
 /// Replaces a rollout's policy if it still has its revision; returns whether it had.
 pub async fn set_policy(
     tx: &mut Tx,
@@ -300,6 +315,9 @@ pub(crate) fn read(row: &Row) -> Result<Rollout, StoreError> {
         excused: json("excused", &excused)?,
         rollback_window_s: row.unsigned("rollback_window_s")?,
         max_attempts: row.unsigned("max_attempts")?,
+        accepted_no_way_back: row
+            .get::<Option<i64>>("accepted_no_way_back")?
+            .map(i64::unsigned_abs),
         timeout_s: row.unsigned("timeout_s")?,
         created_at: row.time("created_at")?,
         created_by: row.get("created_by")?,

@@ -63,6 +63,10 @@ pub struct DeviceView {
     pub rollback_window_left_s: Option<u32>,
     /// Quarantined releases.
     pub quarantine: Vec<String>,
+    /// Reason that it could not be ordered back to what it runs now, once the rollback window of its next
+    /// update is over; absent if it could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_way_back: Option<ReasonView>,
     /// Reason for what it is told now.
     pub reason: ReasonView,
 }

@@ -7,7 +7,7 @@ use tidegate_domain::rollout::Forecast;
 use tidegate_domain::rollout::policy::Policy;
 use utoipa::ToSchema;
 
-use crate::{Invalid, NothingElse, PolicyBody, RolloutView, time};
+use crate::{Invalid, NothingElse, PolicyBody, ReasonView, RolloutView, time};
 
 /// A forecast.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -63,6 +63,28 @@ pub struct PreviewView {
     pub paths: Vec<PathView>,
     /// Bytes to download in all.
     pub bytes: u64,
+    /// Devices that it would update and that could not be ordered back afterwards: the start has to
+    /// accept them (`accept_no_way_back`).
+    #[serde(default)]
+    pub no_way_back: u64,
+    /// Devices that it would update and whose way back would be limited, the worst limit first.
+    #[serde(default)]
+    pub limited: Vec<LimitedView>,
+}
+
+/// Devices whose way back would be limited, alike.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LimitedView {
+    /// `never`: cannot be ordered back. `after_window`: only within the rollback window.
+    /// `turned_away`: can go back, to a version that the version gate turns away.
+    /// `first_install`: nothing runs on them now.
+    pub limit: String,
+    /// Reason for it.
+    pub reason: ReasonView,
+    /// Number of devices.
+    pub devices: u64,
+    /// Names of some of them.
+    pub examples: Vec<String>,
 }
 
 /// Change that waits for approvals.

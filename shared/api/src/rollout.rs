@@ -236,6 +236,9 @@ pub struct RolloutView {
     pub frozen: bool,
     /// Maximum number of attempts per device.
     pub max_attempts: u32,
+    /// Number of devices without a way back that its start accepted; absent if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_no_way_back: Option<u64>,
     /// Time it is scheduled to start.
     pub starts_at: Option<String>,
     /// Time it was created.
@@ -263,6 +266,10 @@ pub struct OrderBody {
     /// Start time, RFC 3339; at once if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// Number of devices that may be updated though they could not be ordered back afterwards; only for
+    /// a start, which is refused while the preview counts more of them (`no_way_back`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_no_way_back: Option<u64>,
     /// Only preview the effect.
     #[serde(default)]
     pub dry_run: bool,

@@ -56,6 +56,10 @@ pub struct Enrolled {
     /// Whether the device waits for a person to accept it.
     #[serde(default)]
     pub awaiting: bool,
+    /// Reason that the device could not be ordered back to what it runs now, once the rollback window of
+    /// its next update is over. Shown to whoever enrolls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_way_back: Option<Explained>,
 }
 
 /// A device's request for a session, signed by its key.

@@ -113,6 +113,10 @@ pub(crate) struct StartArgs {
     /// Start at this time instead of now: 2026-12-01T18:00:00Z.
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
+    /// Number of devices that may be updated though they could not be ordered back, as --dry-run counts
+    /// them.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) accept_no_way_back: Option<u64>,
     /// Only create the draft.
     #[arg(long)]
     pub(crate) draft: bool,

@@ -39,6 +39,17 @@ impl<T> Done<T> {
         let events = events.into_iter().map(|event| (actor.clone(), event));
         Self::Commit(value, events.collect())
     }
+
+    /// Adds an event that comes before the others, if there is one.
+    pub(crate) fn and(self, actor: &Actor, first: Option<Event>) -> Self {
+        let Some(first) = first else { return self };
+        let (value, mut events) = match self {
+            Self::Commit(value, events) => (value, events),
+            Self::Leave(value) => (value, Vec::new()),
+        };
+        events.insert(0, (actor.clone(), first));
+        Self::Commit(value, events)
+    }
 }
 
 /// An open change. Only this module can commit it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tidegate_domain::admission::barred_later;
 use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::ring::Ring;
 use tidegate_protocol::{Battery, Channel, DeviceId, Enroll, Enrolled, Label, ProblemCode};
@@ -14,6 +15,7 @@ use tidegate_trust::{JoinToken, RoleName};
 use crate::app::App;
 use crate::commit::Done;
 use crate::device::join::{is_guarded, secret_hash};
+use crate::memory::device::new_state;
 use crate::{CoreError, random};
 
 /// Refusal of a token whose uses are gone.
@@ -31,17 +33,20 @@ enum Looked {
     Good(Box<JoinRow>, String),
 }
 
-fn enrolled(device: &Device, root: String) -> Enrolled {
-    Enrolled {
-        device: device.id,
-        region: device.region.clone(),
-        channel: device.channel,
-        root,
-        awaiting: device.awaiting,
-    }
-}
-
 impl App {
+    fn enrolled(&self, device: &Device, root: String) -> Enrolled {
+        let plan = self.fleet.plan();
+        let state = new_state(device.clone());
+        Enrolled {
+            device: device.id,
+            region: device.region.clone(),
+            channel: device.channel,
+            root,
+            awaiting: device.awaiting,
+            no_way_back: barred_later(plan.product(&device.product), &state.facts()),
+        }
+    }
+
     /// Enrolls a device. A device that repeats its request (because the answer was lost) gets the
     /// id it already has, and the token is not used twice.
     pub async fn enroll(&self, request: &Enroll, signer: &Signer) -> Result<Enrolled, CoreError> {
@@ -84,7 +89,7 @@ impl App {
                 device: device.id,
                 name: device.name.clone(),
             };
-            let enrolled = enrolled(&device, root);
+            let enrolled = self.enrolled(&device, root);
             let joined = if device.awaiting {
                 Event::DeviceWaits {
                     product: device.product,
@@ -147,7 +152,7 @@ impl App {
             })?;
         let root = String::from_utf8_lossy(&root.body).into_owned();
         Ok(match known {
-            Some(known) => Looked::Known(enrolled(&known, root)),
+            Some(known) => Looked::Known(self.enrolled(&known, root)),
             None => Looked::Good(Box::new(row), root),
         })
     }

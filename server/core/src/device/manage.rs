@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_domain::admission::Step;
+use tidegate_domain::admission::{Step, barred_later};
 use tidegate_domain::event::{Actor, Event};
 use tidegate_protocol::{DeviceId, Explained, ProblemCode, Reason, Sha256, Version};
 use tidegate_store::{StoreError, Tx, devices, quarantine, waiting};
@@ -31,6 +31,8 @@ pub struct DeviceStanding {
     pub reason: Explained,
     /// Whether it was heard from lately.
     pub online: bool,
+    /// Reason that it could not be ordered back later to what it runs now, if there is one.
+    pub no_way_back: Option<Explained>,
 }
 
 /// Fingerprint of a stored key.
@@ -57,10 +59,13 @@ impl App {
         let places = |rollout| self.fleet.permits_left(rollout);
         let reason = told(state.decide(&plan, &places, now, &mut ()).reason, &state);
         let online = state.device.last_seen >= now.minus(self.settings.devices.offline_after());
+        let product = plan.product(&state.device.product);
+        let no_way_back = barred_later(product, &state.facts());
         Ok(DeviceStanding {
             state,
             reason,
             online,
+            no_way_back,
         })
     }
 

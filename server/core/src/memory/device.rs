@@ -142,7 +142,7 @@ pub(super) fn merge_heartbeat(device: &mut Device, heard: &Device) {
 }
 
 /// State of a device of which only the row is known.
-pub(super) fn new_state(device: Device) -> DeviceState {
+pub(crate) fn new_state(device: Device) -> DeviceState {
     DeviceState {
         device,
         deployments: BTreeMap::new(),

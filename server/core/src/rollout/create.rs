@@ -55,6 +55,7 @@ impl App {
             excused: BTreeMap::new(),
             rollback_window_s: new.rollback_window_s,
             max_attempts: new.max_attempts,
+            accepted_no_way_back: None,
             timeout_s: new.timeout_s,
             created_at: now,
             created_by: by.name.clone(),

@@ -1,5 +1,6 @@
 //! Rollouts: creation, start, stop and rollback.
 
+mod accept;
 mod aggregate;
 pub mod approvals;
 pub mod create;

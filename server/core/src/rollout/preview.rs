@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_domain::admission::{Candidate, DeviceFacts, ProductPlan, not_concerned, way_to};
+use tidegate_domain::admission::{
+    Candidate, DeviceFacts, Limit, ProductPlan, foresee, not_concerned, way_to,
+};
 use tidegate_domain::hold;
 use tidegate_domain::ring::Place;
-use tidegate_protocol::{Platform, ProductName, Reason, Region, Version};
+use tidegate_protocol::{Explained, Platform, ProductName, Reason, Region, Version};
 use tidegate_store::rollouts::Rollout;
 use tidegate_store::waves::WaveRow;
 
@@ -28,6 +30,22 @@ pub struct PathCount {
     pub devices: u64,
 }
 
+/// Devices whose way back would be limited, alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limited {
+    /// The limit.
+    pub limit: Limit,
+    /// Reason for it.
+    pub reason: Explained,
+    /// Number of devices.
+    pub devices: u64,
+    /// Names of some of them.
+    pub examples: Vec<String>,
+}
+
+/// Number of devices named as examples.
+const EXAMPLES: usize = 5;
+
 /// Effect a rollout would have, counted now.
 #[derive(Debug, Clone, Default)]
 pub struct Preview {
@@ -45,6 +63,16 @@ pub struct Preview {
     pub paths: Vec<PathCount>,
     /// Bytes to download in all.
     pub bytes: u64,
+    /// Devices that it would update and whose way back would be limited: the worst limit first.
+    pub limited: Vec<Limited>,
+}
+
+impl Preview {
+    /// Number of devices that it would update and that could not be ordered back.
+    pub fn no_way_back(&self) -> u64 {
+        let never = self.limited.iter().filter(|l| l.limit == Limit::Never);
+        never.map(|l| l.devices).sum()
+    }
 }
 
 impl App {
@@ -105,12 +133,24 @@ fn candidate<'a>(facts: &DeviceFacts<'a>, release: &Version) -> Candidate<'a> {
 
 type Way = (Option<Version>, Platform, Vec<Version>, u64);
 
+/// Device that the rollout applies to.
+struct Member {
+    place: Place,
+    region: Region,
+    /// Indices of the waves that select it.
+    selected: Vec<usize>,
+    way: Way,
+    limits: Vec<(Limit, Explained)>,
+    /// Its name, where its way back is limited.
+    name: Option<String>,
+}
+
 struct Counting<'a> {
     product: &'a ProductPlan,
     rollout: &'a Rollout,
     as_planned: tidegate_domain::admission::RolloutPlan,
     waves: &'a [WaveRow],
-    members: Vec<(Place, Region, Vec<usize>, Way)>,
+    members: Vec<Member>,
     preview: Preview,
 }
 
@@ -159,17 +199,25 @@ impl Counting<'_> {
             .by_region
             .entry(facts.region.clone())
             .or_default() += 1;
-        self.members
-            .push((place, facts.region.clone(), selected, way));
+        let limits = foresee(self.product, &facts, &way.2);
+        self.members.push(Member {
+            place,
+            region: facts.region.clone(),
+            selected,
+            name: (!limits.is_empty()).then(|| state.device.name.clone()),
+            way,
+            limits,
+        });
     }
 
     fn finish(mut self) -> Preview {
-        self.members.sort_by_key(|(place, ..)| *place);
+        self.members.sort_by_key(|member| member.place);
         let mut taken = vec![false; self.members.len()];
         let mut ways: BTreeMap<Way, u64> = BTreeMap::new();
+        let mut limited: BTreeMap<(Limit, Reason, String), (u64, Vec<String>)> = BTreeMap::new();
         for (index, row) in self.waves.iter().enumerate() {
             let mine: Vec<usize> = (0..self.members.len())
-                .filter(|i| self.members[*i].2.contains(&index))
+                .filter(|i| self.members[*i].selected.contains(&index))
                 .collect();
             let left: Vec<usize> = mine.iter().copied().filter(|i| !taken[*i]).collect();
             let quota = row.wave.size.quota(mine.len() as u64, left.len() as u64);
@@ -179,11 +227,29 @@ impl Counting<'_> {
                 .take(usize::try_from(quota).unwrap_or(usize::MAX))
             {
                 taken[member] = true;
-                *ways.entry(self.members[member].3.clone()).or_default() += 1;
-                *regions.entry(self.members[member].1.clone()).or_default() += 1;
+                let member = &self.members[member];
+                *ways.entry(member.way.clone()).or_default() += 1;
+                *regions.entry(member.region.clone()).or_default() += 1;
+                for (limit, why) in &member.limits {
+                    let alike = limited
+                        .entry((*limit, why.code, why.detail.clone()))
+                        .or_default();
+                    alike.0 += 1;
+                    if alike.1.len() < EXAMPLES {
+                        alike.1.extend(member.name.clone());
+                    }
+                }
             }
             self.preview.waves.push(quota);
             self.preview.waves_by_region.push(regions);
+        }
+        for ((limit, code, detail), (devices, examples)) in limited {
+            self.preview.limited.push(Limited {
+                limit,
+                reason: Explained::new(code, detail),
+                devices,
+                examples,
+            });
         }
         for ((from, platform, legs, bytes), devices) in ways {
             self.preview.bytes += bytes.saturating_mul(devices);

@@ -9,6 +9,7 @@ use crate::CoreError;
 use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
+use crate::rollout::accept::note_accepted;
 use crate::rollout::order::{Given, until_current};
 use crate::rollout::preview::Preview;
 use crate::rollout::{Ordered, RolloutStanding, read};
@@ -49,6 +50,7 @@ impl App {
         by: &Operator,
         id: RolloutId,
         at: Timestamp,
+        accepted: Option<u64>,
         dry_run: bool,
     ) -> Result<Ordered, CoreError> {
         let now = self.now();
@@ -61,7 +63,8 @@ impl App {
             needs_no_approval(&mut self.db.read().await?, id).await?;
             return self.order_rollout(by, id, order, &reason, None, true).await;
         }
-        until_current!(self, tx => self.schedule_in(tx, by, id, at, &reason))
+        let accepted = self.check_way_back(id, accepted).await?;
+        until_current!(self, tx => self.schedule_in(tx, by, id, (at, accepted), &reason))
     }
 
     async fn schedule_in(
@@ -69,10 +72,11 @@ impl App {
         tx: &mut Tx,
         by: &Operator,
         id: RolloutId,
-        at: Timestamp,
+        (at, accepted): (Timestamp, Option<u64>),
         reason: &str,
     ) -> Result<Option<Done<Ordered>>, CoreError> {
         needs_no_approval(tx, id).await?;
+        let noted = note_accepted(tx, id, accepted).await?;
         let given = Given {
             by,
             order: RolloutEvent::Schedule,
@@ -83,7 +87,9 @@ impl App {
         // After the order, so that a refused one does not change the time.
         rollouts::set_starts(tx, id, at).await?;
         Ok(done.map(|done| match done {
-            Done::Commit(ordered, events) => Done::Commit(ordered.at(at), events),
+            Done::Commit(ordered, events) => {
+                Done::Commit(ordered.at(at), events).and(&by.actor, noted)
+            }
             // Already scheduled: only the time changes.
             Done::Leave(ordered) => {
                 let rollout = &ordered.standing.rollout;
@@ -96,7 +102,7 @@ impl App {
                     change: None,
                     reason: reason.to_owned(),
                 };
-                Done::by(&by.actor, ordered.at(at), [moved])
+                Done::by(&by.actor, ordered.at(at), [moved]).and(&by.actor, noted)
             }
         }))
     }

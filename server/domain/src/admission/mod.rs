@@ -2,6 +2,7 @@
 
 mod concern;
 mod facts;
+mod foresee;
 mod moment;
 mod ongoing;
 mod paths;
@@ -13,6 +14,7 @@ pub use facts::{
     ArtifactPlan, DeviceFacts, FleetPlan, Keeps, ProductPlan, ReleasePlan, RolloutPlan,
     SignedPolicy, WavePlan,
 };
+pub use foresee::{Limit, barred_later, foresee};
 pub use paths::{way_back, way_to};
 pub use retry::back_off;
 pub use verdict::{Decision, Offer, Step, Trace, Verdict};

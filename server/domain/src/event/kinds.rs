@@ -143,6 +143,9 @@ events! {
         { product: ProductName, rollout: RolloutId, order: RolloutEvent, from: RolloutState,
           to: RolloutState, change: Option<ChangeId> }
         said { reason: String };
+    /// A start accepted up to this number of devices that cannot be ordered back.
+    NoWayBackAccepted = "no_way_back_accepted" in Rollout touches(plan)
+        { product: ProductName, rollout: RolloutId, devices: u64 } said {};
     /// A widening waits for other people's approval.
     ApprovalAsked = "approval_asked" in Rollout touches(plan)
         { product: ProductName, rollout: RolloutId, change: ChangeId, asked: ChangeKind,

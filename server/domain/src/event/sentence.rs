@@ -130,6 +130,9 @@ impl fmt::Display for Event {
             } => {
                 write!(f, "{order}: {from} -> {to}{}", Why(reason))
             }
+            Self::NoWayBackAccepted { devices, .. } => {
+                write!(f, "accepted that {devices} devices cannot be ordered back")
+            }
             Self::ApprovalAsked {
                 asked,
                 needed,

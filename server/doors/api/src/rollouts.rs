@@ -108,6 +108,9 @@ async fn order(
 }
 
 /// Starts a draft, now or at a given time. `If-Match` is honoured if sent.
+///
+/// Refused while the rollout would update devices that could not be ordered back, unless
+/// `accept_no_way_back` says how many may be.
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}/start", tag = "rollouts", security(("token" = ["release"])),
     params(("id" = String, Path, description = "The rollout")), request_body = OrderBody,
     responses((status = 200, description = "The rollout after it", body = RolloutView)))]
@@ -121,7 +124,10 @@ pub(crate) async fn start(
     let id: RolloutId = parse(&id)?;
     if let Some(at) = &body.at {
         let at = instant("at", at)?;
-        let ordered = app.schedule_rollout(&by, id, at, body.dry_run).await?;
+        let accepted = body.accept_no_way_back;
+        let ordered = app
+            .schedule_rollout(&by, id, at, accepted, body.dry_run)
+            .await?;
         return Ok(view(RolloutView::view(ordered)));
     }
     widen(&app, &by, id, ChangeKind::Start, &headers, &body).await

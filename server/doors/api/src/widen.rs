@@ -45,6 +45,7 @@ pub(super) async fn widen(
         edit: None,
         reason: body.reason.trim().to_owned(),
         revision: if_match(headers)?,
+        accept_no_way_back: body.accept_no_way_back,
         dry_run: body.dry_run,
     };
     let ordered = app.widen(by, id, wish).await?;
@@ -81,6 +82,7 @@ pub(crate) async fn edit(
         kind: ChangeKind::Edit,
         reason: body.reason.trim().to_owned(),
         revision: if_match(&headers)?,
+        accept_no_way_back: None,
         dry_run: body.dry_run,
         edit: Some(body),
     };

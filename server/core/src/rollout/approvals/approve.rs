@@ -39,6 +39,11 @@ impl App {
         id: RolloutId,
         plan: &str,
     ) -> Result<Ordered, CoreError> {
+        // Since the start was asked for, devices without a way back may have joined.
+        let asked = self.rollout(id).await?.asked;
+        if asked.is_some_and(|asked| asked.change.kind == ChangeKind::Start) {
+            self.check_way_back(id, None).await?;
+        }
         until_current!(self, tx => self.approve_in(tx, by, id, plan))
     }
 
@@ -102,14 +107,7 @@ impl App {
         };
         let done = self.carry_out(tx, id, &carried).await?;
         let actor = by.actor.clone();
-        Ok(done.map(|done| {
-            let (ordered, mut events) = match done {
-                Done::Commit(ordered, events) => (ordered, events),
-                Done::Leave(ordered) => (ordered, Vec::new()),
-            };
-            events.insert(0, (actor, approved));
-            Done::Commit(ordered, events)
-        }))
+        Ok(done.map(|done| done.and(&actor, Some(approved))))
     }
 
     /// Carries out a change that needs no further approval; `None` if the rollout has just changed.

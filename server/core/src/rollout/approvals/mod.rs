@@ -24,6 +24,7 @@ use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
 use crate::memory::tokens::people;
+use crate::rollout::accept::note_accepted;
 use crate::rollout::order::until_current;
 use crate::rollout::{Ordered, read, same_revision};
 use crate::{CoreError, random};
@@ -55,6 +56,8 @@ pub struct Wish {
     pub reason: String,
     /// Revision that the caller saw; `None` if it does not matter to them.
     pub revision: Option<i64>,
+    /// Number of devices without a way back that a start accepts.
+    pub accept_no_way_back: Option<u64>,
     /// Only preview the result.
     pub dry_run: bool,
 }
@@ -154,7 +157,11 @@ impl App {
         if wish.dry_run {
             return self.try_to_widen(id, wish).await;
         }
-        until_current!(self, tx => self.widen_in(tx, by, id, &wish))
+        let accepted = match wish.kind {
+            ChangeKind::Start => self.check_way_back(id, wish.accept_no_way_back).await?,
+            ChangeKind::Advance | ChangeKind::Edit | ChangeKind::Resume => None,
+        };
+        until_current!(self, tx => self.widen_in(tx, by, id, &wish, accepted))
     }
 
     /// Previews a widening change.
@@ -213,7 +220,21 @@ impl App {
         }
     }
 
+    /// Notes what a start accepts together with the start.
     async fn widen_in(
+        &self,
+        tx: &mut Tx,
+        by: &Operator,
+        id: RolloutId,
+        wish: &Wish,
+        accepted: Option<u64>,
+    ) -> Result<Option<Done<Ordered>>, CoreError> {
+        let noted = note_accepted(tx, id, accepted).await?;
+        let done = self.grant_wish(tx, by, id, wish).await?;
+        Ok(done.map(|done| done.and(&by.actor, noted)))
+    }
+
+    async fn grant_wish(
         &self,
         tx: &mut Tx,
         by: &Operator,

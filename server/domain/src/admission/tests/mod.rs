@@ -1,5 +1,6 @@
 //! Tests of [`super::decide`].
 
+mod foresee;
 mod moment;
 
 use super::*;
@@ -157,7 +158,21 @@ impl Device {
     }
 
     fn ask_at(&self, plan: &ProductPlan, now: Timestamp) -> Decision {
-        let facts = DeviceFacts {
+        let facts = self.facts();
+        let mut steps: Vec<Step> = Vec::new();
+        let room = |_| self.room;
+        let traced = decide(plan, &facts, now, &room, &mut steps);
+        assert_eq!(
+            traced,
+            decide(plan, &facts, now, &room, &mut ()),
+            "a trace changes nothing"
+        );
+        assert!(!steps.is_empty());
+        traced
+    }
+
+    fn facts(&self) -> DeviceFacts<'_> {
+        DeviceFacts {
             active: self.active,
             awaiting: self.awaiting,
             isolated: self.isolated,
@@ -174,17 +189,7 @@ impl Device {
             metered: self.metered,
             deployments: &self.deployments,
             quarantine: &self.quarantine,
-        };
-        let mut steps: Vec<Step> = Vec::new();
-        let room = |_| self.room;
-        let traced = decide(plan, &facts, now, &room, &mut steps);
-        assert_eq!(
-            traced,
-            decide(plan, &facts, now, &room, &mut ()),
-            "a trace changes nothing"
-        );
-        assert!(!steps.is_empty());
-        traced
+        }
     }
 }
 

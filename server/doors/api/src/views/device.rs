@@ -11,6 +11,7 @@ impl View<DeviceStanding> for DeviceView {
             state,
             reason,
             online,
+            no_way_back,
         } = standing;
         let device = &state.device;
         let open = state.deployments.values().find(|d| !d.state.is_final());
@@ -44,6 +45,7 @@ impl View<DeviceStanding> for DeviceView {
             state: open.map(|d| d.state.to_string()),
             rollback_window_left_s: state.status.and_then(|s| s.rollback_window_left_s),
             quarantine: state.quarantine.iter().map(ToString::to_string).collect(),
+            no_way_back: no_way_back.as_ref().map(ReasonView::from),
             reason: (&reason).into(),
         }
     }

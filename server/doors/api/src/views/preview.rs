@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_api::{AskedView, ClusterView, FailureView, PathView, PreviewView, WhyRolloutView};
+use tidegate_api::{
+    AskedView, ClusterView, FailureView, LimitedView, PathView, PreviewView, ReasonView,
+    WhyRolloutView,
+};
 use tidegate_core::rollout::approvals::Waiting;
 use tidegate_core::rollout::preview::Preview;
 use tidegate_core::rollout::schedule::RolloutWhy;
@@ -17,6 +20,17 @@ fn texts<K: ToString>(map: BTreeMap<K, u64>) -> BTreeMap<String, u64> {
 impl View<Preview> for PreviewView {
     fn view(p: Preview) -> Self {
         Self {
+            no_way_back: p.no_way_back(),
+            limited: p
+                .limited
+                .iter()
+                .map(|l| LimitedView {
+                    limit: l.limit.to_string(),
+                    reason: ReasonView::from(&l.reason),
+                    devices: l.devices,
+                    examples: l.examples.clone(),
+                })
+                .collect(),
             waves: p.waves_by_region.into_iter().map(texts).collect(),
             by_region: texts(p.by_region),
             blocked: texts(p.blocked),

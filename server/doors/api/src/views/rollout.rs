@@ -51,6 +51,7 @@ pub(crate) fn rollout_view(standing: RolloutStanding, dry_run: bool) -> RolloutV
         extended_s: rollout.extended_s,
         frozen: rollout.frozen,
         max_attempts: rollout.max_attempts,
+        accepted_no_way_back: rollout.accepted_no_way_back,
         starts_at: rollout.starts_at.map(time),
         created_at: time(rollout.created_at),
         created_by: rollout.created_by,
