@@ -37,7 +37,13 @@ pub(crate) enum CliError {
     /// Time ran out.
     #[error("{0}")]
     Timeout(String),
-    /// It is over, and some of the devices were left behind.
+    /// The rollout is complete, and some of its devices failed or were left out.
+    #[error("{0}")]
+    LeftOut(String),
+    /// The rollout is complete and has touched no device.
+    #[error("{0}")]
+    NothingToDo(String),
+    /// A rollback is over, and some of the devices were left behind.
     #[error("{0}")]
     Partly(String),
     /// A person or a parent process ended it.
@@ -86,7 +92,12 @@ impl CliError {
             },
             Self::Failed(_)
             | Self::Usage(_)
+            | Self::LeftOut(_)
             | Self::RolloutFailed(_)
+            Self::NothingToDo(_) => Some(
+                "tidegate rollout why ID says why no device needs it; a region or label may be misspelled"
+                    .into(),
+            ),
             | Self::Timeout(_)
             | Self::Partly(_)
             | Self::Interrupted => None,
@@ -97,7 +108,9 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Hinted(..) | Self::Unreachable { .. } => 1,
+            Self::LeftOut(_) => 7,
             Self::Usage(_) => 2,
+            Self::NothingToDo(_) => 9,
             Self::RolloutFailed(_) => 3,
             Self::Timeout(_) => 6,
             Self::Partly(_) => 8,
@@ -131,12 +144,22 @@ mod tests {
 
     #[test]
     fn exit_codes_are_as_documented() {
-        let problem = |code| CliError::Problem(Box::new(Problem::new(code, "x"))).exit_code();
-        assert_eq!(problem(ProblemCode::Forbidden), 4);
-        assert_eq!(problem(ProblemCode::IllegalTransition), 5);
-        assert_eq!(problem(ProblemCode::NotFound), 1);
-        assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
-        assert_eq!(CliError::RolloutFailed(String::new()).exit_code(), 3);
-        assert_eq!(CliError::Timeout(String::new()).exit_code(), 6);
+        let problem = |code| CliError::Problem(Box::new(Problem::new(code, "x")));
+        let documented = include_str!("../../docs/reference/cli.md");
+        for (error, code) in [
+            (problem(ProblemCode::NotFound), 1),
+            (CliError::Usage(String::new()), 2),
+            (CliError::RolloutFailed(String::new()), 3),
+            (problem(ProblemCode::Forbidden), 4),
+            (problem(ProblemCode::IllegalTransition), 5),
+            (CliError::Timeout(String::new()), 6),
+            (CliError::LeftOut(String::new()), 7),
+            (CliError::Partly(String::new()), 8),
+            (CliError::NothingToDo(String::new()), 9),
+            (CliError::Interrupted, 130),
+        ] {
+            assert_eq!(error.exit_code(), code, "{error:?}");
+            assert!(documented.contains(&format!("\n| {code} | ")), "{code}");
+        }
     }
 }

@@ -156,3 +156,27 @@ fn each_field_that_a_device_obeys_is_in_the_table_and_no_other_is() {
         .collect();
     assert_eq!(told, wanted);
 }
+
+/// People and pipelines decide by these words.
+#[test]
+fn each_state_of_a_rollout_is_in_the_concepts_and_in_the_document_of_the_api() {
+    let docs = root().join("docs");
+    let concepts = std::fs::read_to_string(docs.join("concepts.md")).unwrap();
+    let api = std::fs::read(docs.join("reference/openapi.json")).unwrap();
+    let api: serde_json::Value = serde_json::from_slice(&api).unwrap();
+    let described = api
+        .pointer("/components/schemas/RolloutView/properties/state/description")
+        .unwrap();
+    // In the concepts the words stand in a diagram of their ways, within one pair of backticks.
+    let words = |text: &str| -> BTreeSet<String> {
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .map(str::to_owned)
+            .collect()
+    };
+    let (concepts, described) = (words(&concepts), words(described.as_str().unwrap()));
+    for state in tidegate_domain::rollout::RolloutState::ALL {
+        let word = state.to_string();
+        assert!(concepts.contains(&word), "{word}");
+        assert!(described.contains(&word), "{word}");
+    }
+}

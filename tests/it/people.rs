@@ -370,5 +370,49 @@ async fn a_suggested_hold_and_a_resume_let_the_rest_go_on() {
         (devices.iter().filter(on).count() == 6).then_some(())
     })
     .await;
-    server.rollout_is(&id, "completed").await;
+    server.rollout_is(&id, "completed_partly").await;
+}
+
+/// Pipelines decide by the exit code: a region that nobody is in, and a device that is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_that_leaves_devices_out_or_touches_none_says_so_in_its_state_and_exit_code() {
+    let (server, _devices) = fleet(2).await;
+    let start = |region: &str| {
+        let what = [
+            "--product",
+            "app",
+            "--release",
+            "1.1.0",
+            "--regions",
+            region,
+        ];
+        let rules = [
+            "--soak",
+            "0s",
+            "--rollback-window",
+            "0s",
+            "--min-sample",
+            "1",
+        ];
+        server.cli_raw(&[&["rollout", "start"][..], &what, &rules, &["--watch"]].concat())
+    };
+    let (code, _, said) = start("Na");
+    assert_eq!(code, 9, "{said}");
+    assert!(said.contains("the rollout is nothing_to_do"), "{said}");
+    let tree = server.dir.path().join("app-1.0.0");
+    let installed = Some((tree.as_path(), "1.0.0"));
+    let (dir, token) = (server.dir.path(), server.join_token());
+    let mut away = Device::enroll(dir, "away", &server.url, &token, "NA", installed);
+    let (code, _, said) = start("NA");
+    assert_eq!(code, 7, "{said}");
+    assert!(said.contains("the rollout is completed_partly"), "{said}");
+    assert!(said.contains("2 of 3 devices run the release"), "{said}");
+    let list = server.get("/api/v1/rollouts").await;
+    let id = list["items"][0]["id"].as_str().unwrap();
+    let get = ["rollout", "get", id, "--exit-status"];
+    assert_eq!(server.cli_raw(&get).0, 7);
+    // It comes late and is served.
+    away.run();
+    server.rollout_is(id, "completed").await;
+    assert_eq!(server.cli_raw(&get).0, 0);
 }

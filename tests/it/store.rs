@@ -249,7 +249,7 @@ fn deployment(rollout: &Rollout, device: &Device) -> Deployment {
 }
 
 /// Running aggregates.
-/// A rollback that left devices behind is told apart, and moved on by the version before it is not.
+/// An end that is only partly what it is called is told apart, and moved on by the version before it is not.
 async fn partial_end(tx: &mut Tx, id: RolloutId, why: &Explained) {
     let now = rollouts::one(tx, id).await.unwrap().unwrap();
     let partly = RolloutState::RolledBackPartly;
@@ -272,9 +272,31 @@ async fn partial_end(tx: &mut Tx, id: RolloutId, why: &Explained) {
     );
     let again = rollouts::one(tx, id).await.unwrap().unwrap();
     assert_eq!((again.state, again.ended_at), (whole, Some(later)));
+    let mut last = again;
+    for state in [
+        RolloutState::CompletedPartly,
+        RolloutState::NothingToDo,
+        RolloutState::Completed,
+    ] {
+        assert!(
+            rollouts::set_state(tx, &last, state, why, later)
+                .await
+                .unwrap()
+        );
+        last = rollouts::one(tx, id).await.unwrap().unwrap();
+        assert_eq!(last.state, state);
+        // They go on to serve late devices, for the version before as well.
+        let fence = rollouts::fence(tx, id).await.unwrap().unwrap();
+        assert_eq!(fence.0, RolloutState::Completed);
+        let planned = rollouts::planned(tx).await.unwrap();
+        assert!(planned.iter().any(|r| r.id == id && r.state == state));
+    }
+    rollouts::accept_no_way_back(tx, id, 12).await.unwrap();
+    let noted = rollouts::one(tx, id).await.unwrap().unwrap();
+    assert_eq!(noted.accepted_no_way_back, Some(12));
     let halted = RolloutState::Halted;
     assert!(
-        rollouts::set_state(tx, &again, halted, why, later)
+        rollouts::set_state(tx, &last, halted, why, later)
             .await
             .unwrap()
     );

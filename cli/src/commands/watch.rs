@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tidegate_api::{EventView, Page, RolloutView};
+use tidegate_domain::rollout::RolloutState;
 use tidegate_protocol::plain;
 
 use crate::api::Api;
@@ -23,19 +24,18 @@ pub(crate) enum Until {
 
 impl Until {
     fn reached(self, rollout: &RolloutView) -> bool {
+        // A word that only a newer server has says nothing about the end.
+        let Ok(state) = rollout.state.parse::<RolloutState>() else {
+            return false;
+        };
         match self {
-            Self::Settled => matches!(
-                rollout.state.as_str(),
-                "completed"
-                    | "halted"
-                    | "cancelled"
-                    | "rolled_back"
-                    | "rolled_back_partly"
-                    | "draft"
-            ),
-            Self::Returned => {
-                matches!(rollout.state.as_str(), "rolled_back" | "rolled_back_partly")
+            Self::Settled => {
+                state.is_final() || matches!(state, RolloutState::Halted | RolloutState::Draft)
             }
+            Self::Returned => matches!(
+                state,
+                RolloutState::RolledBack | RolloutState::RolledBackPartly
+            ),
         }
     }
 }
@@ -130,20 +130,22 @@ fn cursor_after(seq: i64) -> String {
     tidegate_api::cursor(&seq.to_string())
 }
 
-/// Fails with exit code 3 unless the rollout completed, with 8 if its rollback left devices behind.
+/// Fails unless the rollout completed on every device that it was for, with an exit code that says how it
+/// ended: see `docs/reference/cli.md`.
 pub(crate) fn verdict(rollout: &RolloutView) -> Result<(), CliError> {
-    if rollout.state == "completed" {
-        return Ok(());
-    }
     let text = format!("the rollout is {}: {}", rollout.state, rollout.reason.text);
-    Err(if rollout.state == "rolled_back_partly" {
-        let stuck = rollout.tally.stuck;
-        CliError::Partly(format!(
-            "{text}; {stuck} devices stay on {}",
-            rollout.release
-        ))
-    } else {
-        CliError::RolloutFailed(text)
+    Err(match rollout.state.parse() {
+        Ok(RolloutState::Completed) => return Ok(()),
+        Ok(RolloutState::CompletedPartly) => CliError::LeftOut(text),
+        Ok(RolloutState::NothingToDo) => CliError::NothingToDo(text),
+        Ok(RolloutState::RolledBackPartly) => {
+            let stuck = rollout.tally.stuck;
+            CliError::Partly(format!(
+                "{text}; {stuck} devices stay on {}",
+                rollout.release
+            ))
+        }
+        _ => CliError::RolloutFailed(text),
     })
 }
 

@@ -24,7 +24,8 @@ statements! {
                ORDER BY created_at DESC, id";
     OF_RELEASE = "SELECT * FROM rollout WHERE product = $1 AND release = $2 ORDER BY created_at, id";
     MOVE = "UPDATE rollout SET state = $3, reason = $4, generation = generation + $5, revision = revision + 1,
-                   started_at = COALESCE(started_at, $6), halted_at = $7, ended_at = $8, left_behind_at = $9
+                   started_at = COALESCE(started_at, $6), halted_at = $7, ended_at = $8, left_behind_at = $9,
+                   completed_as = $10, completed_as_at = $11
             WHERE id = $1 AND revision = $2";
     TOUCH = "UPDATE rollout SET reason = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
     DUE = "SELECT * FROM rollout WHERE state = 'scheduled' AND starts_at <= $1 ORDER BY starts_at, id";
@@ -164,12 +165,17 @@ pub async fn set_state(
         rollout.halted_at
     };
     let ended = state.is_final().then_some(now);
-    // The version before knows no partial end: to it the rollout is rolled back. The time says whose end
+    // The version before knows no partial end: to it the rollout is rolled back, or completed. The time says whose end
     // it was, should that version move the rollout afterwards.
     let (stored, left_behind) = match state {
         RolloutState::RolledBackPartly => (RolloutState::RolledBack, ended),
+        RolloutState::CompletedPartly | RolloutState::NothingToDo => {
+            (RolloutState::Completed, None)
+        }
         other => (other, None),
     };
+    let completed_as = (stored != state && left_behind.is_none()).then(|| state.to_string());
+    let completed_as_at = completed_as.as_ref().and(ended);
     let rows = tx
         .run(
             "change a rollout's state",
@@ -184,6 +190,8 @@ pub async fn set_state(
                 halted,
                 ended,
                 left_behind,
+                completed_as,
+                completed_as_at,
             ],
         )
         .await?;
@@ -295,6 +303,11 @@ pub(crate) fn read(row: &Row) -> Result<Rollout, StoreError> {
     let state = match row.parse("state")? {
         RolloutState::RolledBack if left_behind_at.is_some() && left_behind_at == ended_at => {
             RolloutState::RolledBackPartly
+        }
+        RolloutState::Completed
+            if ended_at.is_some() && row.time_opt("completed_as_at")? == ended_at =>
+        {
+            row.parse("completed_as")?
         }
         other => other,
     };

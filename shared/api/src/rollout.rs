@@ -206,7 +206,9 @@ pub struct RolloutView {
     pub product: String,
     /// Version of the release.
     pub release: String,
-    /// Its state.
+    /// `draft`, `awaiting_approval`, `scheduled`, `running`, `paused`, `halted`, `rolling_back`,
+    /// `rolled_back`, `rolled_back_partly` (some devices cannot go back), `completed`, `completed_partly`
+    /// (some devices failed or were left out), `nothing_to_do` (it touched no device) or `cancelled`.
     pub state: String,
     /// Reason it does not proceed.
     pub reason: ReasonView,

@@ -3,7 +3,7 @@
 use tidegate_domain::admission::{Candidate, not_concerned};
 use tidegate_domain::ring::{Frontier, Place};
 use tidegate_domain::rollout::{
-    Action, Plan, Population, RolloutEvent, WaveSize, WaveState, check, plan,
+    Action, Plan, Population, RolloutEvent, RolloutState, WaveSize, WaveState, check, plan,
 };
 use tidegate_protocol::Timestamp;
 
@@ -90,7 +90,11 @@ impl Control {
                 *progress = action.on_wave(progress, None, now);
                 format!("{state}: {}", reason.detail)
             }
-            Action::Complete => "completed".into(),
+            Action::Complete { reason, .. } => match state {
+                RolloutState::CompletedPartly => format!("completed partly: {}", reason.detail),
+                RolloutState::NothingToDo => format!("nothing to do: {}", reason.detail),
+                _ => "completed".into(),
+            },
             Action::Returned => "rolled back: the last device is back".into(),
             Action::ReturnedPartly => "rolled back partly: the other devices cannot go back".into(),
         };

@@ -22,7 +22,7 @@ pub(crate) enum RolloutCommand {
         /// Follow it until it ends.
         #[arg(long)]
         watch: bool,
-        /// Exit with 3 unless it completed.
+        /// Exit with 0 only if it completed on every device: 3, 7, 8 or 9 says how else it stands.
         #[arg(long)]
         exit_status: bool,
         /// Stop following after this time, with exit code 6.

@@ -7,7 +7,7 @@ use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::rollout::{
     Action, Population, RolloutEvent, RolloutState, RolloutView, Stratum, Tally, plan,
 };
-use tidegate_protocol::{Explained, ProductName, Reason, RolloutId};
+use tidegate_protocol::{ProductName, RolloutId};
 use tidegate_store::aggregates;
 use tidegate_store::rollouts::{self, Rollout};
 use tidegate_store::waves::{self, WaveRow};
@@ -26,10 +26,7 @@ const MAX_STEPS: usize = 64;
 const LOOK: Duration = Duration::from_secs(5);
 
 fn acts(state: RolloutState) -> bool {
-    matches!(
-        state,
-        RolloutState::Running | RolloutState::RollingBack | RolloutState::Completed
-    )
+    state.offers() || state == RolloutState::RollingBack
 }
 
 impl App {
@@ -201,11 +198,16 @@ impl App {
                         detail: breach.detail.clone(),
                     }
                 }
-                Action::Complete | Action::Returned | Action::ReturnedPartly => {
+                Action::Complete { .. } | Action::Returned | Action::ReturnedPartly => {
+                    let mut why = String::new();
                     let order = match action {
-                        Action::Complete => {
-                            reason = Explained::from(Reason::RolloutEnded);
-                            RolloutEvent::Complete
+                        Action::Complete {
+                            ending,
+                            reason: end,
+                        } => {
+                            reason = end.clone();
+                            why.clone_from(&end.detail);
+                            *ending
                         }
                         Action::ReturnedPartly => RolloutEvent::ReturnedPartly,
                         _ => RolloutEvent::Returned,
@@ -217,7 +219,7 @@ impl App {
                         from: rollout.state,
                         to: state,
                         change: None,
-                        reason: String::new(),
+                        reason: why,
                     }
                 }
             };

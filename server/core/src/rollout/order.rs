@@ -53,6 +53,8 @@ fn explained(by: &Operator, order: RolloutEvent, reason: &str) -> Explained {
         | RolloutEvent::Resume
         | RolloutEvent::Edit
         | RolloutEvent::Complete
+        | RolloutEvent::CompletePartly
+        | RolloutEvent::DoNothing
         | RolloutEvent::Returned
         | RolloutEvent::ReturnedPartly => Reason::WaveInFlight,
         RolloutEvent::AskApproval => Reason::ApprovalNeeded,

@@ -174,7 +174,10 @@ fn consider<T: Trace>(
     })?;
 
     let refusal = match rollout.state {
-        RolloutState::Running | RolloutState::Completed => None,
+        RolloutState::Running
+        | RolloutState::Completed
+        | RolloutState::CompletedPartly
+        | RolloutState::NothingToDo => None,
         RolloutState::Paused => Some(Reason::RolloutPaused),
         RolloutState::Halted => Some(Reason::RolloutHalted),
         RolloutState::RollingBack | RolloutState::RolledBack | RolloutState::RolledBackPartly => {

@@ -114,6 +114,15 @@ impl fmt::Display for Event {
                 ..
             } => f.write_str("completed"),
             Self::RolloutMoved {
+                order: RolloutEvent::CompletePartly,
+                reason,
+                ..
+            } => write!(f, "completed partly{}", Why(reason)),
+            Self::RolloutMoved {
+                order: RolloutEvent::DoNothing,
+                ..
+            } => f.write_str("completed: there was nothing to do"),
+            Self::RolloutMoved {
                 order: RolloutEvent::Returned,
                 ..
             } => f.write_str("rolled back: the last device is back"),

@@ -73,6 +73,24 @@ fn a_sentence_says_what_the_fields_say() {
         ),
         (
             moved(
+                RolloutEvent::CompletePartly,
+                RolloutState::Running,
+                RolloutState::CompletedPartly,
+                "8 of 10 devices run the release",
+            ),
+            "completed partly: 8 of 10 devices run the release".into(),
+        ),
+        (
+            moved(
+                RolloutEvent::DoNothing,
+                RolloutState::Running,
+                RolloutState::NothingToDo,
+                "",
+            ),
+            "completed: there was nothing to do".into(),
+        ),
+        (
+            moved(
                 RolloutEvent::Returned,
                 RolloutState::RollingBack,
                 RolloutState::RolledBack,

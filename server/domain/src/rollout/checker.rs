@@ -24,10 +24,7 @@ pub fn check(rollout: &RolloutView, plan: &Plan) -> Vec<String> {
                 }
             }
         }
-        if !matches!(
-            rollout.state,
-            RolloutState::Running | RolloutState::Completed | RolloutState::RollingBack
-        ) {
+        if !rollout.state.offers() && rollout.state != RolloutState::RollingBack {
             wrong.push(format!(
                 "a rollout that is {} acts: {action:?}",
                 rollout.state

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_protocol::Timestamp;
 
-use super::{Pace, RolloutState, RolloutView, WaveState};
+use super::{Pace, RolloutView, WaveState};
 
 /// Estimated finish, with the measurement it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +54,7 @@ pub fn forecast(rollout: &RolloutView, now: Timestamp) -> Forecast {
 fn run(rollout: &RolloutView, attempt: Duration, now: Timestamp) -> Option<Timestamp> {
     let mut time = now;
     let mut steps = 0;
-    if matches!(
-        rollout.state,
-        RolloutState::Completed
-            | RolloutState::RolledBack
-            | RolloutState::RolledBackPartly
-            | RolloutState::Cancelled
-    ) {
+    if rollout.state.is_final() {
         return Some(now);
     }
     for (index, view) in rollout.waves.iter().enumerate() {

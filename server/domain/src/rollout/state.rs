@@ -22,8 +22,12 @@ pub enum RolloutState {
     RolledBack,
     /// Every device that can go back is back; others stay on the release.
     RolledBackPartly,
-    /// Every wave passed.
+    /// Every wave passed, and every device of them runs the release.
     Completed,
+    /// Every wave passed; some of their devices failed or were left out.
+    CompletedPartly,
+    /// Every wave passed without a device: the rollout has touched none.
+    NothingToDo,
     /// Abandoned before it was complete.
     Cancelled,
 }
@@ -39,6 +43,8 @@ tidegate_protocol::words!(RolloutState("rollout state") {
     RolledBack = "rolled_back",
     RolledBackPartly = "rolled_back_partly",
     Completed = "completed",
+    CompletedPartly = "completed_partly",
+    NothingToDo = "nothing_to_do",
     Cancelled = "cancelled",
 });
 
@@ -63,8 +69,12 @@ pub enum RolloutEvent {
     RollBack,
     /// A person cancels it.
     Cancel,
-    /// Its last wave passed.
+    /// Its last wave passed, and every device runs the release.
     Complete,
+    /// Its last wave passed; some devices failed or were left out.
+    CompletePartly,
+    /// Its last wave passed, and none had a device.
+    DoNothing,
     /// Its last device is back.
     Returned,
     /// Its last device that can go back is back; others cannot.
@@ -82,6 +92,8 @@ tidegate_protocol::words!(RolloutEvent("rollout event") {
     RollBack = "rollback",
     Cancel = "cancel",
     Complete = "complete",
+    CompletePartly = "complete_partly",
+    DoNothing = "do_nothing",
     Returned = "returned",
     ReturnedPartly = "returned_partly",
 });
@@ -117,14 +129,22 @@ impl RolloutState {
             (Self::Running | Self::Paused, E::Pause) => Self::Paused,
             (Self::Paused | Self::Halted | Self::Running, E::Resume) => Self::Running,
             // A completed rollout still updates late devices: that can be halted too.
-            (Self::Running | Self::Paused | Self::Halted | Self::Completed, E::Halt) => {
-                Self::Halted
-            }
             (
                 Self::Running
                 | Self::Paused
                 | Self::Halted
                 | Self::Completed
+                | Self::CompletedPartly
+                | Self::NothingToDo,
+                E::Halt,
+            ) => Self::Halted,
+            (
+                Self::Running
+                | Self::Paused
+                | Self::Halted
+                | Self::Completed
+                | Self::CompletedPartly
+                | Self::NothingToDo
                 | Self::Cancelled
                 | Self::RollingBack,
                 E::RollBack,
@@ -140,7 +160,16 @@ impl RolloutState {
                 | Self::Cancelled,
                 E::Cancel,
             ) => Self::Cancelled,
-            (Self::Running, E::Complete) => Self::Completed,
+            // Late devices of a completed rollout change how it ended.
+            (
+                Self::Running | Self::Completed | Self::CompletedPartly | Self::NothingToDo,
+                E::Complete,
+            ) => Self::Completed,
+            (
+                Self::Running | Self::Completed | Self::CompletedPartly | Self::NothingToDo,
+                E::CompletePartly,
+            ) => Self::CompletedPartly,
+            (Self::Running | Self::NothingToDo, E::DoNothing) => Self::NothingToDo,
             (Self::RollingBack, E::Returned) => Self::RolledBack,
             (Self::RollingBack, E::ReturnedPartly) => Self::RolledBackPartly,
             (state, event) => return Err(RolloutRefusal { state, event }),
@@ -151,7 +180,15 @@ impl RolloutState {
     /// Returns whether devices may be offered its release: those of its waves while it runs, late ones
     /// after it is complete.
     pub fn offers(self) -> bool {
-        matches!(self, Self::Running | Self::Completed)
+        self == Self::Running || self.is_complete()
+    }
+
+    /// Returns whether every wave has passed, however its devices fared.
+    pub fn is_complete(self) -> bool {
+        matches!(
+            self,
+            Self::Completed | Self::CompletedPartly | Self::NothingToDo
+        )
     }
 
     /// Returns whether deployments under way that have not switched are cancelled.
@@ -168,15 +205,16 @@ impl RolloutState {
 
     /// Returns whether nothing more happens by itself.
     pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::RolledBack | Self::RolledBackPartly | Self::Completed | Self::Cancelled
-        )
+        self.is_complete()
+            || matches!(
+                self,
+                Self::RolledBack | Self::RolledBackPartly | Self::Cancelled
+            )
     }
 
     /// Returns whether entering this state withdraws the permission to offer: the generation must rise.
     pub fn fences_offers(self) -> bool {
-        !matches!(self, Self::Running | Self::Completed)
+        !self.offers()
     }
 }
 
@@ -195,6 +233,8 @@ mod tests {
             S::Completed,
             S::Cancelled,
             S::RollingBack,
+            S::CompletedPartly,
+            S::NothingToDo,
         ] {
             assert_eq!(state.apply(E::RollBack), Ok(S::RollingBack), "{state}");
         }
@@ -215,8 +255,8 @@ mod tests {
                     assert!(matches!(event, E::Start | E::Resume), "{state} {event}");
                 }
                 if state.is_final() && next != *state {
-                    let halted_late = *state == RolloutState::Completed && *event == E::Halt;
-                    assert!(*event == E::RollBack || halted_late, "{state} {event}");
+                    let late = state.is_complete() && (*event == E::Halt || next.is_complete());
+                    assert!(*event == E::RollBack || late, "{state} {event}");
                 }
             }
         }
@@ -224,6 +264,8 @@ mod tests {
 
     #[test]
     fn a_pause_is_not_undone_by_completion() {
-        assert!(RolloutState::Paused.apply(E::Complete).is_err());
+        for end in [E::Complete, E::CompletePartly, E::DoNothing] {
+            assert!(RolloutState::Paused.apply(end).is_err());
+        }
     }
 }

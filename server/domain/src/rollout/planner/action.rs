@@ -30,8 +30,13 @@ pub enum Action {
         /// Halt only, or roll back as well.
         then: OnBreach,
     },
-    /// The last wave passed.
-    Complete,
+    /// The last wave passed, or late devices have changed how the rollout ended.
+    Complete {
+        /// The event, which says how it ended.
+        ending: RolloutEvent,
+        /// Counts of devices that do not run the release.
+        reason: Explained,
+    },
     /// The last device is back.
     Returned,
     /// The last device that can go back is back; others stay.
@@ -90,7 +95,9 @@ impl Action {
                 ended_at: Some(now),
                 ..*wave
             },
-            Self::Grant { .. } | Self::Complete | Self::Returned | Self::ReturnedPartly => *wave,
+            Self::Grant { .. } | Self::Complete { .. } | Self::Returned | Self::ReturnedPartly => {
+                *wave
+            }
         }
     }
 
@@ -105,7 +112,7 @@ impl Action {
                 then: OnBreach::HaltAndRollBack,
                 ..
             } => Some(RolloutEvent::RollBack),
-            Self::Complete => Some(RolloutEvent::Complete),
+            Self::Complete { ending, .. } => Some(*ending),
             Self::Returned => Some(RolloutEvent::Returned),
             Self::ReturnedPartly => Some(RolloutEvent::ReturnedPartly),
             Self::StartWave(_) | Self::Grant { .. } | Self::Soak(_) | Self::Pass(_) => None,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tidegate_protocol::{Explained, Reason, Timestamp};
 
-use super::{RolloutState, Tally, WaveState};
+use super::{RolloutEvent, RolloutState, Tally, WaveState};
 pub use action::{Action, Plan, Population};
 pub use view::{RolloutView, WaveView};
 
@@ -23,7 +23,9 @@ pub use view::{RolloutView, WaveView};
 pub fn plan(rollout: &RolloutView, now: Timestamp) -> Plan {
     match rollout.state {
         RolloutState::Running => plan_running(rollout, now),
-        RolloutState::Completed => plan_late(rollout, now),
+        RolloutState::Completed | RolloutState::CompletedPartly | RolloutState::NothingToDo => {
+            plan_late(rollout, now)
+        }
         RolloutState::RollingBack => plan_return(rollout),
         RolloutState::Paused => Plan::wait(Reason::RolloutPaused),
         RolloutState::Halted => Plan::wait(Reason::RolloutHalted),
@@ -114,7 +116,7 @@ fn plan_end(rollout: &RolloutView, now: Timestamp) -> Plan {
     let open = tally.get(super::Outcome::Probation);
     let flying = tally.in_flight();
     if open == 0 && flying == 0 {
-        return Plan::act(Action::Complete, Reason::RolloutEnded);
+        return end(ending(rollout));
     }
     let text = format!("every wave has passed; {flying} devices under way, {open} in their window");
     let mut plan = Plan::wait(Explained::new(Reason::ProbationOpen, text));
@@ -123,12 +125,60 @@ fn plan_end(rollout: &RolloutView, now: Timestamp) -> Plan {
     plan
 }
 
+fn end((ending, reason): (RolloutEvent, Explained)) -> Plan {
+    let waiting = reason.clone();
+    Plan::act(Action::Complete { ending, reason }, waiting)
+}
+
+/// Returns how a rollout whose waves have passed ends, and the counts that say so. A device that was
+/// counted for a wave and does not run the release was left out or has failed: such an end must not look
+/// like one without.
+fn ending(rollout: &RolloutView) -> (RolloutEvent, Explained) {
+    use super::Outcome as O;
+    let tally = rollout.tally();
+    let members = |w: &WaveView| w.progress.quota.max(w.tally.exposed());
+    let members: u64 = rollout.waves.iter().map(members).sum();
+    if members == 0 {
+        let text = "no device that it selects was in need of the release";
+        return (
+            RolloutEvent::DoNothing,
+            Explained::new(Reason::RolloutEnded, text),
+        );
+    }
+    let done = tally.get(O::Probation) + tally.get(O::Succeeded);
+    if done >= members {
+        return (RolloutEvent::Complete, Reason::RolloutEnded.into());
+    }
+    let failed = tally.failed() + tally.get(O::Stuck);
+    let silent = tally.get(O::Silent);
+    let left_out = (members - done).saturating_sub(failed + silent);
+    let text = format!(
+        "{done} of {members} devices run the release; {failed} failed, {silent} are silent, {left_out} were left out"
+    );
+    (
+        RolloutEvent::CompletePartly,
+        Explained::new(Reason::RolloutEnded, text),
+    )
+}
+
 /// Plans a completed rollout: it still updates late devices, and the gate watches meanwhile.
 fn plan_late(rollout: &RolloutView, now: Timestamp) -> Plan {
     if let Some(plan) = breach(rollout) {
         return plan;
     }
-    let mut plan = Plan::wait(Reason::RolloutEnded);
+    let tally = rollout.tally();
+    let settled = tally.get(super::Outcome::Probation) == 0 && tally.in_flight() == 0;
+    let now_ended = ending(rollout);
+    // Late devices that are done may have completed it, or failed.
+    if settled
+        && rollout
+            .state
+            .apply(now_ended.0)
+            .is_ok_and(|state| state != rollout.state)
+    {
+        return end(now_ended);
+    }
+    let mut plan = Plan::wait(now_ended.1);
     plan.actions
         .extend(grant(rollout, rollout.waves.len().saturating_sub(1), now).ok());
     plan

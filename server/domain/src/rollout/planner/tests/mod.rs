@@ -64,7 +64,7 @@ fn apply(r: &mut RolloutView, plan: &Plan, now: Timestamp) -> bool {
                 r.progress.granted = *granted;
                 r.progress.granted_at = Some(*at);
             }
-            Action::Complete | Action::Returned | Action::ReturnedPartly => {}
+            Action::Complete { .. } | Action::Returned | Action::ReturnedPartly => {}
         }
     }
     !plan.actions.is_empty()
@@ -294,14 +294,53 @@ fn a_rollback_is_over_when_the_last_device_is_back_or_cannot_go_back() {
 #[test]
 fn a_rollout_that_stands_still_does_nothing_by_itself() {
     for state in RolloutState::ALL {
-        let acts = matches!(
-            state,
-            RolloutState::Running | RolloutState::RollingBack | RolloutState::Completed
-        );
+        let acts = *state == RolloutState::RollingBack || state.offers();
         let mut r = rollout(vec![wave("NA", "all", 4)]);
         r.state = *state;
         r.waves[0].progress.state = WaveState::Running;
         r.waves[0].tally = Tally::default().with(Outcome::Failed, 4);
         assert_eq!(!plan(&r, NOW).actions.is_empty(), acts, "{state}");
     }
+}
+
+#[test]
+fn a_rollout_that_left_devices_out_says_so_until_late_ones_have_made_up_for_it() {
+    let mut r = rollout(vec![wave("NA", "all", 4), wave("EU", "all", 0)]);
+    r.waves[0].progress.state = WaveState::Passed;
+    r.waves[1].progress.state = WaveState::Skipped;
+    let with = |succeeded, failed, waiting| {
+        Tally::default()
+            .with(Outcome::Succeeded, succeeded)
+            .with(Outcome::Failed, failed)
+            .with(Outcome::Waiting, waiting)
+    };
+    // Failures that a person has let pass are failures all the same.
+    r.waves[0].excused = (1, 0);
+    r.waves[0].tally = with(2, 1, 0);
+    let why = settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::CompletedPartly);
+    assert_eq!(
+        why.detail,
+        "2 of 4 devices run the release; 1 failed, 0 are silent, 1 were left out"
+    );
+    // One that is under way decides nothing yet.
+    r.waves[0].tally = with(3, 0, 1);
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::CompletedPartly);
+    r.waves[0].tally = with(4, 0, 0);
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::Completed);
+    assert!(r.state.offers());
+}
+
+#[test]
+fn a_rollout_that_concerns_no_device_is_not_told_like_one_that_updated_them() {
+    let mut r = rollout(vec![wave("NA", "all", 0)]);
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::NothingToDo);
+    // It still serves who comes late.
+    assert!(r.state.offers());
+    r.waves[0].tally = Tally::default().with(Outcome::Succeeded, 1);
+    settle(&mut r, NOW);
+    assert_eq!(r.state, RolloutState::Completed);
 }
