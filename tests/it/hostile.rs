@@ -90,10 +90,7 @@ async fn a_tampered_chunk_of_every_payload_changes_nothing_on_the_device() {
 async fn a_tampered_assignment_is_refused() {
     let (server, proxy, mut device) = scene().await;
     // The window is part of the signed content; inside a JSON string quotes are escaped.
-    let (from, to) = (
-        br#"\"rollback_window_s\":600"#,
-        br#"\"rollback_window_s\":601"#,
-    );
+    let (from, to) = (br#"\"rollback_window_s\":6"#, br#"\"rollback_window_s\":7"#);
     proxy.set(Mode::Replace(from.to_vec(), to.to_vec()));
     device.run();
     server

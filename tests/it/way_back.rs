@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use tidegate_tests::{Device, Mode, Proxy, Server, application, eventually};
+use tidegate_tests::{Database, Device, Mode, Proxy, Server, application, eventually};
 
 /// Sets up a device in the rollback window of 1.1.0, which keeps 1.0.0 in slot a.
 async fn in_window(server: &Server, url: &str) -> (Device, String) {
@@ -68,6 +68,48 @@ async fn a_device_is_ordered_back_to_what_it_came_with_whether_it_was_ever_publi
     }
     let rollout = server.rollout_is(&id, "rolled_back").await;
     assert_eq!(rollout["tally"]["returned"], 3, "{rollout}");
+}
+
+/// The order is given inside of the window and heard after it: by then the device would have dropped a
+/// version that nobody can give it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_given_inside_of_the_window_and_heard_after_it_returns_from_the_kept_slot() {
+    let server = Server::start_with(Database::Sqlite, &["--poll", "60s"]).await;
+    let dir = server.dir.path();
+    server.publish(&[("1.1.0", true)]);
+    let proxy = Proxy::start(&server.url, Mode::Pass).await;
+    let own = application(dir, "0.9.0", true);
+    let installed = Some((own.as_path(), "0.9.0"));
+    let token = server.join_token();
+    let mut device = Device::enroll(dir, "own", &proxy.url, &token, "NA", installed);
+    device.run();
+    let window = json!({ "rollback_window_s": 5 });
+    let id = server.roll_out("1.1.0", &["NA"], window).await;
+    eventually("probation", async || {
+        (server.deployments(&id).await.first()?["state"] == "probation").then_some(())
+    })
+    .await;
+    // Cut off before the order and for as long as the window lasts.
+    proxy.set(Mode::CutAfter(0));
+    let path = format!("/api/v1/rollouts/{id}/rollback");
+    let incident = server.post(&path, json!({ "reason": "bad" })).await;
+    let ends = incident["sheet"]["first_window_ends"].as_str().unwrap();
+    let ends = tidegate_api::instant("first_window_ends", ends).unwrap();
+    let begun = incident["opened_at"].as_str().unwrap();
+    assert!(
+        tidegate_api::instant("opened_at", begun).unwrap() < ends,
+        "{incident}"
+    );
+    eventually("the window is over", async || {
+        let now = std::time::SystemTime::now();
+        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = i64::try_from(now.as_micros()).unwrap();
+        (now > ends.as_micros()).then_some(())
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    device.settles_on("0.9.0").await;
+    server.rollout_is(&id, "rolled_back").await;
 }
 
 /// Limits of the way back are told while there is still a choice: by the preview, to whoever starts, and

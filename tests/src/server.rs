@@ -143,7 +143,7 @@ impl Server {
             }
         };
         command
-            .args(["serve", "--poll", "1s", "--exit-with-stdin"])
+            .args(["serve", "--exit-with-stdin"])
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--data")
             .arg(&self.data)
@@ -155,6 +155,9 @@ impl Server {
             command.env("TIDEGATE_DATABASE", url);
         }
         let mut child = command.spawn().unwrap();
+        if !self.options.iter().any(|option| option == "--poll") {
+            command.args(["--poll", "1s"]);
+        }
         let mut first = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         lines.read_line(&mut first).unwrap();

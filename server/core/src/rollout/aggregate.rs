@@ -79,7 +79,7 @@ impl App {
             by_hand: policy.by_hand,
             released: rollout.released as usize,
             reach: self.reach(),
-            rollback_window: Duration::from_secs(u64::from(rollout.rollback_window_s)),
+            rollback_window: Duration::from_secs(self.kept_for(rollout.rollback_window_s).into()),
             deadline: policy.deadline,
         }
     }

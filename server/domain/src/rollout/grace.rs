@@ -11,17 +11,19 @@ const ROUND_TRIP: Duration = Duration::from_secs(5);
 const LONGEST_S: u32 = 30 * 86_400;
 
 /// Returns the time for which a device is told to keep the old version, in seconds, for a rollback window
-/// of `window_s`. People give an order until the window is over; a device that polls hears it up to an
+/// of `rollback_window_s`. People give an order until the window is over; a device that polls hears it up to an
 /// interval later, and would have dropped the version by then. No window needs no grace.
-pub fn kept_for(window_s: u32, poll: Duration, ramp: Duration) -> u32 {
-    if window_s == 0 {
+pub fn kept_for(rollback_window_s: u32, poll: Duration, ramp: Duration) -> u32 {
+    if rollback_window_s == 0 {
         return 0;
     }
     let poll = poll.min(LONGEST_POLL);
     // Agents add up to a tenth, so that a fleet does not stay in step.
     let grace = poll + poll / 10 + ramp + ROUND_TRIP;
     let grace = u32::try_from(grace.as_millis().div_ceil(1_000)).unwrap_or(LONGEST_S);
-    window_s.saturating_add(grace).min(LONGEST_S.max(window_s))
+    rollback_window_s
+        .saturating_add(grace)
+        .min(LONGEST_S.max(rollback_window_s))
 }
 
 #[cfg(test)]
@@ -32,14 +34,14 @@ mod tests {
     proptest! {
         #[test]
         fn an_order_given_inside_of_the_window_is_heard_before_the_slot_is_dropped(
-            window_s in 1u32..86_400, given_ms in 0u64..86_400_000,
+            rollback_window_s in 1u32..86_400, given_ms in 0u64..86_400_000,
             poll_s in 1u64..600, jitter in 0u64..=10, ramp_ms in 0u64..5_000,
         ) {
             let (poll, ramp) = (Duration::from_secs(poll_s), Duration::from_millis(ramp_ms));
-            let given = Duration::from_millis(given_ms % (u64::from(window_s) * 1_000));
+            let given = Duration::from_millis(given_ms % (u64::from(rollback_window_s) * 1_000));
             let between = poll.min(LONGEST_POLL);
             let heard = given + between + between * u32::try_from(jitter).unwrap() / 100 + ramp;
-            let kept = Duration::from_secs(kept_for(window_s, poll, ramp).into());
+            let kept = Duration::from_secs(kept_for(rollback_window_s, poll, ramp).into());
             prop_assert!(heard < kept, "heard after {heard:?}, kept for {kept:?}");
         }
     }

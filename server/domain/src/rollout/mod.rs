@@ -7,6 +7,7 @@
 //! | `tally` | outcomes of the exposed devices |
 //! | `lag` | counts of a while ago |
 //! | `gate` | whether the outcomes let the rollout go on |
+//! | `grace` | how much longer than the window a device keeps the old version |
 //! | `pace` | how many devices may be in flight |
 //! | [`policy`] | its settings beyond its waves |
 //! | [`preset`] | named ways to roll out |
@@ -20,6 +21,7 @@ mod cluster;
 pub mod evidence;
 mod forecast;
 mod gate;
+mod grace;
 mod lag;
 mod pace;
 mod planner;
@@ -34,6 +36,7 @@ pub use cluster::{Cluster, Sample, find_cluster};
 pub use evidence::{Evidence, Stratum};
 pub use forecast::{Forecast, forecast};
 pub use gate::{Breach, FALSE_HALT_ONE_IN, Gate, OnBreach};
+pub use grace::kept_for;
 pub use lag::Lag;
 pub use pace::{Limits, NO_LIMIT, Pace, Progress};
 pub use planner::{Action, Plan, Population, RolloutView, WaveView, plan};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidegate_domain::admission::{Decision, Verdict};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::event::Actor;
+use tidegate_domain::rollout::kept_for;
 use tidegate_protocol::{DeploymentId, DeploymentState, DeviceId};
 use tidegate_trust::assignment::Action;
 
@@ -50,7 +51,7 @@ impl App {
                 deployment,
                 release: leg,
                 action: Action::Install,
-                rollback_window_s,
+                rollback_window_s: self.kept_for(rollback_window_s),
                 switch_within_s,
             })),
             Verdict::Offer(offer) => {
@@ -66,7 +67,7 @@ impl App {
                     deployment: DeploymentId::from_random([0; 16]),
                     release: offer.leg.clone(),
                     action: Action::Install,
-                    rollback_window_s: offer.rollback_window_s,
+                    rollback_window_s: self.kept_for(offer.rollback_window_s),
                     switch_within_s: offer.switch_within_s,
                 };
                 let offer = Write::Offer(Box::new(offer));
@@ -127,6 +128,13 @@ impl App {
                 }))
             }
         })
+    }
+
+    /// Time for which a device keeps the old version for a rollback window: longer than people can give an
+    /// order in it, by the time in which the device hears of it.
+    pub(crate) fn kept_for(&self, rollback_window_s: u32) -> u32 {
+        let devices = &self.settings.devices;
+        kept_for(rollback_window_s, devices.poll, devices.wake_ramp)
     }
 
     async fn write(

@@ -319,9 +319,9 @@ impl App {
         if rollout.extended_s == 0 {
             return None;
         }
-        let ends = deployment.updated_at.plus(Duration::from_secs(
-            u64::from(rollout.rollback_window_s) + u64::from(rollout.extended_s),
-        ));
+        let window = rollout.rollback_window_s.saturating_add(rollout.extended_s);
+        let kept = Duration::from_secs(self.kept_for(window).into());
+        let ends = deployment.updated_at.plus(kept);
         Some(u32::try_from(ends.since(self.now()).as_secs()).unwrap_or(u32::MAX))
     }
 }
