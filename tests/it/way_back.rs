@@ -112,6 +112,46 @@ async fn an_order_given_inside_of_the_window_and_heard_after_it_returns_from_the
     server.rollout_is(&id, "rolled_back").await;
 }
 
+/// A device was left behind because nobody had published what it came with. Once somebody has, the order
+/// is given again, and reaches it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_behind_is_reached_by_a_later_order_once_it_can_go_back() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    server.publish(&[("1.1.0", true)]);
+    let token = server.join_token();
+    let own = application(dir, "0.9.0", true);
+    let installed = Some((own.as_path(), "0.9.0"));
+    let mut device = Device::enroll(dir, "own", &server.url, &token, "NA", installed);
+    device.run();
+    let none = json!({ "rollback_window_s": 0 });
+    let id = server.roll_out("1.1.0", &["NA"], none).await;
+    server.rollout_is(&id, "completed").await;
+    let back = ["rollback", &id, "--reason", "bad", "--watch"];
+    let (code, _, said) = server.cli_raw(&back);
+    assert_eq!(code, 8, "{said}");
+    let left = server.rollout_is(&id, "rolled_back_partly").await;
+    assert_eq!(left["tally"]["stuck"], 1, "{left}");
+    // There is still no way: the answer says so, and nothing moves.
+    let path = format!("/api/v1/rollouts/{id}/rollback");
+    let order = json!({ "reason": "bad" });
+    let sheet = server.post(&path, order.clone()).await;
+    assert_eq!(
+        sheet["rollouts"][0]["state"], "rolled_back_partly",
+        "{sheet}"
+    );
+    server.publish_tree(&own, "0.9.0", &[]);
+    let mut dry = order;
+    dry["dry_run"] = json!(true);
+    let dry = server.post(&path, dry).await;
+    assert_eq!(dry["sheet"]["outside_window"], 1, "{dry}");
+    let (code, _, said) = server.cli_raw(&back);
+    assert_eq!(code, 0, "{said}");
+    device.settles_on("0.9.0").await;
+    let rollout = server.rollout_is(&id, "rolled_back").await;
+    assert_eq!(rollout["tally"]["returned"], 1, "{rollout}");
+}
+
 /// Limits of the way back are told while there is still a choice: by the preview, to whoever starts, and
 /// for a fleet that comes with versions of its own when it joins.
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,8 @@ pub struct Exposed<'a> {
     pub runs_it: bool,
     /// Whether what people signed lets it be ordered back.
     pub way_back: Result<(), Reason>,
+    /// Whether an order is about to be given: it reaches those that an earlier one left behind.
+    pub ordering: bool,
 }
 
 /// Standing of an exposed device.
@@ -67,6 +69,10 @@ pub fn standing(device: &Exposed<'_>) -> Standing {
         S::RollingBack => Standing::Returning,
         S::RolledBack if deployment.came_back_by_itself() => Standing::FailedByItself,
         S::RolledBack => Standing::Returned,
+        S::Failed if deployment.is_stuck() && !device.runs_it => Standing::MovedOn,
+        S::Failed if deployment.is_stuck() && device.ordering && device.way_back.is_ok() => {
+            Standing::OutsideWindow
+        }
         S::Failed if deployment.is_stuck() => Standing::CannotReturn(
             deployment
                 .reason
@@ -182,7 +188,40 @@ mod tests {
             runs_it: true,
             rollback_window: Duration::from_mins(30),
             way_back: Ok(()),
+            ordering: false,
         }
+    }
+
+    #[test]
+    fn who_was_left_behind_is_reached_by_a_later_order_once_there_is_a_way_back() {
+        let mut left = deployment(DeploymentState::Failed);
+        left.reason = Some(Explained::from(Reason::RollbackNotAllowed));
+        let again = left.after(
+            crate::deployment::DeploymentEvent::ReturnOrdered,
+            Some(Reason::RollbackOrdered.into()),
+            Timestamp::from_secs(2_000),
+        );
+        assert_eq!(again.unwrap().state, DeploymentState::RollingBack);
+        let stands = |ordering, runs_it, way_back| {
+            standing(&Exposed {
+                runs_it,
+                way_back,
+                ordering,
+                ..exposed(&left)
+            })
+        };
+        let barred = Err(Reason::RollbackNotAllowed);
+        let stays = Standing::CannotReturn(Reason::RollbackNotAllowed);
+        assert_eq!(stands(true, true, Ok(())), Standing::OutsideWindow);
+        assert_eq!(stands(true, true, barred), stays);
+        // Without an order nothing is under way.
+        assert_eq!(stands(false, true, Ok(())), stays);
+        // A later rollout has taken it along.
+        assert_eq!(stands(true, false, Ok(())), Standing::MovedOn);
+        // Any other failure is no business of a rollback.
+        left.reason = Some(Explained::from(Reason::DownloadFailed));
+        let order = crate::deployment::DeploymentEvent::ReturnOrdered;
+        assert!(left.after(order, None, Timestamp::ZERO).is_err());
     }
 
     #[test]

@@ -28,8 +28,9 @@ statements! {
             WHERE rollout_id = $1 AND id > $2 AND ($3 = '' OR state = $3) ORDER BY id LIMIT $4";
     ALL = "SELECT * FROM deployment";
     SWITCHED = "SELECT * FROM deployment
-                WHERE rollout_id = $1 AND id > $2 AND outcome IN ('taking', 'probation', 'succeeded', 'silent')
+                WHERE rollout_id = $1 AND id > $2 AND outcome IN ('taking', 'probation', 'succeeded', 'silent', 'stuck')
                 ORDER BY id LIMIT $3";
+    STUCK = "SELECT * FROM deployment WHERE rollout_id = $1 AND id > $2 AND outcome = 'stuck' ORDER BY id LIMIT $3";
     // Silent before the switch: these time out.
     SILENT = "SELECT d.* FROM deployment d
               JOIN rollout r ON r.id = d.rollout_id JOIN device v ON v.id = d.device_id
@@ -217,7 +218,8 @@ pub async fn page(
     .await
 }
 
-/// A page of a rollout's deployments whose device runs the release, or may.
+/// A page of a rollout's deployments whose device runs the release, or may: those that an earlier order
+/// has left behind included.
 pub async fn switched(
     tx: &mut Tx,
     rollout: RolloutId,
@@ -226,6 +228,18 @@ pub async fn switched(
 ) -> Result<Vec<Deployment>, StoreError> {
     let args = args![rollout.to_string(), after, limit];
     tx.all("read deployments", SWITCHED, args, read).await
+}
+
+/// A page of a rollout's deployments whose device was ordered back and could not go.
+pub async fn stuck(
+    tx: &mut Tx,
+    rollout: RolloutId,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Deployment>, StoreError> {
+    let args = args![rollout.to_string(), after, limit];
+    tx.all("read deployments left behind", STUCK, args, read)
+        .await
 }
 
 /// Returns every deployment: decisions need those of live rollouts, and the figures of ended

@@ -1,26 +1,24 @@
 //! Incidents: one order rolls back a release; the answer is the blast-radius sheet.
 
+mod each;
 pub mod holds;
 mod open;
 mod sheet;
 
-use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::event::{Actor, Event};
 use tidegate_domain::incident::Sheet;
 use tidegate_domain::rollout::{RolloutEvent, RolloutState};
 use tidegate_domain::selector::Selector;
-use tidegate_protocol::{
-    Explained, IncidentId, ProblemCode, ProductName, Reason, RolloutId, Version, error_chain,
-};
+use tidegate_protocol::{IncidentId, ProblemCode, ProductName, RolloutId, Version, error_chain};
+use tidegate_store::Tx;
 use tidegate_store::incidents::{self, Incident};
 use tidegate_store::rollouts::{self, Rollout};
-use tidegate_store::{Tx, deployments};
 
+use self::each::Which;
 use self::open::{open_one, opened_event};
 use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
-use crate::queue::Write;
 use crate::rollout::{Ordered, read};
 use crate::{CoreError, random};
 
@@ -52,8 +50,8 @@ pub struct IncidentStanding {
     pub dry_run: bool,
 }
 
-/// Number of devices read at once, when they are ordered back one by one.
-const PAGE: i64 = 500;
+/// Number of incidents looked at when those that are over are closed.
+const RECENT: i64 = 500;
 
 impl App {
     /// Rolls back a release: stops offers, calls off devices that have not switched, sends the
@@ -135,7 +133,15 @@ impl App {
         // Each order is one short transaction, and the first one opens the incident as well: after a
         // crash no release is on its way back without somebody who looks after it.
         for rollout in &concerned {
-            let result = if selective(rollout, order) {
+            // Before the rollout moves: a rollback under way with nobody left to bring back is over at once.
+            let again = if dry_run || order != RolloutEvent::RollBack {
+                0
+            } else {
+                self.return_each(by, &incident, rollout.id, Which::LeftBehind)
+                    .await?
+            };
+            let over = rollout.state == RolloutState::RolledBackPartly && again == 0 && !dry_run;
+            let result = if selective(rollout, order) || over {
                 Ok(Ordered {
                     standing: self.rollout(rollout.id).await?,
                     dry_run,
@@ -165,10 +171,14 @@ impl App {
                 })
                 .await?;
             if order == RolloutEvent::Halt {
-                self.return_selected(by, &incident, reason).await?;
+                for rollout in &incident.rollouts {
+                    self.return_each(by, &incident, *rollout, Which::Selected)
+                        .await?;
+                }
+                self.fleet.wake_held();
             }
         }
-        let (sheet, worst) = self.sheet(&incident);
+        let (sheet, worst) = self.sheet_for(&incident, dry_run);
         Ok(IncidentStanding {
             incident,
             sheet,
@@ -177,39 +187,6 @@ impl App {
             failed,
             dry_run,
         })
-    }
-
-    /// Orders the selected devices back one by one, in order of deployment id.
-    async fn return_selected(
-        &self,
-        by: &Operator,
-        incident: &Incident,
-        reason: &str,
-    ) -> Result<(), CoreError> {
-        for rollout in &incident.rollouts {
-            let mut after = String::new();
-            loop {
-                let mut tx = self.db.read().await?;
-                let page = deployments::switched(&mut tx, *rollout, &after, PAGE).await?;
-                drop(tx);
-                let Some(last) = page.last() else { break };
-                after = last.facts.id.to_string();
-                for deployment in page {
-                    let selected = self.fleet.device(deployment.device).is_some_and(|entry| {
-                        incident.selector.matches(entry.lock().facts().selectable())
-                    });
-                    if selected {
-                        let why = Explained::new(Reason::RollbackOrdered, reason);
-                        let order =
-                            Write::Order(deployment.facts.id, DeploymentEvent::ReturnOrdered, why);
-                        let (actor, device) = (by.actor.clone(), deployment.device);
-                        self.writer.write(actor, device, order).await?;
-                    }
-                }
-            }
-        }
-        self.fleet.wake_held();
-        Ok(())
     }
 
     /// Opens an incident for a rollout that the gate rolls back, in the gate's own transaction.
@@ -269,7 +246,7 @@ impl App {
             &mut self.db.read().await?,
             tidegate_protocol::Timestamp::from_micros(i64::MAX),
             "",
-            PAGE,
+            RECENT,
         )
         .await?;
         let plan = self.fleet.plan();

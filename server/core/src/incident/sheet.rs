@@ -31,6 +31,11 @@ impl App {
     /// seeing it. Worst first: devices that cannot go back, are past the point of no return, have
     /// to download the old version, still keep it.
     pub(crate) fn sheet(&self, incident: &Incident) -> (Sheet, Vec<Worst>) {
+        self.sheet_for(incident, false)
+    }
+
+    /// Like [`Self::sheet`]; `ordering` as if the order were given now.
+    pub(crate) fn sheet_for(&self, incident: &Incident, ordering: bool) -> (Sheet, Vec<Worst>) {
         let plan = self.fleet.plan();
         let product = plan.product(&incident.product);
         let windows: BTreeMap<RolloutId, Duration> = plan
@@ -62,6 +67,7 @@ impl App {
                     runs_it: state.device.release.as_ref() == Some(&deployment.leg),
                     rollback_window: windows.get(id).copied().unwrap_or_default(),
                     way_back: back,
+                    ordering,
                 };
                 sheet.add(&device);
                 let standing = standing(&device);

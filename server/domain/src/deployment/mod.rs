@@ -136,7 +136,12 @@ impl DeploymentFacts {
         reason: Option<Explained>,
         now: Timestamp,
     ) -> Result<Self, DeploymentRefusal> {
-        let state = apply(self.state, event)?;
+        // A device that was left behind can be ordered back again: what barred its way may be gone.
+        let state = if event == DeploymentEvent::ReturnOrdered && self.is_stuck() {
+            State::RollingBack
+        } else {
+            apply(self.state, event)?
+        };
         let mut next = self.clone();
         let ended = matches!(state, State::RolledBack | State::Failed);
         next.reason = reason.or_else(|| self.reason.clone().filter(|_| ended));

@@ -149,7 +149,9 @@ impl RolloutState {
                 | Self::RollingBack,
                 E::RollBack,
             ) => Self::RollingBack,
-            (Self::RolledBack | Self::RolledBackPartly, E::RollBack) => self,
+            (Self::RolledBack, E::RollBack) => self,
+            // What was left behind may have a way back by now.
+            (Self::RolledBackPartly, E::RollBack) => Self::RollingBack,
             (
                 Self::Draft
                 | Self::AwaitingApproval
@@ -231,10 +233,11 @@ mod tests {
             S::Paused,
             S::Halted,
             S::Completed,
-            S::Cancelled,
-            S::RollingBack,
             S::CompletedPartly,
             S::NothingToDo,
+            S::Cancelled,
+            S::RollingBack,
+            S::RolledBackPartly,
         ] {
             assert_eq!(state.apply(E::RollBack), Ok(S::RollingBack), "{state}");
         }
