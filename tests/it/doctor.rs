@@ -57,6 +57,11 @@ async fn a_healthy_machine_has_nothing_bad_and_each_finding_says_where_its_fix_i
         assert!(text.contains(&format!("\n### {anchor}\n")), "{key}");
     }
     assert_eq!(found(&findings, "clock_skew")["verdict"], "good");
+    // The floor of its clock, and what set it.
+    let clock = found(&findings, "clock")["value"].as_str().unwrap();
+    for part in ["newest signed time is 20", ", root of 20"] {
+        assert!(clock.contains(part), "{clock}");
+    }
     assert!(
         found(&findings, "slots")["value"]
             .as_str()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tidegate_machine::fsm::{Phase, Record, SlotId};
-use tidegate_protocol::{Finding, Power, Verdict};
+use tidegate_protocol::{Finding, Power, Verdict, plain};
 
 use super::{bad, bad_unless, notice_unless};
 use crate::fs;
@@ -248,7 +248,21 @@ impl Machine<'_> {
     fn clock(&self) -> Finding {
         let now = platform::now();
         let floor = self.record.map(|r| r.time_floor).unwrap_or_default();
-        let value = format!("{now}; the newest signed time is {floor}");
+        let mut value = format!("{now}; the newest signed time is {floor}");
+        // Which file set it: the holders of that one can turn it back.
+        let kept = TrustStore::open(fs::system(), self.state).and_then(|store| store.load());
+        if let Ok(files) = kept {
+            let files = [
+                ("root", Some(files.root)),
+                ("targets", files.targets),
+                ("role", files.role),
+            ];
+            for (name, bytes) in files {
+                if let Some(at) = bytes.and_then(|bytes| signed(&bytes, "x-issued")) {
+                    value += &format!(", {name} of {}", plain(&at));
+                }
+            }
+        }
         let verdict = notice_unless(now >= floor);
         Finding::new("clock", value, "not before the newest signed time", verdict)
     }
@@ -351,9 +365,14 @@ impl Machine<'_> {
 
 /// Expiry of signed metadata, in seconds since the epoch.
 fn expiry(bytes: &[u8]) -> Option<i64> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let text = value["signed"]["expires"].as_str()?;
+    let text = signed(bytes, "expires")?;
     text.parse().ok().map(jiff::Timestamp::as_second)
+}
+
+/// Text of a field of signed metadata.
+fn signed(bytes: &[u8], field: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    value["signed"][field].as_str().map(str::to_owned)
 }
 
 fn memory() -> Finding {
