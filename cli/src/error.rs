@@ -3,12 +3,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use tidegate_protocol::{Problem, ProblemCode};
+use tidegate_protocol::{Problem, ProblemCode, bounded};
 
-use crate::foreign::bounded;
-
-/// Exit codes, documented in `docs/reference/cli.md`: 0 ok, 1 error, 2 usage, 3 rollout failed or halted,
-/// 4 not allowed, 5 precondition not met, 6 time ran out, 8 done for a part of the devices.
+/// Errors of a command. Their exit codes are documented in `docs/reference/cli.md`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     /// Something failed.
@@ -37,15 +34,15 @@ pub(crate) enum CliError {
     /// Time ran out.
     #[error("{0}")]
     Timeout(String),
+    /// A rollback is over, and some of the devices were left behind.
+    #[error("{0}")]
+    Partly(String),
     /// The rollout is complete, and some of its devices failed or were left out.
     #[error("{0}")]
     LeftOut(String),
     /// The rollout is complete and has touched no device.
     #[error("{0}")]
     NothingToDo(String),
-    /// A rollback is over, and some of the devices were left behind.
-    #[error("{0}")]
-    Partly(String),
     /// A person or a parent process ended it.
     #[error("interrupted")]
     Interrupted,
@@ -92,15 +89,15 @@ impl CliError {
             },
             Self::Failed(_)
             | Self::Usage(_)
-            | Self::LeftOut(_)
             | Self::RolloutFailed(_)
+            | Self::Timeout(_)
+            | Self::Partly(_)
+            | Self::LeftOut(_)
+            | Self::Interrupted => None,
             Self::NothingToDo(_) => Some(
                 "tidegate rollout why ID says why no device needs it; a region or label may be misspelled"
                     .into(),
             ),
-            | Self::Timeout(_)
-            | Self::Partly(_)
-            | Self::Interrupted => None,
         }
     }
 
@@ -108,12 +105,12 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Hinted(..) | Self::Unreachable { .. } => 1,
-            Self::LeftOut(_) => 7,
             Self::Usage(_) => 2,
-            Self::NothingToDo(_) => 9,
             Self::RolloutFailed(_) => 3,
             Self::Timeout(_) => 6,
+            Self::LeftOut(_) => 7,
             Self::Partly(_) => 8,
+            Self::NothingToDo(_) => 9,
             Self::Interrupted => 130,
             Self::Problem(problem) => match problem.code {
                 ProblemCode::Unauthenticated | ProblemCode::Forbidden => 4,

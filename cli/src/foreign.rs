@@ -3,10 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tidegate_protocol::plain;
-
-/// Longest text of somebody else that is shown to people, in characters.
-const MOST: usize = 4_000;
+use tidegate_api::EventView;
+use tidegate_protocol::{Speaker, bounded, said};
 
 /// Makes every text in a value fit to be shown: one line, without anything that moves a cursor or
 /// hides text, and not endless. Whatever a view contains, it cannot pass for a line of ours.
@@ -33,17 +31,11 @@ fn make_plain(value: &mut Value) {
     }
 }
 
-/// One line of a text of somebody else, cut at [`MOST`] characters with a word on what is left out.
-pub(crate) fn bounded(text: &str) -> String {
-    match text.char_indices().nth(MOST) {
-        None => plain(text),
-        Some((at, _)) => {
-            let (start, rest) = text.split_at(at);
-            format!(
-                "{}... ({} more characters)",
-                plain(start),
-                rest.chars().count()
-            )
-        }
+/// Text of an event: what a device reports is marked as its word, in its actor's name or another's.
+pub(crate) fn spoken(event: &EventView) -> String {
+    if event.actor_kind == "device" {
+        said(Speaker::Device, &event.text)
+    } else {
+        bounded(&event.text)
     }
 }

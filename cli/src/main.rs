@@ -7,6 +7,7 @@ mod demo;
 mod error;
 mod foreign;
 mod keys;
+mod log;
 mod options;
 mod output;
 mod pages;

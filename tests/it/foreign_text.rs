@@ -7,6 +7,12 @@ use axum::Router;
 use axum::http::Uri;
 use axum::response::IntoResponse as _;
 use serde_json::{Map, Value, json};
+use tidegate_protocol::{
+    Diagnosis, Explained, Finding, Format, Reason, SessionRequest, Timestamp, Verdict, paths,
+};
+use tidegate_tests::{Device, Server, application};
+use tidegate_trust::SecretKey;
+use tidegate_trust::http_signature::{RequestFacts, sign_request};
 
 /// Text that moves the cursor, hides what follows, turns it round and forges a line.
 const HOSTILE: &str =
@@ -260,4 +266,121 @@ async fn a106_a_server_that_never_ends_its_pages_is_told_so_and_keeps_no_command
             assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
         }
     }
+}
+
+/// Sends a check-in of a device that is no agent, with its own words in it.
+async fn check_in(server: &Server, device: &Device, words: &str) {
+    let pem = std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
+    let key = SecretKey::from_pem(&pem).unwrap();
+    let http = reqwest::Client::new();
+    let body = serde_json::to_vec(&SessionRequest {
+        format: Format::CURRENT,
+        device: device.id().parse().unwrap(),
+        counter: 1,
+    })
+    .unwrap();
+    let session = || {
+        http.post(format!("{}{}", server.url, paths::SESSION))
+            .header("content-type", "application/json")
+            .body(body.clone())
+    };
+    let nonce = session().send().await.unwrap().headers()["tidegate-nonce"].clone();
+    let facts = RequestFacts {
+        method: "POST",
+        authority: server.url.trim_start_matches("http://"),
+        path: paths::SESSION,
+        query: "",
+        body: &body,
+    };
+    let signed = sign_request(&key, &facts, 1_700_000_000, nonce.to_str().unwrap());
+    let granted = session()
+        .header("content-digest", signed.content_digest)
+        .header("signature-input", signed.signature_input)
+        .header("signature", signed.signature)
+        .send()
+        .await
+        .unwrap();
+    let granted: Value = granted.json().await.unwrap();
+    let ticket = granted["ticket"].as_str().unwrap();
+    let finding = Finding::new(words, words, words, Verdict::Bad);
+    let body = json!({
+        "format": Format::CURRENT, "nonce": "ab".repeat(32), "counter": 0, "agent_version": words,
+        "refused": Explained::new(Reason::MetadataRefused, words),
+        "diagnosis": Diagnosis { time: Timestamp::ZERO, cut_off_s: 60, findings: vec![finding] },
+    });
+    let answer = http
+        .post(format!("{}{}", server.url, paths::CHECK_IN))
+        .header("authorization", format!("Tidegate-Session {ticket}"))
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a108_no_text_of_a_device_publisher_or_operator_forges_a_line_of_the_servers_log() {
+    let mut server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true)]);
+    server.log_at("debug");
+    let dir = server.dir.path();
+    // Its health check speaks, too: a report.
+    let bad = application(dir, "1.1.0", true);
+    let script = format!("#!/bin/sh\ncat <<'END' >&2\n{HOSTILE}\nEND\nexit 1\n");
+    std::fs::write(bad.join("health.sh"), script).unwrap();
+    server.publish_tree(&bad, "1.1.0", &[]);
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let join = |name: &str, region: &str| {
+        let mut device = Device::blank(dir, name);
+        device.name = format!("{name} {HOSTILE}");
+        let (ok, text) = device.try_enroll(&server.url, &token, region, installed, &[]);
+        assert!(ok, "{text}");
+        assert_harmless(&["enroll"], &text);
+        device
+    };
+    let mut agent = join("agent", "NA");
+    let raw = join("raw", "EU");
+    check_in(&server, &raw, HOSTILE).await;
+    agent.run();
+    let once = json!({ "max_attempts": 1 });
+    let id = server.roll_out("1.1.0", &["NA"], once).await;
+    server.rollout_is(&id, "halted").await;
+    agent.settles_on("1.0.0").await;
+    for (path, body) in [
+        (
+            "/api/v1/holds",
+            json!({ "product": "app", "reason": HOSTILE, "link": HOSTILE }),
+        ),
+        (
+            "/api/v1/tokens",
+            json!({ "name": HOSTILE, "role": HOSTILE }),
+        ),
+        (
+            "/api/v1/trust/drafts",
+            json!({ "role": HOSTILE, "body": HOSTILE }),
+        ),
+        (
+            &format!("/api/v1/rollouts/{id}/cancel"),
+            json!({ "reason": HOSTILE }),
+        ),
+    ] {
+        let _ = server.call("POST", path, Some(body), &server.token).await;
+    }
+    let log = server.log();
+    assert_harmless(&["server.log"], &log);
+    for line in log.lines() {
+        assert!(line.starts_with("20"), "{line:?}");
+    }
+    // The test can fail: their words are there, and marked as theirs.
+    for speaker in ["device says: ", "operator says: "] {
+        let quoted = |line: &&str| line.contains(speaker) && line.contains("FORGED");
+        assert!(log.lines().any(|line| quoted(&line)), "{speaker} {log}");
+    }
+    // People see the same mark.
+    let shown = server.cli(&["rollout", "deployments", &id]);
+    assert!(shown.contains("device says: "), "{shown}");
+    let shown = server.cli(&["device", "show", &raw.id()]);
+    assert_harmless(&["device", "show"], &shown);
+    assert_eq!(shown.matches("device says: ").count(), 2, "{shown}");
 }

@@ -59,6 +59,8 @@ pub struct Server {
     options: Vec<String>,
     /// Hard limit of open files, if it has one of its own.
     open_files: Option<u32>,
+    /// Level of its log, if not the usual one.
+    log_level: Option<String>,
 }
 
 impl Server {
@@ -98,6 +100,7 @@ impl Server {
             port: 0,
             options: options.iter().map(ToString::to_string).collect(),
             open_files,
+            log_level: None,
             dir,
         };
         server.launch();
@@ -120,6 +123,7 @@ impl Server {
             port: 0,
             options: self.options.clone(),
             open_files: self.open_files,
+            log_level: self.log_level.clone(),
             dir,
         };
         server.launch();
@@ -151,13 +155,16 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
-        if let Database::Postgres(url) = &self.database {
-            command.env("TIDEGATE_DATABASE", url);
-        }
-        let mut child = command.spawn().unwrap();
         if !self.options.iter().any(|option| option == "--poll") {
             command.args(["--poll", "1s"]);
         }
+        if let Database::Postgres(url) = &self.database {
+            command.env("TIDEGATE_DATABASE", url);
+        }
+        if let Some(level) = &self.log_level {
+            command.env("RUST_LOG", level);
+        }
+        let mut child = command.spawn().unwrap();
         let mut first = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         lines.read_line(&mut first).unwrap();
@@ -189,6 +196,12 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         self.launch();
+    }
+
+    /// Starts again with another level of its log.
+    pub fn log_at(&mut self, level: &str) {
+        self.log_level = Some(level.into());
+        self.restart();
     }
 
     /// Returns its log.

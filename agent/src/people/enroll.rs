@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tidegate_delta::archive::PackOptions;
 use tidegate_machine::fsm::{Installed, Record, SlotId};
 use tidegate_protocol::{
-    Channel, Enroll, Enrolled, Format, Image, Platform, ProductName, Region, Timestamp, Version,
-    paths,
+    Channel, Enroll, Enrolled, Format, Image, Platform, ProductName, Region, Speaker, Timestamp,
+    Version, paths, plain, said,
 };
 use tidegate_trust::verify::TrustedFiles;
 use tidegate_trust::{CommandLine, ImageFacts, JoinToken, RootRole};
@@ -201,7 +201,7 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
     };
     // Written last: with it the device is enrolled.
     config.save(&*fs, &request.state)?;
-    let mut text = format!("enrolled as {} ({})\n", config.device, config.name);
+    let mut text = format!("enrolled as {} ({})\n", config.device, plain(&config.name));
     if enrolled.awaiting {
         text += &format!(
             "it waits for a person to accept it: tidegate device accept {} --key {} --reason ...\n",
@@ -211,9 +211,8 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
     }
     if let Some(why) = &enrolled.no_way_back {
         text += &format!(
-            "after the rollback window of its next update it cannot be ordered back to what it runs now\n\
-             server says: {}\n",
-            tidegate_protocol::plain(&why.to_string())
+            "after the rollback window of its next update it cannot be ordered back to what it runs now\n{}\n",
+            said(Speaker::Server, &why.to_string())
         );
     }
     Ok(text)

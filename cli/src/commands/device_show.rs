@@ -1,7 +1,7 @@
 //! One device: found by its name, changed, and described.
 
 use tidegate_api::DeviceView;
-use tidegate_protocol::DeviceId;
+use tidegate_protocol::{DeviceId, Speaker, said};
 
 use super::Context;
 use crate::api::Api;
@@ -89,7 +89,7 @@ pub(super) fn describe(d: &DeviceView) -> String {
             "refused",
             d.refused
                 .as_ref()
-                .map_or_else(|| "nothing".into(), |r| r.text.clone()),
+                .map_or_else(|| "nothing".into(), |r| said(Speaker::Device, &r.text)),
         ),
         (
             "runs",
@@ -121,6 +121,12 @@ pub(super) fn describe(d: &DeviceView) -> String {
             ),
         ),
         ("agent", said(d, "agent_version", d.agent_version.clone())),
+        (
+            "diagnosis",
+            d.diagnosis
+                .as_ref()
+                .map_or_else(|| "-".into(), |text| said(Speaker::Device, text)),
+        ),
         (
             "last seen",
             format!(

@@ -7,8 +7,9 @@ pub(crate) use args::{OrderArgs, RollbackArgs, RolloutCommand, StartArgs};
 
 use tidegate_api::{
     ApproveBody, DeploymentView, EditBody, EventView, IncidentView, OrderBody, PresetView,
-    RollbackBody, RolloutView, WhyRolloutView,
+    ReasonView, RollbackBody, RolloutView, WhyRolloutView,
 };
+use tidegate_protocol::{Reason, Speaker, said};
 
 use self::body::body;
 use super::Context;
@@ -17,6 +18,7 @@ use super::rules::{later, policy};
 use super::watch::{self, Until};
 use crate::api::{Api, with_query};
 use crate::error::CliError;
+use crate::foreign::spoken;
 use crate::output::{complain, show, table};
 
 /// Runs a `rollout` command.
@@ -121,10 +123,7 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
                         d.from.clone().unwrap_or_else(|| "-".into()),
                         d.leg.clone(),
                         crate::output::bytes(d.bytes_downloaded),
-                        d.reason
-                            .as_ref()
-                            .map(|r| r.text.clone())
-                            .unwrap_or_default(),
+                        d.reason.as_ref().map(reason).unwrap_or_default(),
                     ]
                 });
                 table(
@@ -138,7 +137,7 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Result<()
             show(context.format, &list, |list| {
                 let rows = list
                     .iter()
-                    .map(|e| [e.at.clone(), e.actor.clone(), e.text.clone()]);
+                    .map(|e| [e.at.clone(), e.actor.clone(), spoken(e)]);
                 table(["AT", "WHO", "WHAT"], rows.collect())
             })
         }
@@ -222,4 +221,12 @@ async fn start(context: &Context, api: &Api, args: StartArgs) -> Result<(), CliE
             r.id
         )
     })
+}
+
+/// Reason of a deployment: of an attempt that failed the device tells it.
+fn reason(reason: &ReasonView) -> String {
+    match reason.code.parse::<Reason>() {
+        Ok(code) if code.is_failure() => said(Speaker::Device, &reason.text),
+        _ => reason.text.clone(),
+    }
 }

@@ -17,8 +17,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::api::{Api, Channel};
 use crate::error::CliError;
+use crate::log::Lines;
 use crate::options::{duration, some_time};
-use crate::output::{fancy, line};
+use crate::output::line;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -235,13 +236,13 @@ fn start_log(format: LogFormat) {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = match format {
+        LogFormat::Text => Lines::Text,
+        LogFormat::Json => Lines::Json,
+    };
     let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(fancy());
-    let log = match format {
-        LogFormat::Text => log.compact().boxed(),
-        LogFormat::Json => log.json().boxed(),
-    };
+        .event_format(lines);
     tracing_subscriber::registry()
         .with(log.with_filter(filter))
         .init();

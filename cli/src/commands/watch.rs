@@ -9,7 +9,7 @@ use tidegate_protocol::plain;
 
 use crate::api::Api;
 use crate::error::CliError;
-use crate::foreign;
+use crate::foreign::{self, spoken};
 use crate::output::{Format, clock, fancy, line};
 use crate::pages::Pages;
 
@@ -172,7 +172,7 @@ impl Screen {
     fn event(&self, event: &EventView) -> Result<(), CliError> {
         match (&self.bars, self.format) {
             (Some(bars), _) if event.topic == "rollout" => {
-                let _ = bars.println(format!("{} {}", clock(&event.at), plain(&event.text)));
+                let _ = bars.println(format!("{} {}", clock(&event.at), spoken(event)));
                 Ok(())
             }
             (Some(_), _) => Ok(()),
@@ -183,7 +183,7 @@ impl Screen {
                 "{} {}: {}",
                 clock(&event.at),
                 plain(&event.actor),
-                plain(&event.text)
+                spoken(event)
             )),
         }
     }

@@ -3,7 +3,7 @@
 //! were not shown.
 
 use serde_json::Value;
-use tidegate_protocol::{Image, Timestamp, plain};
+use tidegate_protocol::{Image, Speaker, Timestamp, plain, said};
 use tidegate_trust::{
     CommandLine, Delegation, Holder, ImageFacts, Policy, ProductRole, Quorum, RootRole, Signed,
     TOP_ROLES, TopTargets, lifetime,
@@ -305,7 +305,14 @@ fn policy(policy: &Policy) -> [(&'static str, String); 3] {
             "releases that may no longer be installed",
             or_none(Some(eol.join(", ")).filter(|text| !text.is_empty())),
         ),
-        ("notice to people", or_none(notice.as_deref().map(quote))),
+        (
+            "notice to people",
+            or_none(
+                notice
+                    .as_deref()
+                    .map(|text| said(Speaker::Publisher, &quote(text))),
+            ),
+        ),
     ]
 }
 

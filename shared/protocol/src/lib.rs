@@ -44,7 +44,7 @@ pub use problem::{Problem, ProblemCode};
 pub use reason::{Explained, Reason};
 pub use report::{Report, ReportBatch, ReportsAccepted};
 pub use stage::{Channel, Stage, UnknownWord};
-pub use text::{plain, plain_lines};
+pub use text::{Speaker, bounded, cut, plain, plain_lines, said};
 pub use time::Timestamp;
 pub use version::{ParseVersionError, Version};
 

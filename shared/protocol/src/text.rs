@@ -1,6 +1,8 @@
 //! Escaping of foreign text (from devices, servers, publishers) before it reaches a terminal or a
 //! log.
 
+use std::borrow::Cow;
+
 /// Escapes everything that could move the cursor, or reorder or hide text, line breaks included:
 /// the result is one line. Uses JSON's form `\u001b`, so that JSON text stays JSON.
 pub fn plain(text: &str) -> String {
@@ -10,6 +12,54 @@ pub fn plain(text: &str) -> String {
 /// Escapes like [`plain`] but keeps line breaks and tabs, for text whose lines are our own.
 pub fn plain_lines(text: &str) -> String {
     escape(text, true)
+}
+
+/// Longest text of somebody else that is shown or logged, in characters.
+const MOST: usize = 4_000;
+
+/// Cuts a text of somebody else that is too long, with a word on what is left out.
+pub fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MOST) {
+        None => Cow::Borrowed(text),
+        Some((at, _)) => {
+            let (start, rest) = text.split_at(at);
+            Cow::Owned(format!(
+                "{start}... ({} more characters)",
+                rest.chars().count()
+            ))
+        }
+    }
+}
+
+/// One line of a text of somebody else, escaped like [`plain`] and cut where it is too long. Each such text
+/// goes through here before it reaches a person or a log.
+pub fn bounded(text: &str) -> String {
+    plain(&cut(text))
+}
+
+/// Whoever a text comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    /// A device, or a program on it.
+    Device,
+    /// Whoever signs releases.
+    Publisher,
+    /// A person or pipeline with a token.
+    Operator,
+    /// The server, to its devices.
+    Server,
+}
+
+/// Marks a text of somebody else as theirs, on one line: a reader must not take it for the word of whoever
+/// shows it.
+pub fn said(by: Speaker, text: &str) -> String {
+    let who = match by {
+        Speaker::Device => "device",
+        Speaker::Publisher => "publisher",
+        Speaker::Operator => "operator",
+        Speaker::Server => "server",
+    };
+    format!("{who} says: {}", bounded(text))
 }
 
 fn escape(text: &str, lines: bool) -> String {
@@ -67,6 +117,17 @@ mod tests {
         for text in ["Jürgen Öztürk 日本 עברית", "résumé ✓ 🚀", ""] {
             assert_eq!(plain(text), text);
         }
+    }
+
+    #[test]
+    fn a_text_of_others_is_marked_as_theirs_on_one_bounded_line() {
+        assert_eq!(
+            said(Speaker::Device, "all good\nOK"),
+            "device says: all good\\nOK"
+        );
+        let long = bounded(&"\n".repeat(5_000));
+        assert!(long.ends_with("... (1000 more characters)"), "{long}");
+        assert_eq!(long.lines().count(), 1);
     }
 
     #[test]

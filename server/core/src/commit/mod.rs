@@ -15,7 +15,7 @@ mod silent;
 
 use std::collections::BTreeSet;
 
-use tidegate_domain::event::{Actor, Event, Touches};
+use tidegate_domain::event::{Actor, Event, Touches, spoken};
 use tidegate_protocol::{DeviceId, error_chain};
 use tidegate_store::{StoreError, Tx, events};
 
@@ -175,6 +175,9 @@ impl App {
             }
         }
         tx.commit().await?;
+        for (actor, event) in events {
+            tracing::debug!(kind = event.kind(), "{}", spoken(actor, event));
+        }
         Ok(committed)
     }
 

@@ -12,7 +12,7 @@ mod sentence;
 
 use std::fmt;
 
-use tidegate_protocol::{DeviceId, TokenId};
+use tidegate_protocol::{DeviceId, Speaker, TokenId, bounded, said};
 
 pub use field::{Field, Fields, Scalar};
 pub use kinds::Event;
@@ -158,6 +158,17 @@ impl Event {
             Some(Scalar::Text(text)) => text.parse().ok(),
             _ => None,
         }
+    }
+}
+
+/// Sentence of an event for a log, marked with whose word it is: what a device or a person says is not what
+/// the server knows.
+pub fn spoken(actor: &Actor, event: &Event) -> String {
+    let text = format!("{actor}: {event}");
+    match actor {
+        Actor::Device { .. } => said(Speaker::Device, &text),
+        Actor::Operator { .. } => said(Speaker::Operator, &text),
+        Actor::Planner | Actor::Builder | Actor::CheckIn | Actor::System => bounded(&text),
     }
 }
 

@@ -210,3 +210,21 @@ fn touches_add_up() {
     let both = plan.and(device);
     assert!(both.plan && both.device && !both.access);
 }
+
+#[test]
+fn a_log_line_of_an_event_says_whose_word_it_is() {
+    let refused = Event::DeviceRefused {
+        device: device(),
+        code: Reason::HealthFailed,
+        detail: "all is well\nserver: OK".into(),
+    };
+    let actor = Actor::Device {
+        device: device(),
+        name: "d\u{202e}1".into(),
+    };
+    assert_eq!(
+        spoken(&actor, &refused),
+        "device says: device d\\u202e1: says: the health check failed: all is well\\nserver: OK"
+    );
+    assert!(spoken(&Actor::CheckIn, &refused).starts_with("check-in: "));
+}
