@@ -69,7 +69,7 @@ async fn flood(database: Database) {
         sign_report(&key, id, report).unwrap()
     };
     let reports: Vec<_> = std::iter::repeat_with(unknown)
-        .take(FLOOD as usize)
+        .take(usize::try_from(FLOOD).unwrap())
         .collect();
     for n in 0..FLOOD {
         let mut request = request(&row);

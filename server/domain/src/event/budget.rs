@@ -25,19 +25,23 @@ pub enum Cost {
 impl Event {
     /// Returns what the event costs the device that it is about.
     pub fn cost(&self) -> Cost {
-        match self {
-            Self::DeploymentReported {
-                device,
-                taken: true,
-                ..
-            } => Cost::Step(*device),
-            Self::DeploymentReported { device, .. }
-            | Self::DeviceRuns { device, .. }
-            | Self::ReportUnknown { device, .. }
-            | Self::DeviceRefused { device, .. }
-            | Self::DeviceDiagnosed { device, .. } => Cost::Note(*device),
-            _ => Cost::Free,
+        if let Self::DeploymentReported {
+            device,
+            taken: true,
+            ..
+        } = self
+        {
+            return Cost::Step(*device);
         }
+        if let Self::DeploymentReported { device, .. }
+        | Self::DeviceRuns { device, .. }
+        | Self::ReportUnknown { device, .. }
+        | Self::DeviceRefused { device, .. }
+        | Self::DeviceDiagnosed { device, .. } = self
+        {
+            return Cost::Note(*device);
+        }
+        Cost::Free
     }
 }
 
