@@ -10,6 +10,7 @@ pub(crate) mod incident;
 mod joining;
 pub(crate) mod keys;
 mod keys_show;
+mod names;
 pub(crate) mod operator;
 mod pack;
 pub(crate) mod release;

@@ -152,6 +152,7 @@ async fn publish(api: &Api, keys: &Access, version: &str, tree: &Path) -> Result
     let spec = Publication {
         format: tidegate_trust::ImageFacts::TAR,
         carry: PackOptions::default(),
+        long_paths: false,
         path: tree.to_owned(),
         product: product.clone(),
         release: release.clone(),

@@ -177,6 +177,9 @@ pub(crate) struct Carry {
     /// attributes (file capabilities among them), hard links.
     #[arg(long)]
     pub(crate) drop_attributes: bool,
+    /// Publish paths of more than 259 characters for Windows, for software that can open them.
+    #[arg(long)]
+    pub(crate) allow_long_paths: bool,
 }
 
 /// Form in which an artifact's bytes are published.

@@ -14,6 +14,7 @@ use tidegate_trust::{CommandLine, ImageFacts, ImagePath, RoleName};
 use super::{ArtifactFormat, PublishArgs};
 use crate::api::Api;
 use crate::commands::Context;
+use crate::commands::names::check_names;
 use crate::commands::pack::pack_artifact;
 use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline, Outcome};
@@ -42,6 +43,7 @@ pub(super) async fn publish(
             drop_attributes: args.carry.drop_attributes,
             owner: None,
         },
+        long_paths: args.carry.allow_long_paths,
         min_from: args.min_from.as_deref().map(parse).transpose()?,
         min_agent: args.min_agent.as_deref().map(parse).transpose()?,
         stepping_stone: args.stepping_stone,
@@ -88,6 +90,8 @@ pub(crate) struct Publication {
     pub(crate) format: &'static str,
     /// Losses that packing may make.
     pub(crate) carry: PackOptions,
+    /// Whether the software can open long paths on Windows.
+    pub(crate) long_paths: bool,
 }
 
 /// A release that was published.
@@ -111,7 +115,15 @@ pub(crate) async fn publish_release(
     let mut offline = Offline::open(access)?;
     offline.pull(api).await?;
     let (path, format, carry) = (spec.path.clone(), spec.format, spec.carry);
-    let (file, image) = tokio::task::spawn_blocking(move || pack_artifact(&path, format, carry))
+    let (devices, long_paths) = (platform.clone(), spec.long_paths);
+    let packing = tokio::task::spawn_blocking(move || {
+        // A raw artifact has no names.
+        if format == ImageFacts::TAR {
+            check_names(&path, &devices, long_paths)?;
+        }
+        pack_artifact(&path, format, carry)
+    });
+    let (file, image) = packing
         .await
         .map_err(|e| CliError::failed("packing", &e))??;
     // Signed before it is uploaded: what the server gets is what was hashed here.
