@@ -51,7 +51,7 @@ pub(super) async fn find(api: &Api, text: &str) -> Result<DeviceView, CliError> 
 }
 
 /// Marks a fact that the device says and has not signed.
-fn said(d: &DeviceView, field: &str, value: String) -> String {
+fn marked(d: &DeviceView, field: &str, value: String) -> String {
     if d.claimed.iter().any(|name| name == field) {
         return format!("{value} (claimed)");
     }
@@ -93,7 +93,7 @@ pub(super) fn describe(d: &DeviceView) -> String {
         ),
         (
             "runs",
-            said(
+            marked(
                 d,
                 "release",
                 d.release.clone().unwrap_or_else(|| "nothing".into()),
@@ -117,10 +117,10 @@ pub(super) fn describe(d: &DeviceView) -> String {
             "battery",
             d.battery_percent.map_or_else(
                 || "-".into(),
-                |p| said(d, "battery_percent", format!("{p} %, {}", d.power)),
+                |p| marked(d, "battery_percent", format!("{p} %, {}", d.power)),
             ),
         ),
-        ("agent", said(d, "agent_version", d.agent_version.clone())),
+        ("agent", marked(d, "agent_version", d.agent_version.clone())),
         (
             "diagnosis",
             d.diagnosis
