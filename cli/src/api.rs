@@ -40,12 +40,15 @@ fn without_authorities() -> rustls::ClientConfig {
 /// Address of a server, which is `http://` or `https://`.
 fn address(server: &str) -> Result<reqwest::Url, CliError> {
     let url = reqwest::Url::parse(server).ok();
-    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| {
-            CliError::Usage(format!(
-                "{server} is not the address of a server: expected https://host[:port]"
-            ))
-        })
+    let is_plain = |url: &reqwest::Url| {
+        let bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        bare && matches!(url.scheme(), "http" | "https") && url.has_host()
+    };
+    url.filter(is_plain).ok_or_else(|| {
+        CliError::Usage(format!(
+            "{server} is not the address of a server: expected https://host[:port][/folder]"
+        ))
+    })
 }
 
 /// Protection of the way to a server.

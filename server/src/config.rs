@@ -12,6 +12,7 @@ pub use tidegate_web::connections::Network;
 
 pub use tidegate_core::blob::BlobSettings;
 pub use tidegate_core::clock::Clock;
+pub use tidegate_core::public::PublicUrl;
 pub use tidegate_core::settings::{DeviceSettings, JobSettings};
 
 /// Settings of a server.

@@ -23,7 +23,7 @@ const CIRCLES: [(&str, &[&str]); 1] = [("agent/src/power_loss", &["device", "ver
 
 /// Floors of the core, from the ground up: a module imports from its own floor and those below it.
 const FLOORS: [&[&str]; 8] = [
-    &["clock", "random"],
+    &["clock", "public", "random"],
     &["blob", "metrics", "settings"],
     &["error"],
     &["memory", "queue"],

@@ -35,6 +35,7 @@ mod own_update;
 mod payloads;
 mod people;
 mod plain_http;
+mod proxied;
 mod signing;
 mod sockets;
 #[cfg(target_os = "linux")]

@@ -22,7 +22,7 @@ USAGE
   tidegate-agent new-key [--state DIR]                 rotate the device key at the next check-in
 
 ENROLL
-  --server URL          the control plane: http://host:port or https://host:port
+  --server URL          the control plane: https://host[:port][/folder]
   --also URL            another address of the same control plane; may be repeated
   --mirror-host HOST    also use mirrors of the server on this host; may be repeated
   --token TOKEN         a join token (or TIDEGATE_JOIN_TOKEN, which does not show in process lists)

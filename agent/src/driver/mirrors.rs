@@ -60,7 +60,7 @@ impl Driver {
 /// Sorts mirrors into those that are used and those that are not, with the reason. Any port of the
 /// server's own host is the server's.
 fn sort(mirrors: &[String], config: &Config) -> (Vec<String>, Vec<(String, String)>) {
-    let host = |text: &str| Some(Address::with_base(text).ok()?.host.to_ascii_lowercase());
+    let host = |text: &str| Some(Address::parse(text).ok()?.host.to_ascii_lowercase());
     let own: Vec<String> = config.endpoints().filter_map(host).collect();
     let (mut used, mut ignored) = (Vec::new(), Vec::new());
     for mirror in mirrors {

@@ -10,7 +10,8 @@ pub(crate) struct Address {
     pub(crate) port: u16,
     /// Host, with the port where the address gives one: requests name it in `Host` and sign it.
     pub(crate) authority: String,
-    /// Path prefix of each request: a mirror may keep its blobs in a folder.
+    /// Path prefix of each request, which something at that address takes off again: a proxy may have the
+    /// server in a folder, and a mirror its blobs.
     pub(crate) base: String,
 }
 
@@ -26,18 +27,8 @@ impl Address {
         }
     }
 
-    /// Parses `http://host:port` or `https://host:port`; a path is refused.
+    /// Parses `http(s)://host[:port][/folder]`.
     pub(crate) fn parse(text: &str) -> Result<Self, TransportError> {
-        let address = Self::with_base(text)?;
-        if address.base.is_empty() {
-            Ok(address)
-        } else {
-            Err(TransportError::Address(text.chars().take(200).collect()))
-        }
-    }
-
-    /// Parses the address of a mirror, which may have a path.
-    pub(crate) fn with_base(text: &str) -> Result<Self, TransportError> {
         let refuse = || TransportError::Address(text.chars().take(200).collect());
         let uri: hyper::Uri = text.parse().map_err(|_| refuse())?;
         let tls = match uri.scheme_str() {
@@ -72,7 +63,7 @@ mod tests {
             "ftp://x",
             "http://",
             "http://u:p@h/",
-            "http://h/path",
+            "http://h/?q",
             "h:1",
         ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
@@ -84,5 +75,10 @@ mod tests {
         );
         let address = Address::parse("http://[::1]:8420").unwrap();
         assert_eq!((address.host.as_str(), address.port), ("::1", 8420));
+        let address = Address::parse("https://tide.example/tidegate/").unwrap();
+        assert_eq!(
+            (address.authority.as_str(), address.base.as_str()),
+            ("tide.example", "/tidegate")
+        );
     }
 }

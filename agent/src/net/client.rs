@@ -100,7 +100,7 @@ impl Client {
         ca_file: Option<&Path>,
         clock: TlsClock,
     ) -> Result<Self, TransportError> {
-        Self::to(Address::with_base(address)?, ca_file, clock)
+        Self::to(Address::parse(address)?, ca_file, clock)
     }
 
     fn to(

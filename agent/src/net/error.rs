@@ -6,7 +6,7 @@ use hyper::StatusCode;
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The address is not usable.
-    #[error("invalid server address: {0} (expected http://host:port or https://host:port)")]
+    #[error("invalid server address: {0} (expected http://host[:port][/folder] or https://...)")]
     Address(String),
     /// Secrets would go out in the clear.
     #[error(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_protocol::NONCE_HEADER;
+use tidegate_protocol::{NONCE_HEADER, SIGNED_FOR_HEADER};
 use tidegate_trust::SecretKey;
 use tidegate_trust::http_signature::{RequestFacts, sign_request};
 
@@ -45,6 +45,7 @@ pub(crate) async fn send_signed(
         ("content-digest", signed.content_digest.as_str()),
         ("signature-input", signed.signature_input.as_str()),
         ("signature", signed.signature.as_str()),
+        (SIGNED_FOR_HEADER, authority.as_str()),
     ];
     client
         .send(post, path, &headers, body, LIMIT, DEADLINE)

@@ -17,7 +17,7 @@ use crate::net::rate::RateLimit;
 /// `agent.json` of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// Address of the control plane, `http://host:port` or `https://host:port`.
+    /// Address of the control plane, `https://host[:port][/folder]`.
     pub server: String,
     /// The device's id.
     pub device: DeviceId,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use tidegate_server::config::{
-    BlobSettings, Clock, DeviceSettings, JobSettings, Network, Patience, Settings,
+    BlobSettings, Clock, DeviceSettings, JobSettings, Network, Patience, PublicUrl, Settings,
 };
 use tidegate_server::tls::TlsSettings;
 use tracing_subscriber::Layer as _;
@@ -75,6 +75,15 @@ pub(crate) struct ServeArgs {
     /// variables).
     #[arg(long, env = "TIDEGATE_BLOBS", value_name = "PLACE")]
     pub(crate) blobs: Option<String>,
+    /// Address that devices have, where a proxy in front changes Host; may be repeated. Requests that a
+    /// device has signed for another address are refused.
+    #[arg(
+        long = "public-url",
+        env = "TIDEGATE_PUBLIC_URLS",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub(crate) public_urls: Vec<PublicUrl>,
     /// Clients that blobs and metadata are served to: everyone, or enrolled devices and operators alone.
     #[arg(long, env = "TIDEGATE_BLOBS_FOR", default_value = "everyone")]
     pub(crate) blobs_for: BlobsFor,
@@ -188,6 +197,7 @@ pub(crate) fn settings(args: &ServeArgs, plain_http: bool) -> Result<Settings, C
             poll: args.poll,
             wake_ramp: args.wake_ramp,
             mirrors: mirrors(&args.mirrors)?,
+            public_urls: public_urls(&args.public_urls)?,
             closed: args.blobs_for == BlobsFor::Enrolled,
             ..DeviceSettings::default()
         },
@@ -207,6 +217,17 @@ pub(crate) fn settings(args: &ServeArgs, plain_http: bool) -> Result<Settings, C
 /// Parses a number of MiB whose bytes can be counted.
 fn mebibytes() -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::<u64>::new().range(1..=u64::MAX >> 20)
+}
+
+/// Checks the number of the server's addresses.
+fn public_urls(urls: &[PublicUrl]) -> Result<Vec<PublicUrl>, CliError> {
+    if urls.len() > PublicUrl::MOST {
+        let most = PublicUrl::MOST;
+        return Err(CliError::Usage(format!(
+            "--public-url: at most {most} addresses"
+        )));
+    }
+    Ok(urls.to_vec())
 }
 
 /// Checks the addresses of mirrors and strips trailing slashes.

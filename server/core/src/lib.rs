@@ -8,6 +8,7 @@ pub mod incident;
 pub mod memory;
 pub mod metrics;
 pub mod operator;
+pub mod public;
 pub mod release;
 pub mod rollout;
 pub mod settings;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::public::PublicUrl;
 
 /// Settings of the core.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct DeviceSettings {
     pub wake_ramp: Duration,
     /// Mirrors from which devices may fetch payloads, best first: `https://host[/folder]`.
     pub mirrors: Vec<String>,
+    /// Addresses by which devices know the server; empty for whatever a request's `Host` says.
+    pub public_urls: Vec<PublicUrl>,
     /// Whether blobs and metadata are served to enrolled devices and operators alone.
     pub closed: bool,
     /// Number of poll intervals without contact after which a device is offline.
@@ -63,6 +66,7 @@ impl Default for DeviceSettings {
         Self {
             poll: Duration::from_mins(1),
             mirrors: Vec::new(),
+            public_urls: Vec::new(),
             closed: false,
             session: Duration::from_hours(1),
             wake_ramp: Duration::from_secs(1),

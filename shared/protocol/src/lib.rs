@@ -68,6 +68,9 @@ pub mod paths {
 
 /// Header in which the server hands out a fresh nonce for a signed request.
 pub const NONCE_HEADER: &str = "tidegate-nonce";
+/// Header in which a device says which host it has signed a request for. It is not believed: it helps to say
+/// what is wrong where something on the way has changed `Host`.
+pub const SIGNED_FOR_HEADER: &str = "tidegate-signed-for";
 /// Scheme of the `Authorization` header of a device session.
 pub const SESSION_SCHEME: &str = "Tidegate-Session";
 /// Maximum time that a check-in may be held, in seconds.

@@ -10,13 +10,14 @@ use tidegate_protocol::{
     DeviceId, KeyChange, KeyChanged, ProblemCode, SessionGranted, SessionRequest,
 };
 use tidegate_store::{devices, events};
-use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer, verify_request};
+use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
 use tidegate_trust::{PublicKey, key_change};
 
 use crate::CoreError;
 use crate::app::App;
 use crate::device::{require_active, require_format};
 use crate::memory::device::DeviceEntry;
+use crate::public::{self, Named};
 
 /// Time after its end for which a ticket still opens blobs and metadata.
 const READING: Duration = Duration::from_hours(1);
@@ -29,16 +30,19 @@ impl App {
         self.fleet.plan().trust.secrets.tickets.nonce(self.now())
     }
 
-    /// Verifies the signature and the nonce of a request; returns the signer.
+    /// Verifies the signature and the nonce of a request; returns the signer. The authority that it is
+    /// signed for is one of this server's, whatever `request` says.
     pub fn verify_signed(
         &self,
         headers: Option<&SignatureHeaders>,
         request: &RequestFacts<'_>,
+        named: &Named<'_>,
     ) -> Result<Signer, CoreError> {
         let needed = |text: &str| CoreError::refuse(ProblemCode::NonceRequired, text);
         let headers = headers.ok_or_else(|| needed("the request is not signed"))?;
-        let signer = verify_request(headers, request)
-            .map_err(|e| CoreError::refuse(ProblemCode::Unauthenticated, e.to_string()))?;
+        let own = &self.settings.devices.public_urls;
+        let signer = public::verify(headers, request, named, own)
+            .map_err(|text| CoreError::refuse(ProblemCode::Unauthenticated, text))?;
         if !self
             .fleet
             .plan()

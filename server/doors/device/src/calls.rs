@@ -9,10 +9,11 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
+use tidegate_core::public::Named;
 use tidegate_core::{App, CoreError};
 use tidegate_protocol::{
     CheckIn, CheckInAnswer, Enroll, KeyChange, NONCE_HEADER, ReportBatch, ReportsAccepted,
-    SessionRequest,
+    SIGNED_FOR_HEADER, SessionRequest,
 };
 use tidegate_trust::http_signature::{RequestFacts, SignatureHeaders, Signer};
 use tidegate_web::connections::{Connection, Who};
@@ -49,16 +50,29 @@ where
         }),
         _ => None,
     };
-    let authority = text(header::HOST.as_str()).unwrap_or_default();
+    let (host, forwarded, signed) = (
+        text(header::HOST.as_str()).unwrap_or_default(),
+        text("x-forwarded-host"),
+        text(SIGNED_FOR_HEADER),
+    );
+    let named = Named {
+        host: &host,
+        // The first is the one that the client asked.
+        forwarded: forwarded
+            .as_deref()
+            .and_then(|t| t.split(',').next())
+            .map(str::trim),
+        signed: signed.as_deref(),
+    };
     let facts = RequestFacts {
         method: "POST",
-        authority: &authority,
+        authority: &host,
         path: uri.path(),
         query: uri.query().unwrap_or_default(),
         body,
     };
     let answer = async {
-        let signer = app.verify_signed(signature.as_ref(), &facts)?;
+        let signer = app.verify_signed(signature.as_ref(), &facts, &named)?;
         let value: T = serde_json::from_slice(body).map_err(CoreError::invalid)?;
         let answer = then(value, signer, address(connection, headers)).await?;
         // The signature alone shows nothing: anybody can make a key.
