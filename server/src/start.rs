@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_core::{App, CoreError, Opened, create_private, open, run_writer};
+use tidegate_core::{App, CoreError, Opened, claim, create_private, open, run_writer};
 use tidegate_protocol::error_chain;
 use tidegate_web::connections::{Connections, Limits};
 use tokio::net::TcpListener;
@@ -58,6 +58,8 @@ pub struct Running {
     app: Arc<App>,
     tasks: TaskTracker,
     writing: tokio::task::JoinHandle<()>,
+    /// Lock of a database that is for one server.
+    claimed: Option<std::fs::File>,
 }
 
 /// Grace period for requests in progress when the server stops.
@@ -88,6 +90,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let metrics_address = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
     create_private(&settings.data)
         .map_err(|e| StartError::Data(settings.data.display().to_string(), e))?;
+    let claimed = claim(&settings.database)?;
     let token_file = settings.data.join("admin.token");
     let keep = |secret: &str| write_secret(&token_file, secret);
     let Opened {
@@ -128,6 +131,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         app,
         tasks,
         writing,
+        claimed,
     })
 }
 
@@ -146,6 +150,7 @@ impl Running {
         self.writing.abort();
         let _ = self.app.flush_heartbeats().await;
         self.app.close().await;
+        drop(self.claimed);
         tracing::info!("server stopped");
     }
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tidegate_tests::{Device, Server, binary, eventually};
+use tidegate_tests::{Device, Mode, Proxy, Server, binary, eventually};
 
 fn doctor(device: &Device) -> (bool, Vec<Value>) {
     let output = Command::new(binary("tidegate-agent"))
@@ -117,17 +117,17 @@ async fn a_machine_that_is_cut_off_looks_into_it_and_tells_when_it_is_back() {
 async fn an_address_that_refuses_is_left_for_the_next_one() {
     let server = Server::start().await;
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
-    let mut replica = server.replica();
+    let other = Proxy::start(&server.url, Mode::Pass).await;
     let mut device = Device::blank(server.dir.path(), "one");
     let (ok, said) = device.try_enroll(
-        &replica.url,
+        &other.url,
         &server.join_token(),
         "NA",
         Some((&trees[0], "1.0.0")),
         &["--also", &server.url],
     );
     assert!(ok, "{said}");
-    replica.kill();
+    other.set(Mode::CutAfter(0));
     device.run();
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     device.settles_on("1.1.0").await;

@@ -29,6 +29,7 @@ mod incident;
 mod kept_out;
 mod keys;
 mod machine;
+mod oddities;
 mod operators;
 mod orphans;
 mod own_update;

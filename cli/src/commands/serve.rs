@@ -189,7 +189,7 @@ pub(crate) fn settings(args: &ServeArgs, plain_http: bool) -> Result<Settings, C
         metrics_listen: args.metrics_listen,
         database: database(&args.database)?,
         blobs: match &args.blobs {
-            Some(place) => BlobSettings::parse(place),
+            Some(place) => blobs(place)?,
             None => BlobSettings::Folder(data.join("blobs")),
         },
         data: data.clone(),
@@ -217,6 +217,23 @@ pub(crate) fn settings(args: &ServeArgs, plain_http: bool) -> Result<Settings, C
 /// Parses a number of MiB whose bytes can be counted.
 fn mebibytes() -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::<u64>::new().range(1..=u64::MAX >> 20)
+}
+
+/// Parses the place of the blobs; refuses an address that is none.
+fn blobs(place: &str) -> Result<BlobSettings, CliError> {
+    let settings = BlobSettings::parse(place);
+    let is_bad = match &settings {
+        BlobSettings::Folder(_) => {
+            place.is_empty() || place.contains("://") || place.starts_with("s3:")
+        }
+        BlobSettings::S3 { bucket, .. } => bucket.is_empty(),
+    };
+    if is_bad {
+        return Err(CliError::Usage(format!(
+            "--blobs {place}: expected a folder, or s3://bucket/prefix"
+        )));
+    }
+    Ok(settings)
 }
 
 /// Checks the number of the server's addresses.

@@ -28,7 +28,7 @@ pub use blob::create_private;
 pub use commit::group::run as run_writer;
 pub use error::CoreError;
 pub use follow::Notices;
-pub use open::{Opened, migrate, open, rescue};
+pub use open::{Opened, claim, migrate, open, rescue};
 pub use queue::Queue;
 /// Random bytes for names of requests and temporary files.
 pub use random::bytes as random_bytes;

@@ -109,6 +109,22 @@ pub async fn rescue(
     Ok((token, secret))
 }
 
+/// Claims a SQLite database for this server, until the returned file is dropped: two servers on one file
+/// would each decide by what it remembers. PostgreSQL may have several.
+pub fn claim(database: &str) -> Result<Option<std::fs::File>, CoreError> {
+    let what = database.strip_prefix("sqlite:").unwrap_or_default();
+    tidegate_store::claim(database).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => CoreError::refuse(
+            ProblemCode::Conflict,
+            format!(
+                "another server uses {what}, and SQLite is for one: stop that one, or give both a PostgreSQL \
+                 (--database postgres://...)"
+            ),
+        ),
+        _ => CoreError::invalid(format!("{what}.lock: {error}")),
+    })
+}
+
 /// Brings the schema of a database up to date.
 pub async fn migrate(database: &str) -> Result<(), CoreError> {
     Db::open(database).await?.close().await;

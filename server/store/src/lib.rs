@@ -33,6 +33,7 @@ pub mod waiting;
 pub mod waves;
 
 pub use db::{Db, Listener, Tx};
+pub use private::claim;
 
 /// Errors of the store.
 #[derive(Debug, thiserror::Error)]

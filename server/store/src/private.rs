@@ -34,6 +34,29 @@ pub(super) fn prepare(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
+/// Claims a SQLite database for one server, until the returned file is dropped; `None` for other engines.
+/// Fails with [`io::ErrorKind::WouldBlock`] while another server has it.
+pub fn claim(url: &str) -> io::Result<Option<std::fs::File>> {
+    let path = url
+        .strip_prefix("sqlite:")
+        .filter(|path| *path != ":memory:");
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    // Not the database itself: SQLite has locks of its own on it.
+    let path = path.split('?').next().unwrap_or_default();
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    let file = options.open(format!("{path}.lock"))?;
+    file.try_lock()?;
+    Ok(Some(file))
+}
+
 /// Returns whether a file is a database, or still empty as SQLite makes it.
 fn is_database(path: &Path) -> io::Result<bool> {
     use std::io::Read as _;

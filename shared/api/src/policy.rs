@@ -13,6 +13,9 @@ use utoipa::ToSchema;
 
 use crate::{Invalid, time};
 
+/// Longest soak of a wave, in seconds: above it a rollout would never end.
+const LONGEST_SOAK_S: u64 = 30 * 86_400;
+
 /// Rules by which a rollout proceeds and stops. A rule left out stays as it is, or has its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -131,6 +134,9 @@ impl PolicyBody {
         if silent_after < Duration::from_mins(2) {
             let text = "silent_after_s: at least 120, or every device would count as silent between two check-ins";
             return Err(bad(text));
+        }
+        if self.soak_s.is_some_and(|soak| soak > LONGEST_SOAK_S) {
+            return Err(bad(format!("soak_s: at most {LONGEST_SOAK_S}, 30 days")));
         }
         let word = |text: &Option<String>, default: &str| text.clone().unwrap_or(default.into());
         let start = self.pace_start.unwrap_or(8);

@@ -62,20 +62,23 @@ fn waves(args: &StartArgs) -> Result<Vec<WaveBody>, CliError> {
             size: "all".into(),
         }]);
     }
-    args.wave
-        .iter()
-        .map(|text| {
-            let (selector, size) = text.rsplit_once('@').unwrap_or((text, "all"));
-            // Refused here, before anything is created, with the rule and an example.
-            parse::<tidegate_domain::selector::Selector>(selector)?;
-            let name = text.chars().take(60).collect();
-            Ok(WaveBody {
-                name,
-                selector: selector.into(),
-                size: size.into(),
-            })
-        })
-        .collect()
+    let mut waves: Vec<WaveBody> = Vec::new();
+    for text in &args.wave {
+        let (selector, size) = text.rsplit_once('@').unwrap_or((text, "all"));
+        // Refused here, before anything is created, with the rule and an example.
+        parse::<tidegate_domain::selector::Selector>(selector)?;
+        let mut name: String = text.chars().take(54).collect();
+        // Two batches of one selector are told apart by their place.
+        if waves.iter().any(|wave| wave.name == name) {
+            name += &format!(" #{}", waves.len() + 1);
+        }
+        waves.push(WaveBody {
+            name,
+            selector: selector.into(),
+            size: size.into(),
+        });
+    }
+    Ok(waves)
 }
 
 fn wave(name: &str, region: &str, size: &str) -> WaveBody {

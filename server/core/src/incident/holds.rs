@@ -35,6 +35,13 @@ impl App {
         new: NewHold,
         dry_run: bool,
     ) -> Result<(HoldRow, u64), CoreError> {
+        let is_web = ["https://", "http://"]
+            .iter()
+            .any(|scheme| new.link.starts_with(scheme));
+        if !new.link.is_empty() && !is_web {
+            let text = "link: begin it with https:// or http://, people will follow it";
+            return Err(CoreError::invalid(text));
+        }
         let now = self.now();
         let row = HoldRow {
             product: new.product,

@@ -1,6 +1,6 @@
 //! Creation of rollouts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_api::{NewRollout, RolloutBody};
 use tidegate_domain::event::Event;
@@ -163,6 +163,12 @@ fn check(new: &NewRollout) -> Result<(), CoreError> {
         .any(|w| w.name.is_empty() || w.name.len() > 60)
     {
         return Err(CoreError::invalid("a wave's name has 1 to 60 characters"));
+    }
+    let names: BTreeSet<&str> = new.waves.iter().map(|w| w.name.as_str()).collect();
+    if names.len() < new.waves.len() {
+        let text =
+            "two waves have one name: give each its own, events and views tell them apart by it";
+        return Err(CoreError::invalid(text));
     }
     if new.max_attempts == 0 || new.max_attempts > 100 {
         return Err(CoreError::invalid("max_attempts: 1 to 100"));
