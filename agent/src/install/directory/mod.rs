@@ -448,6 +448,59 @@ mod tests {
         assert!(cut_at > 20, "only {cut_at} steps");
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_with_holes_takes_the_room_of_its_data_in_artifact_and_tree() {
+        use std::os::unix::fs::MetadataExt as _;
+        use tidegate_delta::{DeltaOptions, Encoding, make_delta};
+        const LENGTH: u64 = 4 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let slots = directory(dir.path());
+        let folder = tree(dir.path(), "new", "2");
+        let disk = folder.join("disk.img");
+        let file = fs::File::create(&disk).unwrap();
+        file.set_len(LENGTH).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"data", 2 << 20).unwrap();
+        if fs::metadata(&disk).unwrap().blocks() * 512 > LENGTH / 8 {
+            println!(
+                "skipped: the file system of {} has no holes",
+                disk.display()
+            );
+            return;
+        }
+        let takes = |slot| {
+            let tree = slots.tree(slot).join("disk.img");
+            [slots.slots.artifact(slot), tree].map(|path| {
+                let meta = fs::metadata(path).unwrap();
+                assert!(meta.len() >= LENGTH);
+                meta.blocks() * 512
+            })
+        };
+        // Packed and unpacked.
+        let options = PackOptions::default();
+        let image = slots.adopt(SlotId::A, &folder, options).unwrap();
+        assert!(takes(SlotId::A).iter().all(|bytes| *bytes < LENGTH / 8));
+        let new_bytes = fs::read(slots.slots.artifact(SlotId::A)).unwrap();
+        // Decoded from a payload.
+        let old = tree(dir.path(), "old", "1");
+        slots.adopt(SlotId::B, &old, options).unwrap();
+        let old_bytes = fs::read(slots.slots.artifact(SlotId::B)).unwrap();
+        let mut payload = Vec::new();
+        let options = DeltaOptions::new(Encoding::Quick);
+        let manifest = make_delta(&old_bytes, &new_bytes, &mut payload, &options).unwrap();
+        let order = Order {
+            slot: SlotId::A,
+            manifest: &manifest,
+            payload: &Bytes(payload, manifest.clone()),
+            old: Some(SlotId::B),
+            image,
+            decoder: None,
+        };
+        slots.stage(order).unwrap();
+        assert!(fs::read(slots.slots.artifact(SlotId::A)).unwrap() == new_bytes);
+        assert!(takes(SlotId::A).iter().all(|bytes| *bytes < LENGTH / 8));
+    }
+
     #[test]
     fn staging_goes_on_where_an_attempt_was_cut_whatever_it_left() {
         use tidegate_delta::{DeltaOptions, Encoding, make_delta};
