@@ -99,14 +99,14 @@ pub(crate) fn verify(
         };
         verify_request(headers, &facts)
     };
-    let mut names: Vec<String> = if own.is_empty() {
+    let mut accepted: Vec<String> = if own.is_empty() {
         vec![named.host.to_owned()]
     } else {
         own.iter().flat_map(PublicUrl::names).collect()
     };
     // Usually the request came by the name that it was signed for.
-    names.sort_by_key(|name| !name.eq_ignore_ascii_case(named.host));
-    for name in &names {
+    accepted.sort_by_key(|name| !name.eq_ignore_ascii_case(named.host));
+    for name in &accepted {
         match over(name) {
             Err(SignatureError::Signature) => {}
             other => return other.map_err(|error| error.to_string()),

@@ -50,7 +50,7 @@ where
         }),
         _ => None,
     };
-    let (host, forwarded, signed) = (
+    let (host, forwarded, claimed) = (
         text(header::HOST.as_str()).unwrap_or_default(),
         text("x-forwarded-host"),
         text(SIGNED_FOR_HEADER),
@@ -62,7 +62,7 @@ where
             .as_deref()
             .and_then(|t| t.split(',').next())
             .map(str::trim),
-        signed: signed.as_deref(),
+        signed: claimed.as_deref(),
     };
     let facts = RequestFacts {
         method: "POST",
