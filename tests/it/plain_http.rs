@@ -17,7 +17,7 @@ pub(crate) struct Eavesdropper {
 }
 
 impl Eavesdropper {
-    pub(crate) fn start(head: String) -> Self {
+    pub(crate) fn start(answer: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let heard: Arc<Mutex<String>> = Arc::default();
@@ -31,8 +31,8 @@ impl Eavesdropper {
                     }
                     *kept.lock().unwrap() += &(line.to_ascii_lowercase() + "\n");
                 }
-                let answer = format!("{head}content-length: 0\r\nconnection: close\r\n\r\n");
-                let _ = stream.write_all(answer.as_bytes());
+                let whole = format!("{answer}content-length: 0\r\nconnection: close\r\n\r\n");
+                let _ = stream.write_all(whole.as_bytes());
             }
         });
         Self { url, heard }
@@ -89,11 +89,11 @@ async fn a98_no_token_of_a_person_goes_out_over_plain_http() {
     assert_eq!(proxy.heard(), "");
     // Nobody is followed to another place with the token.
     let other = Eavesdropper::start("HTTP/1.1 200 OK\r\n".into());
-    let head = format!(
+    let leads_on = format!(
         "HTTP/1.1 307 There\r\nlocation: {}/api/v1/whoami\r\n",
         other.url
     );
-    let sends_on = Eavesdropper::start(head);
+    let sends_on = Eavesdropper::start(leads_on);
     assert!(!ask(&sends_on.url, "tgo_secret", &[]).status.success());
     assert!(sends_on.heard().contains("tgo_secret"));
     assert_eq!(other.heard(), "");
