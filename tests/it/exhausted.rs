@@ -60,8 +60,8 @@ impl Disk {
             _ => 16 << 20,
         };
         fs::create_dir(&mount).map_err(|error| error.to_string())?;
-        let made = fs::File::create(&image).and_then(|file| file.set_len(bytes));
-        made.map_err(|error| error.to_string())?;
+        let sized = fs::File::create(&image).and_then(|file| file.set_len(bytes));
+        sized.map_err(|error| error.to_string())?;
         let (image, at) = (image.display().to_string(), mount.display().to_string());
         call(make[0], &[&make[1..], &[&image]].concat())?;
         call("mount", &["-o", "loop", &image, &at])?;
@@ -116,7 +116,7 @@ impl Disk {
                 assert!(made.count() < 100_000, "files can still be made");
             }
         }
-        let one_more = fs::write(self.room().join("one more"), [7; 65536]);
+        let one_more = fs::write(self.room().join("one more"), vec![7; 65536]);
         assert!(one_more.is_err(), "there is room left");
     }
 }

@@ -66,6 +66,7 @@ fn a90_nobody_else_reads_a_servers_secrets_whatever_the_umask_and_the_folder() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a126_nobody_else_writes_to_what_an_agent_and_a_server_keep_whatever_the_umask() {
+    use std::io::BufRead as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn open_to_others(dir: &std::path::Path, found: &mut Vec<String>) {
@@ -131,7 +132,6 @@ async fn a126_nobody_else_writes_to_what_an_agent_and_a_server_keep_whatever_the
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    use std::io::BufRead as _;
     let out = child.stdout.take().unwrap();
     let mut line = String::new();
     std::io::BufReader::new(out).read_line(&mut line).unwrap();

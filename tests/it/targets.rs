@@ -97,7 +97,7 @@ async fn no_command_outlives_it(device: &mut Device) {
         let all = std::fs::read_dir("/proc").unwrap().flatten();
         all.filter(|entry| {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            line.starts_with(b"ping\0-n\0600\0")
+            line.starts_with(b"ping\0-n\x00600\0")
         })
         .count()
     };

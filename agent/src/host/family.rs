@@ -11,7 +11,7 @@ use super::orphans::Note;
 /// Processes of one command that runs.
 pub(super) struct Family {
     #[cfg(unix)]
-    _note: Note,
+    note: Note,
     #[cfg(windows)]
     job: Option<win32job::Job>,
 }
@@ -21,7 +21,7 @@ impl Family {
     #[cfg(unix)]
     pub(super) fn of(child: &Child) -> Self {
         Self {
-            _note: Note::of(child.id()),
+            note: Note::of(child.id()),
         }
     }
 
@@ -41,6 +41,8 @@ impl Family {
 
     /// Lets what is left of a command that has ended live on: a service that it has started.
     pub(super) fn let_go(self) {
+        #[cfg(unix)]
+        drop(self.note);
         #[cfg(windows)]
         if let Some(job) = self.job {
             // It ends them otherwise, as it does with the agent.
@@ -60,5 +62,9 @@ impl Family {
         }
         let _ = child.kill();
         let _ = child.wait();
+        #[cfg(unix)]
+        drop(self.note);
+        #[cfg(windows)]
+        drop(self.job);
     }
 }
