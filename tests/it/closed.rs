@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_protocol::{DeviceId, Format, SESSION_SCHEME, SessionRequest, Timestamp};
+use tidegate_protocol::{DeviceId, Format, SESSION_SCHEME, SessionRequest};
 use tidegate_server::config::{Clock, DeviceSettings, Settings};
 use tidegate_tests::{Database, Device, Server};
 use tidegate_trust::SecretKey;
 use tidegate_trust::http_signature::Signer;
 
-use crate::checkin::{at_rest, settings};
+use crate::checkin::{at_rest, present, settings};
 use crate::plain_http::Eavesdropper;
 
 #[tokio::test]
@@ -27,10 +27,7 @@ async fn a110_blobs_and_metadata_are_for_enrolled_devices_and_operators_where_th
         .unwrap()
         .to_owned();
     server.kill();
-    // Tokens of people are good for a year at most from now.
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-    let now = i64::try_from(now.as_secs()).unwrap();
-    let clock = Clock::manual(Timestamp::from_secs(now));
+    let clock = Clock::manual(present());
     let open = settings(&dir.join("data"), 1_000);
     let running = tidegate_server::start(Settings {
         clock: clock.clone(),

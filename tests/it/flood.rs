@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::Value;
 use tidegate_protocol::{
     DeploymentId, DeploymentState, DeviceId, Explained, Format, Reason, Report, ReportBatch,
-    SessionRequest, Timestamp,
+    SessionRequest,
 };
 use tidegate_server::config::{Clock, Settings};
 use tidegate_tests::{Cluster, Database, Device, Server};
 use tidegate_trust::http_signature::Signer;
 use tidegate_trust::{SecretKey, sign_report};
 
-use crate::checkin::{at_rest, request, settings};
+use crate::checkin::{at_rest, present, request, settings};
 
 const FLOOD: u64 = 1_000;
 
@@ -25,7 +25,7 @@ async fn flood(database: Database) {
     let id: DeviceId = device.id().parse().unwrap();
     let row = server.devices().await.pop().unwrap();
     server.kill();
-    let clock = Clock::manual(Timestamp::from_secs(1_900_000_000));
+    let clock = Clock::manual(present());
     let mut settings = Settings {
         clock: clock.clone(),
         ..settings(&dir.join("data"), 1_000)

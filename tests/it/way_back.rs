@@ -227,9 +227,8 @@ async fn an_approval_does_not_start_more_devices_without_a_way_back_than_were_ac
     server.publish(&[("1.0.0", true)]);
     let tree = application(dir, "1.1.0", true);
     server.publish_tree(&tree, "1.1.0", &["--no-rollback"]);
-    let body = json!({ "name": "second", "role": "admin" });
-    let made = server.post("/api/v1/tokens", body).await;
-    let second = made["secret"].as_str().unwrap();
+    // Somebody else's, whom the first administrator did not make.
+    let second = server.person("second", "admin").await;
     server.cli(&["product", "set", "app", "--approvals", "1"]);
     let token = server.join_token();
     let join = |name: &str| {
@@ -249,7 +248,7 @@ async fn an_approval_does_not_start_more_devices_without_a_way_back_than_were_ac
     let approve = async || {
         let body = json!({ "plan": plan });
         let path = format!("{path}/approve");
-        server.call("POST", &path, Some(body), second).await.0
+        server.call("POST", &path, Some(body), &second).await.0
     };
     join("two");
     assert_eq!(approve().await, 409);
