@@ -194,3 +194,30 @@ async fn a_signers_own_build_must_be_the_image_that_they_sign() {
             .is_some()
     );
 }
+
+/// A release that was published by another script than its owner thinks runs what that says.
+#[tokio::test]
+async fn a_publisher_is_shown_what_devices_will_run_before_it_is_signed() {
+    let server = Server::start().await;
+    server.cli(&["keys", "init", "--no-passphrase"]);
+    let tree = tidegate_tests::application(server.dir.path(), "1.0.0", true);
+    let tree = tree.display().to_string();
+    let publish = [
+        "release",
+        "publish",
+        &tree,
+        "--product",
+        "app",
+        "--release",
+        "1.0.0",
+        "--health-cmd",
+        "rm -rf /srv",
+        "--yes",
+    ];
+    let (code, _, said) = server.cli_raw(&publish);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("\"rm\" \"-rf\" \"/srv\""), "{said}");
+    // Signed already: there is nothing to show.
+    let (code, _, said) = server.cli_raw(&publish);
+    assert_eq!((code, said.contains("\"rm\"")), (0, false), "{said}");
+}

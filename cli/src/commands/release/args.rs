@@ -162,6 +162,9 @@ pub(crate) struct PublishArgs {
     /// Timeout of the health check.
     #[arg(long, default_value = "30s", value_parser = some_time)]
     pub(crate) health_timeout: Duration,
+    /// Do not ask whether to sign what is shown. Without a terminal nobody is asked.
+    #[arg(long)]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) dir: KeysDir,
 }

@@ -16,6 +16,7 @@ use crate::api::Api;
 use crate::commands::Context;
 use crate::commands::names::check_names;
 use crate::commands::pack::pack_artifact;
+use crate::commands::signing::ask;
 use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline, Outcome};
 use crate::output::{bytes, bytes_bar, line, show, start};
@@ -53,7 +54,8 @@ pub(super) async fn publish(
             timeout_s: u32::try_from(args.health_timeout.as_secs()).unwrap_or(u32::MAX),
         }),
     };
-    let published = publish_release(api, &args.dir.access(), &spec).await?;
+    let agree = |text: &str| ask(text, args.yes);
+    let published = publish_release(api, &args.dir.access(), &spec, agree).await?;
     if let Outcome::Waiting { .. } = published.signatures {
         line(&format!(
             "{}\n  next, by another holder: tidegate release sign {}",
@@ -100,11 +102,13 @@ pub(crate) struct Published {
     pub(crate) signatures: Outcome,
 }
 
-/// Packs, signs, uploads. Idempotent: it may be run again whichever step it was interrupted at.
+/// Packs, signs once `agree` has agreed to what would be in force then, uploads. Idempotent: it may be
+/// run again whichever step it was interrupted at.
 pub(crate) async fn publish_release(
     api: &Api,
     access: &Access,
     spec: &Publication,
+    agree: impl Fn(&str) -> Result<(), CliError>,
 ) -> Result<Published, CliError> {
     let Publication {
         product,
@@ -145,6 +149,12 @@ pub(crate) async fn publish_release(
         allow_rollback: spec.allow_rollback,
         health: spec.health.clone(),
     };
+    let shown = offline.preview(&role, |next| {
+        next.images.insert(listed.clone(), facts.clone());
+    })?;
+    if let Some(text) = shown {
+        agree(&text)?;
+    }
     let signatures = offline
         .list_image(&listed, &facts)?
         .unwrap_or(Outcome::Complete);
