@@ -13,6 +13,7 @@ use std::process::Command;
 use serde_json::json;
 use tidegate_tests::{Device, Server, eventually};
 
+use crate::machine::Small;
 use crate::orphans::runs;
 
 /// A file system in a file. Dropping it unmounts it.
@@ -223,3 +224,40 @@ file_system!(ext4, Bytes: a_device_comes_back_without_a_byte_left, Files: a_devi
 file_system!(xfs, Bytes: a_device_comes_back_without_a_byte_left);
 file_system!(btrfs, Bytes: a_device_comes_back_without_a_byte_left);
 file_system!(overlay, Bytes: a_device_comes_back_without_a_byte_left, Files: a_device_comes_back_without_a_file_left);
+
+#[tokio::test]
+async fn a127_a_publisher_cannot_fill_the_disk_on_which_a_halt_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Small::mount(dir.path().join("disk"), 64 << 10) else {
+        return;
+    };
+    let settings = tidegate_tests::settings(&disk.0);
+    let running = tidegate_server::start(settings).await.unwrap();
+    let token = running.first_token.clone().unwrap();
+    let url = format!("http://{}/api/v1", running.address);
+    let http = reqwest::Client::new();
+    let upload = async |length: usize| {
+        let blob = vec![7; length];
+        let address = format!("{url}/blobs/{}", tidegate_delta::sha256(&blob));
+        let sent = http
+            .put(address)
+            .bearer_auth(&token)
+            .body(blob)
+            .send()
+            .await;
+        let answer = sent.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.text().await.unwrap())
+    };
+    assert_eq!(upload(1 << 20).await.0, 200);
+    let (status, said) = upload(60 << 20).await;
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("kept for orders such as a halt"), "{said}");
+    // Orders are written, and what was begun has been given back.
+    let body = json!({ "name": "responder", "role": "responder", "valid_s": 60 });
+    let made = http.post(format!("{url}/tokens")).bearer_auth(&token);
+    let made = made.json(&body).send().await.unwrap();
+    assert!(made.status().is_success(), "{made:?}");
+    assert_eq!(upload(2 << 20).await.0, 200);
+    running.stop().await;
+}

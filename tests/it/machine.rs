@@ -48,10 +48,10 @@ async fn a_battery_that_runs_low_in_the_middle_stops_the_update_until_it_is_char
 }
 
 /// A separate file system of known size. Needs root.
-struct Small(PathBuf);
+pub(crate) struct Small(pub(crate) PathBuf);
 
 impl Small {
-    fn mount(path: PathBuf, kib: u32) -> Option<Self> {
+    pub(crate) fn mount(path: PathBuf, kib: u32) -> Option<Self> {
         std::fs::create_dir(&path).unwrap();
         let options = format!("size={kib}k");
         let mounted = std::process::Command::new("mount")

@@ -63,6 +63,19 @@ pub enum BlobError {
     /// More bytes than allowed.
     #[error("more than {0} bytes")]
     TooLarge(u64),
+    /// The disk has no more than what is kept for the database.
+    #[error(
+        "the server's disk has {} MiB left, of which {} are kept for orders such as a halt: make room on it, or \
+         keep the blobs elsewhere (--blobs)",
+        free >> 20,
+        kept >> 20
+    )]
+    Full {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are kept.
+        kept: u64,
+    },
     /// The folder cannot be used.
     #[error("the blob folder {0} cannot be used")]
     Folder(String, #[source] std::io::Error),
@@ -76,6 +89,8 @@ pub enum BlobError {
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// The folder, where it is one.
+    folder: Option<PathBuf>,
     /// Whether the probe was written when the store was opened, as it is in a folder: where it is
     /// gone, so are the blobs, as with a mount that was lost and left an empty folder.
     probed: bool,
@@ -88,6 +103,9 @@ const PROBE: &str = "readiness-probe";
 const PART: usize = 8 << 20;
 /// Parts in flight at once.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Free bytes that blobs leave on a disk, at most an eighth of it: the database is often on the same one,
+/// and a halt is written there.
+const KEPT_FREE: u64 = 64 << 20;
 
 impl Blobs {
     /// Opens the store. S3 credentials, region and endpoint come from the usual AWS
@@ -102,6 +120,7 @@ impl Blobs {
                 Ok(Self {
                     store: Arc::new(store),
                     prefix: Path::default(),
+                    folder: Some(folder.clone()),
                     // A folder that can only be read serves what it has.
                     probed: std::fs::write(folder.join(PROBE), "").is_ok(),
                 })
@@ -113,10 +132,27 @@ impl Blobs {
                 Ok(Self {
                     store: Arc::new(store),
                     prefix: Path::from(prefix.as_str()),
+                    folder: None,
                     probed: false,
                 })
             }
         }
+    }
+
+    /// Checks that the next parts of an upload leave on the disk what is kept there.
+    fn check_free(&self) -> Result<(), BlobError> {
+        #[cfg(unix)]
+        if let Some(folder) = &self.folder
+            && let Ok(disk) = rustix::fs::statvfs(folder)
+        {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            let kept = KEPT_FREE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 8);
+            let next = (PART * PARTS_IN_FLIGHT) as u64;
+            if free < kept.saturating_add(next) {
+                return Err(BlobError::Full { free, kept });
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, sha256: Sha256) -> Path {
@@ -137,13 +173,17 @@ impl Blobs {
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         let mut chunks = ChunkWriter::new(std::io::sink(), Limits::FULL_CHUNK);
         let outcome = async {
-            let mut total = 0u64;
+            let (mut total, mut checked) = (0u64, 0u64);
             let mut stream = std::pin::pin!(stream);
             while let Some(piece) = stream.next().await {
                 let piece = piece.map_err(|e| BlobError::Read(e.into()))?;
                 total += piece.len() as u64;
                 if total > limit {
                     return Err(BlobError::TooLarge(limit));
+                }
+                if total >= checked {
+                    self.check_free()?;
+                    checked = total + PART as u64;
                 }
                 std::io::Write::write_all(&mut chunks, &piece).map_err(BlobError::Read)?;
                 upload.wait_for_capacity(PARTS_IN_FLIGHT).await?;

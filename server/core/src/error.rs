@@ -51,6 +51,7 @@ impl From<BlobError> for CoreError {
             BlobError::WrongDigest { .. } => {
                 Self::Refused(ProblemCode::DigestMismatch, error.to_string())
             }
+            BlobError::Full { .. } => Self::Refused(ProblemCode::Unavailable, error.to_string()),
             BlobError::TooLarge(_) => Self::Refused(ProblemCode::TooLarge, error.to_string()),
             BlobError::Read(_) => Self::Refused(
                 ProblemCode::InvalidRequest,
