@@ -129,6 +129,10 @@ async fn requests_are_read_as_http_says() {
         let cases = [
             ("GET /healthz HTTP/1.1\r\n\r\n", "HTTP/1.1 400"),
             ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.1 400"),
+            ("GET /healthz HTTP/1.1\r\nHost:\r\n\r\n", "HTTP/1.1 400"),
+            ("GET /healthz HTTP/1.1\r\nHost: a b/../\r\n\r\n", "HTTP/1.1 400"),
+            ("GET /healthz HTTP/1.1\r\nHost: x@a\r\n\r\n", "HTTP/1.1 400"),
+            ("GET /healthz HTTP/1.1\r\nHost: [::1]:8420\r\n\r\n", "HTTP/1.1 200"),
             ("GET /healthz HTTP/1.0\r\n\r\n", "HTTP/1.0 200"),
             ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200"),
             // HTTP/2 without a word: no client of this server speaks it.

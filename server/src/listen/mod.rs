@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode, Version, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -189,13 +190,15 @@ fn answer(
         let mut response = if one_host {
             router.oneshot(request).await?
         } else {
-            let mut response = Response::new(Body::from("send one Host header\n"));
+            let mut response = Response::new(Body::from(
+                "send one Host header, with the name or address of this server\n",
+            ));
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response
         };
         let refused = response.status().is_client_error();
         if refused && connection.note_refusal() {
-            let close = header::HeaderValue::from_static("close");
+            let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
         connection.begin(Phase::Answer);
@@ -206,8 +209,19 @@ fn answer(
 /// Returns whether a request has the Host header that its version of HTTP asks for
 /// (RFC 9112 section 3.2): one, or at most one before HTTP/1.1.
 fn names_one_host<B>(request: &Request<B>) -> bool {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => is_host(host),
+        (None, None) => request.version() < Version::HTTP_11,
+        _ => false,
+    }
+}
+
+/// Returns whether a header's value is a host and a port (RFC 9110 section 7.2), and of an http address, which
+/// has a host.
+fn is_host(value: &HeaderValue) -> bool {
+    let authority = Authority::try_from(value.as_bytes());
+    authority.is_ok_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
 }
 
 /// Listens on an address with a queue that outlasts a burst of connections.
