@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tidegate_tests::{Server, binary};
+use tidegate_tests::{Device, Server, binary};
 
 #[tokio::test]
 async fn a115_odd_values_are_refused_with_a_sentence() {
@@ -92,5 +92,22 @@ async fn a115_a_second_server_on_one_sqlite_file_is_refused() {
     );
     // One that was killed leaves nothing behind that keeps the next one out.
     server.restart();
+    assert!(server.devices().await.is_empty());
+}
+
+#[tokio::test]
+async fn a115_a_device_without_a_name_of_its_own_does_not_join() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let token = server.join_token();
+    for name in ["", " ", "dev_00000000000000000000000000000000"] {
+        let mut device = Device::blank(server.dir.path(), "plc");
+        device.name = name.into();
+        let (ok, said) = device.try_enroll(&server.url, &token, "NA", None, &[]);
+        assert!(
+            !ok && said.contains("people find the device by it"),
+            "{name:?}: {said}"
+        );
+    }
     assert!(server.devices().await.is_empty());
 }

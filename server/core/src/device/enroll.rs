@@ -165,7 +165,12 @@ impl App {
             .region
             .clone()
             .or_else(|| request.region.clone())
-            .ok_or_else(|| CoreError::invalid("neither the token nor the device names a region"))?;
+            .ok_or_else(|| {
+                CoreError::invalid(
+                    "neither the token nor the device names a region: `tidegate-agent enroll --region`, or make \
+                     the token with `--region`",
+                )
+            })?;
         if request.region.as_ref().is_some_and(|r| *r != region) {
             return Err(refused(format!("the token is for region {region}")));
         }
@@ -190,15 +195,16 @@ impl App {
         let mut labels = request.labels.clone();
         // Labels of the token take precedence over those of the device.
         labels.extend(row.labels.clone());
+        let name: String = request.name.chars().filter(|c| !c.is_control()).collect();
+        let name: String = name.trim().chars().take(80).collect();
+        if name.is_empty() || name.parse::<DeviceId>().is_ok() {
+            let text = "name: people find the device by it, so it is neither empty nor like an id";
+            return Err(CoreError::invalid(text));
+        }
         let now = self.now();
         Ok(Device {
             id: DeviceId::from_random(random::bytes()),
-            name: request
-                .name
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(80)
-                .collect(),
+            name,
             product: row.product.clone(),
             platform: request.platform.clone(),
             region,
