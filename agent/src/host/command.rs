@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_trust::CommandLine;
 
-use super::family::Family;
+use super::family::{Family, Mark};
 use super::program;
 
 /// Bytes kept from the start of standard output, and from the end of the whole output of a failed
@@ -82,9 +82,10 @@ impl Call<'_> {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let deadline = Instant::now() + Duration::from_secs(u64::from(self.line.timeout_s.max(1)));
+        let mark = Mark::put(&mut command);
         loop {
             match command.spawn() {
-                Ok(child) => return wait(child, deadline),
+                Ok(child) => return wait(child, mark, deadline),
                 // The machine cannot start one more process just now: not the command's fault.
                 Err(error) if is_for_now(&error) && Instant::now() < deadline => {
                     std::thread::sleep(TICK);
@@ -99,8 +100,8 @@ impl Call<'_> {
 }
 
 /// Waits for the end of a command, or for its deadline.
-fn wait(mut child: Child, deadline: Instant) -> Ended {
-    let family = Family::of(&child);
+fn wait(mut child: Child, mark: Mark, deadline: Instant) -> Ended {
+    let family = Family::of(&child, mark);
     let output = Output::of(&mut child);
     loop {
         match child.try_wait() {
@@ -321,9 +322,22 @@ mod tests {
 
     #[test]
     fn what_never_ends_is_killed_with_its_children() {
+        killed_with_its_child("sh");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_child_that_has_left_the_group_is_killed_as_well() {
+        killed_with_its_child("setsid sh");
+    }
+
+    fn killed_with_its_child(shell: &str) {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("pid");
-        let script = format!("sh -c 'echo $$ > {}; exec sleep 600'; true", mark.display());
+        let script = format!(
+            "{shell} -c 'echo $$ > {}; exec sleep 600'; true",
+            mark.display()
+        );
         assert!(matches!(run(&script, 1), Ended::Late(_)));
         let pid: i32 = std::fs::read_to_string(&mark)
             .unwrap()
