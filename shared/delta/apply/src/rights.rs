@@ -65,10 +65,11 @@ const NEEDED: &[libc::c_long] = &[
     libc::SYS_ftruncate64,
     #[cfg(target_arch = "arm")]
     libc::SYS_sigreturn,
+    // futex_time64 and clock_gettime64, which libc does not name for every C library.
     #[cfg(target_arch = "arm")]
-    libc::SYS_futex_time64,
+    422,
     #[cfg(target_arch = "arm")]
-    libc::SYS_clock_gettime64,
+    403,
 ];
 
 /// Calls that give memory, which may not be executable.
