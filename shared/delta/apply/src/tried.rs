@@ -1,7 +1,7 @@
 //! Rights that a decoder is left with, as it finds by trying.
 //!
-//! What a kernel promises differs by its version, its build and the container around it: trying is the
-//! only answer that is true of all of them.
+//! The promises of a kernel differ by its version, its build and the container around it. Only trying
+//! is true of all of them.
 
 use std::fmt;
 use std::fs::File;
