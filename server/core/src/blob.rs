@@ -1,6 +1,7 @@
 //! Blobs: immutable bytes named by their SHA-256, in a folder or in S3.
 
 use std::io::Read;
+use std::num::NonZero;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, WriteMultipart};
 use tidegate_delta::{ChunkWriter, Encoding, FORMAT, Limits, Manifest};
 use tidegate_protocol::{Image, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Location of the blobs.
 #[derive(Debug, Clone)]
@@ -94,6 +96,8 @@ pub struct Blobs {
     /// Whether the probe was written when the store was opened, as it is in a folder: where it is
     /// gone, so are the blobs, as with a mount that was lost and left an empty folder.
     probed: bool,
+    /// Turns of reading from a disk; `None` where no thread is held for it.
+    turns: Option<Arc<Semaphore>>,
 }
 
 /// Name of the object that readiness asks for.
@@ -103,9 +107,18 @@ const PROBE: &str = "readiness-probe";
 const PART: usize = 8 << 20;
 /// Parts in flight at once.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Fewest turns of reading from a disk.
+const FEWEST_TURNS: usize = 4;
 /// Free bytes that blobs leave on a disk, at most an eighth of it: the database is often on the same one,
 /// and a halt is written there.
 const KEPT_FREE: u64 = 64 << 20;
+
+/// Number of threads that read from a disk at once. Each takes its part of the processors from what
+/// answers people: among hundreds of them a halt waited for a second.
+fn turns() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    processors.saturating_mul(2).max(FEWEST_TURNS)
+}
 
 impl Blobs {
     /// Opens the store. S3 credentials, region and endpoint come from the usual AWS
@@ -123,6 +136,7 @@ impl Blobs {
                     folder: Some(folder.clone()),
                     // A folder that can only be read serves what it has.
                     probed: std::fs::write(folder.join(PROBE), "").is_ok(),
+                    turns: Some(Arc::new(Semaphore::new(turns()))),
                 })
             }
             BlobSettings::S3 { bucket, prefix } => {
@@ -134,6 +148,7 @@ impl Blobs {
                     prefix: Path::from(prefix.as_str()),
                     folder: None,
                     probed: false,
+                    turns: None,
                 })
             }
         }
@@ -242,8 +257,14 @@ impl Blobs {
         self.put_stream(wanted, u64::MAX, stream).await.map(drop)
     }
 
+    /// Waits for a turn to read from the disk.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.turns.clone()?.acquire_owned().await.ok()
+    }
+
     /// Length of a stored blob; `None` when it is missing.
     pub async fn length(&self, sha256: Sha256) -> Result<Option<u64>, BlobError> {
+        let _turn = self.turn().await;
         match self.store.head(&self.path(sha256)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -264,11 +285,17 @@ impl Blobs {
             range: Some(GetRange::Bounded(range)),
             ..GetOptions::default()
         };
-        Ok(self
-            .store
-            .get_opts(&self.path(sha256), options)
-            .await?
-            .into_stream())
+        let turn = self.turn().await;
+        let found = self.store.get_opts(&self.path(sha256), options).await?;
+        drop(turn);
+        // A turn for each piece: whoever does not read on holds none.
+        let begun = (found.into_stream(), self.clone());
+        let pieces = futures::stream::unfold(begun, |(mut pieces, blobs)| async move {
+            let _turn = blobs.turn().await;
+            let piece = pieces.next().await?;
+            Some((piece, (pieces, blobs)))
+        });
+        Ok(pieces.boxed())
     }
 
     /// Deletes a blob; a missing one is not an error.
@@ -332,4 +359,25 @@ pub fn read_verified(mut file: std::fs::File, image: Image) -> Result<Vec<u8>, B
         return Err(BlobError::Damaged(image.sha256.to_string()));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_read_on_holds_no_turn_of_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(&BlobSettings::Folder(folder.path().join("blobs"))).unwrap();
+        let image = blobs.put_bytes(vec![7; 100_000]).await.unwrap();
+        let mut begun = Vec::new();
+        for _ in 0..turns() + 1 {
+            let mut stream = blobs.stream(image.sha256, 0..image.length).await.unwrap();
+            assert!(stream.next().await.unwrap().is_ok());
+            begun.push(stream);
+        }
+        let stream = blobs.stream(image.sha256, 0..image.length).await.unwrap();
+        let read: Vec<Bytes> = stream.try_collect().await.unwrap();
+        assert_eq!(read.concat(), vec![7; 100_000]);
+    }
 }
