@@ -3,7 +3,7 @@
 //!
 //! Each flood is a process of its own, on loopback, for as long as the orders take. An order is a
 //! halt or a resume over a connection of its own, as the command line sends it. Figures are to be
-//! compared within one run: with the row `none`.
+//! compared within one run: with the row `none`. Names of floods as arguments leave out the others.
 #![expect(clippy::unwrap_used, reason = "a panic is how a benchmark reports")]
 
 use std::io::Read as _;
@@ -17,7 +17,7 @@ use tidegate_tests::{Database, Device, Server};
 use tidegate_trust::SecretKey;
 use tidegate_trust::http_signature::{RequestFacts, sign_request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Hostile connections.
 const CONNECTIONS: usize = 3_000;
@@ -28,7 +28,7 @@ const ORDERS: usize = 400;
 /// Longest that a flood runs, if nobody ends it.
 const LONGEST: Duration = Duration::from_mins(2);
 
-const FLOODS: [(&str, &str); 7] = [
+const FLOODS: [(&str, &str); 10] = [
     ("none", "nothing"),
     ("idle", "connections that send nothing"),
     ("half", "half a head"),
@@ -40,6 +40,12 @@ const FLOODS: [(&str, &str); 7] = [
     (
         "enroll",
         "enrolments with an invented token, signed, over and over",
+    ),
+    ("token", "requests with an invented token, over and over"),
+    ("signed", "signed files that are not there, over and over"),
+    (
+        "ready",
+        "questions whether the server is ready, over and over",
     ),
     ("reader", "blobs that are asked for and not read"),
 ];
@@ -122,6 +128,18 @@ async fn attack(kind: &str, address: &str, blob: &str) -> (Vec<u8>, Then) {
                 Then::Repeats,
             )
         }
+        "token" | "signed" | "ready" => {
+            let path = match kind {
+                "token" => "/api/v1/rollouts",
+                "signed" => "/metadata/99.root.json",
+                _ => "/readyz",
+            };
+            let token = format!("tgo_{}_{}", "0".repeat(32), "0".repeat(64));
+            let text = format!(
+                "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
+            );
+            (text.into_bytes(), Then::Repeats)
+        }
         "reader" => {
             let text = format!("GET /blobs/{blob} HTTP/1.1\r\nHost: {address}\r\n\r\n");
             (text.into_bytes(), Then::ReadsNothing)
@@ -195,26 +213,28 @@ fn start(kind: &str, address: &str, blob: &str) -> Option<Child> {
     Some(child)
 }
 
-async fn order(server: &Server, rollout: &str, verb: &str) -> Duration {
-    // A connection of its own: the flood is before it.
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let began = Instant::now();
-    let answer = http
-        .post(format!("{}/api/v1/rollouts/{rollout}/{verb}", server.url))
-        .bearer_auth(&server.token)
-        .json(&json!({ "reason": "bench" }))
-        .timeout(Duration::from_secs(30))
-        .send()
-        .await
-        .unwrap();
-    let took = began.elapsed();
-    let status = answer.status();
-    assert!(
-        status.is_success(),
-        "{verb}: {status} {}",
-        answer.text().await.unwrap()
+/// Gives an order; returns the time until it was connected, and until it was answered.
+async fn order(server: &Server, address: &str, rollout: &str, verb: &str) -> [Duration; 2] {
+    let body = r#"{"reason":"bench"}"#;
+    let request = format!(
+        "POST /api/v1/rollouts/{rollout}/{verb} HTTP/1.1\r\nHost: {address}\r\n\
+         Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        server.token,
+        body.len(),
     );
-    took
+    let began = Instant::now();
+    // A connection of its own: the flood is before it.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let connected = began.elapsed();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let whole = stream.read_to_string(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(30), whole).await;
+    let took = began.elapsed();
+    read.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 2"), "{verb}: {answer}");
+    [connected, took]
 }
 
 fn percentile(sorted: &[Duration], of_hundred: usize) -> f64 {
@@ -222,7 +242,7 @@ fn percentile(sorted: &[Duration], of_hundred: usize) -> f64 {
     sorted[at].as_secs_f64() * 1e3
 }
 
-async fn measure() {
+async fn measure(chosen: &[&str]) {
     let server = Server::start_on(Database::Sqlite).await;
     let address = server.url.trim_start_matches("http://").to_owned();
     let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
@@ -244,14 +264,19 @@ async fn measure() {
         .unwrap()
         .to_owned();
     println!("{CONNECTIONS} connections, {ORDERS} orders each, milliseconds");
-    println!("{:<8} {:>8} {:>8} {:>8}  flood", "", "median", "p99", "max");
-    for (kind, what) in FLOODS {
+    println!(
+        "{:<8} {:>8} {:>8} {:>8} {:>15}  flood",
+        "", "median", "p99", "max", "connecting: max"
+    );
+    let floods = FLOODS.iter();
+    for (kind, what) in floods.filter(|(kind, _)| chosen.is_empty() || chosen.contains(kind)) {
         let child = start(kind, &address, &blob);
-        let mut halts = Vec::new();
+        let (mut connecting, mut halts) = (Duration::ZERO, Vec::new());
         for n in 0..ORDERS {
             let verb = if n % 2 == 0 { "halt" } else { "resume" };
-            let took = order(&server, &rollout, verb).await;
+            let [connected, took] = order(&server, &address, &rollout, verb).await;
             if verb == "halt" {
+                connecting = connecting.max(connected);
                 halts.push(took);
             }
         }
@@ -261,7 +286,8 @@ async fn measure() {
         }
         halts.sort_unstable();
         let [median, p99, max] = [50, 99, 100].map(|p| percentile(&halts, p));
-        println!("{kind:<8} {median:>8.1} {p99:>8.1} {max:>8.1}  {what}");
+        let connecting = connecting.as_secs_f64() * 1e3;
+        println!("{kind:<8} {median:>8.1} {p99:>8.1} {max:>8.1} {connecting:>15.1}  {what}");
     }
 }
 
@@ -271,6 +297,10 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--flood", kind, address, blob] => flood(kind, address, blob).await,
-        _ => measure().await,
+        // Cargo adds `--bench` of its own.
+        ref chosen => {
+            let names = chosen.iter().filter(|name| !name.starts_with("--"));
+            measure(&names.copied().collect::<Vec<_>>()).await;
+        }
     }
 }
