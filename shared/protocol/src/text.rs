@@ -83,14 +83,16 @@ fn escape(text: &str, lines: bool) -> String {
     out
 }
 
-/// Returns whether a character is an invisible format character: direction marks and overrides, zero-width
-/// characters, separators, tags (Unicode's category Cf and the separators Zl and Zp, as far as they
-/// change how other text looks).
+/// Returns whether a character shows nothing, or not what it is: Unicode's default-ignorable code points
+/// (direction marks, zero-width characters, fillers, variation selectors, tags), separators of lines,
+/// blanks that are no space, and what each font draws as it likes (private use).
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+        '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{1680}' | '\u{17b4}'
+        | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}'
+        | '\u{205f}'..='\u{206f}' | '\u{2800}' | '\u{3000}' | '\u{3164}' | '\u{e000}'..='\u{f8ff}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{10ffff}')
 }
 
 #[cfg(test)]
@@ -114,6 +116,10 @@ mod tests {
             "a\\u202eb\\u200bc\\ufeff"
         );
         assert_eq!(plain("\u{e0041}"), "\\udb40\\udc41");
+        // Fillers, blanks that are no space, variation selectors, private use.
+        for c in "\u{115f}\u{3164}\u{ffa0}\u{34f}\u{fe0f}\u{2800}\u{a0}\u{3000}\u{2003}\u{e000}\u{10ffff}".chars() {
+            assert_ne!(plain(&format!("a{c}b")), format!("a{c}b"), "{c:?}");
+        }
         for text in ["Jürgen Öztürk 日本 עברית", "résumé ✓ 🚀", ""] {
             assert_eq!(plain(text), text);
         }
