@@ -198,9 +198,36 @@ pub fn lock(state: &Path) -> Result<fs::File, ConfigError> {
         other => other,
     };
     let file = open().map_err(io_at(&path))?;
+    // Whoever may read a file may lock it, and so keep the agent from its start. Where nothing can be
+    // written, it stays as it is.
+    #[cfg(unix)]
+    let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(ConfigError::Busy(state.to_owned())),
         Err(fs::TryLockError::Error(e)) => Err(io_at(&path)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_keeps_a_second_agent_out_and_nobody_else_can_take_it() {
+        let state = tempfile::tempdir().unwrap();
+        drop(lock(state.path()).unwrap());
+        #[cfg(unix)]
+        {
+            // As agents made it before.
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = state.path().join("lock");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            drop(lock(state.path()).unwrap());
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        let _held = lock(state.path()).unwrap();
+        assert!(matches!(lock(state.path()), Err(ConfigError::Busy(_))));
     }
 }
