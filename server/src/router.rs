@@ -24,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::health;
 use crate::query;
-use crate::strangers::{self, Turns};
+use crate::strangers::{self, Strangers};
 
 /// Maximum size of a JSON body; artifacts have a route of their own.
 const MAX_BODY: usize = 2 << 20;
@@ -116,7 +116,7 @@ pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Result<Router, serde
             },
         ))
         .layer(from_fn_with_state(
-            Arc::new(Turns::default()),
+            Arc::new(Strangers::of(app.clone())),
             strangers::wait_for_a_turn,
         ))
         .layer(from_fn_with_state((app.clone(), max_requests), observe))

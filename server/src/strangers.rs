@@ -1,5 +1,7 @@
-//! Requests of clients that have shown neither ticket nor token: few of them are worked on at a
-//! time, so that a flood of them queues behind itself and a halt does not queue behind it.
+//! Requests of clients that have shown neither a valid ticket nor a valid token: few of them are
+//! worked on at a time, so that a flood of them queues behind itself and a halt does not queue behind
+//! it. What they ask for makes no difference: an invented token costs the server as much at a route
+//! for people as at any other.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,30 +11,61 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tidegate_core::CoreError;
-use tidegate_protocol::{ProblemCode, paths};
-use tidegate_web::ApiError;
-use tidegate_web::connections::{Connection, Network};
+use tidegate_core::{App, CoreError};
+use tidegate_protocol::ProblemCode;
+use tidegate_web::connections::{Connection, Network, Phase};
+use tidegate_web::{ApiError, recognise};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests of strangers that are worked on at a time.
-const AT_ONCE: usize = 64;
-/// Limit of these from one address.
-const PER_ADDRESS: usize = 16;
+/// Number of requests of strangers that are worked on at a time.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    at_once: usize,
+    per_address: usize,
+}
+
+const OTHERS: Limit = Limit {
+    at_once: 64,
+    per_address: 16,
+};
+/// Readiness reads from the database, whose connections are few and people's as well.
+const WATCHING: Limit = Limit {
+    at_once: 4,
+    per_address: 2,
+};
 /// Longest wait for a turn.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Turns of strangers.
+/// Turns of strangers: those who ask how the server is have some of their own, so that what watches
+/// it does not take a flood for its end.
+pub(crate) struct Strangers {
+    app: Arc<App>,
+    watching: Turns,
+    others: Turns,
+}
+
+impl Strangers {
+    pub(crate) fn of(app: Arc<App>) -> Self {
+        Self {
+            app,
+            watching: Turns::of(WATCHING),
+            others: Turns::of(OTHERS),
+        }
+    }
+}
+
 #[derive(Debug)]
-pub(crate) struct Turns {
+struct Turns {
+    limit: Limit,
     all: Arc<Semaphore>,
     by_address: Mutex<HashMap<Network, Arc<Semaphore>>>,
 }
 
-impl Default for Turns {
-    fn default() -> Self {
+impl Turns {
+    fn of(limit: Limit) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(AT_ONCE)),
+            limit,
+            all: Arc::new(Semaphore::new(limit.at_once)),
             by_address: Mutex::default(),
         }
     }
@@ -55,7 +88,7 @@ impl Turns {
                 .unwrap_or_else(PoisonError::into_inner);
             by_address
                 .entry(network)
-                .or_insert_with(|| Arc::new(Semaphore::new(PER_ADDRESS)))
+                .or_insert_with(|| Arc::new(Semaphore::new(self.limit.per_address)))
                 .clone()
         };
         let mut turn = Turn {
@@ -93,27 +126,41 @@ impl Drop for Turn<'_> {
 
 /// Returns whether a path is called by people or by what watches the server, not by devices.
 pub(crate) fn is_for_people(path: &str) -> bool {
-    path.starts_with("/api/v1/") || path == "/healthz" || path == "/readyz"
+    path.starts_with("/api/v1/") || watches(path)
 }
 
-/// Lets a stranger's request wait for its turn. What a ticket or token decides from memory needs
-/// none: check-ins are held, and people are let through.
+/// Returns whether a path is called by what watches the server.
+fn watches(path: &str) -> bool {
+    path == "/healthz" || path == "/readyz"
+}
+
+/// Lets a stranger's request wait for its turn. A valid ticket or token needs none, and is known from
+/// memory: check-ins are held, and people are let through.
 pub(crate) async fn wait_for_a_turn(
-    State(turns): State<Arc<Turns>>,
+    State(strangers): State<Arc<Strangers>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let path = request.uri().path();
-    let client = request
-        .extensions()
-        .get::<Arc<Connection>>()
-        .filter(|connection| !connection.is_proven())
-        .map(|connection| connection.client(request.headers()));
-    let free = path == paths::CHECK_IN || path == paths::REPORTS || is_for_people(path);
-    let Some(client) = client.filter(|_| !free) else {
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let unproven = connection.filter(|connection| !connection.is_proven());
+    let Some(connection) = unproven.cloned() else {
         return next.run(request).await;
     };
-    let Some(turn) = turns.turn(client).await else {
+    if let Err(refused) = recognise(&connection, request.headers(), &strangers.app) {
+        return refused.into_response();
+    }
+    if connection.is_proven() {
+        return next.run(request).await;
+    }
+    let turns = if watches(request.uri().path()) {
+        &strangers.watching
+    } else {
+        &strangers.others
+    };
+    connection.begin(Phase::Turn);
+    let turn = turns.turn(connection.client(request.headers())).await;
+    connection.begin(Phase::Request);
+    let Some(turn) = turn else {
         let text = "too many requests without a session or token are in progress; try again later";
         return ApiError(CoreError::refuse(ProblemCode::Overloaded, text)).into_response();
     };
@@ -128,11 +175,11 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_of_one_address_wait_for_each_other_and_not_for_others() {
-        let turns = Turns::default();
+        let turns = Turns::of(OTHERS);
         let one: IpAddr = "192.0.2.1".parse().unwrap();
         let other: IpAddr = "192.0.2.2".parse().unwrap();
         let mut held = Vec::new();
-        for _ in 0..PER_ADDRESS {
+        for _ in 0..OTHERS.per_address {
             held.push(turns.turn(one).await.unwrap());
         }
         assert!(turns.turn(other).await.is_some());

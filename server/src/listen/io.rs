@@ -33,7 +33,8 @@ pub(super) fn keep_alive(stream: &TcpStream) {
 #[cfg(not(unix))]
 pub(super) fn keep_alive(_: &TcpStream) {}
 
-/// A socket that tells its connection of the first byte of a request and of bytes written.
+/// A socket that tells its connection of the first byte of a request, of bytes that do not come and of
+/// bytes written.
 pub(super) struct Watched {
     stream: TcpStream,
     connection: Arc<Connection>,
@@ -61,7 +62,9 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.connection.note_read(read.is_pending());
+        let result = ready!(read);
         if buffer.filled().len() > before && self.connection.phase() == Phase::Idle {
             self.connection.begin(Phase::Head);
         }

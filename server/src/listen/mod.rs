@@ -26,12 +26,16 @@ use tower::ServiceExt as _;
 
 mod body;
 mod io;
+mod lanes;
 mod patience;
 
+use lanes::{Lanes, Serving, Stranger};
 pub use patience::Patience;
 
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
+/// Connections that may wait to be accepted.
+const QUEUE: u32 = 4_096;
 /// Pause after a failed accept where no connection can give way.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -57,9 +61,12 @@ impl Door {
             patience: self.patience,
             stopping: stopping.clone(),
         });
-        loop {
-            let accepted = stopping.run_until_cancelled(self.listener.accept()).await;
-            let (stream, peer) = match accepted {
+        let lanes = Arc::new(Lanes::default());
+        for turn in 1_u64.. {
+            // The whole queue at a time, not the hundred or so that a task is given before the others
+            // have their turn: else whoever connects over and over keeps people waiting in it.
+            let accepted = tokio::task::unconstrained(self.listener.accept());
+            let (stream, peer) = match stopping.run_until_cancelled(accepted).await {
                 None => return,
                 Some(Ok(accepted)) => accepted,
                 Some(Err(error)) => {
@@ -67,11 +74,36 @@ impl Door {
                     continue;
                 }
             };
-            let Some(admitted) = self.connections.admit(peer.ip()) else {
+            if turn.is_multiple_of(QUEUE.into()) {
+                tokio::task::yield_now().await;
+            }
+            let mut place = self.connections.admit(peer.ip());
+            if place.is_none() {
+                // Those that came just before were not looked at yet: afterwards some may give way.
+                tokio::task::yield_now().await;
+                place = self.connections.admit(peer.ip());
+            }
+            let Some(admitted) = place else {
                 tracing::debug!(%peer, "no place for another connection");
                 continue;
             };
-            tasks.spawn(served.clone().connection(stream, admitted));
+            let connection = admitted.connection().clone();
+            let serving: Serving = Box::pin(served.clone().connection(stream, admitted));
+            match connection.network() {
+                // A proxy, which stands for many.
+                None => drop(tasks.spawn(serving)),
+                Some(network) => {
+                    let serving = Some(serving);
+                    lanes.put(
+                        network,
+                        Stranger {
+                            connection,
+                            serving,
+                        },
+                        &tasks,
+                    );
+                }
+            }
         }
     }
 }
@@ -235,5 +267,5 @@ pub(crate) fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpListener
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(4_096)
+    socket.listen(QUEUE)
 }

@@ -67,7 +67,7 @@ impl Patience {
                     Some(left) => left,
                     None => return "request head",
                 },
-                Phase::Request | Phase::Answer => self.reading,
+                Phase::Turn | Phase::Request | Phase::Answer => self.reading,
             };
             tokio::time::sleep(wait).await;
             let (now, stuck) = connection.written();

@@ -102,6 +102,23 @@ fn ticket(parts: &Parts) -> &str {
     ticket.unwrap_or_default().trim()
 }
 
+/// Notes on a connection that a request shows a valid ticket or token, whatever it may do. Refuses where
+/// there is no place for its like.
+pub fn recognise(connection: &Connection, headers: &HeaderMap, app: &App) -> Result<(), ApiError> {
+    let value = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let text = value.unwrap_or_default();
+    if let Some(ticket) = text.strip_prefix(SESSION_SCHEME) {
+        if app.authenticate_waiting(ticket.trim()).is_ok() {
+            connection.prove(Who::Device)?;
+        }
+    } else if let Some(bearer) = text.strip_prefix("Bearer ")
+        && app.authenticate(bearer).is_some()
+    {
+        connection.prove(Who::Person)?;
+    }
+    Ok(())
+}
+
 /// Address of the client of a request, for people.
 pub fn address(connection: Option<&Connection>, headers: &HeaderMap) -> String {
     let address = connection.map(|c| c.client(headers).to_string());

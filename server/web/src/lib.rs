@@ -8,6 +8,6 @@ mod page;
 pub use error::{ApiError, ApiResult};
 pub use extract::{
     Administrator, AnyReader, Body, Fetcher, Params, Reader, Releaser, Responder, Segments,
-    Session, WaitingSession, address, needed_reason, parse, parse_opt, unread,
+    Session, WaitingSession, address, needed_reason, parse, parse_opt, recognise, unread,
 };
 pub use page::PageParams;

@@ -23,6 +23,8 @@ pub enum Waits {
     ForRequest,
     /// For its client, who has an answer to read.
     ForReader,
+    /// For its turn among others that have shown nothing: nothing of its request is begun.
+    ForTurn,
     /// For the server.
     ForServer,
 }
@@ -48,6 +50,8 @@ pub enum Phase {
     Request = 2,
     /// The answer is being sent.
     Answer = 3,
+    /// A request waits for its turn.
+    Turn = 4,
 }
 
 /// One connection.
@@ -69,6 +73,8 @@ pub struct Connection {
     written: AtomicU64,
     /// Whether the socket takes no bytes at present.
     stuck: AtomicBool,
+    /// Whether the server has looked for bytes, and there were none.
+    empty: AtomicBool,
     closed: CancellationToken,
     registry: Weak<Connections>,
 }
@@ -93,6 +99,7 @@ impl Connection {
             since: AtomicU64::new(0),
             written: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
+            empty: AtomicBool::new(false),
             closed: CancellationToken::new(),
             registry: Arc::downgrade(registry),
         }
@@ -102,7 +109,8 @@ impl Connection {
         self.id
     }
 
-    pub(super) fn network(&self) -> Option<Network> {
+    /// Network that it is counted under; `None` for a proxy.
+    pub fn network(&self) -> Option<Network> {
         self.network
     }
 
@@ -182,7 +190,8 @@ impl Connection {
             0 => Phase::Idle,
             1 => Phase::Head,
             2 => Phase::Request,
-            _ => Phase::Answer,
+            3 => Phase::Answer,
+            _ => Phase::Turn,
         }
     }
 
@@ -205,6 +214,11 @@ impl Connection {
         self.stuck.store(bytes.is_none(), Ordering::Relaxed);
     }
 
+    /// Notes that the socket was read: whether it had no bytes.
+    pub fn note_read(&self, empty: bool) {
+        self.empty.store(empty, Ordering::Relaxed);
+    }
+
     /// Bytes written so far, and whether the socket takes no more at present.
     pub fn written(&self) -> (u64, bool) {
         (
@@ -213,12 +227,21 @@ impl Connection {
         )
     }
 
-    /// For whom it waits.
+    /// For whom it waits. A client whose bytes may be there, but were not looked for yet, waits for the
+    /// server: in a burst of connections that can take a while.
     pub fn waits(&self) -> Waits {
+        let read = || {
+            if self.empty.load(Ordering::Relaxed) {
+                Waits::ForRequest
+            } else {
+                Waits::ForServer
+            }
+        };
         match self.phase() {
-            Phase::Head => Waits::ForRequest,
+            Phase::Head => read(),
             _ if self.written().1 => Waits::ForReader,
-            Phase::Idle => Waits::ForRequest,
+            Phase::Idle => read(),
+            Phase::Turn => Waits::ForTurn,
             Phase::Request | Phase::Answer => Waits::ForServer,
         }
     }

@@ -172,20 +172,23 @@ impl Inner {
 }
 
 /// Chooses the connection that gives way, from some in order of age: the oldest that lets the
-/// server wait for a request, or else one that does not read its answer. Those that wait for the
-/// server stay.
+/// server wait for a request, or else one that does not read its answer, or else one that waits for
+/// its turn. Those that the server works for stay.
 fn choose<'a>(candidates: impl Iterator<Item = &'a Arc<Connection>>) -> Option<Arc<Connection>> {
-    let mut reader = None;
+    let (mut reader, mut in_line) = (None, None);
     for candidate in candidates {
         match candidate.waits() {
             Waits::ForRequest => return Some(candidate.clone()),
             Waits::ForReader => {
                 reader.get_or_insert(candidate);
             }
+            Waits::ForTurn => {
+                in_line.get_or_insert(candidate);
+            }
             Waits::ForServer => {}
         }
     }
-    reader.cloned()
+    reader.or(in_line).cloned()
 }
 
 impl Admitted {

@@ -3,6 +3,13 @@ use std::sync::Arc;
 
 use super::*;
 
+/// Lets a connection in whose socket was read once, and had nothing.
+fn idle(connections: &Arc<Connections>, peer: IpAddr) -> Option<Admitted> {
+    let admitted = connections.admit(peer)?;
+    admitted.connection().note_read(true);
+    Some(admitted)
+}
+
 fn address(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
 }
@@ -21,10 +28,10 @@ fn connections(all: usize, people: usize, unproven: usize, per_address: usize) -
 fn one_address_that_shows_nothing_takes_its_share_and_no_more() {
     let connections = connections(100, 4, 50, 3);
     let held: Vec<_> = (0..3)
-        .map(|_| connections.admit(address(1)).unwrap())
+        .map(|_| idle(&connections, address(1)).unwrap())
         .collect();
-    let other = connections.admit(address(2)).unwrap();
-    let fourth = connections.admit(address(1)).unwrap();
+    let other = idle(&connections, address(2)).unwrap();
+    let fourth = idle(&connections, address(1)).unwrap();
     assert!(
         held[0].connection().closed().is_cancelled(),
         "the oldest gives way"
@@ -43,13 +50,13 @@ fn who_has_shown_a_ticket_or_a_token_never_gives_way() {
     // A plant: all its devices have one address.
     let plant: Vec<_> = (0..20)
         .map(|_| {
-            let admitted = connections.admit(address(1)).unwrap();
+            let admitted = idle(&connections, address(1)).unwrap();
             admitted.connection().prove(Who::Device).unwrap();
             admitted
         })
         .collect();
     let strangers: Vec<_> = (0..60)
-        .filter_map(|_| connections.admit(address(1)))
+        .filter_map(|_| idle(&connections, address(1)))
         .collect();
     assert!(
         plant
@@ -65,10 +72,10 @@ fn who_has_shown_a_ticket_or_a_token_never_gives_way() {
 #[test]
 fn an_address_with_one_connection_keeps_it_while_others_open_thousands() {
     let connections = connections(100, 4, 8, 6);
-    let mine = connections.admit(address(9)).unwrap();
+    let mine = idle(&connections, address(9)).unwrap();
     let mut held = Vec::new();
     for n in 0..90 {
-        held.push(connections.admit(address(1 + n % 3)).unwrap());
+        held.push(idle(&connections, address(1 + n % 3)).unwrap());
     }
     assert!(!mine.connection().closed().is_cancelled());
     let open = held
@@ -82,14 +89,14 @@ fn an_address_with_one_connection_keeps_it_while_others_open_thousands() {
 #[test]
 fn a_request_that_is_being_answered_is_not_cut_off_for_a_newcomer() {
     let connections = connections(100, 4, 2, 2);
-    let first = connections.admit(address(1)).unwrap();
+    let first = idle(&connections, address(1)).unwrap();
     first.connection().begin(Phase::Request);
-    let second = connections.admit(address(1)).unwrap();
+    let second = idle(&connections, address(1)).unwrap();
     second.connection().begin(Phase::Answer);
-    assert!(connections.admit(address(1)).is_none());
+    assert!(idle(&connections, address(1)).is_none());
     // A reader who does not read gives way.
     second.connection().note_written(None);
-    assert!(connections.admit(address(1)).is_some());
+    assert!(idle(&connections, address(1)).is_some());
     assert!(second.connection().closed().is_cancelled());
     assert!(!first.connection().closed().is_cancelled());
 }
@@ -99,25 +106,25 @@ fn the_last_places_are_for_people() {
     let connections = connections(3, 2, 3, 3);
     let devices: Vec<_> = (0..3)
         .map(|n| {
-            let admitted = connections.admit(address(n)).unwrap();
+            let admitted = idle(&connections, address(n)).unwrap();
             admitted.connection().prove(Who::Device).unwrap();
             admitted
         })
         .collect();
-    let device = connections.admit(address(9)).unwrap();
+    let device = idle(&connections, address(9)).unwrap();
     device.connection().prove(Who::Device).unwrap_err();
     assert!(
         device.connection().note_refusal(),
         "it is closed after its answer"
     );
-    let person = connections.admit(address(10)).unwrap();
+    let person = idle(&connections, address(10)).unwrap();
     person.connection().prove(Who::Person).unwrap();
     assert!(
         device.connection().closed().is_cancelled(),
         "it gives way at once"
     );
     drop(device);
-    let another = connections.admit(address(11)).unwrap();
+    let another = idle(&connections, address(11)).unwrap();
     another.connection().prove(Who::Person).unwrap();
     drop(devices);
 }
@@ -126,7 +133,9 @@ fn the_last_places_are_for_people() {
 fn a_proxy_has_no_limit_and_what_it_forwards_counts_from_it_alone() {
     let connections = connections(100, 4, 50, 1);
     let proxy: IpAddr = "198.51.100.7".parse().unwrap();
-    let held: Vec<_> = (0..10).map(|_| connections.admit(proxy).unwrap()).collect();
+    let held: Vec<_> = (0..10)
+        .map(|_| idle(&connections, proxy).unwrap())
+        .collect();
     assert!(held.iter().all(|h| !h.connection().closed().is_cancelled()));
     let mut headers = axum::http::HeaderMap::new();
     headers.append(
@@ -135,7 +144,7 @@ fn a_proxy_has_no_limit_and_what_it_forwards_counts_from_it_alone() {
     );
     headers.append("x-forwarded-for", "198.51.100.9".parse().unwrap());
     assert_eq!(held[0].connection().client(&headers), address(5));
-    let stranger = connections.admit(address(1)).unwrap();
+    let stranger = idle(&connections, address(1)).unwrap();
     assert_eq!(stranger.connection().client(&headers), address(1));
 }
 
@@ -167,4 +176,21 @@ fn limits_leave_descriptors_for_people_whatever_the_system_allows() {
     }
     let usual = Limits::within(1_024, Vec::new());
     assert_eq!((usual.all, usual.people), (896, 32));
+}
+
+#[test]
+fn who_was_not_looked_at_yet_and_who_is_worked_for_stay_before_those_in_line() {
+    let connections = connections(100, 4, 50, 2);
+    let unread = connections.admit(address(1)).unwrap();
+    let in_line = connections.admit(address(1)).unwrap();
+    assert!(connections.admit(address(1)).is_none());
+    in_line.connection().begin(Phase::Turn);
+    let third = connections.admit(address(1)).unwrap();
+    assert!(in_line.connection().closed().is_cancelled());
+    assert!(!unread.connection().closed().is_cancelled());
+    // It has let the server look in vain.
+    unread.connection().note_read(true);
+    let _fourth = connections.admit(address(1)).unwrap();
+    assert!(unread.connection().closed().is_cancelled());
+    assert!(!third.connection().closed().is_cancelled());
 }

@@ -1,0 +1,167 @@
+//! Lanes of strangers: all connections of one address that have shown neither ticket nor token share
+//! one task, so that thousands of them take as much of the processors as one request of a person.
+//!
+//! A task for each would stand in the scheduler's queue before what a person asks for, at each of the
+//! steps that it takes: measured with `.ci/deep floods`, a halt took seconds.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tidegate_web::connections::{Connection, Network};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::task::TaskTracker;
+
+/// Work on a connection, to its end.
+pub(super) type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A connection that has shown nothing yet. It ends with its connection, or hands over the work on
+/// it as soon as its client has shown who it is.
+pub(super) struct Stranger {
+    pub(super) connection: Arc<Connection>,
+    /// `None` once it has ended.
+    pub(super) serving: Option<Serving>,
+}
+
+impl Future for Stranger {
+    type Output = Option<Serving>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Some(serving) = &mut this.serving else {
+            return Poll::Ready(None);
+        };
+        if serving.as_mut().poll(cx).is_ready() {
+            this.serving = None;
+            return Poll::Ready(None);
+        }
+        if this.connection.is_proven() {
+            return Poll::Ready(this.serving.take());
+        }
+        Poll::Pending
+    }
+}
+
+/// Lanes by address. A lane ends when it is empty.
+#[derive(Default)]
+pub(super) struct Lanes {
+    open: Mutex<HashMap<Network, UnboundedSender<Stranger>>>,
+}
+
+impl Lanes {
+    /// Puts a stranger into the lane of its address. `tasks` runs the lane, and those who come out of it.
+    pub(super) fn put(self: &Arc<Self>, network: Network, stranger: Stranger, tasks: &TaskTracker) {
+        let mut open = self.open();
+        let unsent = match open.get(&network) {
+            None => stranger,
+            Some(lane) => match lane.send(stranger) {
+                Ok(()) => return,
+                // Its task has gone, which it does without a word only in a panic.
+                Err(unsent) => unsent.0,
+            },
+        };
+        let (sender, receiver) = unbounded_channel();
+        let _ = sender.send(unsent);
+        open.insert(network, sender);
+        drop(open);
+        tasks.spawn(lane(self.clone(), network, receiver, tasks.clone()));
+    }
+
+    /// Closes the lane of an address, unless somebody is waiting to get in.
+    fn close(
+        &self,
+        network: Network,
+        waiting: &mut UnboundedReceiver<Stranger>,
+    ) -> Option<Stranger> {
+        let mut open = self.open();
+        let next = waiting.try_recv().ok();
+        if next.is_none() {
+            open.remove(&network);
+        }
+        next
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Network, UnboundedSender<Stranger>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Works for the strangers of one address until there are none. The scheduler's budget for a task
+/// bounds what it does at a time, however many they are.
+async fn lane(
+    lanes: Arc<Lanes>,
+    network: Network,
+    mut waiting: UnboundedReceiver<Stranger>,
+    tasks: TaskTracker,
+) {
+    let mut inside = FuturesUnordered::new();
+    loop {
+        if inside.is_empty() {
+            match lanes.close(network, &mut waiting) {
+                Some(next) => inside.push(next),
+                None => return,
+            }
+        }
+        tokio::select! {
+            next = waiting.recv() => inside.extend(next),
+            done = inside.next() => {
+                if let Some(Some(proven)) = done {
+                    tasks.spawn(proven);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_web::connections::{Admitted, Connections, Limits, Who};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// A stranger whose work ends when its sender is used, and the connection's place.
+    fn stranger(connections: &Arc<Connections>) -> (Stranger, Admitted, oneshot::Sender<()>) {
+        let admitted = connections.admit("192.0.2.1".parse().unwrap()).unwrap();
+        let connection = admitted.connection().clone();
+        let (end, ended) = oneshot::channel();
+        let serving: Serving = Box::pin(async move {
+            let _ = ended.await;
+        });
+        let stranger = Stranger {
+            connection,
+            serving: Some(serving),
+        };
+        (stranger, admitted, end)
+    }
+
+    #[tokio::test]
+    async fn strangers_of_an_address_share_a_task_and_who_shows_a_ticket_gets_one_of_its_own() {
+        let connections = Connections::new(Limits::within(1_024, Vec::new()));
+        let (lanes, tasks) = (Arc::new(Lanes::default()), TaskTracker::new());
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            let (stranger, admitted, end) = stranger(&connections);
+            let network = stranger.connection.network().unwrap();
+            lanes.put(network, stranger, &tasks);
+            held.push((admitted, end));
+        }
+        assert_eq!(tasks.len(), 1);
+        let (admitted, end) = held.pop().unwrap();
+        admitted.connection().prove(Who::Device).unwrap();
+        // Its work is looked at again when something happens to it: here another's end.
+        let (_, other) = held.pop().unwrap();
+        other.send(()).unwrap();
+        end.send(()).unwrap();
+        tasks.close();
+        for (_, end) in held {
+            end.send(()).unwrap();
+        }
+        tasks.wait().await;
+        assert!(lanes.open().is_empty(), "an empty lane is forgotten");
+    }
+}
