@@ -38,6 +38,7 @@ impl Driver {
         };
         let lock = config::lock(state)?;
         // Before anything else: two installations at once would write into one slot.
+        #[cfg(target_os = "linux")]
         crate::host::orphans::end(state);
         let fs = fs::system();
         let backend = install::open(fs.clone(), state, &config.backend)?;

@@ -1,38 +1,32 @@
 //! The processes of a command: it, and all that it has started.
 //!
-//! On Unix they are a process group, which is noted while the command runs, so that the next agent ends
-//! what a killed one leaves; they carry a mark in their environment, by which those are found that have
-//! left the group. On Windows they are a job that ends with the agent.
+//! On Unix they are a process group; on Linux they carry a mark in their environment as well, by which
+//! those are found that have left the group, and are noted while the command runs, so that the next agent
+//! ends what a killed one leaves ([`super::orphans`]). On Windows they are a job that ends with the agent.
 
 use std::process::{Child, Command};
 
-#[cfg(unix)]
-use super::orphans::Note;
-
-/// Name of the variable that marks the processes of a command.
 #[cfg(target_os = "linux")]
-const MARK: &str = "TIDEGATE_CALL";
+use super::orphans::{MARK, Note};
 
 /// Processes of one command that runs.
 pub(super) struct Family {
-    #[cfg(unix)]
-    note: Note,
     #[cfg(target_os = "linux")]
-    mark: Mark,
+    note: Note,
     #[cfg(windows)]
     job: Option<win32job::Job>,
 }
 
-/// Mark of one command, as it stands in the environment.
-pub(super) struct Mark(#[cfg(target_os = "linux")] String);
+/// Mark of one command, as it stands in the environment, and its note.
+pub(super) struct Mark(#[cfg(target_os = "linux")] Note);
 
 impl Mark {
-    /// Marks a command that is about to be started.
+    /// Marks and notes a command that is about to be started.
     #[cfg(target_os = "linux")]
     pub(super) fn put(command: &mut Command) -> Self {
         let value = hex::encode(rand::random::<[u8; 16]>());
         command.env(MARK, &value);
-        Self(format!("{MARK}={value}"))
+        Self(Note::of(value))
     }
 
     /// Marks nothing: what is not of a group or a job is not looked for here.
@@ -40,44 +34,20 @@ impl Mark {
     pub(super) fn put(_: &mut Command) -> Self {
         Self()
     }
-
-    /// Kills each process that carries the mark.
-    #[cfg(target_os = "linux")]
-    fn kill_all(&self) {
-        use rustix::process::{Pid, Signal, kill_process};
-        // One may have started another meanwhile. Whoever starts some faster is not our kind.
-        for _ in 0..3 {
-            let mut found = false;
-            for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                let pid = name.to_str().and_then(|name| name.parse().ok());
-                let Some(pid) = pid.and_then(Pid::from_raw) else {
-                    continue;
-                };
-                let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-                let mut variables = environment.split(|byte| *byte == 0);
-                if variables.any(|variable| variable == self.0.as_bytes()) {
-                    found |= kill_process(pid, Signal::KILL).is_ok();
-                }
-            }
-            if !found {
-                return;
-            }
-        }
-    }
 }
 
 impl Family {
     /// Takes in a command that was just started as the leader of a group.
-    #[cfg(unix)]
-    pub(super) fn of(child: &Child, mark: Mark) -> Self {
-        #[cfg(not(target_os = "linux"))]
-        let Mark() = mark;
-        Self {
-            note: Note::of(child.id()),
-            #[cfg(target_os = "linux")]
-            mark,
-        }
+    #[cfg(target_os = "linux")]
+    pub(super) fn of(child: &Child, Mark(note): Mark) -> Self {
+        note.started(child.id());
+        Self { note }
+    }
+
+    /// Takes in a command that was just started as the leader of a group.
+    #[cfg(not(any(target_os = "linux", windows)))]
+    pub(super) fn of(_: &Child, _: Mark) -> Self {
+        Self {}
     }
 
     /// Takes in a command that was just started. What it started before is not of its family.
@@ -96,7 +66,7 @@ impl Family {
 
     /// Lets what is left of a command that has ended live on: a service that it has started.
     pub(super) fn let_go(self) {
-        #[cfg(unix)]
+        #[cfg(target_os = "linux")]
         drop(self.note);
         #[cfg(windows)]
         if let Some(job) = self.job {
@@ -118,9 +88,7 @@ impl Family {
         let _ = child.kill();
         let _ = child.wait();
         #[cfg(target_os = "linux")]
-        self.mark.kill_all();
-        #[cfg(unix)]
-        drop(self.note);
+        self.note.kill_all();
         #[cfg(windows)]
         drop(self.job);
     }

@@ -3,6 +3,7 @@
 pub(crate) mod command;
 mod family;
 pub mod health;
+#[cfg(target_os = "linux")]
 pub(crate) mod orphans;
 pub mod platform;
 pub mod power;

@@ -104,6 +104,9 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
     #[cfg(target_os = "linux")]
     crate::host::platform::overwrite_in_place(&request.state);
     let _lock = config::lock(&request.state)?;
+    // An enrollment that was killed may have left a hook that installs.
+    #[cfg(target_os = "linux")]
+    crate::host::orphans::end(&request.state);
     if let Ok(known) = Config::load(&request.state) {
         return Err(EnrollError::Enrolled(
             request.state,
