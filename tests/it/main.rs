@@ -37,6 +37,8 @@ mod payloads;
 mod people;
 mod plain_http;
 mod proxied;
+#[cfg(target_os = "linux")]
+mod room;
 mod signing;
 mod sockets;
 #[cfg(target_os = "linux")]

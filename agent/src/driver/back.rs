@@ -247,9 +247,7 @@ impl Driver {
             .staging(Job::anew(wanted.clone(), slot, vec![payload]));
         let staged = self.blocking(move || staging.run()).await?;
         // Staged or not, the download is no longer needed.
-        if let Err(error) = download.drop_all() {
-            log::line(&format!("the download folder cannot be emptied: {error}"));
-        }
+        self.drop_download();
         staged
     }
 }

@@ -270,10 +270,11 @@ impl Driver {
     async fn perform(&mut self, effect: Effect) -> Result<Option<Event>, DriverError> {
         Ok(match effect {
             Effect::DropDownload => {
-                // Leftovers cost space, nothing more; the next download drops them.
-                if let Err(error) = self.core.download.drop_all() {
-                    log::line(&format!("the download folder cannot be emptied: {error}"));
-                }
+                self.drop_download();
+                None
+            }
+            Effect::GiveBack(job) => {
+                self.give_back(&job).await?;
                 None
             }
             Effect::Download(job) => Some(self.download(&job).await?),

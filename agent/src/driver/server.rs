@@ -339,6 +339,10 @@ impl Driver {
             let until = Instant::now() + Duration::from_secs(u64::from(s));
             (job.deployment, until)
         });
+        if self.journal().record().phase == Phase::Idle {
+            // What an earlier deployment has fetched is not counted for this one as well.
+            self.core.download.count_anew();
+        }
         self.handle(Event::Assigned(Box::new(job), counter)).await?;
         Ok(())
     }

@@ -10,7 +10,7 @@ use tidegate_trust::assignment::Action;
 
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, hold::spread};
 use crate::host::power::PowerSettings;
-use crate::host::threads;
+use crate::host::{platform, threads};
 use crate::log;
 use crate::net::download::{Fetched, Ways};
 use crate::net::part::SILENCE;
@@ -120,12 +120,13 @@ impl Driver {
             let reason = Explained::new(Reason::DownloadFailed, "no payload is left to try");
             return Ok(Event::DownloadFailed(reason));
         };
-        let length = job.target.image.length;
-        let needed = self.core.backend.room(length);
+        if self.core.download.kept_manifest(&payload).is_none() {
+            // Of another version: the room that is looked for next is taken by it.
+            self.drop_download();
+        }
+        let needed = self.core.backend.room(job.target.image.length);
         // Where the switch writes, before the first byte; where the download does, it looks itself.
-        let backend = self.core.backend.clone();
-        let room = self.blocking(move || backend.check_room(length)).await;
-        if let Err(reason) = room.and_then(|room| room.map_err(|error| error.explained())) {
+        if let Err(reason) = self.check_room(job).await {
             log::line(&format!(
                 "{} is not downloaded: {reason}",
                 job.target.release
@@ -199,6 +200,44 @@ impl Driver {
         }
     }
 
+    /// Checks that there is room for a version where the switch writes.
+    async fn check_room(&mut self, job: &Job) -> Result<(), Explained> {
+        let (backend, length) = (self.core.backend.clone(), job.target.image.length);
+        let room = self.blocking(move || backend.check_room(length)).await?;
+        room.map_err(|error| error.explained())
+    }
+
+    /// Discards what was fetched. Leftovers cost space, nothing more; the next download drops them.
+    pub(super) fn drop_download(&self) {
+        if let Err(error) = self.core.download.drop_all() {
+            log::line(&format!("the download folder cannot be emptied: {error}"));
+        }
+    }
+
+    /// Gives back what an attempt has taken that failed for want of room: what was fetched, unless there
+    /// is room for the version in the agent's folder all the same, and what was staged, unless the switch
+    /// writes to another file system. What stays is not fetched again.
+    pub(super) async fn give_back(&mut self, job: &Job) -> Result<(), DriverError> {
+        let (backend, slot) = (self.core.backend.clone(), job.slot);
+        let length = job.target.image.length;
+        let free = platform::free_space(&self.state).unwrap_or(0);
+        if free >= length.max(backend.room(length)) {
+            return Ok(());
+        }
+        self.drop_download();
+        let writes = backend.elsewhere();
+        let is_apart = writes.is_some_and(|place| platform::is_elsewhere(&place, &self.state));
+        if is_apart || self.journal().record().slot(slot).is_none() {
+            return Ok(());
+        }
+        self.handle_light(Event::Emptied(slot))?;
+        let freed = self.blocking(move || backend.discard(slot)).await;
+        if let Ok(Err(error)) = freed {
+            log::line(&format!("freeing space: {}", log::chain(&error)));
+        }
+        Ok(())
+    }
+
     /// Keeps checking in until the server calls the deployment off.
     async fn listen(&mut self, deployment: DeploymentId) -> Result<(), DriverError> {
         let mut wait = Duration::from_secs(1);
@@ -235,7 +274,15 @@ impl Driver {
         if waits && let Some(called_off) = self.until_free(&job).await? {
             return Ok(called_off);
         }
-        if let Err(reason) = self.make(job.clone()).await {
+        let mut made = Ok(());
+        if job.kept && job.action == Action::Install {
+            // As before a download: a switch that fails for want of room stops what runs for nothing.
+            made = self.check_room(&job).await;
+        }
+        if made.is_ok() {
+            made = self.make(job.clone()).await;
+        }
+        if let Err(reason) = made {
             log::line(&format!(
                 "{} could not be staged: {reason}",
                 job.target.release

@@ -297,7 +297,7 @@ impl Device<'_> {
     fn perform(&self, core: &mut Core, effect: Effect) -> Result<Done, Stopped> {
         let reason = |what: SlotError| Stopped::Cut(tidegate_protocol::error_chain(&what));
         Ok(Done::Event(match effect {
-            Effect::DropDownload => {
+            Effect::DropDownload | Effect::GiveBack(_) => {
                 core.download.drop_all()?;
                 None
             }

@@ -41,7 +41,7 @@ impl<'a> World<'a> {
                 self.devices[index].stopped_at.get_or_insert(now);
                 (Busy::Returning, spec.restart)
             }
-            Effect::DropDownload | Effect::Restart => return,
+            Effect::DropDownload | Effect::GiveBack(_) | Effect::Restart => return,
         };
         self.occupy(index, busy, length);
     }

@@ -42,13 +42,19 @@ pub(super) fn returned(record: &mut Record) -> Vec<Effect> {
         } => {
             let slot = return_slot(record, &job);
             record.active = slot;
-            record.set_slot(job.slot, None);
+            // The machine lacked room or rights for the switch: what was staged and verified stays for the
+            // next attempt.
+            let stays = reason.code.is_of_the_place();
+            if !stays {
+                record.set_slot(job.slot, None);
+            }
+            let lacks_room = reason.code == Reason::DiskFull;
             // An ordered rollback says nothing against the version on this device; its own failure
             // does.
             blame(record, &job, reason.code);
             let (state, reason) = match slot {
                 // Nothing went back that had worked or failed: the switch was not made.
-                _ if reason.code.is_of_the_place() => (State::Failed, reason),
+                _ if stays => (State::Failed, reason),
                 Some(_) => (State::RolledBack, reason),
                 None => (
                     State::Failed,
@@ -56,6 +62,9 @@ pub(super) fn returned(record: &mut Record) -> Vec<Effect> {
                 ),
             };
             record.report(deployment, state, Some(reason), job.bytes);
+            if lacks_room {
+                return vec![Effect::GiveBack(Box::new(job))];
+            }
         }
         other => record.phase = other,
     }

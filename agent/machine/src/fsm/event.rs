@@ -58,6 +58,8 @@ pub enum Event {
     Returned,
     /// The version to roll back to is damaged, and no source has it any more.
     NotReturned(Explained),
+    /// A slot that is not in use was emptied, to give its room back.
+    Emptied(SlotId),
     /// The server has reports up to this number.
     Acknowledged(u64),
     /// The server has recorded reports up to this number, as its newest answer says.
@@ -81,6 +83,8 @@ pub enum Effect {
     Return(Option<SlotId>),
     /// Discard what was fetched.
     DropDownload,
+    /// Give back what a failed attempt at a job has taken, where that is the room that it lacked.
+    GiveBack(Box<Job>),
 }
 
 /// Takes the phase out of a record, which is idle until it gets another.

@@ -1,16 +1,18 @@
 //! Fetching: the present payload, the next one, or giving up.
 
 use tidegate_protocol::{DeploymentState as State, Explained, Reason};
+use tidegate_trust::assignment::Action;
 
 use super::event::Effect;
 use super::record::{Job, Phase, Record};
 
-/// Starts fetching a job's version into its slot.
+/// Starts fetching a job's version into its slot. What an earlier attempt has fetched of the same payload
+/// is taken up.
 pub(super) fn fetch(record: &mut Record, job: Job, why: Option<Explained>) -> Vec<Effect> {
     record.set_slot(job.slot, None);
     record.report(job.deployment, State::Downloading, why, 0);
     record.phase = Phase::Downloading { job: job.clone() };
-    vec![Effect::DropDownload, Effect::Download(Box::new(job))]
+    vec![Effect::Download(Box::new(job))]
 }
 
 /// Tries the next payload, each one once: after a delta that is damaged or does not apply, the full
@@ -47,6 +49,14 @@ fn is_payloads_fault(reason: Reason) -> bool {
 /// Gives up before the switch: the version in use was never touched.
 pub(super) fn give_up(record: &mut Record, job: &Job, reason: Explained) -> Vec<Effect> {
     record.phase = Phase::Idle;
+    let code = reason.code;
     record.report(job.deployment, State::Failed, Some(reason), job.bytes);
-    vec![Effect::DropDownload]
+    match code {
+        // The next attempt needs the same bytes, and nothing is wrong with them.
+        Reason::DiskFull if job.action == Action::Install => {
+            vec![Effect::GiveBack(Box::new(job.clone()))]
+        }
+        Reason::ReadOnly | Reason::StorageError | Reason::HookFailed => Vec::new(),
+        _ => vec![Effect::DropDownload],
+    }
 }

@@ -47,6 +47,10 @@ pub fn step(mut record: Record, event: Event) -> (Record, Vec<Effect>) {
         Event::WindowPassed(seconds) => window_passed(&mut record, seconds),
         Event::Returned => returned(&mut record),
         Event::NotReturned(reason) => not_returned(&mut record, &reason),
+        Event::Emptied(slot) => {
+            record.set_slot(slot, None);
+            Vec::new()
+        }
         Event::Acknowledged(seq) => {
             let told = record.outbox.iter().rev().find(|r| r.seq <= seq).cloned();
             record.told = told.or(record.told.take());

@@ -229,6 +229,7 @@ impl Backend for Directory {
     }
 
     fn discard(&self, slot: SlotId) -> Result<(), SlotError> {
+        self.keep_what_was_added(slot)?;
         self.slots.empty(slot, None)
     }
 

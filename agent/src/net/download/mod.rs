@@ -107,6 +107,13 @@ impl Download {
         };
     }
 
+    /// Counts from zero what is fetched from now on: what is there was fetched for another deployment.
+    pub(crate) fn count_anew(&self) {
+        if let Err(error) = store::count_anew(&*self.fs, &self.dir) {
+            log::line(&format!("{}: {error}", self.dir.display()));
+        }
+    }
+
     /// Discards everything fetched.
     pub fn drop_all(&self) -> io::Result<()> {
         // The note goes first, so that it never lists chunks that are gone.

@@ -34,6 +34,8 @@ struct Note {
     fetched: u64,
 }
 
+/// Name of the note.
+const NOTE: &str = "have";
 /// Upper bound on the size of a note, in bytes: it has a bit per chunk.
 const MAX_NOTE: u64 = 1 << 20;
 
@@ -182,7 +184,7 @@ impl Store {
     }
 
     fn note_path(&self) -> PathBuf {
-        self.dir.join("have")
+        self.dir.join(NOTE)
     }
 
     fn chunk_path(&self, index: usize) -> PathBuf {
@@ -362,6 +364,18 @@ impl Store {
         self.noted = self.fetched;
         Ok(())
     }
+}
+
+/// Sets the count of bytes received to zero in the note of a payload, if there is one.
+pub(super) fn count_anew(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    let path = dir.join(NOTE);
+    let note = fs.read(&path, MAX_NOTE)?;
+    let note = note.and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
+    let Some(note) = note.filter(|note| note.fetched > 0) else {
+        return Ok(());
+    };
+    let bytes = serde_json::to_vec(&Note { fetched: 0, ..note }).map_err(io::Error::other)?;
+    fs.replace(&path, &bytes, Mode::Private)
 }
 
 /// A complete payload on the medium, read chunk by chunk.

@@ -163,7 +163,7 @@ fn what_is_ready_after_its_window_waits_for_the_next_one_and_needs_no_second_dow
     // What has changed meanwhile is fetched again, and not held against the version.
     let changed = Event::StageFailed(Reason::PreviousDamaged.into());
     let (record, effects) = step(record, changed);
-    assert!(matches!(&effects[..], [Effect::DropDownload, Effect::Download(job)] if !job.kept));
+    assert!(matches!(&effects[..], [Effect::Download(job)] if !job.kept));
     assert!(record.bad.is_empty());
 }
 
@@ -352,7 +352,7 @@ fn a_kept_version_that_cannot_be_read_just_now_stays_and_is_not_fetched() {
     let order = Event::Assigned(job(&record, 0, Action::Rollback, 0), 2);
     let moment = Event::StageFailed(Reason::StorageError.into());
     let (record, effects) = play(record, [order, moment]);
-    assert_eq!(effects, [Effect::DropDownload]);
+    assert_eq!(effects, []);
     assert_eq!(record.slot(SlotId::A), Some(&installed(0)));
     let told = record.outbox.last().unwrap();
     assert_eq!(told.state, State::Failed);
@@ -360,7 +360,7 @@ fn a_kept_version_that_cannot_be_read_just_now_stays_and_is_not_fetched() {
 }
 
 #[test]
-fn a_switch_that_the_place_has_no_room_for_is_a_failure_to_retry_and_no_verdict() {
+fn a_switch_that_the_place_has_no_room_for_is_a_failure_to_retry_and_no_verdict_and_no_download() {
     let record = device();
     let offer = install(&record, 1);
     let staged = [offer, Event::Downloaded { bytes: 5 }, Event::Staged];
@@ -374,7 +374,12 @@ fn a_switch_that_the_place_has_no_room_for_is_a_failure_to_retry_and_no_verdict(
         let lost = Event::NotReturned(Reason::PreviousDamaged.into());
         let (lost, _) = step(record.clone(), lost);
         assert!(lost.bad.is_empty(), "{reason}: the release is not to blame");
-        let (record, _) = step(record, Event::Returned);
+        let (record, effects) = step(record, Event::Returned);
+        let lacks_room = *reason == Reason::DiskFull;
+        match &effects[..] {
+            [Effect::GiveBack(job)] => assert!(lacks_room && job.slot == SlotId::B),
+            effects => assert!(!lacks_room && effects.is_empty(), "{effects:?}"),
+        }
         assert!(
             record.bad.is_empty(),
             "{reason}: the release is not to blame"
@@ -383,10 +388,44 @@ fn a_switch_that_the_place_has_no_room_for_is_a_failure_to_retry_and_no_verdict(
         assert_eq!(told.state, State::Failed);
         assert_eq!(told.reason.as_ref().unwrap().code, *reason);
         assert_eq!(record.running(), Some(&installed(0)));
-        // It is taken once there is room.
+        // It is taken from where it was staged, and verified first. There may still be no room.
+        let offer = install(&record, 1);
+        let (record, effects) = step(record, offer);
+        assert!(matches!(&effects[..], [Effect::Stage(job)] if job.kept));
+        let (record, _) = step(record, Event::StageFailed((*reason).into()));
+        assert_eq!(record.slot(SlotId::B), Some(&installed(1)));
+        // What was given back is fetched again.
+        let (emptied, _) = step(record.clone(), Event::Emptied(SlotId::B));
+        let offer = install(&emptied, 1);
+        let (_, effects) = step(emptied, offer);
+        assert!(matches!(&effects[..], [Effect::Download(_)]));
+        // Another version takes its place.
         let offer = install(&record, 2);
-        let (_, effects) = step(record, offer);
-        assert!(matches!(effects[1], Effect::Download(_)));
+        let (record, effects) = step(record, offer);
+        assert!(matches!(&effects[..], [Effect::Download(_)]));
+        assert_eq!(record.slot(SlotId::B), None);
+    }
+}
+
+#[test]
+fn what_was_fetched_stays_for_the_next_attempt_unless_it_is_at_fault_or_takes_the_room() {
+    let record = device();
+    let offer = install(&record, 1);
+    let (record, _) = step(record, offer);
+    let after = |reason: Reason| {
+        let (record, effects) = step(record.clone(), Event::DownloadFailed(reason.into()));
+        assert_eq!(record.phase, Phase::Idle);
+        effects
+    };
+    for reason in [Reason::ReadOnly, Reason::StorageError] {
+        assert_eq!(after(reason), []);
+    }
+    assert!(matches!(
+        &after(Reason::DiskFull)[..],
+        [Effect::GiveBack(_)]
+    ));
+    for reason in [Reason::DownloadFailed, Reason::ArchiveRefused] {
+        assert_eq!(after(reason), [Effect::DropDownload]);
     }
 }
 
@@ -400,7 +439,7 @@ fn a_kept_version_that_is_damaged_is_fetched_and_not_put_to_use() {
     let (record, effects) = play(record, [order, started.clone()]);
     assert!(matches!(&effects[..], [Effect::Stage(job)] if job.kept));
     let (record, effects) = step(record, damaged);
-    assert!(matches!(effects[1], Effect::Download(_)));
+    assert!(matches!(&effects[..], [Effect::Download(_)]));
     assert_eq!(record.slot(SlotId::A), None);
     let told = record.outbox.last().unwrap();
     assert_eq!(told.state, State::Downloading);

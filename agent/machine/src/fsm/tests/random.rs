@@ -77,7 +77,8 @@ impl World {
                     Effect::Download(_)
                     | Effect::CheckHealth(_)
                     | Effect::Restart
-                    | Effect::DropDownload => {}
+                    | Effect::DropDownload
+                    | Effect::GiveBack(_) => {}
                 }
             }
         }

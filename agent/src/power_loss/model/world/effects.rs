@@ -14,7 +14,7 @@ impl World {
         let versions = self.versions.clone();
         let core = self.core.as_ref().unwrap();
         Ok(match effect {
-            Effect::DropDownload => {
+            Effect::DropDownload | Effect::GiveBack(_) => {
                 core.download.drop_all().map_err(|e| e.to_string())?;
                 None
             }
