@@ -13,6 +13,7 @@ pub(crate) fn request(device: &serde_json::Value) -> CheckIn {
         nonce: "ab".repeat(32),
         counter: 0,
         turn: 0,
+        acknowledged: None,
         wait: 0,
         agent_version: "0.1.0".into(),
         release: device["release"].as_str().map(|v| v.parse().unwrap()),
@@ -114,6 +115,40 @@ async fn a_thousand_check_ins_with_nothing_new_run_no_statement() {
     let during = app.statements_run() - before;
     // The follower looks for events once a second, however long a thousand check-ins take here.
     assert!(during <= 250, "{during} statements for 1,000 check-ins");
+    drop(app);
+    running.stop().await;
+}
+
+/// Nobody signs an acknowledgement: one may be forged, or be lost with a database. The device says in its
+/// check-in what it was told, and learns what is missing at once, not at the end of a hold.
+#[tokio::test]
+async fn a128_a_device_that_believes_a_report_taken_which_is_not_is_answered_at_once() {
+    let mut server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let device = Device::enroll(dir, "one", &server.url, &token, "NA", None);
+    let row = server.devices().await.pop().unwrap();
+    let id = device.id().parse().unwrap();
+    server.kill();
+    let running = tidegate_server::start(settings(&server.dir.path().join("data"), 1_000))
+        .await
+        .unwrap();
+    let app = running.app().clone();
+    at_rest(&app).await;
+    let with = |acknowledged| CheckIn {
+        acknowledged,
+        wait: 30,
+        ..request(&row)
+    };
+    let (nothing, all, more) = (with(None), with(Some(0)), with(Some(3)));
+    let answer = tokio::select! {
+        biased;
+        _ = app.check_in((id, 0), "", &nothing) => panic!("an earlier agent is held as ever"),
+        _ = app.check_in((id, 0), "", &all) => panic!("nothing is missing, and it is held"),
+        answer = app.check_in((id, 0), "", &more) => answer.unwrap(),
+    };
+    assert_eq!(answer.reported, Some(0));
     drop(app);
     running.stop().await;
 }

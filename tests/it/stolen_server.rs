@@ -2,7 +2,7 @@
 //! its place on the network, and tries to make a device run a single byte of the thief's own.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -462,10 +462,11 @@ fn recover_online_keys(server: &Server) {
 }
 
 /// Acknowledges every report and keeps none, and says that nothing is missing; until it is told to
-/// answer no more, and to drop its connections.
+/// answer no more, and to drop its connections. Notes the number that the device believes recorded.
 async fn swallow(
     port: u16,
     gone: Arc<AtomicBool>,
+    believed: Arc<AtomicU64>,
 ) -> (Arc<Mutex<Vec<Report>>>, tokio::task::JoinHandle<()>) {
     let swallowed = Arc::new(Mutex::new(Vec::new()));
     let kept = swallowed.clone();
@@ -474,7 +475,8 @@ async fn swallow(
         kept.lock().unwrap().extend(batch.reports);
         Json(json!({ "acknowledged": last }))
     };
-    let nothing = move || async move {
+    let nothing = move |Json(request): Json<CheckIn>| async move {
+        believed.store(request.acknowledged.unwrap_or(0), Ordering::SeqCst);
         if gone.load(Ordering::SeqCst) {
             return Err((StatusCode::SERVICE_UNAVAILABLE, [("connection", "close")]));
         }
@@ -514,13 +516,18 @@ async fn a123_a_result_that_a_thief_of_the_server_swallowed_reaches_the_true_one
     server.kill();
     let port = server.url.rsplit(':').next().unwrap().parse().unwrap();
     let gone = Arc::new(AtomicBool::new(false));
-    let (swallowed, serving) = swallow(port, gone.clone()).await;
-    eventually("the result is swallowed", async || {
+    let believed = Arc::default();
+    let (swallowed, serving) = swallow(port, gone.clone(), Arc::clone(&believed)).await;
+    let result = eventually("the result is swallowed", async || {
         let reports = swallowed.lock().unwrap();
-        reports
+        let result = reports
             .iter()
-            .find(|r| r.state == DeploymentState::Succeeded)
-            .map(drop)
+            .find(|r| r.state == DeploymentState::Succeeded);
+        Some(result?.seq)
+    })
+    .await;
+    eventually("the device says what it was told", async || {
+        (believed.load(Ordering::SeqCst) == result).then_some(())
     })
     .await;
     eventually("the device has no report left", async || {

@@ -184,6 +184,7 @@ impl Driver {
             nonce: nonce.clone(),
             counter: record.counter,
             turn: self.turn,
+            acknowledged: record.told.as_ref().map(|told| told.seq),
             wait,
             agent_version: crate::VERSION.into(),
             release: running.map(|i| i.release.clone()),

@@ -162,6 +162,11 @@ pub struct CheckIn {
     /// machines with one memory. 0 from agents that do not count.
     #[serde(default)]
     pub turn: u64,
+    /// Number of the last report that a server has acknowledged; absent if there is none, and from
+    /// agents that do not say it. A server that has recorded fewer answers at once, so that the device
+    /// sends again what is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<u64>,
     /// Time the server may hold the request while there is nothing new, in seconds; at most
     /// [`crate::MAX_WAIT_S`].
     #[serde(default)]

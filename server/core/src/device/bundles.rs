@@ -107,6 +107,7 @@ impl App {
             nonce: hex::encode(random::bytes::<32>()),
             counter: now.saturating_sub(1),
             turn: 0,
+            acknowledged: None,
             wait: 0,
             agent_version: device.agent_version.clone(),
             release: device.release.clone(),

@@ -48,6 +48,13 @@ const LONGEST_S: u32 = 86_400;
 /// Number of decisions made before giving up, when writes find them outdated.
 const TRIES: u32 = 4;
 
+/// Whether the device believes a report taken that is not recorded: an acknowledgement that was forged, or
+/// lost with a database.
+fn lacks_a_report(entry: &DeviceEntry, request: &CheckIn) -> bool {
+    let recorded = entry.lock().device.report_seq;
+    request.acknowledged.is_some_and(|told| told > recorded)
+}
+
 impl App {
     /// Handles a check-in, made in a session and from an address; may hold it until there is something
     /// to say.
@@ -76,6 +83,10 @@ impl App {
             let contact = Contact::new(session, request.turn, &request.nonce, self.now(), from);
             take_contact(&entry, contact)?;
             self.note_heartbeat(&entry, request).await?;
+            if lacks_a_report(&entry, request) {
+                // Another replica may have taken it.
+                self.fleet.reload_device(&self.db, device).await?;
+            }
         }
         loop {
             watch.mark_unchanged();
@@ -173,6 +184,7 @@ impl App {
             // A device that refuses it says so, and is held like any other.
             answered.news |= request.refused.is_none();
         }
+        answered.news |= lacks_a_report(entry, request);
         let waits = entry.lock().device.awaiting;
         if let Some(image) = request.restore.filter(|_| !waits) {
             let plan = self.fleet.plan();
