@@ -24,6 +24,7 @@ pub(crate) fn request(device: &serde_json::Value) -> CheckIn {
         battery: tidegate_protocol::Battery::default(),
         refused: None,
         restore: None,
+        left: None,
         diagnosis: None,
         deployment: None,
         kept: None,

@@ -300,3 +300,56 @@ async fn a_rollout_is_not_complete_before_the_last_window_has_closed_and_the_gat
         device.settles_on("1.0.0").await;
     }
 }
+
+/// The next version does not see what was written into the one before, and people at the server cannot read
+/// the log of a machine.
+#[tokio::test]
+async fn data_that_somebody_wrote_into_a_version_is_told_to_the_server_when_its_slot_is_used_again()
+{
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true), ("1.2.0", true)]);
+    let token = server.join_token();
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let dir = server.dir.path();
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", installed);
+    let notes = device.state.join("current/tree/notes");
+    std::fs::create_dir(&notes).unwrap();
+    std::fs::write(notes.join("one.txt"), "rows").unwrap();
+    std::fs::write(notes.join("two.txt"), "more rows").unwrap();
+    device.run();
+    let path = format!("/api/v1/devices/{}/events?limit=200", device.id());
+    let told = async || {
+        let page = server.get(&path).await;
+        let events = page["items"].as_array().unwrap().clone();
+        let mut told = events.into_iter().filter(|e| e["kind"] == "data_left");
+        (told.next(), told.next())
+    };
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    assert_eq!(told().await, (None, None), "it is in the slot that is kept");
+    let id = server.roll_out("1.2.0", &["NA"], json!({})).await;
+    server.rollout_is(&id, "completed").await;
+    device.settles_on("1.2.0").await;
+    let event = eventually("it is told", async || told().await.0).await;
+    let folder = device.state.join("slots/left").display().to_string();
+    let wanted = format!(
+        "2 files (13 bytes) that somebody wrote into an earlier version are kept in {folder}"
+    );
+    assert!(event.to_string().contains(&wanted), "{event}");
+    // It stays until a person takes it away.
+    device.kill();
+    device.run();
+    let why = || server.cli(&["device", "why", "one"]);
+    eventually("`device why` says it", async || {
+        why().contains(&wanted).then_some(())
+    })
+    .await;
+    device.kill();
+    std::fs::remove_dir_all(&folder).unwrap();
+    device.run();
+    eventually("it is gone", async || {
+        (!why().contains(&folder)).then_some(())
+    })
+    .await;
+    assert!(told().await.1.is_none(), "it was told once");
+}

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_machine::Agenda;
 use tidegate_machine::fsm::{Effect, Event, Phase, SlotId};
-use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Reason, Sha256};
+use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Left, Reason, Sha256};
 use tidegate_trust::SecretKey;
 
 use self::core::Core;
@@ -96,6 +96,8 @@ pub struct Driver {
     refused: Option<Explained>,
     /// The kept image if it is damaged and must be fetched again.
     restores: Option<Sha256>,
+    /// Data kept aside from an earlier version.
+    left: Option<Left>,
     /// Slot of the version that was staged and verified since this start.
     staged: Option<SlotId>,
     /// Time at which an acknowledged report was last sent again.

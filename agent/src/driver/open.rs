@@ -104,6 +104,7 @@ impl Driver {
             metered: (false, None),
             refused: None,
             restores: None,
+            left: crate::install::look_left(state),
             staged: None,
             repeated: None,
             turn: 0,

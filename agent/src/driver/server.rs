@@ -1,5 +1,6 @@
 //! Exchange with the server: check-ins, reports, metadata and assignments.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -174,6 +175,8 @@ impl Driver {
         wait: u16,
     ) -> Result<(CheckInAnswer, String), RoundError> {
         self.look_around().await;
+        // A person may have taken it away.
+        self.left.take_if(|left| !Path::new(&left.folder).is_dir());
         self.asked_s = wait;
         self.turn += 1;
         let nonce = hex::encode(rand::random::<[u8; 32]>());
@@ -198,6 +201,7 @@ impl Driver {
             }),
             refused: self.refused.clone(),
             restore: self.restores,
+            left: self.left.clone(),
             diagnosis: self.cut_off.diagnosis.clone(),
             battery: self.battery,
             deployment: record.status().map(|(id, state, rollback_window_left_s)| {

@@ -11,6 +11,7 @@ use tidegate_trust::assignment::Action;
 use super::{Driver, DriverError, MAX_BACK_OFF, RoundError, abilities, hold::spread};
 use crate::host::power::PowerSettings;
 use crate::host::{platform, threads};
+use crate::install::look_left;
 use crate::log;
 use crate::net::download::{Fetched, Ways};
 use crate::net::part::SILENCE;
@@ -311,7 +312,9 @@ impl Driver {
     /// Stages a version, or verifies one that is kept.
     pub(super) async fn make(&mut self, job: Job) -> Result<(), Explained> {
         let staging = self.core.staging(job);
-        self.blocking(move || staging.run()).await?
+        let made = self.blocking(move || staging.run()).await?;
+        self.left = look_left(&self.state);
+        made
     }
 
     fn is_too_late(&self, deployment: DeploymentId, limited: bool) -> bool {

@@ -207,9 +207,48 @@ pub struct CheckIn {
     /// fetched again. The device knows which image that is; no order is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Sha256>,
+    /// Data that somebody wrote into an earlier version and that the device keeps aside; absent if there
+    /// is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
     /// Findings from the time when the device could not reach the server; sent once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
+}
+
+/// Data that somebody wrote into a version, moved aside when its slot was used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Number of files.
+    pub files: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Folder of the machine in which they lie.
+    pub folder: String,
+}
+
+impl Left {
+    /// Upper bound on a number, and on the characters of the folder, in what comes from outside.
+    const MOST: (u64, usize) = (1 << 50, 200);
+
+    /// Returns a copy within the bounds.
+    pub fn bounded(&self) -> Self {
+        Self {
+            files: self.files.min(Self::MOST.0),
+            bytes: self.bytes.min(Self::MOST.0),
+            folder: self.folder.chars().take(Self::MOST.1).collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (files, bytes, folder) = (self.files, self.bytes, crate::plain(&self.folder));
+        write!(
+            f,
+            "{files} files ({bytes} bytes) that somebody wrote into an earlier version are kept in {folder} of the machine"
+        )
+    }
 }
 
 /// Version that a device keeps in its other slot: it held and ran it before the deployment.

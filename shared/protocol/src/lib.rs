@@ -26,7 +26,7 @@ pub use bundle::{Bundle, CarriedReports};
 pub use chain::error_chain;
 pub use checkin::{
     Abilities, CheckIn, CheckInAnswer, DeploymentStatus, Enroll, Enrolled, Kept, KeyChange,
-    KeyChanged, Payload, SessionGranted, SessionRequest,
+    KeyChanged, Left, Payload, SessionGranted, SessionRequest,
 };
 pub use deployment::DeploymentState;
 pub use diagnosis::{Diagnosis, Finding, Verdict};

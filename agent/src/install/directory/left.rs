@@ -1,11 +1,45 @@
 //! Data that somebody wrote into a version: kept once when its slot is used again.
 
+use std::path::Path;
+
 use tidegate_delta::archive::ArchiveError;
 use tidegate_machine::fsm::SlotId;
+use tidegate_protocol::Left;
 
 use super::Directory;
 use crate::fs::{Aside, Kind, Mended, Open};
 use crate::install::{SlotError, at};
+
+/// Folder of a state directory in which such data is kept.
+pub(crate) const LEFT: &str = "slots/left";
+/// Number of files that are counted at most.
+const COUNTED: u64 = 100_000;
+
+/// Counts what is kept aside in a state directory; `None` if there is nothing.
+pub(crate) fn look_left(state: &Path) -> Option<Left> {
+    let folder = state.join(LEFT);
+    if !folder.is_dir() {
+        return None;
+    }
+    let (mut files, mut bytes, mut folders) = (0, 0u64, vec![folder.clone()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) if files < COUNTED => {
+                    files += 1;
+                    bytes = bytes.saturating_add(meta.len());
+                }
+                _ => {}
+            }
+        }
+    }
+    Some(Left {
+        files,
+        bytes,
+        folder: folder.to_string_lossy().into_owned(),
+    })
+}
 
 impl Directory {
     /// Moves what is not the version's own out of the tree of a slot that is about to be emptied, and
@@ -36,8 +70,7 @@ impl Directory {
         if kind(&was)?.is_none() {
             return Ok(());
         }
-        let slots = self.slots.root.join("slots");
-        let left = slots.join("left");
+        let (slots, left) = (self.slots.root.join("slots"), self.slots.root.join(LEFT));
         if kind(&left)?.is_some() {
             crate::log::line(&format!("{}: removed, newer data follows", left.display()));
             self.fs.remove_tree(&left).map_err(at(&left))?;

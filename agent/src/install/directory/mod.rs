@@ -19,6 +19,8 @@ use tidegate_delta::archive::{self, PackOptions, Tree};
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::{Image, Reason};
 
+pub(crate) use left::look_left;
+
 use super::artifact::{Hashing, image_of};
 use super::slots::Slots;
 use super::{Backend, Order, SlotError, at};

@@ -123,6 +123,7 @@ impl App {
             kept: state.kept.clone(),
             refused: None,
             restore: None,
+            left: None,
             diagnosis: None,
         }
     }

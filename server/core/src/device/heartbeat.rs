@@ -6,7 +6,7 @@ use tidegate_domain::contact::{Contact, later};
 use tidegate_domain::deployment::DeploymentEvent;
 use tidegate_domain::event::{Actor, Event};
 use tidegate_protocol::{
-    CheckIn, DeploymentId, DeploymentState, DeviceId, Explained, ProblemCode, Reason,
+    CheckIn, DeploymentId, DeploymentState, DeviceId, Explained, Left, ProblemCode, Reason,
 };
 
 use crate::CoreError;
@@ -53,7 +53,7 @@ impl App {
         entry: &DeviceEntry,
         request: &CheckIn,
     ) -> Result<(), CoreError> {
-        let (id, runs_other, news, back, diagnosis) = {
+        let (id, runs_other, news, back, told) = {
             let mut state = entry.lock();
             state.device.last_seen = self.now();
             state.device.agent_version = request.agent_version.chars().take(40).collect();
@@ -73,6 +73,16 @@ impl App {
             let refused = request.refused.clone().map(Explained::bounded);
             let news = refused.clone().filter(|_| refused != state.refused);
             state.refused = refused;
+            let left = request.left.as_ref().map(Left::bounded);
+            // It comes with an update. What a device had before this server started was told then.
+            let is_new = left != state.left && (state.heard || request.deployment.is_some());
+            let left_data = left.clone().filter(|_| is_new).map(|left| Event::DataLeft {
+                device: state.device.id,
+                files: left.files,
+                bytes: left.bytes,
+                folder: left.folder,
+            });
+            state.left = left;
             state.status = request.deployment;
             state.kept.clone_from(&request.kept);
             state.heard = true;
@@ -97,7 +107,8 @@ impl App {
             if let Some(event) = &diagnosis {
                 state.diagnosis = Some((now, event.to_string()));
             }
-            (state.device.id, runs_other, news, back.flatten(), diagnosis)
+            let told = [diagnosis, left_data];
+            (state.device.id, runs_other, news, back.flatten(), told)
         };
         if let Some(deployment) = back {
             let reason = Explained::new(
@@ -118,7 +129,7 @@ impl App {
             };
             self.note_of_device(id, event).await?;
         }
-        if let Some(event) = diagnosis {
+        for event in told.into_iter().flatten() {
             self.note_of_device(id, event).await?;
         }
         if runs_other {

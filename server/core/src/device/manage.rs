@@ -264,6 +264,14 @@ impl App {
                 found: refused.to_string(),
             });
         }
+        if let Some(left) = &state.left {
+            steps.push(Step {
+                rollout: None,
+                check: "data left in versions",
+                passed: true,
+                found: left.to_string(),
+            });
+        }
         drop(state);
         Ok(WhyDevice {
             reason: decision.reason,

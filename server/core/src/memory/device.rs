@@ -8,7 +8,7 @@ use tidegate_domain::contact::later;
 use tidegate_domain::event::budget::Steps;
 use tidegate_domain::rollout::Outcome;
 use tidegate_protocol::{
-    DeploymentState, DeploymentStatus, Explained, Kept, RolloutId, Timestamp, Version,
+    DeploymentState, DeploymentStatus, Explained, Kept, Left, RolloutId, Timestamp, Version,
 };
 use tidegate_store::devices::Device;
 use tokio::sync::Notify;
@@ -42,6 +42,8 @@ pub struct DeviceState {
     pub healthy: Option<bool>,
     /// Reason it refused its last order.
     pub refused: Option<Explained>,
+    /// Data that it keeps aside for its owner, as it last said.
+    pub left: Option<Left>,
     /// Diagnosis from the last time it was cut off, and when it was received.
     pub diagnosis: Option<(Timestamp, String)>,
     /// Whether a heartbeat is waiting to be written.
@@ -152,6 +154,7 @@ pub(crate) fn new_state(device: Device) -> DeviceState {
         heard: false,
         healthy: None,
         refused: None,
+        left: None,
         diagnosis: None,
         dirty: false,
         steps: Steps::default(),

@@ -37,7 +37,8 @@ impl Event {
         | Self::DeviceRuns { device, .. }
         | Self::ReportUnknown { device, .. }
         | Self::DeviceRefused { device, .. }
-        | Self::DeviceDiagnosed { device, .. } = self
+        | Self::DeviceDiagnosed { device, .. }
+        | Self::DataLeft { device, .. } = self
         {
             return Cost::Note(*device);
         }

@@ -267,6 +267,9 @@ events! {
     /// A device diagnosed why it could not reach the server.
     DeviceDiagnosed = "device_diagnosed" in Device touches()
         { device: DeviceId, cut_off_s: u64 } said { summary: String };
+    /// A device keeps data aside that somebody wrote into a version whose slot was used again.
+    DataLeft = "data_left" in Device touches()
+        { device: DeviceId, files: u64, bytes: u64 } said { folder: String };
     /// A device caused more events in an hour than are kept; the rest was counted.
     EventsWithheld = "events_withheld" in Device touches(device)
         { device: DeviceId, count: u64, since: Timestamp } said {};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tidegate_protocol::{DeploymentState, Explained, Reason};
+use tidegate_protocol::{DeploymentState, Explained, Left, Reason};
 
 use super::Event;
 use crate::rollout::RolloutEvent;
@@ -287,6 +287,19 @@ impl fmt::Display for Event {
                 cut_off_s, summary, ..
             } => {
                 write!(f, "was cut off for {cut_off_s} s: {summary}")
+            }
+            Self::DataLeft {
+                files,
+                bytes,
+                folder,
+                ..
+            } => {
+                let left = Left {
+                    files: *files,
+                    bytes: *bytes,
+                    folder: folder.clone(),
+                };
+                write!(f, "{left}")
             }
             Self::EventsWithheld { count, since, .. } => write!(
                 f,
