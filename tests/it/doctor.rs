@@ -228,3 +228,59 @@ async fn a_member_of_the_group_is_told_how_the_device_stands() {
     let (ok, said) = status("54322");
     assert!(!ok && said.contains("Permission denied"), "{said}");
 }
+
+/// Linux makes a file system read-only when it finds errors on it: the agent ends, and the diagnosis must say
+/// why and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_became_read_only_is_named_with_the_way_out() {
+    let server = Server::start().await;
+    let Some(disk) = crate::machine::Small::mount(server.dir.path().join("disk"), 8_000) else {
+        return;
+    };
+    let trees = server.publish(&[("1.0.0", true)]);
+    let installed = Some((trees[0].as_path(), "1.0.0"));
+    let token = server.join_token();
+    let device = Device::enroll(&disk.0, "one", &server.url, &token, "NA", installed);
+    let (_, findings) = doctor(&device);
+    assert_eq!(found(&findings, "journal")["verdict"], "good");
+    disk.remount("ro");
+    let (well, findings) = doctor(&device);
+    assert!(!well);
+    for check in ["journal", "state"] {
+        assert_eq!(found(&findings, check)["verdict"], "bad", "{findings:#?}");
+    }
+    let state = found(&findings, "state")["value"].as_str().unwrap();
+    assert!(state.contains("can only be read"), "{state}");
+    assert!(state.contains("remount,rw"), "{state}");
+    let space = found(&findings, "space");
+    assert_eq!(space["verdict"], "notice", "{space}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_others_could_read_is_closed_and_the_log_says_so_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let dir = server.dir.path();
+    let token = server.join_token();
+    let mut device = Device::enroll(dir, "one", &server.url, &token, "NA", None);
+    let key = device.state.join("identity.pem");
+    let mode = || std::fs::metadata(&key).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for start in 1..=2 {
+        device.run();
+        eventually("it has checked in", async || {
+            device.status()["agent"]["heard_s"].is_u64().then_some(())
+        })
+        .await;
+        device.kill();
+        assert_eq!(mode(), 0o600);
+        let log = device.log();
+        let said = log.matches("others could read this key").count();
+        assert_eq!(said, 1, "after start {start}: {log}");
+    }
+    assert!(device.log().contains("(mode 644); closed now"));
+    assert!(device.log().contains("tidegate-agent new-key"));
+}

@@ -69,7 +69,7 @@ impl Small {
         None
     }
 
-    fn remount(&self, options: &str) {
+    pub(crate) fn remount(&self, options: &str) {
         let output = std::process::Command::new("mount")
             .args(["-o", &format!("remount,{options}")])
             .arg(&self.0)

@@ -56,6 +56,7 @@ impl Driver {
         // Without a root nothing can be trusted: say so now, not at the first order.
         let trust = TrustStore::open(fs.clone(), state)?;
         let _ = trust.load().map_err(|e| without(e.into()));
+        identity::close_keys(&*fs, state);
         let key = identity::identity(state).unwrap_or_else(|error| {
             without(error.into());
             SecretKey::from_seed(rand::random())

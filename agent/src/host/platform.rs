@@ -93,6 +93,19 @@ pub fn free_space(path: &Path) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Returns whether a path is known to lie on a file system that can only be read.
+#[cfg(unix)]
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    let stat = rustix::fs::statvfs(path);
+    stat.is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// Returns whether a path is known to lie on a file system that can only be read.
+#[cfg(not(unix))]
+pub(crate) fn is_read_only(_: &Path) -> bool {
+    false
+}
+
 /// Returns whether two folders are known to lie on different file systems.
 #[cfg(unix)]
 pub(crate) fn is_elsewhere(a: &Path, b: &Path) -> bool {

@@ -30,7 +30,7 @@ use crate::fs::io_reason;
 
 pub use boot::BootSwitch;
 pub use directory::Directory;
-pub(crate) use directory::look_left;
+pub(crate) use directory::{LEFT, look_left};
 pub use executable::Executable;
 pub use hook::{Hook, Verbs};
 pub use image::Image;

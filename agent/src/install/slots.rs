@@ -38,6 +38,10 @@ impl Slots {
             if matches!(slots.fs.mode(&artifact), Ok(Some(mode)) if mode & 0o077 != 0) {
                 let closed = slots.fs.set_mode(&artifact, 0o600);
                 closed.map_err(at(&artifact))?;
+                crate::log::line(&format!(
+                    "{}: others could read this artifact; closed now",
+                    artifact.display()
+                ));
             }
         }
         Ok(slots)

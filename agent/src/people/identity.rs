@@ -28,6 +28,29 @@ pub(crate) fn identity(state: &Path) -> Result<SecretKey, ConfigError> {
     read_key(&path)?.ok_or(ConfigError::NoIdentity(path))
 }
 
+/// Closes keys that others than the agent's user can read, as a copy or a backup may have left them, and
+/// says so.
+pub(crate) fn close_keys(fs: &dyn Fs, state: &Path) {
+    let present = [IDENTITY, NEXT_IDENTITY].map(|name| state.join(name));
+    let before = old_keys(state).into_iter().map(|(_, path)| path);
+    for path in present.into_iter().chain(before) {
+        let mode = fs.mode(&path).ok().flatten();
+        let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) else {
+            continue;
+        };
+        let closed = match fs.set_mode(&path, 0o600) {
+            Ok(()) => "closed now".to_owned(),
+            Err(error) => format!("it cannot be closed: {error}"),
+        };
+        crate::log::line(&format!(
+            "{}: others could read this key of the device (mode {:o}); {closed}. If somebody may have, \
+             change it: tidegate-agent new-key",
+            path.display(),
+            mode & 0o777
+        ));
+    }
+}
+
 /// Returns the device's key for enrolling it, generated if there is none yet.
 pub(crate) fn new_identity(fs: &dyn Fs, state: &Path) -> Result<SecretKey, ConfigError> {
     read_or_make(fs, &state.join(IDENTITY))

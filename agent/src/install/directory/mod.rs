@@ -19,7 +19,7 @@ use tidegate_delta::archive::{self, PackOptions, Tree};
 use tidegate_machine::fsm::{Activation, Medium, SlotId};
 use tidegate_protocol::{Image, Reason};
 
-pub(crate) use left::look_left;
+pub(crate) use left::{LEFT, look_left};
 
 use super::artifact::{Hashing, image_of};
 use super::slots::Slots;

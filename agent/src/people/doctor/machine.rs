@@ -14,8 +14,6 @@ use crate::people::control::{self, Ask};
 use crate::people::identity;
 use crate::trust::TrustStore;
 
-/// Minimum free space where no installed version gives an estimate, in bytes.
-const SPACE: u64 = 64 << 20;
 /// Upper bound on memory in use, in percent.
 const MEMORY: u64 = 90;
 /// Minimum charge without mains, in percent: the same as in rollouts.
@@ -47,6 +45,7 @@ impl Machine<'_> {
         findings.extend(self.space_elsewhere());
         findings.extend([memory(), self.battery()]);
         findings.extend(self.in_place());
+        findings.extend(self.read_only());
         findings.push(super::decoder::look(self.config));
         if !self.own {
             findings.push(self.service());
@@ -55,30 +54,11 @@ impl Machine<'_> {
         findings
     }
 
-    /// Checks that a full file system leaves the journal writable, where that is a question at all.
-    #[cfg(target_os = "linux")]
-    fn in_place(&self) -> Option<Finding> {
-        let in_place = platform::overwrites_in_place(self.state)?;
-        let value = if in_place {
-            "on btrfs, overwritten in place"
-        } else {
-            "on btrfs, copied on write: a full disk may delay the way back; enroll in a folder with `chattr +C`"
-        };
-        let verdict = notice_unless(in_place);
-        Some(Finding::new(
-            "state",
-            value,
-            "overwritten in place",
-            verdict,
-        ))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn in_place(&self) -> Option<Finding> {
-        None
-    }
-
     fn journal(&self) -> Finding {
+        if self.damage.is_none() && platform::is_read_only(self.state) {
+            let value = "readable, but not writable: the file system can only be read";
+            return Finding::new("journal", value, "writable", Verdict::Bad);
+        }
         match (&self.damage, self.record) {
             (None, Some(record)) => Finding::new(
                 "journal",
@@ -234,17 +214,6 @@ impl Machine<'_> {
         Some(finding)
     }
 
-    /// Data that somebody wrote into a version whose slot was used again.
-    fn left(&self) -> Option<Finding> {
-        let left = self.state.join("slots/left");
-        let found = fs::system().list(&left).ok()?;
-        let names = found.iter().take(5).map(|(name, _)| name.to_string_lossy());
-        let names = names.collect::<Vec<_>>().join(", ");
-        let value = format!("{} in {}: {names}", found.len(), left.display());
-        let finding = Finding::new("left", value, "none", Verdict::Notice);
-        Some(finding)
-    }
-
     fn clock(&self) -> Finding {
         let now = platform::now();
         let floor = self.record.map(|r| r.time_floor).unwrap_or_default();
@@ -265,41 +234,6 @@ impl Machine<'_> {
         }
         let verdict = notice_unless(now >= floor);
         Finding::new("clock", value, "not before the newest signed time", verdict)
-    }
-
-    fn space(&self) -> Finding {
-        let image = self.record.and_then(Record::running);
-        let wanted = image.map_or(SPACE, |installed| installed.image.length.saturating_mul(2));
-        let threshold = format!("{} KiB for an update", wanted >> 10);
-        match platform::free_space(self.state) {
-            Some(free) => {
-                let value = format!("{} KiB free in {}", free >> 10, self.state.display());
-                Finding::new("space", value, threshold, notice_unless(free >= wanted))
-            }
-            None => Finding::new("space", "cannot be told", threshold, Verdict::Unknown),
-        }
-    }
-
-    /// Free space where a switch writes the program that runs, if that is another file system than the agent's.
-    fn space_elsewhere(&self) -> Option<Finding> {
-        let folder = self.folder_of_program()?;
-        if !platform::is_elsewhere(folder, self.state) {
-            return None;
-        }
-        let image = self.record.and_then(Record::running);
-        let wanted = image.map_or(SPACE, |installed| installed.image.length);
-        let threshold = format!("{} KiB for a switch", wanted >> 10);
-        let free = platform::free_space(folder)?;
-        let value = format!("{} KiB free in {}", free >> 10, folder.display());
-        let verdict = notice_unless(free >= wanted);
-        Some(Finding::new("space", value, threshold, verdict))
-    }
-
-    fn folder_of_program(&self) -> Option<&Path> {
-        match &self.config.backend {
-            BackendSettings::Executable { path } => path.parent(),
-            _ => None,
-        }
     }
 
     fn battery(&self) -> Finding {

@@ -10,6 +10,7 @@ mod machine;
 mod network;
 #[cfg(target_os = "linux")]
 mod socket;
+mod storage;
 
 use std::path::Path;
 use std::time::Duration;
