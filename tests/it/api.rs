@@ -438,3 +438,73 @@ async fn a_release_goes_forward_only_and_skipping_needs_a_reason() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("never changes"), "{err}");
 }
+
+#[tokio::test]
+async fn a_cursor_of_one_list_is_refused_by_another_and_by_other_filters() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let mut path = String::new();
+    for _ in 0..2 {
+        let body = json!({ "product": "app", "release": "1.0.0", "waves": [{ "name": "all" }] });
+        let rollout = server.post("/api/v1/rollouts", body).await;
+        path = format!("/api/v1/rollouts/{}", rollout["id"].as_str().unwrap());
+        let hold = json!({ "product": "app", "release": "1.0.0", "reason": "x" });
+        server.post("/api/v1/holds", hold).await;
+    }
+    let start = json!({ "at": "2200-01-01T00:00:00Z" });
+    server.post(&format!("{path}/start"), start).await;
+    let lists = [
+        "/api/v1/rollouts?".to_owned(),
+        "/api/v1/rollouts?product=app&".into(),
+        "/api/v1/holds?".into(),
+        "/api/v1/holds?product=app&".into(),
+        format!("{path}/events?"),
+    ];
+    for of in &lists {
+        let first = server.get(&format!("{of}limit=1")).await;
+        let cursor = first["next_cursor"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{of}: {first}"));
+        for list in &lists {
+            let path = format!("{list}limit=1&cursor={cursor}");
+            let (status, answer) = server.call("GET", &path, None, &server.token).await;
+            if list == of {
+                assert_eq!(status, 200, "{path}: {answer}");
+                assert_ne!(answer["items"], first["items"], "{path}");
+                continue;
+            }
+            assert_eq!(status, 400, "{path}: {answer}");
+            let detail = answer["detail"].as_str().unwrap();
+            assert!(
+                detail.contains("another list, or of other filters"),
+                "{detail}"
+            );
+        }
+    }
+    // Events: of each rollout its own. The number alone is what a command line of before writes.
+    let other = server.get("/api/v1/rollouts").await["items"][1]["id"].clone();
+    let other = format!("/api/v1/rollouts/{}/events", other.as_str().unwrap());
+    let cursor = tidegate_api::cursor(&format!("{path}/events"), "1");
+    let (status, _) = server
+        .call(
+            "GET",
+            &format!("{other}?cursor={cursor}"),
+            None,
+            &server.token,
+        )
+        .await;
+    assert_eq!(status, 400);
+    // "1", as `rollout watch` wrote it: understood by the list of events, by no other.
+    for (list, status) in [
+        (other.as_str(), 200),
+        ("/api/v1/holds", 400),
+        ("/api/v1/rollouts", 400),
+    ] {
+        let path = format!("{list}?cursor=MQ");
+        assert_eq!(
+            server.call("GET", &path, None, &server.token).await.0,
+            status,
+            "{path}"
+        );
+    }
+}

@@ -113,7 +113,7 @@ async fn look(
         let path = format!("/api/v1/rollouts/{id}/events?limit=200{query}");
         let page: Page<EventView> = api.get(&path).await?;
         if let Some(last) = page.items.last() {
-            *cursor = Some(cursor_after(last.seq));
+            *cursor = Some(cursor_after(id, last.seq));
         }
         for event in &page.items {
             screen.event(event)?;
@@ -125,9 +125,9 @@ async fn look(
     }
 }
 
-/// Cursor after an event, in the API's own form.
-fn cursor_after(seq: i64) -> String {
-    tidegate_api::cursor(&seq.to_string())
+/// Cursor after an event of a rollout, in the API's own form.
+fn cursor_after(id: &str, seq: i64) -> String {
+    tidegate_api::cursor(&format!("/api/v1/rollouts/{id}/events"), &seq.to_string())
 }
 
 /// Fails unless the rollout completed on every device that it was for, with an exit code that says how it

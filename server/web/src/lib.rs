@@ -10,4 +10,4 @@ pub use extract::{
     Administrator, AnyReader, Body, Fetcher, Params, Reader, Releaser, Responder, Segments,
     Session, WaitingSession, address, needed_reason, parse, parse_opt, recognise, unread,
 };
-pub use page::PageParams;
+pub use page::{List, PageParams};

@@ -4,13 +4,13 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tidegate_api::{Page, cursor};
+use tidegate_api::{Page, Position, cursor, position};
 use tidegate_core::CoreError;
 use tidegate_protocol::{DeploymentState, ProductName, Region, Timestamp};
 use utoipa::IntoParams;
 
+use crate::ApiError;
 use crate::extract::parse;
-use crate::{ApiError, ApiResult};
 
 /// Maximum number of items in a page.
 const MAX: u32 = 200;
@@ -34,104 +34,124 @@ pub struct PageParams {
 }
 
 impl PageParams {
-    /// Refuses filters that a list does not have, and values that are no words of theirs.
-    pub fn filters(&self, has: &[&str]) -> Result<(), ApiError> {
-        for (name, value) in [
-            ("product", self.product()?),
-            ("region", self.region()?),
-            ("state", self.state()?),
-        ] {
-            if !value.is_empty() && !has.contains(&name) {
+    /// Reads the parameters for a list: its filters, and a cursor that is of this list and these
+    /// filters. Everything else is refused.
+    pub fn of(&self, path: impl Into<String>, has: &[&str]) -> Result<List<'_>, ApiError> {
+        let path = path.into();
+        let product = word::<ProductName>(self.product.as_deref())?;
+        let region = word::<Region>(self.region.as_deref())?;
+        let state = word::<DeploymentState>(self.state.as_deref())?;
+        let mut filters = String::new();
+        for (name, value) in [("product", product), ("region", region), ("state", state)] {
+            if value.is_empty() {
+                continue;
+            }
+            if !has.contains(&name) {
                 let text = format!("this list cannot be filtered by {name}");
                 return Err(CoreError::invalid(text).into());
             }
+            // Words of closed alphabets, as their parsers have checked: nothing to escape.
+            let sign = if filters.is_empty() { '?' } else { '&' };
+            filters.push_str(&format!("{sign}{name}={value}"));
         }
-        Ok(())
-    }
-
-    /// Number of items asked for.
-    pub fn limit(&self) -> Result<i64, ApiError> {
-        match self.limit {
-            None => Ok(50),
-            Some(n @ 1..=MAX) => Ok(i64::from(n)),
-            Some(_) => Err(CoreError::invalid(format!("limit: 1 to {MAX}")).into()),
-        }
-    }
-
-    /// Number held by the cursor; 0 for the first page.
-    pub fn number(&self) -> Result<i64, ApiError> {
-        let position = self.position()?;
-        if position.is_empty() {
-            return Ok(0);
-        }
-        position.parse().map_err(|_| {
-            CoreError::invalid("cursor: not valid for this list; start without a cursor").into()
+        let limit = match self.limit {
+            None => 50,
+            Some(n @ 1..=MAX) => i64::from(n),
+            Some(_) => return Err(CoreError::invalid(format!("limit: 1 to {MAX}")).into()),
+        };
+        let name = path + &filters;
+        let at = self.cursor.as_deref().map(|cursor| position(&name, cursor));
+        let at = match at {
+            None => None,
+            Some(Some(Position::Elsewhere)) => {
+                let text =
+                    "cursor: it is of another list, or of other filters; start without a cursor";
+                return Err(CoreError::invalid(text).into());
+            }
+            Some(Some(at)) => Some(at),
+            Some(None) => return Err(no_cursor()),
+        };
+        Ok(List {
+            name,
+            product,
+            region,
+            state,
+            limit,
+            at,
         })
     }
+}
 
+fn no_cursor() -> ApiError {
+    CoreError::invalid("cursor: not valid for this list; start without a cursor").into()
+}
+
+/// Page of a list that is asked for.
+#[derive(Debug)]
+pub struct List<'a> {
+    /// Path and filters: what a cursor is of.
+    name: String,
+    /// Product of the items; empty for all.
+    pub product: &'a str,
+    /// Region of the items; empty for all.
+    pub region: &'a str,
+    /// State of the items; empty for all.
+    pub state: &'a str,
+    /// Number of items asked for.
+    pub limit: i64,
+    at: Option<Position>,
+}
+
+impl List<'_> {
     /// Position held by the cursor; empty for the first page.
-    pub fn position(&self) -> Result<String, ApiError> {
-        let Some(cursor) = &self.cursor else {
-            return Ok(String::new());
+    pub fn position(&self) -> Result<&str, ApiError> {
+        match &self.at {
+            None => Ok(""),
+            Some(Position::Here(position)) => Ok(position),
+            Some(Position::Bare(_) | Position::Elsewhere) => Err(no_cursor()),
+        }
+    }
+
+    /// Number held by the cursor of a list of events; 0 for the first page. A command line of before
+    /// writes such cursors itself, without the list: its watch must go on with a newer server.
+    pub fn number(&self) -> Result<i64, ApiError> {
+        let text = match &self.at {
+            None => return Ok(0),
+            Some(Position::Here(text) | Position::Bare(text)) => text,
+            Some(Position::Elsewhere) => return Err(no_cursor()),
         };
-        tidegate_api::position(cursor)
-            .ok_or_else(|| CoreError::invalid("cursor: not valid; start without a cursor").into())
+        text.parse().map_err(|_| no_cursor())
     }
 
     /// Position of the cursor in a list by time, newest first: items before this time, or at it
     /// with a smaller id.
     pub fn before(&self) -> Result<(Timestamp, String), ApiError> {
-        match self.position()?.split_once('/') {
-            Some((at, id)) => Ok((Timestamp::from_micros(parse(at)?), id.to_owned())),
-            None => Ok((Timestamp::from_micros(i64::MAX), String::new())),
+        let position = self.position()?;
+        if position.is_empty() {
+            return Ok((Timestamp::from_micros(i64::MAX), String::new()));
         }
-    }
-
-    /// Product of the items; empty for all.
-    pub fn product(&self) -> Result<&str, ApiError> {
-        word::<ProductName>(self.product.as_deref())
-    }
-
-    /// Region of the items; empty for all.
-    pub fn region(&self) -> Result<&str, ApiError> {
-        word::<Region>(self.region.as_deref())
-    }
-
-    /// State of the items; empty for all.
-    pub fn state(&self) -> Result<&str, ApiError> {
-        word::<DeploymentState>(self.state.as_deref())
+        let (at, id) = position.split_once('/').ok_or_else(no_cursor)?;
+        let at = at.parse().map_err(|_| no_cursor())?;
+        Ok((Timestamp::from_micros(at), id.to_owned()))
     }
 
     /// Builds the response for a page, from its items with their positions. A full page may be
     /// followed by another one, of the same filters.
-    pub fn respond<T: Serialize>(
-        &self,
-        path: &str,
-        items: Vec<(String, T)>,
-    ) -> ApiResult<Response> {
-        let limit = self.limit()?;
-        let full = i64::try_from(items.len()).is_ok_and(|count| count >= limit);
+    pub fn respond<T: Serialize>(&self, items: Vec<(String, T)>) -> Response {
+        let Self { name, limit, .. } = self;
+        let full = i64::try_from(items.len()).is_ok_and(|count| count >= *limit);
         let last = items.last().filter(|_| full);
-        let next_cursor = last.map(|(position, _)| cursor(position));
+        let next_cursor = last.map(|(position, _)| cursor(name, position));
         let mut headers = HeaderMap::new();
         if let Some(cursor) = &next_cursor {
-            let mut next = format!("{path}?cursor={cursor}&limit={limit}");
-            // Words of closed alphabets, as their parsers have checked: nothing to escape.
-            for (name, value) in [
-                ("product", self.product()?),
-                ("region", self.region()?),
-                ("state", self.state()?),
-            ] {
-                if !value.is_empty() {
-                    next.push_str(&format!("&{name}={value}"));
-                }
-            }
-            if let Ok(link) = HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")) {
+            let sign = if name.contains('?') { '&' } else { '?' };
+            let next = format!("<{name}{sign}cursor={cursor}&limit={limit}>; rel=\"next\"");
+            if let Ok(link) = HeaderValue::from_str(&next) {
                 headers.insert(header::LINK, link);
             }
         }
         let items = items.into_iter().map(|(_, item)| item).collect();
-        Ok((headers, Json(Page { items, next_cursor })).into_response())
+        (headers, Json(Page { items, next_cursor })).into_response()
     }
 }
 

@@ -24,17 +24,17 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&["product", "region"])?;
-    let (after, limit) = (page.position()?, page.limit()?);
+    let page = page.of("/api/v1/devices", &["product", "region"])?;
+    let (after, limit) = (page.position()?, page.limit);
     let ids = app
-        .device_ids(&after, page.product()?, page.region()?, limit)
+        .device_ids(after, page.product, page.region, limit)
         .await?;
     let mut items = Vec::with_capacity(ids.len());
     for id in ids {
         let standing = app.device_standing(id).await?;
         items.push((id.to_string(), DeviceView::view(standing)));
     }
-    page.respond("/api/v1/devices", items)
+    Ok(page.respond(items))
 }
 
 /// Returns one device.
@@ -74,16 +74,16 @@ pub(crate) async fn events(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&[])?;
     let device: DeviceId = parse(&id)?;
+    let page = page.of(format!("/api/v1/devices/{device}/events"), &[])?;
     let rows = app
-        .device_events(device, page.number()?, page.limit()?)
+        .device_events(device, page.number()?, page.limit)
         .await?;
     let items = rows
         .into_iter()
         .map(|row| (row.seq.to_string(), EventView::view(row)))
         .collect();
-    page.respond(&format!("/api/v1/devices/{device}/events"), items)
+    Ok(page.respond(items))
 }
 
 /// Revokes a device, effective with its next request.

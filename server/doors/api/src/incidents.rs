@@ -45,9 +45,9 @@ pub(crate) async fn list(
     _by: AnyReader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&[])?;
+    let page = page.of("/api/v1/incidents", &[])?;
     let (before, id) = page.before()?;
-    let rows = app.incidents((before, &id), page.limit()?).await?;
+    let rows = app.incidents((before, &id), page.limit).await?;
     let items = rows
         .into_iter()
         .map(|row| {
@@ -55,7 +55,7 @@ pub(crate) async fn list(
             (position, IncidentSummary::view(row))
         })
         .collect();
-    page.respond("/api/v1/incidents", items)
+    Ok(page.respond(items))
 }
 
 /// Returns an incident: the blast-radius sheet and the progress of the rollback.
@@ -100,15 +100,15 @@ pub(crate) async fn list_holds(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&["product"])?;
+    let page = page.of("/api/v1/holds", &["product"])?;
     let rows = app
-        .holds(&page.position()?, page.product()?, page.limit()?)
+        .holds(page.position()?, page.product, page.limit)
         .await?;
     let items = rows
         .into_iter()
         .map(|row| (row.hold.id.to_string(), hold_view(row, None, false)))
         .collect();
-    page.respond("/api/v1/holds", items)
+    Ok(page.respond(items))
 }
 
 /// Holds a release back from devices, while the rollout continues for the rest.

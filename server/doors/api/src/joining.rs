@@ -61,14 +61,14 @@ pub(crate) async fn list(
     _by: Administrator,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&["product"])?;
-    let (after, limit) = (page.position()?, page.limit()?);
-    let rows = app.join_tokens(page.product()?, &after, limit).await?;
+    let page = page.of("/api/v1/join-tokens", &["product"])?;
+    let (after, limit) = (page.position()?, page.limit);
+    let rows = app.join_tokens(page.product, after, limit).await?;
     let items = rows
         .into_iter()
         .map(|row| (row.id.to_string(), JoinTokenItem::view(row)))
         .collect();
-    page.respond("/api/v1/join-tokens", items)
+    Ok(page.respond(items))
 }
 
 /// Revokes a join token. Devices that joined with it stay.
@@ -112,15 +112,15 @@ pub(crate) async fn waiting(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&["product"])?;
-    let (after, limit) = (page.position()?, page.limit()?);
-    let ids = app.waiting_devices(&after, page.product()?, limit).await?;
+    let page = page.of("/api/v1/devices/waiting", &["product"])?;
+    let (after, limit) = (page.position()?, page.limit);
+    let ids = app.waiting_devices(after, page.product, limit).await?;
     let mut items = Vec::with_capacity(ids.len());
     for id in ids {
         let standing = app.device_standing(id).await?;
         items.push((id.to_string(), DeviceView::view(standing)));
     }
-    page.respond("/api/v1/devices/waiting", items)
+    Ok(page.respond(items))
 }
 
 /// Accepts a device that waits: from now on it takes part.

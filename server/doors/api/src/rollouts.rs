@@ -34,10 +34,10 @@ pub(crate) async fn list(
     _by: Reader,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&["product"])?;
+    let page = page.of("/api/v1/rollouts", &["product"])?;
     let (before, id) = page.before()?;
     let standings = app
-        .rollouts((before, &id), page.product()?, page.limit()?)
+        .rollouts((before, &id), page.product, page.limit)
         .await?;
     let items = standings
         .into_iter()
@@ -47,7 +47,7 @@ pub(crate) async fn list(
             (position, rollout_view(standing, false))
         })
         .collect();
-    page.respond("/api/v1/rollouts", items)
+    Ok(page.respond(items))
 }
 
 /// Creates a draft rollout, or previews it (`dry_run`). With an `Idempotency-Key`, repeating the
@@ -260,16 +260,19 @@ pub(crate) async fn deployments(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&["state"])?;
     let rollout: RolloutId = parse(&id)?;
     let rows = app
-        .deployments(rollout, &page.position()?, page.state()?, page.limit()?)
+        .deployments(rollout, page.position()?, page.state, page.limit)
+    let page = page.of(
+        format!("/api/v1/rollouts/{rollout}/deployments"),
+        &["state"],
+    )?;
         .await?;
     let items = rows
         .into_iter()
         .map(|row| (row.facts.id.to_string(), DeploymentView::view(row)))
         .collect();
-    page.respond(&format!("/api/v1/rollouts/{rollout}/deployments"), items)
+    Ok(page.respond(items))
 }
 
 /// Lists the events of a rollout, oldest first; the cursor of the last page continues from there.
@@ -282,14 +285,14 @@ pub(crate) async fn events(
     Segments(id): Segments<String>,
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
-    page.filters(&[])?;
     let rollout: RolloutId = parse(&id)?;
     let rows = app
-        .rollout_events(rollout, page.number()?, page.limit()?)
+        .rollout_events(rollout, page.number()?, page.limit)
+    let page = page.of(format!("/api/v1/rollouts/{rollout}/events"), &[])?;
         .await?;
     let items = rows
         .into_iter()
         .map(|row| (row.seq.to_string(), EventView::view(row)))
         .collect();
-    page.respond(&format!("/api/v1/rollouts/{rollout}/events"), items)
+    Ok(page.respond(items))
 }
