@@ -17,6 +17,9 @@ pub(crate) enum CliError {
     /// Something failed, with a hint at what to do next.
     #[error("{0}")]
     Hinted(String, String),
+    /// The command does not fit the present state, with a hint at what to do next.
+    #[error("{0}")]
+    State(String, String),
     /// The server refused.
     #[error("{}", describe(.0))]
     Problem(Box<Problem>),
@@ -69,7 +72,7 @@ impl CliError {
     /// Next step for the person, if there is one.
     pub(crate) fn next_step(&self) -> Option<String> {
         match self {
-            Self::Hinted(_, next) => Some(next.clone()),
+            Self::Hinted(_, next) | Self::State(_, next) => Some(next.clone()),
             Self::Unreachable { cause, .. } if cause.contains("certificate") => Some(
                 "pass the server's certificate authority with --ca-file; check this machine's clock"
                     .into(),
@@ -107,6 +110,7 @@ impl CliError {
             Self::Failed(_) | Self::Hinted(..) | Self::Unreachable { .. } => 1,
             Self::Usage(_) => 2,
             Self::RolloutFailed(_) => 3,
+            Self::State(..) => 5,
             Self::Timeout(_) => 6,
             Self::LeftOut(_) => 7,
             Self::Partly(_) => 8,
@@ -149,6 +153,7 @@ mod tests {
             (CliError::RolloutFailed(String::new()), 3),
             (problem(ProblemCode::Forbidden), 4),
             (problem(ProblemCode::IllegalTransition), 5),
+            (CliError::State(String::new(), String::new()), 5),
             (CliError::Timeout(String::new()), 6),
             (CliError::LeftOut(String::new()), 7),
             (CliError::Partly(String::new()), 8),

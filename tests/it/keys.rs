@@ -404,3 +404,101 @@ async fn a_token_of_hardware_signs() {
         "1.0.0",
     ]);
 }
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_server_with_another_root_of_trust_and_both_are_named() {
+    let (mine, theirs) = (Server::start().await, Server::start().await);
+    mine.publish(&[("1.0.0", true)]);
+    theirs.publish(&[("1.0.0", true)]);
+    let root = |server: &Server| {
+        let bytes = std::fs::read(server.keys().join("metadata/root.json")).unwrap();
+        tidegate_delta::sha256(&bytes).to_string()
+    };
+    let at = |server: &Server, arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--server", &server.url, "--token", &server.token]);
+        mine.cli_raw(&all)
+    };
+    let versions = async || theirs.get("/api/v1/trust").await["versions"].clone();
+    let before = versions().await;
+    let tree = application(mine.dir.path(), "1.1.0", true);
+    let tree = tree.display().to_string();
+    for command in [
+        &["keys", "push"][..],
+        &["keys", "fetch"],
+        &[
+            "release",
+            "publish",
+            &tree,
+            "--product",
+            "app",
+            "--release",
+            "1.1.0",
+            "--yes",
+        ],
+        &["release", "promote", "app", "1.0.0", "--to", "ga", "--yes"],
+        &[
+            "release",
+            "policy",
+            "app",
+            "--min-release",
+            "1.0.0",
+            "--yes",
+        ],
+    ] {
+        let (code, out, error) = at(&theirs, command);
+        assert_eq!(code, 5, "{command:?}: {out}{error}");
+        assert!(out.is_empty(), "{command:?} says {out}");
+        for named in [root(&mine), root(&theirs), theirs.url.clone()] {
+            assert!(error.contains(&named), "{command:?}: {error}");
+        }
+        assert!(error.contains("--keys"), "{error}");
+    }
+    assert_eq!(versions().await, before);
+    // Its own server, and one that has no root yet, take it; also after the root has changed.
+    mine.cli(&["keys", "push"]);
+    mine.cli(&["keys", "renew", "root", "--yes"]);
+    let fresh = Server::start().await;
+    for server in [&fresh, &mine] {
+        let (code, out, error) = at(server, &["keys", "push"]);
+        assert_eq!(code, 0, "{error}");
+        assert!(out.contains("the server now has everything"), "{out}");
+    }
+    mine.cli(&["keys", "fetch"]);
+}
+
+#[tokio::test]
+async fn a_command_that_signs_nothing_does_not_say_that_it_is_done() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    // Somebody else: a folder with the files and no key that may sign.
+    let trust = server.get("/api/v1/trust").await;
+    let root = trust["root_sha256"].as_str().unwrap();
+    let guest = Person::new(&server, "guest");
+    guest.run(&["keys", "new", "guest"]);
+    guest.run(&["keys", "fetch", "--root", root]);
+    guest.run(&["keys", "threshold", "root", "1"]);
+    let error = guest.refused(&["keys", "sign", "--yes"]);
+    assert!(error.contains("nothing was signed"), "{error}");
+    let policy = [
+        "release",
+        "policy",
+        "app",
+        "--min-release",
+        "1.0.0",
+        "--yes",
+    ];
+    let error = guest.refused(&policy);
+    assert!(error.contains("nothing of app was changed"), "{error}");
+    let date = "2200-01-01T00:00:00Z";
+    let said = server.cli(&[
+        "release",
+        "eol",
+        "app",
+        "1.0.0",
+        "--date",
+        date,
+        "--dry-run",
+    ]);
+    assert!(said.contains("would reach its end of life"), "{said}");
+}

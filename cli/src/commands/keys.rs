@@ -234,15 +234,22 @@ fn sign(access: &Access, files: &[PathBuf], yes: bool) -> Result<(), CliError> {
         if roles.is_empty() {
             return Err(CliError::Failed("no draft waits for a signature".into()));
         }
+        let mut signed = false;
         for role in roles {
             let Some(mut draft) = offline.draft(&role)? else {
                 continue;
             };
             confirm_text(&offline.review(&role, &draft)?, yes)?;
-            offline.sign_with_own(&role, &mut draft)?;
+            signed |= !offline.sign_with_own(&role, &mut draft)?.is_empty();
             let purpose = offline.purpose(&role);
             let outcome = offline.settle(&role, &draft, &purpose)?;
             line(&outcome.describe(&role))?;
+        }
+        if !signed {
+            return Err(CliError::Hinted(
+                format!("nothing was signed: no key in {} may", access.dir.display()),
+                "`tidegate keys show` lists the holders of each role".into(),
+            ));
         }
         return Ok(());
     }

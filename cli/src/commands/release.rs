@@ -113,9 +113,10 @@ pub(crate) async fn run(context: &Context, command: ReleaseCommand) -> Result<()
             let release: ReleaseView = api.post(&path, &body).await?;
             show(context.format, &release, |r| {
                 format!(
-                    "{} {} reaches its end of life at {}",
+                    "{} {} {} its end of life at {}",
                     r.product,
                     r.version,
+                    if dry_run { "would reach" } else { "reaches" },
                     r.eol_at.as_deref().unwrap_or_default()
                 )
             })

@@ -274,6 +274,15 @@ pub(crate) async fn policy(
         }
         changed.push(name.to_string());
     }
+    if changed.is_empty() {
+        return Err(CliError::Hinted(
+            format!(
+                "nothing of {product} was changed: no key in {} may sign it",
+                access.dir.display()
+            ),
+            "`tidegate keys show` lists the holders of each role".into(),
+        ));
+    }
     offline.push(api, &changed).await
 }
 

@@ -31,9 +31,58 @@ impl OnlineKeys {
 }
 
 impl Offline {
+    /// Refuses a server with another root of trust: what it has is none of this folder's, and what it has
+    /// under the same number would pass for it.
+    async fn same_root(&self, api: &Api, server: &TrustView) -> Result<(), CliError> {
+        let theirs = server.versions.get("root").copied().unwrap_or(0);
+        let Some((ours, newest)) = self.repository.root() else {
+            return Ok(());
+        };
+        // The newest that both have: what came before it has vouched for it.
+        let version = theirs.min(ours);
+        let mine = if version == ours {
+            Some(newest.to_vec())
+        } else {
+            read_if_there(&self.dir().join(format!("metadata/roots/{version}.json")))?
+        };
+        let Some(mine) = mine.filter(|_| version > 0) else {
+            return Ok(());
+        };
+        let path = format!("/metadata/{version}.root.json");
+        let Some(found) = api.get_bytes(&path).await? else {
+            return Err(CliError::Failed(format!(
+                "the server says that it has root version {version}, and does not serve it"
+            )));
+        };
+        let body = |bytes: &[u8]| {
+            Signed::from_bytes("root", bytes)
+                .ok()
+                .map(|s| s.body().clone())
+        };
+        // A signature more or less is no other root.
+        if found == mine || body(&found).is_some_and(|body_found| Some(body_found) == body(&mine)) {
+            return Ok(());
+        }
+        let hash = |bytes: &[u8]| tidegate_delta::sha256(bytes).to_string();
+        Err(CliError::State(
+            format!(
+                "{} has another root of trust than {}: its root version {version} has the SHA-256 {}, the folder's \
+                 has {}. Nothing was sent or taken",
+                api.server(),
+                self.dir().display(),
+                hash(&found),
+                hash(&mine)
+            ),
+            "name the folder of this server with --keys, or the server of this folder with --server. If both are \
+             right, somebody has put another root there: docs/how-to/recovery.md"
+                .into(),
+        ))
+    }
+
     /// Downloads and verifies the files that others have signed since.
     pub(crate) async fn pull(&mut self, api: &Api) -> Result<(), CliError> {
         let server: TrustView = api.get("/api/v1/trust").await?;
+        self.same_root(api, &server).await?;
         let mut roles: Vec<(String, u64)> = server.versions.into_iter().collect();
         roles.retain(|(role, _)| !matches!(role.as_str(), "snapshot" | "timestamp" | "director"));
         roles.sort_by_key(|(role, _)| super::rank(role));
@@ -100,6 +149,7 @@ impl Offline {
     /// command was cut off before it uploaded them.
     pub(crate) async fn push(&self, api: &Api, roles: &[String]) -> Result<(), CliError> {
         let server: TrustView = api.get("/api/v1/trust").await?;
+        self.same_root(api, &server).await?;
         let mut files = Vec::new();
         let mut roles = roles.to_vec();
         for role in self.names("metadata")? {
