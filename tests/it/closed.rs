@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidegate_protocol::{DeviceId, Format, SESSION_SCHEME, SessionRequest};
 use tidegate_server::config::{Clock, DeviceSettings, Settings};
-use tidegate_tests::{Database, Device, Server};
+use tidegate_tests::{Database, Device, Mode, Proxy, Server, eventually};
 use tidegate_trust::SecretKey;
 use tidegate_trust::http_signature::Signer;
 
@@ -150,4 +150,44 @@ async fn a110_a_device_updates_from_a_closed_server_and_its_mirror_sees_no_ticke
     server.roll_out("1.2.0", &["NA"], json!({})).await;
     device.run();
     device.settles_on("1.2.0").await;
+}
+
+/// A download that is cut again and again, also by the end of the agent, goes on with the bytes that it has
+/// although each request must show a ticket.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_download_from_a_closed_server_goes_on_where_it_stopped() {
+    let options = ["--blobs-for", "enrolled"];
+    let server = Server::start_with(Database::Sqlite, &options).await;
+    server.publish(&[("1.1.0", true)]);
+    // Without a base, the whole image of 330 KB is downloaded.
+    let proxy = Proxy::start(&server.url, Mode::CutAfter(60_000)).await;
+    let token = server.join_token();
+    let dir = server.dir.path();
+    let mut device = Device::enroll(dir, "one", &proxy.url, &token, "NA", None);
+    device.run();
+    let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
+    eventually("half of it is there", async || {
+        (proxy.passed() > 160_000).then_some(())
+    })
+    .await;
+    // The ticket that it began with is gone with its process.
+    device.kill();
+    device.run();
+    device.settles_on("1.1.0").await;
+    assert!(proxy.cuts() >= 4, "{} cuts", proxy.cuts());
+    let fetched = eventually("the report of success", async || {
+        let deployment = server.deployments(&id).await.pop()?;
+        let done = deployment["state"] == "succeeded";
+        done.then(|| deployment["bytes_downloaded"].as_u64().unwrap())
+    })
+    .await;
+    let image = std::fs::metadata(device.state.join("slots/a/artifact"))
+        .unwrap()
+        .len();
+    // What was not synced before the kill is fetched again.
+    assert!(
+        fetched <= image + image / 4,
+        "{fetched} bytes for an image of {image}"
+    );
+    assert!(!device.log().contains("401"), "{}", device.log());
 }

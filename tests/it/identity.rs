@@ -1,8 +1,16 @@
 //! Device identity: copies give themselves away, keys change, isolated or revoked devices are told
 //! nothing more, and a lost root is restored.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tidegate_protocol::{DeviceId, KeyChange};
+use tidegate_server::config::{Clock, Settings};
 use tidegate_tests::{Device, Mode, Proxy, Server, eventually};
+use tidegate_trust::http_signature::Signer;
+use tidegate_trust::{SecretKey, key_change};
+
+use crate::checkin::{present, settings};
 
 async fn scene() -> (Server, Device) {
     let server = Server::start().await;
@@ -367,7 +375,6 @@ async fn a49_a_lost_root_stops_the_agent_and_is_found_again_without_losing_the_f
 #[tokio::test]
 async fn a60_signed_requests_cannot_be_used_twice_and_results_must_be_signed() {
     use tidegate_protocol::{DeploymentId, DeploymentState, Report, SessionRequest, paths};
-    use tidegate_trust::SecretKey;
     use tidegate_trust::http_signature::{RequestFacts, sign_request};
 
     let (server, device) = scene().await;
@@ -576,4 +583,61 @@ async fn a103_a_key_given_to_a_server_that_is_gone_again_does_not_shut_the_devic
     server.roll_out("1.1.0", &["NA"], json!({})).await;
     device.settles_on("1.1.0").await;
     assert!(shown(&server, &device).await["isolated"].is_null());
+}
+
+/// Whoever holds a device's key cannot fill the log of events with its changes: there are four an hour.
+#[tokio::test]
+async fn a_key_changes_four_times_an_hour_and_again_when_the_hour_is_over() {
+    let mut server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    let token = server.join_token();
+    let dir = server.dir.path().to_owned();
+    let device = Device::enroll(&dir, "plc", &server.url, &token, "NA", None);
+    let id: DeviceId = device.id().parse().unwrap();
+    let pem = std::fs::read_to_string(device.state.join("identity.pem")).unwrap();
+    server.kill();
+    let clock = Clock::manual(present());
+    let running = tidegate_server::start(Settings {
+        clock: clock.clone(),
+        ..settings(&dir.join("data"), 1_000)
+    })
+    .await
+    .unwrap();
+    let app = running.app().clone();
+    let mut key = SecretKey::from_pem(&pem).unwrap();
+    let mut counter = 0;
+    let mut change = async |seed: u8| {
+        counter += 1;
+        let next = SecretKey::from_seed([seed; 32]);
+        let statement = key_change(id, counter, &key.public(), &next.public());
+        let request = KeyChange {
+            device: id,
+            counter,
+            public_key: next.public().to_string(),
+            proof: hex::encode(next.sign(&statement)),
+        };
+        let signer = Signer {
+            key: key.public(),
+            nonce: counter.to_string(),
+        };
+        let changed = app.change_device_key(&request, &signer, "127.0.0.1").await;
+        if changed.is_ok() {
+            key = next;
+        }
+        changed
+            .map(|done| done.public_key)
+            .map_err(|refused| refused.to_string())
+    };
+    for seed in 1..=4 {
+        let expected = SecretKey::from_seed([seed; 32]).public().to_string();
+        assert_eq!(change(seed).await, Ok(expected));
+        clock.advance(Duration::from_mins(10));
+    }
+    let refused = change(5).await.unwrap_err();
+    assert!(refused.contains("4 times within an hour"), "{refused}");
+    // An hour after the first one there is place for one, and for no second.
+    clock.advance(Duration::from_mins(21));
+    assert!(change(6).await.is_ok());
+    assert!(change(7).await.is_err());
+    running.stop().await;
 }
