@@ -508,3 +508,61 @@ async fn a_cursor_of_one_list_is_refused_by_another_and_by_other_filters() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_is_said_of_a_release_that_is_offered_no_more_names_what_helps() {
+    let server = Server::start().await;
+    let trees = server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    server.cli(&["release", "withdraw", "app", "1.0.0", "--reason", "leaks"]);
+    let promote = |release: &str, to: &str| {
+        let path = format!("/api/v1/products/app/releases/{release}/promote");
+        let body = Some(json!({ "to": to, "reason": "r" }));
+        let (server, token) = (&server, &server.token);
+        async move { server.call("POST", &path, body, token).await }
+    };
+    assert_eq!(promote("1.1.0", "eol").await.0, 200);
+    let roll_out = |release: &str| {
+        let body = json!({ "product": "app", "release": release, "waves": [{ "name": "all" }] });
+        let (server, token) = (&server, &server.token);
+        async move {
+            server
+                .call("POST", "/api/v1/rollouts", Some(body), token)
+                .await
+        }
+    };
+    for (release, remedy) in [
+        ("1.0.0", "under a new version"),
+        ("1.1.0", "a newer release"),
+    ] {
+        let (status, refused) = roll_out(release).await;
+        let detail = refused["detail"].as_str().unwrap();
+        assert_eq!(status, 409, "{refused}");
+        assert!(
+            detail.contains(remedy) && !detail.contains("promote"),
+            "{detail}"
+        );
+        // Nor does a promotion help, and that says so too.
+        let (status, refused) = promote(release, "ga").await;
+        assert_eq!(status, 409, "{refused}");
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("under a new version"), "{detail}");
+    }
+    let tree = trees[0].display().to_string();
+    let publish = [
+        "release",
+        "publish",
+        &tree,
+        "--product",
+        "app",
+        "--release",
+        "1.2.0",
+        "--yes",
+    ];
+    server.cli(&publish);
+    let (status, refused) = roll_out("1.2.0").await;
+    assert_eq!(status, 409, "{refused}");
+    assert!(
+        refused["detail"].to_string().contains("promote it to"),
+        "{refused}"
+    );
+}

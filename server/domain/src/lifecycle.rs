@@ -6,7 +6,7 @@ use tidegate_protocol::{Channel, Stage};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LifecycleRefusal {
     /// Stages go forward only.
-    #[error("a release that is {from} cannot become {to}: stages go forward only")]
+    #[error("a release that is {from} cannot become {to}: {}", no_way(*from))]
     NotForward {
         /// Current stage.
         from: Stage,
@@ -40,6 +40,15 @@ pub enum LifecycleRefusal {
         /// The platform of the first artifact that it lacks.
         missing: String,
     },
+}
+
+/// Says why a release that has a stage takes no earlier one, and what to do instead.
+fn no_way(from: Stage) -> &'static str {
+    match from {
+        Stage::Withdrawn => "a withdrawal is for good, publish it under a new version",
+        Stage::Eol => "its life has ended, publish it under a new version",
+        _ => "stages go forward only",
+    }
 }
 
 /// Facts about a release that decide its stage.

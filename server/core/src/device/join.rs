@@ -100,7 +100,8 @@ impl App {
         let (_, root) = plan.trust.root().ok_or_else(|| {
             CoreError::refuse(
                 ProblemCode::Conflict,
-                "there is no trusted root yet: run `tidegate keys init` first",
+                "there is no trusted root yet: make one with `tidegate keys ceremony` (`tidegate keys init` to try \
+                 things out), then `tidegate keys push`",
             )
         })?;
         let now = self.now();

@@ -115,8 +115,10 @@ impl App {
             }
             if release.stage != Stage::Draft {
                 let stage = release.stage;
-                let text =
-                    format!("release {version} is {stage}; artifacts can only be added to a draft");
+                let text = format!(
+                    "release {version} is {stage}, and artifacts are added to a draft only: publish this one under \
+                     a new version"
+                );
                 return Err(CoreError::refuse(ProblemCode::Conflict, text));
             }
             artifacts::insert_artifact(tx, &artifact, now).await?;

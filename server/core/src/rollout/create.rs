@@ -142,12 +142,17 @@ async fn may_be_rolled_out(tx: &mut Tx, rollout: &Rollout) -> Result<(), CoreErr
     if matches!(release.stage, Stage::Alpha | Stage::Beta | Stage::Ga) {
         return Ok(());
     }
+    let remedy = match release.stage {
+        // For good: a promotion would be refused, too.
+        Stage::Withdrawn => {
+            "it is never offered again; publish what is to be installed under a new version"
+        }
+        Stage::Eol => "it is offered no more, but as a stepping stone; roll out a newer release",
+        _ => "promote it to alpha, beta or ga first",
+    };
     Err(CoreError::refuse(
         ProblemCode::Conflict,
-        format!(
-            "release {version} is {}: promote it to alpha, beta or ga first",
-            release.stage
-        ),
+        format!("release {version} is {}: {remedy}", release.stage),
     ))
 }
 

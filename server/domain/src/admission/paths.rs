@@ -102,16 +102,25 @@ fn allowed_back(
 fn listed(plan: &ProductPlan, device: &DeviceFacts<'_>, to: &Version) -> Result<(), Explained> {
     let (platform, channel) = (device.platform, device.channel);
     let release = plan.releases.get(to);
-    let text = match release.map(|release| release.artifacts.contains_key(platform)) {
+    let new = "publish its software under a new version, and roll that out";
+    let text = match release.map(|r| (r.artifacts.contains_key(platform), r.stage)) {
         None => format!("{to} was never published; publish it for {platform} and promote it"),
-        Some(false) => format!("{to} has no artifact for {platform}; publish one"),
-        Some(true) => {
+        Some((false, Stage::Draft)) => {
+            format!("{to} has no artifact for {platform}; publish one")
+        }
+        // A release never changes.
+        Some((false, _)) => format!("{to} has no artifact for {platform}; {new}"),
+        Some((true, stage)) => {
             let image = (to.clone(), platform.clone());
             let signed = plan.signed.get(&channel);
             if signed.is_none_or(|signed| signed.listed.contains(&image)) {
                 return Ok(());
             }
-            format!("{to} is not signed for channel {channel}; promote it to there")
+            let remedy = match stage {
+                Stage::Withdrawn | Stage::Eol => new,
+                Stage::Draft | Stage::Alpha | Stage::Beta | Stage::Ga => "promote it to there",
+            };
+            format!("{to} is {stage} and not signed for channel {channel}; {remedy}")
         }
     };
     Err(Explained::new(Reason::RollbackNotAllowed, text))
