@@ -328,3 +328,32 @@ async fn taking_an_older_rollout_back_leaves_those_alone_who_have_moved_on() {
     // No request failed on a constraint of the database.
     assert!(!server.log().contains("UNIQUE"), "{}", server.log());
 }
+
+#[tokio::test]
+async fn a_watched_rollback_ends_in_time_and_goes_on_unwatched() {
+    let server = Server::start().await;
+    let (mut devices, _) = fleet(&server, 1);
+    let order = json!({ "rollback_window_s": 600 });
+    let id = server.roll_out("1.1.0", &["NA", "EU"], order).await;
+    on(&server, "1.1.0").await;
+    for device in &mut devices {
+        device.kill();
+    }
+    let back = ["rollback", &id, "--reason", "r", "--timeout", "1s"];
+    let (code, _, said) = server.cli_raw(&back);
+    assert_eq!(code, 2, "nothing to time without --watch: {said}");
+    let (code, _, said) = server.cli_raw(&[&back[..], &["--watch"]].concat());
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("the rollback continues unwatched"), "{said}");
+    let incidents = server.get("/api/v1/incidents").await;
+    let incident = incidents["items"][0]["id"].as_str().unwrap();
+    let show = ["incident", "show", incident, "--watch", "--timeout", "1s"];
+    let (code, _, said) = server.cli_raw(&show);
+    assert_eq!(code, 6, "{said}");
+    for device in &mut devices {
+        device.run();
+    }
+    let show = ["incident", "show", incident, "--watch", "--timeout", "3m"];
+    let (code, _, said) = server.cli_raw(&show);
+    assert_eq!(code, 0, "{said}");
+}

@@ -4,7 +4,7 @@ mod args;
 
 pub(crate) use args::{HoldCommand, IncidentCommand, ProductCommand};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_delta::Limits;
 
 use tidegate_api::{
@@ -13,6 +13,7 @@ use tidegate_api::{
 };
 
 use super::Context;
+use super::watch::SERVER_SILENCE;
 use crate::api::Api;
 use crate::error::CliError;
 use crate::output::{Format, line, show, table};
@@ -36,11 +37,13 @@ pub(crate) async fn run(context: &Context, command: IncidentCommand) -> Result<(
                 table(["ID", "RELEASE", "SINCE", "UNTIL", "WHY"], rows.collect())
             })
         }
-        IncidentCommand::Show { id, watch: false } => {
+        IncidentCommand::Show {
+            id, watch: false, ..
+        } => {
             let incident: IncidentView = api.get(&format!("/api/v1/incidents/{id}")).await?;
             show(context.format, &incident, describe)
         }
-        IncidentCommand::Show { id, .. } => count_down(context, &api, &id).await,
+        IncidentCommand::Show { id, timeout, .. } => count_down(context, &api, &id, timeout).await,
         IncidentCommand::ExtendWindow { id, by, reason } => {
             let seconds = u32::try_from(by.as_secs()).unwrap_or(u32::MAX);
             let body = KeepBody {
@@ -99,10 +102,30 @@ async fn keep(context: &Context, api: &Api, id: &str, body: &KeepBody) -> Result
 }
 
 /// Counts down until no device that can go back is left, then shows the sheet.
-pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result<(), CliError> {
+pub(crate) async fn count_down(
+    context: &Context,
+    api: &Api,
+    id: &str,
+    timeout: Option<Duration>,
+) -> Result<(), CliError> {
+    let began = Instant::now();
     let mut said = String::new();
+    let mut silent_since: Option<Instant> = None;
     loop {
-        let incident: IncidentView = api.get(&format!("/api/v1/incidents/{id}")).await?;
+        let incident: IncidentView = match api.get(&format!("/api/v1/incidents/{id}")).await {
+            Ok(incident) => incident,
+            // A server that restarts must not end the watch: the rollback goes on.
+            Err(error @ CliError::Unreachable { .. }) => {
+                let since = *silent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > SERVER_SILENCE || is_over(began, timeout) {
+                    return Err(error);
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        silent_since = None;
         let s = &incident.sheet;
         let cannot: u64 = s.cannot_return.values().sum();
         let left = s.still_on_it - cannot + s.before_switch;
@@ -120,7 +143,7 @@ pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result
         );
         if now != said && context.format == Format::Table {
             line(&now)?;
-            said = now;
+            said.clone_from(&now);
         }
         if left == 0 {
             show(context.format, &incident, describe)?;
@@ -134,6 +157,11 @@ pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result
                 Err(CliError::Partly(text))
             };
         }
+        if is_over(began, timeout) {
+            return Err(CliError::Timeout(format!(
+                "{now}; the rollback continues unwatched: tidegate incident show {id} --watch"
+            )));
+        }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
             _ = tokio::signal::ctrl_c() => {
@@ -144,6 +172,10 @@ pub(crate) async fn count_down(context: &Context, api: &Api, id: &str) -> Result
             }
         }
     }
+}
+
+fn is_over(began: Instant, timeout: Option<Duration>) -> bool {
+    timeout.is_some_and(|timeout| began.elapsed() >= timeout)
 }
 
 /// Formats the blast-radius sheet for people.

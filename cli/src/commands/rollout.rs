@@ -173,7 +173,7 @@ pub(crate) async fn rollback(context: &Context, args: RollbackArgs) -> Result<()
     let incident: IncidentView = api.post(&path, &body).await?;
     show(context.format, &incident, super::incident::describe)?;
     if args.watch && !args.dry_run {
-        return super::incident::count_down(context, &api, &incident.id).await;
+        return super::incident::count_down(context, &api, &incident.id, args.timeout).await;
     }
     Ok(())
 }

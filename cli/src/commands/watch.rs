@@ -41,7 +41,7 @@ impl Until {
 }
 
 /// Time a server may be unreachable before a watch gives up.
-const SERVER_SILENCE: Duration = Duration::from_mins(1);
+pub(super) const SERVER_SILENCE: Duration = Duration::from_mins(1);
 
 /// Follows a rollout: repaints waves on a terminal, prints one line per event elsewhere. Ctrl-C
 /// leaves the rollout running.

@@ -15,6 +15,9 @@ pub(crate) enum IncidentCommand {
         /// Count down until it is over.
         #[arg(long)]
         watch: bool,
+        /// Stop following after this time, with exit code 6; the rollback goes on.
+        #[arg(long, value_parser = duration, requires = "watch")]
+        timeout: Option<Duration>,
     },
     /// Extend the rollback window of devices that are inside it.
     ExtendWindow {

@@ -170,4 +170,7 @@ pub(crate) struct RollbackArgs {
     /// Follow it until the last device is back.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Stop following after this time, with exit code 6; the rollback goes on.
+    #[arg(long, value_parser = duration, requires = "watch")]
+    pub(crate) timeout: Option<Duration>,
 }
