@@ -20,6 +20,7 @@ mod first_steps;
 mod fleet;
 mod flood;
 mod foreign_text;
+mod four_eyes;
 mod gate;
 mod hostile;
 mod hostile_server;

@@ -209,6 +209,8 @@ fn rollout(n: u8) -> Rollout {
         extended_s: 0,
         frozen: false,
         starts_at: None,
+        starts_by: None,
+        approvals: 0,
         excused: BTreeMap::new(),
         rollback_window_s: 1_800,
         max_attempts: 3,

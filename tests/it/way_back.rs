@@ -244,6 +244,12 @@ async fn an_approval_does_not_start_more_devices_without_a_way_back_than_were_ac
     let asked = server.post(&format!("{path}/start"), accepted).await;
     assert_eq!(asked["state"], "awaiting_approval", "{asked}");
     assert_eq!(asked["accepted_no_way_back"], 1, "{asked}");
+    // Asking again for more of them is another plan: nobody agrees to it by what they saw before.
+    let more = json!({ "accept_no_way_back": 9 });
+    let again = server.post(&format!("{path}/start"), more).await;
+    assert_ne!(again["asked"]["plan"], asked["asked"]["plan"], "{again}");
+    let accepted = json!({ "accept_no_way_back": 1 });
+    let asked = server.post(&format!("{path}/start"), accepted).await;
     let plan = asked["asked"]["plan"].clone();
     let approve = async || {
         let body = json!({ "plan": plan });

@@ -40,6 +40,11 @@ const ALL: &[(i64, &str, &str)] = &[
         "device budget",
         include_str!("../../../migrations/0007_device_budget.sql"),
     ),
+    (
+        8,
+        "planned approvals",
+        include_str!("../../../migrations/0008_planned_approvals.sql"),
+    ),
 ];
 
 /// SQL dialect of an engine, where the two differ.

@@ -13,8 +13,8 @@ use super::{StoreError, Tx, json, statements, to_json};
 
 statements! {
     INSERT = "INSERT INTO rollout (id, product, release, state, reason, generation, revision, salt, rollback_window_s, max_attempts, timeout_s,
-                                   created_at, created_by, policy)
-              VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12)";
+                                   created_at, created_by, policy, approvals)
+              VALUES ($1, $2, $3, $4, $5, 1, 1, $6, $7, $8, $9, $10, $11, $12, $13)";
     ONE = "SELECT * FROM rollout WHERE id = $1";
     // Live rollouts, completed ones that still update late devices, and others that still have
     // an active deployment.
@@ -29,7 +29,8 @@ statements! {
             WHERE id = $1 AND revision = $2";
     TOUCH = "UPDATE rollout SET reason = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
     DUE = "SELECT * FROM rollout WHERE state = 'scheduled' AND starts_at <= $1 ORDER BY starts_at, id";
-    SET_STARTS = "UPDATE rollout SET starts_at = $2 WHERE id = $1";
+    SET_STARTS = "UPDATE rollout SET starts_at = $2, starts_by = $3 WHERE id = $1";
+    REQUIRE = "UPDATE rollout SET approvals = $2 WHERE id = $1 AND approvals < $2";
     SET_POLICY = "UPDATE rollout SET policy = $3, revision = revision + 1 WHERE id = $1 AND revision = $2";
     RELEASE_WAVE = "UPDATE rollout SET released = released + 1, revision = revision + 1 WHERE id = $1 AND revision = $2";
     EXCUSE = "UPDATE rollout SET excused = $2 WHERE id = $1";
@@ -68,6 +69,10 @@ pub struct Rollout {
     pub frozen: bool,
     /// Time at which it starts by itself, if scheduled.
     pub starts_at: Option<Timestamp>,
+    /// Name of the token that scheduled its start, if known.
+    pub starts_by: Option<String>,
+    /// Most approvals that its product needed when it was created, scheduled or asked to start.
+    pub approvals: u32,
     /// Numbers of failed and silent devices, by wave, that a person has accepted.
     pub excused: BTreeMap<u32, (u64, u64)>,
     /// The rollback window after a healthy start, in seconds.
@@ -112,6 +117,7 @@ pub async fn insert(
             rollout.created_at.as_micros(),
             rollout.created_by.as_str(),
             policy::to_column(&rollout.policy)?,
+            i64::from(rollout.approvals),
         ],
     )
     .await?;
@@ -218,14 +224,28 @@ pub async fn due(tx: &mut Tx, now: Timestamp) -> Result<Vec<Rollout>, StoreError
         .await
 }
 
-/// Sets the time at which a rollout starts by itself.
-pub async fn set_starts(tx: &mut Tx, id: RolloutId, at: Timestamp) -> Result<(), StoreError> {
+/// Sets the time at which a rollout starts by itself, and who said so.
+pub async fn set_starts(
+    tx: &mut Tx,
+    id: RolloutId,
+    at: Timestamp,
+    by: &str,
+) -> Result<(), StoreError> {
     tx.run_one(
         "schedule a rollout",
         SET_STARTS,
-        args![id.to_string(), at.as_micros()],
+        args![id.to_string(), at.as_micros(), by],
     )
     .await
+}
+
+/// Notes that a rollout was planned while its product needed this many approvals; never lowers the
+/// number.
+pub async fn require(tx: &mut Tx, id: RolloutId, approvals: u32) -> Result<(), StoreError> {
+    let args = args![id.to_string(), i64::from(approvals)];
+    tx.run("note the approvals of a plan", REQUIRE, args)
+        .await
+        .map(drop)
 }
 
 /// Stores the numbers of failed and silent devices, by wave, that a person has accepted.
@@ -325,6 +345,8 @@ pub(crate) fn read(row: &Row) -> Result<Rollout, StoreError> {
         extended_s: row.unsigned("extended_s")?,
         frozen: row.get::<i64>("frozen")? == 1,
         starts_at: row.time_opt("starts_at")?,
+        starts_by: row.get("starts_by")?,
+        approvals: row.unsigned("approvals")?,
         excused: json("excused", &excused)?,
         rollback_window_s: row.unsigned("rollback_window_s")?,
         max_attempts: row.unsigned("max_attempts")?,

@@ -16,7 +16,7 @@ use tidegate_domain::event::Event;
 use tidegate_domain::lifecycle::ReleaseStanding;
 use tidegate_protocol::{Channel, Platform, ProblemCode, ProductName, Sha256, Stage, Version};
 use tidegate_store::artifacts::{self, Artifact};
-use tidegate_store::products::{self, Release};
+use tidegate_store::products::{self, ProductSettings, Release};
 use tidegate_trust::{ImagePath, RoleName};
 
 use crate::CoreError;
@@ -26,7 +26,8 @@ use crate::memory::access::Operator;
 use crate::memory::plan::PlanSnapshot;
 
 impl App {
-    /// Creates a product. Idempotent.
+    /// Creates a product. It begins with as many approvals as the strictest other product needs; fewer
+    /// is a change of its settings, which waits for them. Idempotent.
     pub async fn create_product(
         &self,
         by: &Operator,
@@ -37,10 +38,20 @@ impl App {
             if !products::insert_product(tx, name, now).await? {
                 return Ok(Done::Leave(false));
             }
-            let made = Event::ProductMade {
+            let mut events = vec![Event::ProductMade {
                 product: name.clone(),
-            };
-            Ok(Done::by(&by.actor, true, [made]))
+            }];
+            // One person must not get round the approvals of a product by making another one.
+            let others = products::all_settings(tx).await?;
+            let approvals = others.iter().map(|(_, settings)| settings.approvals).max();
+            if let Some(approvals) = approvals.filter(|n| *n > 0) {
+                let settings = ProductSettings {
+                    approvals,
+                    ..ProductSettings::default()
+                };
+                events.push(settings::applied(tx, name, &settings, None).await?);
+            }
+            Ok(Done::by(&by.actor, true, events))
         })
         .await
     }

@@ -245,7 +245,7 @@ impl App {
 }
 
 /// Writes the settings of a product.
-async fn applied(
+pub(super) async fn applied(
     tx: &mut Tx,
     product: &ProductName,
     settings: &ProductSettings,

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
 use crate::rollout::RolloutStanding;
+use crate::rollout::approvals::approvals_of;
 use crate::{CoreError, random};
 
 /// Maximum number of waves in one rollout.
@@ -38,7 +39,7 @@ impl App {
         let dry_run = body.dry_run;
         check(&new)?;
         let now = self.now();
-        let rollout = Rollout {
+        let mut rollout = Rollout {
             id: RolloutId::from_random(random::bytes()),
             product: new.product,
             release: new.release,
@@ -52,6 +53,8 @@ impl App {
             extended_s: 0,
             frozen: false,
             starts_at: None,
+            starts_by: None,
+            approvals: 0,
             excused: BTreeMap::new(),
             rollback_window_s: new.rollback_window_s,
             max_attempts: new.max_attempts,
@@ -84,6 +87,7 @@ impl App {
                     return Ok(Done::Leave(Some(id)));
                 }
                 may_be_rolled_out(tx, &rollout).await?;
+                rollout.approvals = approvals_of(tx, &rollout.product).await?;
                 rollouts::insert(tx, &rollout, &rows).await?;
                 if let Some((key, fingerprint)) = key {
                     let id = rollout.id.to_string();

@@ -138,7 +138,10 @@ fn waiting(rollout: &Rollout, view: &RolloutView, now: Timestamp) -> Explained {
             | RolloutState::RolledBackPartly
             | RolloutState::Cancelled
     );
-    if stopped {
+    // What it waits for is that of the request, if somebody else has not approved it yet.
+    let asked =
+        rollout.state == RolloutState::AwaitingApproval && !rollout.reason.detail.is_empty();
+    if stopped || asked {
         rollout.reason.clone()
     } else {
         plan(view, now).waiting

@@ -81,7 +81,8 @@ impl App {
                         .map(|(.., by)| by.clone())
                         .collect();
                     let authors = authors_of(&rollout, changes);
-                    let needed = needed.get(&rollout.product).copied().unwrap_or(0);
+                    let now = needed.get(&rollout.product).copied().unwrap_or(0);
+                    let needed = now.max(rollout.approvals);
                     let people = people.clone();
                     Some(waiting(
                         change.clone(),

@@ -1,15 +1,17 @@
 //! Scheduled starts of rollouts, and explanations of a rollout's state.
 
 use tidegate_domain::event::Event;
-use tidegate_domain::rollout::{Cluster, RolloutEvent, Sample, find_cluster};
+use tidegate_domain::rollout::{Cluster, RolloutEvent, RolloutState, Sample, find_cluster};
 use tidegate_protocol::{ProblemCode, RolloutId, Timestamp};
-use tidegate_store::{Tx, aggregates, products, rollouts};
+use tidegate_store::changes::ChangeKind;
+use tidegate_store::{Tx, aggregates, rollouts};
 
 use crate::CoreError;
 use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
 use crate::rollout::accept::note_accepted;
+use crate::rollout::approvals::{Asking, others};
 use crate::rollout::order::{Given, until_current};
 use crate::rollout::preview::Preview;
 use crate::rollout::{Ordered, RolloutStanding, read};
@@ -60,7 +62,8 @@ impl App {
         let reason = format!("starts at {at}");
         let order = RolloutEvent::Schedule;
         if dry_run {
-            needs_no_approval(&mut self.db.read().await?, id).await?;
+            self.needs_no_approval(&mut self.db.read().await?, id)
+                .await?;
             return self.order_rollout(by, id, order, &reason, None, true).await;
         }
         let accepted = self.check_way_back(id, accepted).await?;
@@ -75,7 +78,7 @@ impl App {
         (at, accepted): (Timestamp, Option<u64>),
         reason: &str,
     ) -> Result<Option<Done<Ordered>>, CoreError> {
-        needs_no_approval(tx, id).await?;
+        self.needs_no_approval(tx, id).await?;
         let noted = note_accepted(tx, id, accepted).await?;
         let given = Given {
             by,
@@ -85,7 +88,7 @@ impl App {
         };
         let done = self.order_in(tx, id, &given, None).await?;
         // After the order, so that a refused one does not change the time.
-        rollouts::set_starts(tx, id, at).await?;
+        rollouts::set_starts(tx, id, at, &by.name).await?;
         Ok(done.map(|done| match done {
             Done::Commit(ordered, events) => {
                 Done::Commit(ordered.at(at), events).and(&by.actor, noted)
@@ -111,19 +114,69 @@ impl App {
     pub async fn start_due(&self) -> Result<(), CoreError> {
         let due = rollouts::due(&mut self.db.read().await?, self.now()).await?;
         for rollout in due {
-            let by = Operator::planner();
-            let order = RolloutEvent::Start;
-            self.order_rollout(
-                &by,
-                rollout.id,
-                order,
-                "scheduled start reached",
-                None,
-                false,
-            )
-            .await?;
+            // The others that are due do not wait for one that cannot start.
+            if let Err(error) = self.start_one_due(rollout.id).await {
+                let error = tidegate_protocol::error_chain(&error);
+                tracing::warn!(rollout = %rollout.id, error, "a scheduled rollout was not started");
+            }
         }
         Ok(())
+    }
+
+    async fn start_one_due(&self, id: RolloutId) -> Result<Ordered, CoreError> {
+        until_current!(self, tx => self.start_due_in(tx, id))
+    }
+
+    /// Starts a rollout whose time has come, or asks for the approvals that this needs by now: the rule
+    /// may have become stricter since it was scheduled.
+    async fn start_due_in(
+        &self,
+        tx: &mut Tx,
+        id: RolloutId,
+    ) -> Result<Option<Done<Ordered>>, CoreError> {
+        let (rollout, waves) = read(tx, id).await?;
+        let due = rollout.starts_at.is_some_and(|at| at <= self.now());
+        if rollout.state != RolloutState::Scheduled || !due {
+            let standing = self.standing(tx, rollout, waves).await?;
+            return Ok(Some(Done::Leave(Ordered::done(standing))));
+        }
+        let by = Operator::planner();
+        let needed = self.needed(tx, &rollout).await?;
+        if needed == 0 {
+            let given = Given {
+                by: &by,
+                order: RolloutEvent::Start,
+                reason: "scheduled start reached",
+                change: None,
+            };
+            return self.order_in(tx, id, &given, None).await;
+        }
+        // Whoever scheduled it wants it, and agrees to it as little as if they had just asked.
+        let asked_by = rollout.starts_by.as_ref().unwrap_or(&rollout.created_by);
+        let asking = Asking {
+            actor: &by.actor,
+            asked_by,
+            kind: ChangeKind::Start,
+            policy: None,
+            needed,
+            why: format!(
+                "by {}: its time has come, and since {asked_by} scheduled it starts need approvals",
+                others(needed)
+            ),
+            reason: "scheduled start reached",
+        };
+        self.ask_in(tx, &rollout, &waves, asking).await
+    }
+
+    async fn needs_no_approval(&self, tx: &mut Tx, id: RolloutId) -> Result<(), CoreError> {
+        let (rollout, _) = read(tx, id).await?;
+        if self.needed(tx, &rollout).await? == 0 {
+            return Ok(());
+        }
+        Err(CoreError::refuse(
+            ProblemCode::Conflict,
+            "the start of this rollout needs approvals: start it without a time, and it begins when they are given",
+        ))
     }
 }
 
@@ -132,21 +185,4 @@ impl Ordered {
         self.standing.rollout.starts_at = Some(at);
         self
     }
-}
-
-async fn needs_no_approval(tx: &mut Tx, id: RolloutId) -> Result<(), CoreError> {
-    let (rollout, _) = read(tx, id).await?;
-    let settings = products::all_settings(tx).await?;
-    let approvals = settings
-        .iter()
-        .find(|(p, _)| *p == rollout.product)
-        .map_or(0, |(_, s)| s.approvals);
-    if approvals == 0 {
-        return Ok(());
-    }
-    Err(CoreError::refuse(
-        ProblemCode::Conflict,
-        "the start of this product's rollouts needs approvals: start it, and it begins when they \
-         are given",
-    ))
 }

@@ -116,7 +116,10 @@ impl RolloutState {
         use RolloutEvent as E;
         let next = match (self, event) {
             (Self::Draft | Self::AwaitingApproval | Self::Scheduled, E::Start) => Self::Running,
-            (Self::Draft | Self::AwaitingApproval, E::AskApproval) => Self::AwaitingApproval,
+            // A scheduled start is asked for when it is due, if approvals are needed by then.
+            (Self::Draft | Self::AwaitingApproval | Self::Scheduled, E::AskApproval) => {
+                Self::AwaitingApproval
+            }
             (Self::Draft | Self::AwaitingApproval | Self::Scheduled, E::Schedule) => {
                 Self::Scheduled
             }

@@ -12,7 +12,7 @@ use tidegate_store::{Tx, policy};
 use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
-use crate::rollout::approvals::{authors, proposed};
+use crate::rollout::approvals::{authors, check, proposed};
 use crate::rollout::order::{Given, until_current};
 use crate::rollout::{Ordered, read};
 use crate::{CoreError, random};
@@ -61,6 +61,8 @@ impl App {
             .await?
             .ok_or(ApprovalRefusal::NothingAsked)?;
         let change = &waiting.change;
+        // What has become impossible is said as such: a halt changes the plan of a resume, too.
+        check(&rollout, &waves, change.kind)?;
         let authors = authors(tx, &rollout).await?;
         let mut given_by = waiting.given_by.clone();
         given_by.insert(by.name.clone());

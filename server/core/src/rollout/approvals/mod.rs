@@ -3,23 +3,27 @@
 //! never does.
 
 mod approve;
+mod ask;
+mod plan;
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
 use tidegate_api::EditBody;
 use tidegate_domain::approval::Request;
-use tidegate_domain::event::Event;
 use tidegate_domain::people::People;
 use tidegate_domain::rollout::policy::Policy;
 use tidegate_domain::rollout::{RolloutEvent, RolloutState, WaveState};
-use tidegate_protocol::{ChangeId, Explained, ProblemCode, Reason, RolloutId};
+use tidegate_protocol::{ProblemCode, ProductName, RolloutId};
 use tidegate_store::changes::{self, Change, ChangeKind, ChangeState};
-use tidegate_store::rollouts::{self, Rollout};
+use tidegate_store::rollouts::Rollout;
 use tidegate_store::waves::WaveRow;
-use tidegate_store::{Tx, policy, products, to_json};
+use tidegate_store::{Tx, products};
 
 use self::approve::Carried;
+pub(crate) use self::ask::{Asking, others};
+pub(crate) use self::plan::asked_plan;
+use self::plan::proposed;
+use crate::CoreError;
 use crate::app::App;
 use crate::commit::Done;
 use crate::memory::access::Operator;
@@ -27,7 +31,6 @@ use crate::memory::tokens::people;
 use crate::rollout::accept::note_accepted;
 use crate::rollout::order::until_current;
 use crate::rollout::{Ordered, read, same_revision};
-use crate::{CoreError, random};
 
 /// Change that waits for approvals.
 #[derive(Debug, Clone)]
@@ -70,61 +73,12 @@ impl Wish {
     }
 }
 
-/// Content of a plan: people approve its hash.
-#[derive(Serialize)]
-struct PlanText<'a> {
-    rollout: String,
-    product: &'a str,
-    release: String,
-    waves: Vec<[String; 3]>,
-    policy: String,
-    rollback_window_s: u32,
-    max_attempts: u32,
-    timeout_s: u32,
-    asked: &'static str,
-    wave: u32,
-}
-
-/// Returns the hash of the plan that a change leads to.
-fn plan_hash(
-    rollout: &Rollout,
-    waves: &[WaveRow],
-    kind: ChangeKind,
-    policy: &Policy,
-) -> Result<String, CoreError> {
-    let text = PlanText {
-        rollout: rollout.id.to_string(),
-        product: rollout.product.as_str(),
-        release: rollout.release.to_string(),
-        waves: waves
-            .iter()
-            .map(|w| {
-                [
-                    w.wave.name.clone(),
-                    w.wave.selector.to_string(),
-                    w.wave.size.to_string(),
-                ]
-            })
-            .collect(),
-        policy: policy::to_column(policy)?,
-        rollback_window_s: rollout.rollback_window_s,
-        max_attempts: rollout.max_attempts,
-        timeout_s: rollout.timeout_s,
-        asked: kind.as_str(),
-        wave: rollout.released,
-    };
-    // Propagate the error: an empty text would give every plan the same hash, and an approval of
-    // one would be good for all.
-    let text = to_json("plan", &text)?;
-    Ok(tidegate_delta::sha256(text.as_bytes()).to_string())
-}
-
 impl App {
-    /// Number of other people who must approve a change that widens a rollout of this product.
-    async fn needed(&self, tx: &mut Tx, rollout: &Rollout) -> Result<u32, CoreError> {
-        let settings = products::all_settings(tx).await?;
-        let found = settings.into_iter().find(|(p, _)| *p == rollout.product);
-        Ok(found.map_or(0, |(_, settings)| settings.approvals))
+    /// Number of other people who must approve a change that widens this rollout: by the rule now, or
+    /// by the one under which it was planned where that was stricter.
+    pub(crate) async fn needed(&self, tx: &mut Tx, rollout: &Rollout) -> Result<u32, CoreError> {
+        let now = approvals_of(tx, &rollout.product).await?;
+        Ok(now.max(rollout.approvals))
     }
 
     /// Returns the change that waits for approvals, if there is one.
@@ -264,43 +218,24 @@ impl App {
             };
             return self.carry_out(tx, id, &carried).await;
         }
-        let now = self.now();
-        let after = policy.as_ref().unwrap_or(&rollout.policy);
-        let change = Change {
-            id: ChangeId::from_random(random::bytes()),
-            rollout: id,
+        let asking = Asking {
+            actor: &by.actor,
+            asked_by: &by.name,
             kind: wish.kind,
-            body: policy
-                .as_ref()
-                .map_or(Ok(String::new()), policy::to_column)?,
-            plan: plan_hash(&rollout, &waves, wish.kind, after)?,
-            asked_by: by.name.clone(),
-            asked_at: now,
-            state: ChangeState::Waiting,
-        };
-        changes::insert(tx, &change).await?;
-        if wish.kind == ChangeKind::Start {
-            let state = rollout.state.apply(RolloutEvent::AskApproval)?;
-            let why = Explained::new(
-                Reason::ApprovalNeeded,
-                format!("by {needed} other people, requested by {}", by.name),
-            );
-            if !rollouts::set_state(tx, &rollout, state, &why, now).await? {
-                return Ok(None);
-            }
-        }
-        let asked = Event::ApprovalAsked {
-            product: rollout.product.clone(),
-            rollout: id,
-            change: change.id,
-            asked: wish.kind,
+            policy: policy.as_ref(),
             needed,
-            plan: change.plan,
-            reason: wish.reason.clone(),
+            why: format!("by {}, requested by {}", others(needed), by.name),
+            reason: &wish.reason,
         };
-        let ordered = Ordered::done(self.standing_in(tx, id).await?);
-        Ok(Some(Done::by(&by.actor, ordered, [asked])))
+        self.ask_in(tx, &rollout, &waves, asking).await
     }
+}
+
+/// Number of approvals that a product's rollouts need now.
+pub(crate) async fn approvals_of(tx: &mut Tx, product: &ProductName) -> Result<u32, CoreError> {
+    let settings = products::all_settings(tx).await?;
+    let found = settings.into_iter().find(|(p, _)| p == product);
+    Ok(found.map_or(0, |(_, settings)| settings.approvals))
 }
 
 /// Refuses an impossible change before anybody is asked to approve it.
@@ -327,25 +262,6 @@ fn check(rollout: &Rollout, waves: &[WaveRow], kind: ChangeKind) -> Result<(), C
     };
     rollout.state.apply(event)?;
     Ok(())
-}
-
-/// Returns the policy that a change leads to.
-fn proposed(rollout: &Rollout, change: &Change) -> Result<Policy, CoreError> {
-    if change.body.is_empty() {
-        return Ok(rollout.policy.clone());
-    }
-    Ok(policy::from_column(&change.body)?)
-}
-
-/// Hash of the plan that a change leads to now. Approvals are bound to it: those of another one do
-/// not count.
-pub(crate) fn asked_plan(
-    rollout: &Rollout,
-    waves: &[WaveRow],
-    change: &Change,
-) -> Result<String, CoreError> {
-    let policy = proposed(rollout, change)?;
-    plan_hash(rollout, waves, change.kind, &policy)
 }
 
 /// Counts the approvals that a change still waits for.
