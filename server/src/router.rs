@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tidegate_core::{App, CoreError, random_bytes};
@@ -104,7 +104,15 @@ pub(crate) fn router(app: Arc<App>, max_requests: usize) -> Result<Router, serde
     let unlimited = device::downloads().merge(people::uploads());
     Ok(limited
         .merge(unlimited)
-        .fallback(|| async { ApiError(CoreError::refuse(ProblemCode::NotFound, "no such path")) })
+        .fallback(|uri: Uri| async move {
+            let text = match uri.path() {
+                path if path.ends_with('/') => {
+                    "no such path: none here ends with a slash, leave it out"
+                }
+                _ => "no such path",
+            };
+            ApiError(CoreError::refuse(ProblemCode::NotFound, text))
+        })
         .method_not_allowed_fallback(|| async {
             let text = "this path does not support this method";
             ApiError(CoreError::refuse(ProblemCode::MethodNotAllowed, text))

@@ -24,6 +24,7 @@ mod four_eyes;
 mod gate;
 mod hostile;
 mod hostile_server;
+mod http;
 mod identity;
 mod imports;
 mod incident;

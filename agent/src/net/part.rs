@@ -79,7 +79,12 @@ impl Part<'_> {
 
     fn is_asked_for(&self, content_range: &str) -> bool {
         let parse = || {
-            let (range, total) = content_range.strip_prefix("bytes ")?.split_once('/')?;
+            // The name of the unit is case-insensitive.
+            let (unit, said) = content_range.split_once(' ')?;
+            if !unit.eq_ignore_ascii_case("bytes") {
+                return None;
+            }
+            let (range, total) = said.split_once('/')?;
             let (first, last) = range.split_once('-')?;
             let total = match total.trim() {
                 "*" => self.total,

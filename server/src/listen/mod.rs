@@ -228,6 +228,10 @@ fn answer(
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response
         };
+        if response.status() == StatusCode::NO_CONTENT {
+            // Never sent with it (RFC 9110 section 8.6), also not for a HEAD.
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         let refused = response.status().is_client_error();
         if refused && connection.note_refusal() {
             let close = HeaderValue::from_static("close");

@@ -33,18 +33,15 @@ struct Door {
 
 async fn authorize(parts: &Parts, app: &App, door: Door) -> Result<Operator, ApiError> {
     let need = door.need;
-    let bearer = parts
-        .headers
-        .get(AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    let operator = app.authenticate(bearer).ok_or_else(|| {
-        CoreError::refuse(
-            ProblemCode::Unauthenticated,
-            "send a valid operator token: Authorization: Bearer tgo_...",
-        )
-    })?;
+    let bearer = credentials(&parts.headers, BEARER);
+    let operator = app
+        .authenticate(bearer.unwrap_or_default())
+        .ok_or_else(|| {
+            CoreError::refuse(
+                ProblemCode::Unauthenticated,
+                "send a valid operator token: Authorization: Bearer tgo_...",
+            )
+        })?;
     prove(parts, Who::Person)?;
     // Before it is refused: whoever tries what it is not for has it all the same.
     if operator.break_glass {
@@ -95,11 +92,20 @@ operators! {
     Administrator => Administer, in_emergencies: false;
 }
 
+/// Scheme of operators' tokens.
+const BEARER: &str = "Bearer";
+
+/// Credentials of a request under a scheme; `None` if it has none. The name of a scheme is
+/// case-insensitive, and spaces follow it (RFC 9110 section 11.4).
+fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
+    let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (name, credentials) = text.split_once(' ')?;
+    name.eq_ignore_ascii_case(scheme)
+        .then(|| credentials.trim_matches(' '))
+}
+
 fn ticket(parts: &Parts) -> &str {
-    let value = parts.headers.get(AUTHORIZATION);
-    let text = value.and_then(|v| v.to_str().ok());
-    let ticket = text.and_then(|v| v.strip_prefix(SESSION_SCHEME));
-    ticket.unwrap_or_default().trim()
+    credentials(&parts.headers, SESSION_SCHEME).unwrap_or_default()
 }
 
 /// Notes on a connection that a request shows a valid ticket or token, whatever it may do. Refuses where
@@ -168,15 +174,13 @@ impl FromRequestParts<Arc<App>> for Fetcher {
         if !app.settings().devices.closed {
             return Ok(Self { cache: "public" });
         }
-        let value = parts.headers.get(AUTHORIZATION);
-        let scheme = value.and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if scheme.starts_with("Bearer ") {
+        if credentials(&parts.headers, BEARER).is_some() {
             let door = Door {
                 need: Need::Read,
                 in_emergencies: false,
             };
             authorize(parts, app, door).await?;
-        } else if scheme.starts_with(SESSION_SCHEME) {
+        } else if credentials(&parts.headers, SESSION_SCHEME).is_some() {
             app.authenticate_reader(ticket(parts))?;
             prove(parts, Who::Device)?;
         } else {
@@ -266,4 +270,31 @@ pub fn needed_reason(text: &str) -> Result<String, ApiError> {
         return Err(CoreError::invalid("give a reason: others will want to know").into());
     }
     Ok(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_scheme_has_no_case_and_any_number_of_spaces_follow_it() {
+        let found = |text: &'static str, scheme| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(text));
+            credentials(&headers, scheme).map(str::to_owned)
+        };
+        for text in ["Bearer x", "bearer x", "BEARER   x", "bEaReR x "] {
+            assert_eq!(found(text, BEARER).as_deref(), Some("x"), "{text}");
+        }
+        for text in ["Bearer", "Bearerx", "Bearer\tx", "Basic x", "x", ""] {
+            assert_eq!(found(text, BEARER), None, "{text:?}");
+        }
+        let session = "tidegate-SESSION  t";
+        assert_eq!(found(session, SESSION_SCHEME).as_deref(), Some("t"));
+        assert_eq!(found("Tidegate-Sessions t", SESSION_SCHEME), None);
+        // What is secret has a case.
+        assert_eq!(found("bearer Tgo_X", BEARER).as_deref(), Some("Tgo_X"));
+    }
 }

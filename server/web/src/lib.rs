@@ -4,6 +4,7 @@ pub mod connections;
 mod error;
 mod extract;
 mod page;
+mod tags;
 
 pub use error::{ApiError, ApiResult};
 pub use extract::{
@@ -11,3 +12,4 @@ pub use extract::{
     Session, WaitingSession, address, needed_reason, parse, parse_opt, recognise, unread,
 };
 pub use page::{List, PageParams};
+pub use tags::Tags;

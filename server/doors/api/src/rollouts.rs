@@ -94,13 +94,12 @@ pub(crate) async fn get(
 async fn order(
     app: &App,
     by: &Operator,
-    id: &str,
+    id: RolloutId,
     event: RolloutEvent,
     reason: &str,
     revision: Option<i64>,
     dry_run: bool,
 ) -> ApiResult<Response> {
-    let id: RolloutId = parse(id)?;
     let ordered = app
         .order_rollout(by, id, event, reason, revision, dry_run)
         .await?;
@@ -160,13 +159,14 @@ pub(crate) async fn pause(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = body.reason.trim().to_owned();
+    let id = parse(&id)?;
     order(
         &app,
         &by,
-        &id,
+        id,
         RolloutEvent::Pause,
         &reason,
-        if_match(&headers)?,
+        if_match(&app, id, &headers).await?,
         body.dry_run,
     )
     .await
@@ -199,10 +199,11 @@ pub(crate) async fn halt(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = needed_reason(&body.reason)?;
+    let id = parse(&id)?;
     order(
         &app,
         &by,
-        &id,
+        id,
         RolloutEvent::Halt,
         &reason,
         None,
@@ -238,13 +239,14 @@ pub(crate) async fn cancel(
     Body(body): Body<OrderBody>,
 ) -> ApiResult<Response> {
     let reason = needed_reason(&body.reason)?;
+    let id = parse(&id)?;
     order(
         &app,
         &by,
-        &id,
+        id,
         RolloutEvent::Cancel,
         &reason,
-        if_match(&headers)?,
+        if_match(&app, id, &headers).await?,
         body.dry_run,
     )
     .await
@@ -261,12 +263,12 @@ pub(crate) async fn deployments(
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
     let rollout: RolloutId = parse(&id)?;
-    let rows = app
-        .deployments(rollout, page.position()?, page.state, page.limit)
     let page = page.of(
         format!("/api/v1/rollouts/{rollout}/deployments"),
         &["state"],
     )?;
+    let rows = app
+        .deployments(rollout, page.position()?, page.state, page.limit)
         .await?;
     let items = rows
         .into_iter()
@@ -286,9 +288,9 @@ pub(crate) async fn events(
     Params(page): Params<PageParams>,
 ) -> ApiResult<Response> {
     let rollout: RolloutId = parse(&id)?;
+    let page = page.of(format!("/api/v1/rollouts/{rollout}/events"), &[])?;
     let rows = app
         .rollout_events(rollout, page.number()?, page.limit)
-    let page = page.of(format!("/api/v1/rollouts/{rollout}/events"), &[])?;
         .await?;
     let items = rows
         .into_iter()

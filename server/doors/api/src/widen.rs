@@ -44,7 +44,7 @@ pub(super) async fn widen(
         kind,
         edit: None,
         reason: body.reason.trim().to_owned(),
-        revision: if_match(headers)?,
+        revision: if_match(app, id, headers).await?,
         accept_no_way_back: body.accept_no_way_back,
         dry_run: body.dry_run,
     };
@@ -78,15 +78,16 @@ pub(crate) async fn edit(
     headers: HeaderMap,
     Body(body): Body<EditBody>,
 ) -> ApiResult<Response> {
+    let id = parse(&id)?;
     let wish = Wish {
         kind: ChangeKind::Edit,
         reason: body.reason.trim().to_owned(),
-        revision: if_match(&headers)?,
+        revision: if_match(&app, id, &headers).await?,
         accept_no_way_back: None,
         dry_run: body.dry_run,
         edit: Some(body),
     };
-    let ordered = app.widen(&by, parse(&id)?, wish).await?;
+    let ordered = app.widen(&by, id, wish).await?;
     Ok(view(RolloutView::view(ordered)))
 }
 

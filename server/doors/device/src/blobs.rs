@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidegate_core::{App, CoreError};
 use tidegate_protocol::{ProblemCode, Sha256};
-use tidegate_web::{ApiError, ApiResult, Fetcher, Segments, parse};
+use tidegate_web::{ApiError, ApiResult, Fetcher, Segments, Tags, parse};
 
 /// Serves an image under the names that other TUF clients ask for: the hash before the last
 /// segment of the path (python-tuf, the specification), or before the first one (tough).
@@ -17,6 +17,7 @@ pub(crate) async fn target(
     state: State<Arc<App>>,
     fetcher: Fetcher,
     Segments(path): Segments<String>,
+    method: Method,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let last = path.rsplit('/').next().unwrap_or_default();
@@ -28,7 +29,7 @@ pub(crate) async fn target(
         .ok_or_else(|| {
             CoreError::not_found("image at this path; request <path>/<sha256>.<name>".to_owned())
         })?;
-    get(state, fetcher, Segments(hash.to_owned()), headers).await
+    get(state, fetcher, Segments(hash.to_owned()), method, headers).await
 }
 
 /// Serves a blob or a range of it. It is content-addressed: any cache may keep it for ever.
@@ -36,6 +37,7 @@ pub(crate) async fn get(
     State(app): State<Arc<App>>,
     fetcher: Fetcher,
     Segments(sha256): Segments<String>,
+    method: Method,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let sha256: Sha256 = parse(&sha256)?;
@@ -43,7 +45,8 @@ pub(crate) async fn get(
         .blob_length(sha256)
         .await?
         .ok_or_else(|| CoreError::not_found(format!("blob {sha256}")))?;
-    let etag = format!("\"{sha256}\"");
+    let tag = sha256.to_string();
+    let etag = format!("\"{tag}\"");
     let text = |name| {
         headers
             .get(name)
@@ -58,14 +61,19 @@ pub(crate) async fn get(
         HeaderValue::from_static("application/octet-stream"),
     );
     put_header(&mut answer, header::ETAG, &etag);
-    if text(header::IF_NONE_MATCH) == Some(etag.as_str()) {
+    if Tags::of(&headers, &header::IF_MATCH).is_some_and(|tags| !tags.have(&tag, false)) {
+        let text = "this blob has another tag than those of If-Match: its SHA-256";
+        return Err(CoreError::refuse(ProblemCode::PreconditionFailed, text).into());
+    }
+    if Tags::of(&headers, &header::IF_NONE_MATCH).is_some_and(|tags| tags.have(&tag, true)) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
     // With `If-Range`, a range is served only if the client's copy is of this blob; otherwise it
     // gets all of it.
     let same = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
+    // Ranges are for GET alone (RFC 9110 section 14.2).
     let range = match text(header::RANGE)
-        .filter(|_| same)
+        .filter(|_| same && method == Method::GET)
         .map(|r| parse_range(r, length))
     {
         None | Some(Wanted::Everything) => None,
@@ -113,15 +121,23 @@ enum Wanted {
 }
 
 /// Parses one byte range (RFC 9110 section 14); several ranges, or an unreadable one, count as
-/// none.
+/// none. The name of the unit is case-insensitive.
 fn parse_range(text: &str, length: u64) -> Wanted {
-    let Some((from, to)) = text.strip_prefix("bytes=").and_then(|r| r.split_once('-')) else {
+    let Some((unit, set)) = text.split_once('=') else {
         return Wanted::Everything;
     };
-    let range = match (from.parse::<u64>(), to.parse::<u64>()) {
-        (Ok(from), Ok(to)) if from <= to => from..to.saturating_add(1).min(length),
-        (Ok(from), Err(_)) if to.is_empty() => from..length,
-        (Err(_), Ok(last)) if from.is_empty() => length.saturating_sub(last)..length,
+    let mut ranges = set.split(',').map(str::trim).filter(|r| !r.is_empty());
+    let (range, more) = (ranges.next(), ranges.next());
+    let Some((from, to)) = range.and_then(|r| r.split_once('-')) else {
+        return Wanted::Everything;
+    };
+    if !unit.trim().eq_ignore_ascii_case("bytes") || more.is_some() {
+        return Wanted::Everything;
+    }
+    let range = match (number(from), number(to)) {
+        (Some(from), Some(to)) if from <= to => from..to.saturating_add(1).min(length),
+        (Some(from), None) if to.is_empty() => from..length,
+        (None, Some(last)) if from.is_empty() => length.saturating_sub(last)..length,
         _ => return Wanted::Everything,
     };
     if range.is_empty() {
@@ -129,6 +145,12 @@ fn parse_range(text: &str, length: u64) -> Wanted {
     } else {
         Wanted::Part(range)
     }
+}
+
+/// Parses digits and nothing else, not even a sign; more than fits is as good as the greatest number.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -145,6 +167,13 @@ mod tests {
             ("bytes=-99", Wanted::Part(0..10)),
             ("bytes=10-", Wanted::Nothing),
             ("bytes=-0", Wanted::Nothing),
+            ("BYTES=3-5", Wanted::Part(3..6)),
+            ("bytes= 3-5 ,", Wanted::Part(3..6)),
+            ("bytes=3-99999999999999999999999", Wanted::Part(3..10)),
+            ("bytes=-99999999999999999999999", Wanted::Part(0..10)),
+            ("bytes=+3-5", Wanted::Everything),
+            ("bytes=3-+5", Wanted::Everything),
+            ("bytes3-5", Wanted::Everything),
             ("bytes=5-3", Wanted::Everything),
             ("bytes=0-1,3-4", Wanted::Everything),
             ("items=0-1", Wanted::Everything),

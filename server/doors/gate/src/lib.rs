@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -81,12 +82,7 @@ pub(crate) async fn ask(
             Some(text) => Some(parse(text)?),
             None => None,
         },
-        capabilities: text(&CAPABILITIES).map(|list| {
-            list.split(',')
-                .map(str::trim)
-                .filter(|c| !c.is_empty())
-                .collect()
-        }),
+        capabilities: capabilities(&headers),
     };
     let deny = match params.deny {
         None | Some(426) => StatusCode::UPGRADE_REQUIRED,
@@ -108,6 +104,16 @@ pub(crate) async fn ask(
         HeaderValue::from_static("Tidegate-Client-Tls, Tidegate-Client-Capabilities"),
     );
     Ok(response)
+}
+
+/// Capabilities that a client lists, on one line of the header or several; `None` if it lists none.
+fn capabilities(headers: &HeaderMap) -> Option<BTreeSet<&str>> {
+    let lines = headers.get_all(&CAPABILITIES).iter();
+    let lines = lines.filter_map(|v| v.to_str().ok()).map(str::trim);
+    let mut lines = lines.filter(|line| !line.is_empty()).peekable();
+    lines.peek()?;
+    let names = lines.flat_map(|line| line.split(',')).map(str::trim);
+    Some(names.filter(|name| !name.is_empty()).collect())
 }
 
 fn welcomed(welcome: &Welcome) -> Response {
