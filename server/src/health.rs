@@ -22,10 +22,11 @@ pub(crate) async fn healthz() -> impl IntoResponse {
     Json(json!({ "status": "ok" }))
 }
 
-/// Readiness: whether requests can be served (database, blobs, not stopping).
+/// Readiness: whether requests can be served (database, its writes, blobs, not stopping), and what is about
+/// to keep them from it.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let ready = app.readiness().await;
-    let status = if ready.database && ready.blobs && ready.serving {
+    let status = if ready.database && ready.blobs && ready.serving && ready.writes {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
@@ -34,6 +35,8 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
         "database": ready.database,
         "blobs": ready.blobs,
         "serving": ready.serving,
+        "writes": ready.writes,
+        "problems": ready.problems,
     });
     (status, Json(body))
 }
@@ -46,6 +49,14 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     app.metrics()
         .statements
         .set(i64::try_from(app.statements_run()).unwrap_or(i64::MAX));
+    let room = app.room();
+    let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    app.metrics()
+        .writable
+        .set(i64::from(room.failing.is_none()));
+    app.metrics().ballast_missing.set(gauge(room.missing));
+    let free = room.space.map_or(i64::MAX, |space| gauge(space.free));
+    app.metrics().database_free.set(free);
     let administered = app.administered_for_s().unwrap_or(i64::MAX);
     app.metrics().administered_for_s.set(administered);
     for (role, at) in app.plan().trust.expiries() {

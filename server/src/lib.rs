@@ -12,6 +12,6 @@ mod start;
 mod strangers;
 
 pub use router::openapi;
-pub use tidegate_core::{create_private, migrate, rescue};
+pub use tidegate_core::{create_private, migrate, rescue, room};
 
 pub use start::{Running, StartError, start};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
-use tidegate_tests::{Device, Server, eventually};
+use tidegate_tests::{Database, Device, Server, eventually};
 
 use crate::machine::Small;
 use crate::orphans::runs;
@@ -260,4 +260,115 @@ async fn a127_a_publisher_cannot_fill_the_disk_on_which_a_halt_is_written() {
     assert!(made.status().is_success(), "{made:?}");
     assert_eq!(upload(2 << 20).await.0, 200);
     running.stop().await;
+}
+
+/// Writes until a disk has no byte left, as a log of somebody else does.
+fn fill(path: &Path) {
+    let mut file = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    for length in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![7; length]).is_ok() {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a142_others_who_fill_the_servers_disk_do_not_keep_a_halt_from_being_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Small::mount(dir.path().join("disk"), 96 << 10) else {
+        return;
+    };
+    let database = format!("sqlite:{}", disk.0.join("tidegate.db").display());
+    let options = ["--metrics-listen", "127.0.0.1:0", "--database", &database];
+    let server = Server::start_with(Database::Sqlite, &options).await;
+    server.publish(&[("1.0.0", true), ("1.1.0", true)]);
+    let id = server.roll_out("1.1.0", &["NOWHERE"], json!({})).await;
+    let ready = async || {
+        let (status, ready) = server.call("GET", "/readyz", None, "").await;
+        (
+            status,
+            ready["writes"].clone(),
+            ready["problems"].to_string(),
+        )
+    };
+    assert_eq!(ready().await, (200, json!(true), "[]".into()));
+    let missing = async || {
+        let metrics = reqwest::get(&server.metrics).await;
+        let metrics = metrics.unwrap().text().await.unwrap();
+        let name = "tidegate_database_ballast_missing_bytes ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(missing().await, 0);
+    let doctor = || {
+        let data = disk.0.display().to_string();
+        let (code, said, _) = server.cli_raw(&["doctor", "--data", &data, "-o", "json"]);
+        let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let found = found.as_array().unwrap().iter();
+        let disk = found.clone().find(|f| f["check"] == "disk of the data");
+        (code, disk.unwrap().clone())
+    };
+    let (code, said) = doctor();
+    assert_eq!((code, &said["level"]), (0, &json!("ok")), "{said}");
+    let found = said["found"].as_str().unwrap();
+    assert!(found.contains("ballast 6 of 6 MiB"), "{found}");
+
+    let log = disk.0.join("log of somebody else");
+    fill(&log);
+    let halt = Some(json!({ "reason": "orders are lost" }));
+    let path = format!("/api/v1/rollouts/{id}/halt");
+    let (status, halted) = server.call("POST", &path, halt, &server.token).await;
+    assert_eq!(
+        (status, &halted["state"]),
+        (200, &json!("halted")),
+        "{halted}"
+    );
+    assert!(
+        server.log().contains("ballast was given back"),
+        "{}",
+        server.log()
+    );
+    let (status, writes, problems) = ready().await;
+    assert_eq!((status, writes), (200, json!(true)), "{problems}");
+    assert!(
+        problems.contains("of its ballast: make room on it"),
+        "{problems}"
+    );
+    assert!(missing().await > 0);
+    let (code, said) = doctor();
+    assert_eq!((code, &said["level"]), (1, &json!("critical")), "{said}");
+    assert!(
+        said["next"].as_str().unwrap().contains("make room on it"),
+        "{said}"
+    );
+
+    // Whoever goes on filling it ends all writes. That is said, by who looks and by who is asked.
+    let mut tries = 0;
+    loop {
+        fill(&log);
+        let hold = Some(json!({ "product": "app", "reason": "try" }));
+        let (status, answer) = server
+            .call("POST", "/api/v1/holds", hold, &server.token)
+            .await;
+        if status == 503 {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 5_000, "{answer}");
+    }
+    eventually("the full disk is told", async || {
+        let (status, writes, problems) = ready().await;
+        let told = problems.contains("cannot be written: the disk of the database is full");
+        (status == 503 && writes == json!(false) && told).then_some(())
+    })
+    .await;
+
+    fs::remove_file(&log).unwrap();
+    eventually("writes and the ballast are back", async || {
+        let whole = ready().await == (200, json!(true), "[]".into());
+        (whole && missing().await == 0).then_some(())
+    })
+    .await;
 }

@@ -1,5 +1,7 @@
 //! `doctor`: finds what needs a person's attention before it becomes an incident.
 
+mod disk;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -60,8 +62,47 @@ pub(crate) async fn run(
     dir: &KeysDir,
     data: Option<&Path>,
 ) -> Result<(), CliError> {
-    let api = context.api()?;
     let mut findings = rights(crate::profile::path().as_deref(), data);
+    findings.extend(data.and_then(disk::check));
+    match served(context, dir, &mut findings).await {
+        // What is wrong on its host may be why it does not answer.
+        Err(error) if data.is_some() => findings.push(Finding {
+            level: Level::Critical,
+            check: "server".into(),
+            found: error.to_string(),
+            next: "is it running? what its log says; docs/runbooks/problem-unavailable.md".into(),
+        }),
+        other => other?,
+    }
+    let worst = findings.iter().map(|f| f.level).max();
+    show(context.format, &findings, |findings| {
+        let rows = findings
+            .iter()
+            .map(|f| {
+                let level = match f.level {
+                    Level::Ok => "ok",
+                    Level::Warning => "warning",
+                    Level::Critical => "CRITICAL",
+                };
+                let next = if f.level == Level::Ok { "" } else { &f.next };
+                [level.into(), f.check.clone(), f.found.clone(), next.into()]
+            })
+            .collect();
+        table(["LEVEL", "CHECK", "FOUND", "NEXT"], rows)
+    })?;
+    if worst == Some(Level::Critical) {
+        return Err(CliError::Failed("critical findings; see above".into()));
+    }
+    Ok(())
+}
+
+/// Checks what the server says, and what is in a keys folder.
+async fn served(
+    context: &Context,
+    dir: &KeysDir,
+    findings: &mut Vec<Finding>,
+) -> Result<(), CliError> {
+    let api = context.api()?;
     let mut add = |level, check: &str, found: String, next: &str| {
         findings.push(Finding {
             level,
@@ -125,27 +166,7 @@ pub(crate) async fn run(
         add(level, check, format!("{count} of {}", devices.len()), next);
     }
     operators(&api, &mut add).await?;
-    folder(dir, &trust, &mut add)?;
-    let worst = findings.iter().map(|f| f.level).max();
-    show(context.format, &findings, |findings| {
-        let rows = findings
-            .iter()
-            .map(|f| {
-                let level = match f.level {
-                    Level::Ok => "ok",
-                    Level::Warning => "warning",
-                    Level::Critical => "CRITICAL",
-                };
-                let next = if f.level == Level::Ok { "" } else { &f.next };
-                [level.into(), f.check.clone(), f.found.clone(), next.into()]
-            })
-            .collect();
-        table(["LEVEL", "CHECK", "FOUND", "NEXT"], rows)
-    })?;
-    if worst == Some(Level::Critical) {
-        return Err(CliError::Failed("critical findings; see above".into()));
-    }
-    Ok(())
+    folder(dir, &trust, &mut add)
 }
 
 /// Checks who can still get in, and for how long.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tidegate_protocol::Timestamp;
-use tidegate_store::Db;
+use tidegate_store::{Db, HeadroomStanding};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +50,7 @@ pub struct App {
 }
 
 /// Parts that can serve requests now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     /// The database answers.
     pub database: bool,
@@ -58,6 +58,10 @@ pub struct Readiness {
     pub blobs: bool,
     /// The server is not stopping.
     pub serving: bool,
+    /// The last write of the database succeeded. The jobs write every few seconds.
+    pub writes: bool,
+    /// Sentences for people about what is wrong or about to be.
+    pub problems: Vec<String>,
 }
 
 impl App {
@@ -122,11 +126,41 @@ impl App {
 
     /// Checks whether requests can be served.
     pub async fn readiness(&self) -> Readiness {
+        let room = self.db.room();
+        let writes = room.failing.is_none();
+        let short = room.space.filter(|_| room.missing > 0).map(|space| {
+            format!(
+                "the disk of the database has {} MiB left, and {} of {} MiB of its ballast: make room on it",
+                space.free >> 20,
+                room.ballast >> 20,
+                room.ballast.saturating_add(room.missing) >> 20
+            )
+        });
+        let failing = room
+            .failing
+            .map(|reason| format!("orders such as a halt cannot be written: {reason}"));
         Readiness {
             database: self.db.is_ready().await,
             blobs: self.blobs.is_ready().await,
             serving: !self.stopping.is_cancelled(),
+            writes,
+            problems: [failing, short, self.blobs.refuses()]
+                .into_iter()
+                .flatten()
+                .collect(),
         }
+    }
+
+    /// Headroom of the database: whether it can be written, and what its disk has left.
+    pub fn room(&self) -> HeadroomStanding {
+        self.db.room()
+    }
+
+    /// Makes the ballast beside the database, or what is missing of it, if its disk has room.
+    pub async fn keep_ballast(&self) {
+        let db = self.db.clone();
+        // It may have to write all of it.
+        let _ = tokio::task::spawn_blocking(move || db.keep_ballast()).await;
     }
 
     /// Time the database takes to open a read transaction: the median of nine tries.

@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, WriteMultipart};
 use tidegate_delta::{ChunkWriter, Encoding, FORMAT, Limits, Manifest};
 use tidegate_protocol::{Image, Sha256};
+use tidegate_store::Space;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Location of the blobs.
@@ -109,9 +110,9 @@ const PART: usize = 8 << 20;
 const PARTS_IN_FLIGHT: usize = 2;
 /// Fewest turns of reading from a disk.
 const FEWEST_TURNS: usize = 4;
-/// Free bytes that blobs leave on a disk, at most an eighth of it: the database is often on the same one,
-/// and a halt is written there.
-const KEPT_FREE: u64 = 64 << 20;
+/// Bytes that an upload may write before the disk is looked at again, beside those that it leaves there: the
+/// database is often on the same one, and a halt is written there.
+pub const NEXT_PARTS: u64 = (PART * PARTS_IN_FLIGHT) as u64;
 
 /// Number of threads that read from a disk at once. Each takes its part of the processors from what
 /// answers people: among hundreds of them a halt waited for a second.
@@ -156,18 +157,23 @@ impl Blobs {
 
     /// Checks that the next parts of an upload leave on the disk what is kept there.
     fn check_free(&self) -> Result<(), BlobError> {
-        #[cfg(unix)]
-        if let Some(folder) = &self.folder
-            && let Ok(disk) = rustix::fs::statvfs(folder)
-        {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let kept = KEPT_FREE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 8);
-            let next = (PART * PARTS_IN_FLIGHT) as u64;
-            if free < kept.saturating_add(next) {
-                return Err(BlobError::Full { free, kept });
-            }
+        let Some(space) = self.folder.as_deref().and_then(Space::at) else {
+            return Ok(());
+        };
+        let (free, kept) = (space.free, space.kept());
+        if free < kept.saturating_add(NEXT_PARTS) {
+            return Err(BlobError::Full { free, kept });
         }
         Ok(())
+    }
+
+    /// Reason that uploads are refused for; `None` while there is room for them.
+    pub(crate) fn refuses(&self) -> Option<String> {
+        let space = self.folder.as_deref().and_then(Space::at)?;
+        if space.read_only {
+            return Some("the disk of the blobs can only be read: uploads are refused".into());
+        }
+        Some(format!("uploads are refused: {}", self.check_free().err()?))
     }
 
     fn path(&self, sha256: Sha256) -> Path {

@@ -112,6 +112,11 @@ impl CoreError {
         }
     }
 
+    /// Returns whether the database's disk had no room for a write.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_full())
+    }
+
     /// Returns whether this is a failure of the server, to be logged.
     pub fn is_internal(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Blob(_))

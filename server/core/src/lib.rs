@@ -23,6 +23,13 @@ mod open;
 mod queue;
 mod random;
 
+/// Space on the disks of a server.
+pub mod room {
+    pub use tidegate_store::{HeadroomStanding, Space, ballast_of};
+
+    pub use crate::blob::NEXT_PARTS;
+}
+
 pub use app::App;
 pub use blob::create_private;
 pub use commit::group::run as run_writer;

@@ -45,6 +45,12 @@ pub struct Metrics {
     pub administered_for_s: Gauge,
     /// Seconds until each of the signed files expires; negative when it has.
     pub metadata_expires_s: Family<RoleLabel, Gauge>,
+    /// 1 while writes of the database succeed.
+    pub writable: Gauge,
+    /// Bytes that the ballast beside a SQLite database lacks.
+    pub ballast_missing: Gauge,
+    /// Free bytes on the disk of a SQLite database.
+    pub database_free: Gauge,
     /// Requests answered with a status of 500 or above.
     pub failures: Counter,
     /// Requests answered.
@@ -112,6 +118,21 @@ impl Metrics {
             "metadata_expires_seconds",
             "Seconds until the newest signed file of a role expires; negative when it has",
             self.metadata_expires_s.clone(),
+        );
+        registry.register(
+            "database_writable",
+            "1 while writes of the database succeed",
+            self.writable.clone(),
+        );
+        registry.register(
+            "database_ballast_missing_bytes",
+            "Bytes that the ballast beside a SQLite database lacks: its disk is full, or was",
+            self.ballast_missing.clone(),
+        );
+        registry.register(
+            "database_free_bytes",
+            "Free bytes on the disk of a SQLite database",
+            self.database_free.clone(),
         );
         registry.register(
             "failures",

@@ -45,6 +45,7 @@ pub async fn open(
     let blobs = Blobs::open(blobs)?;
     let now = settings.clock.now();
     let origin = format!("server-{}", hex::encode(random::bytes::<6>()));
+    db.keep_ballast();
     let first_token = commit::first_token(&db, &origin, now, keep).await?;
     commit::first_secrets(&db, now).await?;
     let access = Access::default();

@@ -67,6 +67,7 @@ async fn run(app: Arc<App>) {
                 log("applying announced ends of life", app.end_lives().await);
                 log("telling withheld events", app.tell_withheld().await);
                 log("closing incidents", app.close_incidents().await);
+                app.keep_ballast().await;
             }
             if now >= next_statistics {
                 next_statistics = now.plus(STATISTICS);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
 
+use super::headroom::{Headroom, HeadroomStanding};
 use super::migrations::{Dialect, migrator};
 use super::row::{Row, Value};
 use super::{StoreError, pool, private};
@@ -20,6 +20,7 @@ pub struct Db {
     engine: Engine,
     statements: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
+    room: Arc<Headroom>,
 }
 
 #[derive(Clone)]
@@ -32,6 +33,8 @@ enum Engine {
 pub struct Tx {
     inner: TxInner,
     statements: Arc<AtomicU64>,
+    /// Headroom that its failures are noted with, if it writes.
+    room: Option<Arc<Headroom>>,
 }
 
 enum TxInner {
@@ -63,21 +66,6 @@ macro_rules! bind {
     }};
 }
 
-/// Address of a database as people may see it: host, port and name. Of an address that cannot be
-/// parsed nothing is shown, as nobody knows which part of it is the password.
-fn without_password(url: &str) -> String {
-    let Ok(options) = url.parse::<PgConnectOptions>() else {
-        return "postgres://... (the address cannot be parsed; escape what is special in a password)"
-            .into();
-    };
-    let database = options.get_database().unwrap_or_default();
-    format!(
-        "postgres://{}:{}/{database}",
-        options.get_host(),
-        options.get_port()
-    )
-}
-
 impl Db {
     /// Opens `sqlite:PATH` or `postgres://...` and brings its schema up to date.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
@@ -87,6 +75,7 @@ impl Db {
     }
 
     async fn connect(url: &str) -> Result<Self, StoreError> {
+        let mut file = None;
         let engine = if let Some(path) = url.strip_prefix("sqlite:") {
             let failed = |source| StoreError::Open {
                 what: path.to_owned(),
@@ -95,6 +84,8 @@ impl Db {
             let options =
                 SqliteConnectOptions::from_str(&format!("sqlite:{path}")).map_err(failed)?;
             private::prepare(options.get_filename()).map_err(|e| failed(sqlx::Error::Io(e)))?;
+            file = Some(options.get_filename().to_path_buf())
+                .filter(|path| path.as_os_str() != ":memory:");
             let options = options
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
@@ -106,7 +97,7 @@ impl Db {
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = pool::postgres(url).await;
             Engine::Postgres(pool.map_err(|source| StoreError::Open {
-                what: without_password(url),
+                what: pool::without_password(url),
                 source,
             })?)
         } else {
@@ -116,7 +107,28 @@ impl Db {
             engine,
             statements: Arc::default(),
             writes: Arc::default(),
+            room: Arc::new(Headroom::new(file)),
         })
+    }
+
+    /// Makes room for an order where the disk of a SQLite database has none left.
+    pub fn make_room(&self) {
+        self.room.make();
+    }
+
+    /// Returns, once for each time, whether room was made since a write failed for want of it.
+    pub fn has_made_room(&self) -> bool {
+        self.room.has_made()
+    }
+
+    /// Makes the ballast beside a SQLite database, or what is missing of it, if the disk has room.
+    pub fn keep_ballast(&self) {
+        self.room.keep_ballast();
+    }
+
+    /// State of the database's room.
+    pub fn room(&self) -> HeadroomStanding {
+        self.room.standing()
     }
 
     /// Brings the schema up to date. Replicas that start together take turns.
@@ -151,28 +163,39 @@ impl Db {
 
     /// Begins a read-only transaction. All of its statements see the same snapshot.
     pub async fn read(&self) -> Result<Tx, StoreError> {
-        self.begin("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
+        let read_only = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let inner = self.begin("BEGIN", read_only).await;
+        let inner = inner.map_err(StoreError::op("begin a transaction"))?;
+        Ok(Tx {
+            inner,
+            statements: self.statements.clone(),
+            room: None,
+        })
     }
 
     /// Begins a write transaction. On SQLite it takes the write lock at once, so that it never
     /// fails half-way because it cannot get it.
     pub async fn begin_write(&self) -> Result<Tx, StoreError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        self.begin("BEGIN IMMEDIATE", "BEGIN").await
-    }
-
-    async fn begin(&self, sqlite: &'static str, postgres: &'static str) -> Result<Tx, StoreError> {
-        let failed = StoreError::op("begin a transaction");
-        let inner = match &self.engine {
-            Engine::Sqlite(pool) => TxInner::Sqlite(pool.begin_with(sqlite).await.map_err(failed)?),
-            Engine::Postgres(pool) => {
-                TxInner::Postgres(pool.begin_with(postgres).await.map_err(failed)?)
-            }
-        };
+        let inner = self.begin("BEGIN IMMEDIATE", "BEGIN").await;
+        let inner = inner
+            .inspect_err(|error| self.room.note_failure(error))
+            .map_err(StoreError::op("begin a transaction"))?;
         Ok(Tx {
             inner,
             statements: self.statements.clone(),
+            room: Some(self.room.clone()),
+        })
+    }
+
+    async fn begin(
+        &self,
+        sqlite: &'static str,
+        postgres: &'static str,
+    ) -> Result<TxInner, sqlx::Error> {
+        Ok(match &self.engine {
+            Engine::Sqlite(pool) => TxInner::Sqlite(pool.begin_with(sqlite).await?),
+            Engine::Postgres(pool) => TxInner::Postgres(pool.begin_with(postgres).await?),
         })
     }
 
@@ -255,6 +278,12 @@ impl Tx {
             TxInner::Sqlite(tx) => tx.commit().await,
             TxInner::Postgres(tx) => tx.commit().await,
         };
+        if let Some(room) = &self.room {
+            match &result {
+                Ok(()) => room.note_written(),
+                Err(error) => room.note_failure(error),
+            }
+        }
         result.map_err(StoreError::op("commit"))
     }
 
@@ -285,11 +314,14 @@ impl Tx {
         args: Vec<Value>,
     ) -> Result<u64, StoreError> {
         self.statements.fetch_add(1, Ordering::Relaxed);
-        both!(self, |tx| bind!(sql, args)
+        let result = both!(self, |tx| bind!(sql, args)
             .execute(&mut **tx)
             .await
-            .map(|r| r.rows_affected()))
-        .map_err(StoreError::op(operation))
+            .map(|r| r.rows_affected()));
+        if let (Err(error), Some(room)) = (&result, &self.room) {
+            room.note_failure(error);
+        }
+        result.map_err(StoreError::op(operation))
     }
 
     /// Runs a statement that must change exactly one row.
@@ -372,7 +404,7 @@ mod tests {
             error,
             format!("cannot open the database {}", path.display())
         );
-        let shown = without_password;
+        let shown = pool::without_password;
         let url = "postgres://tide:s3cr%40t@127.0.0.1:5432/fleet?password=other";
         assert_eq!(shown(url), "postgres://127.0.0.1:5432/fleet");
         let slip = shown("postgres://joe:s3c/r#et@h:5432/db");

@@ -12,6 +12,7 @@ mod db;
 pub mod deployments;
 pub mod devices;
 pub mod events;
+mod headroom;
 pub mod holds;
 pub mod incidents;
 pub mod jobs;
@@ -33,6 +34,7 @@ pub mod waiting;
 pub mod waves;
 
 pub use db::{Db, Listener, Tx};
+pub use headroom::{HeadroomStanding, Space, ballast_of};
 pub use private::claim;
 
 /// Errors of the store.
@@ -98,6 +100,11 @@ pub enum StoreError {
 impl StoreError {
     fn op(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Database { operation, source }
+    }
+
+    /// Returns whether a write failed for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if headroom::is_full(source))
     }
 
     /// Returns whether a unique constraint refused a row: someone else was faster.

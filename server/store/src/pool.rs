@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Connection as _, PgPool, SqlitePool};
 
@@ -27,6 +27,21 @@ pub(super) async fn postgres(url: &str) -> Result<PgPool, sqlx::Error> {
         .acquire_timeout(Duration::from_secs(10))
         .connect(url)
         .await
+}
+
+/// Address of a database as people may see it: host, port and name. Of an address that cannot be
+/// parsed nothing is shown, as nobody knows which part of it is the password.
+pub(super) fn without_password(url: &str) -> String {
+    let Ok(options) = url.parse::<PgConnectOptions>() else {
+        return "postgres://... (the address cannot be parsed; escape what is special in a password)"
+            .into();
+    };
+    let database = options.get_database().unwrap_or_default();
+    format!(
+        "postgres://{}:{}/{database}",
+        options.get_host(),
+        options.get_port()
+    )
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ impl App {
     /// Opens a change whose work is retried when a concurrent change came first. Dropping it writes
     /// nothing.
     pub(crate) async fn open_change(&self) -> Result<Change, StoreError> {
+        self.db.make_room();
         Ok(Change(self.db.begin_write().await?))
     }
 
@@ -132,6 +133,7 @@ impl App {
         &self,
         work: impl AsyncFnOnce(&mut Tx) -> Result<Done<()>, CoreError>,
     ) -> Result<Option<Committed>, CoreError> {
+        self.db.make_room();
         let mut tx = self.db.begin_write().await?;
         match work(&mut tx).await? {
             Done::Leave(()) => Ok(None),

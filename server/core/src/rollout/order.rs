@@ -25,9 +25,16 @@ macro_rules! until_current {
         for _ in 0..$crate::rollout::order::TRIES {
             let mut change = $app.open_change().await?;
             let $tx = change.tx();
-            if let Some(done) = $work.await? {
-                return $app.close_change(change, done).await;
+            let ended = match $work.await {
+                Ok(Some(done)) => $app.close_change(change, done).await,
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            // A full disk has failed it, and room was made by that: nothing of it was written.
+            if ended.as_ref().is_err_and($crate::CoreError::is_full) && $app.db.has_made_room() {
+                continue;
             }
+            return ended;
         }
         Err($crate::CoreError::refuse(
             tidegate_protocol::ProblemCode::Conflict,

@@ -85,6 +85,8 @@ impl Gathered {
 /// its progress; then the tallies; the event counter last.
 async fn write_all(app: &App, operations: &[Operation]) -> Result<Vec<Written>, StoreError> {
     let plan = app.fleet.plan();
+    // Devices hear of a halt by an order that is written here.
+    app.db.make_room();
     let mut batch = Batch {
         tx: app.db.begin_write().await?,
         now: app.now(),
