@@ -26,17 +26,19 @@ pub(crate) async fn healthz() -> impl IntoResponse {
 /// to keep them from it.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     let ready = app.readiness().await;
-    let status = if ready.database && ready.blobs && ready.serving && ready.writes {
+    let writes = ready.unwritable.is_none();
+    let status = if ready.database && ready.blobs && ready.serving && writes {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let problems: Vec<String> = ready.unwritable.into_iter().chain(ready.problems).collect();
     let body = json!({
         "database": ready.database,
         "blobs": ready.blobs,
         "serving": ready.serving,
-        "writes": ready.writes,
-        "problems": ready.problems,
+        "writes": writes,
+        "problems": problems,
     });
     (status, Json(body))
 }

@@ -58,9 +58,9 @@ pub struct Readiness {
     pub blobs: bool,
     /// The server is not stopping.
     pub serving: bool,
-    /// The last write of the database succeeded. The jobs write every few seconds.
-    pub writes: bool,
-    /// Sentences for people about what is wrong or about to be.
+    /// Reason that the last write of the database failed for; the jobs write every few seconds.
+    pub unwritable: Option<String>,
+    /// Sentences for people about what else is wrong or about to be.
     pub problems: Vec<String>,
 }
 
@@ -127,7 +127,6 @@ impl App {
     /// Checks whether requests can be served.
     pub async fn readiness(&self) -> Readiness {
         let room = self.db.room();
-        let writes = room.failing.is_none();
         let short = room.space.filter(|_| room.missing > 0).map(|space| {
             format!(
                 "the disk of the database has {} MiB left, and {} of {} MiB of its ballast: make room on it",
@@ -136,15 +135,15 @@ impl App {
                 room.ballast.saturating_add(room.missing) >> 20
             )
         });
-        let failing = room
+        let unwritable = room
             .failing
             .map(|reason| format!("orders such as a halt cannot be written: {reason}"));
         Readiness {
             database: self.db.is_ready().await,
             blobs: self.blobs.is_ready().await,
             serving: !self.stopping.is_cancelled(),
-            writes,
-            problems: [failing, short, self.blobs.refuses()]
+            unwritable,
+            problems: [short, self.blobs.refuses()]
                 .into_iter()
                 .flatten()
                 .collect(),
