@@ -81,7 +81,11 @@ async fn a_head_is_answered_like_its_get_and_has_no_body() {
         assert!(head.2.is_empty(), "{path}");
         answered += usize::from(got.0.is_success());
     }
-    assert!(answered > 15, "{answered} of {} paths are served", paths.len());
+    assert!(
+        answered > 15,
+        "{answered} of {} paths are served",
+        paths.len()
+    );
 }
 
 #[tokio::test]
