@@ -11,7 +11,7 @@ use crate::fs::journal;
 use crate::host::platform;
 use crate::log;
 use crate::net::download::Ways;
-use crate::net::part::SILENCE;
+use crate::net::line::SILENCE;
 
 /// Longest pause between attempts that need only this machine.
 const MAX_PAUSE: Duration = Duration::from_secs(30);

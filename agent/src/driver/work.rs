@@ -14,7 +14,7 @@ use crate::host::{platform, threads};
 use crate::install::look_left;
 use crate::log;
 use crate::net::download::{Fetched, Ways};
-use crate::net::part::SILENCE;
+use crate::net::line::SILENCE;
 use crate::people::control::Control;
 
 /// Interval between power readings while an update waits for power or depends on it.

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::address::Address;
 use super::error::{TransportError, refused};
-use super::line::{self, Connection, Line, handshake};
+use super::line::{self, Connection, Line, SILENCE, handshake};
 use super::proxy::{self, Proxy};
 use super::tls::{TlsClock, connector};
 
@@ -49,6 +49,8 @@ pub struct Client {
     /// Ticket of the session with the server, shared by siblings: a download outlives it, and goes on with
     /// the next one. A mirror's client never has one.
     ticket: Arc<Mutex<Option<String>>>,
+    /// Longest wait for the next bytes of an answer.
+    pub(super) silence: Duration,
     /// Reason why this client never connects; `None` for a usable one.
     unfit: Option<String>,
 }
@@ -63,6 +65,7 @@ impl Client {
             tls: None,
             connection: None,
             ticket: Arc::default(),
+            silence: SILENCE,
             unfit: Some(why),
         }
     }
@@ -121,6 +124,7 @@ impl Client {
             tls,
             connection: None,
             ticket: Arc::default(),
+            silence: SILENCE,
             unfit: None,
         })
     }
@@ -139,6 +143,7 @@ impl Client {
             tls: None,
             connection: Some(handshake(line).await?),
             ticket: Arc::default(),
+            silence: SILENCE,
             unfit: None,
         })
     }
@@ -182,11 +187,13 @@ impl Client {
             tls: self.tls.clone(),
             connection: None,
             ticket: self.ticket.clone(),
+            silence: self.silence,
             unfit: self.unfit.clone(),
         }
     }
 
-    /// Sends a request and reads an answer of at most `limit` bytes before a deadline.
+    /// Sends a request and reads an answer of at most `limit` bytes before a deadline. An answer that has
+    /// begun and falls silent is given up before it.
     pub async fn send(
         &mut self,
         method: Method,
@@ -200,11 +207,14 @@ impl Client {
             let response = self.request(method, path, headers, body).await?;
             let (parts, mut incoming) = response.into_parts();
             let mut body = Vec::new();
-            while let Some(frame) = incoming.frame().await {
+            loop {
+                let frame = tokio::time::timeout(self.silence, incoming.frame()).await;
+                let Some(frame) = frame.map_err(|_| TransportError::Timeout)? else {
+                    break;
+                };
                 let frame = frame.map_err(|e| self.broken(&e))?;
                 if let Ok(data) = frame.into_data() {
                     if body.len() + data.len() > limit {
-                        self.connection = None;
                         return Err(TransportError::TooLarge(limit));
                     }
                     body.extend_from_slice(&data);
@@ -217,10 +227,8 @@ impl Client {
             })
         })
         .await
-        .unwrap_or_else(|_| {
-            self.connection = None;
-            Err(TransportError::Timeout)
-        })
+        .unwrap_or(Err(TransportError::Timeout))
+        .inspect_err(|_| self.connection = None)
     }
 
     pub(super) fn broken(&mut self, error: &hyper::Error) -> TransportError {

@@ -18,6 +18,8 @@ use super::error::TransportError;
 use super::proxy::{self, Proxy};
 use crate::host::threads;
 
+/// Timeout for the next bytes from the peer.
+pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 /// Timeout for connecting.
 pub(super) const CONNECT: Duration = Duration::from_secs(15);
 

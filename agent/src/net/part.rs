@@ -12,9 +12,6 @@ use super::error::{TransportError, refused};
 use super::line::CONNECT;
 use super::rate::MinimumRate;
 
-/// Timeout for the next bytes from the peer.
-pub(crate) const SILENCE: Duration = Duration::from_secs(30);
-
 /// A part of a blob.
 #[derive(Debug)]
 pub struct Part<'a> {

@@ -313,6 +313,7 @@ async fn manifest_bytes(
             return Err(Explained::new(Reason::DownloadFailed, text));
         };
         let deadline = 2 * ways.silence;
+        client.silence = ways.silence;
         let answer = client
             .send(hyper::Method::GET, &path, &[], Vec::new(), limit, deadline)
             .await

@@ -6,9 +6,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidegate_delta::{DeltaOptions, Encoding, make_delta};
+use tidegate_protocol::paths;
 
 use super::*;
 use crate::net::client::Client;
+use crate::net::error::TransportError;
 use crate::net::tls::TlsClock;
 
 /// Answer of a source to a request for a range of a blob.
@@ -27,6 +29,8 @@ enum Manner {
     Redirects,
     Silent,
     StopsMidway,
+    /// The same with the manifest.
+    ManifestStops,
 }
 
 /// A small HTTP server with the blobs of one payload.
@@ -135,6 +139,16 @@ fn answer(
     let (total, begin, end) = (blob.len(), asked.start, asked.end - 1);
     let place = format!("content-range: bytes {begin}-{end}/{total}\r\n");
     let (status, head, body) = match manner {
+        Manner::ManifestStops if is_manifest => {
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            )?;
+            stream.write_all(&body[..body.len() / 2])?;
+            let _ = stream.read(&mut [0]);
+            return Ok(());
+        }
         _ if is_manifest => ("200 OK", String::new(), body),
         Manner::BlockPage => (
             "200 OK",
@@ -197,7 +211,7 @@ fn answer(
             let _ = stream.read(&mut [0]);
             return Ok(());
         }
-        Manner::Honest => ("206 Partial Content", place, body),
+        Manner::Honest | Manner::ManifestStops => ("206 Partial Content", place, body),
     };
     write!(
         stream,
@@ -299,6 +313,33 @@ async fn a_failed_download_names_the_server_the_mirror_and_both_reasons() {
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
+}
+
+/// The next source of a manifest is asked after a silence, as for a chunk, and not at the end of the time for
+/// all of it, which is an hour here.
+#[tokio::test]
+async fn an_answer_that_falls_silent_in_its_middle_is_given_up_long_before_its_deadline() {
+    let blobs = blobs();
+    let site = Site::start(&blobs, Manner::ManifestStops);
+    let mut client = ways(&[&site]).sources.remove(0);
+    client.silence = std::time::Duration::from_millis(200);
+    let path = format!("{}{}", paths::BLOBS, blobs.ask.manifest);
+    let hour = std::time::Duration::from_hours(1);
+    let get = hyper::Method::GET;
+    let answer = client
+        .send(get, &path, &[], Vec::new(), 1 << 20, hour)
+        .await;
+    assert!(matches!(answer, Err(TransportError::Timeout)), "{answer:?}");
+    // A download takes it from the next source.
+    let origin = Site::start(&blobs, Manner::Honest);
+    let dir = tempfile::tempdir().unwrap();
+    let download = Download::new(crate::fs::system(), dir.path());
+    let mut ways = ways(&[&site, &origin]);
+    ways.silence = std::time::Duration::from_millis(500);
+    download.run(ways, &blobs.ask, 0).await.unwrap();
+    let aside = download.aside();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert!(site.requests.load(Ordering::SeqCst) <= 2);
 }
 
 #[test]
