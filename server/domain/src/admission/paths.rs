@@ -117,10 +117,11 @@ fn listed(plan: &ProductPlan, device: &DeviceFacts<'_>, to: &Version) -> Result<
                 return Ok(());
             }
             let remedy = match stage {
+                // A promotion would be refused.
                 Stage::Withdrawn | Stage::Eol => new,
                 Stage::Draft | Stage::Alpha | Stage::Beta | Stage::Ga => "promote it to there",
             };
-            format!("{to} is {stage} and not signed for channel {channel}; {remedy}")
+            format!("{to} is not signed for channel {channel}; {remedy}")
         }
     };
     Err(Explained::new(Reason::RollbackNotAllowed, text))

@@ -271,6 +271,16 @@ fn back_to_the_version_that_it_keeps_a_device_needs_no_listing_and_after_the_win
         text.contains("1.0.0 is not signed for channel stable"),
         "{text}"
     );
+    assert!(text.contains("promote it to there"), "{text}");
+    // Withdrawn: a promotion would be refused.
+    if let Some(release) = p.releases.get_mut(&v("1.0.0")) {
+        release.stage = Stage::Withdrawn;
+    }
+    let text = ask(false, &p).reason.to_string();
+    assert!(
+        text.contains("under a new version") && !text.contains("promote"),
+        "{text}"
+    );
     // Never published at all.
     p.releases.remove(&v("1.0.0"));
     assert!(returns(&ask(true, &p)));
