@@ -6,6 +6,7 @@ mod air_gap;
 mod api;
 mod architecture;
 mod backends;
+mod carried;
 mod checkin;
 mod ci;
 mod closed;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use tidegate_delta::Hasher;
-use tidegate_delta::archive::{PackOptions, pack_with};
+use tidegate_delta::archive::{Changes, PackOptions, check_raw, pack_with};
 use tidegate_protocol::Image;
 use tidegate_trust::ImageFacts;
 
@@ -31,12 +31,12 @@ impl<W: Write> Write for Counting<W> {
     }
 }
 
-/// Packs into a temporary file; returns it with its hash and length.
+/// Packs into a temporary file; returns it with its hash and length, and what packing has changed.
 pub(crate) fn pack_artifact(
     path: &Path,
     format: &str,
     options: PackOptions,
-) -> Result<(std::fs::File, Image), CliError> {
+) -> Result<(std::fs::File, Image, Changes), CliError> {
     let file = tempfile::tempfile()?;
     let bar = bytes_bar(0, "packing");
     let writer = std::io::BufWriter::with_capacity(1 << 20, file.try_clone()?);
@@ -45,14 +45,16 @@ pub(crate) fn pack_artifact(
         hasher: Hasher::new(),
         bar: bar.clone(),
     };
-    let mut counting = if format == ImageFacts::RAW {
-        copy_raw(path, counting)?
+    let failed = |e| CliError::failed("packing", &e);
+    let (mut counting, changes) = if format == ImageFacts::RAW {
+        let counting = copy_raw(path, counting)?;
+        (counting, check_raw(path, options).map_err(failed)?)
     } else {
-        pack_with(path, counting, options).map_err(|e| CliError::failed("packing", &e))?
+        pack_with(path, counting, options).map_err(failed)?
     };
     counting.flush()?;
     bar.finish_and_clear();
-    Ok((file, counting.hasher.finish()))
+    Ok((file, counting.hasher.finish(), changes))
 }
 
 /// Copies a file as it is.
@@ -63,6 +65,14 @@ fn copy_raw<W: Write>(path: &Path, mut out: W) -> Result<W, CliError> {
         let what = "--format raw takes a single non-empty file";
         return Err(CliError::Failed(format!("{}: {what}", path.display())));
     }
-    std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
+    let mut file = std::fs::File::open(path)?;
+    let copied = std::io::copy(&mut file, &mut out)?;
+    let after = file.metadata()?;
+    if copied != meta.len() || after.len() != meta.len() || after.modified()? != meta.modified()? {
+        return Err(CliError::Hinted(
+            format!("{}: it was changed while it was packed", path.display()),
+            "stop what writes to it, then try again".into(),
+        ));
+    }
     Ok(out)
 }

@@ -169,7 +169,7 @@ fn compare(
                 drop_attributes: true,
                 owner: None,
             };
-            let (_, image) = pack_artifact(&build.path, &facts.format, options)?;
+            let (_, image, _) = pack_artifact(&build.path, &facts.format, options)?;
             Ok::<_, CliError>(image)
         };
         let mut image = packed(false)?;

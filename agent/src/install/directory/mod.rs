@@ -261,7 +261,11 @@ impl Backend for Directory {
             at: 0,
         };
         let writer = BufWriter::with_capacity(256 << 10, out);
-        let mut writer = archive::pack_with(folder, writer, options).map_err(SlotError::Archive)?;
+        let packed = archive::pack_with(folder, writer, options);
+        let (mut writer, changes) = packed.map_err(SlotError::Archive)?;
+        for change in changes.sentences() {
+            crate::log::line(&change);
+        }
         writer.flush().map_err(at(&path))?;
         drop(writer);
         let length = file.length().map_err(at(&path))?;

@@ -1,9 +1,10 @@
 //! `release publish`: packs, uploads and signs.
 
 use std::io::Seek as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
 use tidegate_api::{
     ArtifactBody, ArtifactView, BlobView, ProductBody, ProductView, ReleaseBody, ReleaseView,
 };
@@ -19,7 +20,7 @@ use crate::commands::pack::pack_artifact;
 use crate::commands::signing::ask;
 use crate::error::{CliError, parse};
 use crate::keys::{Access, Offline, Outcome};
-use crate::output::{bytes, bytes_bar, line, show, start};
+use crate::output::{bytes, bytes_bar, complain, line, show, start};
 
 pub(super) async fn publish(
     context: &Context,
@@ -65,15 +66,33 @@ pub(super) async fn publish(
             spec.product
         ))?;
     }
-    show(context.format, &published.artifact, |a| {
-        let (product, release) = (&spec.product, &spec.release);
-        format!(
-            "{product} {release} for {} is published: {}, sha256 {}\n  next: tidegate release promote {product} {release} --to alpha",
-            a.platform,
-            bytes(a.length),
-            start(&a.sha256),
-        )
-    })
+    let view = PublishedView {
+        artifact: published.artifact,
+        warnings: published.warnings,
+    };
+    show(
+        context.format,
+        &view,
+        |PublishedView { artifact: a, .. }| {
+            let (product, release) = (&spec.product, &spec.release);
+            format!(
+                "{product} {release} for {} is published: {}, sha256 {}\n  next: tidegate release promote {product} {release} --to alpha",
+                a.platform,
+                bytes(a.length),
+                start(&a.sha256),
+            )
+        },
+    )
+}
+
+/// A published artifact, as shown.
+#[derive(Debug, Deserialize, Serialize)]
+struct PublishedView {
+    #[serde(flatten)]
+    artifact: ArtifactView,
+    /// Changes that packing has made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// A release for one platform, to be published.
@@ -100,6 +119,8 @@ pub(crate) struct Publication {
 pub(crate) struct Published {
     pub(crate) artifact: ArtifactView,
     pub(crate) signatures: Outcome,
+    /// Changes that packing has made, a sentence each; shown before it was signed.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Packs, signs once `agree` has agreed to what would be in force then, uploads. Idempotent: it may be
@@ -127,9 +148,11 @@ pub(crate) async fn publish_release(
         }
         pack_artifact(&path, format, carry)
     });
-    let (file, image) = packing
+    let (file, image, losses) = packing
         .await
         .map_err(|e| CliError::failed("packing", &e))??;
+    let warnings = losses.sentences();
+    let told = told(&spec.path, &warnings);
     // Signed before it is uploaded: what the server gets is what was hashed here.
     let mut changed = offline.add_product(product)?;
     let role = RoleName::new(product.clone(), Channel::Alpha);
@@ -152,8 +175,11 @@ pub(crate) async fn publish_release(
     let shown = offline.preview(&role, |next| {
         next.images.insert(listed.clone(), facts.clone());
     })?;
-    if let Some(text) = shown {
-        agree(&text)?;
+    match shown {
+        Some(text) => agree(&format!("{told}{text}"))?,
+        // Signed before, and shown then.
+        None if !told.is_empty() => complain(told.trim_end()),
+        None => {}
     }
     let signatures = offline
         .list_image(&listed, &facts)?
@@ -188,7 +214,17 @@ pub(crate) async fn publish_release(
     Ok(Published {
         artifact,
         signatures,
+        warnings,
     })
+}
+
+/// Tells what packing has changed, a line each.
+fn told(path: &Path, warnings: &[String]) -> String {
+    if warnings.is_empty() {
+        return String::new();
+    }
+    let lines = warnings.join("\n  ");
+    format!("{} is not published as it is:\n  {lines}\n", path.display())
 }
 
 async fn upload(api: &Api, mut file: std::fs::File, image: Image) -> Result<(), CliError> {

@@ -5,15 +5,21 @@
 //! a delta from what is installed. What it would lose it names and refuses ([`PackOptions`]).
 //! [`unpack()`] accepts only plain files, directories and symbolic links that stay inside the folder.
 
+mod changes;
+mod examine;
 mod links;
 mod losses;
+#[cfg(feature = "names")]
+pub mod names;
 mod pack;
 mod unpack;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use pack::{PackOptions, pack, pack_with};
+pub use changes::Changes;
+pub use examine::{Examined, Listed, examine};
+pub use pack::{PackOptions, check_raw, pack, pack_with};
 pub use unpack::{Tree, unpack, unpack_to};
 
 /// Maximum number of entries in an archive.
@@ -24,7 +30,7 @@ const OPEN_DIR: u32 = 0o755;
 
 /// Permission bits that a version carries for a file. Its owner may always read and write it, or the
 /// agent could not; group and others never write: their bit depends on the umask of whoever checked
-/// the tree out, and the same tree must give the same bytes.
+/// the tree out, and the same tree must give the same bytes. [`Changes`] says which files had it.
 const fn file_mode(bits: u32) -> u32 {
     (bits & 0o755) | 0o600
 }
@@ -66,6 +72,9 @@ pub enum ArchiveError {
         /// Way to go on.
         hint: &'static str,
     },
+    /// The archive has names that the system cannot hold.
+    #[error("this system cannot hold its names: {}", .0.join(", "))]
+    Names(Vec<String>),
     /// There is nothing to pack.
     #[error("{0} contains no files: there is nothing to publish")]
     Empty(PathBuf),
@@ -84,6 +93,10 @@ fn refused(path: &Path, rule: &'static str) -> ArchiveError {
         rule,
     }
 }
+
+#[cfg(unix)]
+#[cfg(test)]
+mod oddities;
 
 #[cfg(unix)]
 #[cfg(test)]
@@ -264,7 +277,7 @@ mod tests {
             public: true,
             ..PackOptions::default()
         };
-        let public = pack_with(dir.path(), Vec::new(), options).unwrap();
+        let (public, _) = pack_with(dir.path(), Vec::new(), options).unwrap();
         let into = tempfile::tempdir().unwrap();
         unpack(&public[..], into.path()).unwrap();
         assert_eq!(mode(&into.path().join("etc/key.pem")), 0o644);
@@ -317,7 +330,12 @@ mod tests {
             drop_attributes: true,
             ..PackOptions::default()
         };
-        let bytes = pack_with(dir.path(), Vec::new(), options).unwrap();
+        let (bytes, changes) = pack_with(dir.path(), Vec::new(), options).unwrap();
+        let said = changes.sentences();
+        assert!(
+            said[0].starts_with("dropped, as --drop-attributes says: "),
+            "{said:?}"
+        );
         let into = tempfile::tempdir().unwrap();
         unpack(&bytes[..], into.path()).unwrap();
         assert_eq!(mode(&into.path().join("tool")), 0o755);

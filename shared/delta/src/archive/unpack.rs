@@ -88,7 +88,7 @@ pub fn unpack_to(archive: impl Read, tree: &mut dyn Tree) -> Result<(), ArchiveE
     Ok(())
 }
 
-fn inner_path(path: &Path) -> Result<PathBuf, ArchiveError> {
+pub(super) fn inner_path(path: &Path) -> Result<PathBuf, ArchiveError> {
     let mut clean = PathBuf::new();
     for part in path.components() {
         match part {
