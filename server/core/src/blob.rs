@@ -304,6 +304,11 @@ impl Blobs {
         Ok(pieces.boxed())
     }
 
+    /// Reads a range of a stored blob.
+    pub async fn read(&self, sha256: Sha256, range: Range<u64>) -> Result<Bytes, BlobError> {
+        Ok(self.store.get_range(&self.path(sha256), range).await?)
+    }
+
     /// Deletes a blob; a missing one is not an error.
     pub async fn delete(&self, sha256: Sha256) -> Result<(), BlobError> {
         match self.store.delete(&self.path(sha256)).await {

@@ -6,6 +6,7 @@ mod gate;
 mod lifecycle;
 mod payloads;
 pub mod settings;
+mod tree;
 mod upload;
 
 pub use builds::BuildRequest;
@@ -17,7 +18,7 @@ use tidegate_domain::lifecycle::ReleaseStanding;
 use tidegate_protocol::{Channel, Platform, ProblemCode, ProductName, Sha256, Stage, Version};
 use tidegate_store::artifacts::{self, Artifact};
 use tidegate_store::products::{self, ProductSettings, Release};
-use tidegate_trust::{ImagePath, RoleName};
+use tidegate_trust::{ImageFacts, ImagePath, RoleName};
 
 use crate::CoreError;
 use crate::app::App;
@@ -95,8 +96,18 @@ impl App {
         sha256: Sha256,
     ) -> Result<Artifact, CoreError> {
         let now = self.now();
-        // Before the transaction: nobody should wait for a walk over the fleet.
+        // Before the transaction: nobody should wait for a walk over the fleet, or for the store.
         let running = self.running_images();
+        let uploaded = artifacts::blob(&mut self.db.read().await?, sha256).await?;
+        if let Some(image) = uploaded {
+            let artifact = Artifact {
+                product: product.clone(),
+                version: version.clone(),
+                platform: platform.clone(),
+                image,
+            };
+            self.check_tree(&artifact).await?;
+        }
         self.change_or_leave(async |tx| {
             let release = products::release(tx, product, version)
                 .await?
@@ -145,6 +156,22 @@ impl App {
         .await
     }
 
+    /// Checks the artifacts of a draft on its way out: they may have been added before they were signed,
+    /// and what they are is known only from then on.
+    async fn check_draft(&self, product: &ProductName, version: &Version) -> Result<(), CoreError> {
+        let mut tx = self.db.read().await?;
+        let release = products::release(&mut tx, product, version).await?;
+        if release.is_none_or(|release| release.stage != Stage::Draft) {
+            return Ok(());
+        }
+        let added = artifacts::artifacts(&mut tx, product, version).await?;
+        drop(tx);
+        for artifact in &added {
+            self.check_tree(artifact).await?;
+        }
+        Ok(())
+    }
+
     /// Promotes a release to a stage, or previews that; all rules are the domain's.
     pub async fn promote(
         &self,
@@ -156,6 +183,7 @@ impl App {
         dry_run: bool,
     ) -> Result<Release, CoreError> {
         let plan = self.fleet.plan();
+        self.check_draft(product, version).await?;
         self.change_or_leave(async |tx| {
             let release = products::release(tx, product, version)
                 .await?
@@ -199,19 +227,23 @@ impl App {
 
 /// Channels whose offline role lists exactly this artifact.
 fn listed_in(plan: &PlanSnapshot, artifact: &Artifact) -> Vec<Channel> {
-    Channel::ALL
-        .iter()
-        .copied()
-        .filter(|channel| {
-            let path = ImagePath {
-                role: RoleName::new(artifact.product.clone(), *channel),
-                release: artifact.version.clone(),
-                platform: artifact.platform.clone(),
-            };
-            plan.trust
-                .repository
-                .image(&path)
-                .is_some_and(|f| f.image == artifact.image)
-        })
+    facts_of(plan, artifact)
+        .map(|(channel, _)| channel)
         .collect()
+}
+
+/// Facts that the offline roles sign about exactly this artifact, by channel.
+fn facts_of<'a>(
+    plan: &'a PlanSnapshot,
+    artifact: &'a Artifact,
+) -> impl Iterator<Item = (Channel, &'a ImageFacts)> {
+    Channel::ALL.iter().copied().filter_map(|channel| {
+        let path = ImagePath {
+            role: RoleName::new(artifact.product.clone(), channel),
+            release: artifact.version.clone(),
+            platform: artifact.platform.clone(),
+        };
+        let facts = plan.trust.repository.image(&path)?;
+        (facts.image == artifact.image).then_some((channel, facts))
+    })
 }

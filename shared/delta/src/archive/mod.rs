@@ -97,6 +97,8 @@ fn refused(path: &Path, rule: &'static str) -> ArchiveError {
 #[cfg(unix)]
 #[cfg(test)]
 mod oddities;
+#[cfg(test)]
+mod strangers;
 
 #[cfg(unix)]
 #[cfg(test)]
