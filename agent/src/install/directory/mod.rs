@@ -10,6 +10,8 @@
 
 mod left;
 mod mend;
+#[cfg(any(windows, target_os = "macos", test))]
+mod names;
 
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -193,6 +195,9 @@ impl Backend for Directory {
     fn stage(&self, order: Order<'_>) -> Result<(), SlotError> {
         self.keep_what_was_added(order.slot)?;
         let file = self.slots.make(order)?;
+        // Elsewhere any name is held that an archive can have.
+        #[cfg(any(windows, target_os = "macos"))]
+        names::check(&*file, tidegate_delta::archive::names::System::HERE)?;
         self.unpack(order.slot, &*file, order.image)?;
         if let Err(error) = self.keep_way_back(order.slot.other()) {
             // It is needed only when the disk is full.
