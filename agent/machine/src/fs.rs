@@ -96,7 +96,8 @@ pub trait FsFile: ReadAt + Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Writes all bytes at an offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Writes all bytes at the end of a file, which may keep long runs of zeros as holes.
+    /// Writes all bytes at an offset, not behind the end of a file, which may keep long runs of zeros as
+    /// holes.
     fn append(&self, bytes: &[u8], end: u64) -> io::Result<()> {
         self.write_all_at(bytes, end)
     }

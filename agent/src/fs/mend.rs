@@ -183,7 +183,7 @@ impl<'a> Mended<'a> {
             let same =
                 end <= length && file.read_exact_at(found, at).is_ok() && *found == block[..];
             if !same {
-                file.write_all_at(&block, at)?;
+                file.append(&block, at)?;
             }
             at = end;
             fill(contents, &mut block)?;

@@ -25,6 +25,22 @@ const HOLE: usize = 64 << 10;
 /// Fewest of them: below it a file system has no hole.
 const PAGE: usize = 4 << 10;
 
+impl RealFile {
+    /// Makes a hole of a part of a file; false where that is not possible, or takes room that is not
+    /// there.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn empty(&self, at: u64, length: u64) -> bool {
+        use rustix::fs::FallocateFlags as Flags;
+        let flags = Flags::PUNCH_HOLE | Flags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.0, flags, at, length).is_ok()
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn empty(&self, _: u64, _: u64) -> bool {
+        false
+    }
+}
+
 impl ReadAt for RealFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         ReadAt::read_exact_at(&self.0, buf, offset)
@@ -58,25 +74,29 @@ impl FsFile for RealFile {
 
     fn append(&self, bytes: &[u8], end: u64) -> io::Result<()> {
         let meta = self.0.metadata()?;
-        // A device, or an older file, has other bytes there.
-        if !meta.is_file() || meta.len() > end {
+        // A device keeps what is not written to it.
+        if !meta.is_file() {
             return self.write_all_at(bytes, end);
         }
-        // What is not written behind the end of a file is zero.
+        // What is not written behind the end of a file is zero. Before it, a hole has to be made.
         let (mut from, mut to) = (0, 0);
         while to < bytes.len() {
             let at = end + to as u64;
             let take = HOLE - usize::try_from(at % HOLE as u64).unwrap_or(0);
             let block = &bytes[to..bytes.len().min(to + take)];
-            if block.len() >= PAGE && block.iter().all(|byte| *byte == 0) {
+            if block.len() >= PAGE
+                && block.iter().all(|byte| *byte == 0)
+                && (at >= meta.len() || self.empty(at, block.len() as u64))
+            {
                 self.write_all_at(&bytes[from..to], end + from as u64)?;
                 from = to + block.len();
             }
             to += block.len();
         }
         self.write_all_at(&bytes[from..], end + from as u64)?;
-        if from == bytes.len() {
-            self.set_length(end + from as u64)?;
+        let end = end + from as u64;
+        if from == bytes.len() && end > meta.len() {
+            self.set_length(end)?;
         }
         Ok(())
     }
@@ -310,18 +330,25 @@ mod tests {
     }
 
     #[test]
-    fn zeros_that_are_written_over_older_bytes_are_written() {
+    fn zeros_that_are_written_over_older_bytes_are_zeros_and_holes_and_nothing_beside_them_is() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("old");
-        fs::write(&path, vec![9; 1 << 20]).unwrap();
-        let file = Real.open(&path, Open::Existing).unwrap();
-        let mut out = Appending {
-            file: &*file,
-            at: 0,
-        };
-        out.write_all(&vec![0; 512 << 10]).unwrap();
-        let found = fs::read(&path).unwrap();
-        assert!(found[..512 << 10].iter().all(|byte| *byte == 0));
-        assert!(found[512 << 10..].iter().all(|byte| *byte == 9));
+        for (from, to) in [(0, 1 << 20), (77_777, 900_000), (1 << 20, (2 << 20) + 5)] {
+            let path = dir.path().join("old");
+            fs::write(&path, vec![9; 2 << 20]).unwrap();
+            let file = Real.open(&path, Open::Existing).unwrap();
+            let mut out = Appending {
+                file: &*file,
+                at: from as u64,
+            };
+            for part in vec![0; to - from].chunks(300_000) {
+                out.write_all(part).unwrap();
+            }
+            let mut wanted = vec![9; to.max(2 << 20)];
+            wanted[from..to].fill(0);
+            assert!(fs::read(&path).unwrap() == wanted, "{from} to {to}");
+            if has_holes(dir.path()) {
+                assert!(blocks(&path) < 3 << 19, "{} bytes", blocks(&path));
+            }
+        }
     }
 }

@@ -242,7 +242,8 @@ impl<B: BootSwitch> Backend for Image<B> {
         let has = device.length().map_err(at(path))?;
         if self.fs.kind(path).map_err(at(path))? == Some(crate::fs::Kind::File) {
             let folder = path.parent().unwrap_or(path);
-            return check_free(folder, length.saturating_sub(has)).map_err(at(path));
+            let taken = taken(&*device, has);
+            return check_free(folder, length.saturating_sub(taken)).map_err(at(path));
         }
         let path = path.to_owned();
         let wants = length;
@@ -273,6 +274,17 @@ impl<B: BootSwitch> Backend for Image<B> {
     }
 }
 
+/// Bytes of a file that have room already: its holes have none.
+fn taken(file: &dyn FsFile, length: u64) -> u64 {
+    #[cfg(unix)]
+    if let Some(Ok(meta)) = file.as_file().map(std::fs::File::metadata) {
+        return length.min(std::os::unix::fs::MetadataExt::blocks(&meta) * 512);
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+    length
+}
+
 /// A device whose header is kept in a file until the end.
 struct Withheld<'a> {
     device: &'a dyn FsFile,
@@ -286,7 +298,7 @@ impl Withheld<'_> {
     fn release(&self, length: u64) -> std::io::Result<()> {
         let mut header = vec![0; usize::try_from(self.size.min(length)).unwrap_or(0)];
         self.header.read_exact_at(&mut header, 0)?;
-        self.device.write_all_at(&header, 0)?;
+        self.device.append(&header, 0)?;
         self.device.sync()
     }
 
@@ -327,6 +339,17 @@ impl FsFile for Withheld<'_> {
         self.device.write_all_at(body, offset.max(self.size))
     }
 
+    fn append(&self, bytes: &[u8], end: u64) -> std::io::Result<()> {
+        let (head, body) = bytes.split_at(self.split(bytes.len(), end));
+        if !head.is_empty() {
+            self.header.write_all_at(head, end)?;
+        }
+        if body.is_empty() {
+            return Ok(());
+        }
+        self.device.append(body, end.max(self.size))
+    }
+
     fn set_length(&self, length: u64) -> std::io::Result<()> {
         self.header.set_length(length.min(self.size))?;
         // The size of a device is fixed.
@@ -344,5 +367,62 @@ impl FsFile for Withheld<'_> {
     fn forget(&self) {
         self.device.forget();
         self.header.forget();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::fs::{Appending, Real};
+
+    #[test]
+    fn zeros_of_an_image_on_a_file_become_holes_also_over_a_longer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, held] = ["image", "header"].map(|name| dir.path().join(name));
+        let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
+        fs::write(&path, "").unwrap();
+        fs::File::create(&path).unwrap().set_len(4 << 20).unwrap();
+        let has_holes = blocks() < 1 << 20;
+        if !has_holes {
+            println!("the file system of {} has no holes", path.display());
+        }
+        let mut bytes = vec![0; 3 << 20];
+        bytes[0] = 7;
+        bytes[(2 << 20) + 5] = 7;
+        // Behind a link it is not known to be a file, and is not cut.
+        for (is_file, length) in [(true, bytes.len()), (false, 4 << 20)] {
+            fs::write(&path, vec![9; 4 << 20]).unwrap();
+            let device = Real.open(&path, Open::Existing).unwrap();
+            let header = Real.open(&held, Open::Update(Mode::Private)).unwrap();
+            let image = Withheld {
+                device: &*device,
+                header: &*header,
+                size: HEADER,
+                is_file,
+            };
+            image.set_length(0).unwrap();
+            let mut out = Appending {
+                file: &image,
+                at: 0,
+            };
+            for part in bytes.chunks(300_000) {
+                out.write_all(part).unwrap();
+            }
+            out.flush().unwrap();
+            image.release(bytes.len() as u64).unwrap();
+            let found = fs::read(&path).unwrap();
+            assert_eq!(found.len(), length);
+            assert!(found[..bytes.len()] == bytes);
+            assert!(found[bytes.len()..].iter().all(|byte| *byte == 9));
+            let most = (length - bytes.len()) as u64 + (1 << 20);
+            assert!(!has_holes || blocks() < most, "{} bytes", blocks());
+            // What is left of the room is not counted on.
+            assert_eq!(taken(&*device, length as u64), blocks().min(length as u64));
+        }
     }
 }

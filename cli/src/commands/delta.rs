@@ -3,6 +3,7 @@
 mod apply;
 mod args;
 mod diff;
+mod sparse;
 mod view;
 
 pub(crate) use args::DeltaCommand;

@@ -10,6 +10,7 @@ use tidegate_apply::{Around, Program};
 use tidegate_delta::{ApplyError, Image, Kept, Limits, Manifest, ReadAt, make_raw};
 use tidegate_protocol::error_chain;
 
+use super::sparse::Sparse;
 use super::{at, decoder, failed, head, must_be_file, output, regular_or_none};
 use crate::commands::Context;
 use crate::error::CliError;
@@ -146,14 +147,13 @@ fn apply_from(
     limits: &Limits,
 ) -> Result<(), ApplyError> {
     let open = || {
-        let mut out = File::options()
+        let out = File::options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(part)?;
         out.set_len(length)?;
-        out.seek(io::SeekFrom::End(0))?;
         Ok((out.try_clone()?, out))
     };
     let (there, out) = open().map_err(ApplyError::Write)?;
@@ -161,7 +161,8 @@ fn apply_from(
         bytes: &there,
         length,
     };
-    let writer = BufWriter::with_capacity(256 << 10, &out);
+    let sparse = Sparse::new(&out).map_err(ApplyError::Write)?;
+    let writer = BufWriter::with_capacity(256 << 10, sparse);
     let base: &dyn ReadAt = base;
     // Beside the result, where there is room for images.
     let dir = part.parent().filter(|p| !p.as_os_str().is_empty());
