@@ -73,6 +73,10 @@ impl<'a> Mended<'a> {
                 to.display()
             ));
         }
+        // A folder that was private has others' names for its files here.
+        if self.fs.kind(self.was)?.is_none() {
+            self.private_dir(self.was)?;
+        }
         self.fs.create_dirs(to.parent().unwrap_or(self.was))?;
         self.fs.remove_tree(&to)?;
         move_tree(self.fs, &self.root.join(path), &to)
@@ -87,6 +91,12 @@ impl<'a> Mended<'a> {
             }
             other => other,
         }
+    }
+
+    /// Makes a folder that its owner alone may enter.
+    fn private_dir(&self, path: &Path) -> io::Result<()> {
+        self.fs.create_dir(path)?;
+        self.fs.set_mode(path, 0o700)
     }
 
     fn set_mode(&self, full: &Path, mode: u32) -> io::Result<()> {
@@ -132,6 +142,12 @@ impl<'a> Mended<'a> {
         rest: &mut dyn Read,
     ) -> io::Result<()> {
         let full = self.root.join(path);
+        // In a folder of its own: its place in the tree may be one that others do not reach.
+        if let Some(folder) = self.new.parent()
+            && self.fs.kind(folder)?.is_none()
+        {
+            self.private_dir(folder)?;
+        }
         self.fs.remove_if_there(self.new)?;
         let file = self.fs.open(self.new, Open::New(Mode::Exact(mode)))?;
         let mut out = io::BufWriter::with_capacity(
@@ -211,7 +227,8 @@ impl Tree for Mended<'_> {
             Some(_) => self.clear(path)?,
             None => {}
         }
-        self.fs.create_dir(&full)
+        // Its own bits are set when it is closed.
+        self.private_dir(&full)
     }
 
     fn make_file(&mut self, path: &Path, mode: u32, contents: &mut dyn Read) -> io::Result<()> {

@@ -201,7 +201,12 @@ impl Fs for Real {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        patiently(|| fs::create_dir(dir))
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "folders have modes elsewhere"))]
+        let mut builder = fs::DirBuilder::new();
+        // The umask is not asked where the folder above has a default access list.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
+        patiently(|| builder.create(dir))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -350,5 +355,41 @@ mod tests {
                 assert!(blocks(&path) < 3 << 19, "{} bytes", blocks(&path));
             }
         }
+    }
+
+    #[test]
+    fn a133_a_folder_is_writable_by_its_owner_alone_whatever_the_access_list_above_it_says() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        // Version 2; the owner, user 65534, the group, the mask and others may do everything.
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, id) in [
+            (1_u16, u32::MAX),
+            (2, 65_534),
+            (4, u32::MAX),
+            (16, u32::MAX),
+            (32, u32::MAX),
+        ] {
+            list.extend(tag.to_le_bytes());
+            list.extend(7_u16.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        let name = "system.posix_acl_default";
+        if let Err(error) = rustix::fs::setxattr(dir.path(), name, &list, flags) {
+            println!("skipped: no default access list here: {error}");
+            return;
+        }
+        let path = dir.path().join("slots");
+        (&Real as &dyn Fs).create_dirs(&path.join("a")).unwrap();
+        for (name, mode) in [("plain", Mode::Plain), ("private", Mode::Private)] {
+            Real.open(&path.join(name), Open::New(mode)).unwrap();
+        }
+        // Where there is a list, the bits of the group are the most that it gives to anybody.
+        let bits = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(bits(&path), 0o755);
+        assert_eq!(bits(&path.join("a")), 0o755);
+        assert_eq!(bits(&path.join("plain")), 0o644);
+        assert_eq!(bits(&path.join("private")), 0o600);
     }
 }

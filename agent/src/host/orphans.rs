@@ -70,7 +70,7 @@ impl Drop for Note {
 /// own commands there from now on.
 pub(crate) fn end(state: &Path) {
     let notes = state.join("commands");
-    let _ = fs::create_dir(&notes);
+    let _ = super::rights::make_dirs(&notes);
     end_noted(&notes);
     let _ = NOTES.set(notes);
 }

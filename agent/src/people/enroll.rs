@@ -19,6 +19,7 @@ use super::identity;
 use crate::fs::journal::{self, JournalError};
 use crate::fs::{self, Fs};
 use crate::host::power::{Metered, PowerSettings};
+use crate::host::rights::make_dirs;
 use crate::install::{self, BackendSettings, SlotError};
 use crate::net::TransportError;
 use crate::net::client::{Answer, Client};
@@ -99,7 +100,7 @@ pub(crate) enum EnrollError {
 /// recognizes it, and the token is used up only once.
 pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
     let token: JoinToken = request.token.parse()?;
-    std::fs::create_dir_all(&request.state)?;
+    make_dirs(&request.state)?;
     // Before anything is in it: files inherit it when they are made.
     #[cfg(target_os = "linux")]
     crate::host::platform::overwrite_in_place(&request.state);
@@ -223,7 +224,7 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
 
 /// Fingerprint of this device's key, for a token that names it. The key is made if there is none.
 pub(crate) fn fingerprint(state: &Path) -> Result<String, EnrollError> {
-    std::fs::create_dir_all(state)?;
+    make_dirs(state)?;
     let key = identity::new_identity(&*fs::system(), state)?;
     Ok(format!("{}\n", key.public().fingerprint()))
 }

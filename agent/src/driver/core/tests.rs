@@ -99,7 +99,7 @@ fn is_full(_: u64, what: &str, path: &Path) -> io::Result<bool> {
     let there = fs::symlink_metadata(path).is_ok();
     match what {
         "open" | "create folder" | "link" | "hard link" if !there => Err(full()),
-        "write" if path.ends_with("file.new") => Err(full()),
+        "write" if path.ends_with("file.new/file") => Err(full()),
         _ => Ok(true),
     }
 }
@@ -219,7 +219,7 @@ fn errors_of_the_moment_are_never_damage_and_an_overlays_folders_are_moved_piece
         let machine = Machine::new();
         fs::write(machine.tree().join("VERSION"), "edited").unwrap();
         let failed = machine.go_back(move |_, what, path| {
-            if what == "open" && path.ends_with("file.new") {
+            if what == "open" && path.ends_with("file.new/file") {
                 return Err(errno.into());
             }
             Ok(true)

@@ -63,8 +63,11 @@ impl Directory {
         if self.fs.kind(&was).map_err(at(&was))? != Some(Kind::Dir) {
             self.fs.remove_if_there(&was).map_err(at(&was))?;
         }
-        let mut tree = Mended::new(&*self.fs, root, [&was, &new], in_place);
-        self.walk(slot, &*file, Some(image), &mut tree)?;
+        let file_new = new.join("file");
+        let mut tree = Mended::new(&*self.fs, root, [&was, &file_new], in_place);
+        let mended = self.walk(slot, &*file, Some(image), &mut tree);
+        self.fs.remove_tree(&new).map_err(at(&new))?;
+        mended?;
         self.slots.sync(slot)
     }
 

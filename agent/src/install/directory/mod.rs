@@ -460,6 +460,65 @@ mod tests {
         assert!(cut_at > 20, "only {cut_at} steps");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a137_files_of_a_private_folder_are_private_while_they_are_mended_and_kept() {
+        use std::os::unix::fs::PermissionsExt as _;
+        use std::sync::Mutex;
+        /// Secrets that others can come to.
+        fn seen(dir: &Path, found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let meta = fs::symlink_metadata(&path).unwrap();
+                let mode = meta.permissions().mode();
+                if meta.is_dir() && mode & 0o001 != 0 {
+                    seen(&path, found);
+                } else if meta.is_file() && mode & 0o004 != 0 {
+                    let text = fs::read_to_string(&path).unwrap();
+                    found.extend(text.contains("secret").then_some(path));
+                }
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let folder = tree(dir.path(), "own", "1");
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        fs::create_dir(folder.join("private")).unwrap();
+        fs::write(folder.join("private/key"), "secret key").unwrap();
+        set(&folder.join("private"), 0o700);
+        set(&folder.join("private/key"), 0o644);
+        set(&folder, 0o755);
+        let adopted = directory(dir.path()).adopt(SlotId::A, &folder, PackOptions::default());
+        let image = adopted.unwrap();
+        let root = dir.path().join("slots");
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let (below, noted) = (root.clone(), found.clone());
+        let watching = crate::fs::Crashing::new(Real, move |_, _, _| {
+            seen(&below, &mut noted.lock().unwrap());
+            Ok(true)
+        });
+        let slots = Directory::open(Arc::new(watching), dir.path()).unwrap();
+        let private = slots.tree(SlotId::A).join("private");
+        let damages: [fn(&Path); 3] = [
+            |private| fs::write(private.join("key"), "another secret").unwrap(),
+            |private| fs::remove_file(private.join("key")).unwrap(),
+            |private| fs::remove_dir_all(private).unwrap(),
+        ];
+        for damage in damages {
+            damage(&private);
+            slots.verify(SlotId::A, image).unwrap();
+            assert_eq!(fs::read(private.join("key")).unwrap(), b"secret key");
+        }
+        fs::write(private.join("own.txt"), "a secret of a person").unwrap();
+        set(&private.join("own.txt"), 0o644);
+        slots.keep_what_was_added(SlotId::A).unwrap();
+        assert!(root.join("left/private/own.txt").exists());
+        seen(&root, &mut found.lock().unwrap());
+        let found = found.lock().unwrap();
+        assert!(found.is_empty(), "{found:?}");
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_file_with_holes_takes_the_room_of_its_data_in_artifact_and_tree() {
