@@ -111,13 +111,11 @@ fn ticket(parts: &Parts) -> &str {
 /// Notes on a connection that a request shows a valid ticket or token, whatever it may do. Refuses where
 /// there is no place for its like.
 pub fn recognise(connection: &Connection, headers: &HeaderMap, app: &App) -> Result<(), ApiError> {
-    let value = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let text = value.unwrap_or_default();
-    if let Some(ticket) = text.strip_prefix(SESSION_SCHEME) {
-        if app.authenticate_waiting(ticket.trim()).is_ok() {
+    if let Some(ticket) = credentials(headers, SESSION_SCHEME) {
+        if app.authenticate_waiting(ticket).is_ok() {
             connection.prove(Who::Device)?;
         }
-    } else if let Some(bearer) = text.strip_prefix("Bearer ")
+    } else if let Some(bearer) = credentials(headers, BEARER)
         && app.authenticate(bearer).is_some()
     {
         connection.prove(Who::Person)?;
