@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -16,31 +17,47 @@ use tidegate_web::connections::{Connection, Network};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::task::TaskTracker;
 
+/// Connections that a lane looks at before all others have their turn again.
+const AT_A_TIME: usize = 8;
+
 /// Work on a connection, to its end.
 pub(super) type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A connection that has shown nothing yet. It ends with its connection, or hands over the work on
-/// it as soon as its client has shown who it is.
+/// A connection that has shown nothing yet.
 pub(super) struct Stranger {
     pub(super) connection: Arc<Connection>,
-    /// `None` once it has ended.
-    pub(super) serving: Option<Serving>,
+    pub(super) serving: Serving,
 }
 
-impl Future for Stranger {
+/// A stranger in its lane. It ends with its connection, or hands over the work on it as soon as its
+/// client has shown who it is.
+struct InLane {
+    /// `None` once it has ended.
+    stranger: Option<Stranger>,
+    /// Number of strangers that the lane looks at before the others' turn.
+    left: Arc<AtomicUsize>,
+}
+
+impl Future for InLane {
     type Output = Option<Serving>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Some(serving) = &mut this.serving else {
+        let Some(stranger) = &mut this.stranger else {
             return Poll::Ready(None);
         };
-        if serving.as_mut().poll(cx).is_ready() {
-            this.serving = None;
+        let left = this.left.load(Ordering::Relaxed);
+        let Some(left) = left.checked_sub(1) else {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        this.left.store(left, Ordering::Relaxed);
+        if stranger.serving.as_mut().poll(cx).is_ready() {
+            this.stranger = None;
             return Poll::Ready(None);
         }
-        if this.connection.is_proven() {
-            return Poll::Ready(this.serving.take());
+        if stranger.connection.is_proven() {
+            return Poll::Ready(this.stranger.take().map(|s| s.serving));
         }
         Poll::Pending
     }
@@ -90,31 +107,37 @@ impl Lanes {
     }
 }
 
-/// Works for the strangers of one address until there are none. The scheduler's budget for a task
-/// bounds what it does at a time, however many they are.
+/// Works for the strangers of one address until there are none, a few at a time, however many they are.
 async fn lane(
     lanes: Arc<Lanes>,
     network: Network,
     mut waiting: UnboundedReceiver<Stranger>,
     tasks: TaskTracker,
 ) {
+    let left = Arc::new(AtomicUsize::new(0));
     let mut inside = FuturesUnordered::new();
-    loop {
-        if inside.is_empty() {
-            match lanes.close(network, &mut waiting) {
-                Some(next) => inside.push(next),
-                None => return,
+    let enter = |stranger| InLane {
+        stranger: Some(stranger),
+        left: left.clone(),
+    };
+    std::future::poll_fn(|cx| {
+        left.store(AT_A_TIME, Ordering::Relaxed);
+        loop {
+            while let Poll::Ready(Some(next)) = waiting.poll_recv(cx) {
+                inside.push(enter(next));
+            }
+            match inside.poll_next_unpin(cx) {
+                Poll::Ready(Some(None)) => {}
+                Poll::Ready(Some(Some(proven))) => drop(tasks.spawn(proven)),
+                Poll::Ready(None) => match lanes.close(network, &mut waiting) {
+                    Some(next) => inside.push(enter(next)),
+                    None => return Poll::Ready(()),
+                },
+                Poll::Pending => return Poll::Pending,
             }
         }
-        tokio::select! {
-            next = waiting.recv() => inside.extend(next),
-            done = inside.next() => {
-                if let Some(Some(proven)) = done {
-                    tasks.spawn(proven);
-                }
-            }
-        }
-    }
+    })
+    .await;
 }
 
 #[cfg(test)]
@@ -134,7 +157,7 @@ mod tests {
         });
         let stranger = Stranger {
             connection,
-            serving: Some(serving),
+            serving,
         };
         (stranger, admitted, end)
     }

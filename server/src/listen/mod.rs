@@ -93,7 +93,6 @@ impl Door {
                 // A proxy, which stands for many.
                 None => drop(tasks.spawn(serving)),
                 Some(network) => {
-                    let serving = Some(serving);
                     lanes.put(
                         network,
                         Stranger {

@@ -18,7 +18,8 @@ statements! {
     VOID = "UPDATE settings_change SET state = 'void' WHERE product = $1 AND state = 'waiting'";
     APPROVE = "INSERT INTO settings_approval (change_id, plan_sha256, given_by, given_at)
                VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    APPROVALS = "SELECT given_by FROM settings_approval WHERE change_id = $1 AND plan_sha256 = $2";
+    APPROVALS = "SELECT given_by FROM settings_approval WHERE change_id = $1 AND plan_sha256 = $2
+                 AND given_by NOT IN (SELECT name FROM operator_token WHERE revoked = 1)";
 }
 
 /// A stored change of settings.

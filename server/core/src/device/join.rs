@@ -189,6 +189,11 @@ impl App {
     ) -> Result<u64, CoreError> {
         let now = self.now();
         self.change(&by.actor, async |tx| {
+            if let Some(product) = &product
+                && !products::product_exists(tx, product).await?
+            {
+                return Err(CoreError::not_found(format!("product {product}")));
+            }
             let of = product.as_ref().map_or("", ProductName::as_str);
             let count = join::revoke_all(tx, now, of).await?;
             let event = Event::JoinTokensRevoked {
