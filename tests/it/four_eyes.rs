@@ -167,3 +167,44 @@ async fn a141_consent_to_end_a_pause_is_none_to_end_the_halt_that_came_after() {
         "{resumed}"
     );
 }
+
+#[tokio::test]
+async fn a129_an_approval_of_a_token_that_was_revoked_since_counts_no_more() {
+    let server = Server::start().await;
+    server.publish(&[("1.0.0", true)]);
+    server.cli(&["product", "set", "app", "--approvals", "2"]);
+    let (ann, bob, cid) = (
+        server.person("ann", "admin").await,
+        server.person("bob", "admin").await,
+        server.person("cid", "admin").await,
+    );
+    let path = draft(&server, &ann).await;
+    let (_, asked) = order(&server, &path, "start", json!({}), &ann).await;
+    let settings = "/api/v1/products/app/settings";
+    let off = Some(json!({ "approvals": 0 }));
+    let (_, lower) = server.call("PUT", settings, off, &ann).await;
+    for (path, asked) in [(path.as_str(), &asked), (settings, &lower)] {
+        let (status, given) = order(&server, path, "approve", plan(asked), &bob).await;
+        assert_eq!(
+            (status, &given["asked"]["missing"]),
+            (200, &json!(1)),
+            "{given}"
+        );
+    }
+    let tokens = server.get("/api/v1/tokens").await;
+    let tokens = tokens.as_array().unwrap();
+    let bobs = tokens.iter().find(|t| t["name"] == "bob").unwrap();
+    server.cli(&["token", "revoke", bobs["id"].as_str().unwrap()]);
+    for (path, asked) in [(path.as_str(), &asked), (settings, &lower)] {
+        let (status, given) = order(&server, path, "approve", plan(asked), &cid).await;
+        assert_eq!(
+            (status, &given["asked"]["missing"]),
+            (200, &json!(1)),
+            "{given}"
+        );
+        assert_eq!(given["asked"]["given_by"], json!(["cid"]), "{given}");
+        let (status, given) = order(&server, path, "approve", plan(asked), &server.token).await;
+        assert_eq!(status, 200, "{given}");
+        assert!(given["asked"].is_null(), "{given}");
+    }
+}
