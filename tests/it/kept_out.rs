@@ -202,13 +202,17 @@ async fn a91_a_join_token_that_leaked_is_found_and_revoked_and_lets_nobody_in_an
     assert!(join("third", &other).0);
     // A second time there is nothing to revoke, and the device that has joined keeps its id.
     assert_ne!(server.cli_raw(&revoke).0, 0);
-    let done = server.cli(&[
+    let all = [
         "device",
         "revoke-join-token",
         "--all",
         "--reason",
         "who knows",
-    ]);
+    ];
+    // In an emergency a wrong name must not look like the end of it.
+    let (code, _, said) = server.cli_raw(&[&all[..], &["--product", "ap"]].concat());
+    assert!(code == 1 && said.contains("product ap"), "{code}: {said}");
+    let done = server.cli(&all);
     assert!(done.starts_with("1 join tokens revoked"), "{done}");
     assert!(listed(&server).await.is_empty());
     assert!(!join("fourth", &other).0);
