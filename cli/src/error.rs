@@ -62,6 +62,11 @@ fn describe(problem: &Problem) -> String {
     format!("{title}: {detail} ({}){id}", problem.code)
 }
 
+/// Names the file of an error.
+pub(crate) fn at(path: &std::path::Path) -> impl Fn(std::io::Error) -> CliError + '_ {
+    move |e| CliError::Failed(format!("{}: {e}", path.display()))
+}
+
 impl CliError {
     /// Builds a failure from an error and its causes.
     pub(crate) fn failed(context: &str, error: &dyn std::error::Error) -> Self {

@@ -12,7 +12,7 @@ use tidegate_protocol::{
 
 use super::Context;
 use crate::api::Api;
-use crate::error::CliError;
+use crate::error::{CliError, at};
 use crate::output::line;
 
 #[derive(Debug, Subcommand)]
@@ -57,10 +57,6 @@ pub(crate) async fn run(context: &Context, command: BundleCommand) -> Result<(),
             Ok(())
         }
     }
-}
-
-fn at(path: &Path) -> impl FnOnce(std::io::Error) -> CliError + '_ {
-    move |e| CliError::Failed(format!("{}: {e}", path.display()))
 }
 
 async fn create(
@@ -215,7 +211,7 @@ fn versions(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, u64>, CliError>
 }
 
 async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
-    let text = std::fs::read(file).map_err(at(file))?;
+    let text = crate::keys::read_bounded(file).map_err(at(file))?;
     let carried: CarriedReports = serde_json::from_slice(&text)
         .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
     if carried.format != CarriedReports::FORMAT {

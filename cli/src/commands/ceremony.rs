@@ -11,10 +11,10 @@ use tidegate_protocol::{Channel, ProductName};
 use tidegate_trust::{Delegation, Quorum, RoleName};
 
 use super::Context;
-use crate::error::{CliError, parse};
+use crate::error::{CliError, at, parse};
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::holder::{self, Profile};
-use crate::keys::{Access, Offline, Outcome, now, write_private};
+use crate::keys::{Access, Offline, Outcome, now, read_bounded, write_private};
 use crate::options::{KeysDir, NewKeys};
 use crate::output::line;
 use std::path::PathBuf;
@@ -118,7 +118,7 @@ pub(crate) async fn run(context: &Context, args: CeremonyArgs) -> Result<(), Cli
     // 2. The server's keys.
     if offline.draft("root")?.is_none() && offline.repository().root().is_none() {
         let online = match &args.online {
-            Some(path) => serde_json::from_slice(&std::fs::read(path)?)
+            Some(path) => serde_json::from_slice(&read_bounded(path).map_err(at(path))?)
                 .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?,
             None => OnlineKeys::ask(&context.api()?).await?,
         };

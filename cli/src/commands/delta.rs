@@ -20,7 +20,7 @@ use self::apply::apply;
 use self::diff::diff;
 use self::view::{describe, view};
 use super::Context;
-use crate::error::CliError;
+use crate::error::{CliError, at};
 use crate::output::{bytes, show};
 
 pub(crate) fn run(context: &Context, command: DeltaCommand) -> Result<(), CliError> {
@@ -44,10 +44,6 @@ pub(crate) fn run(context: &Context, command: DeltaCommand) -> Result<(), CliErr
             show(context.format, &view(&manifest), describe)
         }
     }
-}
-
-fn at(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
-    move |e| CliError::Failed(format!("{}: {e}", path.display()))
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> CliError {

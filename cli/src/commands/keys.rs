@@ -14,10 +14,10 @@ use tidegate_trust::{Holder, Signed};
 use super::Context;
 use super::ceremony;
 use super::keys_show::{describe_file, read_draft, show_folder};
-use crate::error::{CliError, parse};
+use crate::error::{CliError, at, parse};
 use crate::keys::exchange::OnlineKeys;
 use crate::keys::token::TokenPlace;
-use crate::keys::{Access, Offline, holder};
+use crate::keys::{Access, Offline, holder, read_bounded};
 use crate::output::line;
 
 /// Runs a `keys` command.
@@ -124,12 +124,14 @@ pub(crate) async fn run(context: &Context, command: KeysCommand) -> Result<(), C
         }
         KeysCommand::Drop { role, dir } => {
             // The folder is not opened, so that even an unreadable draft can be dropped.
-            let gone = crate::keys::drop_draft(&dir.keys, &role)?;
-            line(&if gone {
-                format!("deleted the draft of {role}")
-            } else {
-                format!("there is no draft of {role}")
-            })
+            if !crate::keys::drop_draft(&dir.keys, &role)? {
+                let text = format!("there is no draft of {role} in {}", dir.keys.display());
+                return Err(CliError::State(
+                    text,
+                    "tidegate keys show lists the drafts".into(),
+                ));
+            }
+            line(&format!("deleted the draft of {role}"))
         }
         KeysCommand::Push { dir } => {
             let offline = Offline::open_any(&dir.access())?;
@@ -206,7 +208,7 @@ async fn online(
     import: Option<PathBuf>,
 ) -> Result<(), CliError> {
     let keys: OnlineKeys = match &import {
-        Some(path) => serde_json::from_slice(&std::fs::read(path)?)
+        Some(path) => serde_json::from_slice(&read_bounded(path).map_err(at(path))?)
             .map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?,
         None => OnlineKeys::ask(&context.api()?).await?,
     };

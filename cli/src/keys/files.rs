@@ -61,16 +61,22 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
     }
 }
 
-/// Reads a file that others may have sent; refuses one larger than any signed file.
+/// Largest file of keys, drafts or reports that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads a file that others may have sent; refuses one larger than any that is exchanged, and what has no
+/// end or keeps its reader waiting, like a device or a pipe.
 pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    const LIMIT: u64 = 1 << 20;
+    use std::io::{Error, Read as _};
+    if !fs::metadata(path)?.is_file() {
+        return Err(Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     fs::File::open(path)?
-        .take(LIMIT + 1)
+        .take(LARGEST + 1)
         .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(std::io::Error::other("too large to be a signed file"));
+    if bytes.len() as u64 > LARGEST {
+        return Err(Error::other("too large: more than 1 MiB"));
     }
     Ok(bytes)
 }

@@ -11,9 +11,9 @@ use tidegate_delta::{ApplyError, Image, Kept, Limits, Manifest, ReadAt, make_raw
 use tidegate_protocol::error_chain;
 
 use super::sparse::Sparse;
-use super::{at, decoder, failed, head, must_be_file, output, regular_or_none};
+use super::{decoder, failed, head, must_be_file, output, regular_or_none};
 use crate::commands::Context;
-use crate::error::CliError;
+use crate::error::{CliError, at};
 use crate::output::{bytes, show};
 
 /// Result of an apply.

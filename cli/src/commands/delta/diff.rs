@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use tidegate_delta::container::write_head;
 use tidegate_delta::{DeltaOptions, Encoding, Limits, make_bsdiff, make_delta, make_full};
 
-use super::{at, decoder, describe, failed, must_be_file, output, view};
+use super::{decoder, describe, failed, must_be_file, output, view};
 use crate::commands::Context;
-use crate::error::CliError;
+use crate::error::{CliError, at};
 use crate::output::{bytes_bar, show};
 
 /// Makes a delta between two files.
