@@ -47,9 +47,10 @@ fn kind_of(kind: fs::FileType) -> Kind {
 impl Fs for Folders {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FsFile>> {
         let mut options = File::options();
-        options.read(true).write(how != Open::Read);
+        let reads = matches!(how, Open::Read | Open::Kept);
+        options.read(true).write(!reads);
         match how {
-            Open::Read | Open::Existing | Open::Sole => {}
+            Open::Read | Open::Kept | Open::Existing | Open::Sole => {}
             Open::Update(_) => {
                 options.create(true).truncate(false);
             }

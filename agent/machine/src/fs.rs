@@ -39,6 +39,9 @@ pub enum Mode {
 pub enum Open {
     /// Read only; the file must exist.
     Read,
+    /// Read only, a file that the agent keeps: it must be a regular one under this very name, and no link to
+    /// one. Whoever ran meanwhile may have put anything in its place.
+    Kept,
     /// Read and write; the file must exist.
     Existing,
     /// Read and write; the file must exist under this name alone: no link to it is followed, and it
@@ -50,9 +53,14 @@ pub enum Open {
     New(Mode),
 }
 
+/// Error for something in a file's place that is none: a link, a pipe, a socket, a device, a folder.
+pub fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")
+}
+
 /// A file system. A change is durable only after the file, or the folder of a name, was synced.
 pub trait Fs: Send + Sync {
-    /// Opens a file.
+    /// Opens a file. Never waits for another process, and refuses pipes, sockets and the like ([`no_file`]).
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FsFile>>;
     /// Returns the type of an entry; links are not followed. `None` if there is none.
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
@@ -147,6 +155,18 @@ impl dyn Fs + '_ {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(Some(bytes))
+    }
+
+    /// Opens a file that the agent keeps and whose length it knows. Nothing of another one is read: it may
+    /// be of any length.
+    pub fn open_kept(&self, path: &Path, length: u64) -> io::Result<Box<dyn FsFile>> {
+        let file = self.open(path, Open::Kept)?;
+        let found = file.length()?;
+        if found != length {
+            let what = format!("it has {found} bytes instead of {length}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        Ok(file)
     }
 
     /// Creates a folder and its missing parents, durably.

@@ -32,7 +32,7 @@ impl Tree for Aside<'_> {
         let (full, kind) = self.0.look(path)?;
         let own = match kind {
             None => true,
-            Some(Kind::File) => match self.0.fs.open(&full, Open::Read) {
+            Some(Kind::File) => match self.0.fs.open(&full, Open::Kept) {
                 Ok(there) => Mended::difference(&*there, contents, &mut Vec::new())?.is_none(),
                 // Kept to be on the safe side: a name can be moved that cannot be read.
                 Err(_) => false,

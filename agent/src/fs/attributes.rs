@@ -12,6 +12,11 @@ pub(super) fn nofollow() -> i32 {
     i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
+/// Flag that keeps opening from waiting for another process; without effect on files and block devices.
+pub(super) fn nonblock() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
+}
+
 /// Accepts that a file system has no permission bits, as FAT: its mount options say who may read.
 pub(super) fn fits(set: io::Result<()>) -> io::Result<()> {
     match set {
@@ -32,7 +37,7 @@ pub(super) fn fits(set: io::Result<()>) -> io::Result<()> {
 pub(super) fn take(to: &File, from: &Path) -> io::Result<()> {
     let opened = File::options()
         .read(true)
-        .custom_flags(nofollow())
+        .custom_flags(nofollow() | nonblock())
         .open(from);
     let like = match opened {
         Ok(like) => like,

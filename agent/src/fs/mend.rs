@@ -240,7 +240,7 @@ impl Tree for Mended<'_> {
         if readable.is_some_and(|bits| bits & 0o600 != 0o600) {
             self.fs.set_mode(&full, mode)?;
         }
-        let there = self.fs.open(&full, Open::Read)?;
+        let there = self.fs.open(&full, Open::Kept)?;
         let mut block = Vec::new();
         if let Some(at) = Self::difference(&*there, contents, &mut block)? {
             if !self.in_place {
@@ -323,7 +323,7 @@ pub(crate) fn move_tree(fs: &dyn Fs, from: &Path, to: &Path) -> io::Result<()> {
             fs.remove_file(from)
         }
         Some(Kind::File) => {
-            let file = fs.open(from, Open::Read)?;
+            let file = fs.open(from, Open::Kept)?;
             let bits = fs.mode(from)?.unwrap_or(0o600);
             let copy = fs.open(to, Open::New(Mode::Exact(bits)))?;
             let mut out = Appending {

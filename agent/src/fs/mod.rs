@@ -25,7 +25,7 @@ pub(crate) use crashing::Crashing;
 pub(crate) use held::is_held;
 pub(crate) use mend::Mended;
 pub use real::Real;
-pub use tidegate_machine::fs::{Fs, FsFile, Kind, Mode, Open, io_reason, is_momentary};
+pub use tidegate_machine::fs::{Fs, FsFile, Kind, Mode, Open, io_reason, is_momentary, no_file};
 pub(crate) use tree::{Compared, TreeAt};
 
 /// The machine's file system. In a debug build, `TIDEGATE_CRASH_AT=N` kills the process with

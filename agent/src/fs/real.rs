@@ -10,9 +10,9 @@ use tidegate_delta::ReadAt;
 #[cfg(unix)]
 use super::Mode;
 #[cfg(unix)]
-use super::attributes::{self, fits, nofollow};
+use super::attributes::{self, fits, nofollow, nonblock};
 use super::held::patiently;
-use super::{Fs, FsFile, Kind, Open};
+use super::{Fs, FsFile, Kind, Open, no_file};
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -141,7 +141,7 @@ impl Fs for Real {
         let mut options = File::options();
         options.read(true);
         let mode = match how {
-            Open::Read => None,
+            Open::Read | Open::Kept => None,
             Open::Existing | Open::Sole => {
                 options.write(true);
                 None
@@ -158,20 +158,26 @@ impl Fs for Real {
         #[cfg(unix)]
         {
             use std::os::unix::fs::OpenOptionsExt as _;
-            if how == Open::Sole {
-                options.custom_flags(nofollow());
-            }
+            options.custom_flags(match how {
+                Open::Kept | Open::Sole | Open::Update(_) => nofollow() | nonblock(),
+                Open::Read | Open::Existing | Open::New(_) => nonblock(),
+            });
             options.mode(match mode {
                 Some(Mode::Executable) => 0o755,
                 Some(Mode::Plain) => 0o644,
                 Some(Mode::Private | Mode::Exact(_)) | None => 0o600,
             });
         }
-        let file = patiently(|| options.open(path))?;
+        let file =
+            patiently(|| options.open(path)).map_err(|error| not_a_file(path, how, error))?;
+        let meta = file.metadata()?;
+        if !is_usable(&meta, how) {
+            return Err(no_file());
+        }
         #[cfg(unix)]
         {
             use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-            if how == Open::Sole && file.metadata()?.nlink() != 1 {
+            if how == Open::Sole && meta.nlink() != 1 {
                 return Err(io::Error::other("the file has another name elsewhere"));
             }
             if let Some(Mode::Exact(bits)) = mode {
@@ -266,6 +272,24 @@ impl Fs for Real {
     fn take_attributes(&self, to: &dyn FsFile, from: &Path) -> io::Result<()> {
         to.as_file().map_or(Ok(()), |to| attributes::take(to, from))
     }
+}
+
+/// Names what cannot be opened for what it is, as a link or a socket; other errors are left as they are.
+fn not_a_file(path: &Path, how: Open, error: io::Error) -> io::Error {
+    let kind = fs::symlink_metadata(path).map(|meta| meta.file_type());
+    match kind {
+        Ok(kind) if how == Open::Kept && !kind.is_file() => no_file(),
+        _ => error,
+    }
+}
+
+/// Whether bytes at an offset mean anything in what was opened: an image may be on a block device.
+fn is_usable(meta: &fs::Metadata, how: Open) -> bool {
+    #[cfg(unix)]
+    let is_device = std::os::unix::fs::FileTypeExt::is_block_device(&meta.file_type());
+    #[cfg(not(unix))]
+    let is_device = !meta.is_dir();
+    meta.is_file() || (is_device && how != Open::Kept)
 }
 
 fn kind_of(kind: fs::FileType) -> Kind {

@@ -92,7 +92,7 @@ impl Tree for Compared<'_> {
     fn make_file(&mut self, path: &Path, mode: u32, contents: &mut dyn Read) -> io::Result<()> {
         self.is(path, Kind::File)?;
         self.has_mode(path, mode)?;
-        let file = self.fs.open(&self.root.join(path), Open::Read)?;
+        let file = self.fs.open(&self.root.join(path), Open::Kept)?;
         file.forget();
         let mut there = Sequential::whole(&*file, file.length()?);
         let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);

@@ -209,7 +209,6 @@ fn a85_a_mend_in_place_writes_through_no_second_name_and_no_link() {
 fn errors_of_the_moment_are_never_damage_and_an_overlays_folders_are_moved_piece_by_piece() {
     use rustix::io::Errno;
     for errno in [
-        Errno::BUSY,
         Errno::MFILE,
         Errno::NFILE,
         Errno::NOMEM,

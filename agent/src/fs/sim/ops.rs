@@ -70,11 +70,13 @@ impl FsFile for SimFile {
 impl Fs for Sim {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn FsFile>> {
         let mut state = self.state();
-        let found = state.find(path, true);
+        let found = state.find(path, how != Open::Kept);
         let id = match (found, how) {
             (Ok(_), Open::New(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Ok(id), _) => id,
-            (Err(error), Open::Read | Open::Existing) => return Err(error),
+            (Err(error), Open::Read | Open::Kept | Open::Existing | Open::Sole) => {
+                return Err(error);
+            }
             (Err(_), _) => {
                 let (dir, name) = state.parent(path)?;
                 state.nodes.push(Node::File {

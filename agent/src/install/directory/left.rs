@@ -51,7 +51,7 @@ impl Directory {
         let was = dir.join("tree.was");
         let kind = |path| self.fs.kind(path).map_err(at(path));
         if kind(&root)? == Some(Kind::Dir) && kind(&mark)?.is_none() {
-            let compared = self.fs.open(&path, Open::Read).map_err(at(&path));
+            let compared = self.fs.open(&path, Open::Kept).map_err(at(&path));
             let compared = compared.and_then(|file| {
                 let tree = Mended::new(&*self.fs, &root, [&was, &was], false);
                 self.walk(slot, &*file, None, &mut Aside::new(tree))

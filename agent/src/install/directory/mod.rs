@@ -8,6 +8,9 @@
 //! current            symbolic link to slots/a or slots/b (a small file on Windows)
 //! ```
 
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod hostile;
 mod left;
 mod mend;
 #[cfg(any(windows, target_os = "macos", test))]

@@ -129,16 +129,23 @@ impl Store {
     }
 
     fn length(&self, path: &Path) -> io::Result<Option<u64>> {
-        match self.fs.open(path, Open::Read) {
+        match self.fs.open(path, Open::Kept) {
             Ok(file) => file.length().map(Some),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+                ) =>
+            {
+                Ok(None)
+            }
             Err(e) => Err(e),
         }
     }
 
     /// Reopens a chunk in progress, cuts it to its trusted length and hashes that.
     fn take_up(&self, path: &Path, believed: u64) -> io::Result<Filling> {
-        let file = self.fs.open(path, Open::Existing)?;
+        let file = self.fs.open(path, Open::Sole)?;
         file.set_length(believed)?;
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; 64 << 10];
@@ -387,7 +394,7 @@ pub(crate) struct Chunks {
 impl crate::install::Payload for Chunks {
     fn chunk(&self, index: usize, buf: &mut [u8]) -> io::Result<()> {
         let path = self.dir.join(format!("chunk.{index}"));
-        self.fs.open(&path, Open::Read)?.read_exact_at(buf, 0)
+        self.fs.open(&path, Open::Kept)?.read_exact_at(buf, 0)
     }
 }
 
