@@ -72,7 +72,7 @@ async fn an_executable_moves_by_delta_over_a_dropping_link_and_comes_back_from_a
     let id = server.roll_out("1.1.0", &["NA"], json!({})).await;
     server.rollout_is(&id, "completed").await;
     comes_to("the executable", &live, "1.1.0", &device).await;
-    assert_eq!(says(&opt.join("app.prev")), "1.0.0");
+    assert_eq!(says(&opt.join("app.tidegate-prev")), "1.0.0");
     let fetched = server.deployments(&id).await[0]["bytes_downloaded"]
         .as_u64()
         .unwrap();

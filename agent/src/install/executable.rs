@@ -1,8 +1,9 @@
-//! A single executable: the file that people and services start, and `.prev` beside it.
+//! A single executable: the file that people and services start, and `.tidegate-prev` beside it.
 //!
 //! Both versions are kept as artifacts in the agent's slots. Activating one copies it beside the
 //! live file and renames the copy over that, so that writes to the live file never reach the slots.
-//! The previous live file is kept as `.prev`, where a person finds it without the agent. Owner, mode and
+//! The previous live file is kept as `.tidegate-prev`, where a person finds it without the agent; files of the
+//! machine's owner have other names, and are never touched. Owner, mode and
 //! extended attributes are those of the file that is replaced: they belong to this machine, not to a
 //! version.
 
@@ -20,6 +21,12 @@ use super::slots::Slots;
 use super::{Backend, Order, SlotError, at, check_free};
 use crate::fs::{Fs, FsFile, Kind, Mode, Open};
 use crate::host::platform;
+
+/// Ending of the previous version beside the live one. Names beside it are the agent's own: what the
+/// machine's owner keeps there, most often as `.prev`, `.old` or `.new`, is theirs.
+const PREVIOUS: &str = ".tidegate-prev";
+/// Endings of files under construction, which have a dot before their names as well.
+pub(crate) const HALF: [&str; 2] = [".tidegate-new", ".tidegate-prev.new"];
 
 /// One executable at a fixed path.
 pub struct Executable {
@@ -52,16 +59,24 @@ impl Executable {
     }
 
     /// Returns whether the live file has a slot's bytes. The medium is compared, not a note: a file that
-    /// was replaced by hand is not ours, and becomes `.prev` at the next switch.
+    /// was replaced by hand is not ours, and becomes the previous one at the next switch.
     fn is_live(&self, slot: SlotId) -> io::Result<bool> {
         self.holds(&self.live, slot)
     }
 
     /// Returns whether a file has a slot's bytes.
     fn holds(&self, file: &Path, slot: SlotId) -> io::Result<bool> {
-        let open = |path: &Path| match self.fs.open(path, Open::Read) {
+        // What is no file, as a pipe in its place, holds nothing.
+        let open = |path: &Path| match self.fs.open(path, self.how(path)) {
             Ok(file) => Ok(Some(file)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+                ) =>
+            {
+                Ok(None)
+            }
             Err(e) => Err(e),
         };
         let (Some(file), Some(kept)) = (open(file)?, open(&self.slots.artifact(slot))?) else {
@@ -70,11 +85,20 @@ impl Executable {
         same(&*file, &*kept)
     }
 
+    /// The live file may be a link of the owner's; what the agent keeps never is.
+    fn how(&self, path: &Path) -> Open {
+        if path == self.live {
+            Open::Read
+        } else {
+            Open::Kept
+        }
+    }
+
     /// Copies `from` to `to`, with owner, mode and attributes of the live file. Durable, except for its
     /// name.
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.fs.remove_if_there(to)?;
-        let file = self.fs.open(from, Open::Read)?;
+        let file = self.fs.open(from, self.how(from))?;
         let (length, like) = (file.length()?, self.like()?);
         let mode = Mode::Executable;
         copy_file(&*self.fs, &*file, length, to, mode, like.as_deref())
@@ -83,7 +107,7 @@ impl Executable {
     /// Path of the file whose owner, mode and attributes the live one must have; `None` before the first
     /// version.
     fn like(&self) -> io::Result<Option<PathBuf>> {
-        for path in [self.live.clone(), self.beside("", ".prev")] {
+        for path in [self.live.clone(), self.beside("", PREVIOUS)] {
             if matches!(self.fs.kind(&path)?, Some(Kind::File | Kind::Link)) {
                 return Ok(Some(path));
             }
@@ -94,7 +118,7 @@ impl Executable {
     /// Keeps the live file under a second name: by a hard link where the file system has them, else
     /// by a copy. A link is enough, since the live file is replaced, not written to.
     fn keep(&self, previous: &Path) -> io::Result<()> {
-        let kept = self.beside(".", ".prev.new");
+        let kept = self.beside(".", HALF[1]);
         self.fs.remove_if_there(&kept)?;
         if self.fs.hard_link(&self.live, &kept).is_err() {
             self.copy(&self.live, &kept)?;
@@ -109,7 +133,7 @@ impl Executable {
     fn ask_for_room(&self, length: u64) -> io::Result<()> {
         self.give_back()?;
         check_free(self.folder_of_live(), length)?;
-        let new = self.beside(".", ".new");
+        let new = self.beside(".", HALF[0]);
         let file = self.fs.open(&new, Open::New(Mode::Private))?;
         // A file without a name gives its room back whatever happens to this process.
         if cfg!(unix) {
@@ -126,14 +150,14 @@ impl Executable {
 
     /// Removes what a switch that was cut has left beside the live file.
     fn give_back(&self) -> io::Result<()> {
-        for suffix in [".new", ".prev.new"] {
+        for suffix in HALF {
             self.fs.remove_if_there(&self.beside(".", suffix))?;
         }
         Ok(())
     }
 
     fn put_live(&self, slot: SlotId) -> io::Result<()> {
-        let (new, previous) = (self.beside(".", ".new"), self.beside("", ".prev"));
+        let (new, previous) = (self.beside(".", HALF[0]), self.beside("", PREVIOUS));
         if let Err(error) = self.copy(&self.slots.artifact(slot), &new) {
             // Part of a copy would only take the room that the next attempt needs.
             self.fs.remove_if_there(&new)?;
@@ -149,7 +173,7 @@ impl Executable {
             self.keep(&previous)?;
             // Windows does not let a running program be replaced, but lets it be renamed.
             if cfg!(windows) {
-                let away = self.beside(".", ".away");
+                let away = self.beside(".", ".tidegate-away");
                 let _ = self.fs.remove_if_there(&away);
                 self.fs.rename(&self.live, &away)?;
             }

@@ -32,6 +32,7 @@ pub use boot::BootSwitch;
 pub use directory::Directory;
 pub(crate) use directory::{LEFT, look_left};
 pub use executable::Executable;
+pub(crate) use executable::HALF;
 pub use hook::{Hook, Verbs};
 pub use image::Image;
 pub use own::Own;

@@ -96,7 +96,7 @@ fn the_live_file_keeps_owner_mode_and_capabilities_on_the_way_there_and_back() {
         slots.activate(Some(slot)).unwrap();
         assert_eq!(fs::read_to_string(&live).unwrap(), bytes);
         assert_eq!(program.facts(), before);
-        assert_eq!(program.names(), ["app", "app.prev"]);
+        assert_eq!(program.names(), ["app", "app.tidegate-prev"]);
     }
     // A person has removed the program: the previous one says whose it is.
     fs::remove_file(&live).unwrap();
@@ -124,7 +124,10 @@ fn a86_a_copy_of_a_private_program_is_never_more_open_than_the_program() {
     });
     program.open(fs).activate(Some(SlotId::B)).unwrap();
     let seen = seen.lock().unwrap();
-    assert!(seen.iter().any(|(name, _)| name == ".app.new"), "{seen:?}");
+    assert!(
+        seen.iter().any(|(name, _)| name == ".app.tidegate-new"),
+        "{seen:?}"
+    );
     for (name, mode) in &*seen {
         assert_eq!(mode & !0o710, 0, "{name} has mode {mode:o}");
     }
@@ -174,7 +177,7 @@ fn the_way_back_needs_no_right_to_give_a_file_away() {
 fn a_switch_without_room_says_so_and_leaves_the_live_file_and_nothing_beside_it() {
     let program = Program::new();
     let full = Crashing::new(Real, |_, what, path| {
-        if what == "write" && path.ends_with(".app.new") {
+        if what == "write" && path.ends_with(".app.tidegate-new") {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(true)
@@ -191,8 +194,8 @@ fn what_a_switch_that_was_cut_took_beside_the_program_is_given_back() {
     let program = Program::new();
     let slots = program.open(Real);
     let leave = || {
-        fs::write(program.folder().join(".app.new"), "half").unwrap();
-        fs::write(program.folder().join(".app.prev.new"), "half").unwrap();
+        fs::write(program.folder().join(".app.tidegate-new"), "half").unwrap();
+        fs::write(program.folder().join(".app.tidegate-prev.new"), "half").unwrap();
     };
     // After a restart the version in use is activated again, or another attempt begins.
     leave();
@@ -209,7 +212,7 @@ fn room_is_asked_for_where_the_switch_writes_and_given_back_at_once() {
     give(&program.live(), 4242, 4343, 0o750);
     // A quota of the owner's: no look at the free space shows it.
     let full = |_, what: &str, path: &Path| {
-        if what == "reserve" && path.ends_with(".app.new") {
+        if what == "reserve" && path.ends_with(".app.tidegate-new") {
             return Err(io::Error::from_raw_os_error(
                 rustix::io::Errno::DQUOT.raw_os_error(),
             ));
@@ -242,4 +245,53 @@ fn a_program_on_another_file_system_is_counted_there_and_not_in_the_agents_folde
     let slots = Executable::open(Arc::new(Real), program.dir.path(), live).unwrap();
     assert_eq!(slots.elsewhere().as_deref(), Some(other.path()));
     assert_eq!((slots.room(10), program.open(Real).room(10)), (10, 20));
+}
+
+#[test]
+fn a147_files_of_the_owner_beside_the_program_are_never_touched() {
+    let program = Program::new();
+    let own = [
+        "app.prev",
+        ".app.new",
+        ".app.prev.new",
+        ".app.away",
+        "app.old",
+    ];
+    let slots = program.open(Real);
+    for name in own {
+        fs::write(program.folder().join(name), "my own backup").unwrap();
+    }
+    slots.check_room(1).unwrap();
+    for slot in [SlotId::A, SlotId::B, SlotId::A, SlotId::B] {
+        slots.activate(Some(slot)).unwrap();
+    }
+    assert_eq!(fs::read_to_string(program.live()).unwrap(), "2");
+    for name in own {
+        let found = fs::read_to_string(program.folder().join(name));
+        assert_eq!(found.unwrap(), "my own backup", "{name}");
+    }
+}
+
+#[test]
+fn a143_a_pipe_in_the_place_of_a_kept_program_holds_nothing_and_hangs_nobody() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let program = Program::new();
+    let slots = program.open(Real);
+    slots.activate(Some(SlotId::B)).unwrap();
+    let kept = program.folder().join("app.tidegate-prev");
+    for path in [&slots.slots.artifact(SlotId::A), &kept] {
+        fs::remove_file(path).unwrap();
+        mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    }
+    let (done, result) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let active = slots.medium().map(|medium| medium.active);
+        let back = slots.activate(Some(SlotId::A));
+        done.send((active, back)).unwrap();
+    });
+    let looked = result.recv_timeout(std::time::Duration::from_mins(2));
+    let (active, back) = looked.unwrap_or_else(|_| panic!("it hangs"));
+    assert_eq!(active.unwrap(), Some(SlotId::B));
+    assert!(back.unwrap_err().is_damage());
+    assert_eq!(fs::read_to_string(program.live()).unwrap(), "2");
 }

@@ -190,7 +190,7 @@ impl Machine<'_> {
         }
         if let BackendSettings::Executable { path } = &self.config.backend {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let cut = [".new", ".prev.new"].map(|end| path.with_file_name(format!(".{name}{end}")));
+            let cut = install::HALF.map(|end| path.with_file_name(format!(".{name}{end}")));
             let there = |path: &PathBuf| fs.kind(path).is_ok_and(|kind| kind.is_some());
             found.extend(cut.into_iter().filter(there));
         }
@@ -359,7 +359,7 @@ mod tests {
             let told = machine.space_elsewhere();
             (told, machine.leftovers())
         };
-        let half = other.path().join(".app.new");
+        let half = other.path().join(".app.tidegate-new");
         std::fs::write(&half, "half").unwrap();
         let (told, left) = look(other.path().join("app"));
         let told = told.unwrap();
