@@ -38,6 +38,7 @@ mod orphans;
 mod own_update;
 mod payloads;
 mod people;
+mod place;
 mod plain_http;
 mod proxied;
 #[cfg(target_os = "linux")]

@@ -44,7 +44,7 @@ impl Driver {
         };
         let release = self.journal().record().slot(slot);
         let release = release.map(|i| i.release.to_string());
-        let around = self.surroundings(slot, release.unwrap_or_default());
+        let around = self.surroundings(slot, release.unwrap_or_default(), false);
         let failed = Reason::RestartFailed;
         self.blocking(move || health::run(&restart, &around, failed, failed))
             .await?
@@ -87,24 +87,26 @@ impl Driver {
     }
 
     /// Context of commands for the version in a slot.
-    fn surroundings(&self, slot: SlotId, release: String) -> Surroundings {
+    fn surroundings(&self, slot: SlotId, release: String, signed: bool) -> Surroundings {
         Surroundings {
             folder: self.core.backend.folder(slot),
             release,
             device_name: self.config.name.clone(),
+            signed,
         }
     }
 
     /// Reboots the machine. Returns only if that did not happen, with the reason.
     pub(super) async fn restart_machine(&mut self) -> Explained {
-        let failed = |what: &str| Explained::new(Reason::RestartFailed, what);
         let Some(reboot) = self.config.reboot.clone() else {
-            return failed("the switch needs a reboot, but no --reboot-cmd is set");
+            let what = "the switch needs a reboot, but no --reboot-cmd is set";
+            return Explained::new(Reason::CommandNotStarted, what);
         };
         let around = Surroundings {
             folder: self.state.clone(),
             release: String::new(),
             device_name: self.config.name.clone(),
+            signed: false,
         };
         let reason = Reason::RestartFailed;
         let said = self
@@ -115,7 +117,7 @@ impl Driver {
         }
         log::line("rebooting the machine");
         tokio::time::sleep(REBOOT).await;
-        failed("the machine did not reboot")
+        Explained::new(Reason::RestartFailed, "the machine did not reboot")
     }
 
     /// Checks a new version and confirms it if it is healthy: from then on nothing switches back.
@@ -151,18 +153,15 @@ impl Driver {
     }
 
     pub(super) async fn check_health(&mut self, installed: &Installed) -> Result<(), Explained> {
-        let Some(health) = self
-            .config
-            .health
-            .clone()
-            .or_else(|| installed.health.clone())
-        else {
+        let own = self.config.health.clone();
+        let signed = own.is_none();
+        let Some(health) = own.or_else(|| installed.health.clone()) else {
             return Ok(());
         };
         let Some(slot) = self.journal().record().active else {
             return Ok(());
         };
-        let around = self.surroundings(slot, installed.release.to_string());
+        let around = self.surroundings(slot, installed.release.to_string(), signed);
         self.blocking(move || health::check(&health, &around))
             .await?
     }
@@ -181,8 +180,19 @@ impl Driver {
             return;
         }
         let installed = installed.clone();
-        let healthy = self.check_health(&installed).await.is_ok()
-            || self.check_health(&installed).await.is_ok();
+        let mut checked = self.check_health(&installed).await;
+        if checked.is_err() {
+            checked = self.check_health(&installed).await;
+        }
+        let healthy = match checked {
+            Ok(()) => Some(true),
+            // It says nothing about the release, and must not count in a comparison.
+            Err(why) if why.code.is_of_the_place() => {
+                log::line(&why.to_string());
+                None
+            }
+            Err(_) => Some(false),
+        };
         self.healthy = Some((healthy, Instant::now()));
     }
 }

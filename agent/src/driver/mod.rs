@@ -11,8 +11,10 @@ mod error;
 mod hold;
 mod identity;
 mod mirrors;
+mod older;
 mod open;
 mod own;
+mod preflight;
 mod server;
 mod words;
 mod work;
@@ -77,7 +79,7 @@ pub struct Driver {
     /// server can say whether the window is open.
     switch_by: Option<(DeploymentId, Instant)>,
     /// Result of the last health check, and its time.
-    healthy: Option<(bool, Instant)>,
+    healthy: Option<(Option<bool>, Instant)>,
     /// Time at which the updated software stopped; `None` while it runs.
     stopped: Option<Instant>,
     /// Reason of the last answer if it keeps the device out: it is isolated, or not accepted yet.
@@ -102,6 +104,8 @@ pub struct Driver {
     staged: Option<SlotId>,
     /// Time at which an acknowledged report was last sent again.
     repeated: Option<Instant>,
+    /// Whether the server refused a reason that it is too old to know.
+    old_server: bool,
     /// Number of check-ins since the start.
     turn: u64,
     /// Whether the server has answered since the start.
@@ -236,11 +240,17 @@ impl Driver {
         spare::give_up();
         let checked = self.check_health(&job.target).await;
         spare::keep();
-        if let Err(reason) = checked {
-            return self.handle(Event::Unhealthy(reason)).await;
-        }
         // Rounded down: the window is never shorter than promised.
         let seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
+        let is_last = elapsed_s.saturating_add(seconds) >= job.rollback_window_s;
+        if let Err(reason) = checked {
+            // A check that could not be started is no verdict: it is tried until the window ends, and a version
+            // that was never seen well again by then does not stay, but is not blamed.
+            if is_last || !reason.code.is_of_the_place() {
+                return self.handle(Event::Unhealthy(reason)).await;
+            }
+            log::line(&format!("in the rollback window: {reason}"));
+        }
         let rest = passed.saturating_sub(Duration::from_secs(u64::from(seconds)));
         self.counted = self.counted.checked_sub(rest).unwrap_or(self.counted);
         self.handle(Event::WindowPassed(seconds)).await

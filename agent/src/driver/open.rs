@@ -108,6 +108,7 @@ impl Driver {
             left: crate::install::look_left(state),
             staged: None,
             repeated: None,
+            old_server: false,
             turn: 0,
             spoken: false,
             hold: Hold::default(),

@@ -14,6 +14,7 @@ use tidegate_trust::assignment::Clock;
 use tidegate_trust::verify::{Refresh, Trusted};
 use tidegate_trust::{RoleName, sign_report};
 
+use super::older::reasons;
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
 use crate::host::platform;
 use crate::net::TransportError;
@@ -116,22 +117,22 @@ impl Driver {
 
     pub(super) async fn send_reports(&mut self) -> Result<(), RoundError> {
         while !self.journal().record().outbox.is_empty() {
-            let reports: Vec<_> = self
-                .core
-                .journal
-                .record()
-                .outbox
-                .iter()
-                .take(ReportBatch::MAX)
-                .cloned()
-                .collect();
+            let outbox = &self.core.journal.record().outbox;
+            let mut reports: Vec<_> = outbox.iter().take(ReportBatch::MAX).cloned().collect();
+            let said = reasons(&reports);
+            for report in &mut reports {
+                report.reason = report.reason.take().map(|why| self.in_known_words(why));
+            }
             let sent = reports.last().map_or(0, |report| report.seq);
             let reports = reports
                 .into_iter()
                 .map(|report| sign_report(&self.key, self.config.device, report))
                 .collect::<Result<_, _>>()?;
             let body = encode(&ReportBatch { reports })?;
-            let answer: ReportsAccepted = self.call(paths::REPORTS, body, DEADLINE).await?;
+            let answer: ReportsAccepted = match self.call(paths::REPORTS, body, DEADLINE).await {
+                Err(error) if self.note_old_server(&error, &said) => continue,
+                answer => answer?,
+            };
             let before = self.journal().record().outbox.len();
             // What was not sent cannot have been taken.
             self.handle_light(Event::Acknowledged(answer.acknowledged.min(sent)))?;
@@ -182,7 +183,8 @@ impl Driver {
         let nonce = hex::encode(rand::random::<[u8; 32]>());
         let record = self.journal().record();
         let running = record.running();
-        let request = CheckIn {
+        let said = self.refused.clone();
+        let mut request = CheckIn {
             format: Format::CURRENT,
             nonce: nonce.clone(),
             counter: record.counter,
@@ -194,12 +196,12 @@ impl Driver {
             image: running.map(|i| i.image.sha256),
             metered: self.metered.0,
             abilities: self.abilities.clone(),
-            healthy: self.healthy.map(|(healthy, _)| healthy),
+            healthy: self.healthy.and_then(|(healthy, _)| healthy),
             kept: record.kept().map(|installed| Kept {
                 release: installed.release.clone(),
                 image: installed.image,
             }),
-            refused: self.refused.clone(),
+            refused: said.clone().map(|why| self.in_known_words(why)),
             restore: self.restores,
             left: self.left.clone(),
             diagnosis: self.cut_off.diagnosis.clone(),
@@ -213,9 +215,17 @@ impl Driver {
             }),
         };
         let deadline = DEADLINE + Duration::from_secs(u64::from(wait));
-        let answer: CheckInAnswer = self
+        let asked = self
             .call(paths::CHECK_IN, encode(&request)?, deadline)
-            .await?;
+            .await;
+        let answer: CheckInAnswer = match asked {
+            Err(error) if self.note_old_server(&error, said.as_slice()) => {
+                request.refused = said.map(|why| self.in_known_words(why));
+                self.call(paths::CHECK_IN, encode(&request)?, deadline)
+                    .await?
+            }
+            asked => asked?,
+        };
         self.control.heard(&answer.reason);
         Ok((answer, nonce))
     }

@@ -127,7 +127,11 @@ impl Driver {
         }
         let needed = self.core.backend.room(job.target.image.length);
         // Where the switch writes, before the first byte; where the download does, it looks itself.
-        if let Err(reason) = self.check_room(job).await {
+        let mut ready = self.check_room(job).await;
+        if ready.is_ok() {
+            ready = self.preflight(job.slot, &job.target, false);
+        }
+        if let Err(reason) = ready {
             log::line(&format!(
                 "{} is not downloaded: {reason}",
                 job.target.release
@@ -282,6 +286,9 @@ impl Driver {
         }
         if made.is_ok() {
             made = self.make(job.clone()).await;
+        }
+        if waits && made.is_ok() {
+            made = self.preflight(job.slot, &job.target, true);
         }
         if let Err(reason) = made {
             log::line(&format!(

@@ -30,6 +30,8 @@ pub(crate) struct Call<'a> {
     pub(crate) environment: &'a [(&'a str, String)],
 }
 
+pub(crate) use super::program::NotStarted;
+
 /// Outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -39,23 +41,9 @@ pub(crate) enum Ended {
     Badly(String),
     /// Timed out: it and its whole process group were killed. The end of both outputs.
     Late(String),
-}
-
-/// Returns whether a program of this name can be started from a folder: below it, by its absolute path, or
-/// from PATH.
-pub(crate) fn is_there(program: &str, folder: &Path) -> bool {
-    if program.is_empty() {
-        return false;
-    }
-    if folder.join(program).is_file() {
-        return true;
-    }
-    let bare = Path::new(program).components().count() == 1;
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    bare && std::env::split_paths(&folders).any(|folder| {
-        let path = folder.join(program);
-        path.is_file() || path.with_extension("exe").is_file()
-    })
+    /// Not started: it is not there, may not be, or the machine cannot. It says nothing by itself about what
+    /// it was to check.
+    NotStarted(NotStarted),
 }
 
 impl Call<'_> {
@@ -67,7 +55,7 @@ impl Call<'_> {
         };
         let program = match program::find(program, self.folder) {
             Ok(program) => program,
-            Err(what) => return Ended::Badly(what),
+            Err(not) => return Ended::NotStarted(not),
         };
         let mut command = Command::new(&program);
         program::clean(&mut command);
@@ -91,11 +79,24 @@ impl Call<'_> {
                     std::thread::sleep(TICK);
                 }
                 Err(error) => {
-                    let what = format!("{} cannot be started: {error}", program.display());
-                    return Ended::Badly(what);
+                    return Ended::NotStarted(NotStarted {
+                        what: format!("{} cannot be started: {error}", program.display()),
+                        by_folder: self.is_to_blame(&program, &error),
+                    });
                 }
             }
         }
+    }
+
+    /// Whether a program was not started for what it is: one of the folder's, made for another machine or
+    /// with an interpreter that is not here; or none that the system knows.
+    fn is_to_blame(&self, program: &Path, error: &std::io::Error) -> bool {
+        /// ENOEXEC; on Windows ERROR_BAD_EXE_FORMAT.
+        const NO_PROGRAM: i32 = if cfg!(windows) { 193 } else { 8 };
+        let own = program.is_relative() || program.starts_with(self.folder);
+        let is_bad = error.kind() == std::io::ErrorKind::NotFound
+            || error.raw_os_error() == Some(NO_PROGRAM);
+        own && is_bad && self.folder.is_dir()
     }
 }
 
@@ -264,16 +265,46 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_started_is_told_from_what_fails() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let started = |program: &str| {
+            let line = CommandLine {
+                command: vec![program.into()],
+                timeout_s: 5,
+            };
+            let call = Call {
+                line: &line,
+                arguments: &[],
+                folder: folder.path(),
+                environment: &[],
+            };
+            match call.run() {
+                Ended::NotStarted(not) => Some(not.by_folder),
+                _ => None,
+            }
+        };
+        assert_eq!(started("true"), None);
+        assert_eq!(started("false"), None);
+        assert_eq!(started("/nowhere/check"), Some(true));
+        assert_eq!(started("/etc/passwd"), Some(false));
+        let check = folder.path().join("check");
+        std::fs::write(&check, "#!/nowhere/interpreter\n").unwrap();
+        std::fs::set_permissions(&check, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(started("./check"), Some(true));
+    }
+
+    #[test]
     fn a_child_that_lives_on_does_not_hold_its_parent_up() {
         assert_eq!(
-            run("sleep 600 >/dev/null 2>&1 & echo done", 60),
+            run("sleep 90 >/dev/null 2>&1 & echo done", 30),
             Ended::Well("done".into())
         );
     }
 
     #[test]
     fn what_was_said_counts_though_a_child_keeps_the_pipe_open() {
-        assert_eq!(run("echo a; sleep 600 &", 60), Ended::Well("a".into()));
+        assert_eq!(run("echo a; sleep 90 &", 30), Ended::Well("a".into()));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Surroundings {
     pub release: String,
     /// The device's name.
     pub device_name: String,
+    /// Whether the command is the release's, which its publisher signed; otherwise it is this machine's.
+    pub signed: bool,
 }
 
 /// Runs a command to its end or its deadline; at the deadline its whole process group is killed.
@@ -58,6 +60,12 @@ pub fn run(
     match call.run() {
         Ended::Well(_) => Ok(()),
         Ended::Badly(what) => Err(Explained::new(failed, what)),
+        // A release that names a program and does not bring it has failed. All else is the machine's fault, and
+        // no verdict on the version.
+        Ended::NotStarted(not) if around.signed && not.by_folder => {
+            Err(Explained::new(failed, not.what))
+        }
+        Ended::NotStarted(not) => Err(Explained::new(Reason::CommandNotStarted, not.what)),
         Ended::Late(said) => {
             let what = format!("no answer within {} s: {said}", line.timeout_s.max(1));
             Err(Explained::new(late, what.trim_end_matches([' ', ':'])))
@@ -71,21 +79,44 @@ pub fn check(line: &CommandLine, around: &Surroundings) -> Result<(), Explained>
         return run(line, around, Reason::HealthFailed, Reason::HealthTimeout);
     };
     let deadline = Instant::now() + Duration::from_secs(u64::from(line.timeout_s.max(1)));
-    let mut last = String::new();
+    let mut last = Explained::from(Reason::HealthFailed);
     for question in &questions {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Explained::new(Reason::HealthFailed, last));
+                return Err(last);
             }
             match question.ask(left.min(ONE), around) {
                 Ok(()) => break,
-                Err(what) => last = format!("{}: {what}", question.word),
+                Err(why) => {
+                    last = Explained::new(why.code, format!("{}: {}", question.word, why.detail));
+                }
             }
             std::thread::sleep(AGAIN.min(deadline.saturating_duration_since(Instant::now())));
         }
     }
     Ok(())
+}
+
+/// Names of the programs that a check or another command starts.
+pub(crate) fn programs(line: &CommandLine) -> Vec<&str> {
+    match questions(&line.command) {
+        None => line
+            .command
+            .first()
+            .map(String::as_str)
+            .into_iter()
+            .collect(),
+        Some(questions) => {
+            let unit = |question: &Question<'_>| matches!(question.kind, Kind::Unit(_));
+            questions
+                .iter()
+                .any(unit)
+                .then_some("systemctl")
+                .into_iter()
+                .collect()
+        }
+    }
 }
 
 /// Validates a check before it is ever run; the error says what is wrong with it.
@@ -167,10 +198,11 @@ fn question(word: &str) -> Option<Question<'_>> {
 }
 
 impl Question<'_> {
-    fn ask(&self, within: Duration, around: &Surroundings) -> Result<(), String> {
+    fn ask(&self, within: Duration, around: &Surroundings) -> Result<(), Explained> {
+        let failed = |what: String| Explained::new(Reason::HealthFailed, what);
         match self.kind {
-            Kind::Tcp(place) => connect(place, within).map(drop),
-            Kind::Http { place, path } => http(place, path, within),
+            Kind::Tcp(place) => connect(place, within).map(drop).map_err(failed),
+            Kind::Http { place, path } => http(place, path, within).map_err(failed),
             Kind::Unit(unit) => {
                 let line = CommandLine {
                     command: ["systemctl", "is-active", "--quiet", "--", unit]
@@ -179,12 +211,12 @@ impl Question<'_> {
                     timeout_s: u32::try_from(within.as_secs()).unwrap_or(1),
                 };
                 run(&line, around, Reason::HealthFailed, Reason::HealthFailed)
-                    .map_err(|why| format!("not active {}", why.detail))
+                    .map_err(|why| Explained::new(why.code, format!("not active {}", why.detail)))
             }
             Kind::File(path, age) => {
                 let written = std::fs::metadata(around.folder.join(path))
                     .and_then(|meta| meta.modified())
-                    .map_err(|e| e.to_string())?;
+                    .map_err(|e| failed(e.to_string()))?;
                 // A file from the future counts as fresh.
                 let found = SystemTime::now()
                     .duration_since(written)
@@ -192,7 +224,7 @@ impl Question<'_> {
                 if found <= age {
                     return Ok(());
                 }
-                Err(format!("written {} s ago", found.as_secs()))
+                Err(failed(format!("written {} s ago", found.as_secs())))
             }
         }
     }
@@ -259,6 +291,7 @@ mod tests {
             folder: folder.to_owned(),
             release: "1.0.0".into(),
             device_name: "t".into(),
+            signed: true,
         };
         check(&line, &around)
     }
@@ -293,6 +326,29 @@ mod tests {
             .unwrap();
         let refused = asked(&[&format!("tcp:{nobody}")], folder.path()).unwrap_err();
         assert_eq!(refused.code, Reason::HealthFailed);
+    }
+
+    #[test]
+    fn a_check_that_cannot_be_started_is_a_verdict_on_a_release_that_lacks_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |program: &str, signed: bool| {
+            let line = CommandLine {
+                command: vec![program.into()],
+                timeout_s: 1,
+            };
+            let around = Surroundings {
+                folder: folder.path().to_owned(),
+                release: "1.0.0".into(),
+                device_name: "t".into(),
+                signed,
+            };
+            check(&line, &around).unwrap_err().code
+        };
+        assert_eq!(said("bin/check", true), Reason::HealthFailed);
+        assert_eq!(said("bin/check", false), Reason::CommandNotStarted);
+        // The machine has it, and may not run it.
+        assert_eq!(said("/etc/passwd", true), Reason::CommandNotStarted);
+        assert_eq!(said("/etc/passwd", false), Reason::CommandNotStarted);
     }
 
     #[test]

@@ -137,6 +137,14 @@ fn from_system() -> Battery {
     found
 }
 
+/// Validates the address of a UPS, which need not answer yet.
+pub(crate) fn look_at_ups(ups: &str) -> Result<(), String> {
+    match ups.split_once('@') {
+        Some((name, host)) if !name.is_empty() && !host.is_empty() => Ok(()),
+        _ => Err("expected NAME@HOST[:PORT]".into()),
+    }
+}
+
 /// Queries a UPS by the text protocol of Network UPS Tools (RFC 9271, section 4.2.6).
 pub(crate) fn from_nut(ups: &str) -> Result<Battery, String> {
     const PATIENCE: Duration = Duration::from_secs(5);

@@ -56,6 +56,10 @@ impl Verbs for CommandVerbs {
         match call.run() {
             Ended::Well(said) => Ok(said),
             Ended::Badly(what) => Err(failed(what)),
+            Ended::NotStarted(not) => Err(SlotError::NotStarted {
+                verb: format!("{} {verb}", self.line.command.join(" ")),
+                what: not.what,
+            }),
             Ended::Late(said) => {
                 let what = format!(
                     "timed out within {} s; killed with its children: {said}",

@@ -173,6 +173,14 @@ pub enum SlotError {
         /// Its output, or what is wrong with it.
         what: String,
     },
+    /// A command of the owner's could not be started.
+    #[error("{verb}: {what}")]
+    NotStarted {
+        /// Command and verb.
+        verb: String,
+        /// Reason why it was not started.
+        what: String,
+    },
     /// The settings do not fit together.
     #[error("{0}")]
     Settings(String),
@@ -186,7 +194,10 @@ impl SlotError {
         !self.is_momentary()
             && !matches!(
                 self.explained().code,
-                Reason::DiskFull | Reason::ReadOnly | Reason::HookFailed
+                Reason::DiskFull
+                    | Reason::ReadOnly
+                    | Reason::HookFailed
+                    | Reason::CommandNotStarted
             )
     }
 
@@ -222,6 +233,7 @@ impl SlotError {
             Self::Archive(_) => Reason::ArchiveRefused,
             Self::TooSmall { .. } => Reason::DiskFull,
             Self::Hook { .. } => Reason::HookFailed,
+            Self::NotStarted { .. } => Reason::CommandNotStarted,
             Self::Settings(_) => Reason::StorageError,
         };
         Explained::new(code, crate::log::chain(self))

@@ -148,6 +148,17 @@ fn add_system(roots: &mut RootCertStore) -> Result<(), TransportError> {
     Ok(())
 }
 
+/// Checks that a file of certificates can be read and holds at least one.
+pub(crate) fn check_authority(path: &Path) -> Result<(), TransportError> {
+    let mut roots = RootCertStore::empty();
+    add_file(&mut roots, path)?;
+    if roots.is_empty() {
+        let what = "it holds no certificate in PEM".into();
+        return Err(TransportError::Authority(path.display().to_string(), what));
+    }
+    Ok(())
+}
+
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TransportError> {
     use rustls::pki_types::pem::PemObject as _;
     let refuse = |e: String| TransportError::Authority(path.display().to_string(), e);

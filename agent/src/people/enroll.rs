@@ -24,7 +24,7 @@ use crate::install::{self, BackendSettings, SlotError};
 use crate::net::TransportError;
 use crate::net::client::{Answer, Client};
 use crate::net::signed::send_signed;
-use crate::net::tls::TlsClock;
+use crate::net::tls::{self, TlsClock};
 use crate::trust::{TrustStore, TrustStoreError};
 
 /// Parameters of an enrollment.
@@ -92,6 +92,12 @@ pub(crate) enum EnrollError {
          --release VERSION (the file that was written to the slot in use)"
     )]
     NothingRuns,
+    #[error(
+        "{0} is the agent's own folder {1}, or holds it or lies in it: what is adopted must lie beside it"
+    )]
+    OwnFolder(PathBuf, PathBuf),
+    #[error("--ca-file")]
+    Authority(#[source] TransportError),
     #[error("{0} is already enrolled as {1}; use another --state, or remove it")]
     Enrolled(PathBuf, String),
 }
@@ -131,6 +137,14 @@ pub(crate) async fn enroll(request: Request) -> Result<String, EnrollError> {
             )
         })
         .collect::<Result<Vec<_>, _>>()?;
+    if let Some(file) = &request.ca_file {
+        tls::check_authority(file).map_err(EnrollError::Authority)?;
+    }
+    if let Some((from, _)) = &request.adopt
+        && is_own(from, &request.state)
+    {
+        return Err(EnrollError::OwnFolder(from.clone(), request.state));
+    }
     let fs = fs::system();
     let key = identity::new_identity(&*fs, &request.state)?;
     let adopted = adopt(&fs, &request)?;
@@ -286,6 +300,13 @@ fn pinned_root(root: String, token: &JoinToken) -> Result<TrustedFiles, EnrollEr
         root,
         ..TrustedFiles::default()
     })
+}
+
+/// Whether what is to be adopted is the agent's folder, holds it or lies in it, by whatever name.
+fn is_own(from: &Path, state: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (from, state) = (real(from), real(state));
+    from.starts_with(&state) || state.starts_with(&from)
 }
 
 fn adopt(fs: &Arc<dyn Fs>, request: &Request) -> Result<Option<Image>, EnrollError> {

@@ -8,6 +8,7 @@ mod deployment;
 mod diagnosis;
 mod digest;
 mod encoding;
+mod explained;
 mod format;
 mod host;
 mod id;
@@ -32,6 +33,7 @@ pub use deployment::DeploymentState;
 pub use diagnosis::{Diagnosis, Finding, Verdict};
 pub use digest::{ParseDigestError, Sha256};
 pub use encoding::Encoding;
+pub use explained::Explained;
 pub use format::{Format, UnsupportedFormat};
 pub use host::is_loopback;
 pub use id::{
@@ -41,7 +43,7 @@ pub use id::{
 pub use image::Image;
 pub use name::{Label, NameError, Platform, ProductName, Region};
 pub use problem::{Problem, ProblemCode};
-pub use reason::{Explained, Reason};
+pub use reason::Reason;
 pub use report::{Report, ReportBatch, ReportsAccepted};
 pub use stage::{Channel, Stage, UnknownWord};
 pub use text::{Speaker, bounded, cut, plain, plain_lines, said};

@@ -1,7 +1,5 @@
 //! Reasons why something happened, or did not.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 /// The closed set of reasons shared by agent and server. Each states whether a retry can help, and
@@ -78,6 +76,8 @@ pub enum Reason {
     /// The medium is read-only.
     ReadOnly,
     StorageError,
+    /// A command of this machine could not be started.
+    CommandNotStarted,
     HookFailed,
     MetadataRefused,
     MetadataExpired,
@@ -146,6 +146,7 @@ crate::words!(Reason("reason") {
     DiskFull = "disk_full",
     ReadOnly = "read_only",
     StorageError = "storage_error",
+    CommandNotStarted = "command_not_started",
     HookFailed = "hook_failed",
     MetadataRefused = "metadata_refused",
     MetadataExpired = "metadata_expired",
@@ -168,6 +169,7 @@ impl Reason {
                 | Self::DiskFull
                 | Self::ReadOnly
                 | Self::StorageError
+                | Self::CommandNotStarted
                 | Self::HookFailed
                 | Self::MetadataExpired
                 | Self::BatteryLow
@@ -183,7 +185,11 @@ impl Reason {
         match self {
             Self::DownloadFailed => 12,
             Self::ChunkCorrupt | Self::MetadataExpired | Self::TimedOut => 6,
-            Self::DiskFull | Self::ReadOnly | Self::StorageError | Self::HookFailed => 3,
+            Self::DiskFull
+            | Self::ReadOnly
+            | Self::StorageError
+            | Self::CommandNotStarted
+            | Self::HookFailed => 3,
             _ if self.retryable() => u32::MAX,
             _ => 0,
         }
@@ -192,16 +198,33 @@ impl Reason {
     /// Back-off after the first failure for this reason, in seconds; doubled with each further one.
     pub fn back_off_s(self) -> u32 {
         match self {
-            Self::DiskFull | Self::ReadOnly | Self::StorageError | Self::HookFailed => 900,
+            Self::DiskFull
+            | Self::ReadOnly
+            | Self::StorageError
+            | Self::CommandNotStarted
+            | Self::HookFailed => 900,
             _ => 30,
         }
     }
 
     /// Returns whether it is about the machine at that time and says nothing about a release: no room, no
-    /// quota, no right to write, a file in use. The device neither quarantines for it nor does a gate count
-    /// it.
+    /// quota, no right to write, a file in use, a command of its own that cannot be started. The device neither
+    /// quarantines for it nor does a gate count it.
     pub fn is_of_the_place(self) -> bool {
-        matches!(self, Self::DiskFull | Self::ReadOnly | Self::StorageError)
+        matches!(
+            self,
+            Self::DiskFull | Self::ReadOnly | Self::StorageError | Self::CommandNotStarted
+        )
+    }
+
+    /// Reason of the same kind that every version of a server and an agent knows. The set is closed: who does
+    /// not know a word refuses the whole message.
+    #[must_use]
+    pub fn known_to_all(self) -> Self {
+        match self {
+            Self::CommandNotStarted => Self::StorageError,
+            other => other,
+        }
     }
 
     /// Returns whether a device reports it for a failed attempt. A gate counts those that are not
@@ -219,6 +242,7 @@ impl Reason {
                 | Self::DiskFull
                 | Self::ReadOnly
                 | Self::StorageError
+                | Self::CommandNotStarted
                 | Self::HookFailed
                 | Self::MetadataRefused
                 | Self::MetadataExpired
@@ -293,6 +317,7 @@ impl Reason {
             Self::ArchiveRefused => "the archive contains an entry that is not allowed",
             Self::DiskFull => "not enough free space",
             Self::ReadOnly => "the device's storage is read-only",
+            Self::CommandNotStarted => "a command cannot be started on this machine",
             Self::HookFailed => "the owner's install or switch command failed",
             Self::StorageError => "reading or writing the device's storage failed",
             Self::MetadataRefused => "signed metadata failed verification",
@@ -313,68 +338,6 @@ impl Reason {
     }
 }
 
-/// A reason with the particulars of this case.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explained {
-    /// The reason.
-    pub code: Reason,
-    /// The particulars, at most [`Explained::MAX_DETAIL`] characters; may be empty.
-    #[serde(default)]
-    pub detail: String,
-}
-
-impl Explained {
-    /// Maximum length of a detail, in characters: room for the last 2,000 bytes of a check's output
-    /// and how it ended.
-    pub const MAX_DETAIL: usize = 2_200;
-
-    /// Creates a reason with particulars. A detail over [`Explained::MAX_DETAIL`] characters is cut
-    /// in the middle: the beginning says what was done, the end what went wrong.
-    pub fn new(code: Reason, detail: impl AsRef<str>) -> Self {
-        const MARK: &str = " ... ";
-        const BEGIN: usize = 200;
-        let detail = detail.as_ref();
-        let over = detail.chars().count().saturating_sub(Self::MAX_DETAIL);
-        if over == 0 {
-            return Self {
-                code,
-                detail: detail.to_owned(),
-            };
-        }
-        let begin: String = detail.chars().take(BEGIN).collect();
-        let end: String = detail.chars().skip(BEGIN + over + MARK.len()).collect();
-        Self {
-            code,
-            detail: format!("{begin}{MARK}{end}"),
-        }
-    }
-
-    /// Returns a copy whose detail is cut to the bound, for values that came from outside.
-    pub fn bounded(self) -> Self {
-        Self::new(self.code, &self.detail)
-    }
-}
-
-impl From<Reason> for Explained {
-    fn from(code: Reason) -> Self {
-        Self {
-            code,
-            detail: String::new(),
-        }
-    }
-}
-
-impl fmt::Display for Explained {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code.text())?;
-        if !self.detail.is_empty() {
-            // Text from a device or a check must not move the cursor or add a line.
-            write!(f, ": {}", crate::plain(&self.detail))?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,8 +353,22 @@ mod tests {
     #[test]
     fn what_is_of_the_place_is_a_failure_that_is_retried() {
         let place: Vec<_> = Reason::ALL.iter().filter(|r| r.is_of_the_place()).collect();
-        assert_eq!(place.len(), 3);
+        assert_eq!(place.len(), 4);
         assert!(place.iter().all(|r| r.is_failure() && r.retryable()));
+    }
+
+    #[test]
+    fn a_newer_reason_has_an_older_one_of_the_same_kind() {
+        let new = Reason::CommandNotStarted;
+        let old = new.known_to_all();
+        assert_ne!(old, new);
+        assert!(old.is_of_the_place() && old.is_failure());
+        assert_eq!(
+            (old.retry_budget(), old.back_off_s()),
+            (new.retry_budget(), new.back_off_s())
+        );
+        let others = Reason::ALL.iter().filter(|reason| **reason != new);
+        assert!(others.into_iter().all(|r| r.known_to_all() == *r));
     }
 
     #[test]
@@ -400,25 +377,5 @@ mod tests {
             let json = serde_json::to_string(reason).unwrap();
             assert_eq!(json, format!("\"{}\"", reason.as_str()));
         }
-    }
-
-    #[test]
-    fn a_detail_from_outside_is_cut() {
-        let long = Explained {
-            code: Reason::HealthFailed,
-            detail: "x".repeat(10_000),
-        };
-        assert_eq!(long.bounded().detail.len(), Explained::MAX_DETAIL);
-    }
-
-    #[test]
-    fn a_long_detail_keeps_its_begin_and_its_end() {
-        let text = format!("exit status 1: {}the error", "frame ".repeat(1_000));
-        let kept = Explained::new(Reason::HealthFailed, &text).detail;
-        assert!(kept.starts_with("exit status 1: frame"));
-        assert!(kept.ends_with("frame the error"));
-        assert_eq!(kept.chars().count(), Explained::MAX_DETAIL);
-        let again = Explained::new(Reason::HealthFailed, &kept);
-        assert_eq!(again.detail, kept);
     }
 }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use tidegate_delta::archive::PackOptions;
 
 use super::Options;
-use super::values::{absolute, line, typed};
-use crate::host::command::is_there;
+use super::values::{absolute, line, startable, typed};
 use crate::host::power::PowerSettings;
-use crate::host::{health, platform};
+use crate::host::{health, platform, power, program};
 use crate::install::BackendSettings;
 use crate::people::enroll::Request;
 
@@ -37,15 +36,12 @@ pub(super) fn request(mut options: Options, state: PathBuf) -> Result<Request, l
     let hook_timeout_s: u32 = typed("hook-timeout", value("hook-timeout"))?.unwrap_or(600);
     let hook = |name: &str, text: String| {
         let hook = line(name, &text, hook_timeout_s)?;
-        let program = hook.command.first().map_or("", String::as_str);
         // Hooks run in the agent's folder, which is still empty.
-        if !is_there(program, &state) {
-            let text = format!(
-                "--{name}: program {program:?} not found: name one in PATH, or give its absolute path"
-            );
-            return Err(lexopt::Error::from(text));
+        let word = hook.command.first().map_or("", String::as_str);
+        match program::find(word, &state) {
+            Err(not) => Err(format!("--{name}: {}", not.what).into()),
+            Ok(_) => Ok::<_, lexopt::Error>(hook),
         }
-        Ok(hook)
     };
     let kind = value("backend").unwrap_or_else(|| "directory".into());
     let backend = match kind.as_str() {
@@ -84,6 +80,27 @@ pub(super) fn request(mut options: Options, state: PathBuf) -> Result<Request, l
     let reboot = value("reboot-cmd")
         .map(|text| hook("reboot-cmd", text))
         .transpose()?;
+    // What runs in the version may come with it, as all the files of an image and what a hook installs.
+    let brings = |path: &std::path::Path| match &backend {
+        BackendSettings::Directory | BackendSettings::Agent => path.starts_with(&state),
+        BackendSettings::Executable { path: live } => {
+            path == live || live.file_name() == Some(path.as_os_str())
+        }
+        BackendSettings::Image { .. } | BackendSettings::Hook { .. } => true,
+    };
+    let folder = match (&backend, &adopt) {
+        (BackendSettings::Directory, Some((folder, _))) => folder.clone(),
+        (BackendSettings::Executable { path }, _) => path.parent().unwrap_or(path).to_owned(),
+        _ => state.clone(),
+    };
+    for (name, line) in [("health-cmd", &health), ("restart-cmd", &restart)] {
+        line.as_ref()
+            .map_or(Ok(()), |line| startable(name, line, &folder, brings))?;
+    }
+    let ups = value("ups");
+    if let Some(ups) = &ups {
+        power::look_at_ups(ups).map_err(|e| format!("--ups {ups}: {e}"))?;
+    }
     let server = needed("server", value("server"))?;
     let product = needed("product", value("product"))?;
     Ok(Request {
@@ -112,7 +129,7 @@ pub(super) fn request(mut options: Options, state: PathBuf) -> Result<Request, l
         restart,
         power: PowerSettings {
             file: value("battery-file").map(|file| absolute(file.into())),
-            ups: value("ups"),
+            ups,
             supplies: None,
         },
         health_every_s: typed("health-every", value("health-every"))?.unwrap_or(300),

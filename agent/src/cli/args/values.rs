@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate_trust::CommandLine;
 
-use crate::host::command::is_there;
+use crate::host::{health, program};
 
 /// Makes a path absolute: commands run in other folders, where a relative one would lead elsewhere.
 pub(super) fn absolute(path: PathBuf) -> PathBuf {
@@ -47,12 +47,33 @@ pub(super) fn typed<T: std::str::FromStr<Err: std::fmt::Display>>(
 /// Parses a command line of the owner's, split at spaces.
 pub(super) fn line(name: &str, text: &str, timeout_s: u32) -> Result<CommandLine, lexopt::Error> {
     let command: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-    let Some(program) = command.first() else {
+    if command.is_empty() {
         return Err(format!("--{name} is empty").into());
-    };
-    // A program inside a version does not exist yet; an absolute path must exist already.
-    if Path::new(program).is_absolute() && !is_there(program, Path::new("/")) {
-        return Err(format!("--{name}: there is no program {program:?}").into());
     }
-    Ok(CommandLine { command, timeout_s })
+    if timeout_s == 0 {
+        return Err(format!("--{name}: a timeout of 0 s leaves it no time").into());
+    }
+    let line = CommandLine { command, timeout_s };
+    Ok(line)
+}
+
+/// Checks that a command of the machine can be started; the error names the option. A program that a version
+/// brings is not there yet.
+pub(super) fn startable(
+    name: &str,
+    line: &CommandLine,
+    from: &Path,
+    brings: impl Fn(&Path) -> bool,
+) -> Result<(), lexopt::Error> {
+    for word in health::programs(line) {
+        let path = Path::new(word);
+        let inside = path.is_relative() && path.components().count() > 1;
+        match program::find(word, from) {
+            Err(not) if !(not.by_folder && (inside || brings(path))) => {
+                return Err(format!("--{name}: {}", not.what).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 //! damaged copy whose other copy is intact. Nothing that runs is ever touched.
 
 mod certificate;
+mod commands;
 mod decoder;
 mod machine;
 mod network;
