@@ -194,3 +194,28 @@ async fn enroll_refuses_by_name_what_it_could_never_use() {
     let (ok, said) = device.try_enroll(&server.url, &token, "NA", installed, &[]);
     assert!(ok, "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_now_ends_the_hold_and_has_an_answer_at_once() {
+    let server = Server::start_with(tidegate_tests::Database::Sqlite, &["--poll", "60s"]).await;
+    let dir = server.dir.path();
+    server.publish(&[("1.0.0", true)]);
+    let mut device = Device::enroll(dir, "one", &server.url, &server.join_token(), "NA", None);
+    device.run();
+    let heard = || device.status()["agent"]["heard_s"].as_u64();
+    eventually("its check-in is held", async || heard().filter(|s| *s >= 4)).await;
+    let asked = Command::new(binary("tidegate-agent"))
+        .args(["check-now", "--state"])
+        .arg(&device.state)
+        .output()
+        .unwrap();
+    assert!(asked.status.success());
+    let before = heard().unwrap();
+    eventually("an answer", async || {
+        let now = heard()?;
+        // The server holds it for most of a minute.
+        assert!(now < 40, "the hold went on: {}", device.log());
+        (now < before).then_some(())
+    })
+    .await;
+}

@@ -38,6 +38,7 @@ impl Driver {
         }
         self.send_reports().await?;
         // In probation the request is held no longer than to the next health check.
+        let asked_now = self.control.take_check_order();
         let (most, watched) = match &self.journal().record().phase {
             Phase::Probation { job, .. } => {
                 let left =
@@ -49,7 +50,8 @@ impl Driver {
             _ if !self.spoken => (0, false),
             _ => (MAX_WAIT_S, false),
         };
-        let wait = self.hold.ask(most);
+        // A person waits for the answer: a held request would be answered when there is news.
+        let wait = if asked_now { 0 } else { self.hold.ask(most) };
         let begun = Instant::now();
         let control = self.control.clone();
         let (answer, nonce) = tokio::select! {
@@ -102,7 +104,7 @@ impl Driver {
             return Ok(Duration::ZERO);
         }
         let first = !std::mem::replace(&mut self.spoken, true);
-        if first || !self.journal().record().outbox.is_empty() {
+        if first || asked_now || !self.journal().record().outbox.is_empty() {
             return Ok(Duration::ZERO);
         }
         let longest = if watched {

@@ -38,6 +38,7 @@ struct State {
     /// End of the pause, in seconds since the epoch.
     paused: Option<i64>,
     back: bool,
+    check: bool,
 }
 
 /// State shared by the socket and the driver.
@@ -104,6 +105,11 @@ impl Control {
         std::mem::take(&mut self.lock().back)
     }
 
+    /// Takes a person's request to check in at once: true once per request.
+    pub(crate) fn take_check_order(&self) -> bool {
+        std::mem::take(&mut self.lock().check)
+    }
+
     /// Records an answer from the server.
     pub(crate) fn heard(&self, reason: &Explained) {
         let mut state = self.lock();
@@ -154,7 +160,10 @@ impl Control {
     fn answer(&self, ask: Ask) -> Reply {
         let (ok, text) = match ask {
             Ask::Status => (true, String::new()),
-            Ask::CheckNow => (true, "checking in with the server now".into()),
+            Ask::CheckNow => {
+                self.lock().check = true;
+                (true, "checking in with the server now".into())
+            }
             Ask::Pause { seconds } if seconds == 0 || seconds > MAX_PAUSE_S => {
                 (false, format!("a pause must last 1 to {MAX_PAUSE_S} s"))
             }
