@@ -47,6 +47,7 @@ impl Machine<'_> {
         findings.extend(self.in_place());
         findings.extend(self.read_only());
         findings.push(super::decoder::look(self.config));
+        findings.extend(super::stuck::look(self.state));
         findings.extend(super::commands::look(self.state, self.config, self.record));
         if !self.own {
             findings.push(self.service());

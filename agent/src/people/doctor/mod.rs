@@ -12,6 +12,7 @@ mod network;
 #[cfg(target_os = "linux")]
 mod socket;
 mod storage;
+mod stuck;
 
 use std::path::Path;
 use std::time::Duration;
