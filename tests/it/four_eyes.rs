@@ -185,10 +185,9 @@ async fn a129_an_approval_of_a_token_that_was_revoked_since_counts_no_more() {
     let (_, lower) = server.call("PUT", settings, off, &ann).await;
     for (path, asked) in [(path.as_str(), &asked), (settings, &lower)] {
         let (status, given) = order(&server, path, "approve", plan(asked), &bob).await;
-        assert_eq!(
-            (status, &given["asked"]["missing"]),
-            (200, &json!(1)),
-            "{given}"
+        assert!(
+            status < 300 && given["asked"]["missing"] == 1,
+            "{status} {given}"
         );
     }
     let tokens = server.get("/api/v1/tokens").await;
@@ -197,10 +196,9 @@ async fn a129_an_approval_of_a_token_that_was_revoked_since_counts_no_more() {
     server.cli(&["token", "revoke", bobs["id"].as_str().unwrap()]);
     for (path, asked) in [(path.as_str(), &asked), (settings, &lower)] {
         let (status, given) = order(&server, path, "approve", plan(asked), &cid).await;
-        assert_eq!(
-            (status, &given["asked"]["missing"]),
-            (200, &json!(1)),
-            "{given}"
+        assert!(
+            status < 300 && given["asked"]["missing"] == 1,
+            "{status} {given}"
         );
         assert_eq!(given["asked"]["given_by"], json!(["cid"]), "{given}");
         let (status, given) = order(&server, path, "approve", plan(asked), &server.token).await;
