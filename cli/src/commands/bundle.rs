@@ -210,7 +210,7 @@ fn versions(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, u64>, CliError>
         .collect())
 }
 
-async fn import(api: &Api, file: &PathBuf) -> Result<(), CliError> {
+async fn import(api: &Api, file: &Path) -> Result<(), CliError> {
     let text = crate::keys::read_bounded(file).map_err(at(file))?;
     let carried: CarriedReports = serde_json::from_slice(&text)
         .map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;

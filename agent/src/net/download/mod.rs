@@ -2,6 +2,7 @@
 //! counts, from the mirrors that the server names and from the server itself.
 
 mod carried;
+mod chunks;
 mod fetch;
 mod progress;
 mod sources;
@@ -21,11 +22,12 @@ use tidegate_trust::assignment::Payload;
 use crate::fs::{Fs, Mode};
 use crate::host::platform;
 use crate::log;
+pub(crate) use chunks::Chunks;
 pub(crate) use fetch::{Fetched, Ways};
 use sources::{Blame, Fault};
 pub(crate) use sources::{FILE as UNUSED, Unused};
+pub(crate) use store::Store;
 use store::storage;
-pub(crate) use store::{Chunks, Store};
 
 /// The download folder of one device.
 #[derive(Clone)]

@@ -385,19 +385,6 @@ pub(super) fn count_anew(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     fs.replace(&path, &bytes, Mode::Private)
 }
 
-/// A complete payload on the medium, read chunk by chunk.
-pub(crate) struct Chunks {
-    pub(super) fs: Arc<dyn Fs>,
-    pub(super) dir: PathBuf,
-}
-
-impl crate::install::Payload for Chunks {
-    fn chunk(&self, index: usize, buf: &mut [u8]) -> io::Result<()> {
-        let path = self.dir.join(format!("chunk.{index}"));
-        self.fs.open(&path, Open::Kept)?.read_exact_at(buf, 0)
-    }
-}
-
 /// Reason to report for a storage error.
 pub(crate) fn storage(error: &io::Error) -> Explained {
     Explained::new(crate::fs::io_reason(error), error.to_string())
