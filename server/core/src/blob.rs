@@ -382,7 +382,7 @@ mod tests {
         let blobs = Blobs::open(&BlobSettings::Folder(folder.path().join("blobs"))).unwrap();
         let image = blobs.put_bytes(vec![7; 100_000]).await.unwrap();
         let mut begun = Vec::new();
-        for _ in 0..turns() + 1 {
+        for _ in 0..=turns() {
             let mut stream = blobs.stream(image.sha256, 0..image.length).await.unwrap();
             assert!(stream.next().await.unwrap().is_ok());
             begun.push(stream);
