@@ -203,14 +203,13 @@ async fn check_now_ends_the_hold_and_has_an_answer_at_once() {
     let mut device = Device::enroll(dir, "one", &server.url, &server.join_token(), "NA", None);
     device.run();
     let heard = || device.status()["agent"]["heard_s"].as_u64();
-    eventually("its check-in is held", async || heard().filter(|s| *s >= 4)).await;
+    let before = eventually("its check-in is held", async || heard().filter(|s| *s >= 4)).await;
     let asked = Command::new(binary("tidegate-agent"))
         .args(["check-now", "--state"])
         .arg(&device.state)
         .output()
         .unwrap();
     assert!(asked.status.success());
-    let before = heard().unwrap();
     eventually("an answer", async || {
         let now = heard()?;
         // The server holds it for most of a minute.
