@@ -22,7 +22,7 @@ impl Driver {
         let mut record = self.journal().draft();
         record.requests += 1;
         let number = record.requests;
-        self.core.journal.write(record)?;
+        self.write(record)?;
         Ok(number)
     }
 

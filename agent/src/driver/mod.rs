@@ -25,13 +25,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_machine::Agenda;
-use tidegate_machine::fsm::{Effect, Event, Phase, SlotId};
+use tidegate_machine::fsm::{Effect, Event, Phase, Record, SlotId};
 use tidegate_protocol::{Abilities, Battery, DeploymentId, Explained, Left, Reason, Sha256};
 use tidegate_trust::SecretKey;
 
 use self::core::Core;
 use crate::fs::Fs;
-use crate::fs::journal::Journal;
+use crate::fs::journal::{Journal, JournalError};
 use crate::host::{service, spare};
 use crate::log;
 use crate::net::TransportError;
@@ -259,6 +259,14 @@ impl Driver {
     /// The journal.
     fn journal(&self) -> &Journal {
         &self.core.journal
+    }
+
+    /// Writes the journal, with the open files in reserve.
+    fn write(&mut self, record: Record) -> Result<(), JournalError> {
+        spare::give_up();
+        let written = self.core.journal.write(record);
+        spare::keep();
+        written
     }
 
     /// Processes an event and performs its effects, until there are none left.

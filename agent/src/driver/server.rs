@@ -16,7 +16,7 @@ use tidegate_trust::{RoleName, sign_report};
 
 use super::older::reasons;
 use super::{ANSWER, DEADLINE, Driver, DriverError, RoundError, encode, probation_check};
-use crate::host::platform;
+use crate::host::{platform, spare};
 use crate::net::TransportError;
 use crate::people::identity;
 
@@ -170,7 +170,10 @@ impl Driver {
 
     /// Processes an event that has no effects.
     pub(super) fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
-        Ok(tidegate_machine::note(&mut self.core.journal, event)?)
+        spare::give_up();
+        let noted = tidegate_machine::note(&mut self.core.journal, event);
+        spare::keep();
+        Ok(noted?)
     }
 
     pub(super) async fn check_in(
@@ -317,14 +320,14 @@ impl Driver {
             // Before the root is kept: once it is, it is no longer new, and says this no more.
             let mut record = self.journal().draft();
             record.time_floor = issued;
-            self.core.journal.write(record).map_err(DriverError::from)?;
+            self.write(record).map_err(DriverError::from)?;
         }
         self.trust
             .save(&kept, refresh.files())
             .map_err(DriverError::from)?;
         let mut record = self.journal().draft();
         record.floors = refresh.floors().clone();
-        self.core.journal.write(record).map_err(DriverError::from)?;
+        self.write(record).map_err(DriverError::from)?;
         result?;
         Ok(refresh.finish()?)
     }
