@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Stable code of a problem; it determines the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "&'static str")]
 #[expect(
     missing_docs,
     reason = "`title` says what each means, to people as well"
@@ -54,6 +54,8 @@ crate::words!(ProblemCode("problem code") {
     Unavailable = "unavailable",
     Internal = "internal",
 });
+
+crate::words_in_json!(ProblemCode);
 
 impl ProblemCode {
     /// The HTTP status that goes with the code.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The closed set of reasons shared by agent and server. Each states whether a retry can help, and
 /// has a key in the knowledge base (`docs/reference/reasons.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "&'static str")]
 #[expect(
     missing_docs,
     reason = "`text` is the documentation of each, shown to people as well"
@@ -158,6 +158,8 @@ crate::words!(Reason("reason") {
     NoPreviousSlot = "no_previous_slot",
     PreviousDamaged = "previous_damaged",
 });
+
+crate::words_in_json!(Reason);
 
 impl Reason {
     /// Returns whether the same device may retry the same release on its own.

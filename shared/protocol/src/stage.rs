@@ -49,6 +49,26 @@ macro_rules! words {
     };
 }
 
+/// Has serde read and write an enum by its words, of which it has many: what serde derives for each word is
+/// 17 KB of the agent.
+#[macro_export]
+macro_rules! words_in_json {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = $crate::UnknownWord;
+            fn try_from(text: String) -> Result<Self, $crate::UnknownWord> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for &'static str {
+            fn from(word: $name) -> Self {
+                word.as_str()
+            }
+        }
+    };
+}
+
 /// Maturity of a release. Moves forward only; `Withdrawn` is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
