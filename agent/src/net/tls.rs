@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, KeyProvider};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::SigningKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -120,11 +122,28 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// Returns the crypto provider: ring is the smallest; the other one adds post-quantum key exchange.
-fn provider() -> rustls::crypto::CryptoProvider {
+fn provider() -> CryptoProvider {
     #[cfg(feature = "post-quantum")]
-    return rustls::crypto::aws_lc_rs::default_provider();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
     #[cfg(not(feature = "post-quantum"))]
-    rustls::crypto::ring::default_provider()
+    let provider = rustls::crypto::ring::default_provider();
+    CryptoProvider {
+        key_provider: &NoKeys,
+        ..provider
+    }
+}
+
+/// The agent shows no certificate of its own: without this, what signs with one is 20 KB of it.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(
+        &self,
+        _: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General("no certificate is shown".into()))
+    }
 }
 
 /// Adds the certificate authorities of a Linux system.
