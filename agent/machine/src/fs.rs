@@ -80,6 +80,10 @@ pub trait Fs: Send + Sync {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes an empty folder.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Returns whether something else is mounted on a folder, as far as the system tells.
+    fn is_mount(&self, _dir: &Path) -> bool {
+        false
+    }
     /// Makes a folder's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Returns the nine permission bits of a file or folder; `None` where there are none.
@@ -190,10 +194,12 @@ impl dyn Fs + '_ {
         }
     }
 
-    /// Removes a tree, links and all, without following any; a missing one is not an error.
+    /// Removes a tree, links and all, without following any; a missing one is not an error. Refuses to go into
+    /// what is mounted in it, which is somebody else's.
     pub fn remove_tree(&self, path: &Path) -> io::Result<()> {
         match self.kind(path)? {
             None => Ok(()),
+            Some(Kind::Dir) if self.is_mount(path) => Err(io::ErrorKind::ResourceBusy.into()),
             Some(Kind::Dir) => {
                 for (name, _) in self.list(path)? {
                     self.remove_tree(&path.join(name))?;

@@ -214,6 +214,10 @@ impl<F: Fs> Fs for Crashing<F> {
         }
     }
 
+    fn is_mount(&self, dir: &Path) -> bool {
+        self.inner.is_mount(dir)
+    }
+
     fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
         self.inner.mode(path)
     }

@@ -246,6 +246,14 @@ impl Fs for Real {
         patiently(|| fs::remove_dir(path))
     }
 
+    #[cfg(target_os = "linux")]
+    fn is_mount(&self, dir: &Path) -> bool {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        let found = statx(CWD, dir, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
+        // Before Linux 5.8 it is never set.
+        found.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // Windows has no handle to a folder that could be synced.
         if cfg!(unix) {
@@ -415,5 +423,34 @@ mod tests {
         assert_eq!(bits(&path.join("a")), 0o755);
         assert_eq!(bits(&path.join("plain")), 0o644);
         assert_eq!(bits(&path.join("private")), 0o600);
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_tree_is_not_removed_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, tree) = (dir.path().join("own"), dir.path().join("tree"));
+        fs::create_dir_all(tree.join("data")).unwrap();
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("precious"), "data").unwrap();
+        let run = |program: &str, arguments: &[&Path]| {
+            let status = std::process::Command::new(program).args(arguments).status();
+            status.is_ok_and(|status| status.success())
+        };
+        let data = tree.join("data");
+        if !run("mount", &[Path::new("--bind"), &own, &data]) {
+            assert!(
+                std::env::var_os("TIDEGATE_REQUIRE_POWER_CUT").is_none(),
+                "a folder must be mounted here and cannot be"
+            );
+            println!("skipped: nothing can be mounted here");
+            return;
+        }
+        let refused = crate::fs::system().remove_tree(&tree);
+        let kept = own.join("precious").exists();
+        assert!(run("umount", &[&data]));
+        assert!(kept);
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        crate::fs::system().remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
     }
 }
