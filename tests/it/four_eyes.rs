@@ -2,12 +2,16 @@
 //! both.
 
 use serde_json::{Value, json};
-use tidegate_tests::{Server, eventually};
+use tidegate_tests::{Device, Server, eventually};
 
-/// Drafts a rollout that concerns no device; returns its path.
+/// Drafts a rollout that concerns no device; returns its path. Once started it ends by itself.
 async fn draft(server: &Server, by: &str) -> String {
+    draft_for(server, by, "region=NOWHERE").await
+}
+
+async fn draft_for(server: &Server, by: &str, selector: &str) -> String {
     let body = json!({
-        "product": "app", "release": "1.0.0", "waves": [{ "name": "all", "selector": "region=NOWHERE" }],
+        "product": "app", "release": "1.0.0", "waves": [{ "name": "all", "selector": selector }],
     });
     let (status, draft) = server
         .call("POST", "/api/v1/rollouts", Some(body), by)
@@ -147,8 +151,12 @@ async fn a141_consent_to_end_a_pause_is_none_to_end_the_halt_that_came_after() {
         server.person("ann", "admin").await,
         server.person("bob", "admin").await,
     );
-    let path = draft(&server, &ann).await;
-    order(&server, &path, "start", json!({}), &ann).await;
+    // Never online: the rollout waits for it.
+    let (dir, token) = (server.dir.path(), server.join_token());
+    let _device = Device::enroll(dir, "one", &server.url, &token, "NA", None);
+    let path = draft_for(&server, &ann, "region=NA").await;
+    let (_, started) = order(&server, &path, "start", json!({}), &ann).await;
+    assert_eq!(started["state"], "running", "{started}");
     server.cli(&["product", "set", "app", "--approvals", "1"]);
     order(&server, &path, "pause", json!({ "reason": "lunch" }), &ann).await;
     let resume = json!({ "reason": "after lunch" });
