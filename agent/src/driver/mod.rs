@@ -261,11 +261,16 @@ impl Driver {
         &self.core.journal
     }
 
-    /// Writes the journal, with the open files in reserve.
+    /// Writes the journal; with the open files in reserve while there is a version to go back from.
     fn write(&mut self, record: Record) -> Result<(), JournalError> {
-        spare::give_up();
+        let is_idle = record.phase == Phase::Idle;
+        if !is_idle {
+            spare::give_up();
+        }
         let written = self.core.journal.write(record);
-        spare::keep();
+        if !is_idle {
+            spare::keep();
+        }
         written
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Files in reserve: a check needs eight (pipes, its note), verifying and switching fewer.
 #[cfg(unix)]
-const FILES: usize = 16;
+const FILES: usize = 12;
 
 static SPARE: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
