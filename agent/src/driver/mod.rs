@@ -263,12 +263,9 @@ impl Driver {
 
     /// Writes the journal; with the open files in reserve while there is a version to go back from.
     fn write(&mut self, record: Record) -> Result<(), JournalError> {
-        let is_idle = record.phase == Phase::Idle;
-        if !is_idle {
-            spare::give_up();
-        }
+        let held = record.phase != Phase::Idle && spare::give_up();
         let written = self.core.journal.write(record);
-        if !is_idle {
+        if held {
             spare::keep();
         }
         written

@@ -170,9 +170,11 @@ impl Driver {
 
     /// Processes an event that has no effects.
     pub(super) fn handle_light(&mut self, event: Event) -> Result<(), DriverError> {
-        spare::give_up();
+        let held = spare::give_up();
         let noted = tidegate_machine::note(&mut self.core.journal, event);
-        spare::keep();
+        if held {
+            spare::keep();
+        }
         Ok(noted?)
     }
 

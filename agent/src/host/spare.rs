@@ -27,9 +27,13 @@ pub(crate) fn keep() {
     }
 }
 
-/// Gives the reserve up for what comes next: a check, a switch, the journal.
-pub(crate) fn give_up() {
-    spare().clear();
+/// Gives the reserve up for what comes next: a check, a switch, the journal. Returns whether there was one:
+/// whoever finds none leaves it to those who gave it up to fill it again.
+pub(crate) fn give_up() -> bool {
+    let mut spare = spare();
+    let held = !spare.is_empty();
+    spare.clear();
+    held
 }
 
 #[cfg(unix)]
@@ -42,7 +46,8 @@ mod tests {
         keep();
         keep();
         assert_eq!(spare().len(), FILES);
-        give_up();
+        assert!(give_up());
         assert!(spare().is_empty());
+        assert!(!give_up());
     }
 }
